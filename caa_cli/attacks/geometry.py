@@ -1,0 +1,88 @@
+"""How far a ray stays inside a union of certified balls."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Balls:
+    """Certified balls of a batch of examples: centres (examples, capacity, dimensions), radii (examples, capacity).
+
+    An unused place has a negative radius and cuts no ray. Capacity grows with the longest history.
+    """
+
+    def __init__(self, examples: int, dimensions: int, device: torch.device) -> None:
+        self.centres = torch.zeros((examples, 0, dimensions), device=device)
+        self.radii = torch.zeros((examples, 0), device=device)
+
+    def add(self, rows: Tensor, centres: Tensor, radii: Tensor) -> None:
+        """Adds one ball to each of the examples `rows`: centres (rows, dimensions), radii (rows,).
+
+        A ball of radius 0 certifies nothing and is left out.
+        """
+        useful = radii > 0
+        rows, centres, radii = rows[useful], centres[useful], radii[useful]
+        if len(rows) == 0:
+            return
+        place = (self.radii[rows] >= 0).sum(dim=1)
+        needed = int(place.max()) + 1
+        if needed > self.capacity:
+            self._grow(max(needed, 2 * self.capacity, 8))
+        self.centres[rows, place] = centres
+        self.radii[rows, place] = radii
+
+    def exit(self, rows: Tensor, origin: Tensor, direction: Tensor) -> Tensor:
+        """`ray_exit` for the examples `rows`: origin and unit direction (rows, dimensions) → (rows,)."""
+        return ray_exit(origin, direction, self.centres[rows], self.radii[rows])
+
+    @property
+    def capacity(self) -> int:
+        return self.radii.shape[1]
+
+    def take(self, rows: Tensor) -> None:
+        """Keeps only these examples."""
+        self.centres, self.radii = self.centres[rows], self.radii[rows]
+
+    def extend(self, other: Balls) -> None:
+        """Appends the examples of another batch."""
+        capacity = max(self.capacity, other.capacity)
+        self._grow(capacity)
+        other._grow(capacity)
+        self.centres = torch.cat([self.centres, other.centres])
+        self.radii = torch.cat([self.radii, other.radii])
+
+    def _grow(self, capacity: int) -> None:
+        more = capacity - self.capacity
+        self.centres = F.pad(self.centres, (0, 0, 0, more))
+        self.radii = F.pad(self.radii, (0, more), value=-1.0)
+
+
+def ray_exit(origin: Tensor, direction: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
+    """The largest t such that origin + s·direction lies in the union of the balls for all s in [0, t].
+
+    origin, direction: (examples, dimensions), direction of unit length. centres: (examples, balls, dimensions).
+    radii: (examples, balls), negative where there is no ball. Returns (examples,) ≥ 0; 0 where the origin itself
+    is in no ball.
+
+    This is the constraint of the paper's Eqs. epsilon_complex and correction, solved exactly: each ball cuts the
+    ray in an interval, and the reach grows over the intervals, in the order in which they begin, until one of
+    them begins beyond it.
+    """
+    if centres.shape[1] == 0:
+        return origin.new_zeros(len(origin))
+    to_centre = centres - origin[:, None]
+    along = torch.einsum("ebd,ed->eb", to_centre, direction)
+    distance_squared = to_centre.square().sum(dim=2)
+    inside = radii.square() - (distance_squared - along.square())  # half the chord, squared
+    cuts = (radii >= 0) & (inside >= 0)
+    half_chord = inside.clamp(min=0.0).sqrt()
+    begin = torch.where(cuts, along - half_chord, torch.inf)
+    end = torch.where(cuts, along + half_chord, 0.0).clamp(min=0.0)
+    begin, order = begin.sort(dim=1)
+    reach = end.gather(1, order).cummax(dim=1).values
+    # The reach before each interval; the ray is covered from 0 up to the first one that begins beyond it.
+    before = F.pad(reach[:, :-1], (1, 0))
+    covered = (begin <= before).cumprod(dim=1)
+    return (reach * covered).amax(dim=1)

@@ -1,0 +1,30 @@
+"""The one error that a user sees: the problem, what to do next, and the exit code."""
+
+from __future__ import annotations
+
+DONE = 0
+FAILED = 1
+WRONG_USAGE = 2
+PARTIAL = 3
+INTERRUPTED = 130
+
+
+class CaaError(Exception):
+    """Something the user can mend.
+
+    `problem` says what is wrong and, where it is known, the likely cause; `hint` is the next command
+    to type or the setting to change; `exit_code` is what the process ends with.
+    """
+
+    def __init__(self, problem: str, hint: str | None = None, exit_code: int = FAILED) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+        self.exit_code = exit_code
+
+
+class UsageError(CaaError):
+    """The command line itself can't be carried out: exit code 2."""
+
+    def __init__(self, problem: str, hint: str | None = None) -> None:
+        super().__init__(problem, hint, WRONG_USAGE)

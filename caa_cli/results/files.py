@@ -1,0 +1,45 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from caa_cli.errors import CaaError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes beside the target, syncs, then renames. Raises OSError; the target is then as it was."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files; a result is as readable as any other file of the user's.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raises CaaError if `path` can't be written, so that it is known before any work is done."""
+    if path.is_dir():
+        raise CaaError(f"{option} {path} is a folder", f"name a file in it: {option} {path / 'result.json'}")
+    folder = path.parent
+    if not folder.is_dir():
+        raise CaaError(f"the folder of {option} {path} does not exist", f"create it first: mkdir -p {folder}")
+    try:
+        descriptor, probe = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
+    except OSError as error:
+        raise CaaError(
+            f"can't write in {folder.resolve()} ({error.strerror})",
+            f"choose another place with {option}, or mend its permissions or free space there",
+        ) from error
+    os.close(descriptor)
+    Path(probe).unlink()

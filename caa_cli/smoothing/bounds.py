@@ -1,0 +1,130 @@
+"""Confidence intervals for class probabilities, and the certified radii that follow from them.
+
+Everything here is a pure function of integer vote counts, in float64, with no model in sight. Counts have
+shape (..., K): the last axis runs over the classes. The total is passed beside them, because a sample whose
+logits are NaN abstains: it belongs to the total but to no class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import betaincinv, chdtri, ndtri
+
+Floats = NDArray[np.float64]
+
+GOODMAN = "goodman"
+CLOPPER_PEARSON = "clopper-pearson"
+CP_BONFERRONI = "cp-bonferroni"
+BOUNDS = (GOODMAN, CLOPPER_PEARSON, CP_BONFERRONI)
+
+
+def goodman(counts: ArrayLike, total: ArrayLike, alpha: float) -> tuple[Floats, Floats]:
+    """Goodman's (1965) simultaneous intervals for multinomial proportions, all K classes at level 1 − alpha.
+
+    (2k + χ² ∓ √(χ⁴ + 4k(n−k)χ²/n)) / (2(n + χ²)), with χ² the 1 − alpha/K quantile of χ²₁. This is the
+    paper's choice. It is asymptotic: for rare classes the coverage falls below what it promises
+    (docs/statistics.md has the measured figures); `cp_bonferroni` is the sound alternative.
+
+    Returns (lower, upper), each of the shape of `counts`, within [0, 1].
+    """
+    k = np.asarray(counts, dtype=np.float64)
+    n = np.asarray(total, dtype=np.float64)[..., None]
+    chi2 = float(chdtri(1, alpha / k.shape[-1]))
+    root = np.sqrt(chi2 * chi2 + 4.0 * k * (n - k) * chi2 / n)
+    scale = 2.0 * (n + chi2)
+    lower = np.clip((2.0 * k + chi2 - root) / scale, 0.0, 1.0)
+    upper = np.clip((2.0 * k + chi2 + root) / scale, 0.0, 1.0)
+    return lower, upper
+
+
+def clopper_pearson_lower(count: ArrayLike, total: ArrayLike, alpha: float) -> Floats:
+    """Exact one-sided lower bound for a binomial proportion (Clopper and Pearson, 1934); 0 where count is 0."""
+    k, n = np.broadcast_arrays(np.asarray(count, np.float64), np.asarray(total, np.float64))
+    return np.where(k > 0, betaincinv(np.maximum(k, 1.0), n - k + 1.0, alpha), 0.0)
+
+
+def clopper_pearson_upper(count: ArrayLike, total: ArrayLike, alpha: float) -> Floats:
+    """Exact one-sided upper bound for a binomial proportion; 1 where count equals the total."""
+    k, n = np.broadcast_arrays(np.asarray(count, np.float64), np.asarray(total, np.float64))
+    return np.where(k < n, betaincinv(k + 1.0, np.maximum(n - k, 1.0), 1.0 - alpha), 1.0)
+
+
+def cp_bonferroni(counts: ArrayLike, total: ArrayLike, alpha: float) -> tuple[Floats, Floats]:
+    """Exact simultaneous intervals: Clopper–Pearson at alpha/(2K) in each tail of each of the K classes.
+
+    Sound at every sample size: the 2K one-sided statements hold together with probability ≥ 1 − alpha.
+    """
+    k = np.asarray(counts)
+    n = np.asarray(total)[..., None]
+    tail = alpha / (2 * k.shape[-1])
+    return clopper_pearson_lower(k, n, tail), clopper_pearson_upper(k, n, tail)
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How far one class stands above the others, by the bounds.
+
+    `lower` is the lower confidence bound of the chosen class, `upper` the largest upper bound among the
+    classes it is held against; both float64 of the leading shape of the counts.
+    """
+
+    lower: Floats
+    upper: Floats
+
+    @property
+    def confident(self) -> NDArray[np.bool_]:
+        """The chosen class is the more likely one at the level the bounds were drawn up for."""
+        return self.lower > self.upper
+
+    def radius(self, sigma: float) -> Floats:
+        """The paper's Eq. Cohen_Bound, σ/2 (Φ⁻¹(lower) − Φ⁻¹(upper)), floored at 0; L2, in units of σ."""
+        with np.errstate(invalid="ignore"):
+            gap = ndtri(self.lower) - ndtri(self.upper)
+        return np.where(self.confident, 0.5 * sigma * gap, 0.0)
+
+
+def separation(
+    counts: ArrayLike,
+    total: ArrayLike,
+    chosen: ArrayLike,
+    alpha: float,
+    bound: str,
+    against: ArrayLike | None = None,
+) -> Separation:
+    """Bounds of the `chosen` class against all others, or against the one class `against`.
+
+    counts: (..., K) integers; total, chosen, against: (...) integers.
+
+    With `goodman` and `cp-bonferroni` all classes are bounded at once, so `chosen` may have been picked from
+    the same counts. With `clopper-pearson` (Cohen et al., 2019) only the chosen class is bounded, the rest
+    share what is left (p_B = 1 − p_A), and the promise of alpha needs a class chosen on *other* samples.
+    """
+    k = np.asarray(counts)
+    if k.shape[-1] < 2:
+        raise ValueError("a classifier needs at least two classes")
+    picked = np.asarray(chosen)[..., None]
+    if bound == CLOPPER_PEARSON:
+        own = np.take_along_axis(k, picked, axis=-1)[..., 0]
+        lower = clopper_pearson_lower(own, total, alpha)
+        return Separation(lower, 1.0 - lower)
+    if bound not in BOUNDS:
+        raise ValueError(f"unknown bound {bound!r}")
+    lowers, uppers = (goodman if bound == GOODMAN else cp_bonferroni)(k, total, alpha)
+    lower = np.take_along_axis(lowers, picked, axis=-1)[..., 0]
+    if against is not None:
+        upper = np.take_along_axis(uppers, np.asarray(against)[..., None], axis=-1)[..., 0]
+    else:
+        others = np.arange(k.shape[-1]) != picked
+        upper = np.where(others, uppers, 0.0).max(axis=-1)
+    return Separation(lower, upper)
+
+
+def leader(counts: ArrayLike, excluding: ArrayLike | None = None) -> NDArray[np.int64]:
+    """The class with the most votes, (...,) int64; ties go to the lowest index; `excluding` one class each."""
+    k = np.asarray(counts)
+    if excluding is not None:
+        k = np.where(np.arange(k.shape[-1]) == np.asarray(excluding)[..., None], -1, k)
+    return k.argmax(axis=-1)

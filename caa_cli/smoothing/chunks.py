@@ -1,0 +1,60 @@
+"""How examples × samples are cut into pieces that fit a chunk."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A rectangle of work: the same range of noise samples for a range of examples."""
+
+    examples: slice
+    samples: slice
+
+    @property
+    def num_examples(self) -> int:
+        return self.examples.stop - self.examples.start
+
+    @property
+    def num_samples(self) -> int:
+        return self.samples.stop - self.samples.start
+
+    @property
+    def size(self) -> int:
+        return self.num_examples * self.num_samples
+
+    def first(self, samples: int) -> Piece:
+        """The first samples of the same examples."""
+        return Piece(self.examples, slice(0, samples))
+
+    def holds_first(self, samples: int) -> bool:
+        return self.samples.start == 0 and self.num_samples >= samples
+
+    def cut(self, chunk: int, block: int) -> list[Piece]:
+        """Pieces of at most `chunk` samples that make up this one: by examples first, then by samples."""
+        if self.size <= chunk:
+            return [self]
+        if self.num_examples > 1:
+            step = max(1, chunk // self.num_samples)
+            return [
+                Piece(slice(first, min(first + step, self.examples.stop)), self.samples)
+                for first in range(self.examples.start, self.examples.stop, step)
+            ]
+        # Whole blocks, where a chunk holds one, so that no noise is drawn to be thrown away.
+        step = chunk - chunk % block if chunk >= block else chunk
+        return [
+            Piece(self.examples, slice(first, min(first + step, self.samples.stop)))
+            for first in range(self.samples.start, self.samples.stop, step)
+        ]
+
+
+def plan_pieces(examples: int, samples: int, chunk: int, block: int) -> deque[Piece]:
+    """All the work of a pass. A piece is several whole examples, or a range of samples of one."""
+    together = max(1, chunk // samples)
+    pieces: deque[Piece] = deque()
+    for first in range(0, examples, together):
+        last = min(first + together, examples)
+        pieces.extend(Piece(slice(first, last), slice(0, samples)).cut(chunk, block))
+    return pieces

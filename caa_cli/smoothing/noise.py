@@ -1,0 +1,103 @@
+"""Keyed noise: what an example is shown depends on its key alone.
+
+A key is (seed, global example index, purpose, iteration). Its stream of samples is cut into blocks of a fixed
+number of samples, and each block has a generator seed of its own, hashed from the key and the block's number.
+So the batch an example sat in, the chunk size and the shard change nothing, any sample can be redrawn without
+drawing those before it, and search, certification and verification never see the same draw.
+
+The two kinds of device have different generators: a CPU run and a CUDA run see different noise of the same law.
+PyTorch's CPU generator keeps 32 bits of a seed. Two given blocks therefore coincide with probability 2⁻³²;
+for one image at the default settings (about 1,000 blocks) some pair does with probability about 10⁻⁴.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+
+Draw = Callable[[Tensor, torch.Generator], object]
+
+
+class Purpose(IntEnum):
+    """What a draw is for. No two purposes share a sample."""
+
+    SELECTION = 1  # which class the clean image is given
+    CERTIFICATION = 2  # the certified radius of the clean image
+    SEARCH = 3  # the attack's own iterations
+    PROBE = 4  # the finish: looking for the boundary along a ray
+    VERIFICATION = 5  # the proof of a success
+    GUMBEL = 6  # the paper's Gumbel–softmax, beside SEARCH
+    TUNING = 7  # measuring chunk sizes
+    EVALUATION = 8  # accuracy after training
+
+
+@dataclass(frozen=True)
+class Key:
+    """Names one stream of noise samples."""
+
+    seed: int
+    index: int
+    purpose: Purpose
+    iteration: int = 0
+
+    def at(self, iteration: int) -> Key:
+        return replace(self, iteration=iteration)
+
+    def block_seed(self, block: int) -> int:
+        """A 63-bit seed for one block: BLAKE2b of the key and the block's number."""
+        packed = struct.pack(
+            "<qqqqq", self.seed, self.index, int(self.purpose), self.iteration, block
+        )
+        digest = hashlib.blake2b(packed, digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 1
+
+
+class NoiseSource:
+    """Draws the samples of a key for inputs of one shape on one device."""
+
+    # Elements a block: on a CPU small enough to stay in the cache, on a GPU large enough to fill it.
+    _BLOCK_ELEMENTS = {"cpu": 2**16}
+    _BLOCK_ELEMENTS_ELSEWHERE = 2**21
+
+    def __init__(self, input_shape: Sequence[int], device: torch.device) -> None:
+        elements = self._BLOCK_ELEMENTS.get(device.type, self._BLOCK_ELEMENTS_ELSEWHERE)
+        samples = max(1, elements // math.prod(input_shape))
+        self.block = min(256, 2 ** int(math.log2(samples)))
+        self._generator = torch.Generator(device=device)
+
+    def gaussian(self, out: Tensor, keys: Sequence[Key], start: int, sigma: float) -> None:
+        """Fills `out` (examples, samples, *input_shape) with N(0, σ²): samples start, start + 1, … of each key."""
+        for row, key in zip(out, keys, strict=True):
+            self._fill(row, key, start, lambda block, g: block.normal_(0.0, sigma, generator=g))
+
+    def gumbel(self, out: Tensor, keys: Sequence[Key], start: int) -> None:
+        """Fills `out` (examples, samples, classes) with standard Gumbel draws, −log of a standard exponential."""
+        for row, key in zip(out, keys, strict=True):
+            gumbel_key = replace(key, purpose=Purpose.GUMBEL)
+            self._fill(row, gumbel_key, start, lambda block, g: block.exponential_(generator=g))
+        out.log_().neg_()
+
+    def _fill(self, out: Tensor, key: Key, start: int, draw: Draw) -> None:
+        stop = start + len(out)
+        position = start
+        while position < stop:
+            number, offset = divmod(position, self.block)
+            end = min(stop, (number + 1) * self.block)
+            self._generator.manual_seed(key.block_seed(number))
+            if offset == 0 and end - position == self.block:
+                draw(out[position - start : end - start], self._generator)
+            else:
+                # A generator's output depends on how much is asked for at once, so a part of a block
+                # is cut out of the whole block.
+                whole = out.new_empty((self.block, *out.shape[1:]))
+                draw(whole, self._generator)
+                out[position - start : end - start] = whole[offset : offset + end - position]
+            position = end
