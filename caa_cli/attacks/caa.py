@@ -9,7 +9,7 @@ this follows the equations CAA_iter, epsilon_complex, step_size_limits and corre
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from caa_cli.attacks.geometry import Balls
 from caa_cli.attacks.loop import Batch, Example
 from caa_cli.smoothing.bounds import GOODMAN, leader, separation
-from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.classifier import SmoothedClassifier, SurrogatePass
 from caa_cli.smoothing.objective import LogRatio, Objective
 
 
@@ -52,9 +52,9 @@ class CertificationAware:
     undershoot: float = 0.95
     step_min: float = 0.1
     step_max: float = 0.25
-    patience: int = 12
+    patience: int = 8
     tolerance: float = 0.005
-    objective: Objective = LogRatio()
+    objective: Objective = field(default_factory=LogRatio)
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> CaaState:
         common = CaaState.common(examples, classifier.num_classes)
@@ -114,16 +114,14 @@ class CertificationAware:
             state.forward[refining] += self.samples
         return votes, gradient, ~state.found
 
-    def _gradient_pass(self, state: CaaState, classifier: SmoothedClassifier, rows: Tensor):  # type: ignore[no-untyped-def]
+    def _gradient_pass(self, state: CaaState, classifier: SmoothedClassifier, rows: Tensor) -> SurrogatePass:
         state.forward[rows] += self.samples
         state.backward[rows] += self.samples
         return classifier.surrogate(
             state.x[rows], state.labels[rows], state.keys(self.seed, rows), self.samples, self.objective
         )
 
-    def _judge(
-        self, state: CaaState, classifier: SmoothedClassifier, votes: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _judge(self, state: CaaState, classifier: SmoothedClassifier, votes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(top class, whether another class is confidently above the label, certified radius of the top class)."""
         counts, labels = votes.cpu().numpy(), state.labels.cpu().numpy()
         top = leader(counts)

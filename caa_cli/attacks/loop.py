@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Protocol, TypeVar
 
@@ -69,6 +69,7 @@ class Batch:
     forward: Tensor  # (E,) int64 model evaluations
     backward: Tensor  # (E,) int64 of them with a gradient
     lost_gradients: Tensor  # (E,) int64 steps whose gradient was zero or not finite
+    seconds: Tensor  # (E,) float64 this example's share of the time
     done: Tensor  # (E,) bool: nothing more to gain
     near_image: Tensor  # (E, KEPT, *input_shape) the nearest candidates, nearest first
     near_distance: Tensor  # (E, KEPT) their L2 distance, inf where there is none
@@ -94,6 +95,7 @@ class Batch:
             "forward": counter(),
             "backward": counter(),
             "lost_gradients": counter(),
+            "seconds": torch.zeros(size, dtype=torch.float64),
             "done": torch.zeros(size, dtype=torch.bool, device=device),
             "near_image": clean[:, None].repeat(1, cls.KEPT, *[1] * (clean.dim() - 1)),
             "near_distance": torch.full((size, cls.KEPT), torch.inf, device=device),
@@ -125,8 +127,7 @@ class Batch:
         """The search noise of these examples at their current iteration."""
         indices, iterations = self.indices[rows.cpu()].tolist(), self.iteration[rows].tolist()
         return [
-            Key(seed, index, Purpose.SEARCH, iteration)
-            for index, iteration in zip(indices, iterations, strict=True)
+            Key(seed, index, Purpose.SEARCH, iteration) for index, iteration in zip(indices, iterations, strict=True)
         ]
 
     def distance(self, rows: Tensor) -> Tensor:
@@ -160,7 +161,10 @@ State = TypeVar("State", bound=Batch)
 class Attack(Protocol[State]):
     """An attack's settings and rule; frozen, and the same for every example."""
 
-    iterations: int
+    @property
+    def iterations(self) -> int:
+        """The most steps an example may take."""
+        ...
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> State:
         """The state of examples that have just joined."""
@@ -178,15 +182,19 @@ class Search:
     attack: Attack
     classifier: SmoothedClassifier
     batch: int = 1
-    _started: dict[int, tuple[Example, float]] = field(default_factory=dict)
+    on_step: Callable[[Batch], None] = lambda state: None
+    _examples: dict[int, Example] = field(default_factory=dict)
 
     def run(self, examples: Iterable[Example]) -> Iterator[Finding]:
         """Findings in the order in which the examples finish. `examples` is drawn from only as places free up."""
         waiting = iter(examples)
         state = self._admit(waiting, self.batch)
         while state is not None:
+            began = time.perf_counter()
             self.attack.step(state, self.classifier)
             state.iteration += 1
+            state.seconds += (time.perf_counter() - began) / len(state)
+            self.on_step(state)
             finished = state.done | (state.iteration >= self.attack.iterations)
             if not bool(finished.any()):
                 continue
@@ -202,12 +210,11 @@ class Search:
 
     def _admit(self, waiting: Iterator[Example], places: int) -> Batch | None:
         examples = list(itertools.islice(waiting, places))
-        now = time.perf_counter()
-        self._started.update({example.index: (example, now) for example in examples})
+        self._examples.update({example.index: example for example in examples})
         return self.attack.start(examples, self.classifier) if examples else None
 
     def _finding(self, state: Batch, row: int) -> Finding:
-        example, started = self._started.pop(int(state.indices[row]))
+        example = self._examples.pop(int(state.indices[row]))
         distances = state.near_distance[row].tolist()
         return Finding(
             example,
@@ -220,5 +227,5 @@ class Search:
             int(state.forward[row]),
             int(state.backward[row]),
             int(state.lost_gradients[row]),
-            time.perf_counter() - started,
+            float(state.seconds[row]),
         )

@@ -78,7 +78,7 @@ def _mnist(data_dir: Path | None, split: str) -> ImageSet:
     except RuntimeError as error:
         raise UsageError(
             f"no MNIST in {data_dir}: looked for {raw}/{prefix}-images-idx3-ubyte and its labels",
-            f"download it once with: python -c \"from torchvision.datasets import MNIST; "
+            f'download it once with: python -c "from torchvision.datasets import MNIST; '
             f"MNIST('{data_dir}', download=True)\"  or use --dataset demo",
         ) from error
     except (OSError, EOFError, ValueError, AssertionError, zipfile.BadZipFile) as error:

@@ -68,9 +68,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[int, Sequence[int]], nn.Module], int]] 
 def build(card: ModelCard) -> NormalisedClassifier:
     """A freshly initialised model for the card. Raises UsageError for an unknown architecture."""
     if card.arch not in ARCHITECTURES:
-        raise UsageError(
-            f"unknown architecture {card.arch!r}", f"use --arch with one of {', '.join(ARCHITECTURES)}"
-        )
+        raise UsageError(f"unknown architecture {card.arch!r}", f"use --arch with one of {', '.join(ARCHITECTURES)}")
     builder, wanted = ARCHITECTURES[card.arch]
     channels = card.input_shape[0]
     repeat = 1 if wanted in (0, channels) else wanted

@@ -41,15 +41,11 @@ class ModelCard:
         if "caa.format_version" not in metadata:
             return None
         found = {
-            key.removeprefix("caa."): json.loads(text)
-            for key, text in metadata.items()
-            if key.startswith("caa.")
+            key.removeprefix("caa."): json.loads(text) for key, text in metadata.items() if key.startswith("caa.")
         }
         version = found.pop("format_version")
         if version != FORMAT_VERSION:
-            raise ValueError(
-                f"checkpoint format {version}; this version of caa reads format {FORMAT_VERSION}"
-            )
+            raise ValueError(f"checkpoint format {version}; this version of caa reads format {FORMAT_VERSION}")
         known = {f.name for f in fields(ModelCard)}
         card = ModelCard(**{key: value for key, value in found.items() if key in known})
         return ModelCard(

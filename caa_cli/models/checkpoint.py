@@ -41,9 +41,7 @@ class Weights:
 
 def checkpoint_bytes(model: NormalisedClassifier, card: ModelCard) -> bytes:
     """The file's content, for the caller to write: safetensors with the card as its metadata."""
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()
-    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     return save(tensors, metadata=card.to_metadata())
 
 
@@ -54,9 +52,7 @@ def resolve(path: str) -> Path:
     found = Path(path)
     if not found.is_file():
         what = "is a folder, not a file" if found.is_dir() else "does not exist"
-        raise UsageError(
-            f"the checkpoint {path} {what}", "check the path, or try: caa attack --checkpoint demo"
-        )
+        raise UsageError(f"the checkpoint {path} {what}", "check the path, or try: caa attack --checkpoint demo")
     return found
 
 
@@ -137,11 +133,24 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError,
-            IndexError, AssertionError, OverflowError, UnicodeDecodeError, MemoryError, ImportError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        AssertionError,
+        OverflowError,
+        UnicodeDecodeError,
+        MemoryError,
+        ImportError,
+    ) as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise CaaError(
-                f"the checkpoint {path} holds more than plain tensors; loading it could run code, so it was not loaded",
+                f"the checkpoint {path} holds more than plain tensors; loading it could run code, so it isn't",
                 "where it comes from, save its state dict: torch.save(model.state_dict(), 'weights.pt')",
             ) from error
         raise CaaError(

@@ -118,18 +118,14 @@ class SmoothedClassifier:
             at_inputs = torch.nan_to_num(at_inputs, nan=0.0).float()
             per_example = at_inputs.view(piece.num_examples, piece.num_samples, *self.input_shape)
             gradient[piece.examples] += per_example.sum(dim=1)
-            log_sum[piece.examples] = torch.logaddexp(
-                log_sum[piece.examples], torch.logsumexp(log_q, dim=1)
-            )
+            log_sum[piece.examples] = torch.logaddexp(log_sum[piece.examples], torch.logsumexp(log_q, dim=1))
             _add_votes(counts[piece.examples], logits.detach(), piece)
 
         self.gradient_chunk = self._run(process, len(x), samples, self.gradient_chunk)
         log_mean = log_sum - torch.log(torch.tensor(float(samples)))
         return SurrogatePass(counts[:, : self.num_classes], gradient, log_mean)
 
-    def _run(
-        self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int
-    ) -> int:
+    def _run(self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int) -> int:
         """Calls `process` on every piece of the work; returns the chunk size that memory allowed.
 
         A piece that runs out of memory has changed nothing yet, so it is cut up and done again.
@@ -178,9 +174,7 @@ class SmoothedClassifier:
     def _logits(self, noisy: Tensor) -> Tensor:
         return self.model(noisy.to(self.dtype))
 
-    def _log_q(
-        self, logits: Tensor, keys: Sequence[Key], piece: Piece, objective: Objective
-    ) -> Tensor:
+    def _log_q(self, logits: Tensor, keys: Sequence[Key], piece: Piece, objective: Objective) -> Tensor:
         """Soft predictions of a piece's samples: log q, (examples, samples, classes) float32."""
         shaped = logits.float().view(piece.num_examples, piece.num_samples, self.num_classes)
         if objective.gumbel:

@@ -22,7 +22,6 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-
 Draw = Callable[[Tensor, torch.Generator], object]
 
 
@@ -53,9 +52,7 @@ class Key:
 
     def block_seed(self, block: int) -> int:
         """A 63-bit seed for one block: BLAKE2b of the key and the block's number."""
-        packed = struct.pack(
-            "<qqqqq", self.seed, self.index, int(self.purpose), self.iteration, block
-        )
+        packed = struct.pack("<qqqqq", self.seed, self.index, int(self.purpose), self.iteration, block)
         digest = hashlib.blake2b(packed, digest_size=8).digest()
         return int.from_bytes(digest, "little") >> 1
 
@@ -64,11 +61,10 @@ class NoiseSource:
     """Draws the samples of a key for inputs of one shape on one device."""
 
     # Elements a block: on a CPU small enough to stay in the cache, on a GPU large enough to fill it.
-    _BLOCK_ELEMENTS = {"cpu": 2**16}
-    _BLOCK_ELEMENTS_ELSEWHERE = 2**21
+    _BLOCK_ELEMENTS_CPU, _BLOCK_ELEMENTS_GPU = 2**16, 2**21
 
     def __init__(self, input_shape: Sequence[int], device: torch.device) -> None:
-        elements = self._BLOCK_ELEMENTS.get(device.type, self._BLOCK_ELEMENTS_ELSEWHERE)
+        elements = self._BLOCK_ELEMENTS_CPU if device.type == "cpu" else self._BLOCK_ELEMENTS_GPU
         samples = max(1, elements // math.prod(input_shape))
         self.block = min(256, 2 ** int(math.log2(samples)))
         self._generator = torch.Generator(device=device)

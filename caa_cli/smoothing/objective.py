@@ -22,8 +22,15 @@ from torch import Tensor
 class Objective(Protocol):
     """What an attack follows the gradient of."""
 
-    temperature: float
-    gumbel: bool
+    @property
+    def temperature(self) -> float:
+        """Of the soft predictions."""
+        ...
+
+    @property
+    def gumbel(self) -> bool:
+        """Whether the soft predictions are Gumbel–softmax draws."""
+        ...
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(log |∂J/∂p̄|, its sign), each (examples, classes), at log p̄ = `log_mean`."""

@@ -152,9 +152,7 @@ class Trainer:
         self.model.eval()
         correct = 0
         with torch.inference_mode():
-            for images, labels in zip(
-                self.heldout_images.split(256), self.heldout_labels.split(256), strict=True
-            ):
+            for images, labels in zip(self.heldout_images.split(256), self.heldout_labels.split(256), strict=True):
                 pixels = images.float() / 255.0
                 pixels += torch.empty_like(pixels).normal_(0.0, self.recipe.sigma, generator=noise)
                 correct += int((self.model(pixels).argmax(dim=1) == labels).sum())

@@ -1,0 +1,43 @@
+"""The `caa` command. Nothing heavy is imported here: --help and --version answer at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from caa_cli import __version__
+from caa_cli.cli.attack import attack
+from caa_cli.cli.train import train
+
+app = typer.Typer(
+    name="caa",
+    help="Certification-aware attacks on classifiers defended by randomised smoothing.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CAA"},
+)
+app.command()(attack)
+app.command()(train)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"caa {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and stop.")
+    ] = False,
+) -> None:
+    """Certification-aware attacks on classifiers defended by randomised smoothing."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

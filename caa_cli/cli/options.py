@@ -1,0 +1,124 @@
+"""Options that several subcommands share, and how their layers come together.
+
+Click resolves a value from flag > environment (CAA_<SUBCOMMAND>_<OPTION>) > default map > default; the TOML file
+becomes the default map.
+"""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from caa_cli.errors import INTERRUPTED, CaaError, UsageError
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def load_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Makes a TOML file the command's defaults: top-level keys, and those of the table of the command's name."""
+    if path is None or context.resilient_parsing:
+        return path
+    import tomllib
+
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise typer.BadParameter(f"{path} can't be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{path} is no TOML file ({error})") from error
+    name = context.info_name or ""
+    table = found.get(name, {})
+    shared = {key: value for key, value in found.items() if not isinstance(value, dict)}
+    known = {parameter.name: parameter for parameter in context.command.params}
+    defaults: dict[str, Any] = {}
+    for key, value in {**shared, **table}.items():
+        parameter = key.replace("-", "_")
+        if parameter not in known or parameter == "config":
+            if key in table:
+                raise typer.BadParameter(f"{path}: [{name}] has no setting {key!r}; see caa {name} --help")
+            continue  # a shared key that another subcommand takes
+        defaults[parameter] = ",".join(map(str, value)) if isinstance(value, list) else value
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return path
+
+
+def guarded(command: Command) -> Command:
+    """Turns a CaaError into its message and exit code, and Ctrl-C into exit code 130."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except CaaError as error:
+            from caa_cli.display import Display
+
+            Display().error(error.problem, error.hint)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted before anything was finished", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+    return run  # type: ignore[return-value]
+
+
+def repeated(*, resume: bool) -> str:
+    """The command line that was typed, with --resume."""
+    words = ["caa", *sys.argv[1:]]
+    words = [word for word in words if word not in ("--resume", "--overwrite")]
+    return shlex.join([*words, "--resume"] if resume else words)
+
+
+def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """`0.1,0.2` as a tuple."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text!r} is not a number, or several separated by commas",
+            f"for instance {option} 0.5,0.5,0.5",
+        ) from error
+
+
+def automatic(text: str, option: str) -> int | None:
+    """`auto` (None) or a whole number."""
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r} is neither auto nor a whole number") from error
+
+
+def option(*names: str, panel: str, **settings: Any) -> Any:
+    """A typer.Option in a panel of the help. Environment variables are explained once, in docs/command-line.md."""
+    return typer.Option(*names, rich_help_panel=panel, show_envvar=False, **settings)
+
+
+DATA, RUN, COMPUTE = "Model and data", "Run", "Compute"
+
+DataDir = Annotated[Path | None, option(metavar="DIR", help="The folder that holds the data set.", panel=DATA)]
+Device = Annotated[str, option(help="auto, cpu, cuda or cuda:1.", panel=COMPUTE)]
+Seed = Annotated[int, option(help="Seed of every random draw.", panel=RUN)]
+Config = Annotated[
+    Path | None,
+    option(
+        callback=load_config,
+        is_eager=True,
+        metavar="FILE.toml",
+        help="Settings from a TOML file; environment variables and flags override them.",
+        panel=RUN,
+    ),
+]
+Json = Annotated[bool, option("--json", help="The result as JSON on stdout, and nothing else there.", panel=RUN)]
+Quiet = Annotated[bool, option("--quiet", help="Only warnings and errors.", panel=RUN)]
+Resume = Annotated[bool, option("--resume", help="Go on with an interrupted run.", panel=RUN)]
+Overwrite = Annotated[bool, option("--overwrite", help="Discard an interrupted run.", panel=RUN)]
+DryRun = Annotated[bool, option("--dry-run", help="Say what would run and what it would take.", panel=RUN)]

@@ -1,0 +1,83 @@
+"""`caa train`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caa_cli.cli import options
+from caa_cli.cli.options import option
+from caa_cli.plan import METHODS, SCHEDULES, TrainPlan
+
+_MODEL, _RUN, _TRAINING = options.DATA, options.RUN, "Training"
+
+
+@options.guarded
+def train(
+    dataset: Annotated[str, option(help="mnist or demo.", panel=_MODEL)] = "mnist",
+    data_dir: options.DataDir = None,
+    arch: Annotated[str, option(help="small-cnn or resnet18.", panel=_MODEL)] = "small-cnn",
+    sigma: Annotated[float, option(help="Noise to train for, pixel units.", panel=_MODEL)] = 0.5,
+    method: Annotated[str, option(help=f"{', '.join(METHODS)}.", panel=_TRAINING)] = "gaussian",
+    epochs: Annotated[int, option(help="Passes over the images.", panel=_TRAINING)] = 50,
+    batch_size: Annotated[int, option(help="Images a step.", panel=_TRAINING)] = 128,
+    learning_rate: Annotated[float, option(help="Adam's, at the start.", panel=_TRAINING)] = 1e-3,
+    schedule: Annotated[
+        str, option(help=f"Of the learning rate: {' or '.join(SCHEDULES)}.", panel=_TRAINING)
+    ] = "constant",
+    heldout: Annotated[
+        int | None,
+        option(
+            help="Training images kept back to choose the best epoch by.",
+            show_default="a tenth, at most 5000",
+            panel=_TRAINING,
+        ),
+    ] = None,
+    evaluate_samples: Annotated[
+        int,
+        option(
+            help="Noise samples an image for the smoothed accuracy on the test images; 0: leave it out.",
+            panel=_TRAINING,
+        ),
+    ] = 100,
+    evaluate_limit: Annotated[int, option(help="How many test images to evaluate.", panel=_TRAINING)] = 1000,
+    device: options.Device = "auto",
+    output: Annotated[Path, option(metavar="FILE.safetensors", help="The checkpoint.", panel=_RUN)] = Path(
+        "model.safetensors"
+    ),
+    seed: options.Seed = 0,
+    config: options.Config = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Train a classifier for randomised smoothing, and write a checkpoint that the other commands read."""
+    plan = TrainPlan(
+        dataset=dataset,
+        data_dir=data_dir,
+        arch=arch,
+        sigma=sigma,
+        method=method,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        seed=seed,
+        heldout=heldout,
+        evaluate_samples=evaluate_samples,
+        evaluate_limit=evaluate_limit,
+        device=device,
+        output=output,
+        resume=resume,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    from caa_cli.display import Display
+    from caa_cli.training.run import TrainRun
+
+    code = TrainRun(plan, Display(quiet, json), options.repeated(resume=True)).execute()
+    raise typer.Exit(code)

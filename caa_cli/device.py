@@ -1,0 +1,33 @@
+"""Which device a name means here."""
+
+from __future__ import annotations
+
+import torch
+
+from caa_cli.errors import CaaError, UsageError
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the first GPU, or the CPU. Raises UsageError or CaaError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name!r} is no device", "use auto, cpu, cuda or cuda:1") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            here = f"this machine has {count} CUDA devices" if count else "this machine has no usable GPU"
+            raise CaaError(f"--device {name} is not there: {here}", "use --device cpu, or --device auto")
+    elif device.type not in ("cpu", "mps"):
+        raise UsageError(f"--device {name!r} is not supported", "use auto, cpu, cuda or cuda:1")
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads)"
+    return str(device)

@@ -1,0 +1,162 @@
+"""The only owner of Rich: what a person sees.
+
+Everything for a person goes to stderr except the final table, which goes to stdout; with --json stdout carries
+the JSON document and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+# A line this often where stderr is no terminal.
+PLAIN_INTERVAL_SECONDS = 30.0
+
+Rows = Sequence[tuple[str, str]]
+
+
+class Bar(Protocol):
+    """How far the work is. `text` says how it is going; `now` what is being worked on."""
+
+    def update(self, done: float, text: str = "", now: str = "") -> None: ...
+
+
+class Display:
+    """quiet: errors and warnings only. json_only: stdout is kept for the JSON document."""
+
+    def __init__(self, quiet: bool = False, json_only: bool = False) -> None:
+        self.quiet, self.json_only = quiet, json_only
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.out = Console(highlight=False)
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self.err.print(escape(text), style="dim" if self.err.is_terminal else None)
+
+    def warn(self, text: str) -> None:
+        self.err.print(f"[yellow]warning:[/] {escape(text)}")
+
+    def error(self, problem: str, hint: str | None) -> None:
+        self.err.print(f"[bold red]error:[/] {escape(problem)}")
+        if hint:
+            self.err.print(f"[bold]try:[/]   {escape(hint)}")
+
+    def plan(self, title: str, rows: Rows) -> None:
+        """What is about to run."""
+        if not self.quiet:
+            self._table(self.err, title, rows)
+
+    def result(self, title: str, rows: Rows) -> None:
+        """The final table."""
+        if not self.quiet and not self.json_only:
+            self._table(self.out, title, rows)
+
+    def document(self, document: dict[str, Any]) -> None:
+        """The JSON document, where it was asked for."""
+        if self.json_only:
+            sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+            sys.stdout.flush()
+
+    @contextmanager
+    def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:
+        """A live bar on a terminal, a line every half minute elsewhere."""
+        if self.quiet:
+            yield _Silent()
+        elif self.err.is_terminal:
+            with _live(self.err) as progress:
+                yield _LiveBar(progress, what, total, start)
+        else:
+            plain = _PlainBar(self.err, what, total, start)
+            yield plain
+            plain.close()
+
+    @staticmethod
+    def _table(console: Console, title: str, rows: Rows) -> None:
+        table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+        table.add_column(style="cyan", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows:
+            table.add_row(name, escape(value))
+        console.print(table)
+
+
+class _Silent:
+    def update(self, done: float, text: str = "", now: str = "") -> None:
+        pass
+
+
+def _live(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]} [dim]{task.fields[now]}[/]"),
+        console=console,
+        speed_estimate_period=600,
+    )
+
+
+class _LiveBar:
+    def __init__(self, progress: Progress, what: str, total: int, start: int) -> None:
+        self.progress = progress
+        self.task = progress.add_task(what, total=total, completed=start, text="", now="")
+
+    def update(self, done: float, text: str = "", now: str = "") -> None:
+        self.progress.update(self.task, completed=done, text=text, now=now)
+
+
+class _PlainBar:
+    def __init__(self, console: Console, what: str, total: int, start: int) -> None:
+        self.console, self.what, self.total, self.start = console, what, total, start
+        self.began = time.monotonic()
+        self.said = self.began
+        self.latest: tuple[float, str] = (start, "")
+        self.shown: tuple[float, str] | None = None
+
+    def update(self, done: float, text: str = "", now: str = "") -> None:
+        self.latest = (done, text)
+        if time.monotonic() - self.said >= PLAIN_INTERVAL_SECONDS:
+            self._say()
+
+    def close(self) -> None:
+        if self.latest != self.shown:
+            self._say()
+
+    def _say(self) -> None:
+        self.said = time.monotonic()
+        self.shown = (done, text) = self.latest
+        elapsed = self.said - self.began
+        parts = [f"{self.what} {done:.0f}/{self.total}", text, f"{clock(elapsed)} elapsed"]
+        if self.start < done < self.total:
+            parts.append(f"about {clock(elapsed * (self.total - done) / (done - self.start))} left")
+        self.console.print(escape(" · ".join(part for part in parts if part)))
+
+
+def clock(seconds: float) -> str:
+    """1:02:03, or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def number(value: float | None, digits: int = 3, unit: str = "") -> str:
+    return "–" if value is None else f"{value:.{digits}f}{unit}"

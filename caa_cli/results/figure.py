@@ -1,0 +1,76 @@
+"""The picture of a run: a few originals, their adversarial versions, and the difference (extra: plot)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.results.files import write_atomically
+from caa_cli.results.images import Image
+from caa_cli.results.records import AttackRecord
+
+MOST_EXAMPLES = 8
+
+
+def check_figure(path: Path) -> None:
+    """Before any work is done: raises CaaError where the extra is not installed, or can't write such a file."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ModuleNotFoundError as error:
+        raise CaaError("--figure needs matplotlib", 'pip install "caa-cli[plot]"') from error
+    if path.suffix.lstrip(".").lower() not in FigureCanvasAgg.get_supported_filetypes():
+        raise UsageError(f"--figure {path}: no picture format is called {path.suffix!r}", "name a .png, .pdf or .svg")
+
+
+def draw_examples(
+    path: Path, originals: dict[int, Image], adversarial: dict[int, Image], records: Sequence[AttackRecord]
+) -> None:
+    """One column an example: original, adversarial, difference. Images (channels, height, width) in [0, 1].
+
+    Shows the first few verified successes whose images are at hand. Raises OSError if `path` can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    shown = [record for record in records if record.index in adversarial][:MOST_EXAMPLES]
+    columns = max(len(shown), 1)
+    figure = Figure(figsize=(1.5 * columns + 0.9, 5.4), dpi=130, layout="constrained")
+    axes = figure.subplots(3, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    for row, name in enumerate(("original", "adversarial", "difference")):
+        axes[row, 0].set_ylabel(name, fontsize=10)
+    for column, record in enumerate(shown):
+        clean, attacked = originals[record.index], adversarial[record.index]
+        _show(axes[0, column], clean)
+        axes[0, column].set_title(f"image {record.index}\nclass {record.prediction}", fontsize=9)
+        _show(axes[1, column], attacked)
+        axes[1, column].set_title(f"class {record.adversarial_class}", fontsize=9)
+        _show_difference(axes[2, column], attacked - clean)
+        axes[2, column].set_title(f"L2 {record.radius:.2f}", fontsize=9)
+        axes[2, column].set_xlabel(f"certified {record.certified_radius:.2f}", fontsize=8)
+    if not shown:
+        axes[0, 0].set_title("nothing was attacked")
+    buffer = BytesIO()
+    figure.savefig(buffer, format=path.suffix.lstrip(".").lower())
+    write_atomically(path, buffer.getvalue())
+
+
+def _show(axis: Any, image: Image) -> None:
+    if image.shape[0] == 1:
+        axis.imshow(image[0], cmap="gray", vmin=0.0, vmax=1.0)
+    else:
+        axis.imshow(np.clip(image.transpose(1, 2, 0), 0.0, 1.0))
+
+
+def _show_difference(axis: Any, difference: Image) -> None:
+    """Red where the attack adds, blue where it takes away, on a scale of its own."""
+    flat = difference.mean(axis=0)
+    scale = float(np.abs(flat).max()) or 1.0
+    axis.imshow(flat, cmap="RdBu_r", vmin=-scale, vmax=scale)

@@ -1,0 +1,99 @@
+"""The append-only record of a run: one JSON line an example, safe against a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.results.records import FAILED, SCHEMA_VERSION, AttackRecord
+
+
+class Journal:
+    """`<output>.jsonl`: a header line with the configuration, then a line an example, flushed at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: Any = None
+
+    @staticmethod
+    def beside(output: Path) -> Journal:
+        return Journal(output.with_name(output.name + ".jsonl"))
+
+    def start(self, header: dict[str, Any]) -> None:
+        """Begins anew, replacing whatever was there."""
+        self._file = self.path.open("w", encoding="utf-8")
+        self._append({"schema_version": SCHEMA_VERSION, **header})
+
+    def resume(self, header: dict[str, Any], compared: list[str]) -> list[AttackRecord]:
+        """Goes on from what is there and returns its examples; failed ones are left out, to be tried again.
+
+        Raises UsageError if the journal belongs to a run with other settings: `compared` names the keys of
+        header["config"] that have to agree, and the checkpoint's content has to.
+        """
+        found_header, records, intact = self._read()
+        theirs, ours = found_header.get("config", {}), header["config"]
+        differing = [key for key in compared if theirs.get(key) != ours.get(key)]
+        if found_header.get("checkpoint", {}).get("sha256") != header["checkpoint"]["sha256"]:
+            differing.insert(0, "checkpoint content")
+        if found_header.get("command") != header["command"]:
+            differing.insert(0, "command")
+        if differing:
+            said = ", ".join(
+                f"{key} ({theirs.get(key)} there, {ours.get(key)} here)" if key in ours else key for key in differing
+            )
+            raise UsageError(
+                f"{self.path} belongs to a run with other settings: {said}",
+                "repeat the command with the settings of that run, or choose another --output",
+            )
+        # A line that a kill cut off goes; what follows is appended where it began.
+        with self.path.open("r+b") as file:
+            file.truncate(intact)
+        self._file = self.path.open("a", encoding="utf-8")
+        return [record for record in records if record.outcome != FAILED]
+
+    def append(self, record: AttackRecord) -> None:
+        self._append(record.to_json())
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _read(self) -> tuple[dict[str, Any], list[AttackRecord], int]:
+        """(header, records, length in bytes of the intact part)."""
+        content = self.path.read_bytes()
+        intact = content.rfind(b"\n") + 1
+        lines = content[:intact].splitlines()
+        try:
+            header, *entries = [json.loads(line) for line in lines]
+            records = {entry["index"]: AttackRecord.from_json(entry) for entry in entries}
+        except (ValueError, TypeError, KeyError) as error:
+            raise CaaError(
+                f"{self.path} is no record of a run, or it is damaged ({error})",
+                "move it away, or choose another --output",
+            ) from error
+        if header.get("schema_version") != SCHEMA_VERSION:
+            raise CaaError(
+                f"{self.path} was written in schema {header.get('schema_version')}, this is {SCHEMA_VERSION}",
+                "finish it with the version of caa that began it, or choose another --output",
+            )
+        return header, list(records.values()), intact
+
+
+def unfinished(output: Path) -> bool:
+    """Whether an earlier run to this output left examples behind that no complete result holds."""
+    journal = Journal.beside(output).path
+    if not journal.exists() or journal.stat().st_size == 0:
+        return False
+    try:
+        return json.loads(output.read_text(encoding="utf-8")).get("status") != "complete"
+    except (OSError, ValueError, AttributeError):
+        return True

@@ -1,0 +1,122 @@
+"""The records of a run: what is said of each example, and of all of them together. No tensor comes here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import median
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+ATTACKED = "attacked"
+NOT_FOUND = "not_found"
+NOT_VERIFIED = "not_verified"
+MISCLASSIFIED = "misclassified"
+ABSTAINED = "abstained"
+FAILED = "failed"
+# Examples whose clean smoothed prediction is right and confident: rates are over these.
+ELIGIBLE = (ATTACKED, NOT_FOUND, NOT_VERIFIED)
+
+
+@dataclass(frozen=True)
+class AttackRecord:
+    """One example of an attack run. Lengths are L2 in [0, 1] pixel units; None where there is no such value.
+
+    radius is proved on fresh noise; radius_search is the nearest point that looked adversarial on search noise.
+    abstentions: clean noise samples whose logits held a NaN. lost_gradients: steps without a usable gradient.
+    seconds: this example's share of the time, in all stages. error: why it failed.
+    """
+
+    index: int
+    label: int
+    outcome: str
+    prediction: int | None = None
+    certified_radius: float | None = None
+    radius: float | None = None
+    radius_search: float | None = None
+    adversarial_class: int | None = None
+    iterations: int = 0
+    forward_evaluations: int = 0
+    backward_evaluations: int = 0
+    lost_gradients: int = 0
+    verify_tries: int = 0
+    abstentions: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: _finite(value) for name, value in asdict(self).items()}
+
+    @staticmethod
+    def from_json(found: dict[str, Any]) -> AttackRecord:
+        """Raises TypeError where a field is missing; ignores those it does not know."""
+        known = {f.name for f in fields(AttackRecord)}
+        return AttackRecord(**{key: value for key, value in found.items() if key in known})
+
+    @property
+    def eligible(self) -> bool:
+        return self.outcome in ELIGIBLE
+
+    @property
+    def percent_over_certified(self) -> float | None:
+        """100·(radius / certified − 1): how far the attack is from the best that any attack can do."""
+        if self.radius is None or not self.certified_radius:
+            return None
+        return 100.0 * (self.radius / self.certified_radius - 1.0)
+
+
+@dataclass(frozen=True)
+class AttackSummary:
+    """The paper's Table 1 for one attack. Medians are over its verified successes."""
+
+    examples: int
+    eligible: int
+    attacked: int
+    success_rate: float | None
+    median_radius: float | None
+    median_percent_over_certified: float | None
+    median_certified_radius: float | None
+    median_seconds: float | None
+    forward_evaluations: int
+    backward_evaluations: int
+    below_certified: int
+    outcomes: dict[str, int]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: _finite(value) for name, value in asdict(self).items()}
+
+
+def summarise(records: Sequence[AttackRecord], seconds: float) -> AttackSummary:
+    """`seconds` is the wall time of the whole run."""
+    eligible = [record for record in records if record.eligible]
+    attacked = [record for record in eligible if record.outcome == ATTACKED]
+    outcomes: dict[str, int] = {}
+    for record in records:
+        outcomes[record.outcome] = outcomes.get(record.outcome, 0) + 1
+    return AttackSummary(
+        examples=len(records),
+        eligible=len(eligible),
+        attacked=len(attacked),
+        success_rate=len(attacked) / len(eligible) if eligible else None,
+        median_radius=_median(record.radius for record in attacked),
+        median_percent_over_certified=_median(record.percent_over_certified for record in attacked),
+        median_certified_radius=_median(record.certified_radius for record in eligible),
+        median_seconds=_median(record.seconds for record in eligible),
+        forward_evaluations=sum(record.forward_evaluations for record in records),
+        backward_evaluations=sum(record.backward_evaluations for record in records),
+        below_certified=sum((record.percent_over_certified or 0.0) < 0.0 for record in attacked),
+        outcomes=outcomes,
+        seconds=seconds,
+    )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return median(found) if found else None
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,94 @@
+"""What a run says of itself before it begins and after it ends: rows for the display."""
+
+from __future__ import annotations
+
+import torch
+
+from caa_cli.data.datasets import ImageSet
+from caa_cli.device import describe_device
+from caa_cli.display import Rows, clock, number
+from caa_cli.models.card import ModelCard
+from caa_cli.models.checkpoint import Weights
+from caa_cli.plan import AttackPlan
+from caa_cli.results.records import AttackSummary
+from caa_cli.verify import Verifier
+
+# What an image takes on smoothed MNIST models, as a share of the most that it can take (docs/attack.md).
+TYPICAL_SHARE = 0.25
+
+
+def describe(
+    plan: AttackPlan,
+    card: ModelCard,
+    weights: Weights,
+    images: ImageSet,
+    indices: range,
+    device: torch.device,
+) -> Rows:
+    """What is about to run."""
+    shard = f", shard {plan.shard.index} of {plan.shard.count}" if plan.shard.count > 1 else ""
+    return [
+        ("model", f"{card.arch} from {plan.checkpoint} (sha256 {weights.sha256[:12]})"),
+        ("smoothing", f"σ = {plan.sigma:g}, {plan.bound} bounds at α = {plan.alpha:g}"),
+        ("images", f"{len(indices)} of {images.name} {images.split} ({len(images)}){shard}"),
+        (
+            "attack",
+            f"{plan.attack}: {plan.samples} samples a step, at most {plan.iterations} steps, seed {plan.seed}",
+        ),
+        (
+            "proof",
+            f"{plan.verification_draws} fresh samples a try; certified radius on {plan.certification_draws}",
+        ),
+        ("device", f"{describe_device(device)}, {plan.dtype}"),
+        ("results", str(plan.output)),
+    ]
+
+
+def most_evaluations(plan: AttackPlan, images: int) -> dict[str, int]:
+    """The most model evaluations that a run can take, forward and backward."""
+    verifier = Verifier()
+    # A step back from refinement evaluates its point twice: votes, then the gradient on the same samples.
+    search = 2 * plan.iterations * plan.samples
+    proof = verifier.tries * plan.verification_draws + verifier.probes * plan.samples
+    clean = plan.samples + plan.certification_draws
+    return {
+        "forward_evaluations_at_most": images * (clean + search + proof),
+        "backward_evaluations_at_most": images * plan.iterations * plan.samples,
+    }
+
+
+def estimate(plan: AttackPlan, images: int) -> Rows:
+    return [
+        (name.removesuffix("_at_most").replace("_", " "), f"{most:,} · about {TYPICAL_SHARE * most:,.0f}")
+        for name, most in most_evaluations(plan, images).items()
+    ]
+
+
+def summary_rows(summary: AttackSummary, plan: AttackPlan) -> Rows:
+    others = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.outcomes.items())
+    rate = "" if summary.success_rate is None else f" ({100 * summary.success_rate:.0f}%)"
+    rows = [
+        ("images", f"{summary.examples}: {others}"),
+        (
+            "attacked",
+            f"{summary.attacked} of {summary.eligible} eligible{rate}, every one proved on fresh noise",
+        ),
+        ("median radius", f"{number(summary.median_radius)}  (L2, pixels in [0, 1])"),
+        ("median certified", f"{number(summary.median_certified_radius)}"),
+        (
+            "%-C",
+            f"{number(summary.median_percent_over_certified, 1)}  (median excess over the certified radius)",
+        ),
+        (
+            "time",
+            f"{clock(summary.seconds)} in all, {number(summary.median_seconds, 2)} s an image; "
+            f"{summary.forward_evaluations:,} forward and {summary.backward_evaluations:,} backward evaluations",
+        ),
+        ("results", str(plan.output)),
+    ]
+    if summary.below_certified:
+        rows.append(("below certified", f"{summary.below_certified} radii: see docs/verification.md"))
+    for name, path in (("images in", plan.save_adversarial), ("figure", plan.figure)):
+        if path is not None:
+            rows.append((name, str(path)))
+    return rows

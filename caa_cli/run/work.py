@@ -1,0 +1,153 @@
+"""The images of an attack run on their way through certificate, search and proof."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from caa_cli.attacks.caa import CertificationAware
+from caa_cli.attacks.loop import Attack, Batch, Example, Finding, Search
+from caa_cli.data.datasets import ImageSet
+from caa_cli.display import Bar, number
+from caa_cli.plan import AttackPlan
+from caa_cli.results.images import Image
+from caa_cli.results.output import AttackOutput
+from caa_cli.results.records import (
+    ABSTAINED,
+    ATTACKED,
+    FAILED,
+    MISCLASSIFIED,
+    NOT_FOUND,
+    NOT_VERIFIED,
+    AttackRecord,
+    summarise,
+)
+from caa_cli.smoothing.certify import Certificate, Certifier
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.objective import GumbelGap, LogRatio
+from caa_cli.verify import Verifier
+
+# On a GPU one pass holds several images' samples; more of them than this save nothing.
+BATCH_LIMIT = 64
+
+
+@dataclass
+class AttackWork:
+    """The images of a run on their way through certificate, attack and proof."""
+
+    plan: AttackPlan
+    classifier: SmoothedClassifier
+    images: ImageSet
+    output: AttackOutput
+    bar: Bar
+    indices: range
+    clean: dict[int, tuple[Certificate, float]] = field(default_factory=dict)
+
+    def run(self, todo: list[int]) -> None:
+        plan = self.plan
+        batch = plan.batch_size or max(1, min(BATCH_LIMIT, self.classifier.gradient_chunk // plan.samples))
+        search = Search(build_attack(plan), self.classifier, batch, self._on_step)
+        verifier = Verifier(
+            samples=plan.verification_draws,
+            alpha=plan.alpha,
+            bound=plan.bound,
+            seed=plan.seed,
+            finish=plan.finish,
+            probe_samples=plan.samples,
+        )
+        for finding in search.run(self._eligible(todo)):
+            self._prove(finding, verifier)
+
+    def _eligible(self, todo: list[int]) -> Iterator[Example]:
+        """Clean images one by one; those that are no target are recorded on the way."""
+        plan = self.plan
+        certifier = Certifier(plan.samples, plan.certification_draws, plan.alpha, plan.bound, plan.seed)
+        for index in todo:
+            began = time.perf_counter()
+            try:
+                image, label = self.images.image(index), self.images.label(index)
+            except (OSError, ValueError) as error:
+                self._record(AttackRecord(index, -1, FAILED, error=str(error)), None)
+                continue
+            image = image.to(self.classifier.device)
+            clean = certifier.certify(self.classifier, image, index, wanted=label)
+            seconds = time.perf_counter() - began
+            if clean.prediction == label and clean.confident:
+                self.clean[index] = clean, seconds
+                yield Example(index, image, label)
+                continue
+            record = AttackRecord(
+                index,
+                label,
+                MISCLASSIFIED if clean.confident else ABSTAINED,
+                prediction=clean.prediction if clean.confident else None,
+                forward_evaluations=clean.evaluations,
+                abstentions=clean.abstentions,
+                seconds=seconds,
+            )
+            self._record(record, None)
+
+    def _prove(self, finding: Finding, verifier: Verifier) -> None:
+        began = time.perf_counter()
+        proved = verifier.verify(finding, self.classifier)
+        clean, seconds = self.clean.pop(finding.example.index)
+        unproved = NOT_VERIFIED if finding.candidates else NOT_FOUND
+        record = AttackRecord(
+            finding.example.index,
+            finding.example.label,
+            unproved if proved.image is None else ATTACKED,
+            prediction=clean.prediction,
+            certified_radius=clean.radius,
+            radius=proved.radius,
+            radius_search=finding.candidates[0].distance if finding.candidates else None,
+            adversarial_class=proved.adversarial_class,
+            iterations=finding.iterations,
+            forward_evaluations=clean.evaluations + finding.forward_evaluations + proved.forward_evaluations,
+            backward_evaluations=finding.backward_evaluations,
+            lost_gradients=finding.lost_gradients,
+            verify_tries=proved.tries,
+            abstentions=clean.abstentions,
+            seconds=seconds + finding.seconds + time.perf_counter() - began,
+        )
+        self._record(record, None if proved.image is None else proved.image.cpu().numpy())
+
+    def _record(self, record: AttackRecord, image: Image | None) -> None:
+        self.output.add(record, image)
+        self.show()
+
+    def show(self, now: str = "") -> None:
+        done = [self.output.records[index] for index in self.indices if index in self.output.records]
+        summary = summarise(done, 0.0)
+        text = ""
+        if summary.eligible:
+            text = (
+                f"{100 * (summary.success_rate or 0):.0f}% attacked · median radius "
+                f"{number(summary.median_radius)} · {number(summary.median_percent_over_certified, 0)} %-C"
+            )
+        self.bar.update(len(done), text, now)
+
+    def _on_step(self, state: Batch) -> None:
+        if len(state) == 1:
+            self.show(f"image {int(state.indices[0])}: step {int(state.iteration[0])}")
+        else:
+            self.show(f"{len(state)} images: steps {int(state.iteration.min())}–{int(state.iteration.max())}")
+
+
+def build_attack(plan: AttackPlan) -> Attack:
+    """The attack that the plan names."""
+    objective = GumbelGap(plan.temperature) if plan.surrogate == "gumbel" else LogRatio()
+    return CertificationAware(
+        samples=plan.samples,
+        iterations=plan.iterations,
+        alpha=plan.alpha,
+        bound=plan.bound,
+        seed=plan.seed,
+        overshoot=plan.overshoot,
+        undershoot=plan.undershoot,
+        step_min=plan.step_min,
+        step_max=plan.step_max,
+        patience=plan.patience,
+        tolerance=plan.tolerance,
+        objective=objective,
+    )
