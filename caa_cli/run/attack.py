@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,6 +22,7 @@ from caa_cli.results.output import AttackOutput
 from caa_cli.results.records import FAILED, AttackRecord, summarise
 from caa_cli.run.describe import describe, estimate, most_evaluations, summary_rows
 from caa_cli.run.work import AttackWork
+from caa_cli.signals import termination_interrupts, uninterrupted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.tune import tune_chunks
@@ -130,14 +127,12 @@ class AttackRun:
         """Works through the images; returns whether it was interrupted. Finished ones are in `output`."""
         plan = self.plan
         todo = [index for index in indices if index not in output.records]
-        with self.display.bar("images", len(indices), len(indices) - len(todo)) as bar, _termination():
+        with self.display.bar("images", len(indices), len(indices) - len(todo)) as bar, termination_interrupts():
             work = AttackWork(plan, classifier, images, output, bar, indices)
             work.show()
             try:
                 work.run(todo)
             except KeyboardInterrupt:
-                # From here on the work is saved; a second Ctrl-C must not stop that.
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
                 return True
         return False
 
@@ -153,7 +148,8 @@ class AttackRun:
             originals = {index: images.image(index).numpy() for index in found}
             draw_examples(path, originals, found, attacked)
 
-        document = output.finish(status, summary, indices, draw)
+        with uninterrupted():
+            document = output.finish(status, summary, indices, draw)
         self.display.document(document)
         self.display.result("result", summary_rows(summary, self.plan))
         if interrupted:
@@ -195,21 +191,3 @@ def _check_outputs(classifier: SmoothedClassifier, images: ImageSet, index: int)
             "the model returns NaN for every noise sample of the first image",
             "check the normalisation (--mean, --std), or use --dtype float32; the weights themselves are finite",
         )
-
-
-@contextmanager
-def _termination() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does: saved, and to be resumed."""
-
-    def interrupt(signum: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread, where Python allows no handlers
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

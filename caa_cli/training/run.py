@@ -20,6 +20,7 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes
 from caa_cli.plan import TrainPlan, compared_keys
 from caa_cli.results.files import check_writable, write_atomically
+from caa_cli.signals import termination_interrupts
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
@@ -81,7 +82,8 @@ class TrainRun:
             self._restore(trainer)
         began = time.perf_counter()
         try:
-            self._train(trainer)
+            with termination_interrupts():
+                self._train(trainer)
         except KeyboardInterrupt:
             done = trainer.state.epoch
             self.display.warn(f"interrupted: {done} of {plan.epochs} epochs are saved in {self.unfinished}")

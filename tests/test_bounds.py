@@ -1,0 +1,121 @@
+"""Intervals and radii against published values, independent implementations, and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from caa_cli.smoothing.bounds import (
+    BOUNDS,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    cp_bonferroni,
+    goodman,
+    leader,
+    separation,
+)
+
+
+def test_goodman_matches_the_published_example():
+    lower, upper = goodman([91, 49, 37, 43], 220, alpha=0.05)
+    np.testing.assert_allclose(lower, [0.33420248, 0.16085875, 0.11455134, 0.13746901], atol=5e-9)
+    np.testing.assert_allclose(upper, [0.49783321, 0.2998874, 0.24011208, 0.27023577], atol=5e-9)
+
+
+def test_goodman_radius_of_a_unanimous_vote():
+    votes = np.array([1500] + [0] * 9)
+    radius = separation(votes, 1500, 0, alpha=0.005, bound="goodman").radius(sigma=1.0)
+    assert radius == pytest.approx(2.4084, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(100_000, 3.8114565634), (99_000, 2.2899999552), (60_000, 0.2409447922)]
+)
+def test_cohens_radius(count: int, expected: float):
+    votes = np.array([count, 100_000 - count])
+    radius = separation(votes, 100_000, 0, alpha=0.001, bound="clopper-pearson").radius(sigma=1.0)
+    assert radius == pytest.approx(expected, abs=1e-8)
+
+
+@given(n=st.integers(1, 100_000), share=st.floats(0, 1), alpha=st.floats(1e-6, 0.5))
+def test_clopper_pearson_solves_its_defining_equations(n: int, share: float, alpha: float):
+    k = round(share * n)
+    lower, upper = float(clopper_pearson_lower(k, n, alpha)), float(clopper_pearson_upper(k, n, alpha))
+    assert 0 <= lower <= k / n <= upper <= 1
+    if k > 0:
+        assert stats.binom.sf(k - 1, n, lower) == pytest.approx(alpha, rel=1e-6)
+    if k < n:
+        assert stats.binom.cdf(k, n, upper) == pytest.approx(alpha, rel=1e-6)
+
+
+@given(
+    votes=st.lists(st.integers(0, 5000), min_size=2, max_size=12).filter(lambda v: sum(v) > 0),
+    abstained=st.integers(0, 100),
+    alpha=st.floats(1e-5, 0.4),
+)
+def test_simultaneous_intervals_hold_the_observed_shares(votes: list[int], abstained: int, alpha: float):
+    total = sum(votes) + abstained
+    for lower, upper in (goodman(votes, total, alpha), cp_bonferroni(votes, total, alpha)):
+        shares = np.array(votes) / total
+        assert (lower >= 0).all()
+        assert (upper <= 1).all()
+        assert (lower <= shares + 1e-12).all()
+        assert (upper >= shares - 1e-12).all()
+
+
+@given(
+    votes=st.lists(st.integers(0, 3000), min_size=3, max_size=10).filter(lambda v: sum(v) > 0),
+    bound=st.sampled_from(BOUNDS),
+    sigma=st.floats(0.01, 10),
+)
+def test_a_radius_is_positive_exactly_when_confident(votes: list[int], bound: str, sigma: float):
+    found = separation(np.array(votes), sum(votes), leader(votes), 0.005, bound)
+    radius = found.radius(sigma)
+    assert np.isfinite(radius)
+    assert (radius > 0) == bool(found.confident)
+
+
+def test_batches_agree_with_single_counts():
+    counts = np.random.default_rng(0).integers(0, 500, size=(6, 5))
+    total, chosen = counts.sum(axis=1), leader(counts)
+    for bound in BOUNDS:
+        together = separation(counts, total, chosen, 0.01, bound).radius(0.5)
+        alone = [separation(c, t, k, 0.01, bound).radius(0.5) for c, t, k in zip(counts, total, chosen, strict=True)]
+        np.testing.assert_array_equal(together, alone)
+
+
+def test_against_one_class_only_that_class_counts():
+    votes = np.array([400, 450, 150])
+    assert not separation(votes, 1000, 1, 0.005, "goodman", against=0).confident
+    assert separation(votes, 1000, 1, 0.005, "goodman", against=2).confident
+
+
+def test_leader_takes_the_lowest_of_a_tie_and_leaves_out_what_it_is_told_to():
+    assert leader([3, 7, 7]) == 1
+    assert leader([3, 7, 7], excluding=1) == 2
+    np.testing.assert_array_equal(leader([[5, 1], [1, 5]], excluding=[0, 1]), [1, 0])
+
+
+@pytest.mark.parametrize("p", [(0.5, 0.3, 0.2), (0.96, 0.02, 0.01, 0.01), (0.1,) * 10])
+def test_cp_bonferroni_covers_all_classes_at_once(p: tuple[float, ...]):
+    """Simulation: at most alpha of the repeats may miss a class, beyond the simulation's own error."""
+    alpha, repeats, n = 0.05, 4000, 300
+    counts = np.random.default_rng(1).multinomial(n, p, size=repeats)
+    lower, upper = cp_bonferroni(counts, np.full(repeats, n), alpha)
+    missed = ((lower > p) | (upper < p)).any(axis=1).sum()
+    assert missed <= stats.binom.ppf(0.9999, repeats, alpha)
+
+
+def test_the_certified_radius_of_a_linear_model_is_seldom_beyond_its_boundary():
+    """At distance D from the plane p = Φ(D/σ); a radius above D must be rarer than alpha (Goodman: about it)."""
+    alpha, repeats, n, sigma, distance = 0.005, 40_000, 1500, 0.5, 0.4
+    p = stats.norm.cdf(distance / sigma)
+    votes = np.random.default_rng(2).binomial(n, p, size=repeats)
+    counts = np.stack([votes, n - votes], axis=1)
+    for bound in BOUNDS:
+        radius = separation(counts, np.full(repeats, n), np.zeros(repeats, int), alpha, bound).radius(sigma)
+        too_far = int((radius > distance).sum())
+        assert too_far <= stats.binom.ppf(0.9999, repeats, alpha), f"{bound}: {too_far} of {repeats}"

@@ -1,0 +1,198 @@
+"""The certification-aware attack against models whose nearest adversarial point is known exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import Linear, SmallNet, make_linear, make_small
+from torch import nn
+
+from caa_cli.attacks.caa import CaaState, CertificationAware
+from caa_cli.attacks.loop import Example, Finding, Search
+from caa_cli.smoothing.bounds import separation
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.verify import Verifier
+
+DISTANCES = (1.0, 1.2, 1.5, 1.8, 2.2)
+
+
+def attack_at(
+    linear: Linear, distances: tuple[float, ...], attack: CertificationAware, batch: int = 3
+) -> list[Finding]:
+    examples = [Example(index, linear.at(distance), 1) for index, distance in enumerate(distances)]
+    found = list(Search(attack, linear.classifier, batch).run(examples))
+    return sorted(found, key=lambda finding: finding.example.index)
+
+
+@pytest.mark.parametrize("sigma", [0.25, 0.5])
+def test_on_a_linear_model_every_verified_radius_is_within_five_percent(sigma: float):
+    linear = make_linear(sigma=sigma)
+    verifier = Verifier()
+    for finding, distance in zip(attack_at(linear, DISTANCES, CertificationAware()), DISTANCES, strict=True):
+        proved = verifier.verify(finding, linear.classifier)
+        assert proved.radius is not None
+        # The proof is wrong with probability 0.005, and then by about a standard error of the votes.
+        assert distance * 0.995 <= proved.radius <= 1.05 * distance
+        assert proved.adversarial_class == 0
+        assert linear.distance(proved.image) < 0, "the point lies beyond the plane"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_an_examples_result_does_not_depend_on_the_batch(batch: int):
+    attack = CertificationAware(iterations=25)
+    alone = attack_at(make_linear(), DISTANCES, attack, batch=1)
+    together = attack_at(make_linear(), DISTANCES, attack, batch=batch)
+    for one, other in zip(alone, together, strict=True):
+        assert one.iterations == other.iterations
+        assert one.forward_evaluations == other.forward_evaluations
+        assert [c.distance for c in one.candidates] == pytest.approx([c.distance for c in other.candidates], rel=1e-4)
+
+
+def test_the_seed_decides():
+    def distances(seed: int) -> list[float]:
+        found = attack_at(make_linear(), (1.0,), CertificationAware(iterations=25, seed=seed))
+        return [candidate.distance for candidate in found[0].candidates]
+
+    assert distances(1) == distances(1)
+    assert distances(1) != distances(2)
+
+
+class Recording(CertificationAware):
+    """Notes each step's length and kind, to hold them against the equations."""
+
+    def step(self, state: CaaState, classifier: SmoothedClassifier) -> None:
+        before, found = state.x.clone(), state.near_distance[:, 0].clone()
+        forward, backward = state.forward.clone(), state.backward.clone()
+        super().step(state, classifier)
+        self.log.append(
+            {
+                "length": float((state.x - before).norm()),
+                "from": float((before - state.clean).norm()),
+                "to": float((state.x - state.clean).norm()),
+                "improved": bool(state.near_distance[0, 0] < found[0]),
+                "forward": int(state.forward - forward),
+                "backward": int(state.backward - backward),
+            }
+        )
+
+    log: list[dict[str, float]]
+
+
+def recorded(distance: float = 1.6, **settings: float) -> list[dict[str, float]]:
+    attack = Recording(**settings)
+    object.__setattr__(attack, "log", [])
+    attack_at(make_linear(), (distance,), attack)
+    return attack.log
+
+
+def test_every_step_is_clipped_to_its_limits():
+    log = recorded(iterations=30, patience=0)
+    lengths = np.array([entry["length"] for entry in log])
+    assert (lengths >= 0.1 - 1e-5).all()
+    assert (lengths <= 0.25 + 1e-5).all()
+
+
+def test_steps_go_out_until_the_class_changes_and_then_back():
+    log = recorded(iterations=30, patience=0)
+    first = next(i for i, entry in enumerate(log) if entry["improved"])
+    assert all(entry["to"] > entry["from"] for entry in log[:first])
+    assert log[first]["to"] < log[first]["from"]
+
+
+def test_refinement_draws_votes_only_and_the_search_gradients_with_its_votes():
+    log = recorded(iterations=30, patience=0)
+    first = next(i for i, entry in enumerate(log) if entry["improved"])
+    assert all((entry["forward"], entry["backward"]) == (1500, 1500) for entry in log[: first + 1])
+    refining = [entry for entry in log[first + 1 :] if entry["to"] < entry["from"]]
+    assert refining
+    assert all((entry["forward"], entry["backward"]) == (1500, 0) for entry in refining)
+
+
+def test_wider_limits_let_the_certificate_set_the_step():
+    """Far from the plane, with votes all for one class, the step is 1.05 times the certified radius."""
+    log = recorded(distance=2.6, iterations=1, step_max=10.0)
+    certified = separation([0, 1500], 1500, 1, 0.005, "goodman").radius(0.5)
+    assert log[0]["length"] == pytest.approx(1.05 * certified, rel=1e-4)
+    doubled = recorded(distance=2.6, iterations=1, step_max=10.0, overshoot=2.1)
+    assert doubled[0]["length"] == pytest.approx(2 * log[0]["length"], rel=1e-4)
+
+
+def test_the_second_step_uses_the_union_of_both_balls():
+    """A union reaches further than the ball of the current point alone whenever an earlier one covers the ray."""
+    linear = make_linear()
+    attack = CertificationAware(iterations=50, step_min=1e-3, step_max=10.0)
+    state = attack.start([Example(0, linear.at(2.6), 1)], linear.classifier)
+    attack.step(state, linear.classifier)
+    state.iteration += 1
+    # Back to a point well inside the first ball, whose own ball reaches less far than the first one's edge.
+    state.x = linear.at(2.5)[None]
+    attack.step(state, linear.classifier)
+    assert state.original.radii[0, :2].min() > 0.5
+    assert linear.distance(state.x[0]) < 2.5 - 0.5
+
+
+def test_an_example_stops_when_it_no_longer_gains():
+    patient = attack_at(make_linear(), (1.0,), CertificationAware(patience=0))[0]
+    stopping = attack_at(make_linear(), (1.0,), CertificationAware(patience=8))[0]
+    assert patient.iterations == 100
+    assert stopping.iterations < 40
+    assert stopping.candidates[0].distance <= patient.candidates[0].distance + 0.1
+
+
+def test_candidates_are_the_nearest_and_in_order():
+    for finding in attack_at(make_linear(), (0.8, 1.7), CertificationAware()):
+        distances = [candidate.distance for candidate in finding.candidates]
+        assert distances == sorted(distances)
+        for candidate in finding.candidates:
+            measured = float((candidate.image - finding.example.image).norm())
+            assert candidate.distance == pytest.approx(measured, rel=1e-5)
+            assert 0.0 <= float(candidate.image.min()) <= float(candidate.image.max()) <= 1.0
+            assert int(candidate.votes.sum()) == 1500
+
+
+def test_a_model_without_gradient_is_said_to_have_none():
+    class Constant(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([0.0, 1.0]).expand(len(x), 2) + 0.0 * x.sum()
+
+    classifier = SmoothedClassifier(Constant(), sigma=0.5, num_classes=2, input_shape=(1, 20, 20))
+    example = Example(0, torch.full((1, 20, 20), 0.5), 1)
+    (finding,) = Search(CertificationAware(iterations=5), classifier).run([example])
+    assert finding.candidates == []
+    assert finding.lost_gradients == 5
+
+
+def test_a_curved_model_is_attacked_too_and_stays_in_the_box():
+    classifier = make_small(sigma=0.25)
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    labels = classifier.model(images).argmax(dim=1).tolist()
+    examples = [Example(i, image, label) for i, (image, label) in enumerate(zip(images, labels, strict=True))]
+    found = list(Search(CertificationAware(samples=500), classifier, 2).run(examples))
+    assert len(found) == 4
+    assert sum(bool(finding.candidates) for finding in found) >= 3
+
+
+def test_examples_are_drawn_only_as_places_free_up():
+    linear, drawn, done = make_linear(), [], 0
+
+    def stream():
+        for index in range(6):
+            drawn.append(index)
+            yield Example(index, linear.at(0.8), 1)
+
+    for finding in Search(CertificationAware(iterations=20, samples=300), linear.classifier, batch=2).run(stream()):
+        done += 1
+        assert len(drawn) <= done + 3
+        assert finding.seconds > 0
+    assert (done, len(drawn)) == (6, 6)
+
+
+def test_settings_are_frozen():
+    attack = CertificationAware()
+    assert replace(attack, samples=10).samples == 10
+    with pytest.raises(AttributeError):
+        attack.samples = 10  # type: ignore[misc]
+    assert isinstance(SmallNet(), nn.Module)

@@ -1,0 +1,210 @@
+"""Votes and gradients: right, the same however they are cut up, and in constant memory."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import Linear, SmallNet, make_linear, make_small
+from scipy import stats
+from torch import Tensor, nn
+
+from caa_cli.errors import CaaError
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.objective import GumbelGap, LogRatio, strongest_rival
+
+KEYS = [Key(0, index, Purpose.SEARCH) for index in range(3)]
+X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+LABELS = torch.tensor([0, 1, 2])
+
+
+def test_votes_of_a_linear_model_follow_the_normal_law(linear: Linear):
+    n, distance = 20_000, 0.3
+    votes = linear.classifier.votes(linear.at(distance)[None], KEYS[:1], n)[0]
+    p = stats.norm.cdf(distance / linear.classifier.sigma)
+    assert votes.sum() == n
+    assert abs(int(votes[1]) - n * p) < 4.5 * np.sqrt(n * p * (1 - p))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 200, 1000, 5000])
+def test_votes_do_not_depend_on_chunk_or_batch(chunk: int):
+    expected = make_small(votes_chunk=10_000).votes(X, KEYS, 700)
+    assert torch.equal(make_small(votes_chunk=chunk).votes(X, KEYS, 700), expected)
+    alone = [make_small(votes_chunk=chunk).votes(x[None], [key], 700) for x, key in zip(X, KEYS, strict=True)]
+    assert torch.equal(torch.cat(alone), expected)
+
+
+@pytest.mark.parametrize("objective", [LogRatio(), GumbelGap(temperature=0.5)])
+@pytest.mark.parametrize("chunk", [1, 50, 128, 300, 10_000])
+def test_the_gradient_does_not_depend_on_the_chunk(chunk: int, objective: LogRatio | GumbelGap):
+    whole = make_small(gradient_chunk=100_000).surrogate(X, LABELS, KEYS, 600, objective)
+    cut = make_small(gradient_chunk=chunk).surrogate(X, LABELS, KEYS, 600, objective)
+    for one, other in zip(cut.gradient, whole.gradient, strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-5
+    assert torch.equal(cut.votes, whole.votes)
+    torch.testing.assert_close(cut.log_mean, whole.log_mean)
+
+
+def noisy_logits(classifier: SmoothedClassifier, x: Tensor, samples: int) -> Tensor:
+    """The logits of every sample with all of the graph, as the paper's code holds them: (3, samples, 3)."""
+    noise = torch.empty(len(x), samples, 1, 8, 8)
+    classifier.noise.gaussian(noise, KEYS, 0, classifier.sigma)
+    return classifier.model((x[:, None] + noise).flatten(0, 1)).view(len(x), samples, -1)
+
+
+def test_with_a_full_pilot_the_gradient_is_that_of_the_log_mean_softmax():
+    classifier, samples = make_small(gradient_chunk=64), 500
+    x = X.clone().requires_grad_(True)
+    z = noisy_logits(classifier, x, samples).softmax(dim=2).mean(dim=1).log()
+    rival = strongest_rival(z.detach(), LABELS)
+    (z.gather(1, LABELS[:, None]) - z.gather(1, rival[:, None])).sum().backward()
+    passed = classifier.surrogate(X, LABELS, KEYS, samples, LogRatio(), pilot=samples)
+    assert float((passed.gradient - x.grad).norm() / x.grad.norm()) < 1e-5
+    torch.testing.assert_close(passed.log_mean, z.detach())
+
+
+def test_a_short_pilot_hardly_turns_the_gradient():
+    classifier = make_small()
+    short = classifier.surrogate(X, LABELS, KEYS, 1500, LogRatio()).gradient.flatten(1)
+    full = classifier.surrogate(X, LABELS, KEYS, 1500, LogRatio(), pilot=1500).gradient.flatten(1)
+    assert torch.cosine_similarity(short, full).min() > 0.999
+
+
+def test_the_gumbel_gradient_is_that_of_the_straight_through_draws():
+    classifier, samples, temperature = make_small(), 300, 0.3
+    x = X.clone().requires_grad_(True)
+    log_pi = noisy_logits(classifier, x, samples).log_softmax(dim=2)
+    draws = torch.empty_like(log_pi)
+    classifier.noise.gumbel(draws, KEYS, 0)
+    soft = ((log_pi + draws) / temperature).softmax(dim=2)
+    hard = nn.functional.one_hot(soft.argmax(dim=2), 3).float()
+    straight_through = (hard - soft).detach() + soft
+    mean = straight_through.mean(dim=1)
+    rival = strongest_rival(soft.detach().mean(dim=1), LABELS)
+    (mean.gather(1, LABELS[:, None]) - mean.gather(1, rival[:, None])).sum().backward()
+    passed = classifier.surrogate(X, LABELS, KEYS, samples, GumbelGap(temperature), pilot=samples)
+    assert float((passed.gradient - x.grad).norm() / x.grad.norm()) < 1e-5
+
+
+def test_votes_come_with_the_gradient_from_the_same_samples():
+    classifier = make_small()
+    assert torch.equal(classifier.surrogate(X, LABELS, KEYS, 400, LogRatio()).votes, classifier.votes(X, KEYS, 400))
+
+
+class NanWhere(nn.Module):
+    """Gives NaN where the mean pixel is above a threshold; otherwise like the small network."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.inner, self.threshold = SmallNet(), threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        bad = (x.flatten(1).mean(dim=1) > self.threshold)[:, None]
+        return torch.where(bad, torch.full((), torch.nan), self.inner(x))
+
+
+def test_nan_logits_abstain_and_do_not_spoil_the_gradient():
+    classifier = SmoothedClassifier(NanWhere(0.5), sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
+    n = 2000
+    votes = classifier.votes(X, KEYS, n)
+    abstained = n - votes.sum(dim=1)
+    assert (abstained > 0).all()
+    assert (votes.sum(dim=1) > 0).all()
+    passed = classifier.surrogate(X, LABELS, KEYS, n, LogRatio())
+    assert torch.isfinite(passed.gradient).all()
+    assert torch.equal(passed.votes, votes)
+
+
+def test_a_model_that_is_all_nan_votes_for_nothing():
+    classifier = SmoothedClassifier(NanWhere(-100.0), sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
+    assert int(classifier.votes(X, KEYS, 100).sum()) == 0
+
+
+class OutOfMemoryAbove(nn.Module):
+    """A device with room for only so many samples: raises what PyTorch raises."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.inner, self.limit, self.refused = SmallNet(), limit, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.limit:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("limit", [1, 10, 100])
+def test_out_of_memory_halves_the_chunk_and_changes_nothing(limit: int):
+    model = OutOfMemoryAbove(limit)
+    tight = SmoothedClassifier(
+        model, sigma=0.5, num_classes=3, input_shape=(1, 8, 8), votes_chunk=5000, gradient_chunk=5000
+    )
+    roomy = make_small(votes_chunk=5000, gradient_chunk=5000)
+    assert torch.equal(tight.votes(X, KEYS, 150), roomy.votes(X, KEYS, 150))
+    ours = tight.surrogate(X, LABELS, KEYS, 150, LogRatio())
+    theirs = roomy.surrogate(X, LABELS, KEYS, 150, LogRatio())
+    torch.testing.assert_close(ours.gradient, theirs.gradient, rtol=1e-4, atol=1e-6)
+    assert torch.equal(ours.votes, theirs.votes)
+    assert tight.votes_chunk <= limit
+    refused = model.refused
+    tight.votes(X, KEYS, 150)
+    assert model.refused == refused, "the smaller chunk is remembered"
+
+
+def test_one_sample_that_does_not_fit_is_an_error_with_advice():
+    classifier = SmoothedClassifier(OutOfMemoryAbove(0), sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
+    with pytest.raises(CaaError, match="one noise sample"):
+        classifier.votes(X, KEYS, 10)
+
+
+def test_an_error_of_the_model_is_not_taken_for_lack_of_memory():
+    classifier = SmoothedClassifier(nn.Linear(5, 3), sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
+    with pytest.raises(RuntimeError, match="shape"):
+        classifier.votes(X, KEYS, 10)
+
+
+def test_double_precision_agrees_with_single():
+    single, double = make_small(), make_small()
+    double = SmoothedClassifier(SmallNet(), sigma=0.5, num_classes=3, input_shape=(1, 8, 8), dtype=torch.float64)
+    assert (single.votes(X, KEYS, 1000) - double.votes(X, KEYS, 1000)).abs().max() <= 2
+
+
+MEMORY = """
+import resource, sys, torch
+sys.path.insert(0, {tests!r})
+from conftest import make_linear
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.objective import LogRatio
+linear = make_linear(votes_chunk=256, gradient_chunk=256)
+x, label, keys = linear.at(0.5)[None], torch.tensor([1]), [Key(0, 0, Purpose.SEARCH)]
+def work(n):
+    linear.classifier.votes(x, keys, n)
+    linear.classifier.surrogate(x, label, keys, n, LogRatio())
+work(1500)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+work({samples})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+def test_memory_does_not_grow_with_the_samples():
+    """Peak memory of 100 times as many samples: all at once they would take 240 MB."""
+    assert resource.getpagesize()
+    from pathlib import Path
+
+    script = MEMORY.format(tests=str(Path(__file__).parent), samples=150_000)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 20_000, f"{done.stdout} kB more"
+
+
+def test_make_linear_is_what_it_says():
+    linear = make_linear()
+    for distance in (-1.0, 0.25):
+        assert linear.distance(linear.at(distance)) == pytest.approx(distance, abs=1e-4)

@@ -1,0 +1,76 @@
+"""The way out of a union of balls, against walking along the ray in small steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caa_cli.attacks.geometry import Balls, ray_exit
+
+DIMENSIONS = 3
+
+
+def walk(origin: np.ndarray, direction: np.ndarray, centres: np.ndarray, radii: np.ndarray, step: float) -> float:
+    """How far one gets in steps of `step` before a point lies in no ball."""
+    reach = 0.0
+    while reach < 50.0:
+        point = origin + reach * direction
+        if not (np.linalg.norm(centres - point, axis=1) <= radii).any():
+            return reach
+        reach += step
+    raise AssertionError("the ray never left the balls")
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 10_000), balls=st.integers(1, 8), spread=st.floats(0.1, 2.0))
+def test_the_exit_is_where_walking_leaves_the_union(seed: int, balls: int, spread: float):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(0.0, spread, (balls, DIMENSIONS))
+    radii = rng.uniform(0.05, 1.5, balls)
+    origin = rng.normal(0.0, 0.3, DIMENSIONS)
+    direction = rng.normal(size=DIMENSIONS)
+    direction /= np.linalg.norm(direction)
+    tensors = [torch.tensor(a, dtype=torch.float64)[None] for a in (origin, direction, centres, radii)]
+    exact = float(ray_exit(*tensors))
+    step = 1e-3
+    walked = walk(origin, direction, centres, radii, step)
+    # Walking overlooks gaps thinner than a step, and only those; it never stops before the exact exit.
+    assert walked >= exact - 1e-9
+    if walked > exact + step:
+        gap = origin + (exact + 1e-7) * direction
+        assert not (np.linalg.norm(centres - gap, axis=1) < radii - 1e-6).any()
+
+
+def test_a_chain_of_balls_carries_the_ray_further_than_its_own_ball():
+    centres = torch.tensor([[[0.0, 0.0], [1.5, 0.0], [3.0, 0.0], [6.0, 0.0]]])
+    radii = torch.tensor([[1.0, 1.0, 1.0, 1.0]])
+    out = ray_exit(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), centres, radii)
+    assert out.tolist() == [4.0]
+
+
+def test_an_origin_outside_every_ball_goes_nowhere():
+    centres, radii = torch.tensor([[[2.0, 0.0]]]), torch.tensor([[1.0]])
+    assert ray_exit(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), centres, radii).tolist() == [0.0]
+
+
+def test_balls_join_leave_and_grow_without_mixing_examples():
+    device = torch.device("cpu")
+    balls, direction = Balls(2, 2, device), torch.tensor([[1.0, 0.0]] * 2)
+    for place in range(10):  # a chain for the first example only
+        balls.add(torch.tensor([0]), torch.tensor([[float(place), 0.0]]), torch.tensor([0.6]))
+    balls.add(torch.tensor([1]), torch.zeros(1, 2), torch.tensor([0.5]))
+    balls.add(torch.tensor([1]), torch.ones(1, 2), torch.tensor([0.0]))  # certifies nothing
+    both = torch.tensor([0, 1])
+    torch.testing.assert_close(balls.exit(both, torch.zeros(2, 2), direction), torch.tensor([9.6, 0.5]))
+    more = Balls(1, 2, device)
+    more.add(torch.tensor([0]), torch.zeros(1, 2), torch.tensor([0.25]))
+    balls.extend(more)
+    balls.take(torch.tensor([2, 0]))
+    torch.testing.assert_close(balls.exit(both, torch.zeros(2, 2), direction), torch.tensor([0.25, 9.6]))
+
+
+def test_an_example_without_balls_has_no_way_to_go():
+    balls = Balls(1, 2, torch.device("cpu"))
+    assert balls.exit(torch.tensor([0]), torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])).tolist() == [0.0]

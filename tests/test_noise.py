@@ -1,0 +1,63 @@
+"""What an example is shown depends on its key alone."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from caa_cli.smoothing.noise import Key, NoiseSource, Purpose
+
+SHAPE = (1, 28, 28)
+
+
+def draw(key: Key, start: int, count: int, shape: tuple[int, ...] = SHAPE) -> torch.Tensor:
+    out = torch.empty(1, count, *shape)
+    NoiseSource(shape, torch.device("cpu")).gaussian(out, [key], start, 0.5)
+    return out[0]
+
+
+@settings(max_examples=25, deadline=None)
+@given(start=st.integers(0, 300), count=st.integers(1, 200), cut=st.integers(1, 199))
+def test_any_cut_of_a_stream_gives_the_same_samples(start: int, count: int, cut: int):
+    key = Key(3, 7, Purpose.SEARCH, 2)
+    whole = draw(key, 0, 500)[start : start + count]
+    cut = min(cut, count)
+    parts = [draw(key, start, cut)] + ([draw(key, start + cut, count - cut)] if cut < count else [])
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_every_part_of_a_key_matters():
+    keys = [
+        Key(seed, index, purpose, iteration)
+        for seed, index, purpose, iteration in itertools.product((0, 1), (0, 5), (1, 3, 5), (0, 1))
+    ]
+    keys = [Key(k.seed, k.index, Purpose(k.purpose), k.iteration) for k in keys]
+    first = {draw(key, 0, 1).flatten()[0].item() for key in keys}
+    assert len(first) == len(keys)
+    assert len({key.block_seed(block) for key in keys for block in range(50)}) == 50 * len(keys)
+
+
+def test_rows_belong_to_their_keys():
+    keys = [Key(0, index, Purpose.SEARCH) for index in (4, 9)]
+    together = torch.empty(2, 100, *SHAPE)
+    NoiseSource(SHAPE, torch.device("cpu")).gaussian(together, keys, 0, 0.5)
+    for row, key in zip(together, keys, strict=True):
+        assert torch.equal(row, draw(key, 0, 100))
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 224, 224), (2, 3, 5)])
+def test_the_noise_is_normal_with_the_deviation_asked_for(shape: tuple[int, ...]):
+    count = max(4, 40_000 // torch.Size(shape).numel())
+    values = draw(Key(0, 0, Purpose.VERIFICATION), 0, count, shape).flatten()[:40_000]
+    assert stats.kstest(values.numpy() / 0.5, "norm").pvalue > 1e-4
+
+
+def test_gumbel_draws_have_their_law_and_no_tie_to_the_gaussian_ones():
+    out = torch.empty(1, 4000, 10)
+    NoiseSource(SHAPE, torch.device("cpu")).gumbel(out, [Key(0, 0, Purpose.SEARCH)], 0)
+    assert stats.kstest(out.flatten().numpy(), "gumbel_r").pvalue > 1e-4
