@@ -120,18 +120,20 @@ def test_wider_limits_let_the_certificate_set_the_step():
     assert doubled[0]["length"] == pytest.approx(2 * log[0]["length"], rel=1e-4)
 
 
-def test_the_second_step_uses_the_union_of_both_balls():
-    """A union reaches further than the ball of the current point alone whenever an earlier one covers the ray."""
+def test_an_earlier_ball_lengthens_the_step():
+    """The step ends where the union of all balls of the original class does, not only that of the current point."""
     linear = make_linear()
-    attack = CertificationAware(iterations=50, step_min=1e-3, step_max=10.0)
-    state = attack.start([Example(0, linear.at(2.6), 1)], linear.classifier)
-    attack.step(state, linear.classifier)
-    state.iteration += 1
-    # Back to a point well inside the first ball, whose own ball reaches less far than the first one's edge.
-    state.x = linear.at(2.5)[None]
-    attack.step(state, linear.classifier)
-    assert state.original.radii[0, :2].min() > 0.5
-    assert linear.distance(state.x[0]) < 2.5 - 0.5
+    attack = CertificationAware(step_max=10.0)
+    steps = []
+    for earlier in (False, True):
+        state = attack.start([Example(0, linear.at(1.0), 1)], linear.classifier)
+        if earlier:
+            state.original.add(torch.tensor([0]), linear.at(0.5).view(1, -1), torch.tensor([0.7]))
+        attack.step(state, linear.classifier)
+        steps.append(1.0 - linear.distance(state.x[0]))
+    own, union = steps
+    assert own < 1.05
+    assert union == pytest.approx(1.05 * 1.2, rel=0.01)
 
 
 def test_an_example_stops_when_it_no_longer_gains():

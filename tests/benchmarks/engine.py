@@ -1,0 +1,87 @@
+"""The engine's overhead: a votes pass and a gradient step over the bare model and one draw of the same noise.
+
+For every chunk size of a sweep, on the same number of samples: the engine's pass, and beside it the bare model's
+forward (or forward and backward) pass over a ready batch plus one `torch.randn` of the noise. Prints JSON: the
+ratio at the chunk size where the bare model is fastest, at the one where the engine is, and how far the chunk
+size that `auto` picks is from the best of the sweep.
+
+    python tests/benchmarks/engine.py --arch small-cnn
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import torch
+from setup import demo, fresh, interleaved, machine, median
+
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.objective import LogRatio
+from caa_cli.smoothing.tune import tune_chunks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arch", default="small-cnn", choices=("small-cnn", "resnet18"))
+    parser.add_argument("--samples", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--chunks", default="64,128,256,512,1024,2048")
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    shape = (1, 28, 28)
+    classifier = demo(arguments.device)[0] if arguments.arch == "small-cnn" else fresh("resnet18", shape, arguments.device)
+    device, samples = classifier.device, arguments.samples
+    sizes = [int(size) for size in arguments.chunks.split(",")]
+    x = torch.rand(1, *shape, device=device)
+    label = torch.zeros(1, dtype=torch.int64, device=device)
+    keys = [Key(0, 0, Purpose.TUNING)]
+    objective = LogRatio()
+
+    def bare(chunk: int, backward: bool) -> None:
+        batch = torch.rand(chunk, *shape, device=device)
+        for _ in range(samples // chunk):
+            torch.randn(chunk, *shape, device=device)
+            if backward:
+                batch.requires_grad_(True)
+                logits = classifier.model(batch)
+                torch.autograd.grad(logits, batch, torch.ones_like(logits))
+            else:
+                with torch.inference_mode():
+                    classifier.model(batch)
+
+    def votes(chunk: int) -> None:
+        classifier.votes_chunk = chunk
+        classifier.votes(x, keys, samples)
+
+    def gradient(chunk: int) -> None:
+        classifier.gradient_chunk = chunk
+        classifier.surrogate(x, label, keys, samples, objective)
+
+    report: dict[str, object] = {"arch": arguments.arch, "samples": samples, "machine": machine(device)}
+    for name, engine, backward in (("votes", votes, False), ("gradient", gradient, True)):
+        runs = {}
+        for size in sizes:
+            runs[f"bare {size}"] = lambda size=size, backward=backward: bare(size, backward)
+            runs[f"engine {size}"] = lambda size=size, engine=engine: engine(size)
+        times = {run: median(seconds) for run, seconds in interleaved(runs, arguments.rounds, device).items()}
+        bare_best = min(sizes, key=lambda size: times[f"bare {size}"])
+        engine_best = min(sizes, key=lambda size: times[f"engine {size}"])
+        tune_chunks(classifier)
+        picked = getattr(classifier, f"{name}_chunk")
+        again = {"best": lambda: engine(engine_best), "picked": lambda: engine(picked)}  # noqa: B023
+        repeated = {run: median(seconds) for run, seconds in interleaved(again, arguments.rounds, device).items()}
+        report[name] = {
+            "microseconds_a_sample": {
+                run: round(1e6 * seconds / samples, 2) for run, seconds in times.items()
+            },
+            "best_chunk": {"bare": bare_best, "engine": engine_best},
+            "ratio_of_bests": round(times[f"engine {engine_best}"] / times[f"bare {bare_best}"], 3),
+            "ratio_at_engine_best": round(times[f"engine {engine_best}"] / times[f"bare {engine_best}"], 3),
+            "auto": {"chunk": picked, "time_over_best": round(repeated["picked"] / repeated["best"], 3)},
+        }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What the benchmarks share: the demo model on one device, and fair timing on a noisy machine."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+
+import torch
+
+from caa_cli import __version__
+from caa_cli.data.datasets import ImageSet, open_dataset
+from caa_cli.models.architectures import build
+from caa_cli.models.card import ModelCard
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, build_model, read_weights
+from caa_cli.smoothing.classifier import SmoothedClassifier
+
+
+def demo(device: str = "cpu") -> tuple[SmoothedClassifier, ImageSet]:
+    weights = read_weights(DEMO_CHECKPOINT)
+    assert weights.card is not None
+    return smoothed(build_model(weights, weights.card), weights.card, device), open_dataset("demo", None, "test")
+
+
+def fresh(arch: str, input_shape: tuple[int, int, int], device: str = "cpu") -> SmoothedClassifier:
+    """An untrained model: speed does not depend on what it has learnt."""
+    card = ModelCard(arch, 10, input_shape, (0.1307,), (0.3081,), sigma=0.5)
+    return smoothed(build(card), card, device)
+
+
+def smoothed(model: torch.nn.Module, card: ModelCard, device: str) -> SmoothedClassifier:
+    return SmoothedClassifier(
+        model, sigma=card.sigma or 0.5, num_classes=card.num_classes, input_shape=card.input_shape, device=device
+    )
+
+
+def interleaved(runs: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each, taken turn by turn, so that a slow spell of the machine falls on all of them alike."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(rounds):
+        for name, run in runs.items():
+            synchronise(device)
+            begin = time.perf_counter()
+            run()
+            synchronise(device)
+            times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    return {
+        "caa": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+    }

@@ -1,0 +1,120 @@
+"""What the tests of the command line share: runs of about a second, in this process or in one of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from typer.testing import CliRunner, Result
+
+from caa_cli.cli.app import app
+from caa_cli.data.datasets import DEMO_FILE
+
+# One thread here and in the processes below: they then add up in the same order, and runs can be compared exactly.
+torch.set_num_threads(1)
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("CAA_")},
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "COLUMNS": "200",
+}
+
+# Long steps find attacks on the demo within 8 of them: about 0.2 s an image.
+CHEAP = (
+    "--checkpoint demo --samples 100 --iterations 8 --step-min 0.4 --step-max 0.8 --verify-samples 1000 "
+    "--chunk-size 256 --device cpu"
+).split()
+
+
+def caa(*words: str | Path, env: dict[str, str] | None = None) -> Result:
+    """Runs the command in this process."""
+    return CliRunner(env={"COLUMNS": "200", **(env or {})}).invoke(app, list(map(str, words)))
+
+
+def attack(output: Path, *words: str | Path) -> dict[str, Any]:
+    """A cheap attack that has to succeed; its document."""
+    result = caa("attack", *CHEAP, "--output", output, *words)
+    assert result.exit_code == 0, result.output
+    return read_strict(output)
+
+
+def start(*words: str | Path, **settings: Any) -> subprocess.Popen[str]:
+    """Runs the command in a process of its own, its output in pipes."""
+    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT, **settings}
+    script = "import sys; sys.argv[0] = 'caa'; from caa_cli.cli.app import main; main()"
+    command = [sys.executable, "-c", script, *map(str, words)]
+    return subprocess.Popen(command, **settings)
+
+
+def wait_until(condition: Any, process: subprocess.Popen[str]) -> None:
+    """Polls; fails where the process ends first, or nothing comes of it."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "the process ended too early"
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)
+
+
+def read_strict(path: Path) -> dict[str, Any]:
+    return parse_strict(path.read_text(encoding="utf-8"))
+
+
+def parse_strict(text: str) -> dict[str, Any]:
+    """JSON by the standard: Python's reader would take NaN and Infinity too."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def timeless(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The examples without the time they took."""
+    return [{name: value for name, value in example.items() if name != "seconds"} for example in document["examples"]]
+
+
+def assert_clean_error(result: Result, code: int, problem: str, hint: str | None = None) -> None:
+    """One message that a user can act on, and no traceback."""
+    assert not isinstance(result.exception, Exception), repr(result.exception)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert_clean_text(result.stderr, problem, hint)
+
+
+def assert_clean_text(stderr: str, problem: str, hint: str | None = None) -> None:
+    assert "Traceback" not in stderr, stderr
+    assert "Exception ignored" not in stderr, stderr
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, stderr
+    assert problem in errors[0]
+    if hint is not None:
+        assert hint in next(line for line in stderr.splitlines() if line.startswith("try: ")), stderr
+
+
+def demo_images() -> tuple[np.ndarray, np.ndarray]:
+    """The demo's test split as the package ships it: (100, 28, 28) uint8 and (100,) labels."""
+    with np.load(DEMO_FILE) as arrays:
+        return arrays["test_images"], arrays["test_labels"]
+
+
+def write_mnist(folder: Path) -> Path:
+    """The demo's images as the four files of MNIST; returns the folder of those files."""
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    images, labels = demo_images()
+    for prefix in ("train", "t10k"):
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 0x803, *images.shape) + images.astype(np.uint8).tobytes()
+        )
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">II", 0x801, len(labels)) + labels.astype(np.uint8).tobytes()
+        )
+    return raw

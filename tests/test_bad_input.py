@@ -1,0 +1,386 @@
+"""What a user can get wrong, and what can go wrong around a run: one message, what to do, the right exit code."""
+
+from __future__ import annotations
+
+import gzip
+import resource
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save
+from support import (
+    CHEAP,
+    assert_clean_error,
+    assert_clean_text,
+    attack,
+    caa,
+    start,
+    timeless,
+    write_mnist,
+)
+
+from caa_cli.models.card import ModelCard
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
+
+DEMO = ["--checkpoint", "demo"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Results go where nothing else is, and nothing may be left there by a command that was refused."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("--sigma 0", "--sigma"),
+        ("--sigma -0.5", "--sigma"),
+        ("--sigma nan", "--sigma"),
+        ("--sigma inf", "--sigma"),
+        ("--alpha 0", "--alpha"),
+        ("--alpha 1", "--alpha"),
+        ("--alpha -0.1", "--alpha"),
+        ("--alpha nan", "--alpha"),
+        ("--samples 0", "--samples"),
+        ("--iterations 0", "--iterations"),
+        ("--verify-samples 0", "--verify-samples"),
+        ("--certify-samples -1", "--certify-samples"),
+        ("--limit 0", "--limit"),
+        ("--skip -1", "--skip"),
+        ("--batch-size 0", "--batch-size"),
+        ("--chunk-size 0", "--chunk-size"),
+        ("--chunk-size many", "--chunk-size"),
+        ("--seed -1", "--seed"),
+        ("--patience -1", "--patience"),
+        ("--tolerance 1", "--tolerance"),
+        ("--tolerance nan", "--tolerance"),
+        ("--temperature 0", "--temperature"),
+        ("--step-min 0", "--step-min"),
+        ("--step-min 0.3 --step-max 0.2", "--step-max"),
+        ("--step-max nan", "--step-max"),
+        ("--step-max inf", "--step-max"),
+        ("--overshoot 0.9", "--overshoot"),
+        ("--overshoot nan", "--overshoot"),
+        ("--overshoot inf", "--overshoot"),
+        ("--undershoot 1.1", "--undershoot"),
+        ("--attack nonsense", "--attack 'nonsense'"),
+        ("--bound nonsense", "--bound 'nonsense'"),
+        ("--dtype float8", "--dtype 'float8'"),
+        ("--split validation", "--split 'validation'"),
+        ("--surrogate nonsense", "--surrogate 'nonsense'"),
+        ("--finish nonsense", "--finish 'nonsense'"),
+        ("--dataset nonsense", "'nonsense'"),
+        ("--arch nonsense", "'nonsense'"),
+        ("--mean 0.1,x", "--mean"),
+        ("--mean 0.1,0.2", "--mean"),
+        ("--mean nan", "--mean"),
+        ("--std 0", "--std"),
+        ("--std nan", "--std"),
+        ("--std inf", "--std"),
+        ("--shard 1", "--shard"),
+        ("--shard 2/2", "--shard"),
+        ("--shard 0/0", "--shard"),
+        ("--shard -1/2", "--shard"),
+        ("--shard a/b", "--shard"),
+        ("--skip 100", "--skip"),
+        ("--skip 99 --shard 1/2", "--skip"),
+        ("--device nonsense", "--device"),
+        ("--device meta", "--device"),
+        ("--figure picture.xyz", "--figure"),
+        ("--figure picture", "--figure"),
+        ("--dataset mnist", "--data-dir"),
+        ("--dataset mnist --data-dir nowhere", "nowhere"),
+    ],
+)
+def test_wrong_usage_is_refused_before_anything_is_written(tmp_path, words, problem):
+    result = caa("attack", *DEMO, "--limit", "1", *words.split())
+    assert_clean_error(result, 2, "")
+    assert problem in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["attack.json", "attack.json.jsonl", "attack.json.images"])
+def test_two_files_of_a_run_must_not_be_the_same(tmp_path, name):
+    """One would destroy the other at the end of the work."""
+    result = caa("attack", *CHEAP, "--limit", "1", "--save-adversarial", name)
+    assert_clean_error(result, 2, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--alpha 0",
+        "--attack nonsense",
+        "--bound nonsense",
+        "--dataset nonsense",
+        "--arch nonsense",
+        "--shard 2/2",
+        "--shard x",
+        "--skip 100",
+        "--device nonsense",
+        "--figure picture.xyz",
+        "--dataset mnist",
+        "--dataset mnist --data-dir nowhere",
+        "--checkpoint missing.safetensors",
+        "--checkpoint .",
+        "--mean 0.1,x",
+    ],
+)
+def test_an_error_that_does_not_explain_itself_says_what_to_try(words):
+    assert_clean_error(caa("attack", *DEMO, *words.split()), 2, "", hint=" ")
+
+
+@pytest.mark.parametrize("words", ["", "--nonsense 1", "--samples many", "--limit 1.5", "extra", "--shard"])
+def test_what_the_parser_refuses_is_wrong_usage(words):
+    demo = DEMO if words else []
+    result = caa("attack", *demo, *words.split())
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert "Error" in result.stderr
+
+
+def test_a_limit_past_the_end_takes_what_there_is(tmp_path):
+    document = attack(tmp_path / "a.json", "--skip", "98", "--limit", "50")
+    assert [example["index"] for example in document["examples"]] == [98, 99]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps"])
+def test_a_device_that_is_not_here_is_said(tmp_path, device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("here it is there")
+    assert_clean_error(caa("attack", *DEMO, "--device", device), 1, f"--device {device}", "--device cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--output", "--save-adversarial", "--figure"])
+@pytest.mark.parametrize("where", ["nowhere/a.png", "file/a.png", "folder", "/proc/a.png"])
+def test_a_place_that_cannot_be_written_is_found_out_before_the_model_is_loaded(tmp_path, option, where):
+    """The checkpoint does not exist either; that it is not spoken of shows what was looked at first."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    result = caa("attack", "--checkpoint", "missing.safetensors", option, where)
+    assert_clean_error(result, 1, where.split("/a.png")[0], hint=" ")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
+
+
+@pytest.mark.parametrize("where", ["nowhere/m.safetensors", "file/m.safetensors", "folder", "/proc/m.safetensors"])
+def test_train_too_knows_beforehand_that_it_cannot_write(tmp_path, where):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    result = caa("train", "--dataset", "demo", "--epochs", "1", "--output", where)
+    assert_clean_error(result, 1, where.split("/m.")[0], hint=" ")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("--epochs 0", "--epochs"),
+        ("--batch-size 0", "--batch-size"),
+        ("--sigma 0", "--sigma"),
+        ("--sigma nan", "--sigma"),
+        ("--learning-rate 0", "--learning-rate"),
+        ("--learning-rate inf", "--learning-rate"),
+        ("--heldout 600", "--heldout"),
+        ("--heldout 599", "--heldout"),
+        ("--method nonsense", "--method"),
+        ("--schedule nonsense", "--schedule"),
+        ("--arch nonsense", "'nonsense'"),
+        ("--dataset nonsense", "'nonsense'"),
+        ("--dataset mnist", "--data-dir"),
+        ("--evaluate-samples -1", "--evaluate-samples"),
+        ("--seed -1", "--seed"),
+    ],
+)
+def test_wrong_usage_of_train_is_refused(tmp_path, words, problem):
+    dataset = [] if "--dataset" in words else ["--dataset", "demo"]
+    result = caa("train", *dataset, "--epochs", "1", *words.split())
+    assert_clean_error(result, 2, "")
+    assert problem in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_that_diverges_says_so():
+    result = caa("train", "--dataset", "demo", "--epochs", "2", "--learning-rate", "1e30", "--device", "cpu")
+    assert not isinstance(result.exception, Exception), repr(result.exception)
+    assert result.exit_code == 1
+    assert_clean_text(result.stderr, "diverged", "--learning-rate")
+
+
+def rewritten(path: Path, change) -> None:
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: content[:10],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: content + b"more",
+        lambda content: b"random bytes in place of numbers" * 100,
+        lambda content: b"\xff" * len(content),
+        lambda content: struct.pack(">I", 0x803 + 0x1F00) + content[4:],
+        lambda content: gzip.compress(content),
+    ],
+    ids=["empty", "header cut", "half", "one byte short", "longer", "text", "ones", "other type", "still packed"],
+)
+@pytest.mark.parametrize("which", ["images-idx3", "labels-idx1"])
+def test_damaged_mnist_files_are_named(tmp_path, change, which):
+    raw = write_mnist(tmp_path)
+    rewritten(raw / f"t10k-{which}-ubyte", change)
+    result = caa("attack", *DEMO, "--dataset", "mnist", "--data-dir", tmp_path, "--limit", "1", "--dry-run")
+    assert_clean_error(result, 2, "can't be read", "MNIST")
+    assert str(raw) in result.stderr
+
+
+def test_mnist_files_that_do_not_belong_together_are_refused(tmp_path):
+    raw = write_mnist(tmp_path)
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 5) + bytes(5))
+    result = caa("attack", *DEMO, "--dataset", "mnist", "--data-dir", tmp_path, "--skip", "50", "--limit", "1")
+    assert_clean_error(result, 2, "MNIST", hint=" ")
+
+
+def test_a_data_dir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert_clean_error(caa("attack", *DEMO, "--dataset", "mnist", "--data-dir", "file"), 2, "file", "--dataset demo")
+
+
+def write_demo(path: Path, change) -> Path:
+    """The demo checkpoint with changed weights."""
+    card = read_weights(DEMO_CHECKPOINT).card
+    path.write_bytes(save(change(load_file(DEMO_CHECKPOINT)), metadata=card.to_metadata()))
+    return path
+
+
+def overflowing(tensors):
+    """Every weight is finite; the sum of a large positive and a large negative product is not."""
+    tensors["5.weight"][:] = 3e38
+    tensors["7.weight"][:, ::2], tensors["7.weight"][:, 1::2] = 3e38, -3e38
+    return tensors
+
+
+def test_a_model_that_returns_nan_is_refused(tmp_path):
+    checkpoint = write_demo(tmp_path / "huge.safetensors", overflowing)
+    result = caa("attack", "--checkpoint", checkpoint, "--dataset", "demo", "--limit", "1", "--device", "cpu")
+    assert not isinstance(result.exception, Exception), repr(result.exception)
+    assert result.exit_code == 1
+    assert_clean_text(result.stderr, "NaN", "--dtype float32")
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [(b"", "copy it again"), (b"nonsense" * 10, "check that it is the right file"), (b"\x80", "copy it again")],
+)
+def test_a_checkpoint_that_is_none_is_refused(tmp_path, content, hint):
+    (tmp_path / "bad.safetensors").write_bytes(content)
+    assert_clean_error(caa("attack", "--checkpoint", "bad.safetensors"), 1, "bad.safetensors", hint)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
+    card = ModelCard("small-cnn", 10, (3, 32, 32), (0.5,), (0.5,), "cifar10", 0.5)
+    weights = {name: torch.zeros(1) for name in ("a", "b")}
+    (tmp_path / "c.safetensors").write_bytes(save(weights, metadata=card.to_metadata()))
+    result = caa("attack", "--checkpoint", "c.safetensors", "--dataset", "demo")
+    assert_clean_error(result, 2, "3×32×32", "--dataset cifar10")
+
+
+def limited(size: int):
+    """No file may grow beyond `size` bytes: a disk that fills up while the run is under way."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def run_on_a_full_disk(size: int, *words: str | Path) -> tuple[int, str]:
+    process = start("attack", *CHEAP, *words, preexec_fn=limited(size))
+    _, stderr = process.communicate()
+    return process.returncode, stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (2900, ["--limit", "5"]),  # room for the journal's header and a few of its lines
+        (2500, ["--limit", "2"]),  # room for the whole journal, but not for the result
+        (5000, ["--limit", "3", "--save-adversarial", "a.safetensors"]),  # room for the journal, but for one image
+    ],
+    ids=["journal", "result", "images"],
+)
+def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, size, words):
+    output = tmp_path / "attack.json"
+    code, stderr = run_on_a_full_disk(size, "--output", output, *words)
+    assert code == 1, stderr
+    assert_clean_text(stderr, "File too large", "--resume")
+    assert str(output) + ".jsonl" in stderr
+    assert not output.exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    kept = (tmp_path / "attack.json.jsonl").read_bytes().count(b"\n") - 1
+    assert kept > 0
+    assert f"{kept} finished image" in stderr
+
+    resumed = attack(output, *words, "--resume")
+    whole = attack(tmp_path / "whole.json", *words)
+    assert timeless(resumed) == timeless(whole)
+    if "--save-adversarial" in words:
+        found = [example for example in whole["examples"] if example["outcome"] == "attacked"]
+        assert load_file(tmp_path / "a.safetensors")["indices"].tolist() == [example["index"] for example in found]
+
+
+def test_a_journal_that_cannot_be_begun_is_an_error(tmp_path):
+    (tmp_path / "attack.json.jsonl").symlink_to("/dev/full")
+    process = start("attack", *CHEAP, "--limit", "1", "--output", tmp_path / "attack.json")
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert_clean_text(stderr, "No space left on device", "free some space")
+    assert not (tmp_path / "attack.json").exists()
+
+
+def test_a_full_disk_keeps_an_older_result(tmp_path):
+    output = tmp_path / "attack.json"
+    attack(output, "--limit", "1")
+    before = output.read_bytes()
+    code, _ = run_on_a_full_disk(2500, "--output", output, "--limit", "2")
+    assert code == 1
+    assert output.read_bytes() == before
+
+
+def test_a_full_disk_keeps_the_training(tmp_path):
+    """The state of a training is larger than the checkpoint at its end."""
+    words = "--dataset demo --epochs 1 --evaluate-samples 0 --device cpu".split()
+    output = tmp_path / "m.safetensors"
+    process = start("train", *words, "--output", output, preexec_fn=limited(200_000))
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert_clean_text(stderr, "File too large", "free some space")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x02J\x00", b"PK\x03\x04"])
+def test_a_damaged_training_is_not_resumed(tmp_path, content):
+    (tmp_path / "m.safetensors.training").write_bytes(content)
+    words = "--dataset demo --epochs 1 --device cpu --output m.safetensors --resume".split()
+    result = caa("train", *words)
+    assert not isinstance(result.exception, Exception), repr(result.exception)
+    assert result.exit_code == 1
+    assert_clean_text(result.stderr, "m.safetensors.training", "--overwrite")
+
+
+def test_a_training_state_of_something_else_is_not_resumed(tmp_path):
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "m.safetensors.training")
+    words = "--dataset demo --epochs 1 --device cpu --output m.safetensors --resume".split()
+    result = caa("train", *words)
+    assert not isinstance(result.exception, Exception), repr(result.exception)
+    assert result.exit_code == 1
+    assert_clean_text(result.stderr, "m.safetensors.training", "--overwrite")
+
+
+def test_a_path_with_odd_characters_works(tmp_path):
+    folder = tmp_path / "späce [bold] 'q'"
+    folder.mkdir()
+    document = attack(folder / "a b.json", "--limit", "1")
+    assert document["config"]["output"] == str(folder / "a b.json")
+    assert {path.name for path in folder.iterdir()} == {"a b.json", "a b.json.jsonl"}

@@ -1,0 +1,343 @@
+"""`caa attack` and `caa train` as a user or a program calls them."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from support import (
+    CHEAP,
+    ENVIRONMENT,
+    assert_clean_text,
+    attack,
+    caa,
+    demo_images,
+    parse_strict,
+    read_strict,
+    start,
+    timeless,
+    write_mnist,
+)
+
+TOP = {"schema_version", "tool_version", "command", "created", "status", "config", "environment", "checkpoint"}
+TOP |= {"shard", "examples", "summary"}
+CHECKPOINT = {"path", "sha256", "arch", "dataset", "sigma"}
+EXAMPLE = {"index", "label", "prediction", "outcome", "certified_radius", "radius", "radius_search"}
+EXAMPLE |= {"adversarial_class", "iterations", "forward_evaluations", "backward_evaluations", "seconds"}
+SUMMARY = {"examples", "eligible", "attacked", "success_rate", "median_radius", "median_percent_over_certified"}
+SUMMARY |= {"median_seconds", "seconds"}
+ELIGIBLE = {"attacked", "not_found", "not_verified"}
+OUTCOMES = ELIGIBLE | {"misclassified", "abstained", "failed"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One run with everything that can be written; image 18 is one that the demo model abstains on."""
+    folder = tmp_path_factory.mktemp("run")
+    files = {
+        "output": folder / "attack.json",
+        "save-adversarial": folder / "a.safetensors",
+        "figure": folder / "f.png",
+    }
+    result = caa("attack", *CHEAP, "--limit", "13", "--skip", "6", "--json", *flags(files))
+    assert result.exit_code == 0, result.output
+    return result, read_strict(files["output"]), files
+
+
+def flags(files):
+    return [word for name, path in files.items() for word in (f"--{name}", path)]
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "attack --help", "train --help"])
+def test_help_and_version_import_nothing_heavy(words):
+    script = (
+        "import sys\n"
+        "from caa_cli.cli.app import main\n"
+        "sys.argv[0] = 'caa'\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'torchvision', 'scipy', 'numpy', 'matplotlib', 'safetensors'}\n"
+        "print(*sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words.split()], capture_output=True, text=True, env=ENVIRONMENT, check=True
+    )
+    assert "caa" in done.stdout
+    assert done.stderr.strip() == ""
+
+
+def test_result_has_the_fixed_names(run):
+    _, document, _ = run
+    assert document.keys() >= TOP
+    assert document["checkpoint"].keys() >= CHECKPOINT
+    assert document["shard"].keys() >= {"index", "count"}
+    assert document["summary"].keys() >= SUMMARY
+    assert all(example.keys() >= EXAMPLE for example in document["examples"])
+    assert document["status"] == "complete"
+    assert document["command"] == "attack"
+    assert [example["index"] for example in document["examples"]] == list(range(6, 19))
+
+
+def test_examples_say_what_their_outcome_allows(run):
+    """Every outcome fills the fields that it has a value for, and no others."""
+    _, document, _ = run
+    _, labels = demo_images()
+    for example in document["examples"]:
+        assert example["outcome"] in OUTCOMES
+        assert example["label"] == labels[example["index"]]
+        if example["outcome"] in ELIGIBLE:
+            assert example["prediction"] == example["label"]
+            assert example["certified_radius"] > 0
+        else:
+            assert example["radius"] is example["certified_radius"] is None
+        if example["outcome"] == "attacked":
+            assert example["radius"] >= example["certified_radius"]
+            assert example["radius_search"] is not None
+            assert example["adversarial_class"] not in (None, example["label"])
+            assert 0 < example["iterations"] <= 8
+        else:
+            assert example["radius"] is example["adversarial_class"] is None
+    assert len({example["outcome"] for example in document["examples"]}) > 1
+
+
+def test_summary_follows_from_the_examples(run):
+    _, document, _ = run
+    examples, summary = document["examples"], document["summary"]
+    eligible = [e for e in examples if e["outcome"] in ELIGIBLE]
+    attacked = [e for e in examples if e["outcome"] == "attacked"]
+    assert attacked
+    assert summary["examples"] == len(examples) == 13
+    assert summary["eligible"] == len(eligible)
+    assert summary["attacked"] == len(attacked)
+    assert summary["outcomes"] == Counter(e["outcome"] for e in examples)
+    assert summary["success_rate"] == pytest.approx(len(attacked) / len(eligible))
+    assert summary["median_radius"] == pytest.approx(median(e["radius"] for e in attacked))
+    over = [100 * (e["radius"] / e["certified_radius"] - 1) for e in attacked]
+    assert summary["median_percent_over_certified"] == pytest.approx(median(over))
+    assert summary["median_seconds"] == pytest.approx(median(e["seconds"] for e in eligible))
+    assert summary["forward_evaluations"] == sum(e["forward_evaluations"] for e in examples)
+
+
+def test_json_puts_one_document_on_stdout_and_the_rest_on_stderr(run):
+    result, document, _ = run
+    assert parse_strict(result.stdout) == document
+    assert "images 13/13" in result.stderr
+
+
+def test_without_a_terminal_the_lines_are_plain(run):
+    result, _, _ = run
+    assert "\x1b" not in result.output
+    assert "\r" not in result.output
+
+
+def test_on_a_terminal_a_bar_is_shown(tmp_path):
+    terminal, other_end = pty.openpty()
+    process = start("attack", *CHEAP, "--limit", "1", "--output", tmp_path / "a.json", stderr=other_end)
+    os.close(other_end)
+    shown = b""
+    while chunk := _read(terminal):
+        shown += chunk
+    os.close(terminal)
+    process.communicate()
+    assert process.returncode == 0
+    assert "━" in shown.decode()
+    assert b"ETA" in shown
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # so Linux says that the other end is closed
+        return b""
+
+
+def test_quiet_says_nothing(tmp_path):
+    result = caa("attack", *CHEAP, "--limit", "1", "--quiet", "--output", tmp_path / "a.json")
+    assert result.exit_code == 0
+    assert result.output == ""
+
+
+def test_the_table_goes_to_stdout_without_json(tmp_path):
+    result = caa("attack", *CHEAP, "--limit", "1", "--output", tmp_path / "a.json")
+    assert "median radius" in result.stdout
+    assert "median radius –" not in result.stdout
+    assert str(tmp_path / "a.json") in result.stdout
+
+
+def test_dry_run_counts_evaluations_and_writes_nothing(tmp_path, run):
+    _, document, files = run
+    here = {name: tmp_path / path.name for name, path in files.items()}
+    result = caa("attack", *CHEAP, "--limit", "13", "--skip", "6", "--dry-run", "--json", *flags(here))
+    assert result.exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+    assert "forward evaluations" in result.stderr
+    plan = parse_strict(result.stdout)
+    assert plan["images"] == 13
+    for way in ("forward", "backward"):
+        assert document["summary"][f"{way}_evaluations"] <= plan[f"{way}_evaluations_at_most"]
+    assert {**plan["config"], "dry_run": False} == {**document["config"], **_paths(here)}
+
+
+def _paths(files):
+    return {name.replace("-", "_"): str(path) for name, path in files.items()}
+
+
+def test_defaults_then_file_then_environment_then_flags(tmp_path):
+    def samples(*words, env=None):
+        result = caa("attack", "--checkpoint", "demo", "--dry-run", "--json", *words, env=env)
+        return parse_strict(result.stdout)["config"]["samples"]
+
+    file = tmp_path / "caa.toml"
+    file.write_text("samples = 70\n[attack]\nsamples = 80\n[train]\nsamples = 1\n")
+    environment = {"CAA_ATTACK_SAMPLES": "90"}
+    assert samples() == 1500
+    assert samples("--config", file) == 80
+    assert samples("--config", file, env=environment) == 90
+    assert samples("--config", file, "--samples", "100", env=environment) == 100
+
+
+def test_a_file_may_set_what_all_subcommands_share(tmp_path):
+    file = tmp_path / "caa.toml"
+    file.write_text("seed = 7\nepochs = 3\n[attack]\nverify-samples = 5000\nmean = [0.5]\n")
+    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--json", "--config", file)
+    config = parse_strict(result.stdout)["config"]
+    assert (config["seed"], config["verify_samples"], config["mean"]) == (7, 5000, [0.5])
+
+
+def test_a_file_may_name_the_attack_at_its_top(tmp_path):
+    """`attack` is an option as well as a subcommand."""
+    file = tmp_path / "caa.toml"
+    file.write_text('attack = "caa"\n')
+    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--json", "--config", file)
+    assert result.exit_code == 0, repr(result.exception)
+    assert parse_strict(result.stdout)["config"]["attack"] == "caa"
+
+
+@pytest.mark.parametrize(
+    "text", ["[attack]\nsample = 5", "[attack]\nconfig = 'x'", "[attack", "[attack]\nsamples = 'x'"]
+)
+def test_a_file_that_makes_no_sense_is_refused(tmp_path, text):
+    file = tmp_path / "caa.toml"
+    file.write_text(text)
+    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--config", file)
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+
+
+def test_saved_images_are_at_the_reported_distance(run):
+    _, document, files = run
+    saved = load_file(files["save-adversarial"])
+    attacked = [example for example in document["examples"] if example["outcome"] == "attacked"]
+    assert saved["indices"].tolist() == [example["index"] for example in attacked]
+    assert saved["labels"].tolist() == [example["label"] for example in attacked]
+    assert saved["adversarial_classes"].tolist() == [example["adversarial_class"] for example in attacked]
+    clean = demo_images()[0][saved["indices"]][:, None] / 255.0
+    distances = np.sqrt(((saved["images"].astype(np.float64) - clean) ** 2).sum(axis=(1, 2, 3)))
+    reported = [example["radius"] for example in attacked]
+    np.testing.assert_allclose(distances, reported, rtol=1e-5)
+    np.testing.assert_allclose(saved["radii"], reported, rtol=1e-12)
+    assert saved["images"].min() >= 0
+    assert saved["images"].max() <= 1
+
+
+def test_figure_is_a_picture(run):
+    _, _, files = run
+    content = files["figure"].read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(content) > 5000
+
+
+def test_only_the_asked_for_files_and_the_journal_stay(run):
+    _, _, files = run
+    left = {path.name for path in files["output"].parent.iterdir()}
+    assert left == {"attack.json", "attack.json.jsonl", "a.safetensors", "f.png"}
+
+
+def test_shards_together_are_the_whole_run(run, tmp_path):
+    _, document, _ = run
+    shards = [
+        attack(tmp_path / f"{k}.json", "--limit", "13", "--skip", "6", "--shard", f"{k}/2", "--quiet") for k in (0, 1)
+    ]
+    assert [shard["shard"] for shard in shards] == [{"index": 0, "count": 2}, {"index": 1, "count": 2}]
+    together = sorted(timeless(shards[0]) + timeless(shards[1]), key=lambda example: example["index"])
+    assert together == timeless(document)
+
+
+@pytest.mark.parametrize("cut", ["--batch-size 1 --chunk-size 50", "--batch-size 3 --chunk-size 1000"])
+def test_how_the_work_is_cut_up_changes_no_result(run, tmp_path, cut):
+    _, document, _ = run
+    other = attack(tmp_path / "a.json", "--limit", "3", "--skip", "6", "--quiet", *cut.split())
+    assert len(other["examples"]) == 3
+    for here, there in zip(other["examples"], document["examples"], strict=False):
+        assert (here["index"], here["outcome"]) == (there["index"], there["outcome"])
+        assert here["radius"] == pytest.approx(there["radius"], rel=1e-3)
+        assert here["certified_radius"] == pytest.approx(there["certified_radius"], rel=1e-3)
+
+
+def test_another_seed_gives_another_result(run, tmp_path):
+    _, document, _ = run
+    other = attack(tmp_path / "a.json", "--limit", "2", "--skip", "6", "--seed", "1", "--quiet")
+    assert [e["radius"] for e in other["examples"]] != [e["radius"] for e in document["examples"][:2]]
+
+
+def test_a_flag_that_overrides_the_checkpoint_is_said_aloud():
+    words = ["attack", "--checkpoint", "demo", "--dry-run", "--sigma"]
+    assert "warning: --sigma 0.4 overrides the 0.5" in caa(*words, "0.4", "--quiet").stderr
+    assert "warning" not in caa(*words, "0.5").stderr
+
+
+def test_mnist_files_give_what_the_demo_gives(run, tmp_path):
+    """The demo is the beginning of MNIST's test split."""
+    _, document, _ = run
+    write_mnist(tmp_path)
+    words = ["--dataset", "mnist", "--data-dir", tmp_path, "--limit", "2", "--skip", "6", "--quiet"]
+    assert timeless(attack(tmp_path / "a.json", *words)) == timeless(document)[:2]
+
+
+def test_attack_reads_what_train_writes(tmp_path):
+    checkpoint = tmp_path / "model.safetensors"
+    words = (
+        "--dataset demo --epochs 2 --sigma 0.3 --evaluate-samples 20 --evaluate-limit 20 --device cpu --json".split()
+    )
+    trained = caa("train", *words, "--output", checkpoint)
+    assert trained.exit_code == 0, trained.output
+    report = parse_strict(trained.stdout)
+    assert report["training"]["smoothed_accuracy_images"] == 20
+    assert [line["epoch"] for line in report["history"]] == [1, 2]
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+    words = ["--checkpoint", checkpoint, "--dataset", "demo", "--limit", "2"]
+    document = attack(tmp_path / "attack.json", *words)
+    assert document["checkpoint"]["arch"] == "small-cnn"
+    assert document["config"]["sigma"] == document["checkpoint"]["sigma"] == 0.3
+
+
+def test_a_reader_that_goes_away_causes_no_traceback(tmp_path):
+    """As in `caa attack --json | head -0`: the result file is complete all the same."""
+    output = tmp_path / "attack.json"
+    process = start("attack", *CHEAP, "--limit", "1", "--json", "--output", output)
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.wait()
+    assert "Traceback" not in stderr
+    assert "Exception ignored" not in stderr
+    assert read_strict(output)["status"] == "complete"
+
+
+def test_a_full_disk_behind_stdout_is_an_error_and_no_traceback(tmp_path):
+    output = tmp_path / "attack.json"
+    with Path("/dev/full").open("w") as full:
+        process = start("attack", *CHEAP, "--limit", "1", "--json", "--quiet", "--output", output, stdout=full)
+        _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert read_strict(output)["status"] == "complete"
+    assert_clean_text(stderr, "No space left on device")

@@ -1,0 +1,280 @@
+"""A run that is stopped, at whatever moment, loses nothing that was finished, and goes on to the same result."""
+
+from __future__ import annotations
+
+import json
+import random
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+from safetensors.torch import save
+from support import CHEAP, assert_clean_error, attack, caa, read_strict, start, timeless, wait_until
+
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
+
+# Enough images that a signal sent after the first few falls into the middle of the run.
+MANY = ["--limit", "12"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nothing interrupts, and its images."""
+    folder = tmp_path_factory.mktemp("whole")
+    document = attack(folder / "attack.json", *MANY, "--save-adversarial", folder / "a.safetensors")
+    return document, load_file(folder / "a.safetensors")
+
+
+def lines(output: Path) -> int:
+    """Finished images in the journal of a run."""
+    journal = output.with_name(output.name + ".jsonl")
+    return max(journal.read_bytes().count(b"\n") - 1, 0) if journal.exists() else 0
+
+
+def stop_after(count: int, signum: int, output: Path, *words: str | Path) -> tuple[subprocess.Popen[str], str]:
+    """Starts a run and signals it once so many more images are finished."""
+    before = lines(output)
+    process = start("attack", *CHEAP, *words, "--output", output)
+    wait_until(lambda: lines(output) >= before + count, process)
+    process.send_signal(signum)
+    _, stderr = process.communicate()
+    return process, stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, signum):
+    output, images = tmp_path / "attack.json", tmp_path / "a.safetensors"
+    process, stderr = stop_after(2, signum, output, *MANY, "--save-adversarial", images)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+
+    document = read_strict(output)
+    done = len(document["examples"])
+    assert document["status"] == "interrupted"
+    assert 2 <= done < 12
+    assert timeless(document) == [example for example in timeless(whole[0]) if example["index"] < done]
+    assert document["summary"]["examples"] == done
+    assert f"{done} of 12 images are done" in stderr
+
+    # The command that it says is the one that works.
+    (said,) = [line.split("go on with: ")[1] for line in stderr.splitlines() if "go on with: " in line]
+    program, *words = shlex.split(said)
+    assert program == "caa"
+    result = caa(*words)
+    assert result.exit_code == 0, result.output
+    assert f"{done} images are done already" in result.stderr
+    document = read_strict(output)
+    assert document["status"] == "complete"
+    assert timeless(document) == timeless(whole[0])
+    same_images(load_file(images), whole[1])
+
+
+def same_images(here, there):
+    assert here.keys() == there.keys()
+    assert len(here["images"]) > 0
+    for name, expected in there.items():
+        assert here[name].tobytes() == expected.tobytes(), name
+
+
+def test_kills_at_any_moment_lose_and_double_nothing(tmp_path, whole):
+    """Three kills, each at a random moment after the run has begun to finish images again."""
+    output, images = tmp_path / "attack.json", tmp_path / "a.safetensors"
+    words = [*MANY, "--save-adversarial", images, "--resume"]
+    moments = random.Random(0)
+    for _ in range(3):
+        before = lines(output)
+        process = start("attack", *CHEAP, *words, "--output", output)
+        wait_until(lambda before=before: lines(output) > before, process)
+        try:
+            process.wait(timeout=moments.uniform(0.0, 0.5))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not output.exists()
+    document = attack(output, *words)
+    indices = [json.loads(line)["index"] for line in (tmp_path / "attack.json.jsonl").read_text().splitlines()[1:]]
+    assert sorted(indices) == list(range(12))
+    assert timeless(document) == timeless(whole[0])
+    same_images(load_file(images), whole[1])
+
+
+def unfinished(folder: Path, whole, done: int = 3, cut: int = 0) -> Path:
+    """The journal that a kill leaves behind after `done` images, with the beginning of another line."""
+    source = Path(whole[0]["config"]["output"]).with_name("attack.json.jsonl").read_bytes().splitlines(keepends=True)
+    output = folder / "attack.json"
+    journal = b"".join(source[: done + 1]) + source[done + 1][:cut]
+    output.with_name("attack.json.jsonl").write_bytes(journal)
+    return output
+
+
+def test_a_line_that_was_cut_off_is_done_again(tmp_path, whole):
+    output = unfinished(tmp_path, whole, cut=40)
+    assert timeless(attack(output, *MANY, "--resume")) == timeless(whole[0])
+
+
+def test_without_resume_the_finished_images_are_not_thrown_away(tmp_path, whole):
+    output = unfinished(tmp_path, whole)
+    journal = output.with_name("attack.json.jsonl")
+    before = journal.read_bytes()
+    result = caa("attack", *CHEAP, "--limit", "1", "--output", output)
+    assert_clean_error(result, 2, str(journal), "--resume")
+    assert "--overwrite" in result.stderr
+    assert journal.read_bytes() == before
+
+
+def test_overwrite_begins_anew(tmp_path, whole):
+    output = unfinished(tmp_path, whole)
+    document = attack(output, "--limit", "1", "--seed", "5", "--overwrite")
+    assert [example["index"] for example in document["examples"]] == [0]
+    assert lines(output) == 1
+
+
+def test_an_older_result_does_not_hide_a_run_that_was_killed(tmp_path, whole):
+    """attack.json is complete, but the journal beside it is that of a later run."""
+    output = unfinished(tmp_path, whole)
+    journal = output.with_name("attack.json.jsonl").read_bytes()
+    attack(output, "--limit", "1", "--seed", "5", "--overwrite")
+    output.with_name("attack.json.jsonl").write_bytes(journal)
+    result = caa("attack", *CHEAP, *MANY, "--output", output)
+    assert_clean_error(result, 2, "attack.json.jsonl", "--resume")
+    assert output.with_name("attack.json.jsonl").read_bytes() == journal
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--samples", "101"], "samples (100 there, 101 here)"),
+        (["--sigma", "0.4"], "sigma (0.5 there, 0.4 here)"),
+        (["--seed", "1"], "seed (0 there, 1 here)"),
+        (["--iterations", "9"], "iterations (8 there, 9 here)"),
+        (["--bound", "cp-bonferroni"], "bound (goodman there, cp-bonferroni here)"),
+        (["--dtype", "float64"], "dtype (float32 there, float64 here)"),
+        (["--verify-samples", "1001"], "verify_samples (1000 there, 1001 here)"),
+        (["--split", "train"], "split (test there, train here)"),
+    ],
+)
+def test_other_settings_do_not_go_on_with_a_run(tmp_path, whole, words, named):
+    output = unfinished(tmp_path, whole)
+    before = output.with_name("attack.json.jsonl").read_bytes()
+    assert_clean_error(
+        caa("attack", *CHEAP, *words, *MANY, "--output", output, "--resume", "--quiet"), 2, named, "--output"
+    )
+    assert output.with_name("attack.json.jsonl").read_bytes() == before
+
+
+def test_another_checkpoint_of_the_same_name_does_not_go_on_with_a_run(tmp_path):
+    checkpoint, output = tmp_path / "model.safetensors", tmp_path / "attack.json"
+    checkpoint.write_bytes(DEMO_CHECKPOINT.read_bytes())
+    words = ["--checkpoint", checkpoint, "--dataset", "demo", "--limit", "1"]
+    attack(output, *words)
+    demo = read_weights(DEMO_CHECKPOINT)
+    demo.tensors["7.bias"] += 0.01
+    checkpoint.write_bytes(save(demo.tensors, metadata=demo.card.to_metadata()))
+    result = caa("attack", *CHEAP, *words, "--output", output, "--resume")
+    assert_clean_error(result, 2, "checkpoint content", "--output")
+
+
+def test_what_changes_no_result_may_change(tmp_path, whole):
+    output = unfinished(tmp_path, whole, done=10)
+    document = attack(output, *MANY, "--resume", "--batch-size", "1")
+    assert timeless(document)[:10] == timeless(whole[0])[:10]
+    assert [example["index"] for example in document["examples"]] == list(range(12))
+
+
+def test_a_finished_run_goes_on_with_a_larger_limit(tmp_path, whole):
+    output, images = tmp_path / "attack.json", tmp_path / "a.safetensors"
+    attack(output, "--limit", "4", "--save-adversarial", images)
+    result = caa("attack", *CHEAP, *MANY, "--output", output, "--save-adversarial", images, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "4 images are done already" in result.stderr
+    assert timeless(read_strict(output)) == timeless(whole[0])
+    same_images(load_file(images), whole[1])
+
+
+def test_images_asked_for_too_late_are_not_left_out_in_silence(tmp_path, whole):
+    """The images of a run that kept none can't be had from its journal: do them again, or say so."""
+    output, images = unfinished(tmp_path, whole), tmp_path / "a.safetensors"
+    result = caa("attack", *CHEAP, *MANY, "--output", output, "--save-adversarial", images, "--resume")
+    if result.exit_code == 0:
+        same_images(load_file(images), whole[1])
+    else:
+        assert_clean_error(result, 2, "--save-adversarial", hint=" ")
+
+
+def test_resuming_a_finished_run_does_no_work(tmp_path):
+    output = tmp_path / "attack.json"
+    first = attack(output, "--limit", "2")
+    again = attack(output, "--limit", "2", "--resume")
+    assert again["examples"] == first["examples"]  # the seconds too
+    assert lines(output) == 2
+
+
+def test_resume_with_nothing_to_resume_begins(tmp_path, whole):
+    assert timeless(attack(tmp_path / "attack.json", "--limit", "2", "--resume")) == timeless(whole[0])[:2]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"schema_ver'], ids=["empty", "half a header"])
+def test_a_journal_killed_at_its_very_beginning_is_no_obstacle(tmp_path, whole, content):
+    output = tmp_path / "attack.json"
+    output.with_name("attack.json.jsonl").write_bytes(content)
+    assert timeless(attack(output, "--limit", "2", "--resume")) == timeless(whole[0])[:2]
+
+
+TRAIN = "train --dataset demo --epochs 8 --evaluate-samples 0 --device cpu --quiet".split()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The checkpoint of a training that nothing interrupts."""
+    output = tmp_path_factory.mktemp("straight") / "m.safetensors"
+    assert caa(*TRAIN, "--output", output).exit_code == 0
+    return output
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path, straight, signum):
+    output, unfinished = tmp_path / "m.safetensors", tmp_path / "m.safetensors.training"
+    process = start(*TRAIN, "--output", output)
+    wait_until(unfinished.exists, process)
+    process.send_signal(signum)
+    _, stderr = process.communicate()
+    assert "Traceback" not in stderr
+    assert not output.exists()
+    if signum == signal.SIGINT:
+        assert process.returncode == 130
+        assert str(unfinished) in stderr
+        assert "--resume" in stderr
+
+    refused = caa(*TRAIN, "--output", output)
+    assert_clean_error(refused, 2, str(unfinished), "--resume")
+    other = caa(*TRAIN, "--output", output, "--resume", "--seed", "1")
+    assert_clean_error(other, 2, "seed (0 there, 1 here)", "--output")
+
+    resumed = caa(*TRAIN, "--output", output, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert not unfinished.exists()
+    here, there = read_weights(output), read_weights(straight)
+    assert here.card == there.card
+    assert here.tensors.keys() == there.tensors.keys()
+    for name, expected in there.tensors.items():
+        assert here.tensors[name].numpy().tobytes() == expected.numpy().tobytes(), name
+
+
+def test_a_training_stopped_during_its_evaluation_is_not_lost(tmp_path):
+    """The last epoch is saved by then; what is said must not be that nothing was finished."""
+    output, unfinished = tmp_path / "m.safetensors", tmp_path / "m.safetensors.training"
+    words = "train --dataset demo --epochs 1 --evaluate-samples 1000000 --device cpu".split()
+    process = start(*words, "--output", output)
+    wait_until(unfinished.exists, process)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert unfinished.exists()
+    assert "--resume" in stderr
+    assert str(unfinished) in stderr

@@ -1,0 +1,319 @@
+"""Records, their summary, the journal, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.results.files import check_writable, write_atomically
+from caa_cli.results.images import ImageJournal, save_images
+from caa_cli.results.journal import Journal, unfinished
+from caa_cli.results.records import AttackRecord, summarise
+
+HEADER = {"command": "attack", "config": {"samples": 100, "seed": 0}, "checkpoint": {"sha256": "abc"}}
+SHAPE = (1, 2, 3)
+
+OUTCOMES = ["attacked", "not_found", "not_verified", "misclassified", "abstained", "failed"]
+
+
+def record(index, outcome="attacked", certified=1.0, radius=None, **fields):
+    return AttackRecord(index, 3, outcome, certified_radius=certified, radius=radius, **fields)
+
+
+def attacked(index, certified, radius, seconds):
+    return record(index, certified=certified, radius=radius, seconds=seconds, forward_evaluations=10)
+
+
+def test_summary_of_known_records():
+    records = [
+        attacked(0, 1.0, 1.5, 1.0),
+        attacked(1, 2.0, 2.2, 2.0),
+        attacked(2, 1.0, 3.0, 3.0),
+        record(3, "not_found", certified=4.0, seconds=10.0),
+        record(4, "not_verified", certified=5.0, seconds=20.0),
+        record(5, "misclassified", certified=None, seconds=99.0),
+        record(6, "abstained", certified=None, seconds=99.0),
+        record(7, "failed", certified=None),
+    ]
+    summary = summarise(records, seconds=60.0)
+    assert (summary.examples, summary.eligible, summary.attacked) == (8, 5, 3)
+    assert summary.success_rate == pytest.approx(3 / 5)
+    assert summary.median_radius == 2.2
+    assert summary.median_percent_over_certified == pytest.approx(50.0)  # of 50, 10 and 200
+    assert summary.median_certified_radius == 2.0  # of 1, 2, 1, 4, 5: all eligible ones
+    assert summary.median_seconds == 3.0
+    assert summary.forward_evaluations == 30
+    assert summary.below_certified == 0
+    assert summary.outcomes == {name: 3 if name == "attacked" else 1 for name in OUTCOMES}
+    assert summary.seconds == 60.0
+
+
+def test_median_of_an_even_number_lies_between_the_middle_two():
+    summary = summarise([attacked(i, 1.0, radius, 1.0) for i, radius in enumerate([1.0, 2.0, 4.0, 9.0])], 1.0)
+    assert summary.median_radius == 3.0
+
+
+def test_nothing_eligible_has_no_rate():
+    for records in ([], [record(0, "misclassified", certified=None)]):
+        summary = summarise(records, 1.0)
+        assert summary.success_rate is summary.median_radius is summary.median_seconds is None
+
+
+def test_a_certified_radius_of_zero_has_no_percentage():
+    summary = summarise([attacked(0, 0.0, 1.0, 1.0), attacked(1, 1.0, 1.25, 1.0)], 1.0)
+    assert summary.median_percent_over_certified == pytest.approx(25.0)
+
+
+def test_radii_below_the_certified_one_are_counted():
+    summary = summarise([attacked(0, 1.0, 0.9, 1.0), attacked(1, 1.0, 1.0, 1.0)], 1.0)
+    assert summary.below_certified == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_written_as_null(value):
+    """JSON has neither NaN nor infinity."""
+    written = record(0, certified=value, radius=value, seconds=value).to_json()
+    assert written["certified_radius"] is written["radius"] is written["seconds"] is None
+    json.dumps(written, allow_nan=False)
+    json.dumps(summarise([attacked(0, 1.0, value, 1.0)], value).to_json(), allow_nan=False)
+
+
+finite = st.none() | st.floats(min_value=0, allow_infinity=False)
+records = st.builds(
+    AttackRecord,
+    index=st.integers(0, 10**6),
+    label=st.integers(0, 999),
+    outcome=st.sampled_from([name for name in OUTCOMES if name != "failed"]),
+    prediction=st.none() | st.integers(0, 999),
+    certified_radius=finite,
+    radius=finite,
+    radius_search=finite,
+    seconds=st.floats(min_value=0, allow_infinity=False),
+    error=st.none() | st.text(),
+)
+
+
+def journal_of(folder: Path, entries) -> Journal:
+    journal = Journal(folder / "attack.json.jsonl")
+    journal.start(HEADER)
+    for entry in entries:
+        journal.append(entry)
+    journal.close()
+    return journal
+
+
+@settings(deadline=None)  # each example writes to the disk and syncs
+@given(entries=st.lists(records, unique_by=lambda entry: entry.index, max_size=8))
+def test_journal_gives_back_what_it_was_given(entries, tmp_path_factory):
+    journal = journal_of(tmp_path_factory.mktemp("journal"), entries)
+    assert Journal(journal.path).resume(HEADER, ["samples", "seed"]) == entries
+
+
+@settings(deadline=None)  # each example writes to the disk and syncs
+@given(entries=st.lists(records, unique_by=lambda entry: entry.index, min_size=1, max_size=4), data=st.data())
+def test_a_journal_cut_anywhere_keeps_its_whole_lines_and_goes_on(entries, data, tmp_path_factory):
+    journal = journal_of(tmp_path_factory.mktemp("journal"), entries)
+    content = journal.path.read_bytes()
+    header = content.index(b"\n") + 1
+    length = data.draw(st.integers(header, len(content)))
+    journal.path.write_bytes(content[:length])
+    whole = content[:length].count(b"\n") - 1
+
+    again = Journal(journal.path)
+    assert again.resume(HEADER, []) == entries[:whole]
+    for entry in entries[whole:]:
+        again.append(entry)
+    again.close()
+    assert journal.path.read_bytes() == content
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["empty", "half a header"])
+def test_a_journal_killed_before_its_header_was_whole_begins_anew(tmp_path, share):
+    """It holds nothing that could be lost, so --resume has no reason to refuse."""
+    journal = journal_of(tmp_path, [])
+    content = journal.path.read_bytes()
+    journal.path.write_bytes(content[: int(share * len(content))])
+    again = Journal(journal.path)
+    assert again.resume(HEADER, []) == []
+    again.append(record(0))
+    again.close()
+    assert Journal(journal.path).resume(HEADER, []) == [record(0)]
+
+
+def test_every_line_is_on_the_disk_at_once(tmp_path):
+    journal = Journal(tmp_path / "a.jsonl")
+    journal.start(HEADER)
+    for index in range(3):
+        journal.append(record(index))
+        assert journal.path.read_bytes().count(b"\n") == index + 2
+    journal.close()
+
+
+def test_failed_examples_are_tried_again(tmp_path):
+    journal = journal_of(tmp_path, [record(0), record(1, "failed"), record(2)])
+    assert [entry.index for entry in Journal(journal.path).resume(HEADER, [])] == [0, 2]
+
+
+def test_an_example_written_twice_counts_once(tmp_path):
+    journal = journal_of(tmp_path, [record(0, "failed"), record(1), record(0, radius=2.0)])
+    assert Journal(journal.path).resume(HEADER, []) == [record(0, radius=2.0), record(1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"config": {"samples": 200, "seed": 0}}, "samples (100 there, 200 here)"),
+        ({"checkpoint": {"sha256": "xyz"}}, "checkpoint content"),
+        ({"command": "certify"}, "command"),
+    ],
+)
+def test_a_journal_of_other_settings_is_refused_and_left_alone(tmp_path, change, said):
+    journal = journal_of(tmp_path, [record(0)])
+    before = journal.path.read_bytes()
+    with pytest.raises(UsageError) as refused:
+        Journal(journal.path).resume({**HEADER, **change}, ["samples", "seed"])
+    assert said in refused.value.problem
+    assert refused.value.hint
+    assert journal.path.read_bytes() == before
+
+
+def test_settings_that_decide_nothing_may_differ(tmp_path):
+    journal = journal_of(tmp_path, [record(0)])
+    header = {**HEADER, "config": {"samples": 100, "seed": 1}}
+    assert Journal(journal.path).resume(header, ["samples"]) == [record(0)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"something else\n",
+        b"[]\n",
+        b"7\n",
+        b"{}\n",
+        b'{"schema_version": 1, "config": 3}\n',
+        b'{"schema_version": 1, "config": {}}\n{"index": 0}\n',
+        b'{"schema_version": 1, "config": {}}\n5\n',
+        b'{"schema_version": 1, "config": {}}\n{"index": [], "label": 1, "outcome": "failed"}\n',
+        b'{"schema_version": 99, "config": {}}\n',
+        b"\xff\xfe\n",
+    ],
+)
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path, content):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(CaaError) as refused:
+        Journal(path).resume(HEADER, ["samples"])
+    assert refused.value.hint
+    assert path.read_bytes() == content
+
+
+def test_a_run_is_unfinished_until_its_result_is_complete(tmp_path):
+    output = tmp_path / "attack.json"
+    assert not unfinished(output)
+    journal_of(tmp_path, [record(0)])
+    assert unfinished(output)
+    for text, expected in [
+        ("", True),
+        ("[]", True),
+        ('{"status": "interrupted"}', True),
+        ('{"status": "complete"}', False),
+    ]:
+        output.write_text(text)
+        assert unfinished(output) is expected
+
+
+def test_writing_replaces_a_file_at_once(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    write_atomically(path, b"new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_result_is_as_readable_as_other_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "result.json", b"new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "result.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    """A folder in the way makes the last step, the rename, fail even for root."""
+    path = tmp_path / "result.json"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with pytest.raises(OSError, match="directory"):
+        write_atomically(path, b"new")
+    assert (path / "old").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    check_writable(path, "--output")
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("where", ["missing/a.json", "file/a.json", "folder", "a" * 300, "fifo"])
+def test_a_place_that_cannot_be_written_is_known_beforehand(tmp_path, where):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")  # renaming over a pipe, or over /dev/null, would destroy it
+    with pytest.raises(CaaError) as refused:
+        check_writable(tmp_path / where, "--output")
+    assert "--output" in refused.value.problem + (refused.value.hint or "")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder", "fifo"}
+
+
+def test_folders_that_take_no_files_are_known_beforehand():
+    with pytest.raises(CaaError, match="/proc"):
+        check_writable(Path("/proc/attack.json"), "--output")
+
+
+def picture(value):
+    return np.full(SHAPE, value, np.float32)
+
+
+def test_images_cut_off_by_a_kill_are_dropped(tmp_path):
+    journal = ImageJournal(tmp_path / "a.images", SHAPE)
+    journal.start()
+    for index in range(3):
+        journal.append(index, picture(index / 4))
+    with journal.path.open("r+b") as file:
+        file.truncate(journal.path.stat().st_size - 5)
+    assert journal.resume() == {0, 1}
+    journal.append(2, picture(0.9))
+    found = journal.read()
+    assert sorted(found) == [0, 1, 2]
+    for index, value in [(0, 0.0), (1, 0.25), (2, 0.9)]:
+        np.testing.assert_array_equal(found[index], picture(value))
+
+
+def test_saved_images_follow_their_records(tmp_path):
+    path = tmp_path / "a.safetensors"
+    kept = [record(9, radius=2.0, adversarial_class=1), record(4, radius=1.0, adversarial_class=7)]
+    save_images(path, {4: picture(0.4), 9: picture(0.9), 5: picture(0.5)}, [*kept, record(6, "not_found")])
+    saved = load_file(path)
+    assert saved["indices"].tolist() == [4, 9]
+    assert saved["radii"].tolist() == [1.0, 2.0]
+    assert saved["adversarial_classes"].tolist() == [7, 1]
+    np.testing.assert_array_equal(saved["images"], np.stack([picture(0.4), picture(0.9)]))
+
+
+def test_no_images_is_a_file_too(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_images(path, {}, [])
+    assert len(load_file(path)["images"]) == 0

@@ -1,0 +1,147 @@
+"""Training: it learns, it is reproducible, and the checkpoint in the package is what its metadata say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from caa_cli.data.datasets import ImageSet, open_dataset
+from caa_cli.errors import CaaError
+from caa_cli.models.architectures import build
+from caa_cli.models.card import ModelCard
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, build_model, read_weights
+from caa_cli.smoothing.bounds import leader
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.training.loop import Recipe, Trainer
+
+CARD = ModelCard("small-cnn", 10, (1, 28, 28), (0.1307,), (0.3081,), "demo", 0.25, "gaussian")
+
+
+def trainer(recipe: Recipe, arch: str = "small-cnn", count: int = 540) -> Trainer:
+    images = open_dataset("demo", None, "train")
+    torch.manual_seed(recipe.seed)
+    model = build(replace(CARD, arch=arch))
+    held = slice(540, 600)
+    return Trainer(
+        model,
+        recipe,
+        (images.images[:count], images.labels[:count]),
+        (images.images[held], images.labels[held]),
+        torch.device("cpu"),
+    )
+
+
+def train(recipe: Recipe) -> Trainer:
+    running = trainer(recipe)
+    while running.state.epoch < recipe.epochs:
+        running.run_epoch(lambda step, loss, accuracy: None)
+    return running
+
+
+def weights(module: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def test_it_learns_the_embedded_images():
+    state = train(Recipe(sigma=0.25, epochs=15, learning_rate=3e-3)).state
+    assert state.history[-1].loss < 0.5 * state.history[0].loss
+    assert state.best_accuracy > 0.6
+    assert state.best_accuracy == max(report.heldout_accuracy for report in state.history)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not():
+    first, again, other = (weights(train(Recipe(epochs=2, seed=seed)).model) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_resuming_after_an_epoch_takes_the_same_steps(tmp_path: Path):
+    recipe = Recipe(epochs=4, schedule="cosine")
+    whole = train(recipe)
+    broken = trainer(recipe)
+    for _ in range(2):
+        broken.run_epoch(lambda step, loss, accuracy: None)
+    torch.save(broken.state_dict(), tmp_path / "state")
+    resumed = trainer(recipe)
+    resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    while resumed.state.epoch < recipe.epochs:
+        resumed.run_epoch(lambda step, loss, accuracy: None)
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+    assert resumed.state.best_epoch == whole.state.best_epoch
+    assert [vars(r) for r in resumed.state.history] == [vars(r) for r in whole.state.history]
+
+
+def test_a_cosine_schedule_falls_from_the_rate_to_nothing():
+    recipe = Recipe(learning_rate=0.1, schedule="cosine")
+    assert recipe.learning_rate_at(0.0) == pytest.approx(0.1)
+    assert recipe.learning_rate_at(0.5) == pytest.approx(0.05)
+    assert recipe.learning_rate_at(1.0) == pytest.approx(0.0, abs=1e-12)
+    assert Recipe(learning_rate=0.1).learning_rate_at(0.7) == 0.1
+
+
+def test_resnet18_trains_on_grey_images_with_a_last_batch_of_one():
+    running = trainer(Recipe(epochs=1, batch_size=16), arch="resnet18", count=33)
+    report = running.run_epoch(lambda step, loss, accuracy: None)
+    assert running.batches() == 2
+    assert report.loss > 0
+
+
+def test_a_training_that_diverges_says_so():
+    with pytest.raises(CaaError, match="diverged"):
+        train(Recipe(epochs=3, learning_rate=1e20))
+
+
+def smoothed_accuracy(images: ImageSet, count: int, samples: int) -> float:
+    """Of the demo checkpoint, by votes of its own, on noise that its training did not see."""
+    found = read_weights(DEMO_CHECKPOINT)
+    card = found.card
+    assert card is not None
+    classifier = SmoothedClassifier(
+        build_model(found, card),
+        sigma=card.sigma or 0.0,
+        num_classes=card.num_classes,
+        input_shape=card.input_shape,
+    )
+    right = 0
+    for index in range(count):
+        votes = classifier.votes(images.image(index)[None], [Key(1, index, Purpose.EVALUATION)], samples)
+        right += int(leader(votes.numpy())[0]) == images.label(index)
+    return right / count
+
+
+def claimed_accuracy() -> float:
+    card = read_weights(DEMO_CHECKPOINT).card
+    assert card is not None
+    assert (card.sigma, card.arch, card.dataset) == (0.5, "small-cnn", "mnist")
+    assert card.training["smoothed_accuracy_images"] == 10_000
+    return card.training["smoothed_accuracy"]
+
+
+def test_the_demo_checkpoint_is_small_and_as_accurate_as_it_says_on_the_embedded_images():
+    assert DEMO_CHECKPOINT.stat().st_size <= 1_000_000
+    claimed, count = claimed_accuracy(), 100
+    assert claimed > 0.98
+    least = stats.binom.ppf(1e-4, count, claimed) / count
+    assert smoothed_accuracy(open_dataset("demo", None, "test"), count, 100) >= least
+
+
+def test_the_demo_checkpoint_is_as_accurate_as_it_says_on_mnist(mnist_dir: Path):
+    claimed, count = claimed_accuracy(), 2000
+    found = smoothed_accuracy(open_dataset("mnist", mnist_dir, "test"), count, 100)
+    low, high = (stats.binom.ppf(q, count, claimed) / count for q in (1e-4, 1 - 1e-4))
+    # The first 5,000 MNIST test images are the cleaner half, but 2,000 of 10,000 are a sample all the same.
+    assert low - 0.005 <= found <= high
+
+
+def test_the_embedded_images_are_mnist(mnist_dir: Path):
+    demo, mnist = open_dataset("demo", None, "test"), open_dataset("mnist", mnist_dir, "test")
+    assert torch.equal(demo.images, mnist.images[:100])
+    assert torch.equal(demo.labels, mnist.labels[:100])
+    assert demo.image(3).dtype == torch.float32
+    assert float(demo.image(3).max()) <= 1.0
