@@ -20,7 +20,13 @@ def resolve_device(name: str) -> torch.device:
         if (device.index or 0) >= count:
             here = f"this machine has {count} CUDA devices" if count else "this machine has no usable GPU"
             raise CaaError(f"--device {name} is not there: {here}", "use --device cpu, or --device auto")
-    elif device.type not in ("cpu", "mps"):
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise CaaError(
+                f"--device {name} is not there: this machine has no usable Apple GPU",
+                "use --device cpu, or --device auto",
+            )
+    elif device.type != "cpu":
         raise UsageError(f"--device {name!r} is not supported", "use auto, cpu, cuda or cuda:1")
     return device
 

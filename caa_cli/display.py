@@ -7,6 +7,7 @@ the JSON document and nothing else.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from caa_cli.errors import CaaError
 
 # A line this often where stderr is no terminal.
 PLAIN_INTERVAL_SECONDS = 30.0
@@ -70,8 +73,17 @@ class Display:
     def document(self, document: dict[str, Any]) -> None:
         """The JSON document, where it was asked for."""
         if self.json_only:
-            sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+                sys.stdout.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                # What is left in the buffer would fail again when Python exits.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise CaaError(
+                    f"can't write the document to stdout ({error.strerror})", "it is in the file of --output too"
+                ) from error
 
     @contextmanager
     def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:

@@ -137,6 +137,8 @@ class AttackPlan:
         _fraction("--alpha", self.alpha)
         if not 0 <= self.tolerance < 1:
             raise UsageError(f"--tolerance must be at least 0 and below 1, not {self.tolerance:g}")
+        _positive("--step-max", self.step_max)
+        _positive("--overshoot", self.overshoot)
         if self.step_max < self.step_min:
             raise UsageError(f"--step-max {self.step_max:g} is below --step-min {self.step_min:g}")
         if self.overshoot < 1:
@@ -147,7 +149,8 @@ class AttackPlan:
         if not 0 < self.undershoot <= 1:
             raise UsageError(f"--undershoot must be above 0 and at most 1, not {self.undershoot:g}")
         _seed(self.seed)
-        _std(self.std)
+        _normalisation(self.mean, self.std)
+        _apart(self)
 
     @property
     def certification_draws(self) -> int:
@@ -264,6 +267,21 @@ def _seed(value: int) -> None:
         raise UsageError(f"--seed must lie between 0 and 2⁶³ − 1, not {value}")
 
 
-def _std(value: tuple[float, ...] | None) -> None:
-    if value is not None and min(value) <= 0:
-        raise UsageError(f"--std must be above 0, not {min(value):g}")
+def _normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
+    for value in mean or ():
+        if not math.isfinite(value):
+            raise UsageError(f"--mean must be a number, not {value:g}")
+    for value in std or ():
+        _positive("--std", value)
+
+
+def _apart(plan: AttackPlan) -> None:
+    """The files of a run, with the two that it keeps beside the result, must not overwrite each other."""
+    output = plan.output
+    taken = {output: "the result", output.with_name(output.name + ".jsonl"): "the record of finished images"}
+    taken[output.with_name(output.name + ".images")] = "the images while the run goes on"
+    for option, path in (("--save-adversarial", plan.save_adversarial), ("--figure", plan.figure)):
+        if path is not None:
+            if path in taken:
+                raise UsageError(f"{option} {path} is where {taken[path]} goes", f"name another file with {option}")
+            taken[path] = option

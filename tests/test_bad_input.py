@@ -225,7 +225,7 @@ def rewritten(path: Path, change) -> None:
         lambda content: b"random bytes in place of numbers" * 100,
         lambda content: b"\xff" * len(content),
         lambda content: struct.pack(">I", 0x803 + 0x1F00) + content[4:],
-        lambda content: gzip.compress(content),
+        gzip.compress,
     ],
     ids=["empty", "header cut", "half", "one byte short", "longer", "text", "ones", "other type", "still packed"],
 )
@@ -312,15 +312,16 @@ def run_on_a_full_disk(size: int, *words: str | Path) -> tuple[int, str]:
 )
 def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, size, words):
     output = tmp_path / "attack.json"
+    output.write_text("an older result")
     code, stderr = run_on_a_full_disk(size, "--output", output, *words)
     assert code == 1, stderr
     assert_clean_text(stderr, "File too large", "--resume")
     assert str(output) + ".jsonl" in stderr
-    assert not output.exists()
+    assert output.read_text() == "an older result"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     kept = (tmp_path / "attack.json.jsonl").read_bytes().count(b"\n") - 1
     assert kept > 0
-    assert f"{kept} finished image" in stderr
+    assert "what is finished is kept in" in stderr
 
     resumed = attack(output, *words, "--resume")
     whole = attack(tmp_path / "whole.json", *words)
@@ -339,20 +340,11 @@ def test_a_journal_that_cannot_be_begun_is_an_error(tmp_path):
     assert not (tmp_path / "attack.json").exists()
 
 
-def test_a_full_disk_keeps_an_older_result(tmp_path):
-    output = tmp_path / "attack.json"
-    attack(output, "--limit", "1")
-    before = output.read_bytes()
-    code, _ = run_on_a_full_disk(2500, "--output", output, "--limit", "2")
-    assert code == 1
-    assert output.read_bytes() == before
-
-
 def test_a_full_disk_keeps_the_training(tmp_path):
     """The state of a training is larger than the checkpoint at its end."""
-    words = "--dataset demo --epochs 1 --evaluate-samples 0 --device cpu".split()
+    words = "--dataset demo --epochs 1 --evaluate-samples 0 --device cpu"
     output = tmp_path / "m.safetensors"
-    process = start("train", *words, "--output", output, preexec_fn=limited(200_000))
+    process = start("train", *words.split(), "--output", output, preexec_fn=limited(200_000))
     _, stderr = process.communicate()
     assert process.returncode == 1
     assert_clean_text(stderr, "File too large", "free some space")
@@ -362,8 +354,8 @@ def test_a_full_disk_keeps_the_training(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x02J\x00", b"PK\x03\x04"])
 def test_a_damaged_training_is_not_resumed(tmp_path, content):
     (tmp_path / "m.safetensors.training").write_bytes(content)
-    words = "--dataset demo --epochs 1 --device cpu --output m.safetensors --resume".split()
-    result = caa("train", *words)
+    words = "--dataset demo --epochs 1 --device cpu --output m.safetensors --resume"
+    result = caa("train", *words.split())
     assert not isinstance(result.exception, Exception), repr(result.exception)
     assert result.exit_code == 1
     assert_clean_text(result.stderr, "m.safetensors.training", "--overwrite")
@@ -371,8 +363,8 @@ def test_a_damaged_training_is_not_resumed(tmp_path, content):
 
 def test_a_training_state_of_something_else_is_not_resumed(tmp_path):
     torch.save({"weights": torch.zeros(3)}, tmp_path / "m.safetensors.training")
-    words = "--dataset demo --epochs 1 --device cpu --output m.safetensors --resume".split()
-    result = caa("train", *words)
+    words = "--dataset demo --epochs 1 --device cpu --output m.safetensors --resume"
+    result = caa("train", *words.split())
     assert not isinstance(result.exception, Exception), repr(result.exception)
     assert result.exit_code == 1
     assert_clean_text(result.stderr, "m.safetensors.training", "--overwrite")

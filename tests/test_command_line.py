@@ -222,7 +222,15 @@ def test_a_file_may_name_the_attack_at_its_top(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["[attack]\nsample = 5", "[attack]\nconfig = 'x'", "[attack", "[attack]\nsamples = 'x'"]
+    "text",
+    [
+        "[attack]\nsample = 5",
+        "[attack]\nconfig = 'x'",
+        "[attack",
+        "[attack]\nsamples = 'x'",
+        "sampels = 5",
+        "[atack]\nsamples = 5",
+    ],
 )
 def test_a_file_that_makes_no_sense_is_refused(tmp_path, text):
     file = tmp_path / "caa.toml"
@@ -305,18 +313,16 @@ def test_mnist_files_give_what_the_demo_gives(run, tmp_path):
 
 def test_attack_reads_what_train_writes(tmp_path):
     checkpoint = tmp_path / "model.safetensors"
-    words = (
-        "--dataset demo --epochs 2 --sigma 0.3 --evaluate-samples 20 --evaluate-limit 20 --device cpu --json".split()
-    )
-    trained = caa("train", *words, "--output", checkpoint)
+    words = "--dataset demo --epochs 2 --sigma 0.3 --evaluate-samples 20 --evaluate-limit 20 --device cpu --json"
+    trained = caa("train", *words.split(), "--output", checkpoint)
     assert trained.exit_code == 0, trained.output
     report = parse_strict(trained.stdout)
     assert report["training"]["smoothed_accuracy_images"] == 20
     assert [line["epoch"] for line in report["history"]] == [1, 2]
     assert list(tmp_path.iterdir()) == [checkpoint]
 
-    words = ["--checkpoint", checkpoint, "--dataset", "demo", "--limit", "2"]
-    document = attack(tmp_path / "attack.json", *words)
+    data = ["--dataset", "demo", "--limit", "2"]
+    document = attack(tmp_path / "attack.json", "--checkpoint", checkpoint, *data)
     assert document["checkpoint"]["arch"] == "small-cnn"
     assert document["config"]["sigma"] == document["checkpoint"]["sigma"] == 0.3
 

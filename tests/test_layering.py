@@ -81,7 +81,7 @@ def own(*stages: str) -> list[str]:
         (["errors"], ["caa_cli"]),
         (["plan"], own("data", "models", "results", "display")),
     ],
-    ids=lambda value: "+".join(value),
+    ids="+".join,
 )
 def test_nothing_imports_back(stages, forbidden):
     assert offences(stages, forbidden) == []

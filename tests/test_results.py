@@ -158,6 +158,18 @@ def test_every_line_is_on_the_disk_at_once(tmp_path):
     journal.close()
 
 
+def test_one_run_at_a_time_writes_a_journal(tmp_path):
+    first, second = Journal(tmp_path / "j"), Journal(tmp_path / "j")
+    first.start(HEADER)
+    first.append(record(0))
+    with pytest.raises(CaaError, match="another run"):
+        second.start(HEADER)
+    with pytest.raises(CaaError, match="another run"):
+        second.resume(HEADER, [])
+    first.close()
+    assert [found.index for found in second.resume(HEADER, [])] == [0]
+
+
 def test_failed_examples_are_tried_again(tmp_path):
     journal = journal_of(tmp_path, [record(0), record(1, "failed"), record(2)])
     assert [entry.index for entry in Journal(journal.path).resume(HEADER, [])] == [0, 2]
@@ -221,11 +233,14 @@ def test_a_run_is_unfinished_until_its_result_is_complete(tmp_path):
     assert not unfinished(output)
     journal_of(tmp_path, [record(0)])
     assert unfinished(output)
+    whole, other = json.dumps(record(0).to_json()), json.dumps(record(0, radius=2.0).to_json())
     for text, expected in [
         ("", True),
         ("[]", True),
-        ('{"status": "interrupted"}', True),
-        ('{"status": "complete"}', False),
+        (f'{{"status": "interrupted", "examples": [{whole}]}}', True),
+        (f'{{"status": "complete", "examples": [{other}]}}', True),
+        ('{"status": "complete", "examples": []}', True),
+        (f'{{"status": "complete", "examples": [{whole}]}}', False),
     ]:
         output.write_text(text)
         assert unfinished(output) is expected

@@ -33,19 +33,29 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{path} is no TOML file ({error})") from error
     name = context.info_name or ""
-    table = found.get(name, {})
-    shared = {key: value for key, value in found.items() if not isinstance(value, dict)}
-    known = {parameter.name: parameter for parameter in context.command.params}
+    commands = context.parent.command.commands if context.parent else {name: context.command}  # type: ignore[attr-defined]
+    settings = {command: {p.name for p in at.params} - {"config"} for command, at in commands.items()}
     defaults: dict[str, Any] = {}
-    for key, value in {**shared, **table}.items():
-        parameter = key.replace("-", "_")
-        if parameter not in known or parameter == "config":
-            if key in table:
-                raise typer.BadParameter(f"{path}: [{name}] has no setting {key!r}; see caa {name} --help")
-            continue  # a shared key that another subcommand takes
-        defaults[parameter] = ",".join(map(str, value)) if isinstance(value, list) else value
-    context.default_map = {**(context.default_map or {}), **defaults}
+    for key, value in found.items():
+        if isinstance(value, dict):
+            if key not in settings:
+                raise typer.BadParameter(f"{path}: there is no subcommand for the table [{key}]")
+        elif not any(_parameter(key) in known for known in settings.values()):
+            raise typer.BadParameter(f"{path}: no subcommand has a setting {key!r}")
+        elif _parameter(key) in settings[name]:
+            defaults[_parameter(key)] = value
+    table = found.get(name)  # may be a plain setting too: caa attack has one of its own name
+    for key, value in table.items() if isinstance(table, dict) else ():
+        if _parameter(key) not in settings[name]:
+            raise typer.BadParameter(f"{path}: [{name}] has no setting {key!r}; see caa {name} --help")
+        defaults[_parameter(key)] = value
+    joined = {key: ",".join(map(str, v)) if isinstance(v, list) else v for key, v in defaults.items()}
+    context.default_map = {**(context.default_map or {}), **joined}
     return path
+
+
+def _parameter(key: str) -> str:
+    return key.replace("-", "_")
 
 
 def guarded(command: Command) -> Command:

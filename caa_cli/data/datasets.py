@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,17 +72,25 @@ def _mnist(data_dir: Path | None, split: str) -> ImageSet:
 
     raw = data_dir / "MNIST" / "raw"
     prefix = "train" if split == "train" else "t10k"
-    try:
-        found = MNIST(str(data_dir), train=split == "train", download=False)
-    except RuntimeError as error:
+    if not (raw / f"{prefix}-images-idx3-ubyte").is_file() or not (raw / f"{prefix}-labels-idx1-ubyte").is_file():
+        if list(raw.glob(f"{prefix}*.gz")):
+            raise UsageError(f"the MNIST files in {raw} are still packed", f"unpack them: gunzip {raw}/*.gz")
         raise UsageError(
             f"no MNIST in {data_dir}: looked for {raw}/{prefix}-images-idx3-ubyte and its labels",
             f'download it once with: python -c "from torchvision.datasets import MNIST; '
             f"MNIST('{data_dir}', download=True)\"  or use --dataset demo",
-        ) from error
-    except (OSError, EOFError, ValueError, AssertionError, zipfile.BadZipFile) as error:
-        raise UsageError(
-            f"the MNIST files in {raw} can't be read ({error})",
-            "delete that folder and unpack or download MNIST again",
-        ) from error
+        )
+    try:
+        found = MNIST(str(data_dir), train=split == "train", download=False)
+        fits = found.data.shape[1:] == (28, 28) and len(found.data) == len(found.targets) > 0
+    except Exception as error:  # torchvision raises whatever the first wrong byte leads to
+        raise _damaged(raw, f" ({error})" if str(error) else "") from error
+    if not fits:
+        raise _damaged(raw, f": {len(found.data)} images, {len(found.targets)} labels")
     return ImageSet("mnist", split, found.data[:, None], found.targets, num_classes=10)
+
+
+def _damaged(raw: Path, why: str) -> UsageError:
+    return UsageError(
+        f"the MNIST files in {raw} can't be read{why}", "delete that folder and unpack or download MNIST again"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -31,23 +32,23 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:
-        """As safetensors keeps it: every value a JSON text."""
-        entries = {"format_version": FORMAT_VERSION, **asdict(self)}
-        return {f"caa.{name}": json.dumps(value) for name, value in entries.items()}
+        """As safetensors keeps it: one JSON text, because safetensors writes several in an order of its own."""
+        return {"caa": json.dumps({"format_version": FORMAT_VERSION, **asdict(self)})}
 
     @staticmethod
     def from_metadata(metadata: dict[str, str]) -> ModelCard | None:
         """The card in a safetensors header; None if it holds none. Raises ValueError on one that is broken."""
-        if "caa.format_version" not in metadata:
+        if "caa" not in metadata:
             return None
-        found = {
-            key.removeprefix("caa."): json.loads(text) for key, text in metadata.items() if key.startswith("caa.")
-        }
+        found = json.loads(metadata["caa"])
+        if not isinstance(found, dict) or "format_version" not in found:
+            raise ValueError("it is no description of a model")
         version = found.pop("format_version")
         if version != FORMAT_VERSION:
             raise ValueError(f"checkpoint format {version}; this version of caa reads format {FORMAT_VERSION}")
         known = {f.name for f in fields(ModelCard)}
         card = ModelCard(**{key: value for key, value in found.items() if key in known})
+        card._check()
         return ModelCard(
             **{
                 **{f.name: getattr(card, f.name) for f in fields(ModelCard)},
@@ -56,3 +57,28 @@ class ModelCard:
                 "std": tuple(card.std),
             }
         )
+
+    def _check(self) -> None:
+        """Raises ValueError where a value can't be what it should be."""
+
+        def numbers(values: Any, kind: Any, low: float) -> bool:
+            return isinstance(values, (list, tuple)) and all(
+                isinstance(v, kind) and not isinstance(v, bool) and math.isfinite(v) and v > low for v in values
+            )
+
+        real = (int, float)
+        wrong = [
+            name
+            for name, fine in {
+                "arch": isinstance(self.arch, str),
+                "num_classes": numbers([self.num_classes], int, 0),
+                "input_shape": numbers(self.input_shape, int, 0) and len(self.input_shape) == 3,
+                "mean": numbers(self.mean, real, -math.inf) and len(self.mean) > 0,
+                "std": numbers(self.std, real, 0) and len(self.std) > 0,
+                "dataset": self.dataset is None or isinstance(self.dataset, str),
+                "sigma": self.sigma is None or numbers([self.sigma], real, 0),
+            }.items()
+            if not fine
+        ]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {getattr(self, wrong[0])!r}")

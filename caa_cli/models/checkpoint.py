@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,11 @@ def resolve(path: str) -> Path:
     if path == "demo":
         return DEMO_CHECKPOINT
     found = Path(path)
-    if not found.is_file():
+    try:
+        is_file = found.is_file()
+    except OSError as error:
+        raise UsageError(f"the checkpoint {path} can't be read ({error.strerror})", "check the path") from error
+    if not is_file:
         what = "is a folder, not a file" if found.is_dir() else "does not exist"
         raise UsageError(f"the checkpoint {path} {what}", "check the path, or try: caa attack --checkpoint demo")
     return found
@@ -68,7 +73,7 @@ def read_weights(path: Path) -> Weights:
     if _looks_like_safetensors(content):
         tensors, card = _read_safetensors(path)
     else:
-        tensors, card = _read_torch(path), None
+        tensors, card = _read_torch(path, content), None
     del content
     if not tensors:
         raise CaaError(f"the checkpoint {path} holds no tensors", "name the file that holds the weights")
@@ -83,8 +88,13 @@ def read_weights(path: Path) -> Weights:
 
 def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
     """The card's model with these weights. Raises CaaError where names or shapes don't fit."""
-    model = build(card)
-    state = model.network.state_dict()
+    try:
+        with torch.device("meta"):  # shapes alone: those of a card gone wrong may not fit in any memory
+            state = build(card).network.state_dict()
+    except RuntimeError as error:
+        raise CaaError(
+            f"no {card.arch} can be built as {weights.path} describes it ({error})", "update caa, or train again"
+        ) from error
     tensors = _strip_prefixes(weights.tensors, state)
     missing = [name for name in state if name not in tensors and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in tensors if name not in state]
@@ -106,6 +116,7 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
             f"{'×'.join(map(str, card.input_shape))} images: {detail} ({count} such differences)",
             "name the architecture they were trained with (--arch), and the data set (--dataset)",
         )
+    model = build(card)
     model.network.load_state_dict(tensors, strict=False)
     return model
 
@@ -130,25 +141,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
         raise CaaError(f"the metadata of {path} can't be read: {error}", "update caa, or train again") from error
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        AssertionError,
-        OverflowError,
-        UnicodeDecodeError,
-        MemoryError,
-        ImportError,
-    ) as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickle protocols: what matters is said below
+            found: Any = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the first wrong byte leads to: struct.error, OSError, …
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise CaaError(
                 f"the checkpoint {path} holds more than plain tensors; loading it could run code, so it isn't",
                 "where it comes from, save its state dict: torch.save(model.state_dict(), 'weights.pt')",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -29,7 +30,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def check_writable(path: Path, option: str) -> None:
     """Raises CaaError if `path` can't be written, so that it is known before any work is done."""
-    if path.is_dir():
+    try:
+        found = path.stat().st_mode
+    except OSError:
+        found = None  # not there yet, or its folder can't be used, which shows below
+    if found is not None and not stat.S_ISDIR(found) and not stat.S_ISREG(found):
+        # A device or a pipe would be replaced by a file: /dev/null, for root.
+        raise CaaError(f"{option} {path} is no regular file", f"name another with {option}")
+    if found is not None and stat.S_ISDIR(found):
         raise CaaError(f"{option} {path} is a folder", f"name a file in it: {option} {path / 'result.json'}")
     folder = path.parent
     if not folder.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -23,8 +24,8 @@ class Journal:
         return Journal(output.with_name(output.name + ".jsonl"))
 
     def start(self, header: dict[str, Any]) -> None:
-        """Begins anew, replacing whatever was there."""
-        self._file = self.path.open("w", encoding="utf-8")
+        """Begins anew, replacing whatever was there. Raises CaaError while another run writes to it."""
+        self._open(0)
         self._append({"schema_version": SCHEMA_VERSION, **header})
 
     def resume(self, header: dict[str, Any], compared: list[str]) -> list[AttackRecord]:
@@ -33,6 +34,10 @@ class Journal:
         Raises UsageError if the journal belongs to a run with other settings: `compared` names the keys of
         header["config"] that have to agree, and the checkpoint's content has to.
         """
+        if b"\n" not in self.path.read_bytes():
+            # Killed before the header was whole: there is nothing to lose.
+            self.start(header)
+            return []
         found_header, records, intact = self._read()
         theirs, ours = found_header.get("config", {}), header["config"]
         differing = [key for key in compared if theirs.get(key) != ours.get(key)]
@@ -49,9 +54,7 @@ class Journal:
                 "repeat the command with the settings of that run, or choose another --output",
             )
         # A line that a kill cut off goes; what follows is appended where it began.
-        with self.path.open("r+b") as file:
-            file.truncate(intact)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._open(intact)
         return [record for record in records if record.outcome != FAILED]
 
     def append(self, record: AttackRecord) -> None:
@@ -61,6 +64,22 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _open(self, keep: int) -> None:
+        """For appending after the first `keep` bytes, and for this process alone."""
+        file = self.path.open("a", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise CaaError(
+                f"another run is writing to {self.path}", "wait for it to end, or choose another --output"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        if os.fstat(file.fileno()).st_size > keep:
+            file.truncate(keep)
+        self._file = file
 
     def _append(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry, allow_nan=False) + "\n")
@@ -74,6 +93,8 @@ class Journal:
         lines = content[:intact].splitlines()
         try:
             header, *entries = [json.loads(line) for line in lines]
+            if not isinstance(header, dict) or not isinstance(header.get("config", {}), dict):
+                raise ValueError("its first line is no header")
             records = {entry["index"]: AttackRecord.from_json(entry) for entry in entries}
         except (ValueError, TypeError, KeyError) as error:
             raise CaaError(
@@ -90,10 +111,13 @@ class Journal:
 
 def unfinished(output: Path) -> bool:
     """Whether an earlier run to this output left examples behind that no complete result holds."""
-    journal = Journal.beside(output).path
-    if not journal.exists() or journal.stat().st_size == 0:
+    journal = Journal.beside(output)
+    if not journal.path.exists() or journal.path.stat().st_size == 0:
         return False
     try:
-        return json.loads(output.read_text(encoding="utf-8")).get("status") != "complete"
-    except (OSError, ValueError, AttributeError):
+        document = json.loads(output.read_text(encoding="utf-8"))
+        held = {example["index"]: example for example in document["examples"]}
+        _, records, _ = journal._read()
+        return document["status"] != "complete" or any(held.get(r.index) != r.to_json() for r in records)
+    except (CaaError, OSError, ValueError, TypeError, KeyError):
         return True

@@ -15,7 +15,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.results.images import Image, ImageJournal, save_images
 from caa_cli.results.journal import Journal, unfinished
-from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, AttackSummary
+from caa_cli.results.records import ATTACKED, SCHEMA_VERSION, AttackRecord, AttackSummary
 
 
 @dataclass
@@ -53,12 +53,14 @@ class AttackOutput:
         self.header = header
         if self.save_adversarial is not None or self.figure is not None:
             self.images = ImageJournal.beside(self.output, shape)
-        with self._kept():
+        with self._kept(self.journal.path):
             if resume and self.journal.path.exists():
                 found = self.journal.resume(header, compared)
-                self.records = {record.index: record for record in found}
                 if self.images is not None:
-                    self.images.resume()
+                    # An attacked image that was not kept is attacked again; the result is the same.
+                    kept = self.images.resume()
+                    found = [record for record in found if record.outcome != ATTACKED or record.index in kept]
+                self.records = {record.index: record for record in found}
             else:
                 self.journal.start(header)
                 if self.images is not None:
@@ -67,11 +69,12 @@ class AttackOutput:
 
     def add(self, record: AttackRecord, image: Image | None) -> None:
         """Keeps an example for good. The image goes first: a line in the journal says that all is there."""
-        with self._kept():
-            if self.images is not None and image is not None:
+        if self.images is not None and image is not None:
+            with self._kept(self.images.path):
                 self.images.append(record.index, image)
-            self.journal.append(record)
         self.records[record.index] = record
+        with self._kept(self.journal.path):
+            self.journal.append(record)
 
     def finish(
         self,
@@ -93,7 +96,7 @@ class AttackOutput:
             "summary": summary.to_json(),
         }
         content = json.dumps(document, indent=2, allow_nan=False) + "\n"
-        with self._kept():
+        with self._kept(self.output):
             write_atomically(self.output, content.encode())
             if self.images is not None:
                 images = self.images.read()
@@ -106,13 +109,13 @@ class AttackOutput:
         return document
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _kept(self, path: Path) -> Iterator[None]:
         """A disk that fails loses nothing that was finished, and the message says where that is."""
         try:
             yield
         except OSError as error:
             raise CaaError(
-                f"can't write {error.filename or self.output} ({error.strerror or error})",
-                f"{len(self.records)} finished images are kept in {self.journal.path}: free some space and "
-                "repeat the command with --resume",
+                f"can't write {error.filename or path} ({error.strerror or error})",
+                f"what is finished is kept in {self.journal.path}: free some space and repeat the command "
+                "with --resume",
             ) from error

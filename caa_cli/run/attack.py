@@ -56,7 +56,7 @@ class AttackRun:
                 f"no image is left: {images.name} {images.split} has {len(images)} images",
                 "lower --skip, or the number of shards",
             )
-        self.display.plan(f"caa {plan.attack}", describe(plan, card, weights, images, indices, device))
+        self.display.plan("caa attack", describe(plan, card, weights, images, indices, device))
         if plan.dry_run:
             self.display.plan(
                 "at most, and about what it takes on smoothed MNIST models", estimate(plan, len(indices))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,7 +16,7 @@ from caa_cli.display import Display, clock, number
 from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import checkpoint_bytes
+from caa_cli.models.checkpoint import checkpoint_bytes, read_weights
 from caa_cli.plan import TrainPlan, compared_keys
 from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.signals import termination_interrupts
@@ -50,11 +49,14 @@ class TrainRun:
         if not plan.dry_run:
             check_writable(plan.output, "--output")
             self._check_unfinished()
+            if plan.resume and self._finished():
+                self.display.note(f"{plan.output} is finished already: there is nothing to resume")
+                return DONE
         device = resolve_device(plan.device)
         images = open_dataset(plan.dataset, plan.data_dir, "train")
         heldout = plan.heldout or min(HELDOUT_MOST, len(images) // HELDOUT_SHARE)
-        if heldout >= len(images):
-            raise UsageError(f"--heldout {heldout} leaves none of the {len(images)} images to train on")
+        if heldout > len(images) - 2:
+            raise UsageError(f"--heldout {heldout} leaves too few of the {len(images)} images to train on")
         card = self._card(images)
         torch.manual_seed(plan.seed)  # the initial weights; all that follows has generators of its own
         model = build(card)
@@ -84,12 +86,13 @@ class TrainRun:
         try:
             with termination_interrupts():
                 self._train(trainer)
+            return self._finish(trainer, model, card, time.perf_counter() - began)
         except KeyboardInterrupt:
             done = trainer.state.epoch
-            self.display.warn(f"interrupted: {done} of {plan.epochs} epochs are saved in {self.unfinished}")
+            where = f"saved in {self.unfinished}" if self.unfinished.exists() else "done"
+            self.display.warn(f"interrupted: {done} of {plan.epochs} epochs are {where}")
             self.display.warn(f"go on with: {self.again}")
             return INTERRUPTED
-        return self._finish(trainer, model, card, time.perf_counter() - began)
 
     def _train(self, trainer: Trainer) -> None:
         plan = self.plan
@@ -234,6 +237,14 @@ class TrainRun:
                 )
             self.unfinished.unlink()
 
+    def _finished(self) -> bool:
+        """Whether the checkpoint is there already, made with these settings."""
+        if self.unfinished.exists() or not self.plan.output.exists():
+            return False
+        card = read_weights(self.plan.output).card
+        config = self.plan.config()
+        return card is not None and all(card.training.get(key) == config[key] for key in compared_keys(self.plan))
+
     def _save(self, trainer: Trainer) -> None:
         """The whole state after each epoch, so that a kill costs no more than the epoch it fell in."""
         buffer = BytesIO()
@@ -252,9 +263,10 @@ class TrainRun:
         )
         try:
             saved = torch.load(self.unfinished, map_location=trainer.device, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            there = dict(saved["config"])
+        except Exception as error:  # torch.load raises whatever the first wrong byte leads to
             raise damaged from error
-        there, here = saved["config"], self.plan.config()
+        here = self.plan.config()
         differing = [key for key in compared_keys(self.plan) if there.get(key) != here[key]]
         if differing:
             said = ", ".join(f"{key} ({there.get(key)} there, {here[key]} here)" for key in differing)

@@ -9,6 +9,7 @@ path. A ball is shown by its cut with that plane; the colour behind is the class
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 import matplotlib
@@ -92,12 +93,16 @@ def main() -> None:
         if cut > 0:
             colour = BLUE if top == label else RED
             axis.add_patch(plt.Circle(point, cut**0.5, fill=False, color=colour, lw=0.8, alpha=0.6))
-    for start, end in zip(points[:-1], points[1:], strict=True):
-        axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.2", "lw": 1, "shrinkA": 0, "shrinkB": 0})
+    for start, end in itertools.pairwise(points):
+        axis.annotate(
+            "", end, start, arrowprops={"arrowstyle": "->", "color": "0.2", "lw": 1, "shrinkA": 0, "shrinkB": 0}
+        )
     axis.scatter(*points.T, c=[BLUE if top == label else RED for top in tops], s=14, zorder=3)
     axis.scatter(0, 0, c="black", s=45, zorder=4)
     axis.scatter(across @ first, 0, marker="*", c="black", s=110, zorder=4)
-    axis.set(aspect="equal", xlabel="L2 distance towards the verified adversarial example", ylabel="L2 distance across")
+    axis.set(
+        aspect="equal", xlabel="L2 distance towards the verified adversarial example", ylabel="L2 distance across"
+    )
     axis.set_xlim(span_x[0], span_x[-1])
     axis.set_ylim(span_y[0], span_y[-1])
     handles = [

@@ -30,7 +30,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     shape = (1, 28, 28)
-    classifier = demo(arguments.device)[0] if arguments.arch == "small-cnn" else fresh("resnet18", shape, arguments.device)
+    classifier = (
+        demo(arguments.device)[0] if arguments.arch == "small-cnn" else fresh("resnet18", shape, arguments.device)
+    )
     device, samples = classifier.device, arguments.samples
     sizes = [int(size) for size in arguments.chunks.split(",")]
     x = torch.rand(1, *shape, device=device)
@@ -72,9 +74,7 @@ def main() -> None:
         again = {"best": lambda: engine(engine_best), "picked": lambda: engine(picked)}  # noqa: B023
         repeated = {run: median(seconds) for run, seconds in interleaved(again, arguments.rounds, device).items()}
         report[name] = {
-            "microseconds_a_sample": {
-                run: round(1e6 * seconds / samples, 2) for run, seconds in times.items()
-            },
+            "microseconds_a_sample": {run: round(1e6 * seconds / samples, 2) for run, seconds in times.items()},
             "best_chunk": {"bare": bare_best, "engine": engine_best},
             "ratio_of_bests": round(times[f"engine {engine_best}"] / times[f"bare {bare_best}"], 3),
             "ratio_at_engine_best": round(times[f"engine {engine_best}"] / times[f"bare {engine_best}"], 3),

@@ -45,7 +45,11 @@ def main() -> None:
     report = {}
     for name, values in found.items():
         ordered = sorted(values)
-        report[name] = {"median": ordered[len(ordered) // 2], "p95": ordered[int(0.95 * len(ordered))], "max": ordered[-1]}
+        report[name] = {
+            "median": ordered[len(ordered) // 2],
+            "p95": ordered[int(0.95 * len(ordered))],
+            "max": ordered[-1],
+        }
     print(json.dumps({"pilot_samples": classifier.PILOT, "samples": arguments.samples, "degrees": report}, indent=2))
 
 
