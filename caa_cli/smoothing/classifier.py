@@ -115,7 +115,7 @@ class SmoothedClassifier:
             at_logits = cotangent(log_q, slopes[whose], scale).flatten(0, 1).to(logits.dtype)
             (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits)
             # A sample that abstains has no say in the gradient either.
-            at_inputs = torch.nan_to_num(at_inputs, nan=0.0).float()
+            at_inputs = torch.nan_to_num_(at_inputs, nan=0.0).float()
             per_example = at_inputs.view(piece.num_examples, piece.num_samples, *self.input_shape)
             gradient[piece.examples] += per_example.sum(dim=1)
             log_sum[piece.examples] = torch.logaddexp(log_sum[piece.examples], torch.logsumexp(log_q, dim=1))
