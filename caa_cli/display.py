@@ -60,6 +60,10 @@ class Display:
         if hint:
             self.err.print(f"[bold]try:[/]   {escape(hint)}")
 
+    def interrupted(self, done: int, total: int, output: object, again: str) -> None:
+        self.warn(f"interrupted: {done} of {total} images are done and saved in {output}")
+        self.warn(f"go on with: {again}")
+
     def plan(self, title: str, rows: Rows) -> None:
         """What is about to run."""
         if not self.quiet:

@@ -6,29 +6,47 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.results.records import FAILED, SCHEMA_VERSION, AttackRecord
+from caa_cli.results.records import FAILED, SCHEMA_VERSION
 
 
-class Journal:
+class Record(Protocol):
+    """One example of a run, as the journal and the document hold it."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def outcome(self) -> str: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Journal(Generic[R]):
     """`<output>.jsonl`: a header line with the configuration, then a line an example, flushed at once."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, kind: type[R]) -> None:
+        self.path, self.kind = path, kind
         self._file: Any = None
 
     @staticmethod
-    def beside(output: Path) -> Journal:
-        return Journal(output.with_name(output.name + ".jsonl"))
+    def beside(output: Path, kind: type[R]) -> Journal[R]:
+        return Journal(output.with_name(output.name + ".jsonl"), kind)
 
     def start(self, header: dict[str, Any]) -> None:
         """Begins anew, replacing whatever was there. Raises CaaError while another run writes to it."""
         self._open(0)
         self._append({"schema_version": SCHEMA_VERSION, **header})
 
-    def resume(self, header: dict[str, Any], compared: list[str]) -> list[AttackRecord]:
+    def resume(self, header: dict[str, Any], compared: list[str]) -> list[R]:
         """Goes on from what is there and returns its examples; failed ones are left out, to be tried again.
 
         Raises UsageError if the journal belongs to a run with other settings: `compared` names the keys of
@@ -57,7 +75,7 @@ class Journal:
         self._open(intact)
         return [record for record in records if record.outcome != FAILED]
 
-    def append(self, record: AttackRecord) -> None:
+    def append(self, record: R) -> None:
         self._append(record.to_json())
 
     def close(self) -> None:
@@ -86,7 +104,7 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _read(self) -> tuple[dict[str, Any], list[AttackRecord], int]:
+    def _read(self) -> tuple[dict[str, Any], list[R], int]:
         """(header, records, length in bytes of the intact part)."""
         content = self.path.read_bytes()
         intact = content.rfind(b"\n") + 1
@@ -95,7 +113,7 @@ class Journal:
             header, *entries = [json.loads(line) for line in lines]
             if not isinstance(header, dict) or not isinstance(header.get("config", {}), dict):
                 raise ValueError("its first line is no header")
-            records = {entry["index"]: AttackRecord.from_json(entry) for entry in entries}
+            records = {entry["index"]: self.kind.from_json(entry) for entry in entries}
         except (ValueError, TypeError, KeyError) as error:
             raise CaaError(
                 f"{self.path} is no record of a run, or it is damaged ({error})",
@@ -109,9 +127,9 @@ class Journal:
         return header, list(records.values()), intact
 
 
-def unfinished(output: Path) -> bool:
+def unfinished(output: Path, kind: type[R]) -> bool:
     """Whether an earlier run to this output left examples behind that no complete result holds."""
-    journal = Journal.beside(output)
+    journal = Journal.beside(output, kind)
     if not journal.path.exists() or journal.path.stat().st_size == 0:
         return False
     try:

@@ -1,91 +1,75 @@
-"""Everything that an attack run leaves behind: the journal while it runs, and the documents at its end."""
+"""Everything that a run leaves behind: the journal while it runs, and the documents at its end."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.results.images import Image, ImageJournal, save_images
-from caa_cli.results.journal import Journal, unfinished
-from caa_cli.results.records import ATTACKED, SCHEMA_VERSION, AttackRecord, AttackSummary
+from caa_cli.results.journal import Journal, Record, unfinished
+from caa_cli.results.records import ATTACKED, SCHEMA_VERSION, AttackRecord
+
+R = TypeVar("R", bound=Record)
 
 
 @dataclass
-class AttackOutput:
-    """The files of one run. `header` is what the document says beside its examples: command, config, checkpoint,
-    shard and environment."""
+class RunOutput(Generic[R]):
+    """The files of a run whose examples are records of one `kind`."""
 
     output: Path
-    save_adversarial: Path | None = None
-    figure: Path | None = None
+    kind: type[R]
     header: dict[str, Any] = field(default_factory=dict)
-    records: dict[int, AttackRecord] = field(default_factory=dict)
-    images: ImageJournal | None = None
+    records: dict[int, R] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.journal = Journal.beside(self.output)
+        self.journal = Journal.beside(self.output, self.kind)
 
-    def check(self, resume: bool, overwrite: bool) -> None:
-        """Before any work: can everything be written, and is nothing in the way?"""
+    def check(self, others: dict[str, Path | None], resume: bool, overwrite: bool) -> None:
+        """Before any work: can everything be written (`others` by option), and is nothing in the way?"""
         check_writable(self.output, "--output")
-        if self.save_adversarial is not None:
-            check_writable(self.save_adversarial, "--save-adversarial")
-        if self.figure is not None:
-            check_writable(self.figure, "--figure")
-        if not resume and not overwrite and unfinished(self.output):
+        for option, path in others.items():
+            if path is not None:
+                check_writable(path, option)
+        if not resume and not overwrite and unfinished(self.output, self.kind):
             raise UsageError(
                 f"{self.journal.path} holds the finished images of a run that was cut short",
                 "add --resume to go on with it, or --overwrite to begin anew",
             )
 
-    def begin(
-        self, header: dict[str, Any], compared: list[str], shape: tuple[int, ...], resume: bool
-    ) -> list[AttackRecord]:
-        """Opens the journal; returns the examples that a resumed run has already."""
+    def begin(self, header: dict[str, Any], compared: list[str], resume: bool) -> list[R]:
+        """Opens the journal; returns the examples that a resumed run has already.
+
+        `header` is what the document says beside its examples: command, config, checkpoint, shard, environment.
+        """
         self.header = header
-        if self.save_adversarial is not None or self.figure is not None:
-            self.images = ImageJournal.beside(self.output, shape)
-        with self._kept(self.journal.path):
+        with self.kept(self.journal.path):
             if resume and self.journal.path.exists():
-                found = self.journal.resume(header, compared)
-                if self.images is not None:
-                    # An attacked image that was not kept is attacked again; the result is the same.
-                    kept = self.images.resume()
-                    found = [record for record in found if record.outcome != ATTACKED or record.index in kept]
-                self.records = {record.index: record for record in found}
+                self.records = {record.index: record for record in self.journal.resume(header, compared)}
             else:
                 self.journal.start(header)
-                if self.images is not None:
-                    self.images.start()
         return list(self.records.values())
 
-    def add(self, record: AttackRecord, image: Image | None) -> None:
-        """Keeps an example for good. The image goes first: a line in the journal says that all is there."""
-        if self.images is not None and image is not None:
-            with self._kept(self.images.path):
-                self.images.append(record.index, image)
+    def add(self, record: R) -> None:
+        """Keeps an example for good."""
         self.records[record.index] = record
-        with self._kept(self.journal.path):
+        with self.kept(self.journal.path):
             self.journal.append(record)
 
-    def finish(
-        self,
-        status: str,
-        summary: AttackSummary,
-        indices: range,
-        draw: Callable[[Path, dict[int, Image], list[AttackRecord]], None],
-    ) -> dict[str, Any]:
-        """Writes the document, and the images and the figure if they are wanted; returns the document."""
+    def of(self, indices: Iterable[int]) -> list[R]:
+        """The finished ones among these examples, in their order."""
+        return [self.records[index] for index in indices if index in self.records]
+
+    def finish(self, status: str, summary: dict[str, Any], records: list[R]) -> dict[str, Any]:
+        """Writes the document and returns it."""
         self.journal.close()
-        records = [self.records[index] for index in indices if index in self.records]
         document = {
             "schema_version": SCHEMA_VERSION,
             "tool_version": __version__,
@@ -93,24 +77,16 @@ class AttackOutput:
             "status": status,
             **self.header,
             "examples": [record.to_json() for record in records],
-            "summary": summary.to_json(),
+            "summary": summary,
         }
         content = json.dumps(document, indent=2, allow_nan=False) + "\n"
-        with self._kept(self.output):
+        with self.kept(self.output):
             write_atomically(self.output, content.encode())
-            if self.images is not None:
-                images = self.images.read()
-                if self.save_adversarial is not None:
-                    save_images(self.save_adversarial, images, records)
-                if self.figure is not None:
-                    draw(self.figure, images, records)
-                if status != "interrupted":
-                    self.images.remove()
         return document
 
     @contextmanager
-    def _kept(self, path: Path) -> Iterator[None]:
-        """A disk that fails loses nothing that was finished, and the message says where that is."""
+    def kept(self, path: Path) -> Iterator[None]:
+        """A disk that fails while `path` is written loses nothing that was finished, and the message says so."""
         try:
             yield
         except OSError as error:
@@ -119,3 +95,58 @@ class AttackOutput:
                 f"what is finished is kept in {self.journal.path}: free some space and repeat the command "
                 "with --resume",
             ) from error
+
+
+class AttackOutput(RunOutput[AttackRecord]):
+    """An attack also leaves images: `save_adversarial` (safetensors) and `figure`, if they are wanted."""
+
+    def __init__(self, output: Path, save_adversarial: Path | None, figure: Path | None) -> None:
+        super().__init__(output, AttackRecord)
+        self.save_adversarial, self.figure = save_adversarial, figure
+        self.images: ImageJournal | None = None
+
+    def begin(
+        self, header: dict[str, Any], compared: list[str], resume: bool, shape: tuple[int, ...] = ()
+    ) -> list[AttackRecord]:
+        """As `RunOutput.begin`; `shape` is that of an image."""
+        resume = resume and self.journal.path.exists()
+        super().begin(header, compared, resume)
+        if self.save_adversarial is None and self.figure is None:
+            return list(self.records.values())
+        self.images = ImageJournal.beside(self.output, shape)
+        with self.kept(self.images.path):
+            if resume:
+                # An attacked image that was not kept is attacked again; the result is the same.
+                held = self.images.resume()
+                lost = [r.index for r in self.records.values() if r.outcome == ATTACKED and r.index not in held]
+                for index in lost:
+                    del self.records[index]
+            else:
+                self.images.start()
+        return list(self.records.values())
+
+    def add(self, record: AttackRecord, image: Image | None = None) -> None:
+        """The image goes first: a line in the journal says that all is there."""
+        if self.images is not None and image is not None:
+            with self.kept(self.images.path):
+                self.images.append(record.index, image)
+        super().add(record)
+
+    def finish_images(
+        self,
+        status: str,
+        records: list[AttackRecord],
+        draw: Callable[[Path, dict[int, Image], list[AttackRecord]], None],
+    ) -> None:
+        """Writes the images and the figure, after the document."""
+        if self.images is None:
+            return
+        found = self.images.read()
+        if self.save_adversarial is not None:
+            with self.kept(self.save_adversarial):
+                save_images(self.save_adversarial, found, records)
+        if self.figure is not None:
+            with self.kept(self.figure):
+                draw(self.figure, found, records)
+        if status != "interrupted":
+            self.images.remove()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 SCHEMA_VERSION = 1
 
@@ -49,11 +49,11 @@ class AttackRecord:
     def to_json(self) -> dict[str, Any]:
         return {name: _finite(value) for name, value in asdict(self).items()}
 
-    @staticmethod
-    def from_json(found: dict[str, Any]) -> AttackRecord:
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
         """Raises TypeError where a field is missing; ignores those it does not know."""
-        known = {f.name for f in fields(AttackRecord)}
-        return AttackRecord(**{key: value for key, value in found.items() if key in known})
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in found.items() if key in known})
 
     @property
     def eligible(self) -> bool:

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-from caa_cli.data.datasets import ImageSet
-from caa_cli.device import describe_device
 from caa_cli.display import Rows, clock, number
-from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import Weights
 from caa_cli.plan import AttackPlan
 from caa_cli.results.records import AttackSummary
 from caa_cli.verify import Verifier
@@ -17,20 +11,9 @@ from caa_cli.verify import Verifier
 TYPICAL_SHARE = 0.25
 
 
-def describe(
-    plan: AttackPlan,
-    card: ModelCard,
-    weights: Weights,
-    images: ImageSet,
-    indices: range,
-    device: torch.device,
-) -> Rows:
-    """What is about to run."""
-    shard = f", shard {plan.shard.index} of {plan.shard.count}" if plan.shard.count > 1 else ""
+def attack_rows(plan: AttackPlan) -> Rows:
+    """What is about to run; `plan` is the resolved one."""
     return [
-        ("model", f"{card.arch} from {plan.checkpoint} (sha256 {weights.sha256[:12]})"),
-        ("smoothing", f"σ = {plan.sigma:g}, {plan.bound} bounds at α = {plan.alpha:g}"),
-        ("images", f"{len(indices)} of {images.name} {images.split} ({len(images)}){shard}"),
         (
             "attack",
             f"{plan.attack}: {plan.samples} samples a step, at most {plan.iterations} steps, seed {plan.seed}",
@@ -39,7 +22,6 @@ def describe(
             "proof",
             f"{plan.verification_draws} fresh samples a try; certified radius on {plan.certification_draws}",
         ),
-        ("device", f"{describe_device(device)}, {plan.dtype}"),
         ("results", str(plan.output)),
     ]
 

@@ -17,7 +17,7 @@ from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes, read_weights
-from caa_cli.plan import TrainPlan, compared_keys
+from caa_cli.plan import TrainPlan
 from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.signals import termination_interrupts
 from caa_cli.smoothing.bounds import leader
@@ -119,7 +119,7 @@ class TrainRun:
         plan, state = self.plan, trainer.state
         model.load_state_dict(state.best_weights)
         training: dict[str, Any] = {
-            **{key: plan.config()[key] for key in compared_keys(plan)},
+            **{key: plan.config()[key] for key in plan.compared_keys()},
             "best_epoch": state.best_epoch,
             "heldout_noisy_accuracy": state.best_accuracy,
         }
@@ -243,7 +243,7 @@ class TrainRun:
             return False
         card = read_weights(self.plan.output).card
         config = self.plan.config()
-        return card is not None and all(card.training.get(key) == config[key] for key in compared_keys(self.plan))
+        return card is not None and all(card.training.get(key) == config[key] for key in self.plan.compared_keys())
 
     def _save(self, trainer: Trainer) -> None:
         """The whole state after each epoch, so that a kill costs no more than the epoch it fell in."""
@@ -267,7 +267,7 @@ class TrainRun:
         except Exception as error:  # torch.load raises whatever the first wrong byte leads to
             raise damaged from error
         here = self.plan.config()
-        differing = [key for key in compared_keys(self.plan) if there.get(key) != here[key]]
+        differing = [key for key in self.plan.compared_keys() if there.get(key) != here[key]]
         if differing:
             said = ", ".join(f"{key} ({there.get(key)} there, {here[key]} here)" for key in differing)
             raise UsageError(

@@ -1,0 +1,132 @@
+"""What a run works on: the smoothed model of a checkpoint and the images of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from caa_cli.data.datasets import ImageSet, open_dataset
+from caa_cli.device import describe_device
+from caa_cli.display import Display, Rows
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.models.card import ModelCard
+from caa_cli.models.checkpoint import Weights, build_model, read_weights, resolve
+from caa_cli.models.resolve import Said, resolve_card
+from caa_cli.plan import ModelPlan
+from caa_cli.results.environment import environment
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.tune import tune_chunks
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint that fits its images. `card` holds what the checkpoint and the command line say together."""
+
+    plan: ModelPlan
+    device: torch.device
+    weights: Weights
+    card: ModelCard
+    images: ImageSet
+
+    def resolved(self) -> dict[str, Any]:
+        """What the checkpoint filled in, by the names of the plan's settings."""
+        card = self.card
+        return {
+            "arch": card.arch,
+            "sigma": card.sigma,
+            "mean": card.mean,
+            "std": card.std,
+            "dataset": self.images.name,
+        }
+
+    def describe(self, indices: range) -> Rows:
+        """Rows for the display before anything runs."""
+        plan = self.plan
+        shard = f", shard {plan.shard.index} of {plan.shard.count}" if plan.shard.count > 1 else ""
+        return [
+            ("model", f"{self.card.arch} from {plan.checkpoint} (sha256 {self.weights.sha256[:12]})"),
+            ("smoothing", f"σ = {self.card.sigma:g}, {plan.bound} bounds at α = {plan.alpha:g}"),
+            ("images", f"{len(indices)} of {self.images.name} {self.images.split} ({len(self.images)}){shard}"),
+            ("device", f"{describe_device(self.device)}, {plan.dtype}"),
+        ]
+
+    def header(self, command: str, plan: ModelPlan) -> dict[str, Any]:
+        """What a result says of the run; `plan` is the resolved one."""
+        return {
+            "command": command,
+            "config": plan.config(),
+            "fingerprint": plan.fingerprint(self.weights.sha256),
+            "environment": environment(describe_device(self.device), torch.get_num_threads()),
+            "checkpoint": {
+                "path": str(self.weights.path),
+                "sha256": self.weights.sha256,
+                "arch": self.card.arch,
+                "dataset": self.card.dataset,
+                "sigma": self.card.sigma,
+            },
+            "shard": {"index": plan.shard.index, "count": plan.shard.count},
+        }
+
+    def classifier(self, first: int, display: Display) -> SmoothedClassifier:
+        """The smoothed model on its device, tried out on image `first`, with its chunk sizes chosen."""
+        classifier = SmoothedClassifier(
+            build_model(self.weights, self.card),
+            sigma=self.card.sigma or 0.0,
+            num_classes=self.card.num_classes,
+            input_shape=self.card.input_shape,
+            device=self.device,
+            dtype=getattr(torch, self.plan.dtype),
+        )
+        self._try_out(classifier, first)
+        if self.plan.chunk_size is not None:
+            classifier.votes_chunk = classifier.gradient_chunk = self.plan.chunk_size
+        else:
+            tune_chunks(classifier)
+        display.note(
+            f"chunks of {classifier.votes_chunk} samples for votes, {classifier.gradient_chunk} for gradients"
+        )
+        return classifier
+
+    def _try_out(self, classifier: SmoothedClassifier, index: int) -> None:
+        """One small chunk before the real work: does the model give logits at all?"""
+        image = self.images.image(index).to(classifier.device)[None]
+        try:
+            votes = classifier.votes(image, [Key(0, index, Purpose.TUNING)], 64)
+        except RuntimeError as error:
+            raise CaaError(
+                f"the model can't take the images of {self.images.name}: {error}",
+                "check --arch and --dataset; the checkpoint may belong to another data set",
+            ) from error
+        if int(votes.sum()) == 0:
+            raise CaaError(
+                "the model returns NaN for every noise sample of the first image",
+                "check the normalisation (--mean, --std), or use --dtype float32; the weights themselves are finite",
+            )
+
+
+def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tuple[Target, range]:
+    """The target, and the indices of the images to work on. Raises CaaError for whatever doesn't fit."""
+    weights = read_weights(resolve(plan.checkpoint))
+    dataset = plan.dataset or (weights.card.dataset if weights.card else None)
+    if plan.dataset is None and plan.checkpoint == "demo" and plan.data_dir is None:
+        dataset = "demo"
+    if dataset is None:
+        raise UsageError(
+            f"{weights.path} does not say which data set it was trained on",
+            "add --dataset, for instance --dataset mnist --data-dir DIR",
+        )
+    images = open_dataset(dataset, plan.data_dir, plan.split)
+    said = Said(plan.arch, plan.sigma, plan.mean, plan.std)
+    card, notes = resolve_card(weights, said, dataset, images.input_shape, images.num_classes)
+    for text in notes:
+        display.warn(text)
+    indices = replace(plan, dataset=dataset).indices(len(images))
+    if not indices:
+        raise UsageError(
+            f"no image is left: {images.name} {images.split} has {len(images)} images",
+            "lower --skip, or the number of shards",
+        )
+    return Target(plan, device, weights, card, images), indices
