@@ -17,6 +17,8 @@ from caa_cli import checks
 from caa_cli.errors import UsageError
 
 ATTACKS = ("caa",)
+ARCHITECTURES = ("small-cnn", "resnet18")
+DATASETS = ("demo", "mnist")
 BOUNDS = ("goodman", "clopper-pearson", "cp-bonferroni")
 SURROGATES = ("log-ratio", "gumbel")
 FINISHES = ("ray", "none")

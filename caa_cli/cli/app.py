@@ -8,6 +8,7 @@ import typer
 
 from caa_cli import __version__
 from caa_cli.cli.attack import attack
+from caa_cli.cli.certify import certify
 from caa_cli.cli.train import train
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CAA"},
 )
 app.command()(attack)
+app.command()(certify)
 app.command()(train)
 
 

@@ -9,45 +9,24 @@ import typer
 
 from caa_cli.cli import options
 from caa_cli.cli.options import option
-from caa_cli.plan import ATTACKS, BOUNDS, DEMO_LIMIT, DTYPES, FINISHES, SURROGATES, AttackPlan, Shard
+from caa_cli.plan import ATTACKS, BOUNDS, FINISHES, SURROGATES, AttackPlan, Shard
 
-_DATA, _RUN, _COMPUTE = options.DATA, options.RUN, options.COMPUTE
+_RUN, _COMPUTE = options.RUN, options.COMPUTE
 _SEARCH, _PROOF, _CAA = "Attack", "Certificate and proof", "Certification-aware attack (--attack caa)"
 
 
 @options.guarded
 def attack(
-    checkpoint: Annotated[
-        str,
-        option(metavar="FILE", help="The model to attack; `demo` is one that comes with caa.", panel=_DATA),
-    ],
-    sigma: Annotated[
-        float | None,
-        option(help="Smoothing noise, pixel units.", show_default="the checkpoint's", panel=_DATA),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        option(help="demo or mnist.", show_default="the checkpoint's", panel=_DATA),
-    ] = None,
+    checkpoint: options.Checkpoint,
+    sigma: options.Sigma = None,
+    dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
-    split: Annotated[str, option(help="test or train.", panel=_DATA)] = "test",
-    limit: Annotated[
-        int | None,
-        option(help="How many images to attack.", show_default=f"all; {DEMO_LIMIT} of the demo", panel=_DATA),
-    ] = None,
-    skip: Annotated[int, option(help="How many images to pass over first.", panel=_DATA)] = 0,
-    arch: Annotated[
-        str | None,
-        option(help="small-cnn or resnet18.", show_default="the checkpoint's", panel=_DATA),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        option(metavar="M[,M…]", help="Normalisation.", show_default="the checkpoint's", panel=_DATA),
-    ] = None,
-    std: Annotated[
-        str | None,
-        option(metavar="S[,S…]", help="Normalisation.", show_default="the checkpoint's", panel=_DATA),
-    ] = None,
+    split: options.Split = "test",
+    limit: options.Limit = None,
+    skip: options.Skip = 0,
+    arch: options.Arch = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     attack: Annotated[str, option(help=f"One of: {', '.join(ATTACKS)}.", panel=_SEARCH)] = "caa",
     samples: Annotated[int, option(help="Noise samples a step.", panel=_SEARCH)] = 1500,
     iterations: Annotated[int, option(help="The most steps an image.", panel=_SEARCH)] = 100,
@@ -84,9 +63,9 @@ def attack(
     patience: Annotated[int, option(help="Steps without gain before an image stops; 0: never.", panel=_CAA)] = 8,
     tolerance: Annotated[float, option(help="The share of the radius that counts as a gain.", panel=_CAA)] = 0.005,
     device: options.Device = "auto",
-    dtype: Annotated[str, option(help=f"{', '.join(DTYPES)}.", panel=_COMPUTE)] = "float32",
+    dtype: options.Dtype = "float32",
     batch_size: Annotated[str, option(help="Images at a time.", panel=_COMPUTE)] = "auto",
-    chunk_size: Annotated[str, option(help="Noise samples in memory at a time.", panel=_COMPUTE)] = "auto",
+    chunk_size: options.ChunkSize = "auto",
     output: Annotated[Path, option(metavar="FILE.json", help="The result.", panel=_RUN)] = Path("attack.json"),
     save_adversarial: Annotated[
         Path | None,
@@ -97,9 +76,7 @@ def attack(
         option(metavar="FILE.png", help="Draw a few originals and their attacks (extra: plot).", panel=_RUN),
     ] = None,
     seed: options.Seed = 0,
-    shard: Annotated[
-        str, option(metavar="K/N", help="Every N-th image, from the K-th on (K from 0).", panel=_RUN)
-    ] = "0/1",
+    shard: options.ShardOption = "0/1",
     config: options.Config = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from caa_cli.errors import INTERRUPTED, CaaError, UsageError
+from caa_cli.plan import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -114,6 +115,28 @@ def option(*names: str, panel: str, **settings: Any) -> Any:
 
 DATA, RUN, COMPUTE = "Model and data", "Run", "Compute"
 
+Checkpoint = Annotated[str, option(metavar="FILE", help="The model; `demo` is one that comes with caa.", panel=DATA)]
+Sigma = Annotated[
+    float | None, option(help="Smoothing noise, pixel units.", show_default="the checkpoint's", panel=DATA)
+]
+Dataset = Annotated[str | None, option(help=f"{' or '.join(DATASETS)}.", show_default="the checkpoint's", panel=DATA)]
+Split = Annotated[str, option(help="test or train.", panel=DATA)]
+Limit = Annotated[
+    int | None, option(help="How many images.", show_default=f"all; {DEMO_LIMIT} of the demo", panel=DATA)
+]
+Skip = Annotated[int, option(help="How many images to pass over first.", panel=DATA)]
+Arch = Annotated[
+    str | None, option(help=f"{' or '.join(ARCHITECTURES)}.", show_default="the checkpoint's", panel=DATA)
+]
+Mean = Annotated[
+    str | None, option(metavar="M[,M…]", help="Normalisation.", show_default="the checkpoint's", panel=DATA)
+]
+Std = Annotated[
+    str | None, option(metavar="S[,S…]", help="Normalisation.", show_default="the checkpoint's", panel=DATA)
+]
+Dtype = Annotated[str, option(help=f"{', '.join(DTYPES)}.", panel=COMPUTE)]
+ChunkSize = Annotated[str, option(help="Noise samples in memory at a time.", panel=COMPUTE)]
+ShardOption = Annotated[str, option(metavar="K/N", help="Every N-th image, from the K-th on (K from 0).", panel=RUN)]
 DataDir = Annotated[Path | None, option(metavar="DIR", help="The folder that holds the data set.", panel=DATA)]
 Device = Annotated[str, option(help="auto, cpu, cuda or cuda:1.", panel=COMPUTE)]
 Seed = Annotated[int, option(help="Seed of every random draw.", panel=RUN)]

@@ -9,16 +9,16 @@ import typer
 
 from caa_cli.cli import options
 from caa_cli.cli.options import option
-from caa_cli.plan import METHODS, SCHEDULES, TrainPlan
+from caa_cli.plan import ARCHITECTURES, DATASETS, METHODS, SCHEDULES, TrainPlan
 
 _MODEL, _RUN, _TRAINING = options.DATA, options.RUN, "Training"
 
 
 @options.guarded
 def train(
-    dataset: Annotated[str, option(help="mnist or demo.", panel=_MODEL)] = "mnist",
+    dataset: Annotated[str, option(help=f"{' or '.join(DATASETS)}.", panel=_MODEL)] = "mnist",
     data_dir: options.DataDir = None,
-    arch: Annotated[str, option(help="small-cnn or resnet18.", panel=_MODEL)] = "small-cnn",
+    arch: Annotated[str, option(help=f"{' or '.join(ARCHITECTURES)}.", panel=_MODEL)] = "small-cnn",
     sigma: Annotated[float, option(help="Noise to train for, pixel units.", panel=_MODEL)] = 0.5,
     method: Annotated[str, option(help=f"{', '.join(METHODS)}.", panel=_TRAINING)] = "gaussian",
     epochs: Annotated[int, option(help="Passes over the images.", panel=_TRAINING)] = 50,

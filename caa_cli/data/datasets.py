@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from caa_cli.errors import UsageError
+from caa_cli.plan import DATASETS
 
-DATASETS = ("demo", "mnist")
-SPLITS = ("train", "test")
 DEMO_FILE = Path(__file__).with_name("demo.npz")
 
 

@@ -1,4 +1,4 @@
-"""The picture of a run: a few originals, their adversarial versions, and the difference (extra: plot)."""
+"""The pictures of a run (extra: plot)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.files import write_atomically
 from caa_cli.results.images import Image
 from caa_cli.results.records import AttackRecord
@@ -57,9 +58,7 @@ def draw_examples(
         axes[2, column].set_xlabel(f"certified {record.certified_radius:.2f}", fontsize=8)
     if not shown:
         axes[0, 0].set_title("nothing was attacked")
-    buffer = BytesIO()
-    figure.savefig(buffer, format=path.suffix.lstrip(".").lower())
-    write_atomically(path, buffer.getvalue())
+    _write(path, figure)
 
 
 def _show(axis: Any, image: Image) -> None:
@@ -74,3 +73,27 @@ def _show_difference(axis: Any, difference: Image) -> None:
     flat = difference.mean(axis=0)
     scale = float(np.abs(flat).max()) or 1.0
     axis.imshow(flat, cmap="RdBu_r", vmin=-scale, vmax=scale)
+
+
+def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title: str) -> None:
+    """Certified accuracy against the radius. Raises OSError if `path` can't be written."""
+    from matplotlib.figure import Figure
+
+    radii = np.sort([record.radius or 0.0 for record in records if record.certified_at(0.0)])
+    # The share of examples certified at r falls by one example just beyond each radius.
+    shares = np.arange(len(radii), 0, -1) / max(len(records), 1)
+    figure = Figure(figsize=(6.4, 4.2), dpi=130, layout="constrained")
+    axis = figure.subplots()
+    if len(radii):
+        axis.step(np.r_[0.0, radii], np.r_[shares[0], shares], where="pre", color="#2166ac")
+        axis.vlines(radii[-1], 0.0, shares[-1], color="#2166ac")
+    axis.set(xlabel="L2 radius", ylabel="certified accuracy", ylim=(0.0, 1.0), title=title)
+    axis.set_xlim(left=0.0)
+    axis.grid(alpha=0.3)
+    _write(path, figure)
+
+
+def _write(path: Path, figure: Any) -> None:
+    buffer = BytesIO()
+    figure.savefig(buffer, format=path.suffix.lstrip(".").lower())
+    write_atomically(path, buffer.getvalue())

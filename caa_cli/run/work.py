@@ -71,7 +71,7 @@ class AttackWork:
                 self._record(AttackRecord(index, -1, FAILED, error=str(error)), None)
                 continue
             image = image.to(self.classifier.device)
-            clean = certifier.certify(self.classifier, image, index, wanted=label)
+            (clean,) = certifier.certify(self.classifier, image[None], [index], wanted=[label])
             seconds = time.perf_counter() - began
             if clean.prediction == label and clean.confident:
                 self.clean[index] = clean, seconds

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from caa_cli.smoothing.bounds import GOODMAN, Separation, leader, separation
@@ -15,14 +18,14 @@ from caa_cli.smoothing.noise import Key, Purpose
 class Certificate:
     """prediction: the class chosen on the selection draw.  confident: that choice holds at level alpha.
 
-    radius: certified L2 radius around the image, pixel units; 0 without confidence.  votes: (classes,) int64 of
-    the draw that decided.  abstentions: samples of it with NaN logits.  evaluations: model evaluations spent.
+    radius: certified L2 radius around the image, pixel units; 0 without confidence.  votes_top: of the prediction,
+    out of the draw that decided.  abstentions: samples of it with NaN logits.  evaluations: of the model.
     """
 
     prediction: int
     confident: bool
     radius: float
-    votes: Tensor
+    votes_top: int
     abstentions: int
     evaluations: int
 
@@ -38,37 +41,46 @@ class Certifier:
     seed: int = 0
 
     def certify(
-        self, classifier: SmoothedClassifier, image: Tensor, index: int, wanted: int | None = None
-    ) -> Certificate:
-        """image: (*input_shape) in [0, 1]. If the selection draw is sure of another class than `wanted`, the
-        radius is left at 0 and its samples are saved."""
-        votes = self._draw(classifier, image, index, Purpose.SELECTION, self.selection_samples)
-        prediction = int(leader(votes.numpy()))
-        if wanted is not None and prediction != wanted:
-            confident = self._separation(votes, self.selection_samples, prediction).confident
-            return Certificate(
-                prediction,
-                bool(confident),
-                0.0,
-                votes,
-                self.selection_samples - int(votes.sum()),
-                self.selection_samples,
+        self,
+        classifier: SmoothedClassifier,
+        images: Tensor,
+        indices: Sequence[int],
+        wanted: Sequence[int] | None = None,
+    ) -> list[Certificate]:
+        """images: (examples, *input_shape) in [0, 1]. If the selection draw of an image chooses another class than
+        `wanted`, its radius is left at 0, the selection's votes decide, and the certification's are saved."""
+        selected = self._draw(classifier, images, indices, Purpose.SELECTION, self.selection_samples)
+        predictions = leader(selected)
+        going_on = np.ones(len(indices), bool) if wanted is None else predictions == np.asarray(wanted)
+        votes, totals = selected.copy(), np.where(going_on, self.samples, self.selection_samples)
+        rows = np.flatnonzero(going_on).tolist()
+        if rows:
+            votes[rows] = self._draw(
+                classifier, images[rows], [indices[row] for row in rows], Purpose.CERTIFICATION, self.samples
             )
-        votes = self._draw(classifier, image, index, Purpose.CERTIFICATION, self.samples)
-        separated = self._separation(votes, self.samples, prediction)
-        return Certificate(
-            prediction,
-            bool(separated.confident),
-            float(separated.radius(classifier.sigma)),
-            votes,
-            self.samples - int(votes.sum()),
-            self.selection_samples + self.samples,
-        )
+        found = separation(votes, totals, predictions, self.alpha, self.bound)
+        radii = np.where(going_on, found.radius(classifier.sigma), 0.0)
+        evaluations = self.selection_samples + np.where(going_on, self.samples, 0)
+        return [
+            Certificate(
+                int(predictions[row]),
+                bool(found.confident[row]),
+                float(radii[row]),
+                int(votes[row, predictions[row]]),
+                int(totals[row] - votes[row].sum()),
+                int(evaluations[row]),
+            )
+            for row in range(len(indices))
+        ]
+
+    def best(self, num_classes: int) -> Separation:
+        """What a unanimous vote would prove: the most that these settings can."""
+        votes = np.zeros(num_classes, dtype=np.int64)
+        votes[0] = self.samples
+        return separation(votes, self.samples, 0, self.alpha, self.bound)
 
     def _draw(
-        self, classifier: SmoothedClassifier, image: Tensor, index: int, purpose: Purpose, samples: int
-    ) -> Tensor:
-        return classifier.votes(image[None], [Key(self.seed, index, purpose)], samples)[0].cpu()
-
-    def _separation(self, votes: Tensor, total: int, prediction: int) -> Separation:
-        return separation(votes.numpy(), total, prediction, self.alpha, self.bound)
+        self, classifier: SmoothedClassifier, images: Tensor, indices: Sequence[int], purpose: Purpose, samples: int
+    ) -> NDArray[np.int64]:
+        keys = [Key(self.seed, index, purpose) for index in indices]
+        return np.asarray(classifier.votes(images, keys, samples).cpu().numpy())

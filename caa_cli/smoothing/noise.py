@@ -36,6 +36,7 @@ class Purpose(IntEnum):
     GUMBEL = 6  # the paper's Gumbel–softmax, beside SEARCH
     TUNING = 7  # measuring chunk sizes
     EVALUATION = 8  # accuracy after training
+    DECISION = 9  # whether an image is certified at one given radius
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,98 @@
+"""`caa certify`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caa_cli.cli import options
+from caa_cli.cli.options import option
+from caa_cli.plan import BOUNDS, CertifyPlan, Shard
+
+_CERTIFICATE = "Certificate"
+
+
+@options.guarded
+def certify(
+    checkpoint: options.Checkpoint,
+    sigma: options.Sigma = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    split: options.Split = "test",
+    limit: options.Limit = None,
+    skip: options.Skip = 0,
+    arch: options.Arch = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    samples: Annotated[int, option(help="Noise samples an image.", panel=_CERTIFICATE)] = 100_000,
+    selection_samples: Annotated[
+        int, option(help="Other samples, to choose the class on.", panel=_CERTIFICATE)
+    ] = 100,
+    alpha: Annotated[float, option(help="Probability of error allowed an image.", panel=_CERTIFICATE)] = 0.001,
+    bound: Annotated[str, option(help=f"{', '.join(BOUNDS)}.", panel=_CERTIFICATE)] = "goodman",
+    radius: Annotated[
+        float | None,
+        option(
+            help="Only decide whether each image is certified at this radius: far fewer samples.",
+            show_default="the radius itself",
+            panel=_CERTIFICATE,
+        ),
+    ] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "float32",
+    chunk_size: options.ChunkSize = "auto",
+    output: Annotated[Path, option(metavar="FILE.json", help="The result.", panel=options.RUN)] = Path(
+        "certify.json"
+    ),
+    tsv: Annotated[
+        Path | None, option(metavar="FILE.tsv", help="Also as a log in Cohen's format.", panel=options.RUN)
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        option(metavar="FILE.png", help="Draw certified accuracy by radius (extra: plot).", panel=options.RUN),
+    ] = None,
+    seed: options.Seed = 0,
+    shard: options.ShardOption = "0/1",
+    config: options.Config = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Certify a smoothed classifier: the radius within which each prediction can't change."""
+    plan = CertifyPlan(
+        checkpoint=checkpoint,
+        arch=arch,
+        sigma=sigma,
+        mean=options.numbers(mean, "--mean"),
+        std=options.numbers(std, "--std"),
+        dataset=dataset,
+        data_dir=data_dir,
+        split=split,
+        limit=limit,
+        skip=skip,
+        shard=Shard.parse(shard),
+        samples=samples,
+        selection_samples=selection_samples,
+        alpha=alpha,
+        bound=bound,
+        radius=radius,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        chunk_size=options.automatic(chunk_size, "--chunk-size"),
+        output=output,
+        tsv=tsv,
+        figure=figure,
+        resume=resume,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    from caa_cli.display import Display
+    from caa_cli.run.certify import CertifyRun
+
+    code = CertifyRun(plan, Display(quiet, json), options.repeated(resume=True)).execute()
+    raise typer.Exit(code)

@@ -1,0 +1,125 @@
+"""The records of `caa certify`, their summary, and Cohen's log format. No tensor comes here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from statistics import mean, stdev
+from typing import Any, Self
+
+from caa_cli.results.records import ABSTAINED, FAILED
+
+CERTIFIED = "certified"
+NOT_CERTIFIED = "not_certified"
+UNDECIDED = "undecided"
+RADIUS_STEP = 0.25
+
+
+@dataclass(frozen=True)
+class CertifyRecord:
+    """One example. radius: certified L2 radius in [0, 1] pixel units, 0 if abstained.
+
+    outcome: `certified` or `abstained`; where only one radius was decided on `certified`, `not_certified` or
+    `undecided`; `failed`.  correct: the prediction is the label, whatever the radius.  votes_top: of the prediction,
+    out of `samples`.  seconds: this example's share of the time.
+    """
+
+    index: int
+    label: int
+    outcome: str
+    prediction: int | None = None
+    radius: float | None = None
+    correct: bool = False
+    votes_top: int | None = None
+    samples: int = 0
+    abstentions: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """Raises TypeError where a field is missing; ignores those it does not know."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in found.items() if key in known})
+
+    def certified_at(self, radius: float) -> bool:
+        """Right, and certified at this radius at least."""
+        return self.correct and self.outcome == CERTIFIED and (self.radius or 0.0) >= radius
+
+
+@dataclass(frozen=True)
+class CertifySummary:
+    """certified_accuracy: the share of examples that are right and certified, by radius ("0.00", "0.25", …).
+
+    average_certified_radius: the mean radius, wrong and abstained ones counting 0 (ACR; Zhai et al., 2020), with its
+    standard error. None where only one radius was decided on.
+    """
+
+    examples: int
+    certified_accuracy: dict[str, float]
+    average_certified_radius: float | None
+    average_certified_radius_error: float | None
+    abstained: int
+    undecided: int
+    samples: int
+    mean_samples: float | None
+    evaluations: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summarise_certificates(
+    records: Sequence[CertifyRecord], samples: int, seconds: float, radius: float | None = None
+) -> CertifySummary:
+    """samples: the budget an image.  radius: the one that was decided on, if it was one."""
+    finished = [record for record in records if record.outcome != FAILED]
+    radii = [record.radius or 0.0 if record.certified_at(0.0) else 0.0 for record in finished]
+    if radius is None:
+        steps = math.floor(max(radii, default=0.0) / RADIUS_STEP) + 2
+        grid = [step * RADIUS_STEP for step in range(steps)]
+    else:
+        grid = [radius]
+    average = mean(radii) if radii and radius is None else None
+    error = stdev(radii) / math.sqrt(len(radii)) if len(radii) > 1 and radius is None else None
+    return CertifySummary(
+        examples=len(records),
+        certified_accuracy={f"{r:.2f}": certified_share(finished, r) for r in grid} if finished else {},
+        average_certified_radius=average,
+        average_certified_radius_error=error,
+        abstained=sum(record.outcome == ABSTAINED for record in records),
+        undecided=sum(record.outcome == UNDECIDED for record in records),
+        samples=samples,
+        mean_samples=mean(record.samples for record in finished) if finished else None,
+        evaluations=sum(record.evaluations for record in records),
+        seconds=seconds,
+    )
+
+
+def certified_share(records: Sequence[CertifyRecord], radius: float) -> float:
+    """The share of examples that are right and certified at this radius."""
+    return sum(record.certified_at(radius) for record in records) / len(records)
+
+
+def cohen_log(records: Sequence[CertifyRecord]) -> str:
+    """Tab-separated, with the columns of locuslab/smoothing's certify.py, for scripts that read its logs.
+
+    An abstention is class -1 with radius 0, as there.
+    """
+    lines = ["idx\tlabel\tpredict\tradius\tcorrect\ttime"]
+    for record in records:
+        if record.outcome == FAILED:
+            continue
+        abstained = record.outcome == ABSTAINED
+        lines.append(
+            f"{record.index}\t{record.label}\t{-1 if abstained else record.prediction}\t{record.radius or 0.0:.6g}\t"
+            f"{int(record.correct and not abstained)}\t{timedelta(seconds=record.seconds)}"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,239 @@
+"""`caa certify` from the plan to the result file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from caa_cli.data.datasets import ImageSet
+from caa_cli.device import resolve_device
+from caa_cli.display import Bar, Display, Rows, clock, number
+from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
+from caa_cli.plan import CertifyPlan
+from caa_cli.results.certificates import (
+    CERTIFIED,
+    NOT_CERTIFIED,
+    UNDECIDED,
+    CertifyRecord,
+    CertifySummary,
+    cohen_log,
+    summarise_certificates,
+)
+from caa_cli.results.files import write_atomically
+from caa_cli.results.output import RunOutput
+from caa_cli.results.records import ABSTAINED, FAILED
+from caa_cli.run.target import load_target
+from caa_cli.signals import termination_interrupts, uninterrupted
+from caa_cli.smoothing.certify import Certifier
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.decide import Decider
+
+BATCH_LIMIT = 64
+
+
+@dataclass
+class CertifyRun:
+    """One run. `again` is the command that would go on with it, for the advice after an interruption."""
+
+    plan: CertifyPlan
+    display: Display
+    again: str
+    began: float = field(default_factory=time.perf_counter)
+
+    def execute(self) -> int:
+        """Runs it all; returns the exit code. Raises CaaError for whatever the user can mend."""
+        plan = self.plan
+        output = RunOutput(plan.output, CertifyRecord)
+        if not plan.dry_run:
+            output.check(plan.written(), plan.resume, plan.overwrite)
+        if plan.figure is not None:
+            from caa_cli.results.figure import check_figure
+
+            check_figure(plan.figure)
+        target, indices = load_target(plan, resolve_device(plan.device), self.display)
+        self.plan = plan = replace(plan, **target.resolved())
+        self.display.plan("caa certify", [*target.describe(indices), *_certify_rows(plan)])
+        self._warn_if_impossible(target.card.num_classes)
+        if plan.dry_run:
+            evaluations = len(indices) * (plan.selection_samples + plan.samples)
+            self.display.plan("what it takes", [("forward evaluations", f"{evaluations:,}, at most")])
+            self.display.document(
+                {"config": plan.config(), "images": len(indices), "forward_evaluations_at_most": evaluations}
+            )
+            return DONE
+        classifier = target.classifier(indices[0], self.display)
+        have = output.begin(target.header("certify", plan), plan.compared_keys(), plan.resume)
+        if have:
+            self.display.note(f"going on with {output.journal.path}: {len(have)} images are done already")
+        interrupted = self._certify_all(classifier, target.images, indices, output)
+        return self._finish(output, indices, interrupted)
+
+    def _certify_all(
+        self, classifier: SmoothedClassifier, images: ImageSet, indices: range, output: RunOutput[CertifyRecord]
+    ) -> bool:
+        """Works through the images; returns whether it was interrupted. Finished ones are in `output`."""
+        todo = [index for index in indices if index not in output.records]
+        with self.display.bar("images", len(indices), len(indices) - len(todo)) as bar, termination_interrupts():
+            try:
+                for record in self._records(classifier, images, todo):
+                    output.add(record)
+                    self._show(bar, output.of(indices))
+            except KeyboardInterrupt:
+                return True
+        return False
+
+    def _records(self, classifier: SmoothedClassifier, images: ImageSet, todo: list[int]) -> Iterator[CertifyRecord]:
+        """The examples in order; as many images at a time as their selection draws fill a chunk."""
+        plan = self.plan
+        size = max(1, min(BATCH_LIMIT, classifier.votes_chunk // plan.selection_samples))
+        for first in range(0, len(todo), size):
+            began = time.perf_counter()
+            found: list[tuple[int, torch.Tensor, int]] = []
+            for index in todo[first : first + size]:
+                try:
+                    found.append((index, images.image(index), images.label(index)))
+                except (OSError, ValueError) as error:
+                    yield CertifyRecord(index, -1, FAILED, error=str(error))
+            if not found:
+                continue
+            numbers = [index for index, _, _ in found]
+            labels = [label for _, _, label in found]
+            x = torch.stack([image for _, image, _ in found]).to(classifier.device)
+            records = (self._certify if plan.radius is None else self._decide)(classifier, x, numbers, labels)
+            seconds = (time.perf_counter() - began) / len(records)
+            yield from [replace(record, seconds=seconds) for record in records]
+
+    def _certify(
+        self, classifier: SmoothedClassifier, x: torch.Tensor, indices: list[int], labels: list[int]
+    ) -> list[CertifyRecord]:
+        return [
+            CertifyRecord(
+                index,
+                label,
+                CERTIFIED if found.confident else ABSTAINED,
+                prediction=found.prediction if found.confident else None,
+                radius=found.radius,
+                correct=found.confident and found.prediction == label,
+                votes_top=found.votes_top,
+                samples=self.plan.samples,
+                abstentions=found.abstentions,
+                evaluations=found.evaluations,
+            )
+            for index, label, found in zip(
+                indices, labels, self._certifier().certify(classifier, x, indices), strict=True
+            )
+        ]
+
+    def _decide(
+        self, classifier: SmoothedClassifier, x: torch.Tensor, indices: list[int], labels: list[int]
+    ) -> list[CertifyRecord]:
+        plan = self.plan
+        assert plan.radius is not None
+        decider = Decider(plan.radius, plan.samples, plan.selection_samples, plan.alpha, plan.seed)
+        outcomes = {True: CERTIFIED, False: NOT_CERTIFIED, None: UNDECIDED}
+        records = []
+        for image, index, label in zip(x, indices, labels, strict=True):
+            found = decider.decide(classifier, image, index)
+            records.append(
+                CertifyRecord(
+                    index,
+                    label,
+                    outcomes[found.certified],
+                    prediction=found.prediction,
+                    radius=plan.radius if found.certified else None,
+                    correct=found.prediction == label,
+                    votes_top=found.votes_top,
+                    samples=found.samples,
+                    evaluations=found.evaluations,
+                )
+            )
+        return records
+
+    def _certifier(self) -> Certifier:
+        plan = self.plan
+        return Certifier(plan.selection_samples, plan.samples, plan.alpha, plan.bound, plan.seed)
+
+    def _warn_if_impossible(self, num_classes: int) -> None:
+        """Some settings can certify nothing, however sure the model is."""
+        plan = self.plan
+        most = float(self._certifier().best(num_classes).radius(plan.sigma or 0.0))
+        if most == 0.0:
+            self.display.warn(
+                f"with {plan.samples} samples at α = {plan.alpha:g} not even a unanimous vote certifies anything: "
+                "raise --samples or --alpha"
+            )
+        elif plan.radius is not None and most < plan.radius:
+            self.display.warn(
+                f"with {plan.samples} samples at α = {plan.alpha:g} not even a unanimous vote reaches the radius "
+                f"{plan.radius:g} (at most {most:.3f}): raise --samples"
+            )
+
+    def _show(self, bar: Bar, records: list[CertifyRecord]) -> None:
+        summary = summarise_certificates(records, self.plan.samples, 0.0, self.plan.radius)
+        share = next(iter(summary.certified_accuracy.values()), 0.0)
+        if self.plan.radius is None:
+            text = (
+                f"{100 * share:.0f}% right and certified · average radius {number(summary.average_certified_radius)}"
+            )
+        else:
+            text = f"{100 * share:.0f}% right and certified · {summary.mean_samples or 0:,.0f} samples an image"
+        bar.update(len(records), text)
+
+    def _finish(self, output: RunOutput[CertifyRecord], indices: range, interrupted: bool) -> int:
+        plan, records = self.plan, output.of(indices)
+        failed = any(record.outcome == FAILED for record in records)
+        status = "interrupted" if interrupted else "partial" if failed else "complete"
+        summary = summarise_certificates(records, plan.samples, time.perf_counter() - self.began, plan.radius)
+        with uninterrupted():
+            document = output.finish(status, summary.to_json(), records)
+            if plan.tsv is not None:
+                with output.kept(plan.tsv):
+                    write_atomically(plan.tsv, cohen_log(records).encode())
+            if plan.figure is not None:
+                from caa_cli.results.figure import draw_certified_accuracy
+
+                with output.kept(plan.figure):
+                    draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")
+        self.display.document(document)
+        self.display.result("result", _summary_rows(summary, plan))
+        if interrupted:
+            self.display.interrupted(len(records), len(indices), output.output, self.again)
+            return INTERRUPTED
+        return PARTIAL if failed else DONE
+
+
+def _certify_rows(plan: CertifyPlan) -> Rows:
+    what = "the radius" if plan.radius is None else f"whether it reaches {plan.radius:g}"
+    most = "" if plan.radius is None else "exact bounds on at most "
+    return [
+        ("certify", f"{what}: {most}{plan.samples} samples, class chosen on {plan.selection_samples} others"),
+        ("results", str(plan.output)),
+    ]
+
+
+def _summary_rows(summary: CertifySummary, plan: CertifyPlan) -> Rows:
+    shares = "   ".join(f"{radius}: {100 * share:.1f}%" for radius, share in summary.certified_accuracy.items())
+    rows = [("images", f"{summary.examples}, {summary.abstained} abstained"), ("certified accuracy", shares or "–")]
+    if plan.radius is None:
+        error = number(summary.average_certified_radius_error)
+        rows.append(
+            (
+                "average radius",
+                f"{number(summary.average_certified_radius)} ± {error} (standard error), n = {plan.samples}",
+            )
+        )
+    else:
+        rows[0] = ("images", f"{summary.examples}, {summary.undecided} undecided")
+        mean = summary.mean_samples or 0.0
+        rows.append(
+            ("samples", f"{mean:,.0f} an image, {plan.samples / max(mean, 1.0):.0f} times fewer than {plan.samples}")
+        )
+    rows += [
+        ("time", f"{clock(summary.seconds)} in all; {summary.evaluations:,} forward evaluations"),
+        ("results", str(plan.output)),
+    ]
+    rows += [(name, str(path)) for name, path in (("log", plan.tsv), ("figure", plan.figure)) if path is not None]
+    return rows

@@ -1,0 +1,78 @@
+"""Is an image certified at one given radius? A yes or no needs far fewer samples than the radius itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scipy.special import ndtr
+from torch import Tensor
+
+from caa_cli.smoothing.bounds import clopper_pearson_lower, clopper_pearson_upper, leader
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.noise import Key, Purpose
+
+
+@dataclass(frozen=True)
+class Decision:
+    """prediction: the class chosen on the selection draw.  certified: None if `samples` did not decide.
+
+    votes_top: of the prediction, out of `samples` draws; evaluations counts the selection too.
+    """
+
+    prediction: int
+    certified: bool | None
+    votes_top: int
+    samples: int
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class Decider:
+    """Sequential test of p_prediction > Φ(radius/σ), which is what Cohen et al.'s certificate at `radius` says.
+
+    Samples are drawn in stages, each doubling the total, at most `samples` in all. After each stage exact
+    (Clopper–Pearson) bounds on all votes so far decide if they can. With alpha shared out equally over the stages,
+    "certified" is wrong with probability at most alpha, and so is "not certified", whenever the test stops.
+    """
+
+    radius: float
+    samples: int = 100_000
+    selection_samples: int = 100
+    alpha: float = 0.001
+    seed: int = 0
+    first_stage: int = 100
+
+    def stages(self) -> list[int]:
+        """The totals after each stage."""
+        totals = [min(self.first_stage, self.samples)]
+        while totals[-1] < self.samples:
+            totals.append(min(2 * totals[-1], self.samples))
+        return totals
+
+    def decide(self, classifier: SmoothedClassifier, image: Tensor, index: int) -> Decision:
+        """image: (*input_shape) in [0, 1]."""
+
+        def draw(purpose: Purpose, stage: int, samples: int) -> Tensor:
+            return classifier.votes(image[None], [Key(self.seed, index, purpose, stage)], samples)[0].cpu()
+
+        prediction = int(leader(draw(Purpose.SELECTION, 0, self.selection_samples).numpy()))
+        threshold = float(ndtr(self.radius / classifier.sigma))
+        stages = self.stages()
+        share = self.alpha / len(stages)
+        votes = total = 0
+        for stage, goal in enumerate(stages):
+            votes += int(draw(Purpose.DECISION, stage, goal - total)[prediction])
+            total = goal
+            certified = self.verdict(votes, total, threshold, share)
+            if certified is not None:
+                break
+        return Decision(prediction, certified, votes, total, self.selection_samples + total)
+
+    @staticmethod
+    def verdict(votes: int, total: int, threshold: float, alpha: float) -> bool | None:
+        """Whether votes/total proves its probability above (True) or below (False) the threshold."""
+        if clopper_pearson_lower(votes, total, alpha) > threshold:
+            return True
+        if clopper_pearson_upper(votes, total, alpha) < threshold:
+            return False
+        return None
