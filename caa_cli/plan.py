@@ -106,7 +106,8 @@ class ModelPlan(_Plan):
     overwrite: bool = False
     dry_run: bool = False
 
-    # Where things are, and how the work is cut up.
+    # Where things are, which images, and how the work is cut up. (Another kind of device draws other noise of the
+    # same law, so a run may go on elsewhere.)
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
         "checkpoint data_dir limit skip shard device chunk_size output figure resume overwrite dry_run".split()  # noqa: SIM905
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -50,9 +51,17 @@ def attack(output: Path, *words: str | Path) -> dict[str, Any]:
 def start(*words: str | Path, **settings: Any) -> subprocess.Popen[str]:
     """Runs the command in a process of its own, its output in pipes."""
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT, **settings}
+    # A shell starts background jobs with Ctrl-C ignored, and children inherit that; these are to be interrupted.
+    before = settings.pop("preexec_fn", None)
+
+    def heed_interrupts() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if before is not None:
+            before()
+
     script = "import sys; sys.argv[0] = 'caa'; from caa_cli.cli.app import main; main()"
     command = [sys.executable, "-c", script, *map(str, words)]
-    return subprocess.Popen(command, **settings)
+    return subprocess.Popen(command, preexec_fn=heed_interrupts, **settings)  # noqa: PLW1509
 
 
 def wait_until(condition: Any, process: subprocess.Popen[str]) -> None:

@@ -167,6 +167,14 @@ def test_a_model_without_gradient_is_said_to_have_none():
     assert finding.lost_gradients == 5
 
 
+def test_the_clean_image_itself_is_no_candidate():
+    """Few samples may turn the vote of an image at the boundary; at distance 0 there is nothing to prove."""
+    linear = make_linear()
+    attack = CertificationAware(samples=20, iterations=3, alpha=0.4)
+    for finding in attack_at(linear, (-0.5, -0.1, 0.01), attack):
+        assert all(candidate.distance > 0 for candidate in finding.candidates)
+
+
 def test_a_curved_model_is_attacked_too_and_stays_in_the_box():
     classifier = make_small(sigma=0.25)
     images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(3))

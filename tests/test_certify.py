@@ -15,9 +15,22 @@ from support import caa, read_strict
 
 from caa_cli.models.architectures import ARCHITECTURES
 from caa_cli.plan import ARCHITECTURES as NAMED
+from caa_cli.plan import BOUNDS as NAMED_BOUNDS
 from caa_cli.smoothing.bounds import BOUNDS
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.decide import Decider
+
+
+def test_a_class_chosen_on_its_own_votes_needs_more_of_them():
+    """Without a draw of its own for the choice, Cohen's one-sided bound is shared out over the classes."""
+    linear = make_linear()
+    counts = []
+    for index in range(300):
+        (found,) = Certifier(40, 10, 0.3, "clopper-pearson").certify(
+            linear.classifier, linear.at(0.0)[None], [index], wanted=[1]
+        )
+        counts.append(found.confident and found.prediction == 0)
+    assert sum(counts) <= stats.binom.ppf(0.9999, 300, 0.3 / 2)
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
@@ -201,5 +214,6 @@ def test_a_radius_that_is_none_is_refused():
     assert "error: --radius" in result.stderr
 
 
-def test_the_help_names_every_architecture():
+def test_the_help_names_every_architecture_and_bound():
     assert tuple(ARCHITECTURES) == NAMED
+    assert BOUNDS == NAMED_BOUNDS

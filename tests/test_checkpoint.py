@@ -19,8 +19,8 @@ from torch import nn
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import DEMO_CHECKPOINT, build_model, checkpoint_bytes, read_weights, resolve
-from caa_cli.models.resolve import Said, resolve_card
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, build_model, checkpoint_bytes, find_checkpoint, read_weights
+from caa_cli.models.resolve import Overrides, resolve_card
 
 # A network small enough that a file of it can be damaged in every place.
 SHAPE = (1, 4, 4)
@@ -37,14 +37,14 @@ STATE = trained().network.state_dict()
 IMAGES = torch.rand((2, *SHAPE), generator=torch.Generator().manual_seed(0))
 
 
-def load(path: Path, said: Said | None = None, classes: int = 3):
+def load(path: Path, said: Overrides | None = None, classes: int = 3):
     """All the way from the file to the model, as a run goes it."""
-    weights = read_weights(resolve(str(path)))
-    card, _ = resolve_card(weights, said or Said(), "mnist", SHAPE, classes)
+    weights = read_weights(find_checkpoint(str(path)))
+    card, _ = resolve_card(weights, said or Overrides(), "mnist", SHAPE, classes)
     return build_model(weights, card), card
 
 
-def refused(path: Path, said: Said | None = None) -> CaaError:
+def refused(path: Path, said: Overrides | None = None) -> CaaError:
     with pytest.raises(CaaError) as caught:
         load(path, said)
     assert str(path) in caught.value.problem or said is not None
@@ -69,7 +69,7 @@ def test_the_same_model_makes_the_same_file():
 
 
 def test_the_demo_loads_and_describes_itself():
-    weights = read_weights(resolve("demo"))
+    weights = read_weights(find_checkpoint("demo"))
     assert weights.path == DEMO_CHECKPOINT
     assert weights.card.sigma == 0.5
     assert build_model(weights, weights.card)(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
@@ -92,23 +92,23 @@ def test_the_demo_loads_and_describes_itself():
 def test_state_dicts_of_other_code_load(tmp_path, wrap, legacy):
     path = tmp_path / "model.pt"
     torch.save(wrap(STATE), path, _use_new_zipfile_serialization=not legacy)
-    said = Said(arch="small-cnn", sigma=0.5, mean=(0.1,), std=(0.3,))
+    said = Overrides(arch="small-cnn", sigma=0.5, mean=(0.1,), std=(0.3,))
     model, card = load(path, said)
     assert card.num_classes == 3
     assert torch.equal(model(IMAGES), trained()(IMAGES))
 
 
 def test_safetensors_without_a_card_load(tmp_path):
-    model, _ = load(file_with(tmp_path, save(STATE)), Said("small-cnn", 0.5, (0.1,), (0.3,)))
+    model, _ = load(file_with(tmp_path, save(STATE)), Overrides("small-cnn", 0.5, (0.1,), (0.3,)))
     assert torch.equal(model(IMAGES), trained()(IMAGES))
 
 
 def test_what_a_file_without_a_card_leaves_open_is_asked_for(tmp_path):
     path = file_with(tmp_path, save(STATE))
     assert "--arch" in refused(path).hint
-    assert "--sigma" in refused(path, Said(arch="small-cnn")).hint
+    assert "--sigma" in refused(path, Overrides(arch="small-cnn")).hint
     weights = read_weights(path)
-    _, notes = resolve_card(weights, Said(arch="small-cnn", sigma=0.5), "mnist", SHAPE, 3)
+    _, notes = resolve_card(weights, Overrides(arch="small-cnn", sigma=0.5), "mnist", SHAPE, 3)
     assert "normalisation" in notes[0]
 
 
@@ -136,7 +136,7 @@ def hostile_files(folder: Path, mark: Path) -> dict[str, Path]:
 def test_a_hostile_pickle_never_runs(tmp_path, name):
     mark = tmp_path / "ran"
     path = hostile_files(tmp_path, mark)[name]
-    error = refused(path, Said("small-cnn", 0.5))
+    error = refused(path, Overrides("small-cnn", 0.5))
     assert str(path) in error.problem
     assert not mark.exists()
 
@@ -151,7 +151,7 @@ def test_the_hostile_pickle_would_have_run(tmp_path):
 def test_a_pickled_model_is_refused_with_what_to_save_instead(tmp_path):
     path = tmp_path / "model.pt"
     torch.save(nn.Linear(2, 2), path)
-    assert "state_dict" in refused(path, Said("small-cnn", 0.5)).hint
+    assert "state_dict" in refused(path, Overrides("small-cnn", 0.5)).hint
 
 
 def torch_file(folder: Path, content: object) -> bytes:
@@ -180,14 +180,14 @@ def test_damaged_files_are_refused(tmp_path):
     }
     for name, content in damaged.items():
         path = file_with(tmp_path, content, f"{name}.pt")
-        refused(path, Said("small-cnn", 0.5))
+        refused(path, Overrides("small-cnn", 0.5))
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path):
     path = tmp_path / "model.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "no checkpoint")
-    refused(path, Said("small-cnn", 0.5))
+    refused(path, Overrides("small-cnn", 0.5))
 
 
 @pytest.mark.parametrize("name", [".", "missing.safetensors", "a" * 300, "pipe"])
@@ -243,7 +243,7 @@ def test_a_model_of_fewer_classes_than_the_data_is_refused(tmp_path):
 def test_a_model_of_other_images_is_refused(tmp_path):
     weights = read_weights(file_with(tmp_path, CONTENT))
     with pytest.raises(CaaError, match="1×4×4 images, cifar10 has 3×32×32"):
-        resolve_card(weights, Said(), "cifar10", (3, 32, 32), 3)
+        resolve_card(weights, Overrides(), "cifar10", (3, 32, 32), 3)
 
 
 def changed_card(change: dict[str, object]) -> dict[str, str]:
@@ -292,7 +292,7 @@ def survives(path: Path, content: bytes) -> None:
     """A model, or a CaaError; whatever else is raised fails the test."""
     path.write_bytes(content)
     try:
-        model, _ = load(path, Said(arch="small-cnn", sigma=0.5))
+        model, _ = load(path, Overrides(arch="small-cnn", sigma=0.5))
     except CaaError as error:
         assert error.problem  # noqa: PT017 (either end is right)
     else:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.files import check_writable, write_atomically
-from caa_cli.results.images import ImageJournal, save_images
+from caa_cli.results.images import ImageJournal, save_images, saved_images
 from caa_cli.results.journal import Journal, unfinished
 from caa_cli.results.records import AttackRecord, summarise
 
@@ -303,7 +303,7 @@ def picture(value):
 
 
 def test_images_cut_off_by_a_kill_are_dropped(tmp_path):
-    journal = ImageJournal(tmp_path / "a.images", SHAPE)
+    journal = ImageJournal(tmp_path / "a.images", SHAPE, "run")
     journal.start()
     for index in range(3):
         journal.append(index, picture(index / 4))
@@ -320,15 +320,25 @@ def test_images_cut_off_by_a_kill_are_dropped(tmp_path):
 def test_saved_images_follow_their_records(tmp_path):
     path = tmp_path / "a.safetensors"
     kept = [record(9, radius=2.0, adversarial_class=1), record(4, radius=1.0, adversarial_class=7)]
-    save_images(path, {4: picture(0.4), 9: picture(0.9), 5: picture(0.5)}, [*kept, record(6, "not_found")])
+    save_images(path, {4: picture(0.4), 9: picture(0.9), 5: picture(0.5)}, [*kept, record(5, "not_verified")], "run")
     saved = load_file(path)
     assert saved["indices"].tolist() == [4, 9]
     assert saved["radii"].tolist() == [1.0, 2.0]
     assert saved["adversarial_classes"].tolist() == [7, 1]
     np.testing.assert_array_equal(saved["images"], np.stack([picture(0.4), picture(0.9)]))
+    assert sorted(saved_images(path, "run")) == [4, 9]
+    assert saved_images(path, "another run") == {}
+
+
+def test_images_of_another_run_are_never_taken_for_ones_own(tmp_path):
+    old = ImageJournal(tmp_path / "a.images", SHAPE, "old")
+    old.start()
+    old.append(3, picture(0.3))
+    assert ImageJournal(old.path, SHAPE, "new").resume() == set()
+    assert ImageJournal(old.path, SHAPE, "old").resume() == set()
 
 
 def test_no_images_is_a_file_too(tmp_path):
     path = tmp_path / "a.safetensors"
-    save_images(path, {}, [])
+    save_images(path, {}, [], "run")
     assert len(load_file(path)["images"]) == 0

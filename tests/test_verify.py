@@ -10,7 +10,7 @@ from scipy import stats
 
 from caa_cli.attacks.loop import Candidate, Example, Finding
 from caa_cli.smoothing.boundary import Crossing, margin, margin_to_pass
-from caa_cli.smoothing.bounds import BOUNDS, separation
+from caa_cli.smoothing.bounds import BOUNDS, leader, separation
 from caa_cli.verify import Verifier
 
 
@@ -73,6 +73,20 @@ def test_a_point_on_the_boundary_passes_no_more_often_than_alpha(bound: str):
     counts = np.stack([wins, n - wins], axis=-1)
     total, claimed = np.full((repeats, tries), n), np.zeros((repeats, tries), int)
     passed = separation(counts, total, claimed, alpha / tries, bound, against=claimed + 1).confident
+    false = int(passed.any(axis=1).sum())
+    assert false <= stats.binom.ppf(0.9999, repeats, alpha), f"{false} of {repeats}"
+
+
+@pytest.mark.parametrize("bound", ["goodman", "cp-bonferroni"])
+def test_ten_classes_do_not_make_a_false_proof_likelier(bound: str):
+    """The label even with its strongest rival, eight others between them: any of the nine may be claimed."""
+    alpha, tries, n, repeats = 0.05, 4, 1000, 10_000
+    p = [0.44, 0.44] + [0.12 / 8] * 8
+    counts = np.random.default_rng(0).multinomial(n, p, size=(repeats, tries))
+    label = np.zeros((repeats, tries), int)
+    claimed = leader(counts, excluding=label)
+    total = np.full((repeats, tries), n)
+    passed = separation(counts, total, claimed, alpha / tries, bound, against=label).confident
     false = int(passed.any(axis=1).sum())
     assert false <= stats.binom.ppf(0.9999, repeats, alpha), f"{false} of {repeats}"
 

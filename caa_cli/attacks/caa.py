@@ -1,10 +1,11 @@
 """The certification-aware attack (the paper's Section CAA and its Algorithm CAA).
 
 Every visited point has a certified radius: inside that ball the predicted class can't change. While the original
-class holds, stepping less than the way out of the union of its balls is wasted, so a step goes just beyond it.
+class holds, a step shorter than the way out of the union of its balls would be wasted, so it goes just beyond it.
 Once another class is certain, stepping towards the clean image is safe as long as it stays within the union of
-the balls of that side. Algorithm CAA as printed has its two branches and the ranges of δ the wrong way round;
-this follows the equations CAA_iter, epsilon_complex, step_size_limits and correction.
+the balls of that side. Either length is then clipped to fixed limits. Algorithm CAA as printed has its two
+branches and the ranges of δ the wrong way round; this follows the equations CAA_iter, epsilon_complex,
+step_size_limits and correction.
 """
 
 from __future__ import annotations
@@ -115,11 +116,12 @@ class CertificationAware:
         return votes, gradient, ~state.found
 
     def _gradient_pass(self, state: CaaState, classifier: SmoothedClassifier, rows: Tensor) -> SurrogatePass:
-        state.forward[rows] += self.samples
-        state.backward[rows] += self.samples
-        return classifier.surrogate(
+        passed = classifier.surrogate(
             state.x[rows], state.labels[rows], state.keys(self.seed, rows), self.samples, self.objective
         )
+        state.forward[rows] += passed.forward_evaluations
+        state.backward[rows] += self.samples
+        return passed
 
     def _judge(self, state: CaaState, classifier: SmoothedClassifier, votes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(top class, whether another class is confidently above the label, certified radius of the top class)."""

@@ -134,15 +134,12 @@ class Batch:
         """L2 distance of x from the clean image, (rows,)."""
         return (self.x[rows] - self.clean[rows]).flatten(1).norm(dim=1)
 
-    def remember(self, rows: Tensor, votes: Tensor) -> Tensor:
-        """Offers the current x of these examples as candidates; votes: (rows, classes).
-
-        Returns (rows,) bool: whether it is nearer than all before.
-        """
+    def remember(self, rows: Tensor, votes: Tensor) -> None:
+        """Offers the current x of these examples as candidates; votes: (rows, classes)."""
         distance = self.distance(rows)
-        nearest = distance < self.near_distance[rows, 0]
         last = self.KEPT - 1
-        better = distance < self.near_distance[rows, last]
+        # At distance 0 lies the clean image itself, whose votes a chance may have turned.
+        better = (distance < self.near_distance[rows, last]) & (distance > 0)
         kept = rows[better]
         self.near_distance[kept, last] = distance[better]
         self.near_image[kept, last] = self.x[kept]
@@ -152,7 +149,6 @@ class Batch:
         picked = torch.arange(len(kept), device=order.device)[:, None], order
         self.near_image[kept] = self.near_image[kept][picked]
         self.near_votes[kept] = self.near_votes[kept][picked]
-        return nearest
 
 
 State = TypeVar("State", bound=Batch)

@@ -27,16 +27,18 @@ def attack(
     arch: options.Arch = None,
     mean: options.Mean = None,
     std: options.Std = None,
-    attack: Annotated[str, option(help=f"One of: {', '.join(ATTACKS)}.", panel=_SEARCH)] = "caa",
-    samples: Annotated[int, option(help="Noise samples a step.", panel=_SEARCH)] = 1500,
-    iterations: Annotated[int, option(help="The most steps an image.", panel=_SEARCH)] = 100,
+    attack: Annotated[str, option(help=f"One of: {', '.join(ATTACKS)}.", panel=_SEARCH)] = AttackPlan.attack,
+    samples: Annotated[int, option(help="Noise samples per step.", panel=_SEARCH)] = AttackPlan.samples,
+    iterations: Annotated[int, option(help="Most steps per image.", panel=_SEARCH)] = AttackPlan.iterations,
     surrogate: Annotated[
         str,
-        option(help=f"What has a gradient: {' or '.join(SURROGATES)} (the paper's).", panel=_SEARCH),
-    ] = "log-ratio",
-    temperature: Annotated[float, option(help="Temperature of --surrogate gumbel.", panel=_SEARCH)] = 0.01,
-    alpha: Annotated[float, option(help="Probability of error allowed an image.", panel=_PROOF)] = 0.005,
-    bound: Annotated[str, option(help=f"{', '.join(BOUNDS)}.", panel=_PROOF)] = "goodman",
+        option(help=f"Whose gradient is followed: {' or '.join(SURROGATES)} (the paper's).", panel=_SEARCH),
+    ] = AttackPlan.surrogate,
+    temperature: Annotated[
+        float, option(help="Temperature of --surrogate gumbel.", panel=_SEARCH)
+    ] = AttackPlan.temperature,
+    alpha: Annotated[float, option(help="Error probability per image.", panel=_PROOF)] = AttackPlan.alpha,
+    bound: Annotated[str, option(help=f"{', '.join(BOUNDS)}.", panel=_PROOF)] = AttackPlan.bound,
     certify_samples: Annotated[
         int | None,
         option(
@@ -47,26 +49,30 @@ def attack(
     ] = None,
     verify_samples: Annotated[
         int | None,
-        option(help="Fresh samples a proof.", show_default="10 × samples, at least 10000", panel=_PROOF),
+        option(help="Fresh samples per proof.", show_default="10 × samples, at least 10000", panel=_PROOF),
     ] = None,
     finish: Annotated[
         str,
         option(
-            help=f"Before the proof: {FINISHES[0]} looks for the shortest distance along the ray.",
+            help=f"{FINISHES[0]}: seek the shortest provable distance along the ray; {FINISHES[1]}: don't.",
             panel=_PROOF,
         ),
-    ] = "ray",
-    overshoot: Annotated[float, option(help="The paper's 1 + δ₁.", panel=_CAA)] = 1.05,
-    undershoot: Annotated[float, option(help="The paper's 1 − δ₂.", panel=_CAA)] = 0.95,
-    step_min: Annotated[float, option(help="Shortest step.", panel=_CAA)] = 0.1,
-    step_max: Annotated[float, option(help="Longest step.", panel=_CAA)] = 0.25,
-    patience: Annotated[int, option(help="Steps without gain before an image stops; 0: never.", panel=_CAA)] = 8,
-    tolerance: Annotated[float, option(help="The share of the radius that counts as a gain.", panel=_CAA)] = 0.005,
+    ] = AttackPlan.finish,
+    overshoot: Annotated[float, option(help="The paper's 1 + δ₁.", panel=_CAA)] = AttackPlan.overshoot,
+    undershoot: Annotated[float, option(help="The paper's 1 − δ₂.", panel=_CAA)] = AttackPlan.undershoot,
+    step_min: Annotated[float, option(help="Shortest step.", panel=_CAA)] = AttackPlan.step_min,
+    step_max: Annotated[float, option(help="Longest step.", panel=_CAA)] = AttackPlan.step_max,
+    patience: Annotated[
+        int, option(help="Steps without gain before an image stops; 0: never.", panel=_CAA)
+    ] = AttackPlan.patience,
+    tolerance: Annotated[
+        float, option(help="The share of the radius that counts as a gain.", panel=_CAA)
+    ] = AttackPlan.tolerance,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     batch_size: Annotated[str, option(help="Images at a time.", panel=_COMPUTE)] = "auto",
     chunk_size: options.ChunkSize = "auto",
-    output: Annotated[Path, option(metavar="FILE.json", help="The result.", panel=_RUN)] = Path("attack.json"),
+    output: Annotated[Path, option(metavar="FILE.json", help="The result.", panel=_RUN)] = AttackPlan.output,
     save_adversarial: Annotated[
         Path | None,
         option(metavar="FILE.safetensors", help="Keep the adversarial images.", panel=_RUN),
@@ -131,5 +137,5 @@ def attack(
     from caa_cli.display import Display
     from caa_cli.run.attack import AttackRun
 
-    code = AttackRun(plan, Display(quiet, json), options.repeated(resume=True)).execute()
+    code = AttackRun(plan, Display(quiet, json), options.resume_command()).execute()
     raise typer.Exit(code)

@@ -26,12 +26,12 @@ def certify(
     arch: options.Arch = None,
     mean: options.Mean = None,
     std: options.Std = None,
-    samples: Annotated[int, option(help="Noise samples an image.", panel=_CERTIFICATE)] = 100_000,
+    samples: Annotated[int, option(help="Noise samples per image.", panel=_CERTIFICATE)] = CertifyPlan.samples,
     selection_samples: Annotated[
         int, option(help="Other samples, to choose the class on.", panel=_CERTIFICATE)
-    ] = 100,
-    alpha: Annotated[float, option(help="Probability of error allowed an image.", panel=_CERTIFICATE)] = 0.001,
-    bound: Annotated[str, option(help=f"{', '.join(BOUNDS)}.", panel=_CERTIFICATE)] = "goodman",
+    ] = CertifyPlan.selection_samples,
+    alpha: Annotated[float, option(help="Error probability per image.", panel=_CERTIFICATE)] = CertifyPlan.alpha,
+    bound: Annotated[str, option(help=f"{', '.join(BOUNDS)}.", panel=_CERTIFICATE)] = CertifyPlan.bound,
     radius: Annotated[
         float | None,
         option(
@@ -94,5 +94,5 @@ def certify(
     from caa_cli.display import Display
     from caa_cli.run.certify import CertifyRun
 
-    code = CertifyRun(plan, Display(quiet, json), options.repeated(resume=True)).execute()
+    code = CertifyRun(plan, Display(quiet, json), options.resume_command()).execute()
     raise typer.Exit(code)

@@ -72,17 +72,16 @@ def guarded(command: Command) -> Command:
             Display().error(error.problem, error.hint)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            typer.echo("interrupted before anything was finished", err=True)
+            typer.echo("interrupted; whatever was finished is kept beside --output (see --resume)", err=True)
             raise typer.Exit(INTERRUPTED) from error
 
     return run  # type: ignore[return-value]
 
 
-def repeated(*, resume: bool) -> str:
+def resume_command() -> str:
     """The command line that was typed, with --resume."""
-    words = ["caa", *sys.argv[1:]]
-    words = [word for word in words if word not in ("--resume", "--overwrite")]
-    return shlex.join([*words, "--resume"] if resume else words)
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    return shlex.join(["caa", *words, "--resume"])
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:

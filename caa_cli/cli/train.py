@@ -16,17 +16,17 @@ _MODEL, _RUN, _TRAINING = options.DATA, options.RUN, "Training"
 
 @options.guarded
 def train(
-    dataset: Annotated[str, option(help=f"{' or '.join(DATASETS)}.", panel=_MODEL)] = "mnist",
+    dataset: Annotated[str, option(help=f"{' or '.join(DATASETS)}.", panel=_MODEL)] = TrainPlan.dataset,
     data_dir: options.DataDir = None,
-    arch: Annotated[str, option(help=f"{' or '.join(ARCHITECTURES)}.", panel=_MODEL)] = "small-cnn",
-    sigma: Annotated[float, option(help="Noise to train for, pixel units.", panel=_MODEL)] = 0.5,
-    method: Annotated[str, option(help=f"{', '.join(METHODS)}.", panel=_TRAINING)] = "gaussian",
-    epochs: Annotated[int, option(help="Passes over the images.", panel=_TRAINING)] = 50,
-    batch_size: Annotated[int, option(help="Images a step.", panel=_TRAINING)] = 128,
-    learning_rate: Annotated[float, option(help="Adam's, at the start.", panel=_TRAINING)] = 1e-3,
+    arch: Annotated[str, option(help=f"{' or '.join(ARCHITECTURES)}.", panel=_MODEL)] = TrainPlan.arch,
+    sigma: Annotated[float, option(help="Noise to train for, pixel units.", panel=_MODEL)] = TrainPlan.sigma,
+    method: Annotated[str, option(help=f"{', '.join(METHODS)}.", panel=_TRAINING)] = TrainPlan.method,
+    epochs: Annotated[int, option(help="Passes over the images.", panel=_TRAINING)] = TrainPlan.epochs,
+    batch_size: Annotated[int, option(help="Images a step.", panel=_TRAINING)] = TrainPlan.batch_size,
+    learning_rate: Annotated[float, option(help="Adam's, at the start.", panel=_TRAINING)] = TrainPlan.learning_rate,
     schedule: Annotated[
         str, option(help=f"Of the learning rate: {' or '.join(SCHEDULES)}.", panel=_TRAINING)
-    ] = "constant",
+    ] = TrainPlan.schedule,
     heldout: Annotated[
         int | None,
         option(
@@ -41,8 +41,10 @@ def train(
             help="Noise samples an image for the smoothed accuracy on the test images; 0: leave it out.",
             panel=_TRAINING,
         ),
-    ] = 100,
-    evaluate_limit: Annotated[int, option(help="How many test images to evaluate.", panel=_TRAINING)] = 1000,
+    ] = TrainPlan.evaluate_samples,
+    evaluate_limit: Annotated[
+        int, option(help="How many test images to evaluate.", panel=_TRAINING)
+    ] = TrainPlan.evaluate_limit,
     device: options.Device = "auto",
     output: Annotated[Path, option(metavar="FILE.safetensors", help="The checkpoint.", panel=_RUN)] = Path(
         "model.safetensors"
@@ -79,5 +81,5 @@ def train(
     from caa_cli.display import Display
     from caa_cli.training.run import TrainRun
 
-    code = TrainRun(plan, Display(quiet, json), options.repeated(resume=True)).execute()
+    code = TrainRun(plan, Display(quiet, json), options.resume_command()).execute()
     raise typer.Exit(code)

@@ -46,7 +46,7 @@ def checkpoint_bytes(model: NormalisedClassifier, card: ModelCard) -> bytes:
     return save(tensors, metadata=card.to_metadata())
 
 
-def resolve(path: str) -> Path:
+def find_checkpoint(path: str) -> Path:
     """`demo` names the checkpoint in the package. Raises UsageError where there is no such file."""
     if path == "demo":
         return DEMO_CHECKPOINT
@@ -77,7 +77,7 @@ def read_weights(path: Path) -> Weights:
     del content
     if not tensors:
         raise CaaError(f"the checkpoint {path} holds no tensors", "name the file that holds the weights")
-    broken = [name for name, tensor in tensors.items() if _has_nan(tensor)]
+    broken = [name for name, tensor in tensors.items() if _not_finite(tensor)]
     if broken:
         raise CaaError(
             f"the checkpoint {path} holds NaN or infinite weights ({broken[0]}, {len(broken)} tensors in all)",
@@ -178,5 +178,5 @@ def _strip_prefixes(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor])
     return names
 
 
-def _has_nan(tensor: Tensor) -> bool:
+def _not_finite(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())

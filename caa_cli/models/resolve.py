@@ -10,7 +10,7 @@ from caa_cli.models.checkpoint import Weights
 
 
 @dataclass(frozen=True)
-class Said:
+class Overrides:
     """What the command line says of a checkpoint; None where it says nothing."""
 
     arch: str | None = None
@@ -20,7 +20,7 @@ class Said:
 
 
 def resolve_card(
-    weights: Weights, said: Said, dataset: str, input_shape: tuple[int, int, int], num_classes: int
+    weights: Weights, said: Overrides, dataset: str, input_shape: tuple[int, int, int], num_classes: int
 ) -> tuple[ModelCard, list[str]]:
     """(the card to build and run by, things to say aloud). A flag overrides what the checkpoint says.
 

@@ -13,7 +13,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.files import write_atomically
 from caa_cli.results.images import Image
-from caa_cli.results.records import AttackRecord
+from caa_cli.results.records import ATTACKED, AttackRecord
 
 MOST_EXAMPLES = 8
 
@@ -23,7 +23,7 @@ def check_figure(path: Path) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ModuleNotFoundError as error:
-        raise CaaError("--figure needs matplotlib", 'pip install "caa-cli[plot]"') from error
+        raise CaaError("--figure needs matplotlib", "pip install matplotlib") from error
     if path.suffix.lstrip(".").lower() not in FigureCanvasAgg.get_supported_filetypes():
         raise UsageError(f"--figure {path}: no picture format is called {path.suffix!r}", "name a .png, .pdf or .svg")
 
@@ -37,7 +37,9 @@ def draw_examples(
     """
     from matplotlib.figure import Figure
 
-    shown = [record for record in records if record.index in adversarial][:MOST_EXAMPLES]
+    shown = [record for record in records if record.outcome == ATTACKED and record.index in adversarial][
+        :MOST_EXAMPLES
+    ]
     columns = max(len(shown), 1)
     figure = Figure(figsize=(1.5 * columns + 0.9, 5.4), dpi=130, layout="constrained")
     axes = figure.subplots(3, columns, squeeze=False)

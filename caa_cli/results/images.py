@@ -9,46 +9,53 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from caa_cli.results.files import write_atomically
-from caa_cli.results.records import AttackRecord
+from caa_cli.results.records import ATTACKED, AttackRecord
 
 Image = NDArray[np.float32]
 
 
 class ImageJournal:
-    """Images appended one by one beside the output: (index, float32 pixels), flushed at once."""
+    """Images appended one by one beside the output, each written through at once.
 
-    def __init__(self, path: Path, shape: Sequence[int]) -> None:
+    The file begins with the fingerprint of the run, so that images of another are never taken for its own; then
+    come (index, float32 pixels) entries of one size.
+    """
+
+    def __init__(self, path: Path, shape: Sequence[int], fingerprint: str) -> None:
         self.path, self.shape = path, tuple(shape)
-        self._pixels = 4 * int(np.prod(self.shape))
+        self._head = fingerprint.encode().ljust(16)[:16]
+        self._entry = 8 + 4 * int(np.prod(self.shape))
 
     @staticmethod
-    def beside(output: Path, shape: Sequence[int]) -> ImageJournal:
-        return ImageJournal(output.with_name(output.name + ".images"), shape)
+    def place(output: Path) -> Path:
+        return output.with_name(output.name + ".images")
 
     def start(self) -> None:
-        self.path.write_bytes(b"")
+        self.path.write_bytes(self._head)
 
     def append(self, index: int, image: Image) -> None:
         with self.path.open("ab") as file:
             file.write(struct.pack("<q", index) + np.ascontiguousarray(image, "<f4").tobytes())
 
     def resume(self) -> set[int]:
-        """Drops an entry that a kill cut off; returns the indices of those that are whole."""
-        if not self.path.exists():
+        """The indices of the whole entries; one that a kill cut off is dropped, another run's file begun anew."""
+        if not self.path.exists() or not self.path.read_bytes().startswith(self._head):
             self.start()
-        size = self.path.stat().st_size
+        size = self.path.stat().st_size - len(self._head)
         with self.path.open("r+b") as file:
-            file.truncate(size - size % (8 + self._pixels))
+            file.truncate(len(self._head) + size - size % self._entry)
         return set(self.read())
 
     def read(self) -> dict[int, Image]:
         """All images so far, by global index: float32 of the shape of an input."""
         found: dict[int, Image] = {}
         with self.path.open("rb") as file:
-            while len(entry := file.read(8 + self._pixels)) == 8 + self._pixels:
+            file.seek(len(self._head))
+            while len(entry := file.read(self._entry)) == self._entry:
                 (index,) = struct.unpack_from("<q", entry)
                 found[index] = np.frombuffer(entry, "<f4", offset=8).reshape(self.shape).copy()
         return found
@@ -57,10 +64,10 @@ class ImageJournal:
         self.path.unlink(missing_ok=True)
 
 
-def save_images(path: Path, images: dict[int, Image], records: Sequence[AttackRecord]) -> None:
+def save_images(path: Path, images: dict[int, Image], records: Sequence[AttackRecord], fingerprint: str) -> None:
     """Writes the verified adversarial images: tensors `images` (M, C, H, W) float32, `indices`, `labels`,
     `adversarial_classes` (M,) int64 and `radii` (M,) float64, in the order of the indices."""
-    kept = [record for record in sorted(records, key=lambda r: r.index) if record.index in images]
+    kept = [r for r in sorted(records, key=lambda r: r.index) if r.index in images and r.outcome == ATTACKED]
     shape = next(iter(images.values())).shape if images else (0, 0, 0)
     tensors = {
         "images": np.stack([images[r.index] for r in kept]) if kept else np.zeros((0, *shape), np.float32),
@@ -69,5 +76,18 @@ def save_images(path: Path, images: dict[int, Image], records: Sequence[AttackRe
         "adversarial_classes": np.array([r.adversarial_class for r in kept], dtype=np.int64),
         "radii": np.array([r.radius for r in kept], dtype=np.float64),
     }
-    metadata = {"caa": json.dumps({"pixels": "[0, 1]", "count": len(kept)})}
+    metadata = {"caa": json.dumps({"fingerprint": fingerprint, "pixels": "[0, 1]", "count": len(kept)})}
     write_atomically(path, save(tensors, metadata=metadata))
+
+
+def saved_images(path: Path, fingerprint: str) -> dict[int, Image]:
+    """The images that an earlier part of the same run saved there, by global index; none if it is another's."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            said = json.loads((file.metadata() or {}).get("caa", "{}"))
+            if said.get("fingerprint") != fingerprint:
+                return {}
+            images, indices = file.get_tensor("images"), file.get_tensor("indices")
+    except (OSError, SafetensorError, ValueError, AttributeError):
+        return {}
+    return {int(index): image for index, image in zip(indices, images, strict=True)}

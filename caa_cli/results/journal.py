@@ -85,7 +85,7 @@ class Journal(Generic[R]):
 
     def _open(self, keep: int) -> None:
         """For appending after the first `keep` bytes, and for this process alone."""
-        file = self.path.open("a", encoding="utf-8")
+        file = self.path.open("ab", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -100,8 +100,9 @@ class Journal(Generic[R]):
         self._file = file
 
     def _append(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
-        self._file.flush()
+        line = (json.dumps(entry, allow_nan=False) + "\n").encode()
+        while line:  # a disk that is nearly full takes a part; the next write then fails
+            line = line[self._file.write(line) :]
         os.fsync(self._file.fileno())
 
     def _read(self) -> tuple[dict[str, Any], list[R], int]:

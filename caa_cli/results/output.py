@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.files import check_writable, write_atomically
-from caa_cli.results.images import Image, ImageJournal, save_images
+from caa_cli.results.images import Image, ImageJournal, save_images, saved_images
 from caa_cli.results.journal import Journal, Record, unfinished
 from caa_cli.results.records import ATTACKED, SCHEMA_VERSION, AttackRecord
 
@@ -67,6 +67,22 @@ class RunOutput(Generic[R]):
         """The finished ones among these examples, in their order."""
         return [self.records[index] for index in indices if index in self.records]
 
+    def everything(self) -> list[R]:
+        """All that is finished, by index: also what an earlier part of the run did beyond this one's --limit."""
+        return [self.records[index] for index in sorted(self.records)]
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around the work itself: an error that ends it says where the finished examples are."""
+        try:
+            yield
+        except CaaError as error:
+            self.journal.close()
+            if not self.records or "--resume" in (error.hint or ""):
+                raise
+            where = f"what is finished is kept in {self.journal.path}: go on with --resume"
+            raise CaaError(error.problem, f"{error.hint}; {where}" if error.hint else where) from error
+
     def finish(self, status: str, summary: dict[str, Any], records: list[R]) -> dict[str, Any]:
         """Writes the document and returns it."""
         self.journal.close()
@@ -108,21 +124,27 @@ class AttackOutput(RunOutput[AttackRecord]):
     def begin(
         self, header: dict[str, Any], compared: list[str], resume: bool, shape: tuple[int, ...] = ()
     ) -> list[AttackRecord]:
-        """As `RunOutput.begin`; `shape` is that of an image."""
-        resume = resume and self.journal.path.exists()
+        """As `RunOutput.begin`; `shape` is that of an image.
+
+        An attacked example whose image was not kept is left out, to be attacked again: the result is the same.
+        """
         super().begin(header, compared, resume)
-        if self.save_adversarial is None and self.figure is None:
-            return list(self.records.values())
-        self.images = ImageJournal.beside(self.output, shape)
-        with self.kept(self.images.path):
-            if resume:
-                # An attacked image that was not kept is attacked again; the result is the same.
-                held = self.images.resume()
-                lost = [r.index for r in self.records.values() if r.outcome == ATTACKED and r.index not in held]
-                for index in lost:
-                    del self.records[index]
-            else:
-                self.images.start()
+        place = ImageJournal.place(self.output)
+        with self.kept(place):
+            if not self.records:
+                place.unlink(missing_ok=True)
+            if self.save_adversarial is None and self.figure is None:
+                return list(self.records.values())
+            self.images = ImageJournal(place, shape, header["fingerprint"])
+            held = self.images.resume()
+            if self.save_adversarial is not None:
+                for index, image in saved_images(self.save_adversarial, header["fingerprint"]).items():
+                    if index not in held and index in self.records:
+                        self.images.append(index, image)
+                        held.add(index)
+        attacked = [record.index for record in self.records.values() if record.outcome == ATTACKED]
+        for index in set(attacked) - held:
+            del self.records[index]
         return list(self.records.values())
 
     def add(self, record: AttackRecord, image: Image | None = None) -> None:
@@ -144,7 +166,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         found = self.images.read()
         if self.save_adversarial is not None:
             with self.kept(self.save_adversarial):
-                save_images(self.save_adversarial, found, records)
+                save_images(self.save_adversarial, found, records, self.header["fingerprint"])
         if self.figure is not None:
             with self.kept(self.figure):
                 draw(self.figure, found, records)

@@ -22,11 +22,11 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 
 @dataclass
 class AttackRun:
-    """One run. `again` is the command that would go on with it, for the advice after an interruption."""
+    """One run. `resume_command` is the command that would go on with it, for the advice after an interruption."""
 
     plan: AttackPlan
     display: Display
-    again: str
+    resume_command: str
     began: float = field(default_factory=time.perf_counter)
 
     def execute(self) -> int:
@@ -49,9 +49,7 @@ class AttackRun:
         )
         self.display.plan("caa attack", [*target.describe(indices), *attack_rows(plan)])
         if plan.dry_run:
-            self.display.plan(
-                "at most, and about what it takes on smoothed MNIST models", estimate(plan, len(indices))
-            )
+            self.display.plan("model evaluations: at most · typical on MNIST", estimate(plan, len(indices)))
             self.display.document(
                 {"config": plan.config(), "images": len(indices), **most_evaluations(plan, len(indices))}
             )
@@ -69,17 +67,16 @@ class AttackRun:
     ) -> bool:
         """Works through the images; returns whether it was interrupted. Finished ones are in `output`."""
         todo = [index for index in indices if index not in output.records]
-        with self.display.bar("images", len(indices), len(indices) - len(todo)) as bar, termination_interrupts():
-            work = AttackWork(self.plan, classifier, target.images, output, bar, indices)
-            work.show()
-            try:
-                work.run(todo)
-            except KeyboardInterrupt:
-                return True
+        bar = self.display.bar("images", len(indices), len(indices) - len(todo))
+        try:
+            with output.working(), bar as shown, termination_interrupts():
+                AttackWork(self.plan, classifier, target.images, output, shown, indices).run(todo)
+        except KeyboardInterrupt:
+            return True
         return False
 
     def _finish(self, output: AttackOutput, target: Target, indices: range, interrupted: bool) -> int:
-        records = output.of(indices)
+        records = output.everything()
         failed = any(record.outcome == FAILED for record in records)
         status = "interrupted" if interrupted else "partial" if failed else "complete"
         summary = summarise(records, time.perf_counter() - self.began)
@@ -96,6 +93,6 @@ class AttackRun:
         self.display.document(document)
         self.display.result("result", summary_rows(summary, self.plan))
         if interrupted:
-            self.display.interrupted(len(records), len(indices), output.output, self.again)
+            self.display.interrupted(len(output.of(indices)), len(indices), output.output, self.resume_command)
             return INTERRUPTED
         return PARTIAL if failed else DONE

@@ -36,11 +36,11 @@ BATCH_LIMIT = 64
 
 @dataclass
 class CertifyRun:
-    """One run. `again` is the command that would go on with it, for the advice after an interruption."""
+    """One run. `resume_command` is the command that would go on with it, for the advice after an interruption."""
 
     plan: CertifyPlan
     display: Display
-    again: str
+    resume_command: str
     began: float = field(default_factory=time.perf_counter)
 
     def execute(self) -> int:
@@ -76,13 +76,14 @@ class CertifyRun:
     ) -> bool:
         """Works through the images; returns whether it was interrupted. Finished ones are in `output`."""
         todo = [index for index in indices if index not in output.records]
-        with self.display.bar("images", len(indices), len(indices) - len(todo)) as bar, termination_interrupts():
-            try:
+        bar = self.display.bar("images", len(indices), len(indices) - len(todo))
+        try:
+            with output.working(), bar as shown, termination_interrupts():
                 for record in self._records(classifier, images, todo):
                     output.add(record)
-                    self._show(bar, output.of(indices))
-            except KeyboardInterrupt:
-                return True
+                    self._show(shown, output.of(indices))
+        except KeyboardInterrupt:
+            return True
         return False
 
     def _records(self, classifier: SmoothedClassifier, images: ImageSet, todo: list[int]) -> Iterator[CertifyRecord]:
@@ -183,7 +184,7 @@ class CertifyRun:
         bar.update(len(records), text)
 
     def _finish(self, output: RunOutput[CertifyRecord], indices: range, interrupted: bool) -> int:
-        plan, records = self.plan, output.of(indices)
+        plan, records = self.plan, output.everything()
         failed = any(record.outcome == FAILED for record in records)
         status = "interrupted" if interrupted else "partial" if failed else "complete"
         summary = summarise_certificates(records, plan.samples, time.perf_counter() - self.began, plan.radius)
@@ -200,7 +201,7 @@ class CertifyRun:
         self.display.document(document)
         self.display.result("result", _summary_rows(summary, plan))
         if interrupted:
-            self.display.interrupted(len(records), len(indices), output.output, self.again)
+            self.display.interrupted(len(output.of(indices)), len(indices), output.output, self.resume_command)
             return INTERRUPTED
         return PARTIAL if failed else DONE
 

@@ -41,19 +41,20 @@ def most_evaluations(plan: AttackPlan, images: int) -> dict[str, int]:
 
 def estimate(plan: AttackPlan, images: int) -> Rows:
     return [
-        (name.removesuffix("_at_most").replace("_", " "), f"{most:,} · about {TYPICAL_SHARE * most:,.0f}")
+        (name.removesuffix("_at_most").replace("_", " "), f"{most:,} · {TYPICAL_SHARE * most:,.0f}")
         for name, most in most_evaluations(plan, images).items()
     ]
 
 
 def summary_rows(summary: AttackSummary, plan: AttackPlan) -> Rows:
     others = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.outcomes.items())
+    proved = ", every one proved on fresh noise"
     rate = "" if summary.success_rate is None else f" ({100 * summary.success_rate:.0f}%)"
     rows = [
         ("images", f"{summary.examples}: {others}"),
         (
             "attacked",
-            f"{summary.attacked} of {summary.eligible} eligible{rate}, every one proved on fresh noise",
+            f"{summary.attacked} of {summary.eligible} eligible{rate}" + (proved if summary.attacked else ""),
         ),
         ("median radius", f"{number(summary.median_radius)}  (L2, pixels in [0, 1])"),
         ("median certified", f"{number(summary.median_certified_radius)}"),

@@ -12,8 +12,8 @@ from caa_cli.device import describe_device
 from caa_cli.display import Display, Rows
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import Weights, build_model, read_weights, resolve
-from caa_cli.models.resolve import Said, resolve_card
+from caa_cli.models.checkpoint import Weights, build_model, find_checkpoint, read_weights
+from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.plan import ModelPlan
 from caa_cli.results.environment import environment
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -55,6 +55,7 @@ class Target:
 
     def header(self, command: str, plan: ModelPlan) -> dict[str, Any]:
         """What a result says of the run; `plan` is the resolved one."""
+        own = self.weights.card or self.card  # what the checkpoint says of itself; `config` has what was used
         return {
             "command": command,
             "config": plan.config(),
@@ -63,9 +64,9 @@ class Target:
             "checkpoint": {
                 "path": str(self.weights.path),
                 "sha256": self.weights.sha256,
-                "arch": self.card.arch,
-                "dataset": self.card.dataset,
-                "sigma": self.card.sigma,
+                "arch": own.arch,
+                "dataset": own.dataset,
+                "sigma": own.sigma,
             },
             "shard": {"index": plan.shard.index, "count": plan.shard.count},
         }
@@ -109,7 +110,7 @@ class Target:
 
 def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tuple[Target, range]:
     """The target, and the indices of the images to work on. Raises CaaError for whatever doesn't fit."""
-    weights = read_weights(resolve(plan.checkpoint))
+    weights = read_weights(find_checkpoint(plan.checkpoint))
     dataset = plan.dataset or (weights.card.dataset if weights.card else None)
     if plan.dataset is None and plan.checkpoint == "demo" and plan.data_dir is None:
         dataset = "demo"
@@ -119,7 +120,7 @@ def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tupl
             "add --dataset, for instance --dataset mnist --data-dir DIR",
         )
     images = open_dataset(dataset, plan.data_dir, plan.split)
-    said = Said(plan.arch, plan.sigma, plan.mean, plan.std)
+    said = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
     card, notes = resolve_card(weights, said, dataset, images.input_shape, images.num_classes)
     for text in notes:
         display.warn(text)

@@ -10,6 +10,7 @@ from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Attack, Batch, Example, Finding, Search
 from caa_cli.data.datasets import ImageSet
 from caa_cli.display import Bar, number
+from caa_cli.errors import CaaError
 from caa_cli.plan import AttackPlan
 from caa_cli.results.images import Image
 from caa_cli.results.output import AttackOutput
@@ -24,7 +25,7 @@ from caa_cli.results.records import (
     summarise,
 )
 from caa_cli.smoothing.certify import Certificate, Certifier
-from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.classifier import SmoothedClassifier, is_out_of_memory
 from caa_cli.smoothing.objective import GumbelGap, LogRatio
 from caa_cli.verify import Verifier
 
@@ -34,7 +35,7 @@ BATCH_LIMIT = 64
 
 @dataclass
 class AttackWork:
-    """The images of a run on their way through certificate, attack and proof."""
+    """One run's work. `indices` are all its images, those of earlier parts included; `output` takes the results."""
 
     plan: AttackPlan
     classifier: SmoothedClassifier
@@ -43,9 +44,13 @@ class AttackWork:
     bar: Bar
     indices: range
     clean: dict[int, tuple[Certificate, float]] = field(default_factory=dict)
+    done: int = 0
+    text: str = ""
 
     def run(self, todo: list[int]) -> None:
+        """Attacks these images; each is in `output` as soon as it is finished."""
         plan = self.plan
+        self._sum_up()
         batch = plan.batch_size or max(1, min(BATCH_LIMIT, self.classifier.gradient_chunk // plan.samples))
         search = Search(build_attack(plan), self.classifier, batch, self._on_step)
         verifier = Verifier(
@@ -56,8 +61,14 @@ class AttackWork:
             finish=plan.finish,
             probe_samples=plan.samples,
         )
-        for finding in search.run(self._eligible(todo)):
-            self._prove(finding, verifier)
+        try:
+            for finding in search.run(self._eligible(todo)):
+                self._prove(finding, verifier)
+        except RuntimeError as error:
+            # The engine copes with a chunk that is too large; this is the state of too many images at once.
+            if not is_out_of_memory(error):
+                raise
+            raise CaaError(f"{self.classifier.device} is out of memory", "use a smaller --batch-size") from error
 
     def _eligible(self, todo: list[int]) -> Iterator[Example]:
         """Clean images one by one; those that are no target are recorded on the way."""
@@ -114,24 +125,25 @@ class AttackWork:
 
     def _record(self, record: AttackRecord, image: Image | None) -> None:
         self.output.add(record, image)
-        self.show()
+        self._sum_up()
 
-    def show(self, now: str = "") -> None:
-        done = [self.output.records[index] for index in self.indices if index in self.output.records]
-        summary = summarise(done, 0.0)
-        text = ""
+    def _sum_up(self) -> None:
+        records = self.output.of(self.indices)
+        summary = summarise(records, 0.0)
+        self.done, self.text = len(records), ""
         if summary.eligible:
-            text = (
+            self.text = (
                 f"{100 * (summary.success_rate or 0):.0f}% attacked · median radius "
                 f"{number(summary.median_radius)} · {number(summary.median_percent_over_certified, 0)} %-C"
             )
-        self.bar.update(len(done), text, now)
+        self.bar.update(self.done, self.text)
 
     def _on_step(self, state: Batch) -> None:
         if len(state) == 1:
-            self.show(f"image {int(state.indices[0])}: step {int(state.iteration[0])}")
+            now = f"image {int(state.indices[0])}: step {int(state.iteration[0])}"
         else:
-            self.show(f"{len(state)} images: steps {int(state.iteration.min())}–{int(state.iteration.max())}")
+            now = f"{len(state)} images: steps {int(state.iteration.min())}–{int(state.iteration.max())}"
+        self.bar.update(self.done, self.text, now)
 
 
 def build_attack(plan: AttackPlan) -> Attack:

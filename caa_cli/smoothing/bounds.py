@@ -80,7 +80,7 @@ class Separation:
         return self.lower > self.upper
 
     def radius(self, sigma: float) -> Floats:
-        """The paper's Eq. Cohen_Bound, σ/2 (Φ⁻¹(lower) − Φ⁻¹(upper)), floored at 0; L2, in units of σ."""
+        """The paper's Eq. Cohen_Bound, σ/2 (Φ⁻¹(lower) − Φ⁻¹(upper)), floored at 0; L2, in the units of σ."""
         with np.errstate(invalid="ignore"):
             gap = ndtri(self.lower) - ndtri(self.upper)
         return np.where(self.confident, 0.5 * sigma * gap, 0.0)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caa_cli.smoothing.bounds import GOODMAN, Separation, leader, separation
+from caa_cli.smoothing.bounds import CLOPPER_PEARSON, GOODMAN, Separation, leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
@@ -47,8 +47,8 @@ class Certifier:
         indices: Sequence[int],
         wanted: Sequence[int] | None = None,
     ) -> list[Certificate]:
-        """images: (examples, *input_shape) in [0, 1]. If the selection draw of an image chooses another class than
-        `wanted`, its radius is left at 0, the selection's votes decide, and the certification's are saved."""
+        """images: (examples, *input_shape) in [0, 1]. Where the selection draw favours another class than `wanted`,
+        the certification's samples are saved: the radius is left at 0 and the selection's votes decide."""
         selected = self._draw(classifier, images, indices, Purpose.SELECTION, self.selection_samples)
         predictions = leader(selected)
         going_on = np.ones(len(indices), bool) if wanted is None else predictions == np.asarray(wanted)
@@ -59,12 +59,16 @@ class Certifier:
                 classifier, images[rows], [indices[row] for row in rows], Purpose.CERTIFICATION, self.samples
             )
         found = separation(votes, totals, predictions, self.alpha, self.bound)
+        # A one-sided bound is for a class chosen on other samples; for one chosen on its own, any of K may be meant.
+        chosen_here = separation(votes, totals, predictions, self.alpha / classifier.num_classes, self.bound)
+        one_sided = self.bound == CLOPPER_PEARSON
+        confident = np.where(going_on | (not one_sided), found.confident, chosen_here.confident)
         radii = np.where(going_on, found.radius(classifier.sigma), 0.0)
         evaluations = self.selection_samples + np.where(going_on, self.samples, 0)
         return [
             Certificate(
                 int(predictions[row]),
-                bool(found.confident[row]),
+                bool(confident[row]),
                 float(radii[row]),
                 int(votes[row, predictions[row]]),
                 int(totals[row] - votes[row].sum()),

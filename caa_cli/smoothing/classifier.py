@@ -20,12 +20,12 @@ class SurrogatePass:
 
     votes: (examples, classes) int64, counted on the very samples that the gradient comes from.
     gradient: like x, ∂J/∂x of the objective, float32.
-    log_mean: (examples, classes) float32, the log of the mean soft prediction over all n samples.
+    forward_evaluations: (examples,) int64: n, and the pilot's where a chunk was too small to hold it.
     """
 
     votes: Tensor
     gradient: Tensor
-    log_mean: Tensor
+    forward_evaluations: Tensor
 
 
 class SmoothedClassifier:
@@ -97,7 +97,7 @@ class SmoothedClassifier:
         pilot = min(samples, self.PILOT if pilot is None else pilot)
         counts = self._no_counts(len(x))
         gradient = torch.zeros(x.shape, device=self.device)
-        log_sum = torch.full((len(x), self.num_classes), -torch.inf, device=self.device)
+        evaluations = torch.full((len(x),), samples, dtype=torch.int64, device=self.device)
         slopes: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         scale = 1.0 / (samples * objective.temperature)
 
@@ -105,6 +105,7 @@ class SmoothedClassifier:
             whose = (piece.examples.start, piece.examples.stop)
             if whose not in slopes and not piece.holds_first(pilot):
                 slopes[whose] = self._pilot_slopes(x, labels, keys, piece, pilot, objective)
+                evaluations[piece.examples] += pilot
             noisy = self._noisy(x, keys, piece).requires_grad_(True)
             with torch.enable_grad():
                 logits = self._logits(noisy)
@@ -116,19 +117,17 @@ class SmoothedClassifier:
             (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits)
             # A sample that abstains has no say in the gradient either.
             at_inputs = torch.nan_to_num_(at_inputs, nan=0.0).float()
-            per_example = at_inputs.view(piece.num_examples, piece.num_samples, *self.input_shape)
-            gradient[piece.examples] += per_example.sum(dim=1)
-            log_sum[piece.examples] = torch.logaddexp(log_sum[piece.examples], torch.logsumexp(log_q, dim=1))
+            total = at_inputs.view(piece.num_examples, piece.num_samples, *self.input_shape).sum(dim=1)
             _add_votes(counts[piece.examples], logits.detach(), piece)
+            gradient[piece.examples] += total
 
         self.gradient_chunk = self._run(process, len(x), samples, self.gradient_chunk)
-        log_mean = log_sum - torch.log(torch.tensor(float(samples)))
-        return SurrogatePass(counts[:, : self.num_classes], gradient, log_mean)
+        return SurrogatePass(counts[:, : self.num_classes], gradient, evaluations)
 
     def _run(self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int) -> int:
         """Calls `process` on every piece of the work; returns the chunk size that memory allowed.
 
-        A piece that runs out of memory has changed nothing yet, so it is cut up and done again.
+        A piece changes nothing before its last allocation, so one that ran out of memory is cut up and done again.
         """
         pieces = plan_pieces(examples, samples, chunk, self.noise.block)
         while pieces:
@@ -138,11 +137,13 @@ class SmoothedClassifier:
                 continue
             try:
                 process(piece)
+                continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                chunk = self._smaller(piece.size)
-                pieces.appendleft(piece)
+            # Outside of the except clause, whose traceback would keep the failed piece's tensors alive.
+            chunk = self._smaller(piece.size)
+            pieces.appendleft(piece)
         return chunk
 
     def _smaller(self, size: int) -> int:
@@ -205,7 +206,7 @@ class SmoothedClassifier:
 
 
 def _add_votes(counts: Tensor, logits: Tensor, piece: Piece) -> None:
-    """Adds each sample's vote to its example's row of `counts`, in place."""
+    """Adds each sample's vote to its example's row of `counts`, in place and as the last thing."""
     # The maximum is NaN if any logit is; argmax alone would make that NaN a vote.
     top, winner = logits.max(dim=1)
     winner = torch.where(top.isnan(), counts.shape[1] - 1, winner)
@@ -213,9 +214,18 @@ def _add_votes(counts: Tensor, logits: Tensor, piece: Piece) -> None:
     counts.scatter_add_(1, winner, torch.ones_like(winner))
 
 
+# What other layers than PyTorch's own allocator say when memory runs out.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "could not create a memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the device, or this machine, has no memory left."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error)
-    return "DefaultCPUAllocator: can't allocate memory" in text or "could not create a memory" in text
+    return any(text in str(error) for text in _OUT_OF_MEMORY)

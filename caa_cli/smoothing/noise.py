@@ -7,7 +7,7 @@ drawing those before it, and search, certification and verification never see th
 
 The two kinds of device have different generators: a CPU run and a CUDA run see different noise of the same law.
 PyTorch's CPU generator keeps 32 bits of a seed. Two given blocks therefore coincide with probability 2⁻³²;
-for one image at the default settings (about 1,000 blocks) some pair does with probability about 10⁻⁴.
+for one image at the default settings (about 1,500 blocks) some pair does with probability 3·10⁻⁴.
 """
 
 from __future__ import annotations
@@ -47,9 +47,6 @@ class Key:
     index: int
     purpose: Purpose
     iteration: int = 0
-
-    def at(self, iteration: int) -> Key:
-        return replace(self, iteration=iteration)
 
     def block_seed(self, block: int) -> int:
         """A 63-bit seed for one block: BLAKE2b of the key and the block's number."""

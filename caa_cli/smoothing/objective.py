@@ -3,7 +3,7 @@
 Each noise sample i is given soft class probabilities q_i; their mean over the noise is p̄, and an objective J is
 a smooth function of log p̄. The gradient reaches the model through one cotangent a sample, at its logits:
 
-    ∂J/∂logits_i = 1/n · (b_i − q_i Σ_k b_ik),   b_ik = ∂J/∂p̄_k · q_ik
+    ∂J/∂logits_i = 1/(nτ) · (b_i − q_i Σ_k b_ik),   b_ik = ∂J/∂p̄_k · q_ik,   τ the temperature of q
 
 Only ∂J/∂p̄ ties the samples together. It is taken at the p̄ of a pilot, the first samples of the same draw
 (see `SmoothedClassifier.surrogate`), which is why one forward and one backward pass are enough.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from caa_cli.smoothing.classifier import SmoothedClassifier, is_out_of_memory
+from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
 
@@ -28,14 +28,16 @@ def tune_chunks(classifier: SmoothedClassifier, seconds: float = 1.0) -> dict[st
     keys = [Key(0, 0, Purpose.TUNING)]
     label = torch.zeros(1, dtype=torch.int64, device=device)
 
-    def votes(chunk: int, samples: int) -> None:
+    def votes(chunk: int, samples: int) -> int:
         classifier.votes_chunk = chunk
         classifier.votes(x, keys, samples)
+        return classifier.votes_chunk
 
-    def gradient(chunk: int, samples: int) -> None:
+    def gradient(chunk: int, samples: int) -> int:
         classifier.gradient_chunk = chunk
         # One pilot, as in a step of many chunks, where it is paid for once.
         classifier.surrogate(x, label, keys, samples, LogRatio(), pilot=min(chunk, classifier.PILOT))
+        return classifier.gradient_chunk
 
     measured = {}
     for name, run in (("votes", votes), ("gradient", gradient)):
@@ -48,18 +50,17 @@ def tune_chunks(classifier: SmoothedClassifier, seconds: float = 1.0) -> dict[st
     return measured
 
 
-def _sweep(run: Callable[[int, int], None], device: torch.device, seconds: float) -> dict[int, float]:
+def _sweep(run: Callable[[int, int], int], device: torch.device, seconds: float) -> dict[int, float]:
     """Seconds a sample by chunk size: the least of several rounds, since other work only ever adds time."""
+    sizes = _SIZES.get(device.type, _SIZES["other"])
+    run(sizes[0], sizes[0])  # loads the kernels, which is no part of any size's time
     begin = time.perf_counter()
     times: dict[int, float] = {}
-    for size in _SIZES.get(device.type, _SIZES["other"]):
-        try:
-            run(size, size)  # the first run of a size sets up its kernels
-            times[size] = _time(run, size, device)
-        except (RuntimeError, MemoryError) as error:
-            if not times or not is_out_of_memory(error):
-                raise
-            break
+    for size in sizes:
+        allowed = run(size, size)  # the first run of a size sets it up
+        if allowed < size and times:
+            break  # memory ran out, and the classifier went on with less
+        times[size] = _time(run, size, device)
         # The next size takes about twice as long; a slow model is measured at few sizes.
         if time.perf_counter() + 4 * times[size] * size > begin + 0.5 * seconds:
             break
@@ -72,11 +73,16 @@ def _sweep(run: Callable[[int, int], None], device: torch.device, seconds: float
     return times
 
 
-def _time(run: Callable[[int, int], None], size: int, device: torch.device) -> float:
+def _time(run: Callable[[int, int], int], size: int, device: torch.device) -> float:
     """Seconds a sample, over enough chunks to matter."""
     samples = max(size, 256)
+    _synchronise(device)
     begin = time.perf_counter()
     run(size, samples)
+    _synchronise(device)
+    return (time.perf_counter() - begin) / samples
+
+
+def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return (time.perf_counter() - begin) / samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from io import BytesIO
@@ -34,11 +35,11 @@ HELDOUT_SHARE, HELDOUT_MOST = 10, 5000
 
 @dataclass
 class TrainRun:
-    """One run. `again` is the command that goes on with it after an interruption."""
+    """One run. `resume_command` is the command that goes on with it after an interruption."""
 
     plan: TrainPlan
     display: Display
-    again: str
+    resume_command: str
 
     def __post_init__(self) -> None:
         self.unfinished = self.plan.output.with_name(self.plan.output.name + ".training")
@@ -86,12 +87,12 @@ class TrainRun:
         try:
             with termination_interrupts():
                 self._train(trainer)
-            return self._finish(trainer, model, card, time.perf_counter() - began)
+                return self._finish(trainer, model, card, time.perf_counter() - began)
         except KeyboardInterrupt:
             done = trainer.state.epoch
             where = f"saved in {self.unfinished}" if self.unfinished.exists() else "done"
             self.display.warn(f"interrupted: {done} of {plan.epochs} epochs are {where}")
-            self.display.warn(f"go on with: {self.again}")
+            self.display.warn(f"go on with: {self.resume_command}")
             return INTERRUPTED
 
     def _train(self, trainer: Trainer) -> None:
@@ -150,7 +151,7 @@ class TrainRun:
         rows += [
             ("time", clock(seconds)),
             ("checkpoint", f"{plan.output} ({len(content) / 1e6:.2f} MB)"),
-            ("next", f"caa attack --checkpoint {plan.output}{self._data_flags()}"),
+            ("next", self._next_command()),
         ]
         self.display.result("result", rows)
         self.display.document(
@@ -224,9 +225,11 @@ class TrainRun:
             ("checkpoint", str(plan.output)),
         ]
 
-    def _data_flags(self) -> str:
-        data_dir = f" --data-dir {self.plan.data_dir}" if self.plan.data_dir else ""
-        return f"{data_dir} --limit 20"
+    def _next_command(self) -> str:
+        words = ["caa", "attack", "--checkpoint", str(self.plan.output)]
+        if self.plan.data_dir is not None:
+            words += ["--data-dir", str(self.plan.data_dir)]
+        return shlex.join([*words, "--limit", "20"])
 
     def _check_unfinished(self) -> None:
         if self.unfinished.exists() and not self.plan.resume:

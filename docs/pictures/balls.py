@@ -1,6 +1,6 @@
 """Draws docs/pictures/balls.png: the certified balls along the path of one real attack on the demo.
 
-    python docs/pictures/balls.py --image 8
+    python docs/pictures/balls.py --image 17
 
 The plane goes through the clean image, the verified adversarial example, and as near as it can to the rest of the
 path. A ball is shown by its cut with that plane; the colour behind is the class the smoothed model gives there.
@@ -34,7 +34,7 @@ BLUE, RED = "#2166ac", "#b2182b"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--image", type=int, default=8)
+    parser.add_argument("--image", type=int, default=17)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("balls.png"))
     arguments = parser.parse_args()
     weights = read_weights(DEMO_CHECKPOINT)
