@@ -9,7 +9,7 @@ import typer
 
 from caa_cli.cli import options
 from caa_cli.cli.options import option
-from caa_cli.plan import ATTACKS, BOUNDS, FINISHES, SURROGATES, AttackPlan, Shard
+from caa_cli.plan import ATTACKS, BOUNDS, FINISHES, SURROGATES, AttackPlan
 
 _RUN, _COMPUTE = options.RUN, options.COMPUTE
 _SEARCH, _PROOF, _CAA = "Attack", "Certificate and proof", "Certification-aware attack (--attack caa)"
@@ -94,46 +94,7 @@ def attack(
 
     [bold]caa attack --checkpoint demo[/] runs on what comes with caa.
     """
-    plan = AttackPlan(
-        checkpoint=checkpoint,
-        arch=arch,
-        sigma=sigma,
-        mean=options.numbers(mean, "--mean"),
-        std=options.numbers(std, "--std"),
-        dataset=dataset,
-        data_dir=data_dir,
-        split=split,
-        limit=limit,
-        skip=skip,
-        shard=Shard.parse(shard),
-        attack=attack,
-        samples=samples,
-        iterations=iterations,
-        alpha=alpha,
-        bound=bound,
-        seed=seed,
-        certify_samples=certify_samples,
-        verify_samples=verify_samples,
-        finish=finish,
-        overshoot=overshoot,
-        undershoot=undershoot,
-        step_min=step_min,
-        step_max=step_max,
-        patience=patience,
-        tolerance=tolerance,
-        surrogate=surrogate,
-        temperature=temperature,
-        device=device,
-        dtype=dtype,
-        batch_size=options.automatic(batch_size, "--batch-size"),
-        chunk_size=options.automatic(chunk_size, "--chunk-size"),
-        output=output,
-        save_adversarial=save_adversarial,
-        figure=figure,
-        resume=resume,
-        overwrite=overwrite,
-        dry_run=dry_run,
-    )
+    plan = options.plan_of(AttackPlan, locals())
     from caa_cli.display import Display
     from caa_cli.run.attack import AttackRun
 

@@ -9,7 +9,7 @@ import typer
 
 from caa_cli.cli import options
 from caa_cli.cli.options import option
-from caa_cli.plan import BOUNDS, CertifyPlan, Shard
+from caa_cli.plan import BOUNDS, CertifyPlan
 
 _CERTIFICATE = "Certificate"
 
@@ -63,34 +63,7 @@ def certify(
     dry_run: options.DryRun = False,
 ) -> None:
     """Certify a smoothed classifier: the radius within which each prediction can't change."""
-    plan = CertifyPlan(
-        checkpoint=checkpoint,
-        arch=arch,
-        sigma=sigma,
-        mean=options.numbers(mean, "--mean"),
-        std=options.numbers(std, "--std"),
-        dataset=dataset,
-        data_dir=data_dir,
-        split=split,
-        limit=limit,
-        skip=skip,
-        shard=Shard.parse(shard),
-        samples=samples,
-        selection_samples=selection_samples,
-        alpha=alpha,
-        bound=bound,
-        radius=radius,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        chunk_size=options.automatic(chunk_size, "--chunk-size"),
-        output=output,
-        tsv=tsv,
-        figure=figure,
-        resume=resume,
-        overwrite=overwrite,
-        dry_run=dry_run,
-    )
+    plan = options.plan_of(CertifyPlan, locals())
     from caa_cli.display import Display
     from caa_cli.run.certify import CertifyRun
 

@@ -10,15 +10,17 @@ import functools
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from caa_cli.errors import INTERRUPTED, CaaError, UsageError
-from caa_cli.plan import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES
+from caa_cli.plan import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES, AttackPlan, CertifyPlan, Shard, TrainPlan
 
 Command = TypeVar("Command", bound=Callable[..., None])
+P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
 
 
 def load_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -76,6 +78,20 @@ def guarded(command: Command) -> Command:
             raise typer.Exit(INTERRUPTED) from error
 
     return run  # type: ignore[return-value]
+
+
+def plan_of(kind: type[P], given: dict[str, Any]) -> P:
+    """The plan from a command's options, which have the names of its settings; texts become values."""
+    settings = {setting.name: given[setting.name] for setting in fields(kind)}
+    for name in ("mean", "std"):
+        if name in settings:
+            settings[name] = numbers(settings[name], f"--{name}")
+    for name in ("batch_size", "chunk_size"):
+        if isinstance(settings.get(name), str):
+            settings[name] = automatic(settings[name], f"--{name.replace('_', '-')}")
+    if "shard" in settings:
+        settings["shard"] = Shard.parse(settings["shard"])
+    return kind(**settings)
 
 
 def resume_command() -> str:

@@ -58,26 +58,7 @@ def train(
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a classifier for randomised smoothing, and write a checkpoint that the other commands read."""
-    plan = TrainPlan(
-        dataset=dataset,
-        data_dir=data_dir,
-        arch=arch,
-        sigma=sigma,
-        method=method,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        seed=seed,
-        heldout=heldout,
-        evaluate_samples=evaluate_samples,
-        evaluate_limit=evaluate_limit,
-        device=device,
-        output=output,
-        resume=resume,
-        overwrite=overwrite,
-        dry_run=dry_run,
-    )
+    plan = options.plan_of(TrainPlan, locals())
     from caa_cli.display import Display
     from caa_cli.training.run import TrainRun
 
