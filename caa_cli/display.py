@@ -10,11 +10,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -25,6 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from caa_cli.errors import CaaError
 
@@ -95,7 +96,7 @@ class Display:
         if self.quiet:
             yield _Silent()
         elif self.err.is_terminal:
-            with _live(self.err) as progress:
+            with _Live(self.err) as progress:
                 yield _LiveBar(progress, what, total, start)
         else:
             plain = _PlainBar(self.err, what, total, start)
@@ -117,27 +118,35 @@ class _Silent:
         pass
 
 
-def _live(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]} [dim]{task.fields[now]}[/]"),
-        console=console,
-        speed_estimate_period=600,
-    )
+class _Live(Progress):
+    """A bar, and below it a line on how it is going, cut to the width of the terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.line = Text("", no_wrap=True, overflow="ellipsis")
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=console,
+            speed_estimate_period=600,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        yield self.line
 
 
 class _LiveBar:
-    def __init__(self, progress: Progress, what: str, total: int, start: int) -> None:
+    def __init__(self, progress: _Live, what: str, total: int, start: int) -> None:
         self.progress = progress
-        self.task = progress.add_task(what, total=total, completed=start, text="", now="")
+        self.task = progress.add_task(what, total=total, completed=start)
 
     def update(self, done: float, text: str = "", now: str = "") -> None:
-        self.progress.update(self.task, completed=done, text=text, now=now)
+        self.progress.line.plain = " · ".join(part for part in (text, now) if part)
+        self.progress.update(self.task, completed=done)
 
 
 class _PlainBar:

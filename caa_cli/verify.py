@@ -60,6 +60,7 @@ class Verifier:
         if not finding.candidates:
             return Verified(None, None, None, 0, 0)
         points = (_AlongTheRay if self.finish == "ray" else _AsProposed)(self, finding, classifier)
+        points.prepare()
         clean, label = finding.example.image, finding.example.label
         for attempt in range(self.tries):
             image = points.propose(attempt)
@@ -84,7 +85,11 @@ class _AsProposed:
         self.evaluations = 0
         self.rival = int(leader(finding.candidates[0].votes.cpu().numpy(), excluding=self.label))
 
+    def prepare(self) -> None:
+        """Whatever has to be known before the first proposal."""
+
     def propose(self, attempt: int) -> Tensor:
+        """The point for this try."""
         if attempt < len(self.candidates):
             return self.candidates[attempt].image
         last = self.candidates[-1]
@@ -114,15 +119,18 @@ class _AlongTheRay(_AsProposed):
         super().__init__(settings, finding, classifier)
         self.nearest = self.candidates[0]
         self.crossing = Crossing()
+        self.furthest = 0.0
+
+    def prepare(self) -> None:
+        """Probes the ray, each time where the line through the probes so far says that a proof would pass."""
         # The search's votes flatter the point that they made the nearest, but say where to begin.
-        first = margin(self.nearest.votes.cpu().numpy(), int(self.nearest.votes.sum()), self.label, classifier.sigma)
+        seen = self.nearest.votes.cpu().numpy()
         opening = Crossing()
-        opening.add(self.nearest.distance, first)
+        opening.add(self.nearest.distance, margin(seen, int(seen.sum()), self.label, self.classifier.sigma))
         distance = opening.solve(spare=0.0, target=0.0)
-        for probe in range(settings.probes):
+        for probe in range(self.settings.probes):
             self._probe(distance, probe)
             distance = self.crossing.solve(spare=0.0, target=self._target(self.SPARE[0]))
-        self.furthest = 0.0
 
     def propose(self, attempt: int) -> Tensor:
         spare = self.SPARE[min(attempt, len(self.SPARE) - 1)]

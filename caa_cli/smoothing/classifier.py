@@ -116,7 +116,7 @@ class SmoothedClassifier:
             at_logits = cotangent(log_q, slopes[whose], scale).flatten(0, 1).to(logits.dtype)
             (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits)
             # A sample that abstains has no say in the gradient either.
-            at_inputs = torch.nan_to_num_(at_inputs, nan=0.0).float()
+            at_inputs = torch.nan_to_num(at_inputs, nan=0.0).float()
             total = at_inputs.view(piece.num_examples, piece.num_samples, *self.input_shape).sum(dim=1)
             _add_votes(counts[piece.examples], logits.detach(), piece)
             gradient[piece.examples] += total
