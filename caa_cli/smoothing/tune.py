@@ -11,14 +11,17 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
 
-_SIZES = {"cpu": (32, 64, 128, 256, 512, 1024, 2048), "other": tuple(2**p for p in range(8, 16))}
+_SIZES = {"cpu": tuple(2**p for p in range(3, 12)), "other": tuple(2**p for p in range(8, 16))}
+# A quick size is run again for this long, and at most so often: other work on a machine only ever adds time.
+_REPEAT_SECONDS, _REPEATS = 0.03, 8
 _ROUNDS = 8
-# A size this many times slower than the best is not measured again.
-_HOPELESS = 3.0
+# A slow model may take this many times as long as asked for before larger sizes are left out.
+_PATIENCE = 8.0
 
 
 def tune_chunks(classifier: SmoothedClassifier, seconds: float = 1.0) -> dict[str, dict[int, float]]:
-    """Sets the classifier's two chunk sizes to the fastest found within about `seconds` for each.
+    """Sets the classifier's two chunk sizes to the fastest found, in about `seconds` for each; a slow model takes
+    longer, up to the time of the few chunks that it needs.
 
     Returns what was measured, {"votes" | "gradient": {chunk: seconds a sample}}. The choice changes speed and
     memory, never a result beyond the last bits of a sum.
@@ -51,7 +54,7 @@ def tune_chunks(classifier: SmoothedClassifier, seconds: float = 1.0) -> dict[st
 
 
 def _sweep(run: Callable[[int, int], int], device: torch.device, seconds: float) -> dict[int, float]:
-    """Seconds a sample by chunk size: the least of several rounds, since other work only ever adds time."""
+    """Seconds a sample by chunk size: the least of several runs of one chunk."""
     sizes = _SIZES.get(device.type, _SIZES["other"])
     run(sizes[0], sizes[0])  # loads the kernels, which is no part of any size's time
     begin = time.perf_counter()
@@ -61,26 +64,41 @@ def _sweep(run: Callable[[int, int], int], device: torch.device, seconds: float)
         if allowed < size and times:
             break  # memory ran out, and the classifier went on with less
         times[size] = _time(run, size, device)
-        # The next size takes about twice as long; a slow model is measured at few sizes.
-        if time.perf_counter() + 4 * times[size] * size > begin + 0.5 * seconds:
+        elapsed = time.perf_counter() - begin
+        # The next size takes about four times as long as this one's timed run: two runs of twice the samples.
+        if elapsed + 4 * times[size] * size > _PATIENCE * seconds:
+            break
+        if elapsed > seconds and _past_the_best(times):
             break
     for _ in range(_ROUNDS):
-        limit = _HOPELESS * min(times.values())
-        for size in [size for size in times if times[size] <= limit]:
-            if time.perf_counter() > begin + seconds:
+        # What is nearly as good as the best is measured again, in turn, so that one slow spell decides nothing.
+        near = [size for size in times if times[size] <= 1.25 * min(times.values())]
+        for size in near:
+            if time.perf_counter() - begin > seconds:
                 return times
             times[size] = min(times[size], _time(run, size, device))
     return times
 
 
+def _past_the_best(times: dict[int, float]) -> bool:
+    """Whether the last two sizes were both no better than one before them."""
+    *before, one, other = [float("inf"), *times.values()]
+    return min(one, other) > 0.98 * min(before, default=float("inf"))
+
+
 def _time(run: Callable[[int, int], int], size: int, device: torch.device) -> float:
-    """Seconds a sample, over enough chunks to matter."""
-    samples = max(size, 256)
-    _synchronise(device)
-    begin = time.perf_counter()
-    run(size, samples)
-    _synchronise(device)
-    return (time.perf_counter() - begin) / samples
+    """Seconds a sample in chunks of this size: the least of a few runs."""
+    best, spent = float("inf"), 0.0
+    for _ in range(_REPEATS):
+        _synchronise(device)
+        begin = time.perf_counter()
+        run(size, size)
+        _synchronise(device)
+        elapsed = time.perf_counter() - begin
+        best, spent = min(best, elapsed), spent + elapsed
+        if spent > _REPEAT_SECONDS:
+            break
+    return best / size
 
 
 def _synchronise(device: torch.device) -> None:
