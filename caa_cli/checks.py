@@ -15,17 +15,20 @@ def one_of(option: str, value: str, allowed: Iterable[str]) -> None:
 
 def at_least_one(option: str, value: int | None) -> None:
     if value is not None and value < 1:
-        raise UsageError(f"{option} must be at least 1, not {value}")
+        raise UsageError(f"{option} must be at least 1, not {value}", f"leave {option} out for its default")
 
 
 def not_negative(option: str, value: int) -> None:
     if value < 0:
-        raise UsageError(f"{option} must not be negative, not {value}")
+        raise UsageError(f"{option} must not be negative, not {value}", f"leave {option} out for its default")
 
 
 def positive(option: str, value: float | None) -> None:
     if value is not None and not (value > 0 and math.isfinite(value)):
-        raise UsageError(f"{option} must be a number above 0, not {value:g}")
+        raise UsageError(
+            f"{option} must be a number above 0, not {value:g}",
+            f"leave {option} out, or give for instance {option} 0.5",
+        )
 
 
 def fraction(option: str, value: float) -> None:
@@ -38,7 +41,7 @@ def fraction(option: str, value: float) -> None:
 
 def seed_in_range(value: int) -> None:
     if not 0 <= value < 2**63:
-        raise UsageError(f"--seed must lie between 0 and 2⁶³ − 1, not {value}")
+        raise UsageError(f"--seed must lie between 0 and 2⁶³ − 1, not {value}", "for instance --seed 0")
 
 
 def normalisation(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
