@@ -1,0 +1,50 @@
+"""Do verified successes hold up? Votes on each adversarial image again, on independent noise. Prints JSON.
+
+    caa attack --checkpoint demo --limit 100 --save-adversarial a.safetensors
+    python tests/benchmarks/recheck.py a.safetensors
+
+A success fails the recheck if the original class has more votes than every other; at most alpha of them should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import torch
+from safetensors.torch import load_file
+from setup import demo
+
+from caa_cli.smoothing.noise import Key, Purpose
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("images", help="what --save-adversarial wrote, of the demo")
+    parser.add_argument("--samples", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=12345)
+    arguments = parser.parse_args()
+    classifier, _ = demo()
+    found = load_file(arguments.images)
+    failed, leads = [], []
+    for image, index, label in zip(found["images"], found["indices"].tolist(), found["labels"].tolist(), strict=True):
+        key = Key(arguments.seed, index, Purpose.EVALUATION)
+        votes = classifier.votes(image[None], [key], arguments.samples)[0]
+        others = votes.clone()
+        others[label] = -1
+        lead = int(others.max() - votes[label])
+        leads.append(lead / arguments.samples)
+        if lead < 0:
+            failed.append(index)
+    report = {
+        "successes": len(leads),
+        "failed": failed,
+        "samples": arguments.samples,
+        "smallest_lead": min(leads),
+        "median_lead": float(torch.tensor(leads).median()),
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
