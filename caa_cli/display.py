@@ -32,6 +32,9 @@ from caa_cli.errors import CaaError
 # A line this often where stderr is no terminal.
 PLAIN_INTERVAL_SECONDS = 30.0
 
+# A text that takes work to make, such as a median over all images so far, is made anew no more often than this.
+REFRESH_SECONDS = 0.5
+
 Rows = Sequence[tuple[str, str]]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from caa_cli.data.datasets import ImageSet
 from caa_cli.device import resolve_device
-from caa_cli.display import Bar, Display, Rows, clock, number
+from caa_cli.display import REFRESH_SECONDS, Bar, Display, Rows, clock, number
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
 from caa_cli.plan import CertifyPlan
 from caa_cli.results.certificates import (
@@ -79,9 +79,12 @@ class CertifyRun:
         bar = self.display.bar("images", len(indices), len(indices) - len(todo))
         try:
             with output.working(), bar as shown, termination_interrupts():
-                for record in self._records(classifier, images, todo):
+                summed_up = 0.0
+                for done, record in enumerate(self._records(classifier, images, todo), len(indices) - len(todo) + 1):
                     output.add(record)
-                    self._show(shown, output.of(indices))
+                    if time.monotonic() - summed_up > REFRESH_SECONDS or done == len(indices):
+                        summed_up = time.monotonic()
+                        self._show(shown, output.of(indices))
         except KeyboardInterrupt:
             return True
         return False

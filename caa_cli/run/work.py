@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Attack, Batch, Example, Finding, Search
 from caa_cli.data.datasets import ImageSet
-from caa_cli.display import Bar, number
+from caa_cli.display import REFRESH_SECONDS, Bar, number
 from caa_cli.errors import CaaError
 from caa_cli.plan import AttackPlan
 from caa_cli.results.images import Image
@@ -46,11 +46,13 @@ class AttackWork:
     clean: dict[int, tuple[Certificate, float]] = field(default_factory=dict)
     done: int = 0
     text: str = ""
+    summed_up: float = 0.0
 
     def run(self, todo: list[int]) -> None:
         """Attacks these images; each is in `output` as soon as it is finished."""
         plan = self.plan
         self._sum_up()
+        self.bar.update(self.done, self.text)
         batch = plan.batch_size or max(1, min(BATCH_LIMIT, self.classifier.gradient_chunk // plan.samples))
         search = Search(build_attack(plan), self.classifier, batch, self._on_step)
         verifier = Verifier(
@@ -125,18 +127,21 @@ class AttackWork:
 
     def _record(self, record: AttackRecord, image: Image | None) -> None:
         self.output.add(record, image)
-        self._sum_up()
+        self.done += 1
+        if time.monotonic() - self.summed_up > REFRESH_SECONDS or self.done == len(self.indices):
+            self._sum_up()
+        self.bar.update(self.done, self.text)
 
     def _sum_up(self) -> None:
+        self.summed_up = time.monotonic()
         records = self.output.of(self.indices)
         summary = summarise(records, 0.0)
-        self.done, self.text = len(records), ""
+        self.done = len(records)
         if summary.eligible:
             self.text = (
                 f"{100 * (summary.success_rate or 0):.0f}% attacked · median radius "
                 f"{number(summary.median_radius)} · {number(summary.median_percent_over_certified, 0)} %-C"
             )
-        self.bar.update(self.done, self.text)
 
     def _on_step(self, state: Batch) -> None:
         if len(state) == 1:
