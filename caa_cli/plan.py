@@ -275,3 +275,12 @@ class TrainPlan(_Plan):
         checks.positive("--sigma", self.sigma)
         checks.positive("--learning-rate", self.learning_rate)
         checks.seed_in_range(self.seed)
+
+
+def differences(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:
+    """Where two configurations differ in a setting that decides results, in words."""
+    return [
+        f"{key} ({theirs.get(key)} there, {ours.get(key)} here)"
+        for key in compared
+        if theirs.get(key) != ours.get(key)
+    ]

@@ -98,5 +98,5 @@ def attack(
     from caa_cli.display import Display
     from caa_cli.run.attack import AttackRun
 
-    code = AttackRun(plan, Display(quiet, json), options.resume_command()).execute()
+    code = AttackRun(Display(quiet, json), options.resume_command(), plan).execute()
     raise typer.Exit(code)

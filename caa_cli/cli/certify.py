@@ -67,5 +67,5 @@ def certify(
     from caa_cli.display import Display
     from caa_cli.run.certify import CertifyRun
 
-    code = CertifyRun(plan, Display(quiet, json), options.resume_command()).execute()
+    code = CertifyRun(Display(quiet, json), options.resume_command(), plan).execute()
     raise typer.Exit(code)

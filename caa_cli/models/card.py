@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 FORMAT_VERSION = 1
@@ -49,14 +49,9 @@ class ModelCard:
         known = {f.name for f in fields(ModelCard)}
         card = ModelCard(**{key: value for key, value in found.items() if key in known})
         card._check()
-        return ModelCard(
-            **{
-                **{f.name: getattr(card, f.name) for f in fields(ModelCard)},
-                "input_shape": tuple(card.input_shape),
-                "mean": tuple(card.mean),
-                "std": tuple(card.std),
-            }
-        )
+        # JSON has lists where the card has tuples.
+        channels, height, width = card.input_shape
+        return replace(card, input_shape=(channels, height, width), mean=tuple(card.mean), std=tuple(card.std))
 
     def _check(self) -> None:
         """Raises ValueError where a value can't be what it should be."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from statistics import mean, stdev
-from typing import Any, Self
+from typing import Any
 
-from caa_cli.results.records import ABSTAINED, FAILED
+from caa_cli.results.records import ABSTAINED, FAILED, Record
 
 CERTIFIED = "certified"
 NOT_CERTIFIED = "not_certified"
@@ -18,7 +18,7 @@ RADIUS_STEP = 0.25
 
 
 @dataclass(frozen=True)
-class CertifyRecord:
+class CertifyRecord(Record):
     """One example. radius: certified L2 radius in [0, 1] pixel units, 0 if abstained.
 
     outcome: `certified` or `abstained`; where only one radius was decided on `certified`, `not_certified` or
@@ -26,9 +26,6 @@ class CertifyRecord:
     out of `samples`.  seconds: this example's share of the time.
     """
 
-    index: int
-    label: int
-    outcome: str
     prediction: int | None = None
     radius: float | None = None
     correct: bool = False
@@ -38,15 +35,6 @@ class CertifyRecord:
     evaluations: int = 0
     seconds: float = 0.0
     error: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Self:
-        """Raises TypeError where a field is missing; ignores those it does not know."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in found.items() if key in known})
 
     def certified_at(self, radius: float) -> bool:
         """Right, and certified at this radius at least."""

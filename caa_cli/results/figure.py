@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ def check_figure(path: Path) -> None:
 
 
 def draw_examples(
-    path: Path, originals: dict[int, Image], adversarial: dict[int, Image], records: Sequence[AttackRecord]
+    path: Path, original: Callable[[int], Image], adversarial: dict[int, Image], records: Sequence[AttackRecord]
 ) -> None:
-    """One column an example: original, adversarial, difference. Images (channels, height, width) in [0, 1].
+    """One column an example: original, adversarial, difference. Images (channels, height, width) in [0, 1], by index.
 
     Shows the first few verified successes whose images are at hand. Raises OSError if `path` can't be written.
     """
@@ -50,7 +50,7 @@ def draw_examples(
     for row, name in enumerate(("original", "adversarial", "difference")):
         axes[row, 0].set_ylabel(name, fontsize=10)
     for column, record in enumerate(shown):
-        clean, attacked = originals[record.index], adversarial[record.index]
+        clean, attacked = original(record.index), adversarial[record.index]
         _show(axes[0, column], clean)
         axes[0, column].set_title(f"image {record.index}\nclass {record.prediction}", fontsize=9)
         _show(axes[1, column], attacked)

@@ -43,12 +43,21 @@ class ImageJournal:
 
     def resume(self) -> set[int]:
         """The indices of the whole entries; one that a kill cut off is dropped, another run's file begun anew."""
-        if not self.path.exists() or not self.path.read_bytes().startswith(self._head):
+        if not self.path.exists() or not self._ours():
             self.start()
-        size = self.path.stat().st_size - len(self._head)
+        entries = (self.path.stat().st_size - len(self._head)) // self._entry
+        starts = [len(self._head) + entry * self._entry for entry in range(entries + 1)]
+        held: set[int] = set()
         with self.path.open("r+b") as file:
-            file.truncate(len(self._head) + size - size % self._entry)
-        return set(self.read())
+            file.truncate(starts.pop())
+            for start in starts:
+                file.seek(start)
+                held.update(struct.unpack("<q", file.read(8)))
+        return held
+
+    def _ours(self) -> bool:
+        with self.path.open("rb") as file:
+            return file.read(len(self._head)) == self._head
 
     def read(self) -> dict[int, Image]:
         """All images so far, by global index: float32 of the shape of an input."""

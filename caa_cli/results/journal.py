@@ -6,26 +6,11 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.results.records import FAILED, SCHEMA_VERSION
-
-
-class Record(Protocol):
-    """One example of a run, as the journal and the document hold it."""
-
-    @property
-    def index(self) -> int: ...
-
-    @property
-    def outcome(self) -> str: ...
-
-    def to_json(self) -> dict[str, Any]: ...
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Self: ...
-
+from caa_cli.plan import differences
+from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
 
 R = TypeVar("R", bound=Record)
 
@@ -57,18 +42,14 @@ class Journal(Generic[R]):
             self.start(header)
             return []
         found_header, records, intact = self._read()
-        theirs, ours = found_header.get("config", {}), header["config"]
-        differing = [key for key in compared if theirs.get(key) != ours.get(key)]
+        differing = differences(found_header.get("config", {}), header["config"], compared)
         if found_header.get("checkpoint", {}).get("sha256") != header["checkpoint"]["sha256"]:
             differing.insert(0, "checkpoint content")
         if found_header.get("command") != header["command"]:
             differing.insert(0, "command")
         if differing:
-            said = ", ".join(
-                f"{key} ({theirs.get(key)} there, {ours.get(key)} here)" if key in ours else key for key in differing
-            )
             raise UsageError(
-                f"{self.path} belongs to a run with other settings: {said}",
+                f"{self.path} belongs to a run with other settings: {', '.join(differing)}",
                 "repeat the command with the settings of that run, or choose another --output",
             )
         # A line that a kill cut off goes; what follows is appended where it began.

@@ -14,8 +14,8 @@ from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.results.images import Image, ImageJournal, save_images, saved_images
-from caa_cli.results.journal import Journal, Record, unfinished
-from caa_cli.results.records import ATTACKED, SCHEMA_VERSION, AttackRecord
+from caa_cli.results.journal import Journal, unfinished
+from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackRecord, Record
 
 R = TypeVar("R", bound=Record)
 
@@ -44,8 +44,8 @@ class RunOutput(Generic[R]):
                 "add --resume to go on with it, or --overwrite to begin anew",
             )
 
-    def begin(self, header: dict[str, Any], compared: list[str], resume: bool) -> list[R]:
-        """Opens the journal; returns the examples that a resumed run has already.
+    def begin(self, header: dict[str, Any], compared: list[str], resume: bool) -> None:
+        """Opens the journal, and fills `records` with the examples that a resumed run has already.
 
         `header` is what the document says beside its examples: command, config, checkpoint, shard, environment.
         """
@@ -55,7 +55,6 @@ class RunOutput(Generic[R]):
                 self.records = {record.index: record for record in self.journal.resume(header, compared)}
             else:
                 self.journal.start(header)
-        return list(self.records.values())
 
     def add(self, record: R) -> None:
         """Keeps an example for good."""
@@ -82,6 +81,11 @@ class RunOutput(Generic[R]):
                 raise
             where = f"what is finished is kept in {self.journal.path}: go on with --resume"
             raise CaaError(error.problem, f"{error.hint}; {where}" if error.hint else where) from error
+
+    def status(self, interrupted: bool) -> str:
+        """What the document says of the run as a whole."""
+        failed = any(record.outcome == FAILED for record in self.records.values())
+        return "interrupted" if interrupted else "partial" if failed else "complete"
 
     def finish(self, status: str, summary: dict[str, Any], records: list[R]) -> dict[str, Any]:
         """Writes the document and returns it."""
@@ -121,9 +125,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         self.save_adversarial, self.figure = save_adversarial, figure
         self.images: ImageJournal | None = None
 
-    def begin(
-        self, header: dict[str, Any], compared: list[str], resume: bool, shape: tuple[int, ...] = ()
-    ) -> list[AttackRecord]:
+    def begin(self, header: dict[str, Any], compared: list[str], resume: bool, shape: tuple[int, ...] = ()) -> None:
         """As `RunOutput.begin`; `shape` is that of an image.
 
         An attacked example whose image was not kept is left out, to be attacked again: the result is the same.
@@ -134,7 +136,7 @@ class AttackOutput(RunOutput[AttackRecord]):
             if not self.records:
                 place.unlink(missing_ok=True)
             if self.save_adversarial is None and self.figure is None:
-                return list(self.records.values())
+                return
             self.images = ImageJournal(place, shape, header["fingerprint"])
             held = self.images.resume()
             if self.save_adversarial is not None:
@@ -145,7 +147,6 @@ class AttackOutput(RunOutput[AttackRecord]):
         attacked = [record.index for record in self.records.values() if record.outcome == ATTACKED]
         for index in set(attacked) - held:
             del self.records[index]
-        return list(self.records.values())
 
     def add(self, record: AttackRecord, image: Image | None = None) -> None:
         """The image goes first: a line in the journal says that all is there."""

@@ -21,7 +21,25 @@ ELIGIBLE = (ATTACKED, NOT_FOUND, NOT_VERIFIED)
 
 
 @dataclass(frozen=True)
-class AttackRecord:
+class Record:
+    """One example of a run, as the journal and the document hold it."""
+
+    index: int
+    label: int
+    outcome: str
+
+    def to_json(self) -> dict[str, Any]:
+        return _json(self)
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """Raises TypeError where a field is missing; ignores those it does not know."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in found.items() if key in known})
+
+
+@dataclass(frozen=True)
+class AttackRecord(Record):
     """One example of an attack run. Lengths are L2 in [0, 1] pixel units; None where there is no such value.
 
     radius is proved on fresh noise; radius_search is the nearest point that looked adversarial on search noise.
@@ -29,9 +47,6 @@ class AttackRecord:
     seconds: this example's share of the time, in all stages. error: why it failed.
     """
 
-    index: int
-    label: int
-    outcome: str
     prediction: int | None = None
     certified_radius: float | None = None
     radius: float | None = None
@@ -45,15 +60,6 @@ class AttackRecord:
     abstentions: int = 0
     seconds: float = 0.0
     error: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: _finite(value) for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Self:
-        """Raises TypeError where a field is missing; ignores those it does not know."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in found.items() if key in known})
 
     @property
     def eligible(self) -> bool:
@@ -86,7 +92,7 @@ class AttackSummary:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        return {name: _finite(value) for name, value in asdict(self).items()}
+        return _json(self)
 
 
 def summarise(records: Sequence[AttackRecord], seconds: float) -> AttackSummary:
@@ -118,5 +124,9 @@ def _median(values: Iterable[float | None]) -> float | None:
     return median(found) if found else None
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _json(record: Any) -> dict[str, Any]:
+    """A dataclass as strict JSON: null for what is not a number."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(record).items()
+    }

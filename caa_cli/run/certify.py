@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from caa_cli.data.datasets import ImageSet
 from caa_cli.device import resolve_device
-from caa_cli.display import REFRESH_SECONDS, Bar, Display, Rows, clock, number
-from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
+from caa_cli.display import REFRESH_SECONDS, Bar, Rows, clock, number
+from caa_cli.errors import DONE
 from caa_cli.plan import CertifyPlan
 from caa_cli.results.certificates import (
     CERTIFIED,
@@ -25,34 +25,25 @@ from caa_cli.results.certificates import (
 from caa_cli.results.files import write_atomically
 from caa_cli.results.output import RunOutput
 from caa_cli.results.records import ABSTAINED, FAILED
+from caa_cli.run.base import BATCH_LIMIT, ImageRun
 from caa_cli.run.target import load_target
-from caa_cli.signals import termination_interrupts, uninterrupted
+from caa_cli.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.decide import Decider
 
-BATCH_LIMIT = 64
-
 
 @dataclass
-class CertifyRun:
-    """One run. `resume_command` is the command that would go on with it, for the advice after an interruption."""
+class CertifyRun(ImageRun):
+    """`execute` fills in what the checkpoint says, so `plan` is the resolved one after it."""
 
     plan: CertifyPlan
-    display: Display
-    resume_command: str
-    began: float = field(default_factory=time.perf_counter)
 
     def execute(self) -> int:
         """Runs it all; returns the exit code. Raises CaaError for whatever the user can mend."""
         plan = self.plan
         output = RunOutput(plan.output, CertifyRecord)
-        if not plan.dry_run:
-            output.check(plan.written(), plan.resume, plan.overwrite)
-        if plan.figure is not None:
-            from caa_cli.results.figure import check_figure
-
-            check_figure(plan.figure)
+        self.check_files(plan, output)
         target, indices = load_target(plan, resolve_device(plan.device), self.display)
         self.plan = plan = replace(plan, **target.resolved())
         self.display.plan("caa certify", [*target.describe(indices), *_certify_rows(plan)])
@@ -65,29 +56,21 @@ class CertifyRun:
             )
             return DONE
         classifier = target.classifier(indices[0], self.display)
-        have = output.begin(target.header("certify", plan), plan.compared_keys(), plan.resume)
-        if have:
-            self.display.note(f"going on with {output.journal.path}: {len(have)} images are done already")
-        interrupted = self._certify_all(classifier, target.images, indices, output)
-        return self._finish(output, indices, interrupted)
+        output.begin(target.header("certify", plan), plan.compared_keys(), plan.resume)
 
-    def _certify_all(
-        self, classifier: SmoothedClassifier, images: ImageSet, indices: range, output: RunOutput[CertifyRecord]
-    ) -> bool:
-        """Works through the images; returns whether it was interrupted. Finished ones are in `output`."""
-        todo = [index for index in indices if index not in output.records]
-        bar = self.display.bar("images", len(indices), len(indices) - len(todo))
-        try:
-            with output.working(), bar as shown, termination_interrupts():
-                summed_up = 0.0
-                for done, record in enumerate(self._records(classifier, images, todo), len(indices) - len(todo) + 1):
-                    output.add(record)
-                    if time.monotonic() - summed_up > REFRESH_SECONDS or done == len(indices):
-                        summed_up = time.monotonic()
-                        self._show(shown, output.of(indices))
-        except KeyboardInterrupt:
-            return True
-        return False
+        def certify(todo: list[int], bar: Bar) -> None:
+            summed_up = 0.0
+            for done, record in enumerate(
+                self._records(classifier, target.images, todo), len(indices) - len(todo) + 1
+            ):
+                output.add(record)
+                if time.monotonic() - summed_up > REFRESH_SECONDS or done == len(indices):
+                    summed_up = time.monotonic()
+                    self._show(bar, output.of(indices))
+
+        interrupted = self.work(output, indices, certify)
+        self._finish(output, interrupted)
+        return self.exit_code(output, indices, interrupted)
 
     def _records(self, classifier: SmoothedClassifier, images: ImageSet, todo: list[int]) -> Iterator[CertifyRecord]:
         """The examples in order; as many images at a time as their selection draws fill a chunk."""
@@ -186,10 +169,8 @@ class CertifyRun:
             text = f"{100 * share:.0f}% right and certified · {summary.mean_samples or 0:,.0f} samples an image"
         bar.update(len(records), text)
 
-    def _finish(self, output: RunOutput[CertifyRecord], indices: range, interrupted: bool) -> int:
-        plan, records = self.plan, output.everything()
-        failed = any(record.outcome == FAILED for record in records)
-        status = "interrupted" if interrupted else "partial" if failed else "complete"
+    def _finish(self, output: RunOutput[CertifyRecord], interrupted: bool) -> None:
+        plan, records, status = self.plan, output.everything(), output.status(interrupted)
         summary = summarise_certificates(records, plan.samples, time.perf_counter() - self.began, plan.radius)
         with uninterrupted():
             document = output.finish(status, summary.to_json(), records)
@@ -203,10 +184,6 @@ class CertifyRun:
                     draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")
         self.display.document(document)
         self.display.result("result", _summary_rows(summary, plan))
-        if interrupted:
-            self.display.interrupted(len(output.of(indices)), len(indices), output.output, self.resume_command)
-            return INTERRUPTED
-        return PARTIAL if failed else DONE
 
 
 def _certify_rows(plan: CertifyPlan) -> Rows:

@@ -24,13 +24,11 @@ from caa_cli.results.records import (
     AttackRecord,
     summarise,
 )
+from caa_cli.run.base import BATCH_LIMIT
 from caa_cli.smoothing.certify import Certificate, Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier, is_out_of_memory
 from caa_cli.smoothing.objective import GumbelGap, LogRatio
 from caa_cli.verify import Verifier
-
-# On a GPU one pass holds several images' samples; more of them than this save nothing.
-BATCH_LIMIT = 64
 
 
 @dataclass

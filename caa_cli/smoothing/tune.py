@@ -31,15 +31,15 @@ def tune_chunks(classifier: SmoothedClassifier, seconds: float = 1.0) -> dict[st
     keys = [Key(0, 0, Purpose.TUNING)]
     label = torch.zeros(1, dtype=torch.int64, device=device)
 
-    def votes(chunk: int, samples: int) -> int:
+    def votes(chunk: int) -> int:
         classifier.votes_chunk = chunk
-        classifier.votes(x, keys, samples)
+        classifier.votes(x, keys, chunk)
         return classifier.votes_chunk
 
-    def gradient(chunk: int, samples: int) -> int:
+    def gradient(chunk: int) -> int:
         classifier.gradient_chunk = chunk
-        # One pilot, as in a step of many chunks, where it is paid for once.
-        classifier.surrogate(x, label, keys, samples, LogRatio(), pilot=min(chunk, classifier.PILOT))
+        # One chunk holds its own pilot; a step of many pays for that once, which is little.
+        classifier.surrogate(x, label, keys, chunk, LogRatio())
         return classifier.gradient_chunk
 
     measured = {}
@@ -53,14 +53,14 @@ def tune_chunks(classifier: SmoothedClassifier, seconds: float = 1.0) -> dict[st
     return measured
 
 
-def _sweep(run: Callable[[int, int], int], device: torch.device, seconds: float) -> dict[int, float]:
+def _sweep(run: Callable[[int], int], device: torch.device, seconds: float) -> dict[int, float]:
     """Seconds a sample by chunk size: the least of several runs of one chunk."""
     sizes = _SIZES.get(device.type, _SIZES["other"])
-    run(sizes[0], sizes[0])  # loads the kernels, which is no part of any size's time
+    run(sizes[0])  # loads the kernels, which is no part of any size's time
     begin = time.perf_counter()
     times: dict[int, float] = {}
     for size in sizes:
-        allowed = run(size, size)  # the first run of a size sets it up
+        allowed = run(size)  # the first run of a size sets it up
         if allowed < size and times:
             break  # memory ran out, and the classifier went on with less
         times[size] = _time(run, size, device)
@@ -86,13 +86,13 @@ def _past_the_best(times: dict[int, float]) -> bool:
     return min(one, other) > 0.98 * min(before, default=float("inf"))
 
 
-def _time(run: Callable[[int, int], int], size: int, device: torch.device) -> float:
+def _time(run: Callable[[int], int], size: int, device: torch.device) -> float:
     """Seconds a sample in chunks of this size: the least of a few runs."""
     best, spent = float("inf"), 0.0
     for _ in range(_REPEATS):
         _synchronise(device)
         begin = time.perf_counter()
-        run(size, size)
+        run(size)
         _synchronise(device)
         elapsed = time.perf_counter() - begin
         best, spent = min(best, elapsed), spent + elapsed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
@@ -18,7 +18,7 @@ from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes, read_weights
-from caa_cli.plan import TrainPlan
+from caa_cli.plan import TrainPlan, differences
 from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.signals import termination_interrupts
 from caa_cli.smoothing.bounds import leader
@@ -69,13 +69,13 @@ class TrainRun:
         trainer = Trainer(
             model,
             Recipe(
-                plan.method,
-                plan.sigma,
-                plan.epochs,
-                plan.batch_size,
-                plan.learning_rate,
-                plan.schedule,
-                plan.seed,
+                method=plan.method,
+                sigma=plan.sigma,
+                epochs=plan.epochs,
+                batch_size=plan.batch_size,
+                learning_rate=plan.learning_rate,
+                schedule=plan.schedule,
+                seed=plan.seed,
             ),
             (images.images[:split], images.labels[:split]),
             (images.images[split:], images.labels[split:]),
@@ -126,7 +126,7 @@ class TrainRun:
         }
         if plan.evaluate_samples:
             training.update(self._evaluate(trainer, model, card))
-        card = ModelCard(**{**vars(card), "training": training})
+        card = replace(card, training=training)
         content = checkpoint_bytes(model, card)
         try:
             write_atomically(plan.output, content)
@@ -245,8 +245,7 @@ class TrainRun:
         if self.unfinished.exists() or not self.plan.output.exists():
             return False
         card = read_weights(self.plan.output).card
-        config = self.plan.config()
-        return card is not None and all(card.training.get(key) == config[key] for key in self.plan.compared_keys())
+        return card is not None and not differences(card.training, self.plan.config(), self.plan.compared_keys())
 
     def _save(self, trainer: Trainer) -> None:
         """The whole state after each epoch, so that a kill costs no more than the epoch it fell in."""
@@ -269,12 +268,10 @@ class TrainRun:
             there = dict(saved["config"])
         except Exception as error:  # torch.load raises whatever the first wrong byte leads to
             raise damaged from error
-        here = self.plan.config()
-        differing = [key for key in self.plan.compared_keys() if there.get(key) != here[key]]
+        differing = differences(there, self.plan.config(), self.plan.compared_keys())
         if differing:
-            said = ", ".join(f"{key} ({there.get(key)} there, {here[key]} here)" for key in differing)
             raise UsageError(
-                f"{self.unfinished} belongs to a training with other settings: {said}",
+                f"{self.unfinished} belongs to a training with other settings: {', '.join(differing)}",
                 "repeat the command with the settings of that training, or choose another --output",
             )
         try:

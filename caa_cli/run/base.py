@@ -1,0 +1,58 @@
+"""What every run over the images of a data set does alike: the checks before, interruption, and the exit code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from caa_cli.display import Bar, Display
+from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
+from caa_cli.plan import ModelPlan
+from caa_cli.results.output import RunOutput
+from caa_cli.signals import termination_interrupts
+
+# On a GPU one pass holds several images' samples; more of them than this save nothing.
+BATCH_LIMIT = 64
+
+
+@dataclass
+class ImageRun:
+    """One run. `resume_command` is the command that would go on with it, for the advice after an interruption."""
+
+    display: Display
+    resume_command: str
+    began: float = field(default_factory=time.perf_counter, kw_only=True)
+
+    def check_files(self, plan: ModelPlan, output: RunOutput[Any]) -> None:
+        """Before anything is loaded: can all that is asked for be written?"""
+        if not plan.dry_run:
+            output.check(plan.written(), plan.resume, plan.overwrite)
+        if plan.figure is not None:
+            from caa_cli.results.figure import check_figure
+
+            check_figure(plan.figure)
+
+    def work(self, output: RunOutput[Any], indices: range, do: Callable[[list[int], Bar], None]) -> bool:
+        """Has `do` work through the images that are not done yet; returns whether it was interrupted.
+
+        What is finished by then is in `output`.
+        """
+        todo = [index for index in indices if index not in output.records]
+        done = len(indices) - len(todo)
+        if output.records:
+            self.display.note(f"going on with {output.journal.path}: {len(output.records)} images are done already")
+        try:
+            with output.working(), self.display.bar("images", len(indices), done) as bar, termination_interrupts():
+                do(todo, bar)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    def exit_code(self, output: RunOutput[Any], indices: range, interrupted: bool) -> int:
+        """Says how to go on, where there is more to do."""
+        if interrupted:
+            self.display.interrupted(len(output.of(indices)), len(indices), output.output, self.resume_command)
+            return INTERRUPTED
+        return PARTIAL if output.status(interrupted) == "partial" else DONE
