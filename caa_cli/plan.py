@@ -15,18 +15,7 @@ from typing import Any, ClassVar
 
 from caa_cli import checks
 from caa_cli.errors import UsageError
-
-ATTACKS = ("caa",)
-ARCHITECTURES = ("small-cnn", "resnet18")
-DATASETS = ("demo", "mnist")
-BOUNDS = ("goodman", "clopper-pearson", "cp-bonferroni")
-SURROGATES = ("log-ratio", "gumbel")
-FINISHES = ("ray", "none")
-DTYPES = ("float32", "bfloat16", "float16", "float64")
-SPLITS = ("test", "train")
-METHODS = ("gaussian",)
-SCHEDULES = ("constant", "cosine")
-DEMO_LIMIT = 20
+from caa_cli.names import ATTACKS, BOUNDS, DEMO_LIMIT, DTYPES, FINISHES, SPLITS, SURROGATES
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
+class Plan:
     """What every plan can do. NOT_COMPARED names the settings that change nothing in a result."""
 
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset()
@@ -77,7 +66,7 @@ class _Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelPlan(_Plan):
+class ModelPlan(Plan):
     """A run over the images of a data set with a smoothed model: what `attack` and `certify` share."""
 
     checkpoint: str
@@ -234,47 +223,6 @@ class CertifyPlan(ModelPlan):
 
     def written(self) -> dict[str, Path | None]:
         return {"--tsv": self.tsv, **super().written()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainPlan(_Plan):
-    """One run of `caa train`."""
-
-    dataset: str = "mnist"
-    data_dir: Path | None = None
-    arch: str = "small-cnn"
-    sigma: float = 0.5
-    method: str = "gaussian"
-    epochs: int = 50
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    seed: int = 0
-    heldout: int | None = None
-    evaluate_samples: int = 100
-    evaluate_limit: int = 1000
-    device: str = "auto"
-    output: Path = Path("model.safetensors")
-    resume: bool = False
-    overwrite: bool = False
-    dry_run: bool = False
-
-    # An interrupted run may be resumed elsewhere, and its evaluation is no part of the training.
-    NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
-        ["data_dir", "device", "output", "resume", "overwrite", "dry_run", "evaluate_samples", "evaluate_limit"]
-    )
-
-    def __post_init__(self) -> None:
-        checks.one_of("--method", self.method, METHODS)
-        checks.one_of("--schedule", self.schedule, SCHEDULES)
-        checks.at_least_one("--epochs", self.epochs)
-        checks.at_least_one("--batch-size", self.batch_size)
-        checks.at_least_one("--heldout", self.heldout)
-        checks.not_negative("--evaluate-samples", self.evaluate_samples)
-        checks.at_least_one("--evaluate-limit", self.evaluate_limit)
-        checks.positive("--sigma", self.sigma)
-        checks.positive("--learning-rate", self.learning_rate)
-        checks.seed_in_range(self.seed)
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:

@@ -14,8 +14,8 @@ from scipy import stats
 from support import caa, read_strict
 
 from caa_cli.models.architectures import ARCHITECTURES
-from caa_cli.plan import ARCHITECTURES as NAMED
-from caa_cli.plan import BOUNDS as NAMED_BOUNDS
+from caa_cli.names import ARCHITECTURES as NAMED
+from caa_cli.names import BOUNDS as NAMED_BOUNDS
 from caa_cli.smoothing.bounds import BOUNDS
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.decide import Decider

@@ -9,7 +9,8 @@ import typer
 
 from caa_cli.cli import options
 from caa_cli.cli.options import option
-from caa_cli.plan import ATTACKS, BOUNDS, FINISHES, SURROGATES, AttackPlan
+from caa_cli.names import ATTACKS, BOUNDS, FINISHES, SURROGATES
+from caa_cli.plan import AttackPlan
 
 _RUN, _COMPUTE = options.RUN, options.COMPUTE
 _SEARCH, _PROOF, _CAA = "Attack", "Certificate and proof", "Certification-aware attack (--attack caa)"

@@ -9,7 +9,8 @@ import typer
 
 from caa_cli.cli import options
 from caa_cli.cli.options import option
-from caa_cli.plan import BOUNDS, CertifyPlan
+from caa_cli.names import BOUNDS
+from caa_cli.plan import CertifyPlan
 
 _CERTIFICATE = "Certificate"
 

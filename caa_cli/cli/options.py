@@ -17,7 +17,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from caa_cli.errors import INTERRUPTED, CaaError, UsageError
-from caa_cli.plan import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES, AttackPlan, CertifyPlan, Shard, TrainPlan
+from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES
+from caa_cli.plan import AttackPlan, CertifyPlan, Shard
+from caa_cli.train_plan import TrainPlan
 
 Command = TypeVar("Command", bound=Callable[..., None])
 P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)

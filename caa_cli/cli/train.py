@@ -9,7 +9,8 @@ import typer
 
 from caa_cli.cli import options
 from caa_cli.cli.options import option
-from caa_cli.plan import ARCHITECTURES, DATASETS, METHODS, SCHEDULES, TrainPlan
+from caa_cli.names import ARCHITECTURES, DATASETS, METHODS, SCHEDULES
+from caa_cli.train_plan import TrainPlan
 
 _MODEL, _RUN, _TRAINING = options.DATA, options.RUN, "Training"
 

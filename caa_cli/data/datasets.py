@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.errors import UsageError
-from caa_cli.plan import DATASETS
+from caa_cli.names import DATASETS
 
 DEMO_FILE = Path(__file__).with_name("demo.npz")
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from caa_cli.errors import UsageError
 from caa_cli.models.card import ModelCard
+from caa_cli.models.resnet import cifar_resnet, torchvision_resnet
+
+# (number of classes, input shape) → a network that takes normalised images
+Builder = Callable[[int, Sequence[int]], nn.Module]
 
 
 class NormalisedClassifier(nn.Module):
@@ -51,17 +57,41 @@ def small_cnn(num_classes: int, input_shape: Sequence[int]) -> nn.Module:
     )
 
 
-def resnet18(num_classes: int, input_shape: Sequence[int]) -> nn.Module:
-    """torchvision's ResNet-18 with its 7×7 stem and max-pooling, whatever the image size, as the paper has it."""
-    from torchvision.models import resnet18 as build_resnet18
+class LeNet(nn.Module):
+    """LeNet-5 as the published MNIST models have it: 20 and 50 filters of 5×5, 431,080 weights at 28×28."""
 
-    return build_resnet18(weights=None, num_classes=num_classes)
+    def __init__(self, num_classes: int, input_shape: Sequence[int]) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        self.conv1 = nn.Conv2d(channels, 20, 5)
+        self.conv2 = nn.Conv2d(20, 50, 5)
+        rows, columns = (((size - 4) // 2 - 4) // 2 for size in (height, width))
+        self.fc1 = nn.Linear(50 * rows * columns, 500)
+        self.fc2 = nn.Linear(500, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Pooling commutes with ReLU, and before it leaves a quarter of the work.
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+
+
+def _torchvision(depth: int, stem: str) -> Builder:
+    return lambda num_classes, input_shape: torchvision_resnet(depth, num_classes, stem)
 
 
 # name → (builder, channels that the network wants; 0 for as many as the image has)
-ARCHITECTURES: dict[str, tuple[Callable[[int, Sequence[int]], nn.Module], int]] = {
+ARCHITECTURES: dict[str, tuple[Builder, int]] = {
     "small-cnn": (small_cnn, 0),
-    "resnet18": (resnet18, 3),
+    "lenet": (LeNet, 0),
+    "resnet18": (_torchvision(18, "7x7"), 3),
+    "resnet50": (_torchvision(50, "7x7"), 3),
+    "resnet18-3x3": (_torchvision(18, "3x3"), 3),
+    "resnet50-3x3": (_torchvision(50, "3x3"), 3),
+    "resnet18-cifar": (_torchvision(18, "cifar"), 3),
+    "resnet50-cifar": (_torchvision(50, "cifar"), 3),
+    "resnet20": (partial(cifar_resnet, 20), 0),
+    "resnet110": (partial(cifar_resnet, 110), 0),
 }
 
 

@@ -18,13 +18,14 @@ from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes, read_weights
-from caa_cli.plan import TrainPlan, differences
+from caa_cli.plan import differences
 from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.signals import termination_interrupts
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.tune import tune_chunks
+from caa_cli.train_plan import TrainPlan
 from caa_cli.training.loop import EpochReport, Recipe, Trainer
 
 # Of the images in [0, 1]; the demo is made of MNIST.

@@ -1,0 +1,78 @@
+"""Residual networks: torchvision's with three stems, and the thin ones for CIFAR-10."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def torchvision_resnet(depth: int, num_classes: int, stem: str = "7x7") -> nn.Module:
+    """torchvision's ResNet of this depth (18, 50), randomly initialised.
+
+    stem: `7x7`, stride 2, with max-pooling (torchvision's own, and the paper's for 28×28 and 32×32 images); `3x3`,
+    stride 1, with max-pooling (the paper's for ImageNet); `cifar`, 3×3, stride 1, without max-pooling.
+    """
+    from torchvision import models
+
+    network = {18: models.resnet18, 50: models.resnet50}[depth](weights=None, num_classes=num_classes)
+    if stem != "7x7":
+        network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    if stem == "cifar":
+        network.maxpool = nn.Identity()
+    return network
+
+
+class _Block(nn.Module):
+    """Two 3×3 convolutions; the shortcut is a 1×1 convolution where the shape changes."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or channels_in != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut)
+
+
+class CifarResNet(nn.Module):
+    """He et al.'s (2016) ResNet of depth 6n + 2 for 32×32 images, with the tensors' names of Cohen et al.'s code."""
+
+    def __init__(self, depth: int, num_classes: int, channels: int = 3) -> None:
+        super().__init__()
+        blocks, rest = divmod(depth - 2, 6)
+        if rest or blocks < 1:
+            raise ValueError(f"the depth of such a network is 6n + 2, not {depth}")
+        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = self._stage(16, 16, blocks, 1)
+        self.layer2 = self._stage(16, 32, blocks, 2)
+        self.layer3 = self._stage(32, 64, blocks, 2)
+        self.fc = nn.Linear(64, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @staticmethod
+    def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+        first = _Block(channels_in, channels, stride)
+        return nn.Sequential(first, *[_Block(channels, channels, 1) for _ in range(blocks - 1)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+def cifar_resnet(depth: int, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
+    return CifarResNet(depth, num_classes, input_shape[0])
