@@ -31,6 +31,11 @@ def positive(option: str, value: float | None) -> None:
         )
 
 
+def at_least_zero(option: str, value: float | None) -> None:
+    if value is not None and not (value >= 0 and math.isfinite(value)):
+        raise UsageError(f"{option} must be a number of at least 0, not {value:g}", f"for instance {option} 1")
+
+
 def fraction(option: str, value: float) -> None:
     if not 0 < value < 1:
         raise UsageError(

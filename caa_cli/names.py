@@ -53,3 +53,6 @@ NORMALISATION_OF = {
 METHODS = ("gaussian", "stability", "smoothadv", "macer", "consistency")
 SCHEDULES = ("constant", "step", "cosine")
 OPTIMIZERS = ("adam", "sgd")
+INNER_ATTACKS = ("pgd", "ddn")
+AUGMENTATIONS = ("auto", "none", "flip", "crop-flip")
+TRAINING_DTYPES = ("float32", "bfloat16", "float16")

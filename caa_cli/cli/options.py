@@ -16,9 +16,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from caa_cli import checks
 from caa_cli.errors import INTERRUPTED, CaaError, UsageError
 from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES
 from caa_cli.plan import AttackPlan, CertifyPlan, Shard
+from caa_cli.recipes import RECIPES
 from caa_cli.train_plan import TrainPlan
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -94,6 +96,21 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     if "shard" in settings:
         settings["shard"] = Shard.parse(settings["shard"])
     return kind(**settings)
+
+
+def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
+    """The options with a recipe's settings in place of defaults: flags, environment and TOML file go before it."""
+    name = given["recipe"]
+    if name is None:
+        return given
+    checks.one_of("--recipe", name, RECIPES)
+    settings = RECIPES[name].at(given["sigma"])
+
+    def open_(option: str) -> bool:
+        source = context.get_parameter_source(option)
+        return source is not None and source.name == "DEFAULT"
+
+    return {**given, **{option: value for option, value in settings.items() if open_(option)}}
 
 
 def resume_command() -> str:

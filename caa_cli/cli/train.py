@@ -9,29 +9,100 @@ import typer
 
 from caa_cli.cli import options
 from caa_cli.cli.options import option
-from caa_cli.names import ARCHITECTURES, DATASETS, METHODS, SCHEDULES
+from caa_cli.names import (
+    ARCHITECTURES,
+    AUGMENTATIONS,
+    DATASETS,
+    INNER_ATTACKS,
+    METHODS,
+    NORMALISATIONS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TRAINING_DTYPES,
+)
+from caa_cli.recipes import RECIPES
 from caa_cli.train_plan import TrainPlan
 
-_MODEL, _RUN, _TRAINING = options.DATA, options.RUN, "Training"
+_MODEL, _RUN, _METHOD, _TRAINING = options.DATA, options.RUN, "Method", "Training"
+_OWN = "the method's"
 
 
 @options.guarded
 def train(
-    dataset: Annotated[str, option(help=f"{' or '.join(DATASETS)}.", panel=_MODEL)] = TrainPlan.dataset,
+    context: typer.Context,
+    recipe: Annotated[
+        str | None,
+        option(
+            help=f"Published settings, for all that is not said otherwise: {', '.join(RECIPES)}.",
+            show_default="none",
+            panel=_MODEL,
+        ),
+    ] = None,
+    dataset: Annotated[str, option(help=f"{', '.join(DATASETS)}.", panel=_MODEL)] = TrainPlan.dataset,
     data_dir: options.DataDir = None,
-    arch: Annotated[str, option(help=f"{' or '.join(ARCHITECTURES)}.", panel=_MODEL)] = TrainPlan.arch,
+    arch: Annotated[str, option(help=f"{', '.join(ARCHITECTURES)}.", panel=_MODEL)] = TrainPlan.arch,
+    normalisation: Annotated[
+        str | None,
+        option(help=f"{', '.join(NORMALISATIONS)}.", show_default="the data set's", panel=_MODEL),
+    ] = None,
     sigma: Annotated[float, option(help="Noise to train for, pixel units.", panel=_MODEL)] = TrainPlan.sigma,
-    method: Annotated[str, option(help=f"{', '.join(METHODS)}.", panel=_TRAINING)] = TrainPlan.method,
+    method: Annotated[str, option(help=f"{', '.join(METHODS)}.", panel=_METHOD)] = TrainPlan.method,
+    draws: Annotated[
+        int | None, option(help="Noises an image (not stability).", show_default=_OWN, panel=_METHOD)
+    ] = None,
+    weight: Annotated[
+        float | None,
+        option(help="λ, of the term that stability, macer or consistency adds.", show_default=_OWN, panel=_METHOD),
+    ] = None,
+    eta: Annotated[
+        float | None, option(help="consistency: weight of the entropy.", show_default=_OWN, panel=_METHOD)
+    ] = None,
+    gamma: Annotated[
+        float | None, option(help="macer: the hinge, in units of σ/2.", show_default=_OWN, panel=_METHOD)
+    ] = None,
+    beta: Annotated[
+        float | None, option(help="macer: inverse temperature.", show_default=_OWN, panel=_METHOD)
+    ] = None,
+    defer: Annotated[
+        int | None, option(help="macer: epochs before the hinge counts.", show_default=_OWN, panel=_METHOD)
+    ] = None,
+    inner_attack: Annotated[
+        str | None, option(help=f"smoothadv: {' or '.join(INNER_ATTACKS)}.", show_default=_OWN, panel=_METHOD)
+    ] = None,
+    epsilon: Annotated[
+        float | None, option(help="smoothadv: largest move, L2, pixel units.", show_default=_OWN, panel=_METHOD)
+    ] = None,
+    attack_steps: Annotated[
+        int | None, option(help="smoothadv: steps of the attack.", show_default=_OWN, panel=_METHOD)
+    ] = None,
+    warmup: Annotated[
+        int | None,
+        option(help="smoothadv: epochs over which epsilon grows.", show_default=_OWN, panel=_METHOD),
+    ] = None,
     epochs: Annotated[int, option(help="Passes over the images.", panel=_TRAINING)] = TrainPlan.epochs,
     batch_size: Annotated[int, option(help="Images a step.", panel=_TRAINING)] = TrainPlan.batch_size,
-    learning_rate: Annotated[float, option(help="Adam's, at the start.", panel=_TRAINING)] = TrainPlan.learning_rate,
+    optimizer: Annotated[str, option(help=f"{' or '.join(OPTIMIZERS)}.", panel=_TRAINING)] = TrainPlan.optimizer,
+    learning_rate: Annotated[float, option(help="At the start.", panel=_TRAINING)] = TrainPlan.learning_rate,
+    momentum: Annotated[float, option(help="Of sgd.", panel=_TRAINING)] = TrainPlan.momentum,
+    weight_decay: Annotated[float, option(help="L2 penalty.", panel=_TRAINING)] = TrainPlan.weight_decay,
     schedule: Annotated[
-        str, option(help=f"Of the learning rate: {' or '.join(SCHEDULES)}.", panel=_TRAINING)
+        str, option(help=f"Of the learning rate: {', '.join(SCHEDULES)}.", panel=_TRAINING)
     ] = TrainPlan.schedule,
+    step_epochs: Annotated[
+        int, option(help="step: the rate falls to a tenth this often.", panel=_TRAINING)
+    ] = TrainPlan.step_epochs,
+    clip_norm: Annotated[float | None, option(help="Longest gradient.", show_default="none", panel=_TRAINING)] = None,
+    augment: Annotated[
+        str,
+        option(
+            help=f"{', '.join(AUGMENTATIONS)}; auto: crop-flip for cifar10 and imagenet.",
+            panel=_TRAINING,
+        ),
+    ] = TrainPlan.augment,
     heldout: Annotated[
         int | None,
         option(
-            help="Training images kept back to choose the best epoch by.",
+            help="Training images kept back to choose the best epoch by; 0: keep the last epoch.",
             show_default="a tenth, at most 5000",
             panel=_TRAINING,
         ),
@@ -47,6 +118,17 @@ def train(
         int, option(help="How many test images to evaluate.", panel=_TRAINING)
     ] = TrainPlan.evaluate_limit,
     device: options.Device = "auto",
+    dtype: Annotated[
+        str,
+        option(help=f"Of mixed precision: {', '.join(TRAINING_DTYPES)}.", panel=options.COMPUTE),
+    ] = TrainPlan.dtype,
+    channels_last: Annotated[
+        bool,
+        option("--channels-last/--no-channels-last", help="Layout of images in memory.", panel=options.COMPUTE),
+    ] = TrainPlan.channels_last,
+    workers: Annotated[
+        int, option(help="Processes that decode images which are not held in memory.", panel=options.COMPUTE)
+    ] = TrainPlan.workers,
     output: Annotated[Path, option(metavar="FILE.safetensors", help="The checkpoint.", panel=_RUN)] = Path(
         "model.safetensors"
     ),
@@ -59,7 +141,7 @@ def train(
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a classifier for randomised smoothing, and write a checkpoint that the other commands read."""
-    plan = options.plan_of(TrainPlan, locals())
+    plan = options.plan_of(TrainPlan, options.with_recipe(context, locals()))
     from caa_cli.display import Display
     from caa_cli.training.run import TrainRun
 

@@ -1,4 +1,4 @@
-"""The training loop: epochs of a method, the best one kept, every random draw a function of (seed, epoch).
+"""The training loop: epochs of a method, every random draw a function of (seed, epoch).
 
 Because no generator lives longer than an epoch, a run that was killed and resumed from its last epoch takes the
 same steps as one that was not.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,69 +18,95 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import CaaError
-from caa_cli.training.methods import METHODS
+from caa_cli.models.architectures import NormalisedClassifier
+from caa_cli.training.devices import Ranks
+from caa_cli.training.feed import Feed
+from caa_cli.training.step import Forward, Method, Step
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the result of a training run, beside the images and the architecture."""
+    """What decides the result of a training run, beside the method, the images and the architecture.
 
-    method: str = "gaussian"
+    schedule: `constant`; `step`: a tenth every `step_epochs`; `cosine`: down to nothing.
+    dtype: of the mixed precision that the network computes in; weights and losses are float32.
+    """
+
     sigma: float = 0.5
     epochs: int = 50
     batch_size: int = 128
+    optimizer: str = "adam"
     learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
     schedule: str = "constant"
+    step_epochs: int = 30
+    clip_norm: float | None = None
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = True
     seed: int = 0
 
-    def learning_rate_at(self, progress: float) -> float:
-        """`progress` runs from 0 at the first step to 1 at the last."""
+    def learning_rate_at(self, epochs: float) -> float:
+        """`epochs` done so far, with the part of the present one."""
         if self.schedule == "cosine":
-            return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+            return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * epochs / self.epochs))
+        if self.schedule == "step":
+            return self.learning_rate * 0.1 ** math.floor(epochs / self.step_epochs)
         return self.learning_rate
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(
+                model.parameters(), self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+            )
+        return torch.optim.Adam(model.parameters(), self.learning_rate, weight_decay=self.weight_decay)
 
 
 @dataclass
 class EpochReport:
-    """One line of the training log; accuracies are under one noise draw an image."""
+    """One line of the training log. Accuracies are under single noise draws; held-out: None where no image is."""
 
     epoch: int
     loss: float
     train_accuracy: float
-    heldout_accuracy: float
+    heldout_accuracy: float | None
     learning_rate: float
     seconds: float = 0.0
+    unreadable: int = 0
 
 
 @dataclass
 class TrainingState:
-    """What a resumed run goes on from."""
+    """What a resumed run goes on from. The best epoch is the last one where no images are held out."""
 
     epoch: int = 0
     best_epoch: int = 0
-    best_accuracy: float = -1.0
+    best_accuracy: float | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[EpochReport] = field(default_factory=list)
 
 
 class Trainer:
-    """Trains `model` in place. Images: (N, *input_shape) uint8 on any device; labels: (N,) int64."""
+    """Trains `model` in place, on `train`; `heldout` chooses the best epoch. `ranks`: one of several processes."""
 
     def __init__(
         self,
-        model: nn.Module,
+        model: NormalisedClassifier,
+        method: Method,
         recipe: Recipe,
-        train: tuple[Tensor, Tensor],
-        heldout: tuple[Tensor, Tensor],
+        train: Feed,
+        heldout: Feed,
         device: torch.device,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.model = model.to(device)
-        self.recipe = recipe
-        self.method = METHODS[recipe.method]
-        self.train_images, self.train_labels = (t.to(device) for t in train)
-        self.heldout_images, self.heldout_labels = (t.to(device) for t in heldout)
-        self.device = device
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+        self.memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.model: NormalisedClassifier = model.to(device).to(memory_format=self.memory_format)
+        self.method, self.recipe, self.train, self.heldout = method, recipe, train, heldout
+        self.device, self.ranks = device, ranks or Ranks()
+        self.wrapped = self.ranks.wrapped(self.model, device)
+        self.optimizer = recipe.build_optimizer(model)
+        # float16 has too few small numbers for gradients as they are.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.dtype == torch.float16)
         self.state = TrainingState()
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,6 +114,7 @@ class Trainer:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "epoch": self.state.epoch,
             "best_epoch": self.state.best_epoch,
             "best_accuracy": self.state.best_accuracy,
@@ -97,6 +125,7 @@ class Trainer:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
         self.state = TrainingState(
             saved["epoch"],
             saved["best_epoch"],
@@ -105,70 +134,120 @@ class Trainer:
             [EpochReport(**line) for line in saved["history"]],
         )
 
-    def batches(self) -> int:
-        """Steps an epoch. A last batch of one image is left out: batch normalisation can't take it."""
-        full, rest = divmod(len(self.train_images), self.recipe.batch_size)
-        return full + (1 if rest > 1 else 0)
+    def steps(self) -> int:
+        """Steps an epoch. A last batch of one image a process is left out: batch normalisation can't take it."""
+        full, rest = divmod(len(self.train), self.recipe.batch_size)
+        return full + (1 if rest >= 2 * self.ranks.count else 0)
 
     def run_epoch(self, on_batch: Callable[[int, float, float], None]) -> EpochReport:
-        """One epoch; `on_batch(step, mean loss, accuracy so far)` is called after each step."""
-        recipe, epoch, steps = self.recipe, self.state.epoch, self.batches()
-        order = torch.randperm(len(self.train_images), generator=self._generator("order", epoch, cpu=True))
+        """One epoch; `on_batch(step, mean loss, accuracy so far)` is called now and then."""
+        recipe, epoch, steps = self.recipe, self.state.epoch, self.steps()
+        shuffled = torch.randperm(len(self.train), generator=self._generator("order", epoch, own=False, cpu=True))
+        order = [self.ranks.part(batch) for batch in shuffled.split(recipe.batch_size)[:steps]]
         noise = self._generator("noise", epoch)
         self.model.train()
-        loss_sum = torch.zeros((), device=self.device)
-        correct = torch.zeros((), device=self.device, dtype=torch.int64)
-        seen = 0
-        rate = recipe.learning_rate
-        for step in range(steps):
-            rate = recipe.learning_rate_at((epoch * steps + step) / (recipe.epochs * steps))
+        sums = torch.zeros(3, device=self.device, dtype=torch.float64)  # loss, right, images
+        rate = recipe.learning_rate_at(epoch)
+        batches = self.train.batches(order, self._generator("augmentation", epoch, cpu=True))
+        for step, (images, labels) in enumerate(batches):
+            rate = recipe.learning_rate_at(epoch + step / steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size].to(self.device)
-            images = self.train_images[chosen].float() / 255.0
-            labels = self.train_labels[chosen]
-            loss, logits = self.method.loss(self.model, images, labels, recipe.sigma, noise)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            loss_sum += loss.detach() * len(chosen)
-            correct += (logits.detach().argmax(dim=1) == labels).sum()
-            seen += len(chosen)
+            sums += self._step(images, labels, noise, epoch)
             if step % 20 == 19 or step == steps - 1:
-                on_batch(step + 1, float(loss_sum) / seen, int(correct) / seen)
-        mean_loss = float(loss_sum) / seen
-        if not math.isfinite(mean_loss):
+                loss, right, seen = sums.tolist()
+                on_batch(step + 1, loss / seen, right / seen)
+                if not math.isfinite(loss):
+                    break
+        loss, right, seen = self.ranks.total(sums).tolist()
+        if not math.isfinite(loss):
             raise CaaError(
-                f"the loss became {mean_loss} in epoch {epoch + 1}: training diverged",
-                "use a smaller step, for instance --learning-rate 1e-4",
+                f"the loss became {loss} in epoch {epoch + 1}: training diverged",
+                "use a smaller step, for instance --learning-rate 1e-4, or --clip-norm 1",
             )
-        report = EpochReport(epoch + 1, mean_loss, int(correct) / seen, self.heldout_accuracy(), rate)
+        self.ranks.mean_buffers(self.model)
+        report = EpochReport(
+            epoch + 1, loss / seen, right / seen, self.heldout_accuracy(), rate, unreadable=len(self.train.unreadable)
+        )
         self._remember(report)
         return report
 
-    def heldout_accuracy(self) -> float:
-        """Under one noise draw an image, the same draw at every epoch."""
+    def heldout_accuracy(self) -> float | None:
+        """Under one noise draw an image, the same draw at every epoch; None where no image is held out."""
+        if not len(self.heldout):
+            return None
         noise = self._generator("heldout", 0)
+        order = [self.ranks.part(batch) for batch in torch.arange(len(self.heldout)).split(256 * self.ranks.count)]
         self.model.eval()
-        correct = 0
+        counts = torch.zeros(2, device=self.device, dtype=torch.int64)  # right, images
         with torch.inference_mode():
-            for images, labels in zip(self.heldout_images.split(256), self.heldout_labels.split(256), strict=True):
-                pixels = images.float() / 255.0
-                pixels += torch.empty_like(pixels).normal_(0.0, self.recipe.sigma, generator=noise)
-                correct += int((self.model(pixels).argmax(dim=1) == labels).sum())
-        return correct / len(self.heldout_images)
+            for images, labels in self.heldout.batches(order, torch.Generator().manual_seed(0)):
+                noisy = images + torch.empty_like(images).normal_(0.0, self.recipe.sigma, generator=noise)
+                counts[0] += (self._forward(self.model)(noisy).argmax(dim=1) == labels).sum()
+                counts[1] += len(labels)
+        right, seen = self.ranks.total(counts).tolist()
+        return right / seen
+
+    def _step(self, images: Tensor, labels: Tensor, noise: torch.Generator, epoch: int) -> Tensor:
+        """One step of the optimizer. Returns (loss times images, right, images)."""
+        step = Step(
+            forward=self._forward(self.wrapped),
+            frozen=self._frozen,
+            images=images,
+            labels=labels,
+            sigma=self.recipe.sigma,
+            generator=noise,
+            epoch=epoch,
+        )
+        outcome = self.method.loss(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(outcome.loss).backward()
+        if self.recipe.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        count = len(labels)
+        return torch.stack(
+            [outcome.loss.detach() * count, outcome.correct(labels), labels.new_tensor(count)]
+        ).double()
+
+    def _forward(self, model: nn.Module) -> Forward:
+        dtype = self.recipe.dtype
+
+        def forward(x: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+                logits = model(x.contiguous(memory_format=self.memory_format))
+            return logits.float()
+
+        return forward
+
+    @contextmanager
+    def _frozen(self) -> Iterator[Forward]:
+        self.model.eval()
+        self.model.requires_grad_(False)
+        try:
+            yield self._forward(self.model)
+        finally:
+            self.model.requires_grad_(True)
+            self.model.train()
 
     def _remember(self, report: EpochReport) -> None:
         state = self.state
         state.epoch = report.epoch
         state.history.append(report)
-        if report.heldout_accuracy > state.best_accuracy:
-            state.best_epoch, state.best_accuracy = report.epoch, report.heldout_accuracy
+        found = report.heldout_accuracy
+        if found is None or state.best_accuracy is None or found > state.best_accuracy:
+            state.best_epoch, state.best_accuracy = report.epoch, found
             state.best_weights = {
-                name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()
+                name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for name, tensor in self.model.state_dict().items()
             }
 
-    def _generator(self, purpose: str, epoch: int, cpu: bool = False) -> torch.Generator:
+    def _generator(self, purpose: str, epoch: int, own: bool = True, cpu: bool = False) -> torch.Generator:
+        """own: each process draws its own numbers."""
         packed = struct.pack("<qq", self.recipe.seed, epoch) + purpose.encode()
+        if own and self.ranks.rank:
+            packed += struct.pack("<q", self.ranks.rank)
         seed = int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
         return torch.Generator("cpu" if cpu else self.device).manual_seed(seed)

@@ -1,36 +1,25 @@
-"""What a training method does with a batch: its loss."""
+"""The training methods by name."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from caa_cli.training.consistency import Consistency
+from caa_cli.training.gaussian import Gaussian
+from caa_cli.training.macer import Macer
+from caa_cli.training.smoothadv import SmoothAdv
+from caa_cli.training.stability import Stability
+from caa_cli.training.step import Method
 
-
-class Method(Protocol):
-    """A training method for a classifier that will be smoothed with N(0, σ²)."""
-
-    def loss(
-        self, model: nn.Module, images: Tensor, labels: Tensor, sigma: float, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """images: (batch, *input_shape) in [0, 1]. Returns (scalar loss, logits of the noisy batch)."""
-        ...
-
-
-class Gaussian:
-    """Gaussian augmentation (Lecuyer et al., 2019; Cohen et al., 2019): cross-entropy, one noise draw an image.
-
-    The noise is added in pixel units, before normalisation, and never clipped.
-    """
-
-    def loss(
-        self, model: nn.Module, images: Tensor, labels: Tensor, sigma: float, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        noise = torch.empty_like(images).normal_(0.0, sigma, generator=generator)
-        logits = model(images + noise)
-        return F.cross_entropy(logits, labels), logits
+METHODS: dict[str, type[Gaussian] | type[Stability] | type[SmoothAdv] | type[Macer] | type[Consistency]] = {
+    "gaussian": Gaussian,
+    "stability": Stability,
+    "smoothadv": SmoothAdv,
+    "macer": Macer,
+    "consistency": Consistency,
+}
 
 
-METHODS: dict[str, Method] = {"gaussian": Gaussian()}
+def build_method(name: str, settings: dict[str, Any]) -> Method:
+    """settings: by the names of the method's fields, as `TrainPlan.method_settings` gives them."""
+    return METHODS[name](**settings)

@@ -2,103 +2,112 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from dataclasses import dataclass, replace
-from io import BytesIO
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 
 from caa_cli import __version__
 from caa_cli.data.datasets import ImageSet, open_dataset
-from caa_cli.device import describe_device, resolve_device
-from caa_cli.display import Display, clock, number
+from caa_cli.device import resolve_device
+from caa_cli.display import Display
 from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
-from caa_cli.models.architectures import NormalisedClassifier, build
+from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes, read_weights
+from caa_cli.names import NORMALISATIONS
 from caa_cli.plan import differences
 from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.signals import termination_interrupts
-from caa_cli.smoothing.bounds import leader
-from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.tune import tune_chunks
 from caa_cli.train_plan import TrainPlan
-from caa_cli.training.loop import EpochReport, Recipe, Trainer
+from caa_cli.training.describe import augmentation, plan_rows, result_rows
+from caa_cli.training.devices import Ranks
+from caa_cli.training.evaluate import smoothed_accuracy, spread
+from caa_cli.training.feed import Feed, MemoryFeed
+from caa_cli.training.loop import Recipe, Trainer
+from caa_cli.training.methods import build_method
+from caa_cli.training.state import Unfinished, epoch_line
+from caa_cli.training.step import Method
 
-# Of the images in [0, 1]; the demo is made of MNIST.
-NORMALISATION = {"mnist": ((0.1307,), (0.3081,)), "demo": ((0.1307,), (0.3081,))}
 # Held-out images: a tenth of the training images, but no more than tell epochs apart.
 HELDOUT_SHARE, HELDOUT_MOST = 10, 5000
 
 
 @dataclass
 class TrainRun:
-    """One run. `resume_command` is the command that goes on with it after an interruption."""
+    """One run, in one process or in one of several. `resume_command` is the command that goes on with it."""
 
     plan: TrainPlan
     display: Display
     resume_command: str
 
     def __post_init__(self) -> None:
-        self.unfinished = self.plan.output.with_name(self.plan.output.name + ".training")
+        self.ranks = Ranks.from_environment()
+        self.unfinished = Unfinished(self.plan)
 
     def execute(self) -> int:
         """Trains, evaluates, writes; returns the exit code. Raises CaaError for what the user can mend."""
+        if self.ranks.rank == 0:
+            return self._execute()
+        self.display = Display(quiet=True)
+        try:
+            return self._execute()
+        except CaaError as error:  # which the first process says
+            return error.exit_code
+
+    def _execute(self) -> int:
         plan = self.plan
         if not plan.dry_run:
             check_writable(plan.output, "--output")
-            self._check_unfinished()
+            self.unfinished.check()
             if plan.resume and self._finished():
                 self.display.note(f"{plan.output} is finished already: there is nothing to resume")
                 return DONE
-        device = resolve_device(plan.device)
+        device = self.ranks.device(resolve_device(plan.device))
         images = open_dataset(plan.dataset, plan.data_dir, "train")
-        heldout = plan.heldout or min(HELDOUT_MOST, len(images) // HELDOUT_SHARE)
-        if heldout > len(images) - 2:
-            raise UsageError(f"--heldout {heldout} leaves too few of the {len(images)} images to train on")
+        train, heldout = self._feeds(images, device)
         card = self._card(images)
         torch.manual_seed(plan.seed)  # the initial weights; all that follows has generators of its own
         model = build(card)
-        self.display.plan("caa train", self._described(images, heldout, model, device))
+        described = plan_rows(plan, len(train), len(heldout), model, device, self.ranks)
+        self.display.plan("caa train", described)
         if plan.dry_run:
             self.display.document({"config": plan.config()})
             return DONE
-        split = len(images) - heldout
-        trainer = Trainer(
-            model,
-            Recipe(
-                method=plan.method,
-                sigma=plan.sigma,
-                epochs=plan.epochs,
-                batch_size=plan.batch_size,
-                learning_rate=plan.learning_rate,
-                schedule=plan.schedule,
-                seed=plan.seed,
-            ),
-            (images.images[:split], images.labels[:split]),
-            (images.images[split:], images.labels[split:]),
-            device,
-        )
-        if plan.resume and self.unfinished.exists():
-            self._restore(trainer)
+        self.ranks.join(device)
+        try:
+            return self._work(
+                Trainer(model, self._method(), self._recipe(), train, heldout, device, self.ranks), card
+            )
+        finally:
+            self.ranks.leave()
+
+    def _work(self, trainer: Trainer, card: ModelCard) -> int:
+        plan = self.plan
+        if plan.resume and self.unfinished.path.exists():
+            self.unfinished.restore(trainer)
+            self.display.note(f"going on after epoch {trainer.state.epoch} of {self.unfinished.path}")
+        self.ranks.wait()
+        if not plan.resume and self.ranks.rank == 0:
+            self.unfinished.discard()
         began = time.perf_counter()
         try:
             with termination_interrupts():
                 self._train(trainer)
-                return self._finish(trainer, model, card, time.perf_counter() - began)
+                if self.ranks.rank == 0:
+                    self._finish(trainer, card, time.perf_counter() - began)
+                return DONE
         except KeyboardInterrupt:
             done = trainer.state.epoch
-            where = f"saved in {self.unfinished}" if self.unfinished.exists() else "done"
+            where = f"saved in {self.unfinished.path}" if self.unfinished.path.exists() else "done"
             self.display.warn(f"interrupted: {done} of {plan.epochs} epochs are {where}")
             self.display.warn(f"go on with: {self.resume_command}")
             return INTERRUPTED
 
     def _train(self, trainer: Trainer) -> None:
         plan = self.plan
-        steps = trainer.batches()
+        steps = trainer.steps()
         total = plan.epochs * steps
         with self.display.bar("steps", total, trainer.state.epoch * steps) as bar:
             while trainer.state.epoch < plan.epochs:
@@ -112,13 +121,29 @@ class TrainRun:
                     )
 
                 began = time.perf_counter()
-                report = trainer.run_epoch(on_batch)
+                try:
+                    report = trainer.run_epoch(on_batch)
+                except torch.distributed.DistError as error:
+                    raise self._left_alone(trainer) from error
+                except RuntimeError as error:
+                    if self.ranks.count > 1 and "Connection" in str(error):
+                        raise self._left_alone(trainer) from error
+                    raise
                 report.seconds = time.perf_counter() - began
-                self._save(trainer)
-                self.display.note(_line(report, plan.epochs))
+                if self.ranks.rank == 0:
+                    self.unfinished.save(trainer)
+                self.display.note(epoch_line(report, plan.epochs))
 
-    def _finish(self, trainer: Trainer, model: NormalisedClassifier, card: ModelCard, seconds: float) -> int:
-        plan, state = self.plan, trainer.state
+    def _left_alone(self, trainer: Trainer) -> CaaError:
+        return CaaError(
+            f"another process of this training stopped in epoch {trainer.state.epoch + 1}",
+            "what it said is above; repeat the command with --resume"
+            if self.unfinished.path.exists()
+            else "what it said is above",
+        )
+
+    def _finish(self, trainer: Trainer, card: ModelCard, seconds: float) -> None:
+        plan, state, model = self.plan, trainer.state, trainer.model
         model.load_state_dict(state.best_weights)
         training: dict[str, Any] = {
             **{key: plan.config()[key] for key in plan.compared_keys()},
@@ -126,7 +151,17 @@ class TrainRun:
             "heldout_noisy_accuracy": state.best_accuracy,
         }
         if plan.evaluate_samples:
-            training.update(self._evaluate(trainer, model, card))
+            images = open_dataset(plan.dataset, plan.data_dir, "test")
+            training |= smoothed_accuracy(
+                model,
+                card,
+                images,
+                trainer.device,
+                plan.evaluate_limit,
+                plan.evaluate_samples,
+                plan.seed,
+                self.display,
+            )
         card = replace(card, training=training)
         content = checkpoint_bytes(model, card)
         try:
@@ -134,27 +169,10 @@ class TrainRun:
         except OSError as error:
             raise CaaError(
                 f"can't write {plan.output} ({error.strerror})",
-                f"the training is kept in {self.unfinished}: free some space and repeat the command with --resume",
+                f"{self.unfinished.path} keeps the training: free some space and repeat the command with --resume",
             ) from error
-        self.unfinished.unlink(missing_ok=True)
-        rows = [
-            ("best epoch", f"{state.best_epoch} of {plan.epochs}"),
-            ("held-out", f"{100 * state.best_accuracy:.2f}% right under one noise draw"),
-        ]
-        if "smoothed_accuracy" in training:
-            rows.append(
-                (
-                    "smoothed",
-                    f"{100 * training['smoothed_accuracy']:.2f}% of {training['smoothed_accuracy_images']} test "
-                    f"images, {plan.evaluate_samples} samples each",
-                )
-            )
-        rows += [
-            ("time", clock(seconds)),
-            ("checkpoint", f"{plan.output} ({len(content) / 1e6:.2f} MB)"),
-            ("next", self._next_command()),
-        ]
-        self.display.result("result", rows)
+        self.unfinished.discard()
+        self.display.result("result", result_rows(plan, state, training, seconds, len(content), self.unfinished.log))
         self.display.document(
             {
                 "command": "train",
@@ -164,126 +182,54 @@ class TrainRun:
                 "seconds": seconds,
             }
         )
-        return DONE
 
-    def _evaluate(self, trainer: Trainer, model: NormalisedClassifier, card: ModelCard) -> dict[str, Any]:
-        """Smoothed accuracy on the test images: the share whose majority vote is right."""
-        plan = self.plan
-        images = open_dataset(plan.dataset, plan.data_dir, "test")
-        count = min(len(images), plan.evaluate_limit)
-        classifier = SmoothedClassifier(
-            model,
-            sigma=plan.sigma,
-            num_classes=card.num_classes,
-            input_shape=card.input_shape,
-            device=trainer.device,
+    def _feeds(self, images: ImageSet, device: torch.device) -> tuple[Feed, Feed]:
+        """(the images to train on, those held out). The latter are spread evenly: files are sorted by class."""
+        plan, total = self.plan, len(images)
+        count = min(HELDOUT_MOST, total // HELDOUT_SHARE) if plan.heldout is None else plan.heldout
+        if count > total - 2:
+            raise UsageError(
+                f"--heldout {count} leaves too few of the {total} images to train on", "use a smaller --heldout"
+            )
+        held = torch.zeros(total, dtype=torch.bool)
+        held[spread(total, count)] = True
+        return (
+            MemoryFeed(images.images[~held], images.labels[~held], device, augmentation(plan)),
+            MemoryFeed(images.images[held], images.labels[held], device),
         )
-        tune_chunks(classifier, seconds=0.5)
-        right = 0
-        with self.display.bar("test images", count) as bar:
-            for first in range(0, count, 50):
-                batch = range(first, min(first + 50, count))
-                x = torch.stack([images.image(index) for index in batch]).to(trainer.device)
-                keys = [Key(plan.seed, index, Purpose.EVALUATION) for index in batch]
-                winners = leader(classifier.votes(x, keys, plan.evaluate_samples).cpu().numpy())
-                right += sum(int(w) == images.label(i) for w, i in zip(winners, batch, strict=True))
-                bar.update(batch.stop, f"smoothed accuracy {number(100 * right / batch.stop, 2)}%")
-        return {
-            "smoothed_accuracy": right / count,
-            "smoothed_accuracy_images": count,
-            "smoothed_accuracy_samples": plan.evaluate_samples,
-        }
+
+    def _method(self) -> Method:
+        return build_method(self.plan.method, self.plan.method_settings())
+
+    def _recipe(self) -> Recipe:
+        """The plan's settings that the loop needs, by the same names."""
+        settings = {setting.name: getattr(self.plan, setting.name) for setting in fields(Recipe)}
+        return Recipe(**{**settings, "dtype": getattr(torch, self.plan.dtype)})
 
     def _card(self, images: ImageSet) -> ModelCard:
-        mean, std = NORMALISATION[images.name]
+        plan = self.plan
+        mean, std = NORMALISATIONS[plan.normalisation or "none"]
+        if len(mean) not in (1, images.input_shape[0]):
+            raise UsageError(
+                f"--normalisation {plan.normalisation} is for {len(mean)} channels, {images.name} has "
+                f"{images.input_shape[0]}",
+                "use --normalisation none",
+            )
         return ModelCard(
-            arch=self.plan.arch,
+            arch=plan.arch,
             num_classes=images.num_classes,
             input_shape=images.input_shape,
             mean=mean,
             std=std,
             dataset=images.name,
-            sigma=self.plan.sigma,
-            method=self.plan.method,
+            sigma=plan.sigma,
+            method=plan.method,
             tool_version=__version__,
         )
 
-    def _described(
-        self, images: ImageSet, heldout: int, model: NormalisedClassifier, device: torch.device
-    ) -> list[tuple[str, str]]:
-        plan = self.plan
-        weights = sum(parameter.numel() for parameter in model.parameters())
-        return [
-            ("model", f"{plan.arch}, {weights:,} weights"),
-            ("images", f"{len(images) - heldout} of {images.name} to train on, {heldout} held out"),
-            ("method", f"{plan.method}, σ = {plan.sigma:g}"),
-            (
-                "schedule",
-                f"{plan.epochs} epochs of batches of {plan.batch_size}, Adam at {plan.learning_rate:g}, "
-                f"{plan.schedule}, seed {plan.seed}",
-            ),
-            ("device", describe_device(device)),
-            ("checkpoint", str(plan.output)),
-        ]
-
-    def _next_command(self) -> str:
-        words = ["caa", "attack", "--checkpoint", str(self.plan.output)]
-        if self.plan.data_dir is not None:
-            words += ["--data-dir", str(self.plan.data_dir)]
-        return shlex.join([*words, "--limit", "20"])
-
-    def _check_unfinished(self) -> None:
-        if self.unfinished.exists() and not self.plan.resume:
-            if not self.plan.overwrite:
-                raise UsageError(
-                    f"{self.unfinished} holds a training that was cut short",
-                    "add --resume to go on with it, or --overwrite to begin anew",
-                )
-            self.unfinished.unlink()
-
     def _finished(self) -> bool:
         """Whether the checkpoint is there already, made with these settings."""
-        if self.unfinished.exists() or not self.plan.output.exists():
+        if self.unfinished.path.exists() or not self.plan.output.exists():
             return False
         card = read_weights(self.plan.output).card
         return card is not None and not differences(card.training, self.plan.config(), self.plan.compared_keys())
-
-    def _save(self, trainer: Trainer) -> None:
-        """The whole state after each epoch, so that a kill costs no more than the epoch it fell in."""
-        buffer = BytesIO()
-        torch.save({"config": self.plan.config(), **trainer.state_dict()}, buffer)
-        try:
-            write_atomically(self.unfinished, buffer.getvalue())
-        except OSError as error:
-            raise CaaError(
-                f"can't write {self.unfinished} ({error.strerror})",
-                "free some space and repeat the command with --resume",
-            ) from error
-
-    def _restore(self, trainer: Trainer) -> None:
-        damaged = CaaError(
-            f"{self.unfinished} can't be read: it is damaged", "use --overwrite to begin the training anew"
-        )
-        try:
-            saved = torch.load(self.unfinished, map_location=trainer.device, weights_only=True)
-            there = dict(saved["config"])
-        except Exception as error:  # torch.load raises whatever the first wrong byte leads to
-            raise damaged from error
-        differing = differences(there, self.plan.config(), self.plan.compared_keys())
-        if differing:
-            raise UsageError(
-                f"{self.unfinished} belongs to a training with other settings: {', '.join(differing)}",
-                "repeat the command with the settings of that training, or choose another --output",
-            )
-        try:
-            trainer.load_state_dict(saved)
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise damaged from error
-        self.display.note(f"going on after epoch {trainer.state.epoch} of {self.unfinished}")
-
-
-def _line(report: EpochReport, epochs: int) -> str:
-    return (
-        f"epoch {report.epoch}/{epochs}: loss {report.loss:.4f}, noisy accuracy {100 * report.train_accuracy:.2f}%, "
-        f"held-out {100 * report.heldout_accuracy:.2f}%, {report.seconds:.1f} s"
-    )

@@ -1,0 +1,97 @@
+"""Augmentation: crops and flips, each draw a function of the epoch's generator and never of a worker process."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+
+def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
+    """(batch, channels, height, width) uint8 → the same shape: a random crop of the image with `padding` black pixels
+    around it, and a mirrored one half of the time (He et al., 2016). `generator` is on the CPU."""
+    count, _, height, width = images.shape
+    top, left = (torch.randint(2 * padding + 1, (count, 1), generator=generator).to(images.device) for _ in range(2))
+    mirrored = torch.rand((count, 1), generator=generator).to(images.device) < 0.5
+    rows = top + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device).expand(count, width)
+    columns = left + torch.where(mirrored, columns.flip(1), columns)
+    padded = F.pad(images, [padding] * 4)
+    every = torch.arange(count, device=images.device)[:, None, None]
+    return padded[every, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class AugmentedFiles(Dataset):
+    """What the worker processes read: each item is (image uint8 or None where it can't be read, label, position).
+
+    augment: `crop-flip` is ImageNet's, a random crop (`crop_box`) that is resized, and mirrored half of the time;
+    `flip` mirrors alone; `none` is the data set's own preprocessing.
+    """
+
+    def __init__(self, images: Any, positions: Sequence[int], augment: str, salt: int) -> None:
+        self.images, self.positions, self.augment, self.salt = images, positions, augment, salt
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, item: int) -> tuple[Tensor | None, int, int]:
+        position = self.positions[item]
+        seed = hashlib.blake2b(struct.pack("<qq", self.salt, position), digest_size=8).digest()
+        draws = random.Random(seed)
+        label = self.images.label(position)
+        try:
+            if self.augment == "crop-flip":
+                image = self._random_crop(position, draws)
+            else:
+                image = (self.images.image(position) * 255.0).round().to(torch.uint8)
+        except (OSError, ValueError):
+            return None, label, position
+        if self.augment != "none" and draws.random() < 0.5:
+            image = image.flip(-1)
+        return image, label, position
+
+    def _random_crop(self, position: int, draws: random.Random) -> Tensor:
+        from torchvision.transforms.v2 import functional as transforms
+
+        picture = self.images.pil(position)
+        channels, *size = self.images.input_shape
+        left, top, width, height = crop_box(picture.width, picture.height, draws)
+        crop = picture.convert("L" if channels == 1 else "RGB").crop((left, top, left + width, top + height))
+        return transforms.resize(transforms.pil_to_tensor(crop), size, antialias=True)
+
+
+def crop_box(width: int, height: int, draws: random.Random) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of a random crop (Szegedy et al., 2015): 8% to 100% of the area, at 3:4 to 4:3.
+
+    Where ten tries don't fit the image, it is the square in the middle.
+    """
+    for _ in range(10):
+        area = width * height * draws.uniform(0.08, 1.0)
+        ratio = math.exp(draws.uniform(math.log(3 / 4), math.log(4 / 3)))
+        wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < high <= height:
+            return draws.randint(0, width - wide), draws.randint(0, height - high), wide, high
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side, side
+
+
+def keep_readable(items: list[tuple[Tensor | None, int, int]]) -> tuple[Tensor, Tensor, list[int]]:
+    """(images, labels, positions that could not be read) of a batch.
+
+    One that is read stands in for each that is not, so that batches keep their size, which several processes that
+    train together must share. Raises OSError where none can be read.
+    """
+    read = [(image, label) for image, label, _ in items if image is not None]
+    unreadable = [position for image, _, position in items if image is None]
+    if not read:
+        raise OSError("none of the images of a batch can be read")
+    read += [read[turn % len(read)] for turn in range(len(unreadable))]
+    return torch.stack([image for image, _ in read]), torch.tensor([label for _, label in read]), unreadable

@@ -1,0 +1,32 @@
+"""Consistency regularisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from caa_cli.training.step import Outcome, Step
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Jeong and Shin (2020): predictions under `draws` noises of an image are drawn to their mean p̄.
+
+    Mean cross-entropy + weight · mean KL(p̄ ‖ p) + eta · entropy(p̄).
+    """
+
+    draws: int = 2
+    weight: float = 10.0
+    eta: float = 0.5
+
+    def loss(self, step: Step) -> Outcome:
+        logits = step.forward(step.repeated(self.draws) + step.noise(self.draws))
+        cross_entropy = F.cross_entropy(logits, step.labels.repeat_interleave(self.draws))
+        log_p = logits.log_softmax(dim=1).unflatten(0, (-1, self.draws))
+        log_mean = torch.logsumexp(log_p, dim=1) - torch.log(log_p.new_tensor(self.draws))
+        mean = log_mean.exp()
+        divergence = (mean.unsqueeze(1) * (log_mean.unsqueeze(1) - log_p)).sum(dim=2).mean()
+        entropy = -(mean * log_mean).sum(dim=1).mean()
+        return Outcome(cross_entropy + self.weight * divergence + self.eta * entropy, logits)

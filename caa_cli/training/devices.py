@@ -1,0 +1,87 @@
+"""Several processes that train one model, as `torchrun` starts them: one a device."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from caa_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this is; 0 of 1 without torchrun."""
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+
+    @staticmethod
+    def from_environment() -> Ranks:
+        """What torchrun says in RANK, WORLD_SIZE and LOCAL_RANK."""
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count == 1 or "RANK" not in os.environ:
+            return Ranks()
+        return Ranks(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
+
+    def device(self, asked: torch.device) -> torch.device:
+        """Each process its own GPU of the machine, where there are GPUs."""
+        if self.count == 1 or asked.type != "cuda":
+            return asked
+        if asked.index not in (None, 0) or self.local >= torch.cuda.device_count():
+            raise UsageError(
+                f"process {self.local} of this machine has no GPU of its own: there are {torch.cuda.device_count()}",
+                "start no more processes than GPUs (torchrun --nproc-per-node), with --device auto or cuda",
+            )
+        return torch.device("cuda", self.local)
+
+    def join(self, device: torch.device) -> None:
+        """Waits for the others."""
+        if self.count > 1:
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    def leave(self) -> None:
+        if self.count > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def wrapped(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The model whose gradients are the mean over all processes'."""
+        if self.count == 1:
+            return model
+        # Buffers are averaged at the end of an epoch (`mean_buffers`): sent around before every forward pass they
+        # would be overwritten between the passes of a method that takes several.
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+        )
+
+    def mean_buffers(self, model: nn.Module) -> None:
+        """Running statistics are gathered by each process on its own part of the batches."""
+        if self.count > 1:
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    dist.all_reduce(buffer)
+                    buffer.div_(self.count)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, the same in each."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Until all have come this far."""
+        if self.count > 1:
+            dist.barrier()
+
+    def part(self, positions: Tensor) -> Tensor:
+        """This process's share of a batch; the shares are of one size, so a few of the last may be left out."""
+        if self.count == 1:
+            return positions
+        size = len(positions) // self.count
+        return positions[self.rank * size : (self.rank + 1) * size]

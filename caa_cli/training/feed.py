@@ -1,0 +1,87 @@
+"""Where a training run's batches come from: images in memory, or files that worker processes decode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from caa_cli.errors import CaaError
+from caa_cli.training.augment import AugmentedFiles, crop_and_flip, keep_readable
+
+
+class Feed(Protocol):
+    """Batches of training images, in any order asked for."""
+
+    unreadable: set[int]
+
+    def __len__(self) -> int: ...
+
+    def batches(self, order: Sequence[Tensor], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each tensor of positions: images (batch, *input_shape) float32 in [0, 1], and labels (batch,) int64.
+
+        They are on the device, the images augmented with draws from `generator`, which is on the CPU.
+        """
+        ...
+
+
+class MemoryFeed:
+    """Images held on the device: (N, *input_shape) uint8, and labels (N,) int64."""
+
+    def __init__(self, images: Tensor, labels: Tensor, device: torch.device, augment: str = "none") -> None:
+        self.images, self.labels = images.to(device), labels.to(device)
+        self.augment = augment
+        self.unreadable: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, order: Sequence[Tensor], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        for chosen in order:
+            positions = chosen.to(self.images.device)
+            images = self.images[positions]
+            if self.augment != "none":
+                images = crop_and_flip(images, generator, padding=4 if self.augment == "crop-flip" else 0)
+            yield images.float() / 255.0, self.labels[positions]
+
+
+class FileFeed:
+    """Images in files, decoded and augmented by `workers` processes ahead of their use.
+
+    images: a data set whose `pil(index)` decodes a file.  positions: of its examples, those to train on.
+    Another stands in for an image that can't be read; such images are kept in `unreadable`.
+    """
+
+    def __init__(
+        self, images: Any, positions: Sequence[int], device: torch.device, augment: str, workers: int
+    ) -> None:
+        self.images, self.positions = images, list(positions)
+        self.device, self.augment, self.workers = device, augment, workers
+        self.unreadable: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def batches(self, order: Sequence[Tensor], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        salt = int(torch.randint(2**62, (), generator=generator))
+        files = AugmentedFiles(self.images, self.positions, self.augment, salt)
+        loader = DataLoader(
+            files,
+            batch_sampler=[chosen.tolist() for chosen in order],
+            num_workers=self.workers,
+            collate_fn=keep_readable,
+            pin_memory=self.device.type == "cuda",
+        )
+        batches = iter(loader)
+        while True:
+            try:
+                images, labels, unreadable = next(batches)
+            except StopIteration:
+                return
+            except OSError as error:
+                raise CaaError("none of a batch's images can be read", "check the files under --data-dir") from error
+            self.unreadable.update(unreadable)
+            yield images.to(self.device, non_blocking=True).float() / 255.0, labels.to(self.device, non_blocking=True)

@@ -1,0 +1,23 @@
+"""Gaussian augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.nn import functional as F
+
+from caa_cli.training.step import Outcome, Step
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Cross-entropy under noise (Lecuyer et al., 2019; Cohen et al., 2019), `draws` of it an image.
+
+    The noise is added in pixel units, before normalisation, and never clipped.
+    """
+
+    draws: int = 1
+
+    def loss(self, step: Step) -> Outcome:
+        logits = step.forward(step.repeated(self.draws) + step.noise(self.draws))
+        return Outcome(F.cross_entropy(logits, step.labels.repeat_interleave(self.draws)), logits)

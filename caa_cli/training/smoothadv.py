@@ -1,0 +1,102 @@
+"""SmoothAdv: adversarial training of the smoothed classifier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caa_cli.training.step import Outcome, Step
+
+
+@dataclass(frozen=True)
+class SmoothAdv:
+    """Salman et al. (2019): images are first moved by an attack on the mean prediction over `draws` noises.
+
+    inner_attack: `pgd` or `ddn`.  epsilon: the largest L2 move, pixel units; it grows to that over the first
+    `warmup` epochs.  The same noise is used in the attack and in the training step.
+    """
+
+    draws: int = 2
+    inner_attack: str = "pgd"
+    epsilon: float = 1.0
+    attack_steps: int = 10
+    warmup: int = 10
+
+    def loss(self, step: Step) -> Outcome:
+        noise = step.noise(self.draws)
+        epsilon = self.epsilon * min(1.0, (step.epoch + 1) / max(1, self.warmup))
+        attack = {"pgd": pgd, "ddn": ddn}[self.inner_attack]
+        with step.frozen() as model:
+            smoothed = MeanPrediction(model, noise, self.draws)
+            images = attack(smoothed, step.images, step.labels, epsilon, self.attack_steps)
+        logits = step.forward(images.repeat_interleave(self.draws, dim=0) + noise)
+        return Outcome(F.cross_entropy(logits, step.labels.repeat_interleave(self.draws)), logits)
+
+
+@dataclass(frozen=True)
+class MeanPrediction:
+    """log of the mean softmax over the same noises at every call: the soft-smoothed classifier."""
+
+    model: Callable[[Tensor], Tensor]
+    noise: Tensor
+    draws: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """images: (batch, *input_shape). Returns (batch, classes) log-probabilities."""
+        logits = self.model(images.repeat_interleave(self.draws, dim=0) + self.noise)
+        return torch.logsumexp(logits.log_softmax(dim=1).unflatten(0, (-1, self.draws)), dim=1) - math.log(self.draws)
+
+    def ascent(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(unit vectors along which the loss of each image grows, predictions)."""
+        images = images.detach().requires_grad_(True)
+        log_p = self(images)
+        (gradient,) = torch.autograd.grad(F.nll_loss(log_p, labels, reduction="sum"), images)
+        return gradient / norms(gradient).clamp_min(1e-12), log_p.detach().argmax(dim=1)
+
+
+def pgd(smoothed: MeanPrediction, images: Tensor, labels: Tensor, epsilon: float, steps: int) -> Tensor:
+    """Projected gradient ascent in the L2 ball, steps of 2·epsilon/steps, from the image itself."""
+    moved = images
+    for _ in range(steps):
+        direction, _ = smoothed.ascent(moved, labels)
+        moved = (moved + 2 * epsilon / steps * direction).clamp(0.0, 1.0)
+        moved = images + shortened(moved - images, epsilon)
+    return moved
+
+
+def ddn(
+    smoothed: MeanPrediction, images: Tensor, labels: Tensor, epsilon: float, steps: int, gamma: float = 0.05
+) -> Tensor:
+    """Rony et al. (2019): direction and norm decoupled; the norm shrinks by `gamma` where the prediction is wrong and
+    grows where it is right, from epsilon. The nearest wrong point found, else the last, at most epsilon away."""
+    delta = torch.zeros_like(images)
+    norm = images.new_full((len(images), *[1] * (images.dim() - 1)), epsilon)
+    best, best_norm = torch.zeros_like(images), torch.full_like(norm, math.inf)
+    for step in range(steps):
+        direction, predictions = smoothed.ascent(images + delta, labels)
+        wrong = (predictions != labels).view_as(norm)
+        length = norms(delta)
+        nearer = wrong & (length < best_norm)
+        best, best_norm = torch.where(nearer, delta, best), torch.where(nearer, length, best_norm)
+        norm = torch.where(wrong, norm * (1 - gamma), norm * (1 + gamma))
+        rate = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps))
+        delta = delta + rate * direction
+        delta = delta * (norm / norms(delta).clamp_min(1e-12))
+        delta = (images + delta).clamp(0.0, 1.0) - images
+    best = torch.where(best_norm.isfinite(), best, delta)
+    return images + shortened(best, epsilon)
+
+
+def norms(x: Tensor) -> Tensor:
+    """(batch, *shape) → L2 norms (batch, 1, …, 1)."""
+    return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
+
+
+def shortened(x: Tensor, longest: float) -> Tensor:
+    """Each vector, scaled down where it is longer than that."""
+    return x * (longest / norms(x).clamp_min(1e-12)).clamp_max(1.0)

@@ -1,0 +1,26 @@
+"""Stability training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.nn import functional as F
+
+from caa_cli.training.step import Outcome, Step
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Li et al. (2019): cross-entropy on the clean image, and the prediction under noise drawn to the clean one.
+
+    L(f(x), y) + weight · H(f(x), f(x + ε)), with H the cross-entropy of the second distribution under the first.
+    """
+
+    weight: float = 2.0
+
+    def loss(self, step: Step) -> Outcome:
+        # Two passes: in one, batch normalisation would mix the statistics of clean and noisy images.
+        clean = step.forward(step.images)
+        noisy = step.forward(step.images + step.noise(1))
+        stability = F.cross_entropy(noisy, clean.softmax(dim=1))
+        return Outcome(F.cross_entropy(clean, step.labels) + self.weight * stability, noisy)

@@ -1,0 +1,84 @@
+"""What a training run keeps beside its checkpoint while it runs: its whole state, and a log."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import torch
+
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.plan import differences
+from caa_cli.results.files import write_atomically
+from caa_cli.train_plan import TrainPlan
+from caa_cli.training.loop import EpochReport, Trainer
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The files `<output>.training`, which a resumed run goes on from, and `<output>.log.jsonl`, a line an epoch."""
+
+    plan: TrainPlan
+
+    @property
+    def path(self) -> Path:
+        return self.plan.output.with_name(self.plan.output.name + ".training")
+
+    @property
+    def log(self) -> Path:
+        return self.plan.output.with_name(self.plan.output.name + ".log.jsonl")
+
+    def check(self) -> None:
+        """Nothing may be in the way of a new run. Raises UsageError."""
+        if self.path.exists() and not self.plan.resume and not self.plan.overwrite:
+            raise UsageError(
+                f"{self.path} holds a training that was cut short",
+                "add --resume to go on with it, or --overwrite to begin anew",
+            )
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def save(self, trainer: Trainer) -> None:
+        """After each epoch, so that a kill costs no more than the epoch it fell in."""
+        buffer = BytesIO()
+        torch.save({"config": self.plan.config(), **trainer.state_dict()}, buffer)
+        lines = "".join(json.dumps(vars(report), allow_nan=False) + "\n" for report in trainer.state.history)
+        for path, content in ((self.path, buffer.getvalue()), (self.log, lines.encode())):
+            try:
+                write_atomically(path, content)
+            except OSError as error:
+                raise CaaError(
+                    f"can't write {path} ({error.strerror})", "free some space and repeat the command with --resume"
+                ) from error
+
+    def restore(self, trainer: Trainer) -> None:
+        """Raises UsageError for a training with other settings, CaaError for a damaged file."""
+        damaged = CaaError(f"{self.path} can't be read: it is damaged", "use --overwrite to begin the training anew")
+        try:
+            saved = torch.load(self.path, map_location=trainer.device, weights_only=True)
+            there = dict(saved["config"])
+        except Exception as error:  # torch.load raises whatever the first wrong byte leads to
+            raise damaged from error
+        differing = differences(there, self.plan.config(), self.plan.compared_keys())
+        if differing:
+            raise UsageError(
+                f"{self.path} belongs to a training with other settings: {', '.join(differing)}",
+                "repeat the command with the settings of that training, or choose another --output",
+            )
+        try:
+            trainer.load_state_dict(saved)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise damaged from error
+
+
+def epoch_line(report: EpochReport, epochs: int) -> str:
+    """What is said of an epoch when it ends."""
+    heldout = "" if report.heldout_accuracy is None else f"held-out {100 * report.heldout_accuracy:.2f}%, "
+    unreadable = f", {report.unreadable} images can't be read" if report.unreadable else ""
+    return (
+        f"epoch {report.epoch}/{epochs}: loss {report.loss:.4f}, noisy accuracy {100 * report.train_accuracy:.2f}%, "
+        f"{heldout}{report.seconds:.1f} s{unreadable}"
+    )

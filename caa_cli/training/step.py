@@ -1,0 +1,61 @@
+"""What a training method gets to work with: a batch, and noise for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch on its way through a method.
+
+    forward: noisy images (batch, *input_shape) → logits (batch, classes) float32, in training mode.
+    frozen: a context within which the same weights are in evaluation mode and take no gradients, for attacks.
+    images: (batch, *input_shape) float32 in [0, 1].  labels: (batch,) int64.
+    sigma: of the noise, pixel units.  epoch: from 0.
+    """
+
+    forward: Forward
+    frozen: Callable[[], AbstractContextManager[Forward]]
+    images: Tensor
+    labels: Tensor
+    sigma: float
+    generator: torch.Generator
+    epoch: int
+
+    def noise(self, draws: int) -> Tensor:
+        """(batch · draws, *input_shape): `draws` of each image, next to each other."""
+        count, *shape = self.images.shape
+        return self.images.new_empty((count * draws, *shape)).normal_(0.0, self.sigma, generator=self.generator)
+
+    def repeated(self, draws: int) -> Tensor:
+        """The images, each as often as it has draws of noise."""
+        return self.images.repeat_interleave(draws, dim=0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """loss: scalar.  logits: (batch · draws, classes) of the noisy images, from which accuracy is counted."""
+
+    loss: Tensor
+    logits: Tensor
+
+    def correct(self, labels: Tensor) -> Tensor:
+        """The mean number of right draws an image times the batch, a scalar."""
+        draws = len(self.logits) // len(labels)
+        right = self.logits.detach().argmax(dim=1) == labels.repeat_interleave(draws)
+        return right.sum() / draws
+
+
+class Method(Protocol):
+    """A training method for a classifier that will be smoothed with N(0, σ²)."""
+
+    def loss(self, step: Step) -> Outcome: ...
