@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,29 +19,42 @@ from caa_cli.models.checkpoint import DEMO_CHECKPOINT, build_model, read_weights
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.training.consistency import Consistency
+from caa_cli.training.feed import MemoryFeed
+from caa_cli.training.gaussian import Gaussian
 from caa_cli.training.loop import Recipe, Trainer
+from caa_cli.training.macer import Macer
+from caa_cli.training.smoothadv import SmoothAdv
+from caa_cli.training.stability import Stability
+from caa_cli.training.step import Method
 
 CARD = ModelCard("small-cnn", 10, (1, 28, 28), (0.1307,), (0.3081,), "demo", 0.25, "gaussian")
 
 
-def trainer(recipe: Recipe, arch: str = "small-cnn", count: int = 540) -> Trainer:
+def trainer(recipe: Recipe, arch: str = "small-cnn", count: int = 540, method: Method | None = None) -> Trainer:
     images = open_dataset("demo", None, "train")
     torch.manual_seed(recipe.seed)
     model = build(replace(CARD, arch=arch))
     held = slice(540, 600)
+    cpu = torch.device("cpu")
     return Trainer(
         model,
+        method or Gaussian(),
         recipe,
-        (images.images[:count], images.labels[:count]),
-        (images.images[held], images.labels[held]),
-        torch.device("cpu"),
+        MemoryFeed(images.images[:count], images.labels[:count], cpu),
+        MemoryFeed(images.images[held], images.labels[held], cpu),
+        cpu,
     )
 
 
-def train(recipe: Recipe) -> Trainer:
-    running = trainer(recipe)
+def quiet(step: int, loss: float, accuracy: float) -> None:
+    pass
+
+
+def train(recipe: Recipe, **settings: Any) -> Trainer:
+    running = trainer(recipe, **settings)
     while running.state.epoch < recipe.epochs:
-        running.run_epoch(lambda step, loss, accuracy: None)
+        running.run_epoch(quiet)
     return running
 
 
@@ -51,8 +65,34 @@ def weights(module: nn.Module) -> torch.Tensor:
 def test_it_learns_the_embedded_images():
     state = train(Recipe(sigma=0.25, epochs=15, learning_rate=3e-3)).state
     assert state.history[-1].loss < 0.5 * state.history[0].loss
+    assert state.best_accuracy is not None
     assert state.best_accuracy > 0.6
-    assert state.best_accuracy == max(report.heldout_accuracy for report in state.history)
+    assert state.best_accuracy == max(report.heldout_accuracy or 0 for report in state.history)
+
+
+LEARNERS = {
+    "stability": Stability(weight=1.0),
+    "smoothadv pgd": SmoothAdv(epsilon=0.5, attack_steps=2, warmup=2),
+    "smoothadv ddn": SmoothAdv(inner_attack="ddn", epsilon=0.5, attack_steps=2, warmup=2),
+    "macer": Macer(draws=4, weight=1.0, defer=3),
+    "consistency": Consistency(weight=1.0),
+}
+
+
+@pytest.mark.parametrize("method", LEARNERS.values(), ids=LEARNERS)
+def test_every_method_learns(method: Method):
+    recipe = Recipe(sigma=0.25, epochs=8, optimizer="sgd", learning_rate=0.05, batch_size=32, clip_norm=1.0)
+    state = train(recipe, method=method).state
+    assert state.best_accuracy is not None
+    assert state.best_accuracy > 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_mixed_precision_learns_and_keeps_float32_weights(dtype: torch.dtype):
+    running = train(Recipe(sigma=0.25, epochs=10, learning_rate=3e-3, dtype=dtype))
+    assert running.state.best_accuracy is not None
+    assert running.state.best_accuracy > 0.5
+    assert all(p.dtype == torch.float32 for p in running.model.parameters())
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not():
@@ -61,34 +101,68 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
     assert not torch.equal(first, other)
 
 
-def test_resuming_after_an_epoch_takes_the_same_steps(tmp_path: Path):
-    recipe = Recipe(epochs=4, schedule="cosine")
-    whole = train(recipe)
-    broken = trainer(recipe)
+@pytest.mark.parametrize(
+    ("settings", "method"),
+    [
+        ({"schedule": "cosine"}, Gaussian()),
+        ({"schedule": "step", "step_epochs": 1, "optimizer": "sgd", "weight_decay": 1e-3}, SmoothAdv(attack_steps=2)),
+        ({"dtype": torch.float16, "channels_last": False}, Macer(draws=2, defer=1)),
+    ],
+    ids=["adam", "sgd", "float16"],
+)
+def test_resuming_after_an_epoch_takes_the_same_steps(tmp_path: Path, settings: dict[str, Any], method: Method):
+    recipe = Recipe(epochs=4, **settings)
+    whole = train(recipe, method=method)
+    broken = trainer(recipe, method=method)
     for _ in range(2):
-        broken.run_epoch(lambda step, loss, accuracy: None)
+        broken.run_epoch(quiet)
     torch.save(broken.state_dict(), tmp_path / "state")
-    resumed = trainer(recipe)
+    resumed = trainer(recipe, method=method)
     resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
     while resumed.state.epoch < recipe.epochs:
-        resumed.run_epoch(lambda step, loss, accuracy: None)
+        resumed.run_epoch(quiet)
     assert torch.equal(weights(resumed.model), weights(whole.model))
     assert resumed.state.best_epoch == whole.state.best_epoch
     assert [vars(r) for r in resumed.state.history] == [vars(r) for r in whole.state.history]
 
 
-def test_a_cosine_schedule_falls_from_the_rate_to_nothing():
-    recipe = Recipe(learning_rate=0.1, schedule="cosine")
-    assert recipe.learning_rate_at(0.0) == pytest.approx(0.1)
-    assert recipe.learning_rate_at(0.5) == pytest.approx(0.05)
-    assert recipe.learning_rate_at(1.0) == pytest.approx(0.0, abs=1e-12)
-    assert Recipe(learning_rate=0.1).learning_rate_at(0.7) == 0.1
+def test_schedules():
+    cosine = Recipe(learning_rate=0.1, schedule="cosine", epochs=10)
+    assert cosine.learning_rate_at(0) == pytest.approx(0.1)
+    assert cosine.learning_rate_at(5) == pytest.approx(0.05)
+    assert cosine.learning_rate_at(10) == pytest.approx(0.0, abs=1e-12)
+    step = Recipe(learning_rate=0.1, schedule="step", step_epochs=30, epochs=90)
+    assert [step.learning_rate_at(e) for e in (0, 29.9, 30, 59.9, 60)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+    assert Recipe(learning_rate=0.1).learning_rate_at(7) == 0.1
+
+
+def test_clipping_bounds_the_step():
+    """One step of plain SGD moves the weights by the rate times the length of the gradient."""
+    recipe = Recipe(epochs=1, batch_size=540, optimizer="sgd", momentum=0.0, learning_rate=1.0)
+    before = weights(trainer(recipe).model)
+    moves = [
+        float((weights(train(replace(recipe, clip_norm=clip)).model) - before).norm()) for clip in (None, 0.01, 1e9)
+    ]
+    assert moves[1] == pytest.approx(0.01, rel=1e-3)
+    assert moves[0] == moves[2] > 0.02
+
+
+def test_without_held_out_images_the_last_epoch_is_kept():
+    running = trainer(Recipe(epochs=3))
+    running.heldout = MemoryFeed(torch.empty(0, 1, 28, 28, dtype=torch.uint8), torch.empty(0).long(), running.device)
+    for _ in range(3):
+        running.run_epoch(quiet)
+    assert running.state.best_epoch == 3
+    assert running.state.best_accuracy is None
+    assert all(
+        torch.equal(running.state.best_weights[name], tensor) for name, tensor in running.model.state_dict().items()
+    )
 
 
 def test_resnet18_trains_on_grey_images_with_a_last_batch_of_one():
     running = trainer(Recipe(epochs=1, batch_size=16), arch="resnet18", count=33)
-    report = running.run_epoch(lambda step, loss, accuracy: None)
-    assert running.batches() == 2
+    report = running.run_epoch(quiet)
+    assert running.steps() == 2
     assert report.loss > 0
 
 

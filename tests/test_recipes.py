@@ -1,0 +1,101 @@
+"""Recipes: what they fill in, and what goes before them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import assert_clean_error, caa, parse_strict
+
+from caa_cli.models.architectures import ARCHITECTURES
+from caa_cli.names import DATASETS, METHODS, NORMALISATION_OF, NORMALISATIONS
+from caa_cli.recipes import RECIPES
+from caa_cli.train_plan import TrainPlan
+
+
+def planned(*words: str, env: dict[str, str] | None = None) -> dict[str, Any]:
+    """The settings that a training would have."""
+    result = caa("train", "--dataset", "demo", "--dry-run", "--json", *words, env=env)
+    assert result.exit_code == 0, result.output
+    return parse_strict(result.stdout)["config"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0])
+def test_every_recipe_is_a_plan(name: str, sigma: float):
+    settings = RECIPES[name].at(sigma)
+    assert set(settings) <= {setting.name for setting in fields(TrainPlan)}
+    plan = TrainPlan(sigma=sigma, recipe=name, **settings)
+    assert plan.arch in ARCHITECTURES
+    assert plan.dataset == name.split("-")[1]
+
+
+def test_there_is_a_recipe_of_every_method_for_mnist():
+    assert {RECIPES[name].settings.get("method", "gaussian") for name in RECIPES if name.endswith("mnist")} == set(
+        METHODS
+    )
+
+
+def test_every_data_set_has_a_normalisation():
+    assert set(NORMALISATION_OF) == set(DATASETS)
+    assert set(NORMALISATION_OF.values()) <= set(NORMALISATIONS)
+
+
+def test_a_recipe_fills_in_what_is_not_said():
+    config = planned("--recipe", "macer-mnist", "--sigma", "0.9")
+    assert config["recipe"] == "macer-mnist"
+    assert (config["method"], config["weight"], config["draws"], config["arch"]) == ("macer", 6.0, 16, "lenet")
+    assert (config["optimizer"], config["epochs"], config["schedule"]) == ("sgd", 90, "step")
+    assert config["dataset"] == "demo"
+
+
+def test_flags_environment_and_file_go_before_a_recipe(tmp_path: Path):
+    file = tmp_path / "caa.toml"
+    file.write_text("[train]\nbatch-size = 33\nweight = 2.5\n")
+    words = ["--recipe", "macer-mnist", "--epochs", "7", "--config", str(file)]
+    config = planned(*words, env={"CAA_TRAIN_GAMMA": "4"})
+    assert (config["epochs"], config["batch_size"], config["weight"], config["gamma"]) == (7, 33, 2.5, 4.0)
+    assert (config["learning_rate"], config["beta"]) == (0.01, 16.0)
+
+
+def test_a_flag_that_repeats_a_default_still_goes_before_a_recipe():
+    assert planned("--recipe", "cohen-mnist", "--epochs", "50")["epochs"] == TrainPlan.epochs == 50
+
+
+def test_a_recipe_can_be_named_in_a_file(tmp_path: Path):
+    file = tmp_path / "caa.toml"
+    file.write_text('[train]\nrecipe = "cohen-mnist"\n')
+    assert planned("--config", str(file))["arch"] == "lenet"
+
+
+def test_an_unknown_recipe_is_refused():
+    assert_clean_error(caa("train", "--recipe", "cohen-svhn"), 2, "--recipe 'cohen-svhn' is not known", "cohen-mnist")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "hint"),
+    [
+        (["--method", "gaussian", "--eta", "1"], "--eta is no setting of the method gaussian", "--draws"),
+        (["--method", "macer", "--draws", "1"], "--draws 1: macer compares several noises", "--draws 2"),
+        (["--method", "stability", "--weight", "-1"], "--weight must be a number of at least 0", "--weight"),
+        (["--method", "smoothadv", "--inner-attack", "cw"], "--inner-attack 'cw' is not known", "pgd, ddn"),
+        (["--optimizer", "lion"], "--optimizer 'lion' is not known", "adam, sgd"),
+        (["--momentum", "1"], "--momentum must be below 1", "0.9"),
+        (["--dtype", "float64"], "--dtype 'float64' is not known", "bfloat16"),
+        (["--clip-norm", "0"], "--clip-norm must be a number above 0", "--clip-norm"),
+        (["--normalisation", "svhn"], "--normalisation 'svhn' is not known", "cifar10"),
+        (["--normalisation", "cifar10"], "--normalisation cifar10 is for 3 channels, demo has 1", "none"),
+        (["--heldout", "600"], "--heldout 600 leaves too few", "--heldout"),
+        (
+            ["--recipe", "cohen-mnist", "--method", "macer", "--eta", "1"],
+            "--eta is no setting of the method macer",
+            "--beta",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_settings_are_refused(tmp_path: Path, words: list[str], problem: str, hint: str):
+    assert_clean_error(caa("train", "--dataset", "demo", "--output", tmp_path / "m", *words), 2, problem, hint)
+    assert list(tmp_path.iterdir()) == []
