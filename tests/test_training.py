@@ -87,9 +87,8 @@ def test_every_method_learns(method: Method):
     assert state.best_accuracy > 0.5
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_mixed_precision_learns_and_keeps_float32_weights(dtype: torch.dtype):
-    running = train(Recipe(sigma=0.25, epochs=10, learning_rate=3e-3, dtype=dtype))
+def test_mixed_precision_learns_and_keeps_float32_weights():
+    running = train(Recipe(sigma=0.25, epochs=10, learning_rate=3e-3, dtype=torch.bfloat16))
     assert running.state.best_accuracy is not None
     assert running.state.best_accuracy > 0.5
     assert all(p.dtype == torch.float32 for p in running.model.parameters())
@@ -106,18 +105,20 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
     [
         ({"schedule": "cosine"}, Gaussian()),
         ({"schedule": "step", "step_epochs": 1, "optimizer": "sgd", "weight_decay": 1e-3}, SmoothAdv(attack_steps=2)),
-        ({"dtype": torch.float16, "channels_last": False}, Macer(draws=2, defer=1)),
+        # Few images: a CPU takes its time for float16.
+        ({"dtype": torch.float16, "channels_last": False, "batch_size": 4}, Macer(draws=2, defer=1)),
     ],
     ids=["adam", "sgd", "float16"],
 )
 def test_resuming_after_an_epoch_takes_the_same_steps(tmp_path: Path, settings: dict[str, Any], method: Method):
     recipe = Recipe(epochs=4, **settings)
-    whole = train(recipe, method=method)
-    broken = trainer(recipe, method=method)
+    count = 8 if recipe.dtype == torch.float16 else 540
+    whole = train(recipe, method=method, count=count)
+    broken = trainer(recipe, method=method, count=count)
     for _ in range(2):
         broken.run_epoch(quiet)
     torch.save(broken.state_dict(), tmp_path / "state")
-    resumed = trainer(recipe, method=method)
+    resumed = trainer(recipe, method=method, count=count)
     resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
     while resumed.state.epoch < recipe.epochs:
         resumed.run_epoch(quiet)
