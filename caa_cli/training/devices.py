@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -56,9 +57,11 @@ class Ranks:
             return model
         # Buffers are averaged at the end of an epoch (`mean_buffers`): sent around before every forward pass they
         # would be overwritten between the passes of a method that takes several.
-        return nn.parallel.DistributedDataParallel(
-            model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # newer PyTorch has another name for `broadcast_buffers`
+            return nn.parallel.DistributedDataParallel(
+                model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+            )
 
     def mean_buffers(self, model: nn.Module) -> None:
         """Running statistics are gathered by each process on its own part of the batches."""

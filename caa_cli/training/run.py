@@ -20,6 +20,7 @@ from caa_cli.names import NORMALISATIONS
 from caa_cli.plan import differences
 from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.signals import termination_interrupts
+from caa_cli.smoothing.classifier import is_out_of_memory
 from caa_cli.train_plan import TrainPlan
 from caa_cli.training.describe import augmentation, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
@@ -123,24 +124,25 @@ class TrainRun:
                 began = time.perf_counter()
                 try:
                     report = trainer.run_epoch(on_batch)
-                except torch.distributed.DistError as error:
-                    raise self._left_alone(trainer) from error
                 except RuntimeError as error:
-                    if self.ranks.count > 1 and "Connection" in str(error):
-                        raise self._left_alone(trainer) from error
-                    raise
+                    raise self._explained(error, trainer) from error
                 report.seconds = time.perf_counter() - began
                 if self.ranks.rank == 0:
                     self.unfinished.save(trainer)
                 self.display.note(epoch_line(report, plan.epochs))
 
-    def _left_alone(self, trainer: Trainer) -> CaaError:
-        return CaaError(
-            f"another process of this training stopped in epoch {trainer.state.epoch + 1}",
-            "what it said is above; repeat the command with --resume"
-            if self.unfinished.path.exists()
-            else "what it said is above",
-        )
+    def _explained(self, error: RuntimeError, trainer: Trainer) -> Exception:
+        """What a user can do about an error out of an epoch; the error itself where it is of another kind."""
+        again = "; repeat the command with --resume" if self.unfinished.path.exists() else ""
+        if is_out_of_memory(error):
+            return CaaError(f"{trainer.device} is out of memory", "use a smaller --batch-size, or --dtype bfloat16")
+        if self.ranks.count > 1:  # a process that waits for one that is gone gets many kinds of errors
+            return CaaError(
+                f"the processes of this training lost each other in epoch {trainer.state.epoch + 1} "
+                f"({str(error).splitlines()[0]})",
+                f"see what the others said above{again}",
+            )
+        return error
 
     def _finish(self, trainer: Trainer, card: ModelCard, seconds: float) -> None:
         plan, state, model = self.plan, trainer.state, trainer.model

@@ -1,0 +1,96 @@
+"""One training in two real processes, as torchrun starts them: it learns, and a kill costs nothing finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from support import ENVIRONMENT
+
+from caa_cli.models.checkpoint import read_weights
+
+EPOCHS = 6
+OPTIONS = (
+    f"--dataset demo --method stability --sigma 0.25 --epochs {EPOCHS} --learning-rate 3e-3 --batch-size 20 "
+    "--evaluate-samples 0"
+)
+CAA = "import sys; sys.argv[0] = 'caa'; from caa_cli.cli.app import main; main()"
+
+
+def torchrun(output: Path, *words: str) -> subprocess.Popen[str]:
+    options = (
+        "--dataset demo --method stability --sigma 0.25 --learning-rate 3e-3 --batch-size 20 --evaluate-samples 0"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command += [
+        sys.executable,
+        "-c",
+        CAA,
+        "train",
+        *options.split(),
+        "--epochs",
+        str(EPOCHS),
+        "--output",
+        str(output),
+    ]
+    return subprocess.Popen(
+        [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    _, stderr = process.communicate(timeout=180)
+    assert process.returncode == code, stderr
+    return stderr
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a training that nothing happened to."""
+    output = tmp_path_factory.mktemp("whole") / "model.safetensors"
+    assert "2 processes" in finish(torchrun(output))
+    return output
+
+
+def test_two_processes_learn_together_and_one_of_them_reports(whole: Path):
+    card = read_weights(whole).card
+    assert card is not None
+    assert card.training["heldout_noisy_accuracy"] > 0.5
+    lines = [json.loads(line) for line in (whole.parent / "model.safetensors.log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, EPOCHS + 1))
+    assert sorted(path.name for path in whole.parent.iterdir()) == [
+        "model.safetensors",
+        "model.safetensors.log.jsonl",
+    ]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_is_survived_and_resumed_to_the_same_weights(tmp_path: Path, whole: Path, victim: int):
+    output = tmp_path / "model.safetensors"
+    unfinished = tmp_path / "model.safetensors.training"
+    process = torchrun(output)
+    deadline = time.monotonic() + 120
+    while not unfinished.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(child(process, victim), signal.SIGKILL)
+    finish(process, code=1)
+    assert not output.exists()
+    assert "going on after epoch" in finish(torchrun(output, "--resume"))
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def child(process: subprocess.Popen[str], rank: int) -> int:
+    """The process of this rank."""
+    for candidate in psutil.Process(process.pid).children(recursive=True):
+        if candidate.environ().get("RANK") == str(rank):
+            return candidate.pid
+    raise AssertionError("there is no such process")
