@@ -12,7 +12,8 @@ from caa_cli.device import describe_device
 from caa_cli.display import Display, Rows
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import Weights, build_model, find_checkpoint, read_weights
+from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
+from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.plan import ModelPlan
 from caa_cli.results.environment import environment
@@ -110,7 +111,7 @@ class Target:
 
 def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tuple[Target, range]:
     """The target, and the indices of the images to work on. Raises CaaError for whatever doesn't fit."""
-    weights = read_weights(find_checkpoint(plan.checkpoint))
+    weights = read_weights(find_checkpoint(plan.checkpoint), plan.trust_checkpoint)
     dataset = plan.dataset or (weights.card.dataset if weights.card else None)
     if plan.dataset is None and plan.checkpoint == "demo" and plan.data_dir is None:
         dataset = "demo"
