@@ -24,13 +24,15 @@ def read_pickled(path: Path, content: bytes, trust: bool) -> Contents:
         contents = unwrap(_load(content, safe=True), "PyTorch")
     except Exception as error:  # whatever the first wrong byte leads to: struct.error, OSError, …
         forbidden = re.search(r"Unsupported (?:global|class).*?GLOBAL (\S+)", str(error), re.DOTALL)
-        if not forbidden and "Unsupported" not in str(error):
+        # PyTorch's careful reader knows the older pickle protocols only.
+        pickle = content[:1] == b"\x80" and "Unsupported operand" in str(error)
+        if not trust and (forbidden or pickle):
+            raise _refusal(path, forbidden[1] if forbidden else "written by pickle itself") from error
+        if not trust:
             raise CaaError(
                 f"{path} is neither safetensors nor a PyTorch checkpoint, or it is damaged",
                 "copy it again, or check that it is the right file",
             ) from error
-        if not trust:
-            raise _refusal(path, forbidden[1] if forbidden else "an object") from error
         contents = unwrap(_load_trusted(path, content), "PyTorch, loaded by running its code")
     if contents is None:
         raise CaaError(f"the checkpoint {path} holds neither a state dict nor a network", _SAVE_STATE)

@@ -42,10 +42,10 @@ def read_torchscript(path: Path, content: bytes, trust: bool) -> Contents:
 
 
 def _code(content: bytes) -> list[bytes]:
-    """The files in the folder `code/` of an archive."""
+    """The sources in the folder `code/` of an archive."""
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
-            entries = [entry for entry in archive.infolist() if "/code/" in f"/{entry.filename}"]
-            return [archive.read(entry) for entry in entries]
+            names = [(entry, f"/{entry.filename}") for entry in archive.infolist()]
+            return [archive.read(entry) for entry, name in names if "/code/" in name and name.endswith(".py")]
     except Exception:  # no archive, or one that is cut off
         return []
