@@ -136,9 +136,10 @@ def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tupl
     if plan.dataset is None and plan.checkpoint == "demo" and plan.data_dir is None:
         dataset = "demo"
     if dataset is None:
+        guess = layout_of(weights, recognise(weights.tensors)).dataset
         raise UsageError(
             f"{weights.path} does not say which data set it was trained on",
-            "add --dataset, for instance --dataset mnist --data-dir DIR",
+            f"add --dataset, for instance --dataset {guess or 'mnist'} --data-dir DIR",
         )
     images = open_dataset(dataset, plan.data_dir, plan.split)
     said = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
