@@ -74,6 +74,7 @@ class ModelPlan(Plan):
     sigma: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    trust_checkpoint: bool = False
     dataset: str | None = None
     data_dir: Path | None = None
     split: str = "test"
@@ -99,7 +100,7 @@ class ModelPlan(Plan):
     # same law, so a run may go on elsewhere.)
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
         "checkpoint data_dir limit skip shard device chunk_size output figure resume overwrite dry_run".split()  # noqa: SIM905
-    )
+    ) | {"trust_checkpoint"}
 
     def __post_init__(self) -> None:
         checks.one_of("--bound", self.bound, BOUNDS)

@@ -19,7 +19,8 @@ from torch import nn
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import DEMO_CHECKPOINT, build_model, checkpoint_bytes, find_checkpoint, read_weights
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, checkpoint_bytes, find_checkpoint, read_weights
+from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
 
 # A network small enough that a file of it can be damaged in every place.
@@ -105,11 +106,15 @@ def test_safetensors_without_a_card_load(tmp_path):
 
 def test_what_a_file_without_a_card_leaves_open_is_asked_for(tmp_path):
     path = file_with(tmp_path, save(STATE))
-    assert "--arch" in refused(path).hint
-    assert "--sigma" in refused(path, Overrides(arch="small-cnn")).hint
+    assert "--sigma" in refused(path).hint
     weights = read_weights(path)
-    _, notes = resolve_card(weights, Overrides(arch="small-cnn", sigma=0.5), "mnist", SHAPE, 3)
-    assert "normalisation" in notes[0]
+    card, notes = resolve_card(weights, Overrides(sigma=0.5), "mnist", SHAPE, 3)
+    assert card.arch == "small-cnn"
+    assert "--normalisation mnist is assumed" in notes[0]
+    other = file_with(
+        tmp_path, save({f"{name}.other": tensor for name, tensor in STATE.items()}), "other.safetensors"
+    )
+    assert "--arch" in refused(other).hint
 
 
 class Hostile:

@@ -25,8 +25,10 @@ def certify(
     limit: options.Limit = None,
     skip: options.Skip = 0,
     arch: options.Arch = None,
+    normalisation: options.Normalisation = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    trust_checkpoint: options.TrustCheckpoint = False,
     samples: Annotated[int, option(help="Noise samples per image.", panel=_CERTIFICATE)] = CertifyPlan.samples,
     selection_samples: Annotated[
         int, option(help="Other samples, to choose the class on.", panel=_CERTIFICATE)

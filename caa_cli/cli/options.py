@@ -18,7 +18,7 @@ import typer
 
 from caa_cli import checks
 from caa_cli.errors import INTERRUPTED, CaaError, UsageError
-from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES
+from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES, NORMALISATIONS
 from caa_cli.plan import AttackPlan, CertifyPlan, Shard
 from caa_cli.recipes import RECIPES
 from caa_cli.train_plan import TrainPlan
@@ -87,9 +87,8 @@ def guarded(command: Command) -> Command:
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
     settings = {setting.name: given[setting.name] for setting in fields(kind)}
-    for name in ("mean", "std"):
-        if name in settings:
-            settings[name] = numbers(settings[name], f"--{name}")
+    if "mean" in settings:
+        settings |= normalisation(given)
     for name in ("batch_size", "chunk_size"):
         if isinstance(settings.get(name), str):
             settings[name] = automatic(settings[name], f"--{name.replace('_', '-')}")
@@ -132,6 +131,22 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         ) from error
 
 
+def normalisation(given: dict[str, Any]) -> dict[str, tuple[float, ...] | None]:
+    """{mean, std} from --normalisation, or from --mean and --std."""
+    found = {name: numbers(given[name], f"--{name}") for name in ("mean", "std")}
+    name = given.get("normalisation")
+    if name is None:
+        return found
+    if name not in NORMALISATIONS:
+        raise UsageError(f"--normalisation {name!r} is not known", f"use one of: {', '.join(NORMALISATIONS)}")
+    if found != {"mean": None, "std": None}:
+        raise UsageError(
+            "--normalisation and --mean or --std say the same thing twice", "give a name, or the numbers"
+        )
+    mean, std = NORMALISATIONS[name]
+    return {"mean": mean, "std": std}
+
+
 def automatic(text: str, option: str) -> int | None:
     """`auto` (None) or a whole number."""
     if text == "auto":
@@ -160,13 +175,31 @@ Limit = Annotated[
 ]
 Skip = Annotated[int, option(help="How many images to pass over first.", panel=DATA)]
 Arch = Annotated[
-    str | None, option(help=f"{' or '.join(ARCHITECTURES)}.", show_default="the checkpoint's", panel=DATA)
+    str | None,
+    option(
+        help=f"{', '.join(ARCHITECTURES)}; or package.module:factory.",
+        show_default="the checkpoint's, or recognised",
+        panel=DATA,
+    ),
+]
+Normalisation = Annotated[
+    str | None,
+    option(
+        metavar="NAME",
+        help=f"Of the images, after the noise: {', '.join(NORMALISATIONS)}.",
+        show_default="the checkpoint's",
+        panel=DATA,
+    ),
 ]
 Mean = Annotated[
     str | None, option(metavar="M[,M…]", help="Normalisation.", show_default="the checkpoint's", panel=DATA)
 ]
 Std = Annotated[
     str | None, option(metavar="S[,S…]", help="Normalisation.", show_default="the checkpoint's", panel=DATA)
+]
+TrustCheckpoint = Annotated[
+    bool,
+    option("--trust-checkpoint", help="Load a pickled network, which runs code from the file.", panel=DATA),
 ]
 Dtype = Annotated[str, option(help=f"{', '.join(DTYPES)}.", panel=COMPUTE)]
 ChunkSize = Annotated[str, option(help="Noise samples in memory at a time.", panel=COMPUTE)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from caa_cli.errors import UsageError
 from caa_cli.models.card import ModelCard
+from caa_cli.models.factory import network_from
 from caa_cli.models.resnet import cifar_resnet, torchvision_resnet
 
 # (number of classes, input shape) → a network that takes normalised images
@@ -95,11 +97,28 @@ ARCHITECTURES: dict[str, tuple[Builder, int]] = {
 }
 
 
+def builder_of(arch: str) -> tuple[Builder, int]:
+    """(builder, channels that the network wants or 0). Raises UsageError for an unknown architecture.
+
+    Beside those in the table: `resnet32`, `resnet56` and any other thin one, and `package.module:factory`.
+    """
+    if arch in ARCHITECTURES:
+        return ARCHITECTURES[arch]
+    if ":" in arch:
+        return partial(network_from, arch), 0
+    depth = re.fullmatch(r"resnet(\d{1,4})", arch)
+    # A ResNet of 152 layers is torchvision's to everybody.
+    if depth and int(depth[1]) % 6 == 2 and int(depth[1]) not in (2, 152):
+        return partial(cifar_resnet, int(depth[1])), 0
+    raise UsageError(
+        f"unknown architecture {arch!r}",
+        f"use --arch with one of {', '.join(ARCHITECTURES)}, or package.module:factory",
+    )
+
+
 def build(card: ModelCard) -> NormalisedClassifier:
     """A freshly initialised model for the card. Raises UsageError for an unknown architecture."""
-    if card.arch not in ARCHITECTURES:
-        raise UsageError(f"unknown architecture {card.arch!r}", f"use --arch with one of {', '.join(ARCHITECTURES)}")
-    builder, wanted = ARCHITECTURES[card.arch]
+    builder, wanted = builder_of(card.arch)
     channels = card.input_shape[0]
     repeat = 1 if wanted in (0, channels) else wanted
     if repeat > 1 and channels != 1:

@@ -7,6 +7,14 @@ from dataclasses import dataclass, replace
 from caa_cli.errors import UsageError
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
+from caa_cli.models.layouts import layout_of, normalisations_to_try, sigma_in_name
+from caa_cli.models.load import probe
+from caa_cli.models.prefixes import stored_normalisation
+from caa_cli.models.recognise import Recognised, recognise
+from caa_cli.names import NORMALISATIONS
+
+# Data sets whose classes may be a choice among those that a model knows.
+_OPEN = ("imagenet", "folder")
 
 
 @dataclass(frozen=True)
@@ -18,6 +26,10 @@ class Overrides:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
+    @property
+    def normalisation(self) -> bool:
+        return self.mean is not None or self.std is not None
+
 
 def resolve_card(
     weights: Weights, said: Overrides, dataset: str, input_shape: tuple[int, int, int], num_classes: int
@@ -26,35 +38,96 @@ def resolve_card(
 
     Raises UsageError where something needed is known to neither, or images and model don't fit.
     """
-    card, notes = weights.card, []
-    if card is None:
-        if said.arch is None:
-            raise UsageError(
-                f"{weights.path} does not say which architecture it holds",
-                "add --arch, for instance --arch resnet18",
-            )
-        card = ModelCard(said.arch, _classes(weights), input_shape, dataset=dataset)
-        if said.mean is None:
-            notes.append("no normalisation is known for this checkpoint: none is used (set --mean and --std)")
+    if weights.card is None:
+        card, notes = _described(weights, said, dataset, input_shape, num_classes)
     else:
-        if said.arch is not None and said.arch != card.arch:
-            notes.append(f"--arch {said.arch} overrides the checkpoint's {card.arch}")
-        if said.sigma is not None and card.sigma is not None and said.sigma != card.sigma:
-            notes.append(f"--sigma {said.sigma:g} overrides the {card.sigma:g} that the checkpoint was trained with")
-        for name in ("mean", "std"):
-            value = getattr(said, name)
-            if value is not None and value != getattr(card, name):
-                notes.append(f"--{name} overrides the checkpoint's {getattr(card, name)}")
-        if card.dataset not in (None, dataset) and dataset != "demo":
-            notes.append(f"--dataset {dataset} overrides the {card.dataset} that the checkpoint was trained on")
-    card = replace(card, **{name: value for name, value in vars(said).items() if value is not None})
+        card, notes = weights.card, _overridden(weights.card, said, dataset)
+    given = {name: value for name, value in vars(said).items() if value is not None}
+    if weights.module is not None:
+        given.pop("arch", None)
+    card = replace(card, **given)
     if card.sigma is None:
+        named = sigma_in_name(weights.path)
         raise UsageError(
             f"{weights.path} does not say which noise it was trained for",
+            f"add --sigma, for instance --sigma {named}, as its name suggests" if named else
             "add --sigma, for instance --sigma 0.5",
-        )
+        )  # fmt: skip
     _check_fit(card, dataset, input_shape, num_classes)
+    if card.num_classes > num_classes and dataset in _OPEN:
+        notes.append(
+            f"the model knows {card.num_classes} classes, the images have {num_classes}: "
+            "their labels must be numbered as the model's"
+        )
     return card, notes
+
+
+def _overridden(card: ModelCard, said: Overrides, dataset: str) -> list[str]:
+    notes = []
+    if said.arch is not None and said.arch != card.arch:
+        notes.append(f"--arch {said.arch} overrides the checkpoint's {card.arch}")
+    if said.sigma is not None and card.sigma is not None and said.sigma != card.sigma:
+        notes.append(f"--sigma {said.sigma:g} overrides the {card.sigma:g} that the checkpoint was trained with")
+    for name in ("mean", "std"):
+        value = getattr(said, name)
+        if value is not None and value != getattr(card, name):
+            notes.append(f"--{name} overrides the checkpoint's {getattr(card, name)}")
+    if card.dataset not in (None, dataset) and dataset != "demo":
+        notes.append(f"--dataset {dataset} overrides the {card.dataset} that the checkpoint was trained on")
+    return notes
+
+
+def _described(
+    weights: Weights, said: Overrides, dataset: str, input_shape: tuple[int, int, int], num_classes: int
+) -> tuple[ModelCard, list[str]]:
+    """The card of a file that does not describe itself, and what was assumed in it."""
+    notes: list[str] = []
+    found = None if weights.module is not None else recognise(weights.tensors)
+    if weights.module is not None:
+        arch = "torchscript" if weights.format == "TorchScript" else "module"
+        classes, repeat = probe(weights.module.float(), input_shape, str(weights.path))
+        if said.arch is not None:
+            notes.append(f"--arch {said.arch} is not used: {weights.path} holds the whole network")
+        if repeat > 1:
+            notes.append("the network takes colour images: grey ones are repeated to three channels")
+    elif said.arch is not None:
+        arch, classes = said.arch, found.num_classes if found else _classes(weights, num_classes)
+    elif found is not None:
+        arch, classes = found.for_images(input_shape[1]), found.num_classes
+        if found.other is not None:
+            notes.append(_on_stem(found, arch, input_shape[1]))
+    else:
+        raise UsageError(
+            f"{weights.path} holds weights of no architecture that caa knows ({_beginning(weights)})",
+            "add --arch: a name of caa's, or package.module:factory for a network of your own",
+        )
+    card = ModelCard(arch, classes, input_shape, dataset=dataset)
+    if said.normalisation:
+        return card, notes
+    stored = None if weights.module is not None else stored_normalisation(weights.tensors)
+    if stored is not None:
+        notes.append(f"normalisation as saved beside the weights: mean {_list(stored[0])}, std {_list(stored[1])}")
+        return replace(card, mean=stored[0], std=stored[1]), notes
+    layout = layout_of(weights, found)
+    likeliest, *others = normalisations_to_try(layout, dataset, input_shape[0])
+    why = f"the likeliest for {layout.source}" if layout.normalisations else f"that of {dataset}"
+    if weights.module is not None:
+        why = "the network may hold its own"
+    notes.append(
+        f"{weights.path} does not say how its images are normalised: --normalisation {likeliest} is assumed "
+        f"({why}; others: {', '.join(others)})"
+    )
+    mean, std = NORMALISATIONS[likeliest]
+    return replace(card, mean=mean, std=std), notes
+
+
+def _on_stem(found: Recognised, arch: str, height: int) -> str:
+    with_pooling, without = found.other, found.arch
+    other, what = (without, "without") if arch == with_pooling else (with_pooling, "with")
+    return (
+        f"the weights fit {without} and {with_pooling} alike: {arch} is taken, as the images are {height} pixels "
+        f"high (--arch {other}: {what} max-pooling after the stem)"
+    )
 
 
 def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int], num_classes: int) -> None:
@@ -63,7 +136,7 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
             f"the model takes {_by(card.input_shape)} images, {dataset} has {_by(input_shape)}",
             f"use the data set it was trained on (--dataset {card.dataset or '…'}), or another checkpoint",
         )
-    if card.num_classes < num_classes:
+    if card.num_classes < num_classes or (card.num_classes > num_classes and dataset not in _OPEN):
         raise UsageError(
             f"the model knows {card.num_classes} classes, {dataset} has {num_classes}",
             "use the data set it was trained on, or another checkpoint",
@@ -76,13 +149,22 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
             )
 
 
-def _classes(weights: Weights) -> int:
-    """The rows of the last matrix: a classifier ends in a linear layer."""
-    matrices = [tensor for tensor in weights.tensors.values() if tensor.dim() == 2]
-    if not matrices:
-        raise UsageError(f"{weights.path} holds no linear layer, so no classifier", "name another checkpoint")
-    return int(matrices[-1].shape[0])
+def _classes(weights: Weights, expected: int) -> int:
+    """As many as expected, where a matrix has that many rows; else the rows of the last one."""
+    rows = [int(tensor.shape[0]) for tensor in weights.tensors.values() if tensor.dim() == 2]
+    if not rows or expected in rows:
+        return expected
+    return rows[-1]
+
+
+def _beginning(weights: Weights) -> str:
+    name, tensor = next(iter(weights.tensors.items()))
+    return f"{len(weights.tensors)} tensors, the first is {name} {tuple(tensor.shape)}"
 
 
 def _by(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
+
+
+def _list(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:g}" for value in values)

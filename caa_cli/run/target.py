@@ -11,11 +11,16 @@ from caa_cli.data.datasets import ImageSet, open_dataset
 from caa_cli.device import describe_device
 from caa_cli.display import Display, Rows
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import Weights, build_model, find_checkpoint, read_weights
+from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
+from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of
+from caa_cli.models.load import build_model
+from caa_cli.models.recognise import recognise
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.plan import ModelPlan
 from caa_cli.results.environment import environment
+from caa_cli.run.plausibility import Plausibility
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.tune import tune_chunks
@@ -73,8 +78,9 @@ class Target:
 
     def classifier(self, first: int, display: Display) -> SmoothedClassifier:
         """The smoothed model on its device, tried out on image `first`, with its chunk sizes chosen."""
+        model = build_model(self.weights, self.card)
         classifier = SmoothedClassifier(
-            build_model(self.weights, self.card),
+            model,
             sigma=self.card.sigma or 0.0,
             num_classes=self.card.num_classes,
             input_shape=self.card.input_shape,
@@ -86,10 +92,25 @@ class Target:
             classifier.votes_chunk = classifier.gradient_chunk = self.plan.chunk_size
         else:
             tune_chunks(classifier)
+        self._check_normalisation(classifier, model, display)
         display.note(
             f"chunks of {classifier.votes_chunk} samples for votes, {classifier.gradient_chunk} for gradients"
         )
         return classifier
+
+    def _check_normalisation(
+        self, classifier: SmoothedClassifier, model: NormalisedClassifier, display: Display
+    ) -> None:
+        """Unless the checkpoint says itself how images are normalised, a wrong normalisation is likely enough."""
+        own, card = self.weights.card, self.card
+        if own is not None and (own.mean, own.std) == (card.mean, card.std):
+            return
+        layout = layout_of(self.weights, recognise(self.weights.tensors))
+        presets = normalisations_to_try(layout, self.images.name, self.images.input_shape[0])
+        others = [name for name in presets if name != preset_of(card.mean, card.std)]
+        warning = Plausibility(classifier, model, self.images, others).warning()
+        if warning is not None:
+            display.warn(warning)
 
     def _try_out(self, classifier: SmoothedClassifier, index: int) -> None:
         """One small chunk before the real work: does the model give logits at all?"""
@@ -110,14 +131,15 @@ class Target:
 
 def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tuple[Target, range]:
     """The target, and the indices of the images to work on. Raises CaaError for whatever doesn't fit."""
-    weights = read_weights(find_checkpoint(plan.checkpoint))
+    weights = read_weights(find_checkpoint(plan.checkpoint), plan.trust_checkpoint)
     dataset = plan.dataset or (weights.card.dataset if weights.card else None)
     if plan.dataset is None and plan.checkpoint == "demo" and plan.data_dir is None:
         dataset = "demo"
     if dataset is None:
+        guess = layout_of(weights, recognise(weights.tensors)).dataset
         raise UsageError(
             f"{weights.path} does not say which data set it was trained on",
-            "add --dataset, for instance --dataset mnist --data-dir DIR",
+            f"add --dataset, for instance --dataset {guess or 'mnist'} --data-dir DIR",
         )
     images = open_dataset(dataset, plan.data_dir, plan.split)
     said = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)

@@ -19,7 +19,8 @@ import torch
 from caa_cli.attacks.caa import CaaState, CertificationAware
 from caa_cli.attacks.loop import Example, Search
 from caa_cli.data.datasets import open_dataset
-from caa_cli.models.checkpoint import DEMO_CHECKPOINT, build_model, read_weights
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
+from caa_cli.models.load import build_model
 from caa_cli.smoothing.bounds import leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose

@@ -12,7 +12,8 @@ from caa_cli import __version__
 from caa_cli.data.datasets import ImageSet, open_dataset
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import DEMO_CHECKPOINT, build_model, read_weights
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
+from caa_cli.models.load import build_model
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
 

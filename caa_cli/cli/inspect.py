@@ -1,0 +1,36 @@
+"""`caa inspect`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from caa_cli.cli import options
+from caa_cli.cli.options import option
+
+_PANEL = options.DATA
+
+
+@options.guarded
+def inspect(
+    checkpoint: Annotated[str, typer.Argument(metavar="FILE", help="The model; `demo` is the one of caa.")],
+    dataset: Annotated[
+        str | None, option(help="The images it is for, if the file does not say.", panel=_PANEL)
+    ] = None,
+    sigma: options.Sigma = None,
+    arch: options.Arch = None,
+    normalisation: options.Normalisation = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    trust_checkpoint: options.TrustCheckpoint = False,
+    json: options.Json = False,
+) -> None:
+    """Say what a checkpoint holds, what it leaves open, and the command that attacks it. No data set is needed."""
+    chosen = options.normalisation({"normalisation": normalisation, "mean": mean, "std": std})
+    from caa_cli.display import Display
+    from caa_cli.models.resolve import Overrides
+    from caa_cli.run.inspect import Inspection
+
+    said = Overrides(arch, sigma, **chosen)
+    raise typer.Exit(Inspection(Display(False, json), checkpoint, dataset, said, trust_checkpoint).execute())

@@ -1,0 +1,98 @@
+"""Where weights come from, by the way they are laid out, and the normalisations that go with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caa_cli.models.checkpoint import Weights
+from caa_cli.models.recognise import Recognised
+from caa_cli.names import NORMALISATION_OF, NORMALISATIONS
+
+
+@dataclass(frozen=True)
+class Layout:
+    """source: in words.  dataset: where the layout tells.  normalisations: by name, the likeliest first."""
+
+    source: str
+    dataset: str | None = None
+    normalisations: tuple[str, ...] = ()
+
+
+def layout_of(weights: Weights, found: Recognised | None) -> Layout:
+    """Prefixes and containers tell whose code saved the weights."""
+    if weights.card is not None:
+        return Layout("caa", weights.card.dataset)
+    if weights.module is not None:
+        return Layout("a whole network, which may hold its normalisation", normalisations=("none",))
+    if found is None:
+        return Layout("unknown")
+    thin, lenet = (
+        re.fullmatch(r"resnet\d+", found.arch) and found.arch not in ("resnet18", "resnet50"),
+        (found.arch == "lenet"),
+    )
+    if found.prefix.endswith(("1.", "1.module.")):  # nn.Sequential(normalisation, network)
+        if thin:
+            return Layout(
+                "Cohen et al., SmoothAdv, Consistency or SmoothMix: CIFAR-10",
+                "cifar10",
+                ("cifar10", "cifar10-mean-only"),
+            )
+        if lenet:
+            return Layout("Consistency or SmoothMix: MNIST", "mnist", ("none", "mnist"))
+        if found.num_classes == 1000:
+            return Layout(
+                "Cohen et al., SmoothAdv, Consistency or SmoothMix: ImageNet",
+                "imagenet",
+                ("imagenet", "imagenet-mean-only"),
+            )
+    if "net" in weights.keys and thin:
+        return Layout("MACER: CIFAR-10", "cifar10", ("none", "cifar10"))
+    if "net" in weights.keys and lenet:
+        return Layout("MACER: MNIST", "mnist", ("none", "mnist"))
+    if found.prefix.endswith("model.") and found.arch == "resnet18":
+        # Grey data sets have normalisations of their own.
+        return Layout("the authors of Et Tu Certifications: CIFAR-10 or MNIST", None, ("cifar10-paper",))
+    if found.prefix.endswith("model.") and found.other == "resnet18-3x3" and found.num_classes == 1000:
+        return Layout("the authors of Et Tu Certifications: ImageNet", "imagenet", ("imagenet",))
+    if found.num_classes == 1000:
+        return Layout("torchvision or timm: ImageNet", "imagenet", ("imagenet",))
+    return Layout(f"a state dict of {found.arch}")
+
+
+def normalisations_to_try(layout: Layout, dataset: str | None, channels: int) -> list[str]:
+    """Every preset that fits the channels, the likeliest first."""
+    order = [*layout.normalisations, NORMALISATION_OF.get(dataset or "", "none"), *NORMALISATIONS]
+    return [name for name in dict.fromkeys(order) if _fits(name, channels)]
+
+
+def preset_of(mean: Sequence[float], std: Sequence[float]) -> str | None:
+    """The name of a normalisation, where it has one."""
+    for name, values in NORMALISATIONS.items():
+        if all(_same(value, own) for value, own in zip(values, (mean, std), strict=True)):
+            return name
+    return None
+
+
+def sigma_in_name(path: Path) -> str | None:
+    """The noise that the file's or its folder's name speaks of: worth a suggestion, no more."""
+    for part in reversed(path.parts[-3:]):
+        found = re.search(r"noise_(\d+\.\d+)", part) or re.fullmatch(r"[a-z0-9]+-(\d*\.?\d+)-weight\.\w+", part)
+        if found and float(found[1]) > 0:
+            return f"{float(found[1]):g}"
+    return None
+
+
+def _fits(name: str, channels: int) -> bool:
+    return name == "none" or len(NORMALISATIONS[name][0]) == channels
+
+
+def _same(one: Sequence[float], other: Sequence[float]) -> bool:
+    count = max(len(one), len(other))
+    return all(abs(a - b) < 1e-6 for a, b in zip(_repeated(one, count), _repeated(other, count), strict=True))
+
+
+def _repeated(values: Sequence[float], count: int) -> Sequence[float]:
+    return list(values) * count if len(values) == 1 else list(values)

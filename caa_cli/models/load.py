@@ -1,0 +1,109 @@
+"""From a checkpoint and its card to a model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from caa_cli.errors import CaaError
+from caa_cli.models.architectures import NormalisedClassifier, build
+from caa_cli.models.card import ModelCard
+from caa_cli.models.checkpoint import Weights
+from caa_cli.models.prefixes import fit_names
+from caa_cli.models.recognise import recognise
+
+
+def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
+    """The card's model with these weights. Raises CaaError where names or shapes don't fit."""
+    if weights.module is not None:
+        network = weights.module.float()
+        _, repeat = probe(network, card.input_shape, str(weights.path))
+        return NormalisedClassifier(network, card.mean, card.std, repeat)
+    ready_made = ":" not in card.arch
+    if ready_made:
+        try:
+            with torch.device("meta"):  # shapes alone: those of a card gone wrong may not fit in any memory
+                wanted = build(card).network.state_dict()
+        except RuntimeError as error:
+            raise CaaError(
+                f"no {card.arch} can be built as {weights.path} describes it ({error})", "update caa, or train again"
+            ) from error
+        tensors = _checked(weights, card, wanted)
+    model = build(card)
+    if not ready_made:  # a factory is called once
+        tensors = _checked(weights, card, model.network.state_dict())
+    try:
+        model.network.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:  # a factory's network may have rules of its own
+        raise CaaError(f"the weights in {weights.path} don't fit {card.arch}: {error}") from error
+    if not ready_made:
+        _, model.repeat = probe(model.network, card.input_shape, card.arch)
+    return model
+
+
+def probe(network: nn.Module, input_shape: Sequence[int], name: str) -> tuple[int, int]:
+    """(classes, how often grey images have to be repeated), found by running two images on the CPU.
+
+    Raises CaaError where the network can't take images of `input_shape`, or gives no logits.
+    """
+    network.eval()
+    channels, height, width = input_shape
+    problem = ""
+    for repeat in (1, 3) if channels == 1 else (1,):
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a word of PyTorch's on how the network was written
+                logits = network(torch.zeros(2, channels * repeat, height, width))
+        except Exception as error:  # code of others: whatever it raises
+            problem = problem or f"can't take {channels}×{height}×{width} images ({_last_line(error)})"
+            continue
+        if isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == 2:
+            return logits.shape[1], repeat
+        what = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        problem = f"gives {what} for two images, where logits of shape (2, classes) are wanted"
+    raise CaaError(f"the network of {name} {problem}", "check --dataset: it has to have the images it was made for")
+
+
+def count_weights(weights: Weights) -> int:
+    """Numbers in the parameters and buffers."""
+    return sum(tensor.numel() for tensor in weights.tensors.values())
+
+
+def _checked(weights: Weights, card: ModelCard, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the network's own names. Raises CaaError with what was expected and what was found."""
+    tensors = fit_names(weights.tensors, wanted)
+    missing = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in tensors if name not in wanted]
+    misshapen = [
+        f"{name} is {tuple(tensors[name].shape)}, wanted {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if not (missing or unexpected or misshapen):
+        return tensors
+    if misshapen:
+        detail = misshapen[0]
+    elif missing:
+        detail = f"{missing[0]} is missing" + (f", {unexpected[0]} is not known" if unexpected else "")
+    else:
+        detail = f"{unexpected[0]} is not known"
+    count = len(missing) + len(unexpected) + len(misshapen)
+    found = recognise(weights.tensors)
+    size = f" on {found.channels}×{found.size}×{found.size} images" if found and found.size else ""
+    raise CaaError(
+        f"the weights in {weights.path} don't fit {card.arch} with {card.num_classes} classes on "
+        f"{'×'.join(map(str, card.input_shape))} images: "
+        + (f"they are those of {found}{size}; " if found else "")
+        + f"{detail} ({count} such differences)",
+        f"use --arch {found.arch}, and the data set it was trained on (--dataset)"
+        if found
+        else "name the architecture they were trained with (--arch), and the data set (--dataset)",
+    )
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

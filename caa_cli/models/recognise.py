@@ -1,0 +1,122 @@
+"""Which architecture a set of weights belongs to: read off names and shapes, never off a file's name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from caa_cli.errors import CaaError
+from caa_cli.models.architectures import ARCHITECTURES, build
+from caa_cli.models.card import ModelCard
+from caa_cli.models.prefixes import peelings
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# torchvision's ResNets: (blocks a stage, whether they are bottlenecks) → depth
+_DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
+    ((2, 2, 2, 2), False): 18,
+    ((3, 4, 6, 3), False): 34,
+    ((3, 4, 6, 3), True): 50,
+    ((3, 4, 23, 3), True): 101,
+    ((3, 8, 36, 3), True): 152,
+}
+# Images of this height and more take the 3×3 stem with the paper's max-pooling after it.
+LARGE = 64
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """arch: what --arch would be.  prefix: what was in front of the network's own names.
+
+    channels, size: of the images the network takes; size is None where the weights fit any.
+    other: an architecture that has the very same weights; the images' size decides between the two.
+    """
+
+    arch: str
+    num_classes: int
+    channels: int
+    size: int | None
+    prefix: str
+    other: str | None = None
+
+    def for_images(self, height: int) -> str:
+        """The architecture for images of this height."""
+        return self.other if self.other is not None and height >= LARGE else self.arch
+
+    def __str__(self) -> str:
+        return f"{self.arch} with {self.num_classes} classes"
+
+
+def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
+    """The architecture whose weights these are, all names and shapes included; None where there is none."""
+    for prefix, names in peelings(tensors):
+        shapes = {name: tuple(tensor.shape) for name, tensor in names.items()}
+        for look in (_small_cnn, _lenet, _thin_resnet, _resnet):
+            found = look(shapes, prefix)
+            if found is not None and _fits(found, shapes):
+                return found
+    return None
+
+
+def _small_cnn(shapes: Shapes, prefix: str) -> Recognised | None:
+    first, flat, last = (_shape(shapes, f"{layer}.weight", rank) for layer, rank in ((0, 4), (5, 2), (7, 2)))
+    if first is None or flat is None or last is None:
+        return None
+    return Recognised("small-cnn", last[0], first[1], 4 * math.isqrt(flat[1] // 32), prefix)
+
+
+def _lenet(shapes: Shapes, prefix: str) -> Recognised | None:
+    first, flat, last = (
+        _shape(shapes, f"{layer}.weight", rank) for layer, rank in (("conv1", 4), ("fc1", 2), ("fc2", 2))
+    )
+    if first is None or flat is None or last is None:
+        return None
+    return Recognised("lenet", last[0], first[1], 4 * math.isqrt(flat[1] // 50) + 12, prefix)
+
+
+def _thin_resnet(shapes: Shapes, prefix: str) -> Recognised | None:
+    first, last = _shape(shapes, "conv1.weight", 4), _shape(shapes, "fc.weight", 2)
+    blocks = _blocks(shapes, 3)
+    if first is None or last is None or len(set(blocks)) != 1 or _blocks(shapes, 4)[3]:
+        return None
+    return Recognised(f"resnet{6 * blocks[0] + 2}", last[0], first[1], None, prefix)
+
+
+def _resnet(shapes: Shapes, prefix: str) -> Recognised | None:
+    first, last = _shape(shapes, "conv1.weight", 4), _shape(shapes, "fc.weight", 2)
+    depth = _DEPTHS.get((_blocks(shapes, 4), "layer1.0.conv3.weight" in shapes))
+    if first is None or last is None or depth is None:
+        return None
+    arch = f"resnet{depth}" if f"resnet{depth}" in ARCHITECTURES else f"torchvision.models:resnet{depth}"
+    if first[2] == 3:
+        return Recognised(f"{arch}-cifar", last[0], first[1], None, prefix, f"{arch}-3x3")
+    return Recognised(arch, last[0], first[1], None, prefix)
+
+
+def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...] | None:
+    shape = shapes.get(name, ())
+    return shape if len(shape) == rank and all(shape) else None
+
+
+def _blocks(shapes: Shapes, stages: int) -> tuple[int, ...]:
+    """Residual blocks in each stage."""
+    names = {tuple(name.split(".")[:2]) for name in shapes}
+    return tuple(sum(stage == f"layer{number}" for stage, *_ in names) for number in range(1, stages + 1))
+
+
+def _fits(found: Recognised, shapes: Shapes) -> bool:
+    size = found.size or 32
+    card = ModelCard(found.arch, found.num_classes, (found.channels, size, size))
+    try:
+        with torch.device("meta"):  # names and shapes alone
+            wanted = build(card).network.state_dict()
+    except (CaaError, RuntimeError, ValueError):
+        return False
+    # PyTorch before 0.4.1 did not count batches.
+    own = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    counted = {name for name in own if name.endswith("num_batches_tracked")}
+    return shapes.keys() | counted == own.keys() and all(own[name] == shape for name, shape in shapes.items())

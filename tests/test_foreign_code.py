@@ -1,0 +1,329 @@
+"""Networks that come with code: TorchScript, pickled modules, and factories of the user's own."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from support import assert_clean_error, caa
+from torch import nn
+
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
+from caa_cli.models.load import build_model
+from caa_cli.models.resolve import Overrides, resolve_card
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.objective import LogRatio
+
+RUN = ["--dataset", "demo", "--sigma", "0.5", "--limit", "1", "--samples", "100", "--chunk-size", "64"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+class Net(nn.Module):
+    """Small, and of no architecture that caa knows."""
+
+    def __init__(self, num_classes: int = 10, channels: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 5, stride=4)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4 * 36, num_classes)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.conv(x))).flatten(1))
+
+
+class Writer(nn.Module):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+        self.head = nn.Linear(784, 10)
+
+    def forward(self, x):
+        torch.save(x, self.path)
+        return self.head(x.flatten(1))
+
+
+def network(**settings: int) -> Net:
+    torch.manual_seed(0)
+    found = Net(**settings).eval()
+    found.norm.running_mean.uniform_(-0.2, 0.2)
+    return found
+
+
+def script(module: nn.Module, path: Path, trace: torch.Tensor | None = None) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = torch.jit.script(module) if trace is None else torch.jit.trace(module, trace)
+        torch.jit.save(found, path)
+    return path
+
+
+def target(path: Path, said: Overrides, shape=(1, 28, 28), trust: bool = False):
+    weights = read_weights(path, trust)
+    card, notes = resolve_card(weights, said, "mnist", shape, 10)
+    return build_model(weights, card), card, notes
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_torchscript_gives_votes_and_gradients(tmp_path, traced, dtype):
+    own = network()
+    path = script(own, tmp_path / "x", torch.zeros(2, 1, 28, 28) if traced else None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that torch.jit is deprecated is no news for a user
+        model, card, notes = target(path, Overrides(sigma=0.5))
+    assert (card.arch, card.num_classes, card.mean) == ("torchscript", 10, (0.0,))
+    assert "--normalisation none is assumed" in notes[0]
+    images, labels = torch.rand(2, 1, 28, 28), torch.tensor([0, 1])
+    keys = [Key(0, index, Purpose.SEARCH) for index in range(2)]
+    found = {}
+    for name, module, chunk in (("script", model, 64), ("chunks", model, 24), ("module", own, 64)):
+        classifier = SmoothedClassifier(
+            module, sigma=0.5, num_classes=10, input_shape=(1, 28, 28), dtype=dtype,
+            votes_chunk=chunk, gradient_chunk=chunk,
+        )  # fmt: skip
+        votes = classifier.votes(images, keys, 64)
+        gradient = classifier.surrogate(images, labels, keys, 64, LogRatio(), pilot=64).gradient
+        found[name] = votes, gradient
+    for name in ("script", "chunks"):
+        assert torch.equal(found[name][0], found["module"][0])
+        torch.testing.assert_close(found[name][1], found["module"][1], rtol=1e-3, atol=1e-6)
+
+
+def test_torchscript_takes_a_normalisation_in_front(tmp_path):
+    own = network()
+    model, _, notes = target(script(own, tmp_path / "x"), Overrides("resnet18", 0.5, (0.1307,), (0.3081,)))
+    assert "--arch resnet18 is not used" in notes[0]
+    images = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(model(images), own((images - 0.1307) / 0.3081), rtol=1e-5, atol=1e-6)
+
+
+def test_grey_images_are_repeated_for_a_network_of_colour_images(tmp_path):
+    own = network(channels=3)
+    model, _, notes = target(script(own, tmp_path / "x"), Overrides(sigma=0.5))
+    assert "repeated to three channels" in notes[0]
+    images = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(model(images), own(images.repeat(1, 3, 1, 1)), rtol=1e-5, atol=1e-6)
+
+
+def test_certify_and_inspect_run_torchscript(tmp_path):
+    path = script(network(), tmp_path / "x")
+    result = caa("certify", "--checkpoint", path, *RUN)
+    assert result.exit_code == 0, result.output
+    assert "deprecated" not in result.output
+    document = json.loads(caa("inspect", path, "--json").stdout)
+    assert (document["format"], document["arch"], document["num_classes"]) == ("TorchScript", "torchscript", 10)
+    assert document["input_shape"] == [1, 28, 28]
+
+
+def test_torchscript_for_other_images_is_refused(tmp_path):
+    path = script(nn.Sequential(nn.Flatten(), nn.Linear(99, 10)), tmp_path / "x")
+    assert_clean_error(caa("certify", "--checkpoint", path, *RUN), 1, "can't take 1×28×28 images", "--dataset")
+    path = script(nn.Conv2d(1, 3, 3), tmp_path / "y")
+    assert_clean_error(caa("certify", "--checkpoint", path, *RUN), 1, "logits of shape (2, classes)", "--dataset")
+
+
+def test_torchscript_that_writes_files_is_refused(tmp_path):
+    path = script(Writer(str(tmp_path / "mark")), tmp_path / "x")
+    for command in (["inspect", path], ["certify", "--checkpoint", path, *RUN]):
+        assert_clean_error(caa(*command), 1, "torch.save, which writes files", "--trust-checkpoint")
+    assert not (tmp_path / "mark").exists()
+    assert caa("certify", "--checkpoint", path, *RUN, "--trust-checkpoint").exit_code == 0
+    assert (tmp_path / "mark").exists()  # or the refusal would prove nothing
+
+
+class Hostile:
+    def __reduce__(self):
+        return Path.touch, (Path("mark"),)
+
+
+@pytest.mark.parametrize("command", ["inspect", "certify", "attack"])
+def test_pickled_modules_run_only_where_they_are_trusted(tmp_path, command):
+    torch.save({"model": network(), "epoch": Hostile()}, tmp_path / "x")
+    words = [command, "x"] if command == "inspect" else [command, "--checkpoint", "x", *RUN]
+    assert_clean_error(caa(*words), 1, "could run code", "--trust-checkpoint")
+    assert not Path("mark").exists()
+    if command != "attack":
+        result = caa(*words, "--trust-checkpoint")
+        assert result.exit_code == 0, result.output
+        assert Path("mark").exists()
+
+
+def test_a_trusted_module_computes_what_it_did(tmp_path):
+    own = network()
+    torch.save(own, tmp_path / "x")
+    model, card, _ = target(tmp_path / "x", Overrides(sigma=0.5), trust=True)
+    assert card.arch == "module"
+    images = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(model(images), own(images))
+
+
+def test_a_trusted_file_of_a_state_dict_is_read_as_one(tmp_path):
+    weights = read_weights(DEMO_CHECKPOINT)
+    torch.save({"state_dict": weights.tensors, "other": Path("x")}, tmp_path / "x")
+    assert read_weights(tmp_path / "x", trust=True).tensors.keys() == weights.tensors.keys()
+
+
+def test_a_pickled_module_whose_code_is_not_here_says_so(tmp_path):
+    Path("elsewhere.py").write_text("from torch import nn\nclass Net(nn.Linear): pass\n", encoding="utf-8")
+    import subprocess
+    import sys
+
+    make = "import elsewhere, torch; torch.save(elsewhere.Net(2, 2), 'x')"
+    subprocess.run([sys.executable, "-c", make], check=True, cwd=tmp_path)
+    Path("elsewhere.py").unlink()
+    result = caa("certify", "--checkpoint", "x", *RUN, "--trust-checkpoint")
+    assert_clean_error(result, 1, "whose code isn't here (No module named 'elsewhere')", "in the folder of the code")
+
+
+FACTORY = """
+import sys
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes=10, channels=1):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 5, stride=4)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4 * 36, num_classes)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.conv(x))).flatten(1))
+
+def plain():
+    return Net()
+
+def told(num_classes, input_shape):
+    assert input_shape == (1, 28, 28), input_shape
+    return Net(num_classes, input_shape[0])
+
+def wide():
+    return Net(20)
+
+def colour():
+    return Net(10, 3)
+
+def fails(num_classes):
+    raise ValueError("no such thing")
+
+def leaves():
+    sys.exit(3)
+
+def text():
+    return "a network"
+
+number = 3
+"""
+
+
+def write_factory(name: str) -> None:
+    Path(f"{name}.py").write_text(FACTORY, encoding="utf-8")
+    torch.save(network().state_dict(), "weights.pt")
+
+
+@pytest.mark.parametrize("factory", ["plain", "told", "Net"])
+def test_a_factory_of_the_current_folder(factory):
+    write_factory(f"mynet_{factory}")
+    arch = f"mynet_{factory}:{factory}"
+    model, card, _ = target(Path("weights.pt"), Overrides(arch, 0.5, (0.5,), (0.5,)))
+    assert card.num_classes == 10
+    images = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(model.eval()(images), network()((images - 0.5) / 0.5), rtol=1e-5, atol=1e-6)
+    result = caa("certify", "--checkpoint", "weights.pt", "--arch", arch, *RUN)
+    assert result.exit_code == 0, result.output
+    assert json.loads(Path("certify.json").read_text(encoding="utf-8"))["config"]["arch"] == arch
+
+
+@pytest.mark.parametrize(
+    ("arch", "code", "problem", "hint"),
+    [
+        ("nowhere.at:all", 2, "there is no module nowhere", "PYTHONPATH"),
+        ("mynet:missing", 2, "mynet has no missing", "plain"),
+        ("mynet:number", 2, "can't be called", "function or class"),
+        ("mynet:fails", 1, "mynet:fails(num_classes=10) failed (ValueError: no such thing)", "try it in Python"),
+        ("mynet:leaves", 1, "failed (SystemExit: 3)", "try it in Python"),
+        ("mynet:text", 1, "returned a str", "callable"),
+        ("mynet:wide", 1, "head.weight is (10, 144), wanted (20, 144)", "--arch"),
+        ("mynet:colour", 1, "conv.weight is (4, 1, 5, 5), wanted (4, 3, 5, 5)", "--arch"),
+        ("mynet:", 2, "package.module:factory", "for instance"),
+        ("broken:Net", 1, "importing broken failed (ZeroDivisionError", "python -c"),
+    ],
+)
+def test_a_factory_that_fails_says_how(arch, code, problem, hint):
+    write_factory("mynet")
+    Path("broken.py").write_text("1 / 0\n", encoding="utf-8")
+    result = caa("certify", "--checkpoint", "weights.pt", "--arch", arch, *RUN)
+    assert_clean_error(result, code, problem, hint)
+
+
+def demo_without_card(path: Path) -> Path:
+    torch.save(read_weights(DEMO_CHECKPOINT).tensors, path)
+    return path
+
+
+@pytest.mark.parametrize("flags", ["--mean 5 --std 10", "--mean 0.5 --std 0.5"])
+def test_a_wrong_normalisation_is_noticed(tmp_path, flags):
+    path = demo_without_card(tmp_path / "x")
+    result = caa("certify", "--checkpoint", path, *RUN, *flags.split())
+    assert result.exit_code == 0, result.output
+    assert "warning: accuracy under noise is" in result.stderr
+    assert "with --normalisation mnist it is 9" in result.stderr
+
+
+def test_the_right_normalisation_is_left_alone(tmp_path):
+    path = demo_without_card(tmp_path / "x")
+    for flags in ([], ["--normalisation", "mnist"]):
+        result = caa("certify", "--checkpoint", path, *RUN, *flags, "--overwrite")
+        assert "accuracy under noise" not in result.stderr
+        assert ("is assumed" in result.stderr) == (not flags)
+
+
+def test_a_flag_that_spoils_a_described_checkpoint_is_noticed():
+    result = caa("certify", "--checkpoint", "demo", *RUN, "--mean", "5", "--std", "10")
+    assert "with --normalisation mnist it is 9" in result.stderr
+
+
+def test_a_model_that_guesses_is_noticed(tmp_path):
+    torch.save(read_weights(DEMO_CHECKPOINT).tensors | {"7.weight": torch.zeros(10, 64)}, tmp_path / "x")
+    result = caa("certify", "--checkpoint", tmp_path / "x", *RUN)
+    assert "no better than guessing" in result.stderr
+
+
+def test_a_name_and_numbers_for_the_normalisation_are_one_too_many():
+    for command in (["certify", "--checkpoint", "demo"], ["inspect", "demo"]):
+        both = caa(*command, "--normalisation", "mnist", "--mean", "0.5")
+        assert_clean_error(both, 2, "say the same thing twice", "a name, or the numbers")
+        unknown = caa(*command, "--normalisation", "nonsense")
+        assert_clean_error(unknown, 2, "'nonsense' is not known", "cifar10-mean-only")
+
+
+def test_inspect_the_demo():
+    result = caa("inspect", "demo")
+    assert result.exit_code == 0
+    for text in (
+        "small-cnn",
+        "106,122",
+        "mean 0.1307, std 0.3081 (mnist)",
+        "nothing",
+        "caa attack --checkpoint demo",
+    ):
+        assert text in result.stdout
+
+
+def test_inspect_what_is_not_recognised(tmp_path):
+    torch.save(network().state_dict(), tmp_path / "x")
+    result = caa("inspect", tmp_path / "x")
+    assert result.exit_code == 1
+    assert "not recognised" in result.stdout
+    assert "PACKAGE.MODULE:FACTORY" in result.stdout
+    assert_clean_error(caa("inspect", tmp_path / "missing"), 2, "does not exist")
+    (tmp_path / "y").write_text("no checkpoint", encoding="utf-8")
+    assert_clean_error(caa("inspect", tmp_path / "y"), 1, "neither safetensors nor")

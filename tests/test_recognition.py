@@ -1,0 +1,198 @@
+"""Published checkpoints: each layout is recognised by its content, and computes what its own code would."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from published import CASES, CIFAR, Case, PublishedLeNet, ThinResNet, in_front, seasoned
+from safetensors.torch import save_file
+from support import caa
+from torch import nn
+from torchvision import models
+
+from caa_cli.cli.options import normalisation
+from caa_cli.errors import CaaError
+from caa_cli.models.architectures import build
+from caa_cli.models.card import ModelCard
+from caa_cli.models.checkpoint import read_weights
+from caa_cli.models.load import build_model
+from caa_cli.models.prefixes import PREFIXES, stored_normalisation
+from caa_cli.models.recognise import recognise
+from caa_cli.models.resolve import Overrides, resolve_card
+
+SMALL = [name for name in CASES if "ImageNet" not in name and "110" not in name and "vision" not in name]
+
+
+def flagged(case: Case) -> Overrides:
+    chosen = normalisation({"mean": None, "std": None, "normalisation": case.flags[1] if case.flags else None})
+    return Overrides(sigma=0.5, **chosen)
+
+
+def loaded(path: Path, case: Case, said: Overrides | None = None):
+    weights = read_weights(path)
+    card, notes = resolve_card(weights, said or flagged(case), case.dataset, case.shape, case.classes)
+    return build_model(weights, card).eval(), card, notes
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_published_layout_computes_what_its_own_code_would(tmp_path, name):
+    case = CASES[name]
+    path = case.write(tmp_path / "x")
+    weights = read_weights(path)
+    assert len(weights.tensors) == case.tensors
+    assert next(iter(weights.tensors)) == case.first
+    model, card, notes = loaded(path, case)
+    assert (card.arch, card.num_classes) == (case.arch, case.classes)
+    if not case.flags:
+        assert any(f"--normalisation {case.normalisation} is assumed" in note for note in notes)
+    images = torch.rand((2, *case.shape), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), case.logits(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inspect_names_the_source_and_a_command_that_runs(tmp_path, name):
+    case = CASES[name]
+    path = case.write(tmp_path / "x")
+    result = caa("inspect", path, "--dataset", case.dataset, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["arch"] == case.arch
+    assert document["source"] == case.source
+    assert document["num_classes"] == case.classes
+    assert case.normalisation in document["normalisations_to_try"][:2]
+    assert document["missing"] == ["σ", "normalisation"]
+    assert document["problem"] is None
+    assert "--sigma S" in document["attack"]
+    if name.startswith("Cohen"):
+        assert document["container"]["beside"]["epoch"] == 90
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_name_of_the_file_changes_nothing(tmp_path, name):
+    case = CASES[name]
+    one, other = case.write(tmp_path / "imagenet-resnet50.safetensors"), case.write(tmp_path / "y.onnx")
+    assert recognise(read_weights(one).tensors) == recognise(read_weights(other).tensors)
+    assert loaded(one, case)[1] == loaded(other, case)[1]
+
+
+def test_torchvision_as_safetensors(tmp_path):
+    network = seasoned(models.resnet18(weights=None, num_classes=10))
+    save_file(network.state_dict(), tmp_path / "x.safetensors")
+    found = recognise(read_weights(tmp_path / "x.safetensors").tensors)
+    assert (found.arch, found.num_classes, found.channels) == ("resnet18", 10, 3)
+
+
+def test_the_images_decide_between_two_stems_of_the_same_weights(tmp_path):
+    case = CASES["paper, ImageNet"]
+    weights = read_weights(case.write(tmp_path / "x"))
+    found = recognise(weights.tensors)
+    assert (found.arch, found.other) == ("resnet18-cifar", "resnet18-3x3")
+    for height, arch in ((224, "resnet18-3x3"), (64, "resnet18-3x3"), (32, "resnet18-cifar")):
+        card, notes = resolve_card(weights, Overrides(sigma=0.5), "imagenet", (3, height, height), 1000)
+        assert card.arch == arch
+        assert "resnet18-cifar" in notes[0]
+        assert "resnet18-3x3" in notes[0]
+
+
+@pytest.mark.parametrize("depth", [8, 32, 56])
+def test_thin_networks_of_any_depth_are_recognised(tmp_path, depth):
+    torch.save(seasoned(ThinResNet(depth, classes=7)).state_dict(), tmp_path / "x")
+    found = recognise(read_weights(tmp_path / "x").tensors)
+    assert (found.arch, found.num_classes) == (f"resnet{depth}", 7)
+
+
+def refusal(path: Path, case: Case, said: Overrides, classes: int = 10) -> CaaError:
+    weights = read_weights(path)
+    with pytest.raises(CaaError) as caught:
+        build_model(weights, resolve_card(weights, said, case.dataset, case.shape, classes)[0])
+    return caught.value
+
+
+def test_another_depth_is_named(tmp_path):
+    torch.save({"net": ThinResNet(56).state_dict()}, tmp_path / "x")
+    error = refusal(tmp_path / "x", CASES["MACER, CIFAR-10"], Overrides("resnet110", 0.5))
+    assert "don't fit resnet110" in error.problem
+    assert "those of resnet56 with 10 classes" in error.problem
+    assert "--arch resnet56" in error.hint
+
+
+def test_another_width_is_refused_with_its_shapes(tmp_path):
+    torch.save({"net": ThinResNet(20, width=32).state_dict()}, tmp_path / "x")
+    error = refusal(tmp_path / "x", CASES["MACER, CIFAR-10"], Overrides("resnet20", 0.5))
+    assert "(32, 3, 3, 3), wanted (16, 3, 3, 3)" in error.problem
+    assert "no architecture that caa knows" in refusal(
+        tmp_path / "x", CASES["MACER, CIFAR-10"], Overrides(sigma=0.5)
+    ).problem  # fmt: skip
+
+
+def test_another_number_of_classes_is_refused(tmp_path):
+    torch.save({"net": ThinResNet(20, classes=100).state_dict()}, tmp_path / "x")
+    error = refusal(tmp_path / "x", CASES["MACER, CIFAR-10"], Overrides(sigma=0.5))
+    assert "100 classes, cifar10 has 10" in error.problem
+
+
+def test_constants_of_a_normalisation_saved_with_the_weights_are_used(tmp_path):
+    network = seasoned(ThinResNet(20))
+    state = {f"1.{name}": value for name, value in network.state_dict().items()}
+    state |= {"0.mean": torch.tensor(CIFAR).view(1, 3, 1, 1), "0.std": torch.full((1, 3, 1, 1), 0.25)}
+    torch.save({"state_dict": state}, tmp_path / "x")
+    assert stored_normalisation(read_weights(tmp_path / "x").tensors)[1] == (0.25,) * 3
+    model, _, notes = loaded(tmp_path / "x", CASES["MACER, CIFAR-10"])
+    assert "as saved beside the weights" in notes[0]
+    images = torch.rand(2, 3, 32, 32)
+    wanted = network((images - torch.tensor(CIFAR).view(-1, 1, 1)) / 0.25)
+    torch.testing.assert_close(model(images), wanted, rtol=1e-4, atol=1e-4)
+
+
+SMALL_STATE = build(ModelCard("small-cnn", 10, (1, 28, 28))).network.state_dict()
+LENET_STATE = PublishedLeNet().state_dict()
+
+
+@settings(deadline=None, max_examples=60)
+@given(stack=st.lists(st.sampled_from(PREFIXES), max_size=5), lenet=st.booleans())
+def test_prefixes_come_off_in_any_order(stack, lenet):
+    state, prefix = LENET_STATE if lenet else SMALL_STATE, "".join(stack)
+    found = recognise({prefix + name: value for name, value in state.items()})
+    assert found is not None
+    assert found.arch == ("lenet" if lenet else "small-cnn")
+    assert found.prefix == prefix
+
+
+@settings(deadline=None, max_examples=60)
+@given(names=st.dictionaries(st.text(max_size=12), st.lists(st.integers(0, 3), max_size=4), max_size=8))
+def test_weights_of_anything_else_are_not_recognised(names):
+    assert recognise({name: torch.zeros(shape) for name, shape in names.items()}) is None
+
+
+def test_averaged_weights_come_second(tmp_path):
+    state, average = SMALL_STATE, {name: value + 1 for name, value in SMALL_STATE.items()}
+    torch.save({"model_ema": average, "model": state}, tmp_path / "x")
+    assert torch.equal(read_weights(tmp_path / "x").tensors["0.weight"], state["0.weight"])
+    torch.save({"ema": average}, tmp_path / "y")
+    assert torch.equal(read_weights(tmp_path / "y").tensors["0.weight"], average["0.weight"])
+
+
+def test_certify_runs_on_a_published_layout_without_a_word_on_its_architecture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    CASES["Consistency, MNIST"].write(tmp_path / "noise_0.50.pth.tar")
+    words = ["--dataset", "demo", "--limit", "2", "--samples", "200", "--chunk-size", "64"]
+    result = caa("certify", "--checkpoint", "noise_0.50.pth.tar", *words)
+    assert result.exit_code == 2
+    assert "--sigma 0.5, as its name suggests" in result.stderr
+    result = caa("certify", "--checkpoint", "noise_0.50.pth.tar", *words, "--sigma", "0.5")
+    assert result.exit_code == 0, result.output
+    assert "--normalisation none is assumed" in result.stderr
+    document = json.loads(Path("certify.json").read_text(encoding="utf-8"))
+    assert document["config"]["arch"] == "lenet"
+    assert document["config"]["mean"] == [0.0]
+
+
+def test_parallel_training_of_a_wrapped_network(tmp_path):
+    torch.save(nn.DataParallel(in_front(ThinResNet(20))).state_dict(), tmp_path / "x")
+    assert recognise(read_weights(tmp_path / "x").tensors).prefix == "module.1."
