@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -358,3 +359,20 @@ def test_flipped_bytes_in_a_torch_file_never_crash(tmp_path, data):
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     survives(tmp_path / "model.pt", bytes(content))
+
+
+def test_a_checkpoint_cannot_have_code_imported_by_naming_it(tmp_path, monkeypatch):
+    """A module of that name lies in the current folder, and must not run; unless the user names it too."""
+    (tmp_path / "lurking.py").write_text(
+        "from pathlib import Path\nfrom caa_cli.models.architectures import small_cnn\n"
+        "Path('ran').touch()\n\ndef network(num_classes, input_shape):\n    return small_cnn(num_classes, input_shape)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    path = file_with(tmp_path, checkpoint_bytes(trained(), replace(CARD, arch="lurking:network")))
+    error = refused(path)
+    assert "lurking:network" in error.problem
+    assert "--arch lurking:network" in error.hint
+    assert not (tmp_path / "ran").exists()
+    model, _ = load(path, Overrides(arch="lurking:network"))
+    assert (tmp_path / "ran").exists()
+    assert torch.equal(model(IMAGES), trained()(IMAGES))

@@ -248,3 +248,39 @@ def test_make_linear_is_what_it_says():
     linear = make_linear()
     for distance in (-1.0, 0.25):
         assert linear.distance(linear.at(distance)) == pytest.approx(distance, abs=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_memory_layout_changes_no_vote_and_hardly_a_gradient(channels: int):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(channels, 6, 3), nn.Tanh(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    classifier = SmoothedClassifier(network, sigma=0.5, num_classes=3, input_shape=(channels, 8, 8), votes_chunk=64)
+    x, keys = torch.rand(2, channels, 8, 8), [Key(0, index, Purpose.SEARCH) for index in range(2)]
+    labels = torch.tensor([0, 1])
+    votes = classifier.votes(x, keys, 300)
+    gradient = classifier.surrogate(x, labels, keys, 300, LogRatio()).gradient
+    classifier.lay_out(torch.channels_last)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(classifier.votes(x, keys, 300), votes)
+    assert torch.allclose(
+        classifier.surrogate(x, labels, keys, 300, LogRatio()).gradient, gradient, rtol=1e-4, atol=1e-7
+    )
+
+
+def test_tuning_for_votes_alone_leaves_the_gradient_alone():
+    classifier = make_small(gradient_chunk=77)
+    assert set(tune_chunks(classifier, seconds=0.05, gradients=False)) == {"votes"}
+    assert classifier.gradient_chunk == 77
+
+
+def test_a_network_that_takes_one_layout_alone_is_tuned_in_that():
+    class Stubborn(nn.Module):
+        def forward(self, x):
+            if x.stride(1) == 1:
+                raise RuntimeError("only contiguous images, please")
+            return x.mean(dim=(2, 3))
+
+    classifier = SmoothedClassifier(Stubborn(), sigma=0.5, num_classes=3, input_shape=(3, 8, 8))
+    tune_chunks(classifier, seconds=0.05)
+    assert classifier.memory_format == torch.contiguous_format
+    assert int(classifier.votes(torch.rand(1, 3, 8, 8), [Key(0, 0, Purpose.SEARCH)], 50).sum()) == 50

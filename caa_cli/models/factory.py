@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,11 @@ def network_from(name: str, num_classes: int, input_shape: Sequence[int]) -> nn.
             "name a callable that returns the network, such as the network's class",
         )
     return network
+
+
+def runs_foreign_code(arch: str) -> bool:
+    """Whether building this architecture imports a module that comes neither with caa nor with torchvision."""
+    return ":" in arch and not re.fullmatch(r"torchvision\.models:resnet\d+", arch)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from caa_cli.errors import UsageError
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
+from caa_cli.models.factory import runs_foreign_code
 from caa_cli.models.layouts import layout_of, normalisations_to_try, sigma_in_name
 from caa_cli.models.load import probe
 from caa_cli.models.prefixes import stored_normalisation
@@ -32,16 +33,27 @@ class Overrides:
 
 
 def resolve_card(
-    weights: Weights, said: Overrides, dataset: str, input_shape: tuple[int, int, int], num_classes: int
+    weights: Weights,
+    said: Overrides,
+    dataset: str,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    trust: bool = False,
 ) -> tuple[ModelCard, list[str]]:
     """(the card to build and run by, things to say aloud). A flag overrides what the checkpoint says.
 
+    trust: a checkpoint may name a factory to import.
     Raises UsageError where something needed is known to neither, or images and model don't fit.
     """
     if weights.card is None:
         card, notes = _described(weights, said, dataset, input_shape, num_classes)
     else:
         card, notes = weights.card, _overridden(weights.card, said, dataset)
+        if said.arch is None and not trust and runs_foreign_code(card.arch):
+            raise UsageError(
+                f"{weights.path} names {card.arch} as its architecture, which would import and run that code",
+                f"if that is yours, add --arch {card.arch}",
+            )
     given = {name: value for name, value in vars(said).items() if value is not None}
     if weights.module is not None:
         given.pop("arch", None)

@@ -55,7 +55,7 @@ class CertifyRun(ImageRun):
                 {"config": plan.config(), "images": len(indices), "forward_evaluations_at_most": evaluations}
             )
             return DONE
-        classifier = target.classifier(indices[0], self.display)
+        classifier = target.classifier(indices[0], self.display, gradients=False)
         output.begin(target.header("certify", plan), plan.compared_keys(), plan.resume)
 
         def certify(todo: list[int], bar: Bar) -> None:

@@ -76,8 +76,11 @@ class Target:
             "shard": {"index": plan.shard.index, "count": plan.shard.count},
         }
 
-    def classifier(self, first: int, display: Display) -> SmoothedClassifier:
-        """The smoothed model on its device, tried out on image `first`, with its chunk sizes chosen."""
+    def classifier(self, first: int, display: Display, gradients: bool = True) -> SmoothedClassifier:
+        """The smoothed model on its device, tried out on image `first`, with its chunk sizes chosen.
+
+        gradients: whether there will be any.
+        """
         model = build_model(self.weights, self.card)
         classifier = SmoothedClassifier(
             model,
@@ -91,11 +94,11 @@ class Target:
         if self.plan.chunk_size is not None:
             classifier.votes_chunk = classifier.gradient_chunk = self.plan.chunk_size
         else:
-            tune_chunks(classifier)
+            tune_chunks(classifier, gradients=gradients)
         self._check_normalisation(classifier, model, display)
-        display.note(
-            f"chunks of {classifier.votes_chunk} samples for votes, {classifier.gradient_chunk} for gradients"
-        )
+        also = f", {classifier.gradient_chunk} for gradients" if gradients else ""
+        layout = ", channels last" if classifier.memory_format == torch.channels_last else ""
+        display.note(f"chunks of {classifier.votes_chunk} samples for votes{also}{layout}")
         return classifier
 
     def _check_normalisation(
@@ -143,7 +146,7 @@ def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tupl
         )
     images = open_dataset(dataset, plan.data_dir, plan.split)
     said = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
-    card, notes = resolve_card(weights, said, dataset, images.input_shape, images.num_classes)
+    card, notes = resolve_card(weights, said, dataset, images.input_shape, images.num_classes, plan.trust_checkpoint)
     for text in notes:
         display.warn(text)
     indices = replace(plan, dataset=dataset).indices(len(images))

@@ -62,7 +62,14 @@ class SmoothedClassifier:
         self.votes_chunk = votes_chunk
         self.gradient_chunk = gradient_chunk
         self.noise = NoiseSource(self.input_shape, self.device)
+        self.memory_format = torch.contiguous_format
         self._buffer = torch.empty(0, device=self.device)
+
+    def lay_out(self, memory_format: torch.memory_format) -> None:
+        """Puts weights and inputs in this layout (contiguous or channels-last): some models are faster in the one,
+        some in the other. The noise stays the same; logits may move in their last bits."""
+        self.model.to(memory_format=memory_format)
+        self.memory_format = memory_format
 
     def votes(self, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
         """Hard votes of `samples` noise draws: x (examples, *input_shape) → (examples, classes) int64.
@@ -173,7 +180,7 @@ class SmoothedClassifier:
         return noisy.flatten(0, 1).detach()
 
     def _logits(self, noisy: Tensor) -> Tensor:
-        return self.model(noisy.to(self.dtype))
+        return self.model(noisy.to(dtype=self.dtype, memory_format=self.memory_format))
 
     def _log_q(self, logits: Tensor, keys: Sequence[Key], piece: Piece, objective: Objective) -> Tensor:
         """Soft predictions of a piece's samples: log q, (examples, samples, classes) float32."""

@@ -1,9 +1,9 @@
-"""Measuring which chunk size is fastest on this machine for this model."""
+"""Measuring which chunk size and which memory layout are fastest on this machine for this model."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -17,15 +17,44 @@ _REPEAT_SECONDS, _REPEATS = 0.03, 8
 _ROUNDS = 8
 # A slow model may take this many times as long as asked for before larger sizes are left out.
 _PATIENCE = 8.0
+# Channels-last has to be so much faster to be chosen.
+_CLEARLY = 0.9
+
+Measured = dict[str, dict[int, float]]
 
 
-def tune_chunks(classifier: SmoothedClassifier, seconds: float = 1.0) -> dict[str, dict[int, float]]:
-    """Sets the classifier's two chunk sizes to the fastest found, in about `seconds` for each; a slow model takes
-    longer, up to the time of the few chunks that it needs.
+def tune_chunks(classifier: SmoothedClassifier, seconds: float = 1.0, gradients: bool = True) -> Measured:
+    """Sets the classifier's chunk sizes and its memory layout to the fastest found, in about `seconds` for each of
+    votes and (where `gradients` are wanted) gradients; a slow model takes longer, up to the time of the few chunks
+    that it needs.
 
-    Returns what was measured, {"votes" | "gradient": {chunk: seconds a sample}}. The choice changes speed and
-    memory, never a result beyond the last bits of a sum.
+    Returns what was measured in the layout chosen, {"votes" | "gradient": {chunk: seconds a sample}}. The choice
+    changes speed and memory, never a result beyond the last bits of a sum.
     """
+    passes = ("votes", "gradient") if gradients else ("votes",)
+    plain = _measure(classifier, passes, seconds / 2)
+    try:
+        classifier.lay_out(torch.channels_last)
+        last = _measure(classifier, passes, seconds / 2)
+    except RuntimeError:  # a network that can't be laid out otherwise, such as a frozen one
+        last = {}
+    if last and _total(last) < _CLEARLY * _total(plain):
+        chosen = last
+    else:
+        chosen = plain
+        classifier.lay_out(torch.contiguous_format)
+    for name, times in chosen.items():
+        # Within the noise of the measurement the smaller chunk is the better one: it needs less memory.
+        best = min(size for size in times if times[size] <= 1.02 * min(times.values()))
+        setattr(classifier, f"{name}_chunk", best)
+    return chosen
+
+
+def _total(measured: Measured) -> float:
+    return sum(min(times.values()) for times in measured.values())
+
+
+def _measure(classifier: SmoothedClassifier, passes: Sequence[str], seconds: float) -> Measured:
     device = classifier.device
     x = torch.full((1, *classifier.input_shape), 0.5, device=device)
     keys = [Key(0, 0, Purpose.TUNING)]
@@ -42,15 +71,8 @@ def tune_chunks(classifier: SmoothedClassifier, seconds: float = 1.0) -> dict[st
         classifier.surrogate(x, label, keys, chunk, LogRatio())
         return classifier.gradient_chunk
 
-    measured = {}
-    for name, run in (("votes", votes), ("gradient", gradient)):
-        times = _sweep(run, device, seconds)
-        measured[name] = times
-        # Within the noise of the measurement the smaller chunk is the better one: it needs less memory.
-        fastest = min(times.values())
-        best = min(size for size in times if times[size] <= 1.02 * fastest)
-        setattr(classifier, f"{name}_chunk", best)
-    return measured
+    runs = {"votes": votes, "gradient": gradient}
+    return {name: _sweep(runs[name], device, seconds) for name in passes}
 
 
 def _sweep(run: Callable[[int], int], device: torch.device, seconds: float) -> dict[int, float]:

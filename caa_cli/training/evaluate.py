@@ -32,7 +32,7 @@ def smoothed_accuracy(
     classifier = SmoothedClassifier(
         model, sigma=card.sigma or 0.0, num_classes=card.num_classes, input_shape=card.input_shape, device=device
     )
-    tune_chunks(classifier, seconds=0.5)
+    tune_chunks(classifier, seconds=0.5, gradients=False)
     indices = spread(len(images), limit)
     right = 0
     with display.bar("test images", len(indices)) as bar:
