@@ -365,7 +365,8 @@ def test_a_checkpoint_cannot_have_code_imported_by_naming_it(tmp_path, monkeypat
     """A module of that name lies in the current folder, and must not run; unless the user names it too."""
     (tmp_path / "lurking.py").write_text(
         "from pathlib import Path\nfrom caa_cli.models.architectures import small_cnn\n"
-        "Path('ran').touch()\n\ndef network(num_classes, input_shape):\n    return small_cnn(num_classes, input_shape)\n"
+        "Path('ran').touch()\n\n"
+        "def network(num_classes, input_shape):\n    return small_cnn(num_classes, input_shape)\n"
     )
     monkeypatch.chdir(tmp_path)
     path = file_with(tmp_path, checkpoint_bytes(trained(), replace(CARD, arch="lurking:network")))
