@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from caa_cli import __version__
-from caa_cli.data.datasets import ImageSet, open_dataset
+from caa_cli.data.datasets import open_dataset
+from caa_cli.data.images import ImageSet
+from caa_cli.data.load import load
 from caa_cli.device import describe_device, resolve_device
 from caa_cli.display import Display, clock, number
 from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
@@ -55,7 +57,7 @@ class TrainRun:
                 self.display.note(f"{plan.output} is finished already: there is nothing to resume")
                 return DONE
         device = resolve_device(plan.device)
-        images = open_dataset(plan.dataset, plan.data_dir, "train")
+        images = load(open_dataset(plan.dataset, plan.data_dir, "train"))
         heldout = plan.heldout or min(HELDOUT_MOST, len(images) // HELDOUT_SHARE)
         if heldout > len(images) - 2:
             raise UsageError(f"--heldout {heldout} leaves too few of the {len(images)} images to train on")

@@ -1,0 +1,32 @@
+"""Downloads, which torchvision does, and only where a user asks for them."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from caa_cli.errors import CaaError
+
+
+def fetch(kind: Any, data_dir: Path) -> None:
+    """Has torchvision's data set class `kind` download its files to where it looks for them, if they are not there.
+
+    Raises CaaError where that fails; torchvision checks what it got, and takes up nothing half done.
+    """
+    try:
+        # Some versions print their progress on stdout, which may be a pipe for the result.
+        with redirect_stdout(sys.stderr):
+            kind(str(data_dir), download=True)
+    except (OSError, RuntimeError, EOFError) as error:
+        raise CaaError(
+            f"can't download {kind.__name__} to {data_dir} ({error})",
+            "check the network and that the folder can be written, or copy the files from another machine",
+        ) from error
+
+
+def download_line(kind: Any, data_dir: Path) -> str:
+    """The command that downloads the same without caa."""
+    name = kind.__name__
+    return f'python -c "from torchvision.datasets import {name}; {name}({str(data_dir)!r}, download=True)"'
