@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,11 @@ def decode_many(paths: list[str], recipe: Recipe) -> list[NDArray[np.uint8] | st
         except ImageError as error:
             found.append(error.problem)
     return found
+
+
+def ignore_interrupts() -> None:
+    """For a worker process: Ctrl-C reaches every process of the terminal, and the parent ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _resized(path: str, image: Image.Image, shorter: int) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -28,5 +30,10 @@ def fetch(kind: Any, data_dir: Path) -> None:
 
 def download_line(kind: Any, data_dir: Path) -> str:
     """The command that downloads the same without caa."""
-    name = kind.__name__
-    return f'python -c "from torchvision.datasets import {name}; {name}({str(data_dir)!r}, download=True)"'
+    return torchvision_line(kind.__name__, data_dir, "download=True")
+
+
+def torchvision_line(name: str, data_dir: Path, argument: str) -> str:
+    """The command that makes a data set of torchvision, quoted for a shell."""
+    folder = json.dumps(str(data_dir), ensure_ascii=False)  # in double quotes, for the shell's to be single ones
+    return "python -c " + shlex.quote(f"from torchvision.datasets import {name}; {name}({folder}, {argument})")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from caa_cli.data.decoding import COLOUR, Recipe
+from caa_cli.data.download import torchvision_line
 from caa_cli.data.files import ImageFiles, class_folders, labelled_files
 from caa_cli.errors import UsageError
 
@@ -55,7 +56,7 @@ def _missing(data_dir: Path, split: str) -> UsageError:
     archive = f"ILSVRC2012_img_{part}.tar"
     sort = (
         f"put {archive} and ILSVRC2012_devkit_t12.tar.gz (image-net.org) in {data_dir} and sort them once: "
-        f"python -c \"from torchvision.datasets import ImageNet; ImageNet({str(data_dir)!r}, split='{part}')\""
+        + torchvision_line("ImageNet", data_dir, f'split="{part}"')
     )
     for flat in (data_dir / part, data_dir / f"ILSVRC2012_img_{part}", data_dir):
         if flat.is_dir() and any(re.match(r"ILSVRC2012_val_\d+", path.name) for path in flat.iterdir()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caa_cli.data.decoding import ImageError, Recipe, decode_many
+from caa_cli.data.decoding import ImageError, Recipe, decode_many, ignore_interrupts
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import ImageSet
 from caa_cli.errors import CaaError
@@ -74,7 +73,7 @@ def _decoded(paths: list[str], recipe: Recipe, workers: int | None) -> Iterator[
             yield from decode_many(batch, recipe)
         return
     # Spawned, not forked: a copy of a process in which torch has started threads or CUDA may hang.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=ignore_interrupts)
     try:
         for answers in pool.map(decode_many, batches, [recipe] * len(batches)):
             yield from answers
@@ -85,11 +84,6 @@ def _decoded(paths: list[str], recipe: Recipe, workers: int | None) -> Iterator[
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the parent ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _cores() -> int:
