@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,6 +45,10 @@ class ImageFiles:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         return self.recipe.shape
+
+    @property
+    def files_sha256(self) -> str:
+        return hashlib.sha256("\n".join(self.files).encode(errors="surrogateescape")).hexdigest()
 
     def path(self, index: int) -> Path:
         return self.root / self.files[index]

@@ -37,7 +37,7 @@ def open_imagenet(data_dir: Path, split: str, image_size: int | None) -> ImageFi
     for place in PLACES[split]:
         root = data_dir / place
         names = class_folders(root) if root.is_dir() else []
-        # A folder of the split's own has to hold classes; --data-dir itself may hold whatever it likes.
+        # --data-dir itself is only taken for ImageNet if some class is in it.
         if not names or (place == "." and not any(name in label_of for name in names)):
             continue
         strange = [name for name in names if name not in label_of]

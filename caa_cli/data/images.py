@@ -14,6 +14,7 @@ class Images(Protocol):
     """A split of a data set. An example's index is its position in the split: the same in every run and shard.
 
     labels: (N,) int64, at hand without an image being read.  notes: what a user has to know of these images.
+    files_sha256: digest of the names of its files, which decide what an index means; None where there are none.
     """
 
     @property
@@ -30,6 +31,9 @@ class Images(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def files_sha256(self) -> str | None: ...
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -58,6 +62,7 @@ class ImageSet:
     labels: Tensor
     num_classes: int
     notes: tuple[str, ...] = ()
+    files_sha256: None = None
 
     def __len__(self) -> int:
         return len(self.images)

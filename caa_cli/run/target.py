@@ -71,6 +71,7 @@ class Target:
                 "dataset": own.dataset,
                 "sigma": own.sigma,
             },
+            "images": {"count": len(self.images), "files_sha256": self.images.files_sha256},
             "shard": {"index": plan.shard.index, "count": plan.shard.count},
         }
 
