@@ -372,6 +372,12 @@ def test_an_empty_folder_is_told_what_was_looked_for(tmp_path, name, problem, hi
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "demo"])
+def test_a_path_that_the_system_refuses(name):
+    with pytest.raises(UsageError, match="can't be read"):
+        open_dataset(name, Path("x" * 5000), "test")
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "demo"])
 @pytest.mark.parametrize("where", [None, "nowhere", "file"])
 def test_a_data_dir_is_needed(tmp_path, name, where):
     (tmp_path / "file").write_text("")

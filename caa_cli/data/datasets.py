@@ -12,7 +12,7 @@ from caa_cli.data.files import ImageFiles
 from caa_cli.data.folder import open_folder
 from caa_cli.data.imagenet import open_imagenet
 from caa_cli.data.images import ImageSet
-from caa_cli.data.mnist import open_mnist
+from caa_cli.data.mnist import MNIST_KINDS, open_mnist
 from caa_cli.errors import UsageError
 from caa_cli.names import DATASETS
 
@@ -50,8 +50,19 @@ def open_dataset(
         )
     if download and name not in DOWNLOADED:
         raise UsageError(
-            f"{name} can't be downloaded automatically", "leave --download out, and see docs/data-sets.md"
+            f"{name} can't be downloaded automatically",
+            f"leave --download out, and name a folder with --data-dir DIR, where {LAYOUTS[name]}",
         )
+    try:
+        return _open(name, data_dir, split, image_size, download)
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or data_dir} can't be read ({error.strerror or error})",
+            "check --data-dir, and that you may read what is in it",
+        ) from error
+
+
+def _open(name: str, data_dir: Path, split: str, image_size: int | None, download: bool) -> ImageSet | ImageFiles:
     if not download and not data_dir.is_dir():
         what = "is no folder" if data_dir.exists() else "does not exist"
         again = "repeat the command with --download, or " if name in DOWNLOADED else ""
@@ -59,7 +70,7 @@ def open_dataset(
             f"--data-dir {data_dir} {what}",
             f"{again}name a folder where {LAYOUTS[name]}, or use --dataset demo",
         )
-    if name in ("mnist", "fashion-mnist"):
+    if name in MNIST_KINDS:
         return open_mnist(name, data_dir, split, download)
     if name == "cifar10":
         return open_cifar10(data_dir, split, download)

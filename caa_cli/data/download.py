@@ -23,7 +23,7 @@ def fetch(kind: Any, data_dir: Path) -> None:
             kind(str(data_dir), download=True)
     except (OSError, RuntimeError, EOFError) as error:
         raise CaaError(
-            f"can't download {kind.__name__} to {data_dir} ({error})",
+            f"can't download {kind.__name__} to {data_dir} ({' '.join(str(error).split())})",
             "check the network and that the folder can be written, or copy the files from another machine",
         ) from error
 

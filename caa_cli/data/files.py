@@ -66,12 +66,9 @@ class ImageFiles:
 
 
 def class_folders(root: Path) -> list[str]:
-    """The names of the folders in `root`, sorted. Raises UsageError where it can't be read."""
-    try:
-        with os.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
-    except OSError as error:
-        raise _closed(root, error) from error
+    """The names of the folders in `root`, sorted. Raises OSError where it can't be read."""
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
 
 
 def has_folders(root: Path) -> bool:
@@ -81,7 +78,8 @@ def has_folders(root: Path) -> bool:
 def labelled_files(root: Path, classes: Iterable[tuple[str, int]]) -> tuple[list[str], Tensor]:
     """(files below `root`, their labels) of these class folders, sorted by class and name, with folders in folders.
 
-    Raises UsageError where a folder can't be read, or holds no image: either would shift the indices unnoticed.
+    Raises UsageError where a folder holds no image, OSError where one can't be read: its images would be missing
+    unnoticed, and the indices of all that follow would be others.
     """
     files: list[str] = []
     labels: list[int] = []
@@ -110,17 +108,13 @@ def first_readable(root: Path, files: list[str]) -> tuple[str, int, int]:
 
 def _files(root: Path, name: str) -> list[str]:
     def stop(error: OSError) -> None:
-        raise _closed(Path(error.filename), error) from error
+        raise error
 
-    # Sorted as torchvision does: whole walk first, then the names in each folder.
-    walk = sorted(os.walk(root / name, onerror=stop, followlinks=True), key=lambda found: found[0])
+    # Texts, not paths: a tenth of the time. Sorted as torchvision does: folders first, then the names in each.
+    base = os.path.join(root, "")  # noqa: PTH118
     return [
-        os.path.relpath(os.path.join(parent, file), root)  # noqa: PTH118 (pathlib takes ten times as long)
-        for parent, _, names in walk
+        os.path.join(parent, file)[len(base) :]  # noqa: PTH118
+        for parent, _, names in sorted(os.walk(base + name, onerror=stop, followlinks=True), key=lambda at: at[0])
         for file in sorted(names)
         if file.lower().endswith(EXTENSIONS)
     ]
-
-
-def _closed(folder: Path, error: OSError) -> UsageError:
-    return UsageError(f"{folder} can't be read ({error.strerror})", "check --data-dir, and that you may read it")

@@ -9,23 +9,25 @@ from caa_cli.data.images import ImageSet
 from caa_cli.errors import UsageError
 
 # Data set → torchvision's class, which is also the folder of its files.
-KINDS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+MNIST_KINDS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 
 
 def open_mnist(name: str, data_dir: Path, split: str, download: bool) -> ImageSet:
     """DIR/MNIST/raw or DIR/FashionMNIST/raw. Raises UsageError where they are not there, or can't be read."""
     import torchvision
 
-    kind = getattr(torchvision.datasets, KINDS[name])
+    kind = getattr(torchvision.datasets, MNIST_KINDS[name])
     if download:
         fetch(kind, data_dir)
-    raw = data_dir / KINDS[name] / "raw"
+    raw = data_dir / MNIST_KINDS[name] / "raw"
     prefix = "train" if split == "train" else "t10k"
     if not (raw / f"{prefix}-images-idx3-ubyte").is_file() or not (raw / f"{prefix}-labels-idx1-ubyte").is_file():
         if list(raw.glob(f"{prefix}*.gz")):
-            raise UsageError(f"the {KINDS[name]} files in {raw} are still packed", f"unpack them: gunzip {raw}/*.gz")
+            raise UsageError(
+                f"the {MNIST_KINDS[name]} files in {raw} are still packed", f"unpack them: gunzip {raw}/*.gz"
+            )
         raise UsageError(
-            f"no {KINDS[name]} in {data_dir}: looked for {raw}/{prefix}-images-idx3-ubyte and its labels",
+            f"no {MNIST_KINDS[name]} in {data_dir}: looked for {raw}/{prefix}-images-idx3-ubyte and its labels",
             f"repeat the command with --download, or once: {download_line(kind, data_dir)}  or use --dataset demo",
         )
     try:
@@ -40,6 +42,6 @@ def open_mnist(name: str, data_dir: Path, split: str, download: bool) -> ImageSe
 
 def _damaged(name: str, raw: Path, why: str) -> UsageError:
     return UsageError(
-        f"the {KINDS[name]} files in {raw} can't be read{why}",
-        f"delete that folder and unpack {KINDS[name]} again, or repeat the command with --download",
+        f"the {MNIST_KINDS[name]} files in {raw} can't be read{why}",
+        f"delete that folder and unpack {MNIST_KINDS[name]} again, or repeat the command with --download",
     )
