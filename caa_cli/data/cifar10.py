@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from caa_cli.data.decoding import COLOUR, Recipe
-from caa_cli.data.download import download_line, fetch
+from caa_cli.data.download import DOWNLOAD, fetch, torchvision_line
 from caa_cli.data.files import ImageFiles, class_folders, has_folders, labelled_files
 from caa_cli.data.images import ImageSet
 from caa_cli.errors import UsageError
@@ -24,11 +24,11 @@ def open_cifar10(data_dir: Path, split: str, download: bool) -> ImageSet | Image
 
     Raises UsageError where none is there, or what is there can't be read.
     """
-    from torchvision.datasets import CIFAR10
-
     if download:
-        fetch(CIFAR10, data_dir)
+        fetch("CIFAR10", data_dir)
     if (data_dir / BATCHES).is_dir():
+        from torchvision.datasets import CIFAR10  # takes a second, which a tree of files needs not
+
         try:
             # It compares all checksums before it unpickles anything.
             return from_batches(CIFAR10(str(data_dir), train=split == "train", download=False), split)
@@ -46,7 +46,7 @@ def open_cifar10(data_dir: Path, split: str, download: bool) -> ImageSet | Image
     raise UsageError(
         f"no CIFAR-10 in {data_dir}: looked for {BATCHES}/ and for image files in cifar10-jpeg/{split}/<class>/, "
         f"cifar10/{split}/<class>/ and {split}/<class>/",
-        f"repeat the command with --download, or once: {download_line(CIFAR10, data_dir)}",
+        f"repeat the command with --download, or once: {torchvision_line('CIFAR10', data_dir, DOWNLOAD)}",
     )
 
 

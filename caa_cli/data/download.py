@@ -7,30 +7,28 @@ import shlex
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from caa_cli.errors import CaaError
 
+DOWNLOAD = "download=True"
 
-def fetch(kind: Any, data_dir: Path) -> None:
-    """Has torchvision's data set class `kind` download its files to where it looks for them, if they are not there.
+
+def fetch(kind: str, data_dir: Path) -> None:
+    """Has torchvision's data set class of this name download its files, if they are not where it looks for them.
 
     Raises CaaError where that fails; torchvision checks what it got, and takes up nothing half done.
     """
+    import torchvision
+
     try:
         # Some versions print their progress on stdout, which may be a pipe for the result.
         with redirect_stdout(sys.stderr):
-            kind(str(data_dir), download=True)
+            getattr(torchvision.datasets, kind)(str(data_dir), download=True)
     except (OSError, RuntimeError, EOFError) as error:
         raise CaaError(
-            f"can't download {kind.__name__} to {data_dir} ({' '.join(str(error).split())})",
+            f"can't download {kind} to {data_dir} ({' '.join(str(error).split())})",
             "check the network and that the folder can be written, or copy the files from another machine",
         ) from error
-
-
-def download_line(kind: Any, data_dir: Path) -> str:
-    """The command that downloads the same without caa."""
-    return torchvision_line(kind.__name__, data_dir, "download=True")
 
 
 def torchvision_line(name: str, data_dir: Path, argument: str) -> str:
