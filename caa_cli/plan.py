@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from typing import Any, ClassVar
 from caa_cli import checks
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS, BOUNDS, DEMO_LIMIT, DTYPES, FINISHES, SPLITS, SURROGATES
+from caa_cli.selection import select
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,12 @@ class ModelPlan(Plan):
     dataset: str | None = None
     data_dir: Path | None = None
     split: str = "test"
+    image_size: int | None = None
+    download: bool = False
     limit: int | None = None
     skip: int = 0
+    every: int = 1
+    indices_file: Path | None = None
     shard: Shard = Shard()
 
     alpha: float = 0.005
@@ -99,8 +105,8 @@ class ModelPlan(Plan):
     # Where things are, which images, and how the work is cut up. (Another kind of device draws other noise of the
     # same law, so a run may go on elsewhere.)
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
-        "checkpoint data_dir limit skip shard device chunk_size output figure resume overwrite dry_run".split()  # noqa: SIM905
-    ) | {"trust_checkpoint"}
+        "checkpoint data_dir download limit skip every indices_file shard device chunk_size output figure".split()  # noqa: SIM905
+    ) | {"trust_checkpoint", "resume", "overwrite", "dry_run"}
 
     def __post_init__(self) -> None:
         checks.one_of("--bound", self.bound, BOUNDS)
@@ -109,17 +115,25 @@ class ModelPlan(Plan):
         checks.at_least_one("--chunk-size", self.chunk_size)
         checks.at_least_one("--limit", self.limit)
         checks.not_negative("--skip", self.skip)
+        checks.at_least_one("--every", self.every)
+        checks.at_least_one("--image-size", self.image_size)
+        if self.indices_file is not None and (self.skip or self.every > 1):
+            raise UsageError(
+                f"--indices {self.indices_file} says which images to take", "leave --skip and --every out"
+            )
         checks.positive("--sigma", self.sigma)
         checks.fraction("--alpha", self.alpha)
         checks.seed_in_range(self.seed)
         checks.normalisation(self.mean, self.std)
         self._check_files()
 
-    def indices(self, size: int) -> range:
-        """The global indices of the examples to work on, out of a split of `size`."""
-        limit = DEMO_LIMIT if self.limit is None and self.dataset == "demo" else self.limit
-        stop = size if limit is None else min(size, self.skip + limit)
-        return range(self.skip, stop)[self.shard.index :: self.shard.count]
+    def indices(self, size: int) -> Sequence[int]:
+        """The global indices of the examples to work on, out of a split of `size`. Raises UsageError, for a file."""
+        limit = self.limit
+        if limit is None and self.dataset == "demo" and self.indices_file is None:
+            limit = DEMO_LIMIT
+        chosen = select(size, self.skip, self.every, limit, self.indices_file)
+        return chosen[self.shard.index :: self.shard.count]
 
     def written(self) -> dict[str, Path | None]:
         """The files that options name beside --output."""

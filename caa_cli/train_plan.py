@@ -36,6 +36,8 @@ class TrainPlan(Plan):
 
     dataset: str = "mnist"
     data_dir: Path | None = None
+    download: bool = False
+    image_size: int | None = None
     arch: str = "small-cnn"
     normalisation: str | None = None
     sigma: float = 0.5
@@ -80,8 +82,8 @@ class TrainPlan(Plan):
 
     # An interrupted run may be resumed elsewhere, and its evaluation is no part of the training.
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
-        "data_dir recipe evaluate_samples evaluate_limit device workers output resume overwrite dry_run".split()  # noqa: SIM905
-    )
+        "data_dir download recipe evaluate_samples evaluate_limit device workers output".split()  # noqa: SIM905
+    ) | {"resume", "overwrite", "dry_run"}
 
     def __post_init__(self) -> None:
         checks.one_of("--method", self.method, METHODS)
@@ -102,7 +104,7 @@ class TrainPlan(Plan):
         checks.one_of("--dtype", self.dtype, TRAINING_DTYPES)
         if self.inner_attack is not None:
             checks.one_of("--inner-attack", self.inner_attack, INNER_ATTACKS)
-        for name in ("epochs", "batch_size", "step_epochs", "evaluate_limit", "draws", "attack_steps"):
+        for name in ("epochs", "batch_size", "image_size", "step_epochs", "evaluate_limit", "draws", "attack_steps"):
             checks.at_least_one(f"--{name.replace('_', '-')}", getattr(self, name))
         for name in ("heldout", "evaluate_samples", "workers", "defer", "warmup"):
             checks.not_negative(f"--{name.replace('_', '-')}", getattr(self, name) or 0)

@@ -319,7 +319,7 @@ def test_attack_reads_what_train_writes(tmp_path):
     report = parse_strict(trained.stdout)
     assert report["training"]["smoothed_accuracy_images"] == 20
     assert [line["epoch"] for line in report["history"]] == [1, 2]
-    assert list(tmp_path.iterdir()) == [checkpoint]
+    assert sorted(tmp_path.iterdir()) == [checkpoint, tmp_path / "model.safetensors.log.jsonl"]
 
     data = ["--dataset", "demo", "--limit", "2"]
     document = attack(tmp_path / "attack.json", "--checkpoint", checkpoint, *data)

@@ -69,7 +69,7 @@ def own(*stages: str) -> list[str]:
 @pytest.mark.parametrize(
     ("stages", "forbidden"),
     [
-        (["plan", "errors", "results", "display"], ["torch", "torchvision"]),
+        (["plan", "selection", "errors", "results", "display", "data.decoding"], ["torch", "torchvision"]),
         (ALGORITHMS, own("cli", "run", "training", "results", "display", "data", "models", "plan")),
         (ALGORITHMS, ["rich", "typer", "pathlib", "argparse", "json"]),
         (["smoothing"], own("attacks", "verify")),
@@ -120,9 +120,10 @@ def test_what_the_command_line_starts_with_is_light():
         "caa_cli.train_plan",
         "caa_cli.recipes",
         "caa_cli.names",
+        "caa_cli.selection",
         "caa_cli.checks",
         "caa_cli.errors",
     ]:
-        allowed = ["caa_cli.errors", "caa_cli.checks", "caa_cli.names", "caa_cli.plan", *sys.stdlib_module_names]
+        allowed = [*own("errors", "checks", "names", "selection", "plan"), *sys.stdlib_module_names]
         others = {other for other in at_start(SOURCES[name]) if other != "caa_cli"}
         assert [other for other in others if not below(other, allowed)] == [], name

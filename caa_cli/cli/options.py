@@ -86,6 +86,8 @@ def guarded(command: Command) -> Command:
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
+    # A plan has a method of the name that the option has.
+    given = {**given, "indices_file": given.get("indices")}
     settings = {setting.name: given[setting.name] for setting in fields(kind)}
     if "mean" in settings:
         settings |= normalisation(given)
@@ -169,11 +171,27 @@ Sigma = Annotated[
     float | None, option(help="Smoothing noise, pixel units.", show_default="the checkpoint's", panel=DATA)
 ]
 Dataset = Annotated[str | None, option(help=f"{' or '.join(DATASETS)}.", show_default="the checkpoint's", panel=DATA)]
-Split = Annotated[str, option(help="test or train.", panel=DATA)]
+Split = Annotated[str, option(help="test (of ImageNet the validation images) or train.", panel=DATA)]
 Limit = Annotated[
     int | None, option(help="How many images.", show_default=f"all; {DEMO_LIMIT} of the demo", panel=DATA)
 ]
 Skip = Annotated[int, option(help="How many images to pass over first.", panel=DATA)]
+Every = Annotated[int, option(metavar="N", help="Only every N-th image, from --skip on.", panel=DATA)]
+Indices = Annotated[
+    Path | None, option(metavar="FILE", help="Only the images listed there, by index, one a line.", panel=DATA)
+]
+ImageSize = Annotated[
+    int | None,
+    option(
+        metavar="N",
+        help="Resize and crop to N×N (imagenet, folder).",
+        show_default="224; a folder's own size",
+        panel=DATA,
+    ),
+]
+Download = Annotated[
+    bool, option("--download", help="First download what is missing (mnist, fashion-mnist, cifar10).", panel=DATA)
+]
 Arch = Annotated[
     str | None,
     option(

@@ -40,6 +40,8 @@ def train(
     ] = None,
     dataset: Annotated[str, option(help=f"{', '.join(DATASETS)}.", panel=_MODEL)] = TrainPlan.dataset,
     data_dir: options.DataDir = None,
+    download: options.Download = False,
+    image_size: options.ImageSize = None,
     arch: Annotated[str, option(help=f"{', '.join(ARCHITECTURES)}.", panel=_MODEL)] = TrainPlan.arch,
     normalisation: Annotated[
         str | None,

@@ -55,6 +55,7 @@ class CertifySummary:
     average_certified_radius_error: float | None
     abstained: int
     undecided: int
+    failed: int
     samples: int
     mean_samples: float | None
     evaluations: int
@@ -84,6 +85,7 @@ def summarise_certificates(
         average_certified_radius_error=error,
         abstained=sum(record.outcome == ABSTAINED for record in records),
         undecided=sum(record.outcome == UNDECIDED for record in records),
+        failed=len(records) - len(finished),
         samples=samples,
         mean_samples=mean(record.samples for record in finished) if finished else None,
         evaluations=sum(record.evaluations for record in records),

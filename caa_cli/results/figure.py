@@ -13,7 +13,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.files import write_atomically
 from caa_cli.results.images import Image
-from caa_cli.results.records import ATTACKED, AttackRecord
+from caa_cli.results.records import ATTACKED, FAILED, AttackRecord
 
 MOST_EXAMPLES = 8
 
@@ -81,6 +81,7 @@ def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title:
     """Certified accuracy against the radius. Raises OSError if `path` can't be written."""
     from matplotlib.figure import Figure
 
+    records = [record for record in records if record.outcome != FAILED]  # they say nothing of the model
     radii = np.sort([record.radius or 0.0 for record in records if record.certified_at(0.0)])
     # The share of examples certified at r falls by one example just beyond each radius.
     shares = np.arange(len(radii), 0, -1) / max(len(records), 1)

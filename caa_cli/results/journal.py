@@ -45,6 +45,8 @@ class Journal(Generic[R]):
         differing = differences(found_header.get("config", {}), header["config"], compared)
         if found_header.get("checkpoint", {}).get("sha256") != header["checkpoint"]["sha256"]:
             differing.insert(0, "checkpoint content")
+        if found_header.get("images", header.get("images")) != header.get("images"):
+            differing.insert(0, "the data set's files, so that an index means another image")
         if found_header.get("command") != header["command"]:
             differing.insert(0, "command")
         if differing:

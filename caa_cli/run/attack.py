@@ -45,7 +45,7 @@ class AttackRun(ImageRun):
                 {"config": plan.config(), "images": len(indices), **most_evaluations(plan, len(indices))}
             )
             return DONE
-        classifier = target.classifier(indices[0], self.display)
+        classifier = target.classifier(indices, self.display)
         output.begin(target.header("attack", plan), plan.compared_keys(), plan.resume, target.card.input_shape)
         interrupted = self.work(
             output,

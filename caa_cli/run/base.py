@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from caa_cli.display import Bar, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
 from caa_cli.plan import ModelPlan
 from caa_cli.results.output import RunOutput
+from caa_cli.results.records import FAILED
 from caa_cli.signals import termination_interrupts
 
 # On a GPU one pass holds several images' samples; more of them than this save nothing.
@@ -34,7 +35,7 @@ class ImageRun:
 
             check_figure(plan.figure)
 
-    def work(self, output: RunOutput[Any], indices: range, do: Callable[[list[int], Bar], None]) -> bool:
+    def work(self, output: RunOutput[Any], indices: Sequence[int], do: Callable[[list[int], Bar], None]) -> bool:
         """Has `do` work through the images that are not done yet; returns whether it was interrupted.
 
         What is finished by then is in `output`.
@@ -50,9 +51,14 @@ class ImageRun:
             return True
         return False
 
-    def exit_code(self, output: RunOutput[Any], indices: range, interrupted: bool) -> int:
+    def exit_code(self, output: RunOutput[Any], indices: Sequence[int], interrupted: bool) -> int:
         """Says how to go on, where there is more to do."""
         if interrupted:
             self.display.interrupted(len(output.of(indices)), len(indices), output.output, self.resume_command)
             return INTERRUPTED
-        return PARTIAL if output.status(interrupted) == "partial" else DONE
+        failed = [record for record in output.everything() if record.outcome == FAILED]
+        if not failed:
+            return DONE
+        self.display.warn(f"{len(failed)} of the images failed; the first is {failed[0].index}: {failed[0].error}")
+        self.display.warn(f"try them again with: {self.resume_command}")
+        return PARTIAL

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from caa_cli.data.datasets import ImageSet
+from caa_cli.data.decoding import ImageError
+from caa_cli.data.images import Images, read_example
 from caa_cli.device import resolve_device
 from caa_cli.display import REFRESH_SECONDS, Bar, Rows, clock, number
 from caa_cli.errors import DONE
@@ -55,7 +56,7 @@ class CertifyRun(ImageRun):
                 {"config": plan.config(), "images": len(indices), "forward_evaluations_at_most": evaluations}
             )
             return DONE
-        classifier = target.classifier(indices[0], self.display, gradients=False)
+        classifier = target.classifier(indices, self.display, gradients=False)
         output.begin(target.header("certify", plan), plan.compared_keys(), plan.resume)
 
         def certify(todo: list[int], bar: Bar) -> None:
@@ -72,7 +73,7 @@ class CertifyRun(ImageRun):
         self._finish(output, interrupted)
         return self.exit_code(output, indices, interrupted)
 
-    def _records(self, classifier: SmoothedClassifier, images: ImageSet, todo: list[int]) -> Iterator[CertifyRecord]:
+    def _records(self, classifier: SmoothedClassifier, images: Images, todo: list[int]) -> Iterator[CertifyRecord]:
         """The examples in order; as many images at a time as their selection draws fill a chunk."""
         plan = self.plan
         size = max(1, min(BATCH_LIMIT, classifier.votes_chunk // plan.selection_samples))
@@ -81,9 +82,9 @@ class CertifyRun(ImageRun):
             found: list[tuple[int, torch.Tensor, int]] = []
             for index in todo[first : first + size]:
                 try:
-                    found.append((index, images.image(index), images.label(index)))
-                except (OSError, ValueError) as error:
-                    yield CertifyRecord(index, -1, FAILED, error=str(error))
+                    found.append((index, *read_example(images, index, classifier.num_classes)))
+                except ImageError as error:
+                    yield CertifyRecord(index, images.label(index), FAILED, error=error.problem)
             if not found:
                 continue
             numbers = [index for index, _, _ in found]
@@ -197,7 +198,11 @@ def _certify_rows(plan: CertifyPlan) -> Rows:
 
 def _summary_rows(summary: CertifySummary, plan: CertifyPlan) -> Rows:
     shares = "   ".join(f"{radius}: {100 * share:.1f}%" for radius, share in summary.certified_accuracy.items())
-    rows = [("images", f"{summary.examples}, {summary.abstained} abstained"), ("certified accuracy", shares or "–")]
+    failed = f", {summary.failed} failed" if summary.failed else ""
+    rows = [
+        ("images", f"{summary.examples}, {summary.abstained} abstained{failed}"),
+        ("certified accuracy", shares or "–"),
+    ]
     if plan.radius is None:
         error = number(summary.average_certified_radius_error)
         rows.append(
@@ -207,7 +212,7 @@ def _summary_rows(summary: CertifySummary, plan: CertifyPlan) -> Rows:
             )
         )
     else:
-        rows[0] = ("images", f"{summary.examples}, {summary.undecided} undecided")
+        rows[0] = ("images", f"{summary.examples}, {summary.undecided} undecided{failed}")
         mean = summary.mean_samples or 0.0
         rows.append(
             ("samples", f"{mean:,.0f} an image, {plan.samples / max(mean, 1.0):.0f} times fewer than {plan.samples}")

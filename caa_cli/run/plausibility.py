@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from caa_cli.data.datasets import ImageSet
+from caa_cli.data.images import Images
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.names import NORMALISATIONS
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -35,7 +35,7 @@ class Plausibility:
 
     classifier: SmoothedClassifier
     model: NormalisedClassifier
-    images: ImageSet
+    images: Images
     presets: Sequence[str]
     accuracies: dict[str, float] = field(default_factory=dict)
 

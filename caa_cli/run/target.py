@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from caa_cli.data.datasets import ImageSet, open_dataset
+from caa_cli.data.datasets import open_dataset
+from caa_cli.data.decoding import ImageError
+from caa_cli.data.images import Images
 from caa_cli.device import describe_device
 from caa_cli.display import Display, Rows
 from caa_cli.errors import CaaError, UsageError
@@ -34,7 +37,7 @@ class Target:
     device: torch.device
     weights: Weights
     card: ModelCard
-    images: ImageSet
+    images: Images
 
     def resolved(self) -> dict[str, Any]:
         """What the checkpoint filled in, by the names of the plan's settings."""
@@ -47,7 +50,7 @@ class Target:
             "dataset": self.images.name,
         }
 
-    def describe(self, indices: range) -> Rows:
+    def describe(self, indices: Sequence[int]) -> Rows:
         """Rows for the display before anything runs."""
         plan = self.plan
         shard = f", shard {plan.shard.index} of {plan.shard.count}" if plan.shard.count > 1 else ""
@@ -73,11 +76,12 @@ class Target:
                 "dataset": own.dataset,
                 "sigma": own.sigma,
             },
+            "images": {"count": len(self.images), "files_sha256": self.images.files_sha256},
             "shard": {"index": plan.shard.index, "count": plan.shard.count},
         }
 
-    def classifier(self, first: int, display: Display, gradients: bool = True) -> SmoothedClassifier:
-        """The smoothed model on its device, tried out on image `first`, with its chunk sizes chosen.
+    def classifier(self, indices: Sequence[int], display: Display, gradients: bool = True) -> SmoothedClassifier:
+        """The smoothed model on its device, tried out on the first readable image, with its chunk sizes chosen.
 
         gradients: whether there will be any.
         """
@@ -90,7 +94,7 @@ class Target:
             device=self.device,
             dtype=getattr(torch, self.plan.dtype),
         )
-        self._try_out(classifier, first)
+        self._try_out(classifier, indices)
         if self.plan.chunk_size is not None:
             classifier.votes_chunk = classifier.gradient_chunk = self.plan.chunk_size
         else:
@@ -115,11 +119,22 @@ class Target:
         if warning is not None:
             display.warn(warning)
 
-    def _try_out(self, classifier: SmoothedClassifier, index: int) -> None:
-        """One small chunk before the real work: does the model give logits at all?"""
-        image = self.images.image(index).to(classifier.device)[None]
+    def _try_out(self, classifier: SmoothedClassifier, indices: Sequence[int]) -> None:
+        """One small chunk before the real work: does the model give logits at all?
+
+        Where no image can be read there is nothing to try: each will be recorded as failed.
+        """
+        for index in indices:
+            try:
+                image = self.images.image(index)
+            except ImageError:
+                continue
+            self._try_out_on(classifier, index, image)
+            return
+
+    def _try_out_on(self, classifier: SmoothedClassifier, index: int, image: torch.Tensor) -> None:
         try:
-            votes = classifier.votes(image, [Key(0, index, Purpose.TUNING)], 64)
+            votes = classifier.votes(image.to(classifier.device)[None], [Key(0, index, Purpose.TUNING)], 64)
         except RuntimeError as error:
             raise CaaError(
                 f"the model can't take the images of {self.images.name}: {error}",
@@ -132,7 +147,7 @@ class Target:
             )
 
 
-def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tuple[Target, range]:
+def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tuple[Target, Sequence[int]]:
     """The target, and the indices of the images to work on. Raises CaaError for whatever doesn't fit."""
     weights = read_weights(find_checkpoint(plan.checkpoint), plan.trust_checkpoint)
     dataset = plan.dataset or (weights.card.dataset if weights.card else None)
@@ -144,15 +159,15 @@ def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tupl
             f"{weights.path} does not say which data set it was trained on",
             f"add --dataset, for instance --dataset {guess or 'mnist'} --data-dir DIR",
         )
-    images = open_dataset(dataset, plan.data_dir, plan.split)
+    images = open_dataset(dataset, plan.data_dir, plan.split, image_size=plan.image_size, download=plan.download)
     said = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
     card, notes = resolve_card(weights, said, dataset, images.input_shape, images.num_classes, plan.trust_checkpoint)
-    for text in notes:
+    for text in (*notes, *images.notes):
         display.warn(text)
     indices = replace(plan, dataset=dataset).indices(len(images))
     if not indices:
         raise UsageError(
             f"no image is left: {images.name} {images.split} has {len(images)} images",
-            "lower --skip, or the number of shards",
+            "lower --skip, --every or the number of shards",
         )
     return Target(plan, device, weights, card, images), indices

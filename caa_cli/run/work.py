@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Attack, Batch, Example, Finding, Search
-from caa_cli.data.datasets import ImageSet
+from caa_cli.data.decoding import ImageError
+from caa_cli.data.images import Images, read_example
 from caa_cli.display import REFRESH_SECONDS, Bar, number
 from caa_cli.errors import CaaError
 from caa_cli.plan import AttackPlan
@@ -37,10 +38,10 @@ class AttackWork:
 
     plan: AttackPlan
     classifier: SmoothedClassifier
-    images: ImageSet
+    images: Images
     output: AttackOutput
     bar: Bar
-    indices: range
+    indices: Sequence[int]
     clean: dict[int, tuple[Certificate, float]] = field(default_factory=dict)
     done: int = 0
     text: str = ""
@@ -77,9 +78,9 @@ class AttackWork:
         for index in todo:
             began = time.perf_counter()
             try:
-                image, label = self.images.image(index), self.images.label(index)
-            except (OSError, ValueError) as error:
-                self._record(AttackRecord(index, -1, FAILED, error=str(error)), None)
+                image, label = read_example(self.images, index, self.classifier.num_classes)
+            except ImageError as error:
+                self._record(AttackRecord(index, self.images.label(index), FAILED, error=error.problem), None)
                 continue
             image = image.to(self.classifier.device)
             (clean,) = certifier.certify(self.classifier, image[None], [index], wanted=[label])

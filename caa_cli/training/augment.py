@@ -7,12 +7,14 @@ import math
 import random
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+
+from caa_cli.data.decoding import ImageError
+from caa_cli.data.files import ImageFiles
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
@@ -36,7 +38,7 @@ class AugmentedFiles(Dataset):
     `flip` mirrors alone; `none` is the data set's own preprocessing.
     """
 
-    def __init__(self, images: Any, positions: Sequence[int], augment: str, salt: int) -> None:
+    def __init__(self, images: ImageFiles, positions: Sequence[int], augment: str, salt: int) -> None:
         self.images, self.positions, self.augment, self.salt = images, positions, augment, salt
 
     def __len__(self) -> int:
@@ -52,7 +54,7 @@ class AugmentedFiles(Dataset):
                 image = self._random_crop(position, draws)
             else:
                 image = (self.images.image(position) * 255.0).round().to(torch.uint8)
-        except (OSError, ValueError):
+        except ImageError:
             return None, label, position
         if self.augment != "none" and draws.random() < 0.5:
             image = image.flip(-1)
@@ -62,9 +64,9 @@ class AugmentedFiles(Dataset):
         from torchvision.transforms.v2 import functional as transforms
 
         picture = self.images.pil(position)
-        channels, *size = self.images.input_shape
+        _, *size = self.images.input_shape
         left, top, width, height = crop_box(picture.width, picture.height, draws)
-        crop = picture.convert("L" if channels == 1 else "RGB").crop((left, top, left + width, top + height))
+        crop = picture.crop((left, top, left + width, top + height))
         return transforms.resize(transforms.pil_to_tensor(crop), size, antialias=True)
 
 

@@ -69,7 +69,7 @@ def result_rows(
             ("best epoch", f"{state.best_epoch} of {plan.epochs}"),
             ("held-out", f"{100 * state.best_accuracy:.2f}% right under one noise draw"),
         ]
-    if "smoothed_accuracy" in training:
+    if training.get("smoothed_accuracy") is not None:
         rows.append(
             (
                 "smoothed",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from caa_cli.data.datasets import ImageSet
+from caa_cli.data.decoding import ImageError
+from caa_cli.data.images import Images
 from caa_cli.display import Display, number
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.card import ModelCard
@@ -21,7 +25,7 @@ _TOGETHER = 50
 def smoothed_accuracy(
     model: NormalisedClassifier,
     card: ModelCard,
-    images: ImageSet,
+    images: Images,
     device: torch.device,
     limit: int,
     samples: int,
@@ -34,21 +38,30 @@ def smoothed_accuracy(
     )
     tune_chunks(classifier, seconds=0.5, gradients=False)
     indices = spread(len(images), limit)
-    right = 0
+    right = seen = 0
     with display.bar("test images", len(indices)) as bar:
         for first in range(0, len(indices), _TOGETHER):
-            batch = indices[first : first + _TOGETHER]
-            x = torch.stack([images.image(index) for index in batch]).to(device)
-            keys = [Key(seed, index, Purpose.EVALUATION) for index in batch]
-            winners = leader(classifier.votes(x, keys, samples).cpu().numpy())
-            right += sum(int(w) == images.label(i) for w, i in zip(winners, batch, strict=True))
-            done = first + len(batch)
-            bar.update(done, f"smoothed accuracy {number(100 * right / done, 2)}%")
+            batch = list(_readable(images, indices[first : first + _TOGETHER]))
+            if batch:
+                x = torch.stack([image for _, image in batch]).to(device)
+                keys = [Key(seed, index, Purpose.EVALUATION) for index, _ in batch]
+                winners = leader(classifier.votes(x, keys, samples).cpu().numpy())
+                right += sum(int(w) == images.label(index) for w, (index, _) in zip(winners, batch, strict=True))
+                seen += len(batch)
+            bar.update(
+                min(first + _TOGETHER, len(indices)), f"smoothed accuracy {number(100 * right / max(seen, 1), 2)}%"
+            )
     return {
-        "smoothed_accuracy": right / len(indices),
-        "smoothed_accuracy_images": len(indices),
+        "smoothed_accuracy": right / seen if seen else None,
+        "smoothed_accuracy_images": seen,
         "smoothed_accuracy_samples": samples,
     }
+
+
+def _readable(images: Images, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+    for index in indices:
+        with suppress(ImageError):
+            yield index, images.image(index)
 
 
 def spread(total: int, count: int) -> list[int]:

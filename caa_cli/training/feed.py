@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from caa_cli.data.decoding import ignore_interrupts
+from caa_cli.data.files import ImageFiles
 from caa_cli.errors import CaaError
 from caa_cli.training.augment import AugmentedFiles, crop_and_flip, keep_readable
 
@@ -51,12 +53,12 @@ class MemoryFeed:
 class FileFeed:
     """Images in files, decoded and augmented by `workers` processes ahead of their use.
 
-    images: a data set whose `pil(index)` decodes a file.  positions: of its examples, those to train on.
+    positions: of its examples, those to train on.
     Another stands in for an image that can't be read; such images are kept in `unreadable`.
     """
 
     def __init__(
-        self, images: Any, positions: Sequence[int], device: torch.device, augment: str, workers: int
+        self, images: ImageFiles, positions: Sequence[int], device: torch.device, augment: str, workers: int
     ) -> None:
         self.images, self.positions = images, list(positions)
         self.device, self.augment, self.workers = device, augment, workers
@@ -73,6 +75,7 @@ class FileFeed:
             batch_sampler=[chosen.tolist() for chosen in order],
             num_workers=self.workers,
             collate_fn=keep_readable,
+            worker_init_fn=_ignore_interrupts,
             pin_memory=self.device.type == "cuda",
         )
         batches = iter(loader)
@@ -85,3 +88,8 @@ class FileFeed:
                 raise CaaError("none of a batch's images can be read", "check the files under --data-dir") from error
             self.unreadable.update(unreadable)
             yield images.to(self.device, non_blocking=True).float() / 255.0, labels.to(self.device, non_blocking=True)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; it is the main one's to answer."""
+    ignore_interrupts()

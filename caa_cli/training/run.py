@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import torch
 
 from caa_cli import __version__
-from caa_cli.data.datasets import ImageSet, open_dataset
+from caa_cli.data.datasets import open_dataset
+from caa_cli.data.files import ImageFiles
+from caa_cli.data.images import Images, ImageSet
+from caa_cli.data.load import load
 from caa_cli.device import resolve_device
 from caa_cli.display import Display
 from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
@@ -25,7 +29,7 @@ from caa_cli.train_plan import TrainPlan
 from caa_cli.training.describe import augmentation, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
 from caa_cli.training.evaluate import smoothed_accuracy, spread
-from caa_cli.training.feed import Feed, MemoryFeed
+from caa_cli.training.feed import Feed, FileFeed, MemoryFeed
 from caa_cli.training.loop import Recipe, Trainer
 from caa_cli.training.methods import build_method
 from caa_cli.training.state import Unfinished, epoch_line
@@ -33,6 +37,9 @@ from caa_cli.training.step import Method
 
 # Held-out images: a tenth of the training images, but no more than tell epochs apart.
 HELDOUT_SHARE, HELDOUT_MOST = 10, 5000
+# Image files are held in memory where all their pixels take no more bytes than this. ImageNet's never are: its crops
+# are cut out of the whole pictures.
+MEMORY = 4 * 2**30
 
 
 @dataclass
@@ -66,7 +73,9 @@ class TrainRun:
                 self.display.note(f"{plan.output} is finished already: there is nothing to resume")
                 return DONE
         device = self.ranks.device(resolve_device(plan.device))
-        images = open_dataset(plan.dataset, plan.data_dir, "train")
+        images = self._open("train")
+        for note in images.notes:
+            self.display.warn(note)
         train, heldout = self._feeds(images, device)
         card = self._card(images)
         torch.manual_seed(plan.seed)  # the initial weights; all that follows has generators of its own
@@ -153,7 +162,7 @@ class TrainRun:
             "heldout_noisy_accuracy": state.best_accuracy,
         }
         if plan.evaluate_samples:
-            images = open_dataset(plan.dataset, plan.data_dir, "test")
+            images = self._open("test")
             training |= smoothed_accuracy(
                 model,
                 card,
@@ -185,7 +194,11 @@ class TrainRun:
             }
         )
 
-    def _feeds(self, images: ImageSet, device: torch.device) -> tuple[Feed, Feed]:
+    def _open(self, split: str) -> ImageSet | ImageFiles:
+        plan = self.plan
+        return open_dataset(plan.dataset, plan.data_dir, split, image_size=plan.image_size, download=plan.download)
+
+    def _feeds(self, images: ImageSet | ImageFiles, device: torch.device) -> tuple[Feed, Feed]:
         """(the images to train on, those held out). The latter are spread evenly: files are sorted by class."""
         plan, total = self.plan, len(images)
         count = min(HELDOUT_MOST, total // HELDOUT_SHARE) if plan.heldout is None else plan.heldout
@@ -195,9 +208,17 @@ class TrainRun:
             )
         held = torch.zeros(total, dtype=torch.bool)
         held[spread(total, count)] = True
+        chosen = augmentation(plan)
+        if isinstance(images, ImageFiles) and (plan.dataset == "imagenet" or _bytes(images) > MEMORY):
+            training, kept = torch.nonzero(~held)[:, 0].tolist(), torch.nonzero(held)[:, 0].tolist()
+            return (
+                FileFeed(images, training, device, chosen, plan.workers),
+                FileFeed(images, kept, device, "none", plan.workers),
+            )
+        found = load(images)
         return (
-            MemoryFeed(images.images[~held], images.labels[~held], device, augmentation(plan)),
-            MemoryFeed(images.images[held], images.labels[held], device),
+            MemoryFeed(found.images[~held], found.labels[~held], device, chosen),
+            MemoryFeed(found.images[held], found.labels[held], device),
         )
 
     def _method(self) -> Method:
@@ -208,7 +229,7 @@ class TrainRun:
         settings = {setting.name: getattr(self.plan, setting.name) for setting in fields(Recipe)}
         return Recipe(**{**settings, "dtype": getattr(torch, self.plan.dtype)})
 
-    def _card(self, images: ImageSet) -> ModelCard:
+    def _card(self, images: Images) -> ModelCard:
         plan = self.plan
         mean, std = NORMALISATIONS[plan.normalisation or "none"]
         if len(mean) not in (1, images.input_shape[0]):
@@ -235,3 +256,7 @@ class TrainRun:
             return False
         card = read_weights(self.plan.output).card
         return card is not None and not differences(card.training, self.plan.config(), self.plan.compared_keys())
+
+
+def _bytes(images: ImageFiles) -> int:
+    return len(images) * math.prod(images.input_shape)

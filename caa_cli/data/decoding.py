@@ -1,0 +1,121 @@
+"""From an image file to pixels. Free of torch, so that a worker process starts in a tenth of a second."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from caa_cli.errors import CaaError
+
+GREY, COLOUR = "L", "RGB"
+# Of a resized picture: one of 1×10,000 pixels would else take gigabytes.
+MOST_PIXELS = 100_000_000
+# Modes with more than 8 bits a pixel: Pillow would cut off what is above 255.
+_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class ImageError(CaaError):
+    """One image that can't be used: its file is damaged, of another size, or its label is none of the model's."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, "put a good copy in its place and repeat the command")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the files of a data set become arrays of one shape.
+
+    mode: "L" or "RGB".  height, width: of the result.  resize: first bring the shorter side to this many pixels
+    (bilinear, antialiased) and cut the centre out; None: the image has to have its size already.
+    """
+
+    mode: str
+    height: int
+    width: int
+    resize: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (1 if self.mode == GREY else 3), self.height, self.width
+
+
+def measure(path: str) -> tuple[str, int, int]:
+    """(mode to read it in, height, width), from the file's header alone. Raises ImageError."""
+    try:
+        with Image.open(path) as image:
+            return (GREY if image.mode in ("1", "L", "LA") else COLOUR), image.height, image.width
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def open_image(path: str, mode: str) -> Image.Image:
+    """The decoded picture in this mode, of whatever size. Raises ImageError."""
+    try:
+        with Image.open(path) as image:
+            found = image.mode
+            if found in _DEEP:
+                raise ImageError(f"{path} has more than 8 bits a pixel: convert it to 8")
+            if mode == GREY and found not in ("1", "L", "LA"):
+                raise ImageError(f"{path} is in colour, where the first image of the data set is grey")
+            return image.convert(mode)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow raises whatever the first wrong byte leads to
+        raise _unreadable(path, error) from error
+
+
+def decode(path: str, recipe: Recipe) -> NDArray[np.uint8]:
+    """(channels, height, width) uint8. Raises ImageError, and nothing else, for whatever is wrong with the file."""
+    image = open_image(path, recipe.mode)
+    if recipe.resize is not None:
+        image = _centre(_resized(path, image, recipe.resize), recipe.height, recipe.width)
+    elif (image.height, image.width) != (recipe.height, recipe.width):
+        raise ImageError(
+            f"{path} has {image.height}×{image.width} pixels, the data set {recipe.height}×{recipe.width}: "
+            "--image-size brings a folder's images to one size"
+        )
+    pixels = np.array(image)
+    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+
+def decode_many(paths: list[str], recipe: Recipe) -> list[NDArray[np.uint8] | str]:
+    """Each file's pixels, or what is wrong with it: the work of one worker process at a time."""
+    found: list[NDArray[np.uint8] | str] = []
+    for path in paths:
+        try:
+            found.append(decode(path, recipe))
+        except ImageError as error:
+            found.append(error.problem)
+    return found
+
+
+def ignore_interrupts() -> None:
+    """For a worker process: Ctrl-C reaches every process of the terminal, and the parent ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _resized(path: str, image: Image.Image, shorter: int) -> Image.Image:
+    """As torchvision's Resize: the shorter side exact, the longer one rounded down."""
+    width, height = image.size
+    longer = int(shorter * max(width, height) / min(width, height))
+    size = (shorter, longer) if width <= height else (longer, shorter)
+    if shorter * longer > MOST_PIXELS:
+        raise ImageError(f"{path} is too long and thin to be resized: {height}×{width} pixels")
+    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+
+
+def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
+    """As torchvision's CenterCrop, which rounds half to even."""
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _unreadable(path: str, error: Exception) -> ImageError:
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    # Pillow puts the path in its text, which has it already.
+    why = "it is no image, or a damaged one" if "cannot identify image file" in why else why
+    return ImageError(f"{path} can't be read: {why}")

@@ -1,0 +1,88 @@
+"""What a run needs of a data set, and the one kind that is held in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from caa_cli.data.decoding import ImageError
+
+
+class Images(Protocol):
+    """A split of a data set. An example's index is its position in the split: the same in every run and shard.
+
+    labels: (N,) int64, at hand without an image being read.  notes: what a user has to know of these images.
+    files_sha256: digest of the names of its files, which decide what an index means; None where there are none.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def files_sha256(self) -> str | None: ...
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Tensor:
+        """(channels, height, width) float32 in [0, 1]. Raises ImageError where its file can't be used."""
+        ...
+
+    def label(self, index: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A split held in memory.
+
+    images: (N, channels, height, width) uint8.  labels: (N,) int64.
+    """
+
+    name: str
+    split: str
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+    notes: tuple[str, ...] = ()
+    files_sha256: None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def image(self, index: int) -> Tensor:
+        """(channels, height, width) float32 in [0, 1]."""
+        return self.images[index].float() / 255.0
+
+    def label(self, index: int) -> int:
+        return int(self.labels[index])
+
+
+def read_example(images: Images, index: int, classes: int) -> tuple[Tensor, int]:
+    """(image, label) for a model of this many classes. Raises ImageError where that can't be done."""
+    label = images.label(index)
+    if not 0 <= label < classes:
+        raise ImageError(f"image {index} has the label {label}, and the model knows the classes 0 to {classes - 1}")
+    return images.image(index), label

@@ -1,0 +1,91 @@
+"""File-backed images into memory, for whoever looks at them more than once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from caa_cli.data.decoding import ImageError, Recipe, decode_many, ignore_interrupts
+from caa_cli.data.files import ImageFiles
+from caa_cli.data.images import ImageSet
+from caa_cli.errors import CaaError
+
+# Files a worker takes at a time, and tried out before any worker is started.
+BATCH = 256
+# Workers take half a second to start; they have to save more.
+WORTH_SECONDS = 2.0
+MOST_WORKERS = 16
+MOST_NAMED = 3
+
+
+def load(images: ImageSet | ImageFiles, indices: Sequence[int] | None = None, workers: int | None = None) -> ImageSet:
+    """The images `indices` (all of them) in memory as uint8; position i holds the image of indices[i].
+
+    workers: processes that decode; 0: none but this one; None: one a core where more than about two seconds of
+    decoding are left, else none. Two workers decode the 50,000 CIFAR-10 JPEGs in 3.6 s, this process alone in 6.8 s.
+    Raises ImageError if a file can't be used: it names the first few, and says how many there are.
+    """
+    if isinstance(images, ImageSet):
+        if indices is None:
+            return images
+        chosen = torch.as_tensor(list(indices), dtype=torch.int64)
+        return ImageSet(
+            images.name, images.split, images.images[chosen], images.labels[chosen], images.num_classes, images.notes
+        )
+    wanted = list(range(len(images)) if indices is None else indices)
+    pixels = np.empty((len(wanted), *images.input_shape), dtype=np.uint8)
+    broken: list[str] = []
+    found = _decoded([str(images.path(index)) for index in wanted], images.recipe, workers)
+    for position, image in enumerate(found):
+        if isinstance(image, str):
+            broken.append(image)
+        else:
+            pixels[position] = image
+    if broken:
+        more = f"; and {len(broken) - MOST_NAMED} more" if len(broken) > MOST_NAMED else ""
+        raise ImageError(
+            f"{len(broken)} of {len(wanted)} images can't be used: {'; '.join(broken[:MOST_NAMED])}{more}"
+        )
+    labels = images.labels[torch.tensor(wanted, dtype=torch.int64)]
+    return ImageSet(images.name, images.split, torch.from_numpy(pixels), labels, images.num_classes, images.notes)
+
+
+def _decoded(paths: list[str], recipe: Recipe, workers: int | None) -> Iterator[NDArray[np.uint8] | str]:
+    """What `decode_many` says of each file, in order."""
+    batches = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
+    if workers is None:
+        workers, began = 0, time.perf_counter()
+        for done, batch in enumerate(batches[:1], 1):
+            yield from decode_many(batch, recipe)
+            if (len(batches) - done) * (time.perf_counter() - began) > WORTH_SECONDS:
+                workers = min(MOST_WORKERS, _cores())
+        del batches[:1]
+    if workers < 1:
+        for batch in batches:
+            yield from decode_many(batch, recipe)
+        return
+    # Spawned, not forked: a copy of a process in which torch has started threads or CUDA may hang.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=ignore_interrupts)
+    try:
+        for answers in pool.map(decode_many, batches, [recipe] * len(batches)):
+            yield from answers
+    except BrokenProcessPool as error:
+        raise CaaError(
+            "a process that decoded images was ended from outside, perhaps for want of memory",
+            "free some memory and repeat the command",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

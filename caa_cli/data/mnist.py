@@ -1,0 +1,46 @@
+"""MNIST and Fashion-MNIST: four idx files each, read by torchvision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caa_cli.data.download import DOWNLOAD, fetch, torchvision_line
+from caa_cli.data.images import ImageSet
+from caa_cli.errors import UsageError
+
+# Data set → torchvision's class, which is also the folder of its files.
+MNIST_KINDS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+
+
+def open_mnist(name: str, data_dir: Path, split: str, download: bool) -> ImageSet:
+    """DIR/MNIST/raw or DIR/FashionMNIST/raw. Raises UsageError where they are not there, or can't be read."""
+    kind = MNIST_KINDS[name]
+    if download:
+        fetch(kind, data_dir)
+    raw = data_dir / kind / "raw"
+    prefix = "train" if split == "train" else "t10k"
+    if not (raw / f"{prefix}-images-idx3-ubyte").is_file() or not (raw / f"{prefix}-labels-idx1-ubyte").is_file():
+        if list(raw.glob(f"{prefix}*.gz")):
+            raise UsageError(f"the {kind} files in {raw} are still packed", f"unpack them: gunzip {raw}/*.gz")
+        raise UsageError(
+            f"no {kind} in {data_dir}: looked for {raw}/{prefix}-images-idx3-ubyte and its labels",
+            f"repeat the command with --download, or once: {torchvision_line(kind, data_dir, DOWNLOAD)}  "
+            "or use --dataset demo",
+        )
+    import torchvision
+
+    try:
+        found = getattr(torchvision.datasets, kind)(str(data_dir), train=split == "train", download=False)
+        fits = found.data.shape[1:] == (28, 28) and len(found.data) == len(found.targets) > 0
+    except Exception as error:  # torchvision raises whatever the first wrong byte leads to
+        raise _damaged(kind, raw, f" ({error})" if str(error) else "") from error
+    if not fits:
+        raise _damaged(kind, raw, f": {len(found.data)} images, {len(found.targets)} labels")
+    return ImageSet(name, split, found.data[:, None], found.targets, num_classes=10)
+
+
+def _damaged(kind: str, raw: Path, why: str) -> UsageError:
+    return UsageError(
+        f"the {kind} files in {raw} can't be read{why}",
+        f"delete that folder and unpack {kind} again, or repeat the command with --download",
+    )
