@@ -1,0 +1,154 @@
+"""Batches of training images: from memory and from files, whatever the number of worker processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import caa
+
+from caa_cli.data.datasets import open_dataset
+from caa_cli.data.files import ImageFiles
+from caa_cli.data.imagenet import wnids
+from caa_cli.errors import CaaError
+from caa_cli.models.checkpoint import read_weights
+from caa_cli.training.feed import FileFeed, MemoryFeed
+
+CPU = torch.device("cpu")
+
+
+def write_tree(root: Path, classes: list[str], count: int, side: int) -> Path:
+    """A folder of PNGs, in which every class has a grey level of its own, give or take some noise."""
+    random = np.random.default_rng(0)
+    for place, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = 255 * (place + 0.5) / len(classes) + random.normal(0, 10, (side, side, 3))
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> ImageFiles:
+    write_tree(tmp_path / "train", ["a", "b"], 6, 16)
+    found = open_dataset("folder", tmp_path, "train")
+    assert isinstance(found, ImageFiles)
+    return found
+
+
+def batches(feed: FileFeed | MemoryFeed, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    order = torch.arange(len(feed)).flip(0).split(4)
+    return list(feed.batches(order, torch.Generator().manual_seed(seed)))
+
+
+def test_files_give_the_images_in_the_order_asked_for(files: ImageFiles):
+    feed = FileFeed(files, [0, 3, 5, 7, 8, 11], CPU, "none", workers=0)
+    found = batches(feed)
+    assert [len(labels) for _, labels in found] == [4, 2]
+    images, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+    assert torch.equal(images, torch.stack([files.image(index) for index in (11, 8, 7, 5, 3, 0)]))
+    assert labels.tolist() == [1, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "crop-flip"])
+def test_workers_change_nothing(files: ImageFiles, augment: str):
+    here, there, again = (
+        batches(FileFeed(files, range(12), CPU, augment, workers), seed) for workers, seed in ((0, 0), (2, 0), (0, 1))
+    )
+    assert all(torch.equal(a, b) and torch.equal(k, m) for (a, k), (b, m) in zip(here, there, strict=True))
+    assert all(images.shape[1:] == (3, 16, 16) and 0 <= images.min() <= images.max() <= 1 for images, _ in here)
+    differs = any(not torch.equal(a, b) for (a, _), (b, _) in zip(here, again, strict=True))
+    assert differs == (augment != "none"), "another epoch has other crops"
+
+
+def test_a_readable_image_stands_in_for_one_that_is_not(files: ImageFiles):
+    files.path(9).write_bytes(b"no image")
+    feed = FileFeed(files, range(12), CPU, "none", workers=0)
+    (images, labels), *_ = batches(feed)
+    assert len(images) == len(labels) == 4
+    assert torch.equal(images[:3], torch.stack([files.image(index) for index in (11, 10, 8)]))
+    assert torch.equal(images[3], images[0])
+    assert feed.unreadable == {9}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_of_nothing_readable_ends_the_training_with_a_message(files: ImageFiles, workers: int):
+    for index in range(12):
+        files.path(index).write_bytes(b"no image")
+    with pytest.raises(CaaError, match="can be read"):
+        batches(FileFeed(files, range(12), CPU, "none", workers))
+
+
+def test_memory_and_files_agree(files: ImageFiles):
+    pixels = torch.stack([(255 * files.image(index)).round().to(torch.uint8) for index in range(12)])
+    for (a, k), (b, m) in zip(
+        batches(MemoryFeed(pixels, files.labels, CPU)),
+        batches(FileFeed(files, range(12), CPU, "none", 0)),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+        assert torch.equal(k, m)
+
+
+TRAIN = [
+    "--epochs",
+    "2",
+    "--batch-size",
+    "8",
+    "--sigma",
+    "0.05",
+    "--learning-rate",
+    "3e-3",
+    "--evaluate-samples",
+    "20",
+    "--heldout",
+    "4",
+    "--quiet",
+]
+
+
+def test_a_folder_of_images_is_trained_on_and_attacked(tmp_path: Path):
+    for split in ("train", "test"):
+        write_tree(tmp_path / split, ["dark", "light"], 20, 16)
+    checkpoint, data = tmp_path / "model.safetensors", ["--data-dir", tmp_path]
+    result = caa("train", "--dataset", "folder", *data, *TRAIN, "--epochs", "6", "--output", checkpoint)
+    assert result.exit_code == 0, result.output
+    card = read_weights(checkpoint).card
+    assert card is not None
+    assert (card.num_classes, card.input_shape, card.dataset) == (2, (3, 16, 16), "folder")
+    assert card.training["smoothed_accuracy"] > 0.9
+    words = ["--samples", "200", "--limit", "4", "--output", tmp_path / "c.json", "--quiet"]
+    assert caa("certify", "--checkpoint", checkpoint, *data, *words).exit_code == 0
+
+
+def test_imagenet_is_trained_on_from_its_files(tmp_path: Path):
+    classes = [wnids()[0], wnids()[500]]
+    for split in ("train", "val"):
+        write_tree(tmp_path / split, classes, 8, 40)
+    (tmp_path / "train" / classes[0] / "0.png").write_bytes(b"cut off")
+    checkpoint = tmp_path / "model.safetensors"
+    words = ["--dataset", "imagenet", "--data-dir", tmp_path, "--image-size", "32", "--arch", "resnet18"]
+    words += [*TRAIN, "--optimizer", "sgd", "--workers", "1", "--evaluate-samples", "2", "--heldout", "2"]
+    result = caa("train", *words, "--output", checkpoint)
+    assert result.exit_code == 0, result.output
+    card = read_weights(checkpoint).card
+    assert card is not None
+    assert (card.num_classes, card.input_shape) == (1000, (3, 32, 32))
+    lines = [
+        json.loads(line) for line in checkpoint.with_name("model.safetensors.log.jsonl").read_text().splitlines()
+    ]
+    # The cut-off image is the first, and so one of those held out.
+    assert [line["epoch"] for line in lines] == [1, 2]
+
+
+def test_a_damaged_image_of_a_set_held_in_memory_is_named(tmp_path: Path):
+    write_tree(tmp_path / "train", ["a", "b"], 6, 16)
+    (tmp_path / "train" / "b" / "3.png").write_bytes(b"cut off")
+    result = caa("train", "--dataset", "folder", "--data-dir", tmp_path, *TRAIN, "--output", tmp_path / "m")
+    assert result.exit_code == 1
+    assert "3.png" in result.stderr
+    assert "Traceback" not in result.stderr
