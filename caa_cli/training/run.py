@@ -158,6 +158,7 @@ class TrainRun:
         model.load_state_dict(state.best_weights)
         training: dict[str, Any] = {
             **{key: plan.config()[key] for key in plan.compared_keys()},
+            "recipe": plan.recipe,
             "best_epoch": state.best_epoch,
             "heldout_noisy_accuracy": state.best_accuracy,
         }
