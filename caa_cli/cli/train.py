@@ -42,7 +42,9 @@ def train(
     data_dir: options.DataDir = None,
     download: options.Download = False,
     image_size: options.ImageSize = None,
-    arch: Annotated[str, option(help=f"{', '.join(ARCHITECTURES)}, or package.module:factory.", panel=_MODEL)] = TrainPlan.arch,
+    arch: Annotated[
+        str, option(help=f"{', '.join(ARCHITECTURES)}, or package.module:factory.", panel=_MODEL)
+    ] = TrainPlan.arch,
     normalisation: Annotated[
         str | None,
         option(help=f"{', '.join(NORMALISATIONS)}.", show_default="the data set's", panel=_MODEL),
