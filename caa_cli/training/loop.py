@@ -186,7 +186,7 @@ class Trainer:
                 counts[0] += (self._forward(self.model)(noisy).argmax(dim=1) == labels).sum()
                 counts[1] += len(labels)
         right, seen = self.ranks.total(counts).tolist()
-        return right / seen
+        return right / seen if seen else None
 
     def _step(self, images: Tensor, labels: Tensor, noise: torch.Generator, epoch: int) -> Tensor:
         """One step of the optimizer. Returns (loss times images, right, images)."""

@@ -73,6 +73,8 @@ class TrainRun:
                 self.display.note(f"{plan.output} is finished already: there is nothing to resume")
                 return DONE
         device = self.ranks.device(resolve_device(plan.device))
+        if plan.download and self.ranks.count > 1:
+            raise UsageError("several processes would all --download at once", "download first, with one process")
         images = self._open("train")
         for note in images.notes:
             self.display.warn(note)
@@ -95,6 +97,12 @@ class TrainRun:
 
     def _work(self, trainer: Trainer, card: ModelCard) -> int:
         plan = self.plan
+        if not trainer.steps() or plan.batch_size < 2 * self.ranks.count > 2:
+            raise UsageError(
+                f"{len(trainer.train)} images in batches of {plan.batch_size} are too few for {self.ranks.count} "
+                "processes: each needs two a step",
+                "raise --batch-size, or start fewer processes",
+            )
         if plan.resume and self.unfinished.path.exists():
             self.unfinished.restore(trainer)
             self.display.note(f"going on after epoch {trainer.state.epoch} of {self.unfinished.path}")

@@ -3,8 +3,8 @@
     python tests/benchmarks/imagenet.py --data-dir data --arch resnet50 --samples 1000
 
 Loading, labels, memory and speed don't depend on what a network has learnt. An untrained one gives every image the
-same class; here its last bias is set so that this is the first image's, which is then attacked (in vain). Each command runs in
-a process of its own, with --limit images; seconds are those of the examples' records, medians.
+same class; here its last bias is set so that this is the first image's, which is then attacked (in vain). Each run is
+a process of its own, with --limit images; seconds are the medians of the examples' records.
 """
 
 from __future__ import annotations
