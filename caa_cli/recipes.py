@@ -18,12 +18,14 @@ class TrainingRecipe:
     settings: dict[str, Any]
     by_sigma: dict[float, dict[str, Any]] = field(default_factory=dict)
 
+    def nearest(self, sigma: float) -> float | None:
+        """The published noise whose settings are taken for this one; None where the noise makes no difference."""
+        return min(self.by_sigma, key=lambda known: abs(known - sigma)) if self.by_sigma else None
+
     def at(self, sigma: float) -> dict[str, Any]:
         """The settings for models trained at this noise."""
-        if not self.by_sigma:
-            return self.settings
-        nearest = min(self.by_sigma, key=lambda known: abs(known - sigma))
-        return {**self.settings, **self.by_sigma[nearest]}
+        nearest = self.nearest(sigma)
+        return self.settings if nearest is None else {**self.settings, **self.by_sigma[nearest]}
 
 
 _SGD = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "schedule": "step", "heldout": 0}
@@ -62,7 +64,9 @@ RECIPES: dict[str, TrainingRecipe] = {
         "Li et al. (2019), as in Jeong and Shin (2020)", {**_LENET, "method": "stability", "weight": 2.0}
     ),
     "stability-cifar10": TrainingRecipe(
-        "Li et al. (2019), as in Jeong and Shin (2020)", {**_RESNET110, "method": "stability", "weight": 2.0}
+        "Li et al. (2019), as in Jeong and Shin (2020)",
+        {**_RESNET110, "method": "stability", "weight": 2.0},
+        {0.25: {}, 0.5: {}, 1.0: {"weight": 1.0}},
     ),
     "smoothadv-mnist": TrainingRecipe(
         "Salman et al. (2019), as in Jeong and Shin (2020)",
@@ -79,12 +83,21 @@ RECIPES: dict[str, TrainingRecipe] = {
     ),
     "macer-mnist": TrainingRecipe(
         "Zhai et al. (2020), as in Jeong and Shin (2020)",
-        {**_LENET, **_MACER, "weight": 16.0, "defer": 30},
+        {**_LENET, **_MACER, "weight": 16.0, "defer": 31},
         {0.25: {}, 0.5: {}, 1.0: {"weight": 6.0}},
     ),
     "macer-cifar10": TrainingRecipe(
         "Zhai et al. (2020)",
-        {**_RESNET110, **_MACER, "epochs": 440, "learning_rate": 0.01, "step_epochs": 200, "batch_size": 64},
+        {
+            **_RESNET110,
+            **_MACER,
+            "normalisation": "none",
+            "weight_decay": 5e-4,
+            "epochs": 440,
+            "learning_rate": 0.01,
+            "step_epochs": 200,
+            "batch_size": 64,
+        },
         {0.25: {"weight": 12.0}, 0.5: {"weight": 6.0}, 1.0: {"weight": 12.0, "defer": 200}},
     ),
     "consistency-mnist": TrainingRecipe(

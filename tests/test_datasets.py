@@ -243,11 +243,30 @@ def test_which_folder_a_split_is(tmp_path, there, split, taken):
     assert open_folder(tmp_path, split).root.resolve() == (tmp_path / taken).resolve()
 
 
-def test_a_split_with_other_classes_than_train_is_said_aloud(tmp_path):
+def test_labels_of_a_folder_go_by_the_classes_of_train(tmp_path):
     write_tree(tmp_path / "train", ["a/0.png", "b/0.png"])
     write_tree(tmp_path / "test", ["b/0.png"])
-    assert "other classes" in open_folder(tmp_path).notes[0]
-    assert open_folder(tmp_path, "train").notes == ()
+    images = open_folder(tmp_path)
+    assert (images.num_classes, images.labels.tolist()) == (2, [1])
+    write_tree(tmp_path / "test", ["c/0.png"])
+    with pytest.raises(UsageError, match="is no class of"):
+        open_folder(tmp_path)
+
+
+def test_a_folder_without_splits_is_said_to_be_that(tmp_path):
+    write_tree(tmp_path, ["a/0.png", "b/0.png"])
+    assert "either split" in open_folder(tmp_path).notes[0]
+
+
+@pytest.mark.parametrize("beside", ["extra", "val"])
+def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path, beside):
+    write_tree(tmp_path / "train", ["a/0.png"])
+    write_tree(tmp_path / beside, ["a/0.png"])
+    if beside == "val":
+        assert open_folder(tmp_path).root.name == "val"
+    else:
+        with pytest.raises(UsageError, match="holds train, and nothing for --split test"):
+            open_folder(tmp_path)
 
 
 def test_grey_images_stay_grey_if_the_first_is(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import caa
+from support import assert_clean_error, caa
 
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.files import ImageFiles
@@ -54,7 +54,7 @@ def test_files_give_the_images_in_the_order_asked_for(files: ImageFiles):
     assert labels.tolist() == [1, 1, 1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("augment", ["none", "flip", "crop-flip"])
+@pytest.mark.parametrize("augment", ["none", "flip", "crop-flip", "resized-crop-flip"])
 def test_workers_change_nothing(files: ImageFiles, augment: str):
     here, there, again = (
         batches(FileFeed(files, range(12), CPU, augment, workers), seed) for workers, seed in ((0, 0), (2, 0), (0, 1))
@@ -129,7 +129,75 @@ def test_imagenet_is_trained_on_from_its_files(tmp_path: Path):
 def test_a_damaged_image_of_a_set_held_in_memory_is_named(tmp_path: Path):
     write_tree(tmp_path / "train", ["a", "b"], 6, 16)
     (tmp_path / "train" / "b" / "3.png").write_bytes(b"cut off")
-    result = caa("train", "--dataset", "folder", "--data-dir", tmp_path, *TRAIN, "--output", tmp_path / "m")
+    words = ["--dataset", "folder", "--data-dir", tmp_path, *TRAIN, "--evaluate-samples", "0"]
+    result = caa("train", *words, "--output", tmp_path / "m")
     assert result.exit_code == 1
     assert "3.png" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def refused(tmp_path: Path, *words: str) -> str:
+    """The message of a training that must not begin."""
+    result = caa("train", "--data-dir", tmp_path, *TRAIN, "--output", tmp_path / "m.safetensors", *words)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("m.safetensors*"))
+    return result.stderr
+
+
+def test_a_test_split_that_is_missing_is_missed_before_the_first_epoch(tmp_path: Path):
+    write_tree(tmp_path / "train", ["a", "b"], 6, 16)
+    said = refused(tmp_path, "--dataset", "folder")
+    assert "for the evaluation at the end" in said
+    assert "--evaluate-samples 0" in said
+
+
+def test_test_images_of_another_size_are_refused_before_the_first_epoch(tmp_path: Path):
+    write_tree(tmp_path / "train", ["a", "b"], 6, 16)
+    write_tree(tmp_path / "test", ["a", "b"], 6, 12)
+    assert "training images are 3×16×16 of 2 classes, test images 3×12×12" in refused(tmp_path, "--dataset", "folder")
+
+
+def test_the_same_images_are_not_both_trained_and_tested_on(tmp_path: Path):
+    write_tree(tmp_path, ["a", "b"], 10, 16)
+    output = tmp_path / "m.safetensors"
+    words = [word for word in TRAIN if word != "--quiet"]
+    result = caa("train", "--dataset", "folder", "--data-dir", tmp_path, *words, "--output", output)
+    assert result.exit_code == 0, result.output
+    assert "no test images to evaluate" in result.stderr
+    card = read_weights(output).card
+    assert card is not None
+    assert "smoothed_accuracy" not in card.training
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--arch", "resnet18", "--batch-size", "1"], "--batch-size 1 is too small for resnet18"),
+        (["--augment", "resized-crop-flip"], "needs image files"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(tmp_path: Path, words: list[str], problem: str):
+    assert problem in refused(tmp_path, "--dataset", "demo", *words)
+
+
+def test_a_network_that_does_not_take_the_images_is_refused(tmp_path: Path):
+    write_tree(tmp_path / "train", ["a", "b"], 6, 8)
+    words = ["--dataset", "folder", "--data-dir", tmp_path, *TRAIN, "--arch", "lenet", "--evaluate-samples", "0"]
+    result = caa("train", *words, "--output", tmp_path / "m.safetensors")
+    assert_clean_error(result, 2, "no lenet can be built for 3×8×8 images", "--arch")
+
+
+def test_a_finished_training_with_other_settings_is_not_resumed_away(tmp_path: Path):
+    output = tmp_path / "m.safetensors"
+    words = ["--dataset", "demo", *TRAIN, "--evaluate-samples", "0", "--output", output]
+    assert caa("train", *words).exit_code == 0
+    before = output.read_bytes()
+    other = caa("train", *words, "--resume", "--learning-rate", "0.5")
+    assert other.exit_code == 2
+    assert "learning_rate" in other.stderr
+    assert output.read_bytes() == before
+    same = caa("train", *words, "--resume", "--json")
+    assert same.exit_code == 0
+    document = json.loads(same.stdout)
+    assert document["training"]["epochs"] == len(document["history"]) == 2

@@ -64,6 +64,18 @@ def test_a_flag_that_repeats_a_default_still_goes_before_a_recipe():
     assert planned("--recipe", "cohen-mnist", "--epochs", "50")["epochs"] == TrainPlan.epochs == 50
 
 
+def test_another_method_takes_of_a_recipe_what_is_not_of_the_first():
+    config = planned("--recipe", "smoothadv-mnist", "--method", "consistency")
+    assert (config["method"], config["draws"], config["weight"], config["epsilon"]) == ("consistency", 4, 10.0, None)
+    assert (config["arch"], config["epochs"]) == ("lenet", 90)
+
+
+def test_the_noise_whose_settings_are_taken_is_said(tmp_path: Path):
+    words = ["--dataset", "demo", "--dry-run", "--recipe", "macer-mnist"]
+    assert "settings for σ = 1" in caa("train", *words, "--sigma", "0.9").stderr
+    assert "settings for" not in caa("train", *words, "--sigma", "0.5").stderr
+
+
 def test_a_recipe_can_be_named_in_a_file(tmp_path: Path):
     file = tmp_path / "caa.toml"
     file.write_text('[train]\nrecipe = "cohen-mnist"\n')

@@ -21,7 +21,7 @@ from caa_cli.errors import INTERRUPTED, CaaError, UsageError
 from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES, NORMALISATIONS
 from caa_cli.plan import AttackPlan, CertifyPlan, Shard
 from caa_cli.recipes import RECIPES
-from caa_cli.train_plan import TrainPlan
+from caa_cli.train_plan import METHOD_SETTINGS, TrainPlan
 
 Command = TypeVar("Command", bound=Callable[..., None])
 P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
@@ -111,6 +111,10 @@ def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]
         source = context.get_parameter_source(option)
         return source is not None and source.name == "DEFAULT"
 
+    if not open_("method"):  # what belongs to the recipe's own method is nothing to another
+        own = METHOD_SETTINGS.get(given["method"], {})
+        others = set(METHOD_SETTINGS[settings.get("method", TrainPlan.method)]) - set(own)
+        settings = {option: value for option, value in settings.items() if option not in others}
     return {**given, **{option: value for option, value in settings.items() if open_(option)}}
 
 

@@ -99,7 +99,7 @@ def train(
     augment: Annotated[
         str,
         option(
-            help=f"{', '.join(AUGMENTATIONS)}; auto: crop-flip for cifar10 and imagenet.",
+            help=f"{', '.join(AUGMENTATIONS)}; auto: crop-flip for cifar10, resized-crop-flip for imagenet.",
             panel=_TRAINING,
         ),
     ] = TrainPlan.augment,

@@ -17,6 +17,7 @@ from caa_cli.data.decoding import ImageError, Recipe, decode_many, ignore_interr
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import ImageSet
 from caa_cli.errors import CaaError
+from caa_cli.signals import uninterrupted
 
 # Files a worker takes at a time, and tried out before any worker is started.
 BATCH = 256
@@ -75,7 +76,10 @@ def _decoded(paths: list[str], recipe: Recipe, workers: int | None) -> Iterator[
     # Spawned, not forked: a copy of a process in which torch has started threads or CUDA may hang.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=ignore_interrupts)
     try:
-        for answers in pool.map(decode_many, batches, [recipe] * len(batches)):
+        # Workers are started ignoring Ctrl-C, which they inherit: it would come before they can say so themselves.
+        with uninterrupted():
+            answers_in_order = pool.map(decode_many, batches, [recipe] * len(batches))
+        for answers in answers_in_order:
             yield from answers
     except BrokenProcessPool as error:
         raise CaaError(

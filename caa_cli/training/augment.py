@@ -16,6 +16,10 @@ from torch.utils.data import Dataset
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.files import ImageFiles
 
+# Black pixels around an image before it is cropped.
+PADDING = {"flip": 0, "crop-flip": 4}
+RESIZED_CROP = "resized-crop-flip"
+
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
     """(batch, channels, height, width) uint8 → the same shape: a random crop of the image with `padding` black pixels
@@ -34,8 +38,8 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) 
 class AugmentedFiles(Dataset):
     """What the worker processes read: each item is (image uint8 or None where it can't be read, label, position).
 
-    augment: `crop-flip` is ImageNet's, a random crop (`crop_box`) that is resized, and mirrored half of the time;
-    `flip` mirrors alone; `none` is the data set's own preprocessing.
+    augment: `resized-crop-flip` is ImageNet's, a random crop (`crop_box`) of the whole picture, resized, and mirrored
+    half of the time; all others begin with the data set's own preprocessing.
     """
 
     def __init__(self, images: ImageFiles, positions: Sequence[int], augment: str, salt: int) -> None:
@@ -50,14 +54,15 @@ class AugmentedFiles(Dataset):
         draws = random.Random(seed)
         label = self.images.label(position)
         try:
-            if self.augment == "crop-flip":
+            if self.augment == RESIZED_CROP:
                 image = self._random_crop(position, draws)
-            else:
-                image = (self.images.image(position) * 255.0).round().to(torch.uint8)
+                return (image.flip(-1) if draws.random() < 0.5 else image), label, position
+            image = (self.images.image(position) * 255.0).round().to(torch.uint8)
         except ImageError:
             return None, label, position
-        if self.augment != "none" and draws.random() < 0.5:
-            image = image.flip(-1)
+        if self.augment != "none":
+            generator = torch.Generator().manual_seed(draws.getrandbits(62))
+            image = crop_and_flip(image[None], generator, PADDING[self.augment])[0]
         return image, label, position
 
     def _random_crop(self, position: int, draws: random.Random) -> Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 
 from caa_cli.device import describe_device
 from caa_cli.display import Rows, clock
+from caa_cli.models.factory import runs_foreign_code
 from caa_cli.recipes import RECIPES
 from caa_cli.train_plan import TrainPlan
 from caa_cli.training.devices import Ranks
@@ -21,7 +22,7 @@ def augmentation(plan: TrainPlan) -> str:
     """`auto` is what the data set is trained with everywhere."""
     if plan.augment != "auto":
         return plan.augment
-    return "crop-flip" if plan.dataset in ("cifar10", "imagenet") else "none"
+    return {"cifar10": "crop-flip", "imagenet": "resized-crop-flip"}.get(plan.dataset, "none")
 
 
 def plan_rows(
@@ -51,7 +52,10 @@ def plan_rows(
         ("checkpoint", str(plan.output)),
     ]
     if plan.recipe is not None:
-        rows.insert(0, ("recipe", f"{plan.recipe}: {RECIPES[plan.recipe].source}"))
+        recipe = RECIPES[plan.recipe]
+        nearest = recipe.nearest(plan.sigma)
+        other = "" if nearest in (None, plan.sigma) else f", with its settings for σ = {nearest:g}"
+        rows.insert(0, ("recipe", f"{plan.recipe}: {recipe.source}{other}"))
     return rows
 
 
@@ -88,6 +92,8 @@ def result_rows(
 
 def _next_command(plan: TrainPlan) -> str:
     words = ["caa", "attack", "--checkpoint", str(plan.output)]
+    if runs_foreign_code(plan.arch):
+        words += ["--arch", plan.arch]
     if plan.data_dir is not None:
         words += ["--data-dir", str(plan.data_dir)]
     return shlex.join([*words, "--limit", "20"])

@@ -24,10 +24,20 @@ class Ranks:
     @staticmethod
     def from_environment() -> Ranks:
         """What torchrun says in RANK, WORLD_SIZE and LOCAL_RANK."""
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-        if count == 1 or "RANK" not in os.environ:
+        said = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")}
+        if not said["RANK"] or said["WORLD_SIZE"] in ("", "1"):
             return Ranks()
-        return Ranks(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
+        try:
+            ranks = Ranks(int(said["RANK"]), int(said["WORLD_SIZE"]), int(said["LOCAL_RANK"] or "0"))
+        except ValueError:
+            ranks = Ranks(0, 0)
+        if not 0 <= ranks.rank < ranks.count or not said["MASTER_ADDR"]:
+            raise UsageError(
+                "the environment speaks of several processes, but not as torchrun does: "
+                + ", ".join(f"{name}={value!r}" for name, value in said.items()),
+                "start them with torchrun, or unset RANK and WORLD_SIZE to train in one process",
+            )
+        return ranks
 
     def device(self, asked: torch.device) -> torch.device:
         """Each process its own GPU of the machine, where there are GPUs."""
@@ -76,6 +86,15 @@ class Ranks:
         if self.count > 1:
             dist.all_reduce(values)
         return values
+
+    def agree(self, number: int, device: torch.device) -> bool:
+        """Whether this number is the same in all processes."""
+        if self.count == 1:
+            return True
+        least, most = (torch.tensor(number, device=device) for _ in range(2))
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        return bool(least == most)
 
     def wait(self) -> None:
         """Until all have come this far."""

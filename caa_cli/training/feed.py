@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from caa_cli.data.decoding import ignore_interrupts
 from caa_cli.data.files import ImageFiles
 from caa_cli.errors import CaaError
-from caa_cli.training.augment import AugmentedFiles, crop_and_flip, keep_readable
+from caa_cli.training.augment import PADDING, AugmentedFiles, crop_and_flip, keep_readable
 
 
 class Feed(Protocol):
@@ -46,7 +46,7 @@ class MemoryFeed:
             positions = chosen.to(self.images.device)
             images = self.images[positions]
             if self.augment != "none":
-                images = crop_and_flip(images, generator, padding=4 if self.augment == "crop-flip" else 0)
+                images = crop_and_flip(images, generator, PADDING[self.augment])
             yield images.float() / 255.0, self.labels[positions]
 
 
@@ -86,6 +86,13 @@ class FileFeed:
                 return
             except OSError as error:
                 raise CaaError("none of a batch's images can be read", "check the files under --data-dir") from error
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise CaaError(
+                    f"a process that decodes images was ended from outside ({str(error).splitlines()[0]})",
+                    "memory or shared memory may be short: use fewer --workers, and repeat the command with --resume",
+                ) from error
             self.unreadable.update(unreadable)
             yield images.to(self.device, non_blocking=True).float() / 255.0, labels.to(self.device, non_blocking=True)
 

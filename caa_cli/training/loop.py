@@ -157,8 +157,8 @@ class Trainer:
             if step % 20 == 19 or step == steps - 1:
                 loss, right, seen = sums.tolist()
                 on_batch(step + 1, loss / seen, right / seen)
-                if not math.isfinite(loss):
-                    break
+                if not math.isfinite(loss) and self.ranks.count == 1:
+                    break  # several processes end the epoch together
         loss, right, seen = self.ranks.total(sums).tolist()
         if not math.isfinite(loss):
             raise CaaError(
@@ -166,8 +166,9 @@ class Trainer:
                 "use a smaller step, for instance --learning-rate 1e-4, or --clip-norm 1",
             )
         self.ranks.mean_buffers(self.model)
+        unreadable = self.ranks.total(torch.tensor(len(self.train.unreadable), device=self.device))
         report = EpochReport(
-            epoch + 1, loss / seen, right / seen, self.heldout_accuracy(), rate, unreadable=len(self.train.unreadable)
+            epoch + 1, loss / seen, right / seen, self.heldout_accuracy(), rate, unreadable=int(unreadable)
         )
         self._remember(report)
         return report
@@ -177,7 +178,8 @@ class Trainer:
         if not len(self.heldout):
             return None
         noise = self._generator("heldout", 0)
-        order = [self.ranks.part(batch) for batch in torch.arange(len(self.heldout)).split(256 * self.ranks.count)]
+        batches = torch.arange(len(self.heldout)).split(256 * self.ranks.count)
+        order = [part for part in map(self.ranks.part, batches) if len(part)]
         self.model.eval()
         counts = torch.zeros(2, device=self.device, dtype=torch.int64)  # right, images
         with torch.inference_mode():

@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from caa_cli import __version__
-from caa_cli.data.datasets import open_dataset
-from caa_cli.data.files import ImageFiles
-from caa_cli.data.images import Images, ImageSet
-from caa_cli.data.load import load
+from caa_cli.data.images import Images
 from caa_cli.device import resolve_device
 from caa_cli.display import Display
 from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
-from caa_cli.models.architectures import build
+from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes, read_weights
+from caa_cli.models.load import probe
 from caa_cli.names import NORMALISATIONS
 from caa_cli.plan import differences
 from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.signals import termination_interrupts
 from caa_cli.smoothing.classifier import is_out_of_memory
 from caa_cli.train_plan import TrainPlan
-from caa_cli.training.describe import augmentation, plan_rows, result_rows
+from caa_cli.training.describe import plan_rows, result_rows
 from caa_cli.training.devices import Ranks
-from caa_cli.training.evaluate import smoothed_accuracy, spread
-from caa_cli.training.feed import Feed, FileFeed, MemoryFeed
+from caa_cli.training.evaluate import smoothed_accuracy
 from caa_cli.training.loop import Recipe, Trainer
 from caa_cli.training.methods import build_method
+from caa_cli.training.sources import Sources, open_sources
 from caa_cli.training.state import Unfinished, epoch_line
 from caa_cli.training.step import Method
-
-# Held-out images: a tenth of the training images, but no more than tell epochs apart.
-HELDOUT_SHARE, HELDOUT_MOST = 10, 5000
-# Image files are held in memory where all their pixels take no more bytes than this. ImageNet's never are: its crops
-# are cut out of the whole pictures.
-MEMORY = 4 * 2**30
 
 
 @dataclass
@@ -56,13 +48,15 @@ class TrainRun:
 
     def execute(self) -> int:
         """Trains, evaluates, writes; returns the exit code. Raises CaaError for what the user can mend."""
-        if self.ranks.rank == 0:
-            return self._execute()
-        self.display = Display(quiet=True)
-        try:
-            return self._execute()
-        except CaaError as error:  # which the first process says
-            return error.exit_code
+        with termination_interrupts():
+            if self.ranks.rank == 0:
+                return self._execute()
+            self.display = Display(quiet=True)
+            try:
+                return self._execute()
+            except CaaError as error:  # it may be this process's own, and then the first one knows nothing of it
+                self.display.error(f"process {self.ranks.rank}: {error.problem}", error.hint)
+                return error.exit_code
 
     def _execute(self) -> int:
         plan = self.plan
@@ -70,60 +64,82 @@ class TrainRun:
             check_writable(plan.output, "--output")
             self.unfinished.check()
             if plan.resume and self._finished():
-                self.display.note(f"{plan.output} is finished already: there is nothing to resume")
                 return DONE
         device = self.ranks.device(resolve_device(plan.device))
         if plan.download and self.ranks.count > 1:
             raise UsageError("several processes would all --download at once", "download first, with one process")
-        images = self._open("train")
-        for note in images.notes:
+        sources = open_sources(plan, device)
+        for note in sources.notes:
             self.display.warn(note)
-        train, heldout = self._feeds(images, device)
-        card = self._card(images)
+        card = self._card(sources.images)
         torch.manual_seed(plan.seed)  # the initial weights; all that follows has generators of its own
-        model = build(card)
-        described = plan_rows(plan, len(train), len(heldout), model, device, self.ranks)
+        model = self._model(card)
+        described = plan_rows(plan, len(sources.train), len(sources.heldout), model, device, self.ranks)
         self.display.plan("caa train", described)
         if plan.dry_run:
             self.display.document({"config": plan.config()})
             return DONE
         self.ranks.join(device)
         try:
-            return self._work(
-                Trainer(model, self._method(), self._recipe(), train, heldout, device, self.ranks), card
+            trainer = Trainer(
+                model, self._method(), self._recipe(), sources.train, sources.heldout, device, self.ranks
             )
+            return self._work(trainer, sources, card)
         finally:
             self.ranks.leave()
 
-    def _work(self, trainer: Trainer, card: ModelCard) -> int:
-        plan = self.plan
-        if not trainer.steps() or plan.batch_size < 2 * self.ranks.count > 2:
+    def _model(self, card: ModelCard) -> NormalisedClassifier:
+        """A new one. Raises CaaError where it does not take these images, or batches of this size."""
+        try:
+            model = build(card)
+        except RuntimeError as error:
+            size = "×".join(map(str, card.input_shape))
             raise UsageError(
-                f"{len(trainer.train)} images in batches of {plan.batch_size} are too few for {self.ranks.count} "
-                "processes: each needs two a step",
-                "raise --batch-size, or start fewer processes",
+                f"no {card.arch} can be built for {size} images ({error})", "use another --arch, or --image-size"
+            ) from error
+        classes, model.repeat = probe(model.network, card.input_shape, card.arch)
+        if classes != card.num_classes:
+            raise UsageError(f"{card.arch} has {classes} classes, {card.dataset} has {card.num_classes}")
+        least = self.ranks.count * (2 if any(isinstance(m, _BatchNorm) for m in model.modules()) else 1)
+        if self.plan.batch_size < least:
+            raise UsageError(
+                f"--batch-size {self.plan.batch_size} is too small for {card.arch} in {self.ranks.count} processes",
+                f"use at least --batch-size {least}",
+            )
+        return model
+
+    def _work(self, trainer: Trainer, sources: Sources, card: ModelCard) -> int:
+        plan = self.plan
+        if not trainer.steps():
+            raise UsageError(
+                f"{len(trainer.train)} images are too few for {self.ranks.count} processes", "start fewer processes"
             )
         if plan.resume and self.unfinished.path.exists():
-            self.unfinished.restore(trainer)
+            for note in self.unfinished.restore(trainer, sources.identity()):
+                self.display.warn(note)
             self.display.note(f"going on after epoch {trainer.state.epoch} of {self.unfinished.path}")
-        self.ranks.wait()
+        if not self.ranks.agree(trainer.state.epoch, trainer.device):
+            raise CaaError(
+                f"the processes don't all see the same {self.unfinished.path}",
+                "keep --output in a folder that all machines share",
+            )
         if not plan.resume and self.ranks.rank == 0:
             self.unfinished.discard()
         began = time.perf_counter()
         try:
-            with termination_interrupts():
-                self._train(trainer)
-                if self.ranks.rank == 0:
-                    self._finish(trainer, card, time.perf_counter() - began)
-                return DONE
+            self._train(trainer, sources)
+            if self.ranks.rank == 0:
+                self._finish(trainer, sources.test, card, time.perf_counter() - began)
+            return DONE
         except KeyboardInterrupt:
             done = trainer.state.epoch
             where = f"saved in {self.unfinished.path}" if self.unfinished.path.exists() else "done"
+            again = self.resume_command if self.ranks.count == 1 else "the same torchrun command and --resume"
             self.display.warn(f"interrupted: {done} of {plan.epochs} epochs are {where}")
-            self.display.warn(f"go on with: {self.resume_command}")
+            self.display.warn(f"go on with: {again}")
             return INTERRUPTED
 
-    def _train(self, trainer: Trainer) -> None:
+    def _train(self, trainer: Trainer, sources: Sources) -> None:
         plan = self.plan
         steps = trainer.steps()
         total = plan.epochs * steps
@@ -145,7 +161,7 @@ class TrainRun:
                     raise self._explained(error, trainer) from error
                 report.seconds = time.perf_counter() - began
                 if self.ranks.rank == 0:
-                    self.unfinished.save(trainer)
+                    self.unfinished.save(trainer, sources.identity())
                 self.display.note(epoch_line(report, plan.epochs))
 
     def _explained(self, error: RuntimeError, trainer: Trainer) -> Exception:
@@ -161,7 +177,7 @@ class TrainRun:
             )
         return error
 
-    def _finish(self, trainer: Trainer, card: ModelCard, seconds: float) -> None:
+    def _finish(self, trainer: Trainer, test: Images | None, card: ModelCard, seconds: float) -> None:
         plan, state, model = self.plan, trainer.state, trainer.model
         model.load_state_dict(state.best_weights)
         training: dict[str, Any] = {
@@ -170,12 +186,11 @@ class TrainRun:
             "best_epoch": state.best_epoch,
             "heldout_noisy_accuracy": state.best_accuracy,
         }
-        if plan.evaluate_samples:
-            images = self._open("test")
+        if test is not None:
             training |= smoothed_accuracy(
                 model,
                 card,
-                images,
+                test,
                 trainer.device,
                 plan.evaluate_limit,
                 plan.evaluate_samples,
@@ -193,42 +208,16 @@ class TrainRun:
             ) from error
         self.unfinished.discard()
         self.display.result("result", result_rows(plan, state, training, seconds, len(content), self.unfinished.log))
-        self.display.document(
-            {
-                "command": "train",
-                "config": plan.config(),
-                "training": training,
-                "history": [vars(report) for report in state.history],
-                "seconds": seconds,
-            }
-        )
+        self.display.document(self._document(training, [vars(report) for report in state.history], seconds))
 
-    def _open(self, split: str) -> ImageSet | ImageFiles:
-        plan = self.plan
-        return open_dataset(plan.dataset, plan.data_dir, split, image_size=plan.image_size, download=plan.download)
-
-    def _feeds(self, images: ImageSet | ImageFiles, device: torch.device) -> tuple[Feed, Feed]:
-        """(the images to train on, those held out). The latter are spread evenly: files are sorted by class."""
-        plan, total = self.plan, len(images)
-        count = min(HELDOUT_MOST, total // HELDOUT_SHARE) if plan.heldout is None else plan.heldout
-        if count > total - 2:
-            raise UsageError(
-                f"--heldout {count} leaves too few of the {total} images to train on", "use a smaller --heldout"
-            )
-        held = torch.zeros(total, dtype=torch.bool)
-        held[spread(total, count)] = True
-        chosen = augmentation(plan)
-        if isinstance(images, ImageFiles) and (plan.dataset == "imagenet" or _bytes(images) > MEMORY):
-            training, kept = torch.nonzero(~held)[:, 0].tolist(), torch.nonzero(held)[:, 0].tolist()
-            return (
-                FileFeed(images, training, device, chosen, plan.workers),
-                FileFeed(images, kept, device, "none", plan.workers),
-            )
-        found = load(images)
-        return (
-            MemoryFeed(found.images[~held], found.labels[~held], device, chosen),
-            MemoryFeed(found.images[held], found.labels[held], device),
-        )
+    def _document(self, training: dict[str, Any], history: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+        return {
+            "command": "train",
+            "config": self.plan.config(),
+            "training": training,
+            "history": history,
+            "seconds": seconds,
+        }
 
     def _method(self) -> Method:
         return build_method(self.plan.method, self.plan.method_settings())
@@ -260,12 +249,20 @@ class TrainRun:
         )
 
     def _finished(self) -> bool:
-        """Whether the checkpoint is there already, made with these settings."""
+        """Whether the checkpoint is there already, made with these settings, which is then said.
+
+        Raises UsageError where it was made with others: a resumed run must not overwrite another's result.
+        """
         if self.unfinished.path.exists() or not self.plan.output.exists():
             return False
         card = read_weights(self.plan.output).card
-        return card is not None and not differences(card.training, self.plan.config(), self.plan.compared_keys())
-
-
-def _bytes(images: ImageFiles) -> int:
-    return len(images) * math.prod(images.input_shape)
+        there = {} if card is None else card.training
+        differing = differences(there, self.plan.config(), self.plan.compared_keys())
+        if differing:
+            raise UsageError(
+                f"{self.plan.output} is finished, and was made with other settings: {', '.join(differing)}",
+                "choose another --output, or leave out --resume to begin anew and replace it",
+            )
+        self.display.note(f"{self.plan.output} is finished already: there is nothing to resume")
+        self.display.document(self._document(there, self.unfinished.history(), 0.0))
+        return True

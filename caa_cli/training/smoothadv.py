@@ -38,6 +38,9 @@ class SmoothAdv:
         return Outcome(F.cross_entropy(logits, step.labels.repeat_interleave(self.draws)), logits)
 
 
+_SCALE = 1024.0
+
+
 @dataclass(frozen=True)
 class MeanPrediction:
     """log of the mean softmax over the same noises at every call: the soft-smoothed classifier."""
@@ -55,8 +58,10 @@ class MeanPrediction:
         """(unit vectors along which the loss of each image grows, predictions)."""
         images = images.detach().requires_grad_(True)
         log_p = self(images)
-        (gradient,) = torch.autograd.grad(F.nll_loss(log_p, labels, reduction="sum"), images)
-        return gradient / norms(gradient).clamp_min(1e-12), log_p.detach().argmax(dim=1)
+        # Only the direction counts. Scaled up, small gradients outlive the float16 of mixed precision.
+        loss = _SCALE * F.nll_loss(log_p, labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, images)
+        return unit(torch.nan_to_num(gradient)), log_p.detach().argmax(dim=1)
 
 
 def pgd(smoothed: MeanPrediction, images: Tensor, labels: Tensor, epsilon: float, steps: int) -> Tensor:
@@ -90,6 +95,13 @@ def ddn(
         delta = (images + delta).clamp(0.0, 1.0) - images
     best = torch.where(best_norm.isfinite(), best, delta)
     return images + shortened(best, epsilon)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors of length 1 in the same directions, however small they are; 0 stays 0."""
+    largest = x.flatten(1).abs().amax(dim=1).view(-1, *[1] * (x.dim() - 1))
+    x = x / torch.where(largest > 0, largest, 1.0)
+    return x / norms(x).clamp_min(1e-12)
 
 
 def norms(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,10 +42,18 @@ class Unfinished:
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
 
-    def save(self, trainer: Trainer) -> None:
-        """After each epoch, so that a kill costs no more than the epoch it fell in."""
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of the log; none where there is no log that can be read."""
+        try:
+            return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError):
+            return []
+
+    def save(self, trainer: Trainer, images: dict[str, Any]) -> None:
+        """After each epoch, so that a kill costs no more than the epoch it fell in. images: which they are."""
         buffer = BytesIO()
-        torch.save({"config": self.plan.config(), **trainer.state_dict()}, buffer)
+        about = {"config": self.plan.config(), "processes": trainer.ranks.count, **images}
+        torch.save({**about, **trainer.state_dict()}, buffer)
         lines = "".join(json.dumps(vars(report), allow_nan=False) + "\n" for report in trainer.state.history)
         for path, content in ((self.path, buffer.getvalue()), (self.log, lines.encode())):
             try:
@@ -54,8 +63,11 @@ class Unfinished:
                     f"can't write {path} ({error.strerror})", "free some space and repeat the command with --resume"
                 ) from error
 
-    def restore(self, trainer: Trainer) -> None:
-        """Raises UsageError for a training with other settings, CaaError for a damaged file."""
+    def restore(self, trainer: Trainer, images: dict[str, Any]) -> list[str]:
+        """Puts the trainer where the run was left; returns what a user has to know.
+
+        Raises UsageError for a training with other settings or images, CaaError for a damaged file.
+        """
         damaged = CaaError(f"{self.path} can't be read: it is damaged", "use --overwrite to begin the training anew")
         try:
             saved = torch.load(self.path, map_location=trainer.device, weights_only=True)
@@ -68,10 +80,19 @@ class Unfinished:
                 f"{self.path} belongs to a training with other settings: {', '.join(differing)}",
                 "repeat the command with the settings of that training, or choose another --output",
             )
+        if any(saved.get(key) != value for key, value in images.items()):
+            raise UsageError(
+                f"{self.path} belongs to a training on other images: files came or went since",
+                "restore the data set, or use --overwrite to begin the training anew",
+            )
         try:
             trainer.load_state_dict(saved)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise damaged from error
+        before, now = saved.get("processes"), trainer.ranks.count
+        return (
+            [] if before == now else [f"{before} processes began this training and {now} go on: the noise is another"]
+        )
 
 
 def epoch_line(report: EpochReport, epochs: int) -> str:

@@ -1,0 +1,105 @@
+"""The images of a training run: those to train on, those held out, and those to evaluate on at the end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from caa_cli.data.datasets import open_dataset
+from caa_cli.data.files import ImageFiles
+from caa_cli.data.images import Images, ImageSet
+from caa_cli.data.load import load
+from caa_cli.errors import UsageError
+from caa_cli.train_plan import TrainPlan
+from caa_cli.training.augment import RESIZED_CROP
+from caa_cli.training.describe import augmentation
+from caa_cli.training.evaluate import spread
+from caa_cli.training.feed import Feed, FileFeed, MemoryFeed
+
+# Held-out images: a tenth of the training images, but no more than tell epochs apart.
+HELDOUT_SHARE, HELDOUT_MOST = 10, 5000
+# Image files are held in memory where all their pixels take no more bytes than this.
+MEMORY = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Sources:
+    """train, heldout: feeds.  images: where they come from.  test: None where nothing is to be evaluated.
+
+    notes: what a user has to know of the images.
+    """
+
+    train: Feed
+    heldout: Feed
+    images: Images
+    test: Images | None
+    notes: tuple[str, ...]
+
+    def identity(self) -> dict[str, Any]:
+        """What makes these images the same ones as those of an earlier part of the run, as JSON."""
+        return {"images": len(self.images), "files_sha256": self.images.files_sha256}
+
+
+def open_sources(plan: TrainPlan, device: torch.device) -> Sources:
+    """All that a run will need, before it begins. Raises CaaError for what is missing or doesn't fit."""
+    images = _open(plan, "train")
+    notes = images.notes
+    test: Images | None = None
+    if plan.evaluate_samples:
+        try:
+            test = _open(plan, "test")
+        except UsageError as error:
+            raise UsageError(
+                f"for the evaluation at the end: {error.problem}", f"{error.hint}; or add --evaluate-samples 0"
+            ) from error
+        if isinstance(images, ImageFiles) and isinstance(test, ImageFiles) and images.root == test.root:
+            test, notes = None, (*notes, "so there are no test images to evaluate the smoothed classifier on")
+        elif (test.input_shape, test.num_classes) != (images.input_shape, images.num_classes):
+            raise UsageError(
+                f"training images are {_described(images)}, test images {_described(test)}",
+                "bring them to one size with --image-size, or leave the evaluation out: --evaluate-samples 0",
+            )
+        else:
+            notes = tuple(dict.fromkeys((*notes, *test.notes)))
+    return Sources(*_feeds(plan, images, device), images, test, notes)
+
+
+def _open(plan: TrainPlan, split: str) -> ImageSet | ImageFiles:
+    return open_dataset(plan.dataset, plan.data_dir, split, image_size=plan.image_size, download=plan.download)
+
+
+def _feeds(plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device) -> tuple[Feed, Feed]:
+    """(the images to train on, those held out). The latter are spread evenly: files are sorted by class."""
+    total, chosen = len(images), augmentation(plan)
+    count = min(HELDOUT_MOST, total // HELDOUT_SHARE) if plan.heldout is None else plan.heldout
+    if count > total - 2:
+        raise UsageError(
+            f"--heldout {count} leaves too few of the {total} images to train on", "use a smaller --heldout"
+        )
+    held = torch.zeros(total, dtype=torch.bool)
+    held[spread(total, count)] = True
+    # Crops that are resized are cut out of the whole pictures, which are in their files alone.
+    if chosen == RESIZED_CROP and not isinstance(images, ImageFiles):
+        raise UsageError(f"--augment {chosen} needs image files, {images.name} has none", "use --augment crop-flip")
+    if isinstance(images, ImageFiles) and (chosen == RESIZED_CROP or _bytes(images) > MEMORY):
+        training, kept = torch.nonzero(~held)[:, 0].tolist(), torch.nonzero(held)[:, 0].tolist()
+        return (
+            FileFeed(images, training, device, chosen, plan.workers),
+            FileFeed(images, kept, device, "none", plan.workers),
+        )
+    found = load(images)
+    return (
+        MemoryFeed(found.images[~held], found.labels[~held], device, chosen),
+        MemoryFeed(found.images[held], found.labels[held], device),
+    )
+
+
+def _bytes(images: ImageFiles) -> int:
+    return len(images) * math.prod(images.input_shape)
+
+
+def _described(images: Images) -> str:
+    return f"{'×'.join(map(str, images.input_shape))} of {images.num_classes} classes"
