@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import ENVIRONMENT
+import torch
+from support import ENVIRONMENT, start
 
 from caa_cli.models.checkpoint import read_weights
 
@@ -86,6 +87,45 @@ def test_a_killed_process_is_survived_and_resumed_to_the_same_weights(tmp_path: 
     assert not output.exists()
     assert "going on after epoch" in finish(torchrun(output, "--resume"))
     assert output.read_bytes() == whole.read_bytes()
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path: Path):
+    """Each has half of every batch; without noise, the mean of their gradients is that of the batch."""
+    plain = "--method gaussian --sigma 1e-9 --epochs 1 --optimizer sgd --learning-rate 0.1 --heldout 0"
+    together, alone = tmp_path / "together.safetensors", tmp_path / "alone.safetensors"
+    finish(torchrun(together, *plain.split()))
+    finish(start("train", *OPTIONS.split(), *plain.split(), "--output", alone))
+    one, other = read_weights(alone).tensors, read_weights(together).tensors
+    assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5) for name in one)
+    moved = (
+        OPTIONS.split() + plain.split() + ["--learning-rate", "0.05", "--output", str(tmp_path / "less.safetensors")]
+    )
+    finish(start("train", *moved))
+    less = read_weights(tmp_path / "less.safetensors").tensors
+    assert not all(torch.allclose(one[name], less[name], rtol=1e-3, atol=1e-5) for name in one)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "0", "WORLD_SIZE": "2"},
+        {"RANK": "0", "WORLD_SIZE": "x", "MASTER_ADDR": "localhost"},
+        {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"},
+    ],
+    ids=["no address", "no number", "no such rank"],
+)
+def test_an_environment_that_torchrun_did_not_make(tmp_path: Path, environment: dict[str, str]):
+    process = start("train", *OPTIONS.split(), "--output", tmp_path / "m", env={**ENVIRONMENT, **environment})
+    assert "not as torchrun does" in finish(process, code=2)
+
+
+def test_an_error_of_one_process_alone_is_said(tmp_path: Path):
+    """The second one finds no place to write to."""
+    script = "import os, sys; sys.argv[0] = 'caa'\nif os.environ['RANK'] == '1': sys.argv[-1] = '/nowhere/m'\n" + CAA
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command += [sys.executable, "-c", script, "train", *OPTIONS.split(), "--output", str(tmp_path / "m")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert "process 1: " in finish(process, code=1)
 
 
 def child(process: subprocess.Popen[str], rank: int) -> int:
