@@ -72,7 +72,7 @@ def test_two_processes_learn_together_and_one_of_them_reports(whole: Path):
     ]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_is_survived_and_resumed_to_the_same_weights(tmp_path: Path, whole: Path, victim: int):
     output = tmp_path / "model.safetensors"
     unfinished = tmp_path / "model.safetensors.training"
@@ -97,12 +97,6 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path):
     finish(start("train", *OPTIONS.split(), *plain.split(), "--output", alone))
     one, other = read_weights(alone).tensors, read_weights(together).tensors
     assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5) for name in one)
-    moved = (
-        OPTIONS.split() + plain.split() + ["--learning-rate", "0.05", "--output", str(tmp_path / "less.safetensors")]
-    )
-    finish(start("train", *moved))
-    less = read_weights(tmp_path / "less.safetensors").tensors
-    assert not all(torch.allclose(one[name], less[name], rtol=1e-3, atol=1e-5) for name in one)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +113,7 @@ def test_an_environment_that_torchrun_did_not_make(tmp_path: Path, environment: 
     assert "not as torchrun does" in finish(process, code=2)
 
 
+@pytest.mark.slow  # torchrun gives the first process half a minute to end
 def test_an_error_of_one_process_alone_is_said(tmp_path: Path):
     """The second one finds no place to write to."""
     script = "import os, sys; sys.argv[0] = 'caa'\nif os.environ['RANK'] == '1': sys.argv[-1] = '/nowhere/m'\n" + CAA
