@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import assert_clean_error, caa
+from safetensors.torch import save_file
+from support import ENVIRONMENT, assert_clean_error, caa, start
 from torch import nn
+from torchvision import models
 
+from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
 from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
@@ -262,6 +265,34 @@ def test_a_factory_that_fails_says_how(arch, code, problem, hint):
     Path("broken.py").write_text("1 / 0\n", encoding="utf-8")
     result = caa("certify", "--checkpoint", "weights.pt", "--arch", arch, *RUN)
     assert_clean_error(result, code, problem, hint)
+
+
+HOSTILE_MODULE = "from pathlib import Path\nPath('mark').touch()\nraise ImportError('a stranger')\n"
+
+
+@pytest.mark.parametrize("given", ["state dict", "card", "flag"])
+def test_a_torchvision_in_the_current_folder_is_never_run(tmp_path, given):
+    """In a process of its own, started like the installed command: here the true torchvision is imported already."""
+    arch = "torchvision.models:resnet34"
+    state = models.resnet34(weights=None, num_classes=10).state_dict()
+    card = ModelCard(arch, 10, (3, 32, 32), dataset="cifar10", sigma=0.5)
+    save_file(state, "weights", metadata=card.to_metadata() if given == "card" else None)
+    Path("torchvision").mkdir()
+    for file in (Path("torchvision.py"), Path("torchvision/__init__.py"), Path("torchvision/models.py")):
+        file.write_text(HOSTILE_MODULE, encoding="utf-8")
+    words = ["--arch", arch] if given == "flag" else []
+    process = start("inspect", "weights", *words, env={**ENVIRONMENT, "PYTHONSAFEPATH": "1"})
+    stdout, stderr = process.communicate()
+    assert not Path("mark").exists()
+    assert process.returncode == 0, stderr
+    assert arch in stdout
+
+
+def test_an_installed_module_goes_before_one_of_the_same_name_here():
+    write_factory("safetensors")
+    result = caa("certify", "--checkpoint", "weights.pt", "--arch", "safetensors:plain", *RUN)
+    assert_clean_error(result, 2, "safetensors (", "it has: ")
+    assert "__init__.py) has no plain" in result.stderr
 
 
 def demo_without_card(path: Path) -> Path:
