@@ -198,3 +198,14 @@ def test_a_checkpoint_of_two_grey_classes(tmp_path, tree):
     (tmp_path / "m.safetensors").write_bytes(checkpoint_bytes(build(card), card))
     result = caa("certify", "--checkpoint", tmp_path / "m.safetensors", *DATA, "--data-dir", tree)
     assert_clean_error(result, 2, "the model knows 2 classes, folder has 10")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_damaged_image_ends_no_look_at_the_accuracy(tmp_path, tree, command):
+    """A checkpoint that does not say how images are normalised is tried out on images from all over the split."""
+    torch.save(load_file(DEMO_CHECKPOINT), tmp_path / "weights.pt")
+    files(tree)[2].write_bytes(b"no image")
+    words = ["--checkpoint", tmp_path / "weights.pt", "--sigma", "0.5", "--mean", "5", "--std", "10"]
+    result = run(command, tree, tmp_path / "x.json", *words)
+    part = finished(result, tmp_path / "x.json", 3)
+    assert [example["outcome"] == "failed" for example in part["examples"]] == [i == 2 for i in range(5)]
