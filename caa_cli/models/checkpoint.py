@@ -16,6 +16,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.card import ModelCard
 from caa_cli.models.contents import Contents
+from caa_cli.models.ordinary import oddity
 from caa_cli.models.pickled import read_pickled
 from caa_cli.models.torchscript import is_torchscript, read_torchscript
 
@@ -83,9 +84,16 @@ def read_weights(path: Path, trust: bool = False) -> Weights:
     tensors = contents.tensors
     if not tensors and contents.module is None:
         raise CaaError(f"the checkpoint {path} holds no tensors", "name the file that holds the weights")
+    odd = {name: what for name, tensor in tensors.items() if (what := oddity(tensor)) is not None}
+    if odd and contents.module is None:
+        name, what = next(iter(odd.items()))
+        raise CaaError(
+            f"the checkpoint {path} holds a tensor that can't be used: {name} is {what} ({len(odd)} such tensors)",
+            "save the weights as ordinary tensors of floating-point numbers",
+        )
     # A network may well keep an infinity in a buffer, a mask for instance.
     finite = tensors if contents.module is None else dict(contents.module.named_parameters())
-    broken = [name for name, tensor in finite.items() if _not_finite(tensor)]
+    broken = [name for name, tensor in finite.items() if name not in odd and _not_finite(tensor)]
     if broken:
         raise CaaError(
             f"the checkpoint {path} holds NaN or infinite weights ({broken[0]}, {len(broken)} tensors in all)",
@@ -112,7 +120,7 @@ def _read_safetensors(path: Path, content: bytes) -> tuple[Contents, ModelCard |
         ) from error
     try:
         return contents, ModelCard.from_metadata(metadata)
-    except (ValueError, TypeError, json.JSONDecodeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CaaError(f"the metadata of {path} can't be read: {error}", "update caa, or train again") from error
 
 
