@@ -7,6 +7,8 @@ import reprlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from caa_cli.names import RESIZED
+
 FORMAT_VERSION = 1
 
 # More than any model has. Without a limit, a file could ask for all memory, or hold a number that no float can.
@@ -33,6 +35,15 @@ class ModelCard:
     method: str | None = None
     tool_version: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
+
+    def image_size(self, dataset: str | None) -> int | None:
+        """The --image-size that makes images of `dataset` as the model's were; None: the images as they are."""
+        _, height, width = self.input_shape
+        if height != width or dataset not in RESIZED:
+            return None
+        # Those of a folder may have had the model's size from the first, and are then not resized.
+        own = self.dataset == "folder" and self.training.get("image_size", height) == height
+        return height if own or "imagenet" in (dataset, self.dataset) else None
 
     def to_metadata(self) -> dict[str, str]:
         """As safetensors keeps it: one JSON text, because safetensors writes several in an order of its own."""

@@ -48,6 +48,7 @@ class Target:
             "mean": card.mean,
             "std": card.std,
             "dataset": self.images.name,
+            "image_size": self.plan.image_size,
         }
 
     def describe(self, indices: Sequence[int]) -> Rows:
@@ -159,6 +160,8 @@ def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tupl
             f"{weights.path} does not say which data set it was trained on",
             f"add --dataset, for instance --dataset {guess or 'mnist'} --data-dir DIR",
         )
+    if plan.image_size is None and weights.card is not None:
+        plan = replace(plan, image_size=weights.card.image_size(dataset))
     images = open_dataset(dataset, plan.data_dir, plan.split, image_size=plan.image_size, download=plan.download)
     said = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
     card, notes = resolve_card(weights, said, dataset, images.input_shape, images.num_classes, plan.trust_checkpoint)
