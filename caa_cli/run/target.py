@@ -51,13 +51,14 @@ class Target:
             "image_size": self.plan.image_size,
         }
 
-    def describe(self, indices: Sequence[int]) -> Rows:
-        """Rows for the display before anything runs."""
+    def describe(self, indices: Sequence[int], bounds: str | None = None) -> Rows:
+        """Rows for the display before anything runs; bounds: in words, where they aren't those of --bound."""
         plan = self.plan
+        bounds = bounds or f"{plan.bound} bounds at α = {plan.alpha:g}"
         shard = f", shard {plan.shard.index} of {plan.shard.count}" if plan.shard.count > 1 else ""
         return [
             ("model", f"{self.card.arch} from {plan.checkpoint} (sha256 {self.weights.sha256[:12]})"),
-            ("smoothing", f"σ = {self.card.sigma:g}, {plan.bound} bounds at α = {plan.alpha:g}"),
+            ("smoothing", f"σ = {self.card.sigma:g}, {bounds}"),
             ("images", f"{len(indices)} of {self.images.name} {self.images.split} ({len(self.images)}){shard}"),
             ("device", f"{describe_device(self.device)}, {plan.dtype}"),
         ]
