@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -36,6 +37,25 @@ PLAIN_INTERVAL_SECONDS = 30.0
 REFRESH_SECONDS = 0.5
 
 Rows = Sequence[tuple[str, str]]
+
+
+# What a terminal acts on instead of showing it: control characters but newline and tab, marks that turn the direction
+# of writing, and halves of characters, which can't be written at all.
+_ACTED_ON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """The text with what a terminal would act on spelt out: names and texts come from files of others.
+
+    A further line is indented, so that no text can end a message and begin another.
+    """
+    spelt = _ACTED_ON.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return spelt.replace("\n", "\n  ")
+
+
+def escape(text: str) -> str:
+    """As `visible`, and with nothing in it that Rich takes for its markup."""
+    return escape_markup(visible(text))
 
 
 class Bar(Protocol):
@@ -108,11 +128,11 @@ class Display:
 
     @staticmethod
     def _table(console: Console, title: str, rows: Rows) -> None:
-        table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+        table = Table(title=escape(title), title_justify="left", title_style="bold", show_header=False, box=None)
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows:
-            table.add_row(name, escape(value))
+            table.add_row(escape(name), escape(value))
         console.print(table)
 
 
@@ -148,7 +168,7 @@ class _LiveBar:
         self.task = progress.add_task(what, total=total, completed=start)
 
     def update(self, done: float, text: str = "", now: str = "") -> None:
-        self.progress.line.plain = " · ".join(part for part in (text, now) if part)
+        self.progress.line.plain = visible(" · ".join(part for part in (text, now) if part))
         self.progress.update(self.task, completed=done)
 
 

@@ -9,6 +9,8 @@ FINISHES = ("ray", "none")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 SPLITS = ("test", "train")
 
+# Those whose images --image-size brings to one size.
+RESIZED = ("imagenet", "folder")
 DATASETS = ("demo", "mnist", "fashion-mnist", "cifar10", "imagenet", "folder")
 # How many images a run takes of the demo, unless told otherwise.
 DEMO_LIMIT = 20

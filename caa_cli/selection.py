@@ -21,7 +21,7 @@ def read_indices(path: Path, size: int) -> tuple[int, ...]:
     Raises UsageError, with the line, for what is no index of a split of `size`, and for one that comes twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark in front
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
         raise UsageError(f"--indices {path} can't be read ({why})", "name a file with an index a line") from error

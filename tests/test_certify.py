@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import make_linear, make_small
 from scipy import stats
+from scipy.special import ndtr, ndtri
 from support import caa, read_strict
 
 from caa_cli.models.architectures import ARCHITECTURES
@@ -206,6 +207,23 @@ def test_settings_that_can_certify_nothing_are_warned_of(words: list[str], said:
     result = caa("certify", "--checkpoint", "demo", "--dry-run", *words)
     assert result.exit_code == 0
     assert said in result.stderr
+
+
+RADIUS_LIMIT = 0.5 * float(ndtri((0.001 / 5) ** (1 / 1000)))  # 1000 samples in 5 stages, σ = 0.5
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_whether_a_radius_can_be_decided_at_all_does_not_depend_on_the_bound(bound: str):
+    decider = Decider(1.0, samples=1000, alpha=0.001)
+    assert decider.largest_radius(0.5) == pytest.approx(RADIUS_LIMIT, rel=1e-9)
+    for radius, possible in ((RADIUS_LIMIT - 1e-6, True), (RADIUS_LIMIT + 1e-6, False)):
+        assert (decider.verdict(1000, 1000, float(ndtr(radius / 0.5)), decider.share()) is True) == possible
+        words = ["--dry-run", "--samples", "1000", "--radius", f"{radius:.9f}", "--bound", bound]
+        result = caa("certify", "--checkpoint", "demo", *words)
+        assert result.exit_code == 0
+        assert ("not even a unanimous vote reaches" in result.stderr) == (not possible)
+        assert "exact bounds, α = 0.001 shared out over 5 stages" in result.stderr
+        assert bound not in result.stderr
 
 
 def test_a_radius_that_is_none_is_refused():

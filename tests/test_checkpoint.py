@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -281,12 +282,71 @@ def changed_card(change: dict[str, object]) -> dict[str, str]:
         {"sigma": -1.0},
         {"format_version": 2},
         {"format_version": "x"},
+        {"num_classes": 10**400},
+        {"num_classes": 10**7},
+        {"input_shape": [1, 10**6, 4]},
+        {"mean": [10**400]},
+        {"std": [float("inf")]},
+        {"sigma": 10**400},
+        {"sigma": float("nan")},
+        {"training": [1, 2]},
+        {"training": None},
+        {"method": {"a": 1}},
+        {"tool_version": 1},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:40],
 )
 def test_a_card_that_makes_no_sense_is_refused(tmp_path, change):
     with pytest.raises(CaaError):
         load(file_with(tmp_path, save(STATE, metadata=changed_card(change))))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format_version": 1, "num_classes": ' + "9" * 5000 + "}"])
+def test_a_description_that_cannot_be_parsed_is_refused(tmp_path, text):
+    error = refused(file_with(tmp_path, save(STATE, metadata={"caa": text})))
+    assert "metadata" in error.problem
+    assert len(error.problem) < 500
+
+
+def looped() -> dict[str, object]:
+    found: dict[str, object] = {"epoch": 3}
+    found["model"] = found
+    return found
+
+
+def quantised() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are on their way out
+        return torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (looped, "holds no tensors"),
+        (lambda: {"w": torch.eye(5).to_sparse()}, "w is sparse"),
+        (lambda: {"w": torch.eye(5).to_sparse_csr()}, "w is sparse"),
+        (lambda: {"w": torch.empty(3, device="meta")}, "w is without values"),
+        (lambda: {"w": torch.zeros(1).expand(10**13)}, "w is of shape (10000000000000,)"),
+        (lambda: {"w": quantised()}, "w is of type qint8"),
+        (lambda: {"w": torch.ones(3, dtype=torch.complex64)}, "w is of type complex64"),
+        (lambda: STATE | {"mean": torch.ones(1).to_sparse()}, "mean is sparse"),
+        (lambda: {"state_dict": {"w": torch.eye(5).to_sparse()}, "loss": torch.empty(1, device="meta")}, "sparse"),
+    ],
+    ids=["itself", "sparse", "csr", "meta", "expanded", "quantised", "complex", "constant", "beside"],
+)
+def test_odd_contents_are_refused_before_a_value_is_looked_at(tmp_path, content, problem):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the layouts that PyTorch calls experimental
+        path = file_with(tmp_path, torch_file(tmp_path, content()), "model.pt")
+        error = refused(path, Overrides("small-cnn", 0.5))
+    assert problem in error.problem
+
+
+def test_what_lies_beside_the_weights_and_is_no_plain_number_is_left_out(tmp_path):
+    beside = {"lr": float("nan"), "seed": 10**400, "loss": torch.empty(1, device="meta"), "epoch": torch.tensor(3)}
+    path = file_with(tmp_path, torch_file(tmp_path, {"state_dict": STATE, **beside}), "model.pt")
+    assert read_weights(path).beside == {"lr": None, "seed": None, "loss": None, "epoch": 3}
 
 
 def test_a_card_may_say_more_than_this_version_knows(tmp_path):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from support import assert_clean_error, caa
+from safetensors.torch import save_file
+from support import ENVIRONMENT, assert_clean_error, assert_clean_text, caa, parse_strict, start
 from torch import nn
+from torchvision import models
 
+from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
 from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
@@ -78,7 +82,7 @@ def test_torchscript_gives_votes_and_gradients(tmp_path, traced, dtype):
     path = script(own, tmp_path / "x", torch.zeros(2, 1, 28, 28) if traced else None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # that torch.jit is deprecated is no news for a user
-        model, card, notes = target(path, Overrides(sigma=0.5))
+        model, card, notes = target(path, Overrides(sigma=0.5), trust=True)
     assert (card.arch, card.num_classes, card.mean) == ("torchscript", 10, (0.0,))
     assert "--normalisation none is assumed" in notes[0]
     images, labels = torch.rand(2, 1, 28, 28), torch.tensor([0, 1])
@@ -99,7 +103,9 @@ def test_torchscript_gives_votes_and_gradients(tmp_path, traced, dtype):
 
 def test_torchscript_takes_a_normalisation_in_front(tmp_path):
     own = network()
-    model, _, notes = target(script(own, tmp_path / "x"), Overrides("resnet18", 0.5, (0.1307,), (0.3081,)))
+    model, _, notes = target(
+        script(own, tmp_path / "x"), Overrides("resnet18", 0.5, (0.1307,), (0.3081,)), trust=True
+    )
     assert "--arch resnet18 is not used" in notes[0]
     images = torch.rand(2, 1, 28, 28)
     torch.testing.assert_close(model(images), own((images - 0.1307) / 0.3081), rtol=1e-5, atol=1e-6)
@@ -107,7 +113,7 @@ def test_torchscript_takes_a_normalisation_in_front(tmp_path):
 
 def test_grey_images_are_repeated_for_a_network_of_colour_images(tmp_path):
     own = network(channels=3)
-    model, _, notes = target(script(own, tmp_path / "x"), Overrides(sigma=0.5))
+    model, _, notes = target(script(own, tmp_path / "x"), Overrides(sigma=0.5), trust=True)
     assert "repeated to three channels" in notes[0]
     images = torch.rand(2, 1, 28, 28)
     torch.testing.assert_close(model(images), own(images.repeat(1, 3, 1, 1)), rtol=1e-5, atol=1e-6)
@@ -115,28 +121,75 @@ def test_grey_images_are_repeated_for_a_network_of_colour_images(tmp_path):
 
 def test_certify_and_inspect_run_torchscript(tmp_path):
     path = script(network(), tmp_path / "x")
-    result = caa("certify", "--checkpoint", path, *RUN)
+    result = caa("certify", "--checkpoint", path, *RUN, "--trust-checkpoint")
     assert result.exit_code == 0, result.output
     assert "deprecated" not in result.output
-    document = json.loads(caa("inspect", path, "--json").stdout)
+    document = json.loads(caa("inspect", path, "--trust-checkpoint", "--json").stdout)
     assert (document["format"], document["arch"], document["num_classes"]) == ("TorchScript", "torchscript", 10)
     assert document["input_shape"] == [1, 28, 28]
+    assert "--trust-checkpoint" in document["attack"]
 
 
 def test_torchscript_for_other_images_is_refused(tmp_path):
     path = script(nn.Sequential(nn.Flatten(), nn.Linear(99, 10)), tmp_path / "x")
-    assert_clean_error(caa("certify", "--checkpoint", path, *RUN), 1, "can't take 1×28×28 images", "--dataset")
+    assert_clean_error(
+        caa("certify", "--checkpoint", path, *RUN, "--trust-checkpoint"), 1, "can't take 1×28×28 images", "--dataset"
+    )
     path = script(nn.Conv2d(1, 3, 3), tmp_path / "y")
-    assert_clean_error(caa("certify", "--checkpoint", path, *RUN), 1, "logits of shape (2, classes)", "--dataset")
+    assert_clean_error(
+        caa("certify", "--checkpoint", path, *RUN, "--trust-checkpoint"),
+        1,
+        "logits of shape (2, classes)",
+        "--dataset",
+    )
 
 
-def test_torchscript_that_writes_files_is_refused(tmp_path):
+def test_torchscript_is_not_loaded_unless_it_is_trusted(tmp_path):
     path = script(Writer(str(tmp_path / "mark")), tmp_path / "x")
-    for command in (["inspect", path], ["certify", "--checkpoint", path, *RUN]):
-        assert_clean_error(caa(*command), 1, "torch.save, which writes files", "--trust-checkpoint")
+    for command in ("certify", "attack"):
+        result = caa(command, "--checkpoint", path, *RUN)
+        assert_clean_error(result, 1, "is TorchScript, a program", "add --trust-checkpoint")
     assert not (tmp_path / "mark").exists()
     assert caa("certify", "--checkpoint", path, *RUN, "--trust-checkpoint").exit_code == 0
     assert (tmp_path / "mark").exists()  # or the refusal would prove nothing
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        (b"torch.save(", b"torch.save("),
+        (b"torch.save(", b"(torch.save)("),
+        (b"torch.save(", b"torch.save(# \n"),
+    ],
+    ids=["plain", "in brackets", "with a comment"],
+)
+def test_inspect_reports_torchscript_without_running_it(tmp_path, written, instead):
+    """Whichever way the writing is spelt."""
+    path, other = script(Writer(str(tmp_path / "mark")), tmp_path / "x"), tmp_path / "y"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w") as sink:
+        for name in source.namelist():
+            if not name.endswith(".debug_pkl"):
+                sink.writestr(name, source.read(name).replace(written, instead))
+    result = caa("inspect", other, "--json")
+    assert result.exit_code == 1
+    assert not (tmp_path / "mark").exists()
+    assert_clean_text(result.stderr, "is TorchScript, a program", "add --trust-checkpoint")
+    document = parse_strict(result.stdout)
+    assert (document["format"], document["arch"]) == ("TorchScript, not loaded", None)
+    assert "is TorchScript, a program" in document["problem"]
+    assert document["missing"] == ["σ", "data set", "normalisation"]
+    assert "--trust-checkpoint" in document["attack"]
+    assert "--arch" not in document["attack"]
+    assert "TorchScript, not loaded" in caa("inspect", other).stdout
+    caa("inspect", other, "--trust-checkpoint")
+    assert (tmp_path / "mark").exists()  # so it does write
+
+
+def test_an_archive_with_only_the_constants_of_torchscript_is_taken_for_it(tmp_path):
+    """That is what PyTorch goes by."""
+    with zipfile.ZipFile(tmp_path / "x", "w") as archive:
+        archive.writestr("x/constants.pkl", b"")
+    assert_clean_error(caa("certify", "--checkpoint", tmp_path / "x", *RUN), 1, "is TorchScript, a program")
 
 
 class Hostile:
@@ -262,6 +315,34 @@ def test_a_factory_that_fails_says_how(arch, code, problem, hint):
     Path("broken.py").write_text("1 / 0\n", encoding="utf-8")
     result = caa("certify", "--checkpoint", "weights.pt", "--arch", arch, *RUN)
     assert_clean_error(result, code, problem, hint)
+
+
+HOSTILE_MODULE = "from pathlib import Path\nPath('mark').touch()\nraise ImportError('a stranger')\n"
+
+
+@pytest.mark.parametrize("given", ["state dict", "card", "flag"])
+def test_a_torchvision_in_the_current_folder_is_never_run(tmp_path, given):
+    """In a process of its own, started like the installed command: here the true torchvision is imported already."""
+    arch = "torchvision.models:resnet34"
+    state = models.resnet34(weights=None, num_classes=10).state_dict()
+    card = ModelCard(arch, 10, (3, 32, 32), dataset="cifar10", sigma=0.5)
+    save_file(state, "weights", metadata=card.to_metadata() if given == "card" else None)
+    Path("torchvision").mkdir()
+    for file in (Path("torchvision.py"), Path("torchvision/__init__.py"), Path("torchvision/models.py")):
+        file.write_text(HOSTILE_MODULE, encoding="utf-8")
+    words = ["--arch", arch] if given == "flag" else []
+    process = start("inspect", "weights", *words, env={**ENVIRONMENT, "PYTHONSAFEPATH": "1"})
+    stdout, stderr = process.communicate()
+    assert not Path("mark").exists()
+    assert process.returncode == 0, stderr
+    assert arch in stdout
+
+
+def test_an_installed_module_goes_before_one_of_the_same_name_here():
+    write_factory("safetensors")
+    result = caa("certify", "--checkpoint", "weights.pt", "--arch", "safetensors:plain", *RUN)
+    assert_clean_error(result, 2, "safetensors (", "it has: ")
+    assert "__init__.py) has no plain" in result.stderr
 
 
 def demo_without_card(path: Path) -> Path:

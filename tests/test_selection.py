@@ -140,3 +140,10 @@ def test_another_selection_extends_a_run(tmp_path):
     (tmp_path / "i.txt").write_text("0\n2\n")
     document = attack(tmp_path / "a.json", "--indices", tmp_path / "i.txt", "--resume")
     assert [example["index"] for example in document["examples"]] == [0, 2]
+
+
+def test_a_byte_order_mark_in_front_is_passed_over(tmp_path):
+    for text in ("3\n1\n", "[3, 1]"):
+        path = tmp_path / "indices"
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert read_indices(path, 10) == (3, 1)

@@ -189,7 +189,7 @@ ImageSize = Annotated[
     option(
         metavar="N",
         help="Resize and crop to N×N (imagenet, folder).",
-        show_default="224; a folder's own size",
+        show_default="the checkpoint's, or 224; a folder's own size",
         panel=DATA,
     ),
 ]
@@ -221,7 +221,9 @@ Std = Annotated[
 ]
 TrustCheckpoint = Annotated[
     bool,
-    option("--trust-checkpoint", help="Load a pickled network, which runs code from the file.", panel=DATA),
+    option(
+        "--trust-checkpoint", help="Load TorchScript or a pickled network, which runs code from the file.", panel=DATA
+    ),
 ]
 Dtype = Annotated[str, option(help=f"{', '.join(DTYPES)}.", panel=COMPUTE)]
 ChunkSize = Annotated[str, option(help="Noise samples in memory at a time.", panel=COMPUTE)]

@@ -14,11 +14,10 @@ from caa_cli.data.imagenet import open_imagenet
 from caa_cli.data.images import ImageSet
 from caa_cli.data.mnist import MNIST_KINDS, open_mnist
 from caa_cli.errors import UsageError
-from caa_cli.names import DATASETS
+from caa_cli.names import DATASETS, RESIZED
 
 DEMO_FILE = Path(__file__).with_name("demo.npz")
 DOWNLOADED = ("mnist", "fashion-mnist", "cifar10")
-RESIZED = ("imagenet", "folder")
 # What --data-dir has to hold, for whoever left it out.
 LAYOUTS = {
     "mnist": "DIR/MNIST/raw has the four MNIST files",

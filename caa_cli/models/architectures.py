@@ -97,6 +97,15 @@ ARCHITECTURES: dict[str, tuple[Builder, int]] = {
 }
 
 
+# torchvision's other depths, by the name that they have there.
+_TORCHVISION = re.compile(r"torchvision\.models:resnet(18|34|50|101|152)")
+
+
+def runs_foreign_code(arch: str) -> bool:
+    """Whether building this architecture imports a module that comes neither with caa nor with torchvision."""
+    return ":" in arch and not _TORCHVISION.fullmatch(arch)
+
+
 def builder_of(arch: str) -> tuple[Builder, int]:
     """(builder, channels that the network wants or 0). Raises UsageError for an unknown architecture.
 
@@ -104,6 +113,9 @@ def builder_of(arch: str) -> tuple[Builder, int]:
     """
     if arch in ARCHITECTURES:
         return ARCHITECTURES[arch]
+    known = _TORCHVISION.fullmatch(arch)
+    if known:
+        return _torchvision(int(known[1]), "7x7"), 3
     if ":" in arch:
         return partial(network_from, arch), 0
     depth = re.fullmatch(r"resnet(\d{1,4})", arch)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
+import reprlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from caa_cli.names import RESIZED
+
 FORMAT_VERSION = 1
+
+# More than any model has. Without a limit, a file could ask for all memory, or hold a number that no float can.
+_MOST_CLASSES, _MOST_PIXELS, _MOST = 10**6, 10**5, 1e6
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,15 @@ class ModelCard:
     method: str | None = None
     tool_version: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
+
+    def image_size(self, dataset: str | None) -> int | None:
+        """The --image-size that makes images of `dataset` as the model's were; None: the images as they are."""
+        _, height, width = self.input_shape
+        if height != width or dataset not in RESIZED:
+            return None
+        # Those of a folder may have had the model's size from the first, and are then not resized.
+        own = self.dataset == "folder" and self.training.get("image_size", height) == height
+        return height if own or "imagenet" in (dataset, self.dataset) else None
 
     def to_metadata(self) -> dict[str, str]:
         """As safetensors keeps it: one JSON text, because safetensors writes several in an order of its own."""
@@ -56,24 +70,30 @@ class ModelCard:
     def _check(self) -> None:
         """Raises ValueError where a value can't be what it should be."""
 
-        def numbers(values: Any, kind: Any, low: float) -> bool:
+        def numbers(values: Any, kind: Any, low: float, high: float) -> bool:
             return isinstance(values, (list, tuple)) and all(
-                isinstance(v, kind) and not isinstance(v, bool) and math.isfinite(v) and v > low for v in values
+                isinstance(v, kind) and not isinstance(v, bool) and low < v <= high for v in values
             )
+
+        def text(value: Any) -> bool:
+            return value is None or isinstance(value, str)
 
         real = (int, float)
         wrong = [
             name
             for name, fine in {
                 "arch": isinstance(self.arch, str),
-                "num_classes": numbers([self.num_classes], int, 0),
-                "input_shape": numbers(self.input_shape, int, 0) and len(self.input_shape) == 3,
-                "mean": numbers(self.mean, real, -math.inf) and len(self.mean) > 0,
-                "std": numbers(self.std, real, 0) and len(self.std) > 0,
-                "dataset": self.dataset is None or isinstance(self.dataset, str),
-                "sigma": self.sigma is None or numbers([self.sigma], real, 0),
+                "num_classes": numbers([self.num_classes], int, 0, _MOST_CLASSES),
+                "input_shape": numbers(self.input_shape, int, 0, _MOST_PIXELS) and len(self.input_shape) == 3,
+                "mean": numbers(self.mean, real, -_MOST, _MOST) and len(self.mean) > 0,
+                "std": numbers(self.std, real, 0, _MOST) and len(self.std) > 0,
+                "dataset": text(self.dataset),
+                "sigma": self.sigma is None or numbers([self.sigma], real, 0, _MOST),
+                "method": text(self.method),
+                "tool_version": text(self.tool_version),
+                "training": isinstance(self.training, dict),
             }.items()
             if not fine
         ]
         if wrong:
-            raise ValueError(f"{wrong[0]} is {getattr(self, wrong[0])!r}")
+            raise ValueError(f"{wrong[0]} is {reprlib.repr(getattr(self, wrong[0]))}")

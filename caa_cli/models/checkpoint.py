@@ -16,8 +16,9 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.card import ModelCard
 from caa_cli.models.contents import Contents
+from caa_cli.models.ordinary import oddity
 from caa_cli.models.pickled import read_pickled
-from caa_cli.models.torchscript import is_torchscript, read_torchscript
+from caa_cli.models.torchscript import is_torchscript, read_torchscript, untrusted
 
 DEMO_CHECKPOINT = Path(__file__).with_name("demo.safetensors")
 
@@ -27,6 +28,7 @@ class Weights:
     """A checkpoint file: what it holds (see Contents), before any model is built from it.
 
     card is None for files that don't describe themselves; size is in bytes.
+    refusal: why nothing of the file was loaded; None where it was.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class Weights:
     module: nn.Module | None = None
     keys: tuple[str, ...] = ()
     beside: dict[str, Any] = field(default_factory=dict)
+    refusal: CaaError | None = None
 
 
 def checkpoint_bytes(model: NormalisedClassifier, card: ModelCard) -> bytes:
@@ -62,10 +65,18 @@ def find_checkpoint(path: str) -> Path:
 
 
 def read_weights(path: Path, trust: bool = False) -> Weights:
-    """Reads safetensors, TorchScript, or a PyTorch file of plain tensors; with `trust` also a pickled network.
+    """Reads safetensors or a PyTorch file of plain tensors; with `trust` also TorchScript and a pickled network.
 
     What a file is follows from its content. Raises CaaError on anything else.
     """
+    weights = look_at(path, trust)
+    if weights.refusal is not None:
+        raise weights.refusal
+    return weights
+
+
+def look_at(path: Path, trust: bool = False) -> Weights:
+    """As `read_weights`, but TorchScript that is not trusted comes back unopened, with its `refusal`."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -76,16 +87,25 @@ def read_weights(path: Path, trust: bool = False) -> Weights:
     if _looks_like_safetensors(content):
         contents, card = _read_safetensors(path, content)
     elif is_torchscript(content):
-        contents = read_torchscript(path, content, trust)
+        if not trust:
+            return Weights(path, sha256, {}, None, size, "TorchScript, not loaded", refusal=untrusted(path))
+        contents = read_torchscript(path, content)
     else:
         contents = read_pickled(path, content, trust)
     del content
     tensors = contents.tensors
     if not tensors and contents.module is None:
         raise CaaError(f"the checkpoint {path} holds no tensors", "name the file that holds the weights")
+    odd = {name: what for name, tensor in tensors.items() if (what := oddity(tensor)) is not None}
+    if odd and contents.module is None:
+        name, what = next(iter(odd.items()))
+        raise CaaError(
+            f"the checkpoint {path} holds a tensor that can't be used: {name} is {what} ({len(odd)} such tensors)",
+            "save the weights as ordinary tensors of floating-point numbers",
+        )
     # A network may well keep an infinity in a buffer, a mask for instance.
     finite = tensors if contents.module is None else dict(contents.module.named_parameters())
-    broken = [name for name, tensor in finite.items() if _not_finite(tensor)]
+    broken = [name for name, tensor in finite.items() if name not in odd and _not_finite(tensor)]
     if broken:
         raise CaaError(
             f"the checkpoint {path} holds NaN or infinite weights ({broken[0]}, {len(broken)} tensors in all)",
@@ -112,7 +132,7 @@ def _read_safetensors(path: Path, content: bytes) -> tuple[Contents, ModelCard |
         ) from error
     try:
         return contents, ModelCard.from_metadata(metadata)
-    except (ValueError, TypeError, json.JSONDecodeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CaaError(f"the metadata of {path} can't be read: {error}", "update caa, or train again") from error
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+
+from caa_cli.models.ordinary import oddity
 
 # What published training code calls the weights in its containers, in the order of preference.
 _WEIGHTS = (
@@ -22,6 +25,8 @@ _WEIGHTS = (
     "ema_state_dict",
     "state_dict_ema",
 )
+# Published code has two containers, one in the other; a container may hold itself.
+_DEEPEST = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ def unwrap(found: Any, format: str) -> Contents | None:
     """What a loaded object comes down to; None where there are neither weights nor a network in it."""
     keys: tuple[str, ...] = ()
     beside: dict[str, Any] = {}
-    while isinstance(found, Mapping):
+    for _ in range(_DEEPEST):
+        if not isinstance(found, Mapping):
+            break
         key = next((key for key in _WEIGHTS if isinstance(found.get(key), (Mapping, nn.Module))), None)
         if key is None:
             break
@@ -59,7 +66,11 @@ def unwrap(found: Any, format: str) -> Contents | None:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers and short texts as they are, anything else as None."""
-    if isinstance(value, Tensor) and value.numel() == 1:
+    """Finite numbers and short texts as they are, anything else as None."""
+    if isinstance(value, Tensor) and oddity(value) is None and value.numel() == 1:
         value = value.item()
-    return value if isinstance(value, (int, float)) or (isinstance(value, str) and len(value) < 100) else None
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str) and len(value) < 100 else None

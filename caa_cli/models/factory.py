@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,20 +41,19 @@ def network_from(name: str, num_classes: int, input_shape: Sequence[int]) -> nn.
     return network
 
 
-def runs_foreign_code(arch: str) -> bool:
-    """Whether building this architecture imports a module that comes neither with caa nor with torchvision."""
-    return ":" in arch and not re.fullmatch(r"torchvision\.models:resnet\d+", arch)
-
-
 @contextmanager
 def import_from_here() -> Iterator[None]:
-    """Modules of the current folder can be imported meanwhile, as with `python -m`."""
+    """Modules of the current folder can be imported meanwhile.
+
+    Installed ones go before them: a folder that came with a checkpoint must not stand in for torch or torchvision.
+    """
     here = str(Path.cwd())
-    sys.path.insert(0, here)
+    sys.path.append(here)
     try:
         yield
     finally:
-        sys.path.remove(here)
+        if here in sys.path:  # the last of them: PYTHONPATH may name this folder too
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
 
 
 def _find(name: str) -> Callable[..., Any]:
@@ -77,7 +75,7 @@ def _find(name: str) -> Callable[..., Any]:
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise UsageError(
-                f"--arch {name}: {module_name} has no {attribute}",
+                f"--arch {name}: {module_name}{_elsewhere(found)} has no {attribute}",
                 f"it has: {', '.join(_callables(found)) or 'nothing that can be called'}",
             )
         found = getattr(found, part)
@@ -87,6 +85,12 @@ def _find(name: str) -> Callable[..., Any]:
             "name a function or class that returns the network",
         )
     return found
+
+
+def _elsewhere(module: Any) -> str:
+    """Where a module comes from, if not from the current folder: it may have the name of the one that was meant."""
+    file = getattr(module, "__file__", None)
+    return "" if file is None or Path(file).is_relative_to(Path.cwd()) else f" ({file})"
 
 
 def _callables(module: Any) -> list[str]:

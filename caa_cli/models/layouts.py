@@ -25,7 +25,7 @@ def layout_of(weights: Weights, found: Recognised | None) -> Layout:
     """Prefixes and containers tell whose code saved the weights."""
     if weights.card is not None:
         return Layout("caa", weights.card.dataset)
-    if weights.module is not None:
+    if weights.module is not None or weights.refusal is not None:
         return Layout("a whole network, which may hold its normalisation", normalisations=("none",))
     if found is None:
         return Layout("unknown")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import CaaError
-from caa_cli.models.architectures import NormalisedClassifier, build
+from caa_cli.models.architectures import NormalisedClassifier, build, runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.prefixes import fit_names
@@ -22,7 +22,7 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
         network = weights.module.float()
         _, repeat = probe(network, card.input_shape, str(weights.path))
         return NormalisedClassifier(network, card.mean, card.std, repeat)
-    ready_made = ":" not in card.arch
+    ready_made = not runs_foreign_code(card.arch)
     if ready_made:
         try:
             with torch.device("meta"):  # shapes alone: those of a card gone wrong may not fit in any memory

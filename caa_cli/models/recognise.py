@@ -91,8 +91,9 @@ def _resnet(shapes: Shapes, prefix: str) -> Recognised | None:
     depth = _DEPTHS.get((_blocks(shapes, 4), "layer1.0.conv3.weight" in shapes))
     if first is None or last is None or depth is None:
         return None
-    arch = f"resnet{depth}" if f"resnet{depth}" in ARCHITECTURES else f"torchvision.models:resnet{depth}"
-    if first[2] == 3:
+    ours = f"resnet{depth}" in ARCHITECTURES
+    arch = f"resnet{depth}" if ours else f"torchvision.models:resnet{depth}"
+    if first[2] == 3 and ours:
         return Recognised(f"{arch}-cifar", last[0], first[1], None, prefix, f"{arch}-3x3")
     return Recognised(arch, last[0], first[1], None, prefix)
 

@@ -9,14 +9,14 @@ from torch.nn import functional as F
 
 
 def torchvision_resnet(depth: int, num_classes: int, stem: str = "7x7") -> nn.Module:
-    """torchvision's ResNet of this depth (18, 50), randomly initialised.
+    """torchvision's ResNet of this depth (18, 34, 50, 101, 152), randomly initialised.
 
     stem: `7x7`, stride 2, with max-pooling (torchvision's own, and the paper's for 28×28 and 32×32 images); `3x3`,
     stride 1, with max-pooling (the paper's for ImageNet); `cifar`, 3×3, stride 1, without max-pooling.
     """
     from torchvision import models
 
-    network = {18: models.resnet18, 50: models.resnet50}[depth](weights=None, num_classes=num_classes)
+    network: nn.Module = getattr(models, f"resnet{depth}")(weights=None, num_classes=num_classes)
     if stem != "7x7":
         network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")

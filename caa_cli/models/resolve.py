@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from caa_cli.errors import UsageError
+from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
-from caa_cli.models.factory import runs_foreign_code
 from caa_cli.models.layouts import layout_of, normalisations_to_try, sigma_in_name
 from caa_cli.models.load import probe
 from caa_cli.models.prefixes import stored_normalisation

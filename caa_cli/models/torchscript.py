@@ -1,8 +1,7 @@
-"""TorchScript files: a network with the code that computes it."""
+"""TorchScript files: a network with the code that computes it, and so loaded only where it is trusted."""
 
 from __future__ import annotations
 
-import re
 import warnings
 import zipfile
 from io import BytesIO
@@ -13,22 +12,30 @@ import torch
 from caa_cli.errors import CaaError
 from caa_cli.models.contents import Contents
 
-# TorchScript can't do everything that Python can, but these of its operators write files.
-_WRITES = re.compile(rb"\b(?:torch|ops\.aten)\s*\.\s*(save|from_file)\s*\(")
-
 
 def is_torchscript(content: bytes) -> bool:
-    return content[:2] == b"PK" and bool(_code(content))
+    """Whether PyTorch would take the file for TorchScript, going by the names in the archive alone."""
+    if content[:2] != b"PK":
+        return False
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            names = [f"/{name}" for name in archive.namelist()]
+    except Exception:  # no archive, or one that is cut off
+        return False
+    return any(name.endswith("/constants.pkl") or "/code/" in name for name in names)
 
 
-def read_torchscript(path: Path, content: bytes, trust: bool) -> Contents:
-    """Raises CaaError on a damaged file, and, without `trust`, on one whose code writes files."""
-    found = next(filter(None, (_WRITES.search(source) for source in _code(content))), None)
-    if found and not trust:
-        raise CaaError(
-            f"the code in {path} uses torch.{found[1].decode()}, which writes files; it isn't loaded",
-            "a classifier needs no such thing; if you trust the file like a program, add --trust-checkpoint",
-        )
+def untrusted(path: Path) -> CaaError:
+    """TorchScript can't do all that Python can, but it can write files, and its text doesn't safely tell whether."""
+    return CaaError(
+        f"{path} is TorchScript, a program: running it could write files, so it isn't loaded",
+        "if you trust it like a program, add --trust-checkpoint; or, where it comes from, "
+        "save its state dict: torch.save(model.state_dict(), 'weights.pt')",
+    )
+
+
+def read_torchscript(path: Path, content: bytes) -> Contents:
+    """The network; this may run code from the file. Raises CaaError on a damaged one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch 2.9 and later call torch.jit deprecated
@@ -39,13 +46,3 @@ def read_torchscript(path: Path, content: bytes, trust: bool) -> Contents:
             "copy it again, or save it with the PyTorch version that is used here",
         ) from error
     return Contents("TorchScript", dict(module.state_dict()), module)
-
-
-def _code(content: bytes) -> list[bytes]:
-    """The sources in the folder `code/` of an archive."""
-    try:
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            names = [(entry, f"/{entry.filename}") for entry in archive.infolist()]
-            return [archive.read(entry) for entry, name in names if "/code/" in name and name.endswith(".py")]
-    except Exception:  # no archive, or one that is cut off
-        return []

@@ -47,7 +47,7 @@ class CertifyRun(ImageRun):
         self.check_files(plan, output)
         target, indices = load_target(plan, resolve_device(plan.device), self.display)
         self.plan = plan = replace(plan, **target.resolved())
-        self.display.plan("caa certify", [*target.describe(indices), *_certify_rows(plan)])
+        self.display.plan("caa certify", [*target.describe(indices, self._bounds()), *_certify_rows(plan)])
         self._warn_if_impossible(target.card.num_classes)
         if plan.dry_run:
             evaluations = len(indices) * (plan.selection_samples + plan.samples)
@@ -120,7 +120,7 @@ class CertifyRun(ImageRun):
     ) -> list[CertifyRecord]:
         plan = self.plan
         assert plan.radius is not None
-        decider = Decider(plan.radius, plan.samples, plan.selection_samples, plan.alpha, plan.seed)
+        decider = self._decider(plan.radius)
         outcomes = {True: CERTIFIED, False: NOT_CERTIFIED, None: UNDECIDED}
         records = []
         for image, index, label in zip(x, indices, labels, strict=True):
@@ -144,16 +144,30 @@ class CertifyRun(ImageRun):
         plan = self.plan
         return Certifier(plan.selection_samples, plan.samples, plan.alpha, plan.bound, plan.seed)
 
+    def _decider(self, radius: float) -> Decider:
+        plan = self.plan
+        return Decider(radius, plan.samples, plan.selection_samples, plan.alpha, plan.seed)
+
+    def _bounds(self) -> str | None:
+        """--bound has no part in deciding one radius."""
+        plan = self.plan
+        if plan.radius is None:
+            return None
+        return f"exact bounds, α = {plan.alpha:g} shared out over {len(self._decider(plan.radius).stages())} stages"
+
     def _warn_if_impossible(self, num_classes: int) -> None:
         """Some settings can certify nothing, however sure the model is."""
         plan = self.plan
-        most = float(self._certifier().best(num_classes).radius(plan.sigma or 0.0))
-        if most == 0.0:
+        if plan.radius is None:
+            most = float(self._certifier().best(num_classes).radius(plan.sigma or 0.0))
+        else:
+            most = self._decider(plan.radius).largest_radius(plan.sigma or 0.0)
+        if most <= 0.0:
             self.display.warn(
                 f"with {plan.samples} samples at α = {plan.alpha:g} not even a unanimous vote certifies anything: "
                 "raise --samples or --alpha"
             )
-        elif plan.radius is not None and most < plan.radius:
+        elif plan.radius is not None and most <= plan.radius:
             self.display.warn(
                 f"with {plan.samples} samples at α = {plan.alpha:g} not even a unanimous vote reaches the radius "
                 f"{plan.radius:g} (at most {most:.3f}): raise --samples"
@@ -189,7 +203,7 @@ class CertifyRun(ImageRun):
 
 def _certify_rows(plan: CertifyPlan) -> Rows:
     what = "the radius" if plan.radius is None else f"whether it reaches {plan.radius:g}"
-    most = "" if plan.radius is None else "exact bounds on at most "
+    most = "" if plan.radius is None else "at most "
     return [
         ("certify", f"{what}: {most}{plan.samples} samples, class chosen on {plan.selection_samples} others"),
         ("results", str(plan.output)),

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from caa_cli import __version__, checks
-from caa_cli.display import Display, Rows
+from caa_cli.display import Display
 from caa_cli.errors import DONE, FAILED, CaaError
-from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
+from caa_cli.models.checkpoint import Weights, find_checkpoint, look_at
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of, sigma_in_name
 from caa_cli.models.load import build_model, count_weights, probe
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised, recognise
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.names import DATASETS
+from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict
 
 # What the images of a data set are, without opening it: (shape, classes); None where that depends on the files.
 _IMAGES: dict[str, tuple[tuple[int, int, int], int] | None] = {
@@ -38,15 +39,17 @@ class Inspection:
     trust: bool = False
 
     def execute(self) -> int:
-        """Shows it; returns the exit code: 1 where the architecture is not recognised."""
+        """Shows it; returns the exit code: 1 where the architecture is not recognised, or not looked at."""
         if self.dataset is not None:
             checks.one_of("--dataset", self.dataset, DATASETS)
         checks.positive("--sigma", self.said.sigma)
         checks.normalisation(self.said.mean, self.said.std)
-        weights = read_weights(find_checkpoint(self.checkpoint), self.trust)
+        weights = look_at(find_checkpoint(self.checkpoint), self.trust)
         document = self.describe(weights)
+        if weights.refusal is not None:
+            self.display.error(weights.refusal.problem, weights.refusal.hint)
         self.display.document(document)
-        self.display.result(f"caa inspect {self.checkpoint}", _rows(document))
+        self.display.result(f"caa inspect {self.checkpoint}", inspection_rows(document))
         return DONE if document["arch"] is not None else FAILED
 
     def describe(self, weights: Weights) -> dict[str, Any]:
@@ -62,8 +65,14 @@ class Inspection:
             classes = card.num_classes
         elif found is not None:
             classes = found.num_classes
-        stored = (card.mean, card.std) if card else stored_normalisation(weights.tensors)
-        chosen = (self.said.mean or (0.0,), self.said.std or (1.0,)) if self.said.normalisation else stored
+        chosen: tuple[tuple[float, ...], tuple[float, ...]] | None
+        if self.said.normalisation:  # as a run takes it: the half that isn't said is the card's
+            mean, std = (card.mean, card.std) if card else ((0.0,), (1.0,))
+            chosen = (self.said.mean or mean, self.said.std or std)
+        elif card is not None:
+            chosen = (card.mean, card.std)
+        else:
+            chosen = None if weights.module is not None else stored_normalisation(weights.tensors)
         channels = shape[0] if shape else found.channels if found else None
         sigma = self.said.sigma or (card.sigma if card else None)
         document: dict[str, Any] = {
@@ -91,19 +100,21 @@ class Inspection:
             "training": {"method": card.method, "tool_version": card.tool_version, **card.training} if card else {},
             "problem": problem,
         }
-        document["missing"] = _missing(document)
-        document["attack"] = self._command(document)
-        return document
+        document["missing"] = _missing(document, weights)
+        document["attack"] = self._command(document, weights)
+        return strict(document)
 
     def _images(
         self, weights: Weights, dataset: str | None, found: Recognised | None
     ) -> tuple[str | None, tuple[int, int, int] | None, int | None]:
         """(data set, where it is known; shape of the images; classes), from what is said and recognised."""
-        if weights.card is not None and self.dataset is None:
-            return weights.card.dataset, weights.card.input_shape, weights.card.num_classes
-        known = _IMAGES.get(dataset or "")
+        card, known = weights.card, _IMAGES.get(dataset or "")
+        if card is not None and (self.dataset in (None, card.dataset) or known is None):
+            return self.dataset or card.dataset, card.input_shape, card.num_classes
         if known is not None:
-            return dataset, *known
+            (channels, height, width), classes = known
+            size = card.image_size(dataset) if card is not None else None
+            return dataset, (channels, size or height, size or width), classes
         if found is not None:
             size = found.size or (224 if found.num_classes == 1000 else 32)
             return None, (found.channels, size, size), found.num_classes
@@ -124,6 +135,8 @@ class Inspection:
         classes: int | None,
     ) -> tuple[str | None, str | None]:
         """(architecture, or None; why it can't be run on these images, or None)."""
+        if weights.refusal is not None:
+            return None, weights.refusal.problem
         if shape is None or classes is None:
             return self.said.arch, "no architecture of caa's has these weights"
         said = Overrides(self.said.arch, self.said.sigma or 1.0, self.said.mean, self.said.std)
@@ -134,21 +147,22 @@ class Inspection:
             return (found.arch if found and self.said.arch is None else None), error.problem
         return card.arch, None
 
-    def _command(self, document: dict[str, Any]) -> str:
+    def _command(self, document: dict[str, Any], weights: Weights) -> str:
         """What attacks it; only what can't be known is left in capitals."""
         words = ["caa", "attack", "--checkpoint", self.checkpoint]
         own = document["source"] == "caa"
         dataset = document["dataset"]
-        if ":" in (document["arch"] or ":") or self.said.arch is not None:
-            words += ["--arch", self.said.arch or document["arch"] or "PACKAGE.MODULE:FACTORY"]
-        if self.trust and "running" in document["format"]:
+        whole = weights.module is not None or weights.refusal is not None
+        if whole or "running" in document["format"]:
             words.append("--trust-checkpoint")
+        if not whole and (":" in (document["arch"] or ":") or self.said.arch is not None):
+            words += ["--arch", self.said.arch or document["arch"] or "PACKAGE.MODULE:FACTORY"]
         if self.said.sigma is not None or document["sigma"] is None:
             words += ["--sigma", f"{self.said.sigma:g}" if self.said.sigma else document["sigma_in_name"] or "S"]
         if self.said.normalisation:
             mean, std = document["normalisation"]["mean"], document["normalisation"]["std"]
             preset = document["normalisation"]["preset"]
-            words += ["--normalisation", preset] if preset else ["--mean", _joined(mean), "--std", _joined(std)]
+            words += ["--normalisation", preset] if preset else ["--mean", joined(mean), "--std", joined(std)]
         elif document["normalisations_to_try"] and dataset is not None:
             words += ["--normalisation", document["normalisations_to_try"][0]]
         if self.checkpoint != "demo" or self.dataset is not None:
@@ -166,54 +180,8 @@ def _normalisation(values: tuple[tuple[float, ...], tuple[float, ...]] | None) -
     return {"mean": list(mean), "std": list(std), "preset": preset_of(mean, std)}
 
 
-def _missing(document: dict[str, Any]) -> list[str]:
+def _missing(document: dict[str, Any], weights: Weights) -> list[str]:
     needed = {"architecture": "arch", "σ": "sigma", "data set": "dataset", "normalisation": "normalisation"}
+    if weights.refusal is not None:  # it holds its own
+        del needed["architecture"]
     return [name for name, key in needed.items() if document[key] is None]
-
-
-def _rows(document: dict[str, Any]) -> Rows:
-    kept, container = document["checkpoint"], document["container"]
-    beside = ", ".join(
-        name if value is None else f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in list(container["beside"].items())[:8]
-    )
-    inside = ", weights under " + ".".join(container["keys"]) if container["keys"] else ""
-    normalisation, shape = document["normalisation"], document["input_shape"]
-    if normalisation is not None:
-        named = f" ({normalisation['preset']})" if normalisation["preset"] else ""
-        normalised = f"mean {_joined(normalisation['mean'])}, std {_joined(normalisation['std'])}{named}"
-    else:
-        normalised = "not in the file; to try: " + ", ".join(document["normalisations_to_try"])
-    arch = document["arch"] or "not recognised"
-    if document["same_weights"]:
-        arch += f" (the weights of {document['same_weights']} are the same)"
-    named = document["sigma_in_name"]
-    sigma = f"{document['sigma']:g}" if document["sigma"] else "not in the file"
-    rows = [
-        ("file", f"{kept['path']}, {kept['bytes']:,} bytes"),
-        ("sha256", kept["sha256"]),
-        ("format", document["format"] + inside + (f"; beside them {beside}" if beside else "")),
-        ("source", document["source"] + (f" (names begin with {document['prefix']})" if document["prefix"] else "")),
-        ("architecture", arch),
-        (
-            "weights",
-            f"{document['weights']:,} in {document['tensors']} tensors, {', '.join(document['dtypes']) or 'none'}",
-        ),
-        ("classes", "unknown" if document["num_classes"] is None else str(document["num_classes"])),
-        ("images", f"{'×'.join(map(str, shape)) if shape else 'unknown'}, {document['dataset'] or 'any data set'}"),
-        ("σ", sigma + (f"; its name suggests {named}" if named else "")),
-        ("normalisation", normalised),
-    ]
-    facts = [f"{name.replace('_', ' ')} {value}" for name, value in document["training"].items() if _short(value)]
-    rows += [("training", ", ".join(facts))] if facts else []
-    rows += [("problem", document["problem"])] if document["problem"] else []
-    rows.append(("missing", ", ".join(document["missing"]) or "nothing"))
-    return [*rows, ("attack", document["attack"])]
-
-
-def _short(value: Any) -> bool:
-    return isinstance(value, (int, float, str)) and not isinstance(value, bool) and len(str(value)) < 40
-
-
-def _joined(values: list[float]) -> str:
-    return ",".join(f"{value:g}" for value in values)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.names import NORMALISATIONS
@@ -103,7 +104,7 @@ class Plausibility:
             index = number * len(self.images) // count
             try:
                 found.append((self.images.image(index), self.images.label(index), index))
-            except (OSError, ValueError):
+            except ImageError:
                 continue
         if not found:
             return torch.empty(0), torch.empty(0), []

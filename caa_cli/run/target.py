@@ -48,15 +48,17 @@ class Target:
             "mean": card.mean,
             "std": card.std,
             "dataset": self.images.name,
+            "image_size": self.plan.image_size,
         }
 
-    def describe(self, indices: Sequence[int]) -> Rows:
-        """Rows for the display before anything runs."""
+    def describe(self, indices: Sequence[int], bounds: str | None = None) -> Rows:
+        """Rows for the display before anything runs; bounds: in words, where they aren't those of --bound."""
         plan = self.plan
+        bounds = bounds or f"{plan.bound} bounds at α = {plan.alpha:g}"
         shard = f", shard {plan.shard.index} of {plan.shard.count}" if plan.shard.count > 1 else ""
         return [
             ("model", f"{self.card.arch} from {plan.checkpoint} (sha256 {self.weights.sha256[:12]})"),
-            ("smoothing", f"σ = {self.card.sigma:g}, {plan.bound} bounds at α = {plan.alpha:g}"),
+            ("smoothing", f"σ = {self.card.sigma:g}, {bounds}"),
             ("images", f"{len(indices)} of {self.images.name} {self.images.split} ({len(self.images)}){shard}"),
             ("device", f"{describe_device(self.device)}, {plan.dtype}"),
         ]
@@ -159,6 +161,8 @@ def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tupl
             f"{weights.path} does not say which data set it was trained on",
             f"add --dataset, for instance --dataset {guess or 'mnist'} --data-dir DIR",
         )
+    if plan.image_size is None and weights.card is not None:
+        plan = replace(plan, image_size=weights.card.image_size(dataset))
     images = open_dataset(dataset, plan.data_dir, plan.split, image_size=plan.image_size, download=plan.download)
     said = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
     card, notes = resolve_card(weights, said, dataset, images.input_shape, images.num_classes, plan.trust_checkpoint)

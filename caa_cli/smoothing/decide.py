@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from caa_cli.smoothing.bounds import clopper_pearson_lower, clopper_pearson_upper, leader
@@ -49,6 +49,14 @@ class Decider:
             totals.append(min(2 * totals[-1], self.samples))
         return totals
 
+    def share(self) -> float:
+        """The part of alpha that each stage may spend."""
+        return self.alpha / len(self.stages())
+
+    def largest_radius(self, sigma: float) -> float:
+        """What a unanimous vote of all samples proves: at this radius, and at any above, no image is certified."""
+        return sigma * float(ndtri(clopper_pearson_lower(self.samples, self.samples, self.share())))
+
     def decide(self, classifier: SmoothedClassifier, image: Tensor, index: int) -> Decision:
         """image: (*input_shape) in [0, 1]."""
 
@@ -57,10 +65,9 @@ class Decider:
 
         prediction = int(leader(draw(Purpose.SELECTION, 0, self.selection_samples).numpy()))
         threshold = float(ndtr(self.radius / classifier.sigma))
-        stages = self.stages()
-        share = self.alpha / len(stages)
+        share = self.share()
         votes = total = 0
-        for stage, goal in enumerate(stages):
+        for stage, goal in enumerate(self.stages()):
             votes += int(draw(Purpose.DECISION, stage, goal - total)[prediction])
             total = goal
             certified = self.verdict(votes, total, threshold, share)

@@ -1,0 +1,73 @@
+"""What `caa inspect` found, for a person and as strict JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from caa_cli.display import Rows
+
+# Deeper than any description of a training; a file may hold far deeper ones, to break whoever follows them.
+_DEEPEST = 20
+
+
+def strict(value: Any, depth: int = _DEEPEST) -> Any:
+    """The value with null for what JSON has no word for: NaN, infinities, and what lies too deep."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if depth == 0:
+        return None
+    if isinstance(value, dict):
+        return {name: strict(item, depth - 1) for name, item in value.items()}
+    return [strict(item, depth - 1) for item in value]
+
+
+def inspection_rows(document: dict[str, Any]) -> Rows:
+    """`document` is what `Inspection.describe` returns."""
+    kept, container = document["checkpoint"], document["container"]
+    beside = ", ".join(
+        name if value is None else f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in list(container["beside"].items())[:8]
+    )
+    inside = ", weights under " + ".".join(container["keys"]) if container["keys"] else ""
+    normalisation, shape = document["normalisation"], document["input_shape"]
+    if normalisation is not None:
+        named = f" ({normalisation['preset']})" if normalisation["preset"] else ""
+        normalised = f"mean {joined(normalisation['mean'])}, std {joined(normalisation['std'])}{named}"
+    else:
+        normalised = "not in the file; to try: " + ", ".join(document["normalisations_to_try"])
+    arch = document["arch"] or "not recognised"
+    if document["same_weights"]:
+        arch += f" (the weights of {document['same_weights']} are the same)"
+    named = document["sigma_in_name"]
+    sigma = f"{document['sigma']:g}" if document["sigma"] else "not in the file"
+    weights = f"{document['weights']:,} in {document['tensors']} tensors, {', '.join(document['dtypes'])}"
+    rows = [
+        ("file", f"{kept['path']}, {kept['bytes']:,} bytes"),
+        ("sha256", kept["sha256"]),
+        ("format", document["format"] + inside + (f"; beside them {beside}" if beside else "")),
+        ("source", document["source"] + (f" (names begin with {document['prefix']})" if document["prefix"] else "")),
+        ("architecture", arch),
+        ("weights", weights if document["tensors"] else "none that could be counted"),
+        ("classes", "unknown" if document["num_classes"] is None else str(document["num_classes"])),
+        ("images", f"{'×'.join(map(str, shape)) if shape else 'unknown'}, {document['dataset'] or 'any data set'}"),
+        ("σ", sigma + (f"; its name suggests {named}" if named else "")),
+        ("normalisation", normalised),
+    ]
+    facts = [f"{name.replace('_', ' ')} {value}" for name, value in document["training"].items() if _short(value)]
+    rows += [("training", ", ".join(facts))] if facts else []
+    rows += [("problem", document["problem"])] if document["problem"] else []
+    rows.append(("missing", ", ".join(document["missing"]) or "nothing"))
+    return [*rows, ("attack", document["attack"])]
+
+
+def _short(value: Any) -> bool:
+    return isinstance(value, (int, float, str)) and not isinstance(value, bool) and len(str(value)) < 40
+
+
+def joined(values: Sequence[float]) -> str:
+    """As --mean and --std take them."""
+    return ",".join(f"{value:g}" for value in values)

@@ -1,0 +1,86 @@
+"""What a person sees: nothing that comes from a file reaches the terminal as a command to it."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from safetensors.torch import save_file
+from support import caa
+
+from caa_cli.display import Display, visible
+from caa_cli.models.card import ModelCard
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
+
+# Another title, a cleared screen by ESC and by C1's CSI, a backspace, a line that looks like a message of caa's own.
+HOSTILE = "\x1b]0;title\x07\x1b[2Jm\x9b2Jn\x08i\x7fs\rt\nerror: send money\u202e[bold red]x[/nothing]\ud800"
+ACTED_ON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]")
+
+
+def console(terminal: bool) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, no_color=True, width=300, highlight=False)
+
+
+@pytest.fixture
+def display() -> Display:
+    """On a terminal without colours, so that any escape sequence is one of the text's."""
+    found = Display()
+    found.err = found.out = console(True)
+    return found
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda display: display.note(HOSTILE),
+        lambda display: display.warn(HOSTILE),
+        lambda display: display.error(HOSTILE, HOSTILE),
+        lambda display: display.plan(HOSTILE, [(HOSTILE, HOSTILE)]),
+        lambda display: display.result("t", [("n", HOSTILE)]),
+        lambda display: display.interrupted(1, 2, HOSTILE, HOSTILE),
+    ],
+    ids=["note", "warn", "error", "plan", "result", "interrupted"],
+)
+def test_nothing_acts_on_the_terminal(display: Display, show):
+    show(display)
+    written = display.err.file.getvalue()
+    own = re.compile(r"\x1b\[[0-9;]*m")  # bold and dim
+    assert not ACTED_ON.search(own.sub("", written))
+    assert "\x1b[31m" not in written
+    assert "\\x1b]0;title" in written
+    assert "[bold red]x[/nothing]" in written
+    assert not re.search(r"^error: send", own.sub("", written), re.MULTILINE)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nothing_of_a_bar_acts_on_the_terminal(display: Display, terminal: bool):
+    display.err = console(terminal)
+    with display.bar("images", 2) as bar:
+        bar.update(1, HOSTILE, HOSTILE)
+    written = display.err.file.getvalue()
+    assert "\\x1b]0;title" in written
+    for command in ("\x1b]0;title", "\x1b[2J", "\x9b", "\x08", "\x07", "\u202e", "\ud800"):
+        assert command not in written
+
+
+@given(text=st.text())
+def test_what_can_be_shown_is_left_as_it_is(text: str):
+    assert not ACTED_ON.search(visible(text))
+    if text.isprintable():
+        assert visible(text) == text
+
+
+def test_what_a_checkpoint_says_of_itself_is_only_shown(tmp_path: Path):
+    training = {"note": HOSTILE[:30], "\x1b[2J": 1}
+    card = ModelCard("small-cnn", 10, (1, 28, 28), dataset=HOSTILE, sigma=0.5, method="\x1b[2J", training=training)
+    save_file(read_weights(DEMO_CHECKPOINT).tensors, tmp_path / "x", metadata=card.to_metadata())
+    for words in (["inspect", tmp_path / "x"], ["certify", "--checkpoint", tmp_path / "x"]):
+        result = caa(*words)
+        assert not isinstance(result.exception, Exception), repr(result.exception)
+        assert not ACTED_ON.search(result.stdout + result.stderr)
+        assert "\\x1b" in result.stdout + result.stderr
