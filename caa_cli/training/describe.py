@@ -11,7 +11,6 @@ from torch import nn
 
 from caa_cli.device import describe_device
 from caa_cli.display import Rows, clock
-from caa_cli.models.factory import runs_foreign_code
 from caa_cli.recipes import RECIPES
 from caa_cli.train_plan import TrainPlan
 from caa_cli.training.devices import Ranks
@@ -92,7 +91,7 @@ def result_rows(
 
 def _next_command(plan: TrainPlan) -> str:
     words = ["caa", "attack", "--checkpoint", str(plan.output)]
-    if runs_foreign_code(plan.arch):
+    if ":" in plan.arch:  # a checkpoint alone may have no code imported
         words += ["--arch", plan.arch]
     if plan.data_dir is not None:
         words += ["--data-dir", str(plan.data_dir)]
