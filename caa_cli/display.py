@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
@@ -93,6 +94,39 @@ class Display:
                     f"can't write the document to stdout ({error.strerror})", "it is in the file of --output too"
                 ) from error
 
+    def text(self, text: str) -> None:
+        """A result that was asked for as text, to stdout as it is."""
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise CaaError(f"can't write the table to stdout ({error.strerror})", "free some space") from error
+
+    def grid(self, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+        """A final table of several columns: the first names its row, the others are numbers."""
+        if self.quiet or self.json_only:
+            return
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for position, heading in enumerate(headings):
+            # A heading of two words takes two lines, so that the numbers can stand close.
+            table.add_column(
+                heading.replace(" ", "\n"),
+                justify="right" if position else "left",
+                style=None if position else "cyan",
+                no_wrap=position > 0,
+                overflow="fold",
+                vertical="top",
+            )
+        for row in rows:
+            table.add_row(*map(escape, row))
+        # A file or a pipe has no width that a table would have to fit.
+        console = self.out if self.out.is_terminal else Console(file=self.out.file, highlight=False, width=200)
+        console.print(table)
+        console.print(escape(caption))
+
     @contextmanager
     def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:
         """A live bar on a terminal, a line every half minute elsewhere."""
@@ -114,6 +148,46 @@ class Display:
         for name, value in rows:
             table.add_row(name, escape(value))
         console.print(table)
+
+
+class PartDisplay(Display):
+    """For one run of several: `name` is in front of its bar, and what an earlier one said is not repeated.
+
+    `said` is shared by all of them. The result is left to the whole; `found` is the run's JSON document.
+    """
+
+    def __init__(self, whole: Display, name: str, said: set[str]) -> None:
+        super().__init__(whole.quiet, whole.json_only)
+        self.name, self.said = name, said
+        self.found: dict[str, Any] | None = None
+
+    def note(self, text: str) -> None:
+        if self._new(text):
+            super().note(text)
+
+    def warn(self, text: str) -> None:
+        if self._new(text):
+            super().warn(text)
+
+    def plan(self, title: str, rows: Rows) -> None:
+        super().plan(self.name, [(name, value) for name, value in rows if self._new(f"{name}: {value}")])
+
+    def result(self, title: str, rows: Rows) -> None:
+        pass
+
+    def document(self, document: dict[str, Any]) -> None:
+        self.found = document
+
+    @contextmanager
+    def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:
+        with super().bar(f"{self.name}: {what}", total, start) as found:
+            yield found
+
+    def _new(self, text: str) -> bool:
+        if text in self.said:
+            return False
+        self.said.add(text)
+        return True
 
 
 class _Silent:

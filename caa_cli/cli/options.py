@@ -7,12 +7,13 @@ becomes the default map.
 from __future__ import annotations
 
 import functools
+import inspect
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -112,6 +113,35 @@ def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]
         return source is not None and source.name == "DEFAULT"
 
     return {**given, **{option: value for option, value in settings.items() if open_(option)}}
+
+
+def with_options_of(source: Callable[..., None], without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Adds the options of another subcommand to a command's own, which go before them.
+
+    They arrive as keyword arguments; a new setting of the one is so a setting of the other too.
+    """
+
+    def extend(command: Command) -> Command:
+        hints = {**get_type_hints(source, include_extras=True), **get_type_hints(command, include_extras=True)}
+        mine = {
+            name: parameter
+            for name, parameter in inspect.signature(command).parameters.items()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        }
+        theirs = {
+            name: parameter
+            for name, parameter in inspect.signature(source).parameters.items()
+            if name not in without and name not in mine
+        }
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+            for name, parameter in {**mine, **theirs}.items()
+        ]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return extend
 
 
 def resume_command() -> str:

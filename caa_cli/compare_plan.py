@@ -1,0 +1,154 @@
+"""What `caa compare` will do: which attacks it runs, or which files it reads. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from caa_cli import checks
+from caa_cli.errors import UsageError
+from caa_cli.names import ATTACKS, TABLE_FORMATS
+from caa_cli.plan import AttackPlan, ModelPlan
+
+# What decides which images are eligible and what a proof is: the same for all attacks of a comparison. The other
+# settings that decide a result are an attack's own.
+SHARED = (
+    *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
+    *("samples", "certify_samples", "verify_samples", "finish"),
+)
+OWN = tuple(f.name for f in fields(AttackPlan) if f.name not in {*SHARED, *AttackPlan.NOT_COMPARED, "attack"})
+
+
+@dataclass(frozen=True)
+class NamedAttack:
+    """One entry of --attacks: `caa`, or `caa:overshoot=1.2:step-min=0.2`; settings: texts, by AttackPlan's names."""
+
+    attack: str
+    settings: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        return label_of(self.attack, self.settings)
+
+    @staticmethod
+    def parse(text: str) -> NamedAttack:
+        """Raises UsageError for an unknown attack or setting, and for one that all attacks share."""
+        attack, *pairs = (part.strip() for part in text.split(":"))
+        checks.one_of("--attacks", attack, ATTACKS)
+        settings: dict[str, str] = {}
+        for pair in pairs:
+            key, equals, value = (part.strip() for part in pair.partition("="))
+            if not equals or not value:
+                raise UsageError(
+                    f"--attacks {text!r}: {pair!r} is not of the form KEY=VALUE",
+                    f"for instance --attacks {attack},{attack}:iterations=50",
+                )
+            name = _setting(text, attack, key)
+            if name in settings:
+                raise UsageError(f"--attacks {text!r} says {key} twice", "leave one of them out")
+            settings[name] = value
+        return NamedAttack(attack, settings)
+
+
+def _setting(text: str, attack: str, key: str) -> str:
+    """The name in AttackPlan; an attack's own name need not be said again before its settings."""
+    name = key.removeprefix("--").replace("-", "_")
+    for known in (name, f"{attack}_{name}"):
+        if known in OWN:
+            return known
+    if name in SHARED:
+        raise UsageError(
+            f"--attacks {text!r}: {key} has to be the same for all attacks",
+            f"give it for all of them: --{name.replace('_', '-')}",
+        )
+    others = ", ".join(own.replace("_", "-") for own in OWN)
+    raise UsageError(f"--attacks {text!r}: an attack has no setting {key!r}", f"use one of: {others}")
+
+
+def parse_attacks(text: str) -> list[NamedAttack]:
+    """The entries of --attacks, separated by commas."""
+    return [NamedAttack.parse(part) for part in text.split(",") if part.strip()]
+
+
+def label_of(attack: str, settings: Mapping[str, object]) -> str:
+    """`caa:overshoot=1.2:step-min=0.2`, as --attacks takes it."""
+
+    def shown(value: object) -> str:
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    words = [
+        f"{name.removeprefix(f'{attack}_').replace('_', '-')}={shown(value)}" for name, value in settings.items()
+    ]
+    return ":".join([attack, *words])
+
+
+def beside(path: Path, label: str, suffix: str) -> Path:
+    """Where one attack's file goes: compare.caa-overshoot=1.2.json beside compare.json."""
+    return path.with_name(f"{path.stem}.{re.sub(r'[^A-Za-z0-9.=_-]+', '-', label)}{suffix}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparePlan:
+    """attacks: those to run, by label; or files: results to read. output: None writes no document."""
+
+    attacks: dict[str, AttackPlan]
+    files: tuple[Path, ...] = ()
+    output: Path | None = None
+    format: str = "table"
+    figure: Path | None = None
+    figure_excess: Path | None = None
+    figure_evaluations: Path | None = None
+    html: Path | None = None
+    bootstrap: int = 0
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        checks.one_of("--format", self.format, TABLE_FORMATS)
+        checks.not_negative("--bootstrap", self.bootstrap)
+        checks.seed_in_range(self.seed)
+        self._check_attacks()
+        self._check_files()
+
+    @property
+    def pictures(self) -> dict[str, tuple[str, Path]]:
+        """By the picture's name: the option and the file."""
+        wanted = {
+            "proportion": ("--figure", self.figure),
+            "excess": ("--figure-excess", self.figure_excess),
+            "evaluations": ("--figure-evaluations", self.figure_evaluations),
+        }
+        return {name: (option, path) for name, (option, path) in wanted.items() if path is not None}
+
+    def written(self) -> dict[str, Path]:
+        """The files that the comparison itself writes, by option."""
+        others = {"--output": self.output, "--html": self.html}
+        return {option: path for option, path in [*others.items(), *self.pictures.values()] if path is not None}
+
+    def _check_attacks(self) -> None:
+        place = Path("x")
+        seen: dict[AttackPlan, str] = {}
+        for label, attack in self.attacks.items():
+            same = replace(attack, output=place, save_adversarial=None)
+            if same in seen:
+                raise UsageError(
+                    f"{seen[same]} and {label} of --attacks are one attack with the same settings",
+                    "leave one of them out",
+                )
+            seen[same] = label
+
+    def _check_files(self) -> None:
+        taken = dict.fromkeys(self.files, "a result to read")
+        for label, attack in self.attacks.items():
+            for path in (attack.output, attack.save_adversarial):
+                if path is not None:
+                    taken[path] = f"the result of {label}"
+                    taken[path.with_name(path.name + ".jsonl")] = f"the record of {label}"
+        for option, path in self.written().items():
+            if path in taken:
+                raise UsageError(f"{option} {path} is where {taken[path]} is", f"name another file with {option}")
+            taken[path] = option
