@@ -58,16 +58,24 @@ def excess(axis: Any, comparison: Comparison) -> None:
 
 def evaluations(axis: Any, comparison: Comparison) -> None:
     """What an image's radius took, forward and backward; the large mark is at the medians."""
+    from matplotlib.ticker import MaxNLocator
+
     for attack, style in _styles(comparison):
         points = [
             (record.forward_evaluations + record.backward_evaluations, record.radius)
             for record in _successes(comparison, attack)
         ]
-        _scatter(axis, points, attack.label, style)
         if points:
+            _scatter(axis, points, attack.label, style)
             middle = median(x for x, _ in points), median(y or 0.0 for _, y in points)
             axis.plot(*middle, style["marker"], color=style["color"], markersize=11, markeredgecolor=_INK)
-    axis.set(xlabel="model evaluations (forward and backward)", ylabel="L2 radius", xscale="log")
+    axis.set(xlabel="model evaluations (forward and backward)", ylabel="L2 radius")
+    low, high = axis.get_xlim()
+    if low > 0 and high > 8 * low:
+        axis.set_xscale("log")
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.xaxis.set_major_formatter("{x:,.0f}")
 
 
 PICTURES: dict[str, Draw] = {"proportion": proportion, "excess": excess, "evaluations": evaluations}
@@ -104,8 +112,10 @@ def _figure(name: str, comparison: Comparison, title: str) -> Any:
     axis.set_axisbelow(True)
     PICTURES[name](axis, comparison)
     axis.set_title(title)
-    # Below, where no curve can be behind it.
-    figure.legend(loc="outside lower center", ncols=min(3, len(comparison.attacks) + 1), frameon=False, fontsize=9)
+    # Below, where no curve can be behind it; in as many columns as its longest label leaves room for.
+    columns = max(1, 66 // (8 + max(map(len, comparison.labels))))
+    if axis.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=min(columns, 4), frameon=False, fontsize=9)
     return figure
 
 

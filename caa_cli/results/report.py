@@ -17,15 +17,15 @@ _STYLE = """
   :root { --ink: #e4e8ec; --paper: #14181d; --quiet: #9aa4ae; --line: #39414a; }
 }
 body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto;
-  max-width: 64rem; padding: 0 1rem; }
+  max-width: 72rem; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 p, figcaption { color: var(--quiet); margin: .4rem 0; } .note { color: var(--ink); border-left: 4px solid #e08a00;
   padding-left: .7rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { padding: .3rem .45rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; }
-th:first-child { text-align: left; } tbody th { font-weight: 600; white-space: nowrap; }
+th:first-child { text-align: left; } tbody th { font-weight: 600; overflow-wrap: anywhere; min-width: 7rem; }
 .settings td { text-align: left; overflow-wrap: anywhere; } .settings th { font-weight: 400; color: var(--quiet); }
 small { color: var(--quiet); display: block; white-space: nowrap; }
 figure { margin: 1rem 0; break-inside: avoid; } svg { max-width: 100%; height: auto; }

@@ -88,6 +88,11 @@ class CompareRun:
             display = PartDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", said)
             try:
                 code = AttackRun(display, self.resume_command, attack).execute()
+            except CaaError as error:
+                if not documents or "--resume" in (error.hint or ""):
+                    raise
+                kept = f"the attacks before {label} are done and kept: go on with --resume"
+                raise CaaError(error.problem, f"{error.hint}; {kept}" if error.hint else kept) from error
             except KeyboardInterrupt:
                 code = INTERRUPTED
                 self.display.warn(f"interrupted: go on with: {self.resume_command}")
