@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from caa_cli import checks
 from caa_cli.errors import UsageError
@@ -19,6 +20,24 @@ SHARED = (
     *("samples", "certify_samples", "verify_samples", "finish"),
 )
 OWN = tuple(f.name for f in fields(AttackPlan) if f.name not in {*SHARED, *AttackPlan.NOT_COMPARED, "attack"})
+
+# Of those, the ones that only one attack has, by attack, with their defaults.
+_CAA = ("overshoot", "undershoot", "step_min", "step_max", "patience", "tolerance", "surrogate", "temperature")
+ATTACK_SETTINGS: dict[str, dict[str, Any]] = {"caa": {name: getattr(AttackPlan, name) for name in _CAA}}
+
+
+def foreign(attack: str) -> set[str]:
+    """The settings that only other attacks have."""
+    return {name for other, settings in ATTACK_SETTINGS.items() if other != attack for name in settings}
+
+
+def own_settings(attack: str) -> list[str]:
+    return [name for name in OWN if name not in foreign(attack)]
+
+
+def default_of(attack: str, name: str) -> Any:
+    """Of a setting of this attack; None for one that this version does not know."""
+    return ATTACK_SETTINGS.get(attack, {}).get(name, getattr(AttackPlan, name, None))
 
 
 @dataclass(frozen=True)
@@ -56,15 +75,15 @@ def _setting(text: str, attack: str, key: str) -> str:
     """The name in AttackPlan; an attack's own name need not be said again before its settings."""
     name = key.removeprefix("--").replace("-", "_")
     for known in (name, f"{attack}_{name}"):
-        if known in OWN:
+        if known in own_settings(attack):
             return known
     if name in SHARED:
         raise UsageError(
             f"--attacks {text!r}: {key} has to be the same for all attacks",
             f"give it for all of them: --{name.replace('_', '-')}",
         )
-    others = ", ".join(own.replace("_", "-") for own in OWN)
-    raise UsageError(f"--attacks {text!r}: an attack has no setting {key!r}", f"use one of: {others}")
+    others = ", ".join(own.removeprefix(f"{attack}_").replace("_", "-") for own in own_settings(attack))
+    raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
 
 
 def parse_attacks(text: str) -> list[NamedAttack]:

@@ -201,10 +201,10 @@ def test_a_kill_between_two_attacks_is_not_begun_anew_unasked(tmp_path):
         ("cca", "'cca' is not known"),
         ("caa:overshoot", "'overshoot' is not of the form KEY=VALUE"),
         ("caa:overshoot=", "is not of the form KEY=VALUE"),
-        ("caa:speed=3", "an attack has no setting 'speed'"),
+        ("caa:speed=3", "caa has no setting 'speed'"),
         ("caa:samples=3", "samples has to be the same for all attacks"),
         ("caa:seed=3", "seed has to be the same for all attacks"),
-        ("caa:output=x", "an attack has no setting 'output'"),
+        ("caa:output=x", "caa has no setting 'output'"),
         ("caa:iterations=3:iterations=4", "says iterations twice"),
     ],
 )

@@ -11,7 +11,7 @@ import typer
 from caa_cli.cli import options
 from caa_cli.cli.attack import attack
 from caa_cli.cli.options import option
-from caa_cli.compare_plan import ComparePlan, NamedAttack, beside, parse_attacks
+from caa_cli.compare_plan import ATTACK_SETTINGS, ComparePlan, NamedAttack, beside, foreign, parse_attacks
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS, TABLE_FORMATS
 from caa_cli.plan import AttackPlan
@@ -122,8 +122,7 @@ def compare(
 def _check_reading(context: typer.Context) -> None:
     """Where files are read nothing runs, so what says how to run would be ignored."""
     for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in _READING and source is not None and source.name == "COMMANDLINE":
+        if name not in _READING and _typed(context, name):
             raise UsageError(
                 f"--{name.replace('_', '-')} says how to run attacks, but files to read are named",
                 "leave it out, or leave the files out",
@@ -140,11 +139,13 @@ def _plans(context: typer.Context, given: dict[str, Any], attacks: str | None, o
     entries = parse_attacks(attacks or "")
     if not entries:
         raise UsageError("--attacks names no attack", f"name some of: {', '.join(ATTACKS)}")
+    _check_settings(context, [entry.attack for entry in entries])
     plans: dict[str, AttackPlan] = {}
     for entry in entries:
         if entry.label in plans:
             raise UsageError(f"--attacks names {entry.label} twice", "leave one of them out")
-        own = {name: _value(context, entry, name, text) for name, text in entry.settings.items()}
+        own: dict[str, Any] = dict.fromkeys(foreign(entry.attack))
+        own |= {name: _value(context, entry, name, text) for name, text in entry.settings.items()}
         place = beside(output, entry.label, ".json")
         plan = options.plan_of(AttackPlan, {**given, **own, "attack": entry.attack, "output": place})
         if plan.save_adversarial is not None:
@@ -152,6 +153,22 @@ def _plans(context: typer.Context, given: dict[str, Any], attacks: str | None, o
             plan = replace(plan, save_adversarial=images)
         plans[entry.label] = plan
     return plans
+
+
+def _check_settings(context: typer.Context, attacks: list[str]) -> None:
+    """A setting of an attack that is not run would be ignored."""
+    for owner, settings in ATTACK_SETTINGS.items():
+        for name in settings:
+            if owner not in attacks and _typed(context, name):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is a setting of {owner}, which --attacks does not name",
+                    "leave it out, or add the attack",
+                )
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _value(context: typer.Context, entry: NamedAttack, name: str, text: str) -> Any:

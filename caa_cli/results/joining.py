@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from caa_cli.compare_plan import SHARED, label_of
+from caa_cli.compare_plan import SHARED, default_of, label_of
 from caa_cli.errors import UsageError
-from caa_cli.plan import AttackPlan
 from caa_cli.results.parts import Part
 from caa_cli.results.records import AttackRecord
 
@@ -85,8 +84,8 @@ def labels(firsts: Sequence[Part]) -> list[str]:
     for part in firsts:
         alike = [other for other in firsts if other.attack == part.attack]
         differing = [name for name in part.own if any(other.own.get(name) != part.own[name] for other in alike)]
-        default = {name: getattr(AttackPlan, name, None) for name in differing}
-        found.append(label_of(part.attack, {n: part.own[n] for n in differing if part.own[n] != default[n]}))
+        shown = {n: part.own[n] for n in differing if part.own[n] != default_of(part.attack, n)}
+        found.append(label_of(part.attack, shown))
     return found
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caa_cli.compare_plan import OWN, SHARED
+from caa_cli.compare_plan import OWN, SHARED, default_of, own_settings
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.plan import AttackPlan
 from caa_cli.results.records import (
@@ -20,7 +20,6 @@ from caa_cli.results.records import (
     AttackRecord,
 )
 
-_DEFAULTS = {f.name: f.default for f in fields(AttackPlan)}
 _OUTCOMES = {*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED}
 
 
@@ -44,13 +43,13 @@ class Part:
 
     def setting(self, name: str) -> Any:
         """As the run had it; a file from before there was such a setting has its default."""
-        return self.config.get(name, _DEFAULTS.get(name))
+        return self.config.get(name, default_of(self.attack, name))
 
     @property
     def own(self) -> dict[str, Any]:
         """The settings of the attack itself; those that this version does not know too."""
-        ignored = {*SHARED, *AttackPlan.NOT_COMPARED, "attack"}
-        return {name: self.setting(name) for name in (*OWN, *sorted(self.config.keys() - {*OWN, *ignored}))}
+        unknown = self.config.keys() - {*OWN, *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
+        return {name: self.setting(name) for name in (*own_settings(self.attack), *sorted(unknown))}
 
     @property
     def selection(self) -> tuple[object, ...]:
