@@ -95,6 +95,8 @@ def label_of(attack: str, settings: Mapping[str, object]) -> str:
     """`caa:overshoot=1.2:step-min=0.2`, as --attacks takes it."""
 
     def shown(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     words = [

@@ -325,6 +325,31 @@ def test_the_report_needs_nothing_else(comparison):
     assert "@media print" in page
 
 
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+def test_the_report_is_dark_where_the_reader_is(comparison, tmp_path):
+    """In a real browser: the ground is that of the scheme, the curves' axes contrast with it, nothing sticks out."""
+    from matplotlib.image import imread
+
+    page = tmp_path / "report.html"
+    page.write_text(report(comparison, "2026-01-01"), encoding="utf-8")
+    for scheme, ground in [(1, 1.0), (0, 0.09)]:
+        shot = tmp_path / f"{scheme}.png"
+        words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1300,1400"]
+        words += [f"--blink-settings=preferredColorScheme={scheme}", f"--user-data-dir={tmp_path / 'browser'}"]
+        words += [f"--screenshot={shot}"]
+        subprocess.run([BROWSER, *words, page.as_uri()], capture_output=True, check=True, timeout=60)
+        grey = imread(shot)[:, :, :3].mean(axis=2)
+        assert grey[0, 0] == pytest.approx(ground, abs=0.02)
+        assert abs(grey - grey[0, 0]).max() > 0.7
+        assert (grey[:, :20] == grey[0, 0]).all()
+        assert (grey[:, -20:] == grey[0, 0]).all()
+
+
 def test_a_comparison_from_the_command_line(tmp_path):
     """All formats, the document and the page of two files; the document's table follows from its examples."""
     one, two = ({i: record(i, r) for i, r in enumerate(radii)} for radii in ([1.5, 2.0, None], [1.4, 2.5, 3.0]))

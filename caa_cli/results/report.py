@@ -33,7 +33,8 @@ figure { margin: 1rem 0; break-inside: avoid; } svg { max-width: 100%; height: a
 @media print {
   :root { --ink: #000; --paper: #fff; --quiet: #333; --line: #999; color-scheme: light; }
   body { margin: 0; max-width: none; font-size: 10pt; } .wide { overflow: visible; }
-  .results { font-size: 8pt; } tr { break-inside: avoid; }
+  .results { font-size: 8pt; } tr { break-inside: avoid; } h2 { break-after: avoid; }
+  .pictures { grid-template-columns: 1fr 1fr; }
 }
 """
 
@@ -94,7 +95,7 @@ def _results(comparison: Comparison) -> str:
         shown = "".join(
             f"<td>{escape(value)}{f'<small>{escape(spread)}</small>' if spread else ''}</td>" for value, spread in row
         )
-        rows.append(f'<tr><th scope="row">{escape(label)}</th>{shown}</tr>')
+        rows.append(f'<tr><th scope="row">{_label(label)}</th>{shown}</tr>')
     return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
@@ -104,9 +105,14 @@ def _attacks(comparison: Comparison) -> str:
         settings = ", ".join(f"{name} {_text(value)}" for name, value in attack.parts[0].own.items())
         files = ", ".join(str(part.path) for part in attack.parts)
         rows.append(
-            f'<tr><th scope="row">{escape(attack.label)}</th><td>{escape(settings)}</td><td>{escape(files)}</td></tr>'
+            f'<tr><th scope="row">{_label(attack.label)}</th><td>{escape(settings)}</td><td>{escape(files)}</td></tr>'
         )
     return f'<table class="settings"><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _label(label: str) -> str:
+    """A long one may be broken between its settings."""
+    return escape(label).replace(":", ":<wbr/>")
 
 
 def _pairs(pairs: Mapping[str, Any]) -> str:
