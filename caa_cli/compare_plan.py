@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,35 @@ def parse_attacks(text: str) -> list[NamedAttack]:
     return [NamedAttack.parse(part) for part in text.split(",") if part.strip()]
 
 
+def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Values by key, of `KEY=V1,V2,…` once or twice. Raises UsageError."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        key, _, values = text.partition("=")
+        key, several = key.strip(), [value.strip() for value in values.split(",") if value.strip()]
+        if len(several) < 2:
+            raise UsageError(
+                f"--sweep {text!r} is not of the form KEY=V1,V2,…", "for instance --sweep step-max=0.2,0.3"
+            )
+        if key in found:
+            raise UsageError(f"--sweep says {key} twice", "give its values in one list")
+        found[key] = several
+    if len(found) > 2:
+        raise UsageError(f"--sweep varies {len(found)} settings", "one or two, so that a picture can show them")
+    return found
+
+
+def swept(entries: Sequence[NamedAttack], sweeps: Mapping[str, Sequence[str]]) -> list[NamedAttack]:
+    """Every attack with every combination of the values."""
+    if len(sweeps) > 1 and len(entries) > 1:
+        raise UsageError("--sweep varies two settings of several attacks", "name one of them with --attacks")
+    return [
+        NamedAttack.parse(":".join([entry.label, *(f"{k}={v}" for k, v in zip(sweeps, values, strict=True))]))
+        for entry in entries
+        for values in product(*sweeps.values())
+    ]
+
+
 def label_of(attack: str, settings: Mapping[str, object]) -> str:
     """`caa:overshoot=1.2:step-min=0.2`, as --attacks takes it."""
 
@@ -121,6 +151,7 @@ class ComparePlan:
     figure: Path | None = None
     figure_excess: Path | None = None
     figure_evaluations: Path | None = None
+    figure_sweep: Path | None = None
     html: Path | None = None
     bootstrap: int = 0
     seed: int = 0
@@ -142,6 +173,7 @@ class ComparePlan:
             "proportion": ("--figure", self.figure),
             "excess": ("--figure-excess", self.figure_excess),
             "evaluations": ("--figure-evaluations", self.figure_evaluations),
+            "sweep": ("--figure-sweep", self.figure_sweep),
         }
         return {name: (option, path) for name, (option, path) in wanted.items() if path is not None}
 

@@ -11,7 +11,16 @@ import typer
 from caa_cli.cli import options
 from caa_cli.cli.attack import attack
 from caa_cli.cli.options import option
-from caa_cli.compare_plan import ATTACK_SETTINGS, ComparePlan, NamedAttack, beside, foreign, parse_attacks
+from caa_cli.compare_plan import (
+    ATTACK_SETTINGS,
+    ComparePlan,
+    NamedAttack,
+    beside,
+    foreign,
+    parse_attacks,
+    parse_sweeps,
+    swept,
+)
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS, TABLE_FORMATS
 from caa_cli.plan import AttackPlan
@@ -19,7 +28,7 @@ from caa_cli.plan import AttackPlan
 _COMPARISON = "Comparison"
 # What counts where files are read; all else says how to run attacks.
 _READING = {"files", "output", "format", "figure", "figure_excess", "figure_evaluations", "html", "bootstrap"}
-_READING |= {"seed", "config", "json", "quiet", "dry_run"}
+_READING |= {"figure_sweep", "seed", "config", "json", "quiet", "dry_run"}
 
 
 @options.guarded
@@ -63,6 +72,22 @@ def compare(
         Path | None,
         option(metavar="FILE.png", help="Draw radius by model evaluations (extra: plot).", panel=_COMPARISON),
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        option(
+            metavar="KEY=V1,V2,…",
+            help="Run each attack with each of these values of a setting; twice: with all combinations.",
+            panel=_COMPARISON,
+        ),
+    ] = None,
+    figure_sweep: Annotated[
+        Path | None,
+        option(
+            metavar="FILE.png",
+            help="Draw radius by the one or two settings that vary (extra: plot).",
+            panel=_COMPARISON,
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         option(
@@ -94,7 +119,8 @@ def compare(
         _check_reading(context)
     else:
         assert output is not None
-        found = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, attacks, output)
+        entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
+        found = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output)
     plan = ComparePlan(
         attacks=found,
         files=tuple(files or ()),
@@ -103,6 +129,7 @@ def compare(
         figure=figure,
         figure_excess=figure_excess,
         figure_evaluations=figure_evaluations,
+        figure_sweep=figure_sweep,
         html=html,
         bootstrap=bootstrap,
         seed=given["seed"],
@@ -129,14 +156,15 @@ def _check_reading(context: typer.Context) -> None:
             )
 
 
-def _plans(context: typer.Context, given: dict[str, Any], attacks: str | None, output: Path) -> dict[str, AttackPlan]:
+def _plans(
+    context: typer.Context, given: dict[str, Any], entries: list[NamedAttack], output: Path
+) -> dict[str, AttackPlan]:
     """A plan an attack, by label, each with a result of its own beside the comparison's."""
     if given["checkpoint"] is None:
         raise UsageError(
             "nothing to compare: neither --checkpoint nor result files are named",
             "caa compare --checkpoint demo --attacks caa, or caa compare a.json b.json",
         )
-    entries = parse_attacks(attacks or "")
     if not entries:
         raise UsageError("--attacks names no attack", f"name some of: {', '.join(ATTACKS)}")
     _check_settings(context, [entry.attack for entry in entries])

@@ -57,7 +57,10 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         if _parameter(key) not in settings[name]:
             raise typer.BadParameter(f"{path}: [{name}] has no setting {key!r}; see caa {name} --help")
         defaults[_parameter(key)] = value
-    joined = {key: ",".join(map(str, v)) if isinstance(v, list) else v for key, v in defaults.items()}
+    several = {p.name for p in context.command.params if getattr(p, "multiple", False)}
+    joined = {
+        key: ",".join(map(str, v)) if isinstance(v, list) and key not in several else v for key, v in defaults.items()
+    }
     context.default_map = {**(context.default_map or {}), **joined}
     return path
 

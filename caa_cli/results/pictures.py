@@ -11,19 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from caa_cli.results.colours import INK, styles
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.files import write_atomically
 from caa_cli.results.joining import AttackResult
 from caa_cli.results.records import ATTACKED, AttackRecord
-
-# The paper's colours where it has one, in shades that are legible on white and on black.
-_COLOURS = {"caa": "#3b82f6", "pgd": "#ef4444", "deepfool": "#06a5b8", "cw": "#22a04b", "autoattack": "#c04fd8"}
-_OTHERS = ("#e08a00", "#8f7346", "#7c6cf0", "#d4608f", "#7f8c8d")
-_MARKERS = "os^Dv<>Ph*"
-_LINES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
-
-# Axes and text have this colour, for the one of the page to take its place.
-_INK = "#010203"
+from caa_cli.results.sweep import draw_sweep
 
 Draw = Callable[[Any, Comparison], None]
 
@@ -34,7 +27,7 @@ def proportion(axis: Any, comparison: Comparison) -> None:
     certified = np.sort(comparison.certified)
     furthest = max([r.radius or 0.0 for a in comparison.attacks for r in comparison.records(a)], default=0.0)
     right = 1.05 * max(furthest, *certified, 0.1)
-    _steps(axis, certified, count, right, label="certified bound", color=_INK, linestyle=":", linewidth=1.6)
+    _steps(axis, certified, count, right, label="certified bound", color=INK, linestyle=":", linewidth=1.6)
     for attack, style in _styles(comparison):
         radii = np.sort([record.radius or 0.0 for record in _successes(comparison, attack)])
         _steps(axis, radii, count, right, label=attack.label, color=style["color"], linestyle=style["linestyle"])
@@ -68,7 +61,7 @@ def evaluations(axis: Any, comparison: Comparison) -> None:
         if points:
             _scatter(axis, points, attack.label, style)
             middle = median(x for x, _ in points), median(y or 0.0 for _, y in points)
-            axis.plot(*middle, style["marker"], color=style["color"], markersize=11, markeredgecolor=_INK)
+            axis.plot(*middle, style["marker"], color=style["color"], markersize=11, markeredgecolor=INK)
     axis.set(xlabel="model evaluations (forward and backward)", ylabel="L2 radius")
     low, high = axis.get_xlim()
     if low > 0 and high > 8 * low:
@@ -78,7 +71,12 @@ def evaluations(axis: Any, comparison: Comparison) -> None:
         axis.xaxis.set_major_formatter("{x:,.0f}")
 
 
-PICTURES: dict[str, Draw] = {"proportion": proportion, "excess": excess, "evaluations": evaluations}
+PICTURES: dict[str, Draw] = {
+    "proportion": proportion,
+    "excess": excess,
+    "evaluations": evaluations,
+    "sweep": draw_sweep,
+}
 
 
 def write_picture(path: Path, name: str, comparison: Comparison, title: str) -> None:
@@ -96,7 +94,7 @@ def inline_svg(name: str, comparison: Comparison) -> str:
     with _ink({"svg.fonttype": "none", "svg.hashsalt": name}):
         _figure(name, comparison, "").savefig(text, format="svg", transparent=True, metadata=nothing)
     svg = text.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Several pictures share a page, so each has its own names.
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
@@ -108,7 +106,7 @@ def _figure(name: str, comparison: Comparison, title: str) -> Any:
 
     figure = Figure(figsize=(6.4, 4.2), dpi=130, layout="constrained")
     axis = figure.subplots()
-    axis.grid(alpha=0.2, color=_INK)
+    axis.grid(alpha=0.2, color=INK)
     axis.set_axisbelow(True)
     PICTURES[name](axis, comparison)
     axis.set_title(title)
@@ -124,21 +122,12 @@ def _ink(others: dict[str, str] | None = None) -> Any:
     import matplotlib as mpl
 
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    settings: Any = {**dict.fromkeys(names, _INK), **(others or {})}
+    settings: Any = {**dict.fromkeys(names, INK), **(others or {})}
     return mpl.rc_context(settings)
 
 
 def _styles(comparison: Comparison) -> list[tuple[AttackResult, dict[str, Any]]]:
-    """A colour an attack; the second time that an attack comes it takes one of the others."""
-    left, taken, found = list(_OTHERS), set(), []
-    for position, attack in enumerate(comparison.attacks):
-        colour = _COLOURS.get(attack.attack)
-        if colour is None or colour in taken:
-            colour = left.pop(0) if left else _OTHERS[position % len(_OTHERS)]
-        taken.add(colour)
-        marker, line = _MARKERS[position % len(_MARKERS)], _LINES[position % len(_LINES)]
-        found.append((attack, {"color": colour, "marker": marker, "linestyle": line}))
-    return found
+    return list(zip(comparison.attacks, styles([attack.attack for attack in comparison.attacks]), strict=True))
 
 
 def _successes(comparison: Comparison, attack: AttackResult) -> list[AttackRecord]:

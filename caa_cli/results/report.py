@@ -9,6 +9,7 @@ from typing import Any
 from caa_cli import __version__
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.pictures import inline_svg
+from caa_cli.results.sweep import find_sweep
 from caa_cli.results.tables import HEADINGS, caption, cells
 
 _STYLE = """
@@ -44,7 +45,9 @@ _PICTURES = {
     "excess": "Percentage over the certified radius against the share of votes of the clean image’s class; one mark "
     "an image.",
     "evaluations": "Radius against what it took; one mark an image, the large ones at the medians.",
+    "sweep": "Median radius by setting, with the share of eligible images that were attacked.",
 }
+_WITHOUT_SWEEP = {name: text for name, text in _PICTURES.items() if name != "sweep"}
 
 
 def report(comparison: Comparison, created: str) -> str:
@@ -52,10 +55,11 @@ def report(comparison: Comparison, created: str) -> str:
     first = comparison.attacks[0].parts[0]
     checkpoint = f"{first.checkpoint.get('path')} (sha256 {str(first.checkpoint['sha256'])[:12]})"
     title = f"Attacks on {first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
+    shown = _PICTURES if len(comparison.attacks) > 2 and find_sweep(comparison) else _WITHOUT_SWEEP
     pictures = "\n".join(
         f'<figure role="img" aria-label="{escape(text)}">{inline_svg(name, comparison)}'
         f"<figcaption>{escape(text)}</figcaption></figure>"
-        for name, text in _PICTURES.items()
+        for name, text in shown.items()
     )
     notes = "\n".join(f'<p class="note">{escape(note)}</p>' for note in comparison.notes)
     return f"""<!DOCTYPE html>

@@ -19,8 +19,11 @@ from caa_cli.results.journal import Journal
 from caa_cli.results.output import AttackOutput
 from caa_cli.results.parts import Part, part_of, read_part
 from caa_cli.results.records import AttackRecord
+from caa_cli.results.sweep import find_sweep
 from caa_cli.results.tables import HEADINGS, WRITERS, caption, cells
 from caa_cli.signals import termination_interrupts, uninterrupted
+
+_NO_SWEEP = "--figure-sweep shows one setting that varies, or two of one attack: here it is not so"
 
 
 @dataclass
@@ -121,6 +124,8 @@ class CompareRun:
     def _finish(self, comparison: Comparison, status: str) -> None:
         """Writes what was asked for, then shows the table."""
         plan = self.plan
+        if plan.figure_sweep is not None and find_sweep(comparison) is None:
+            comparison = replace(comparison, notes=(*comparison.notes, _NO_SWEEP))
         document = comparison.to_json(status)
         first = comparison.attacks[0].parts[0]
         title = f"{first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
