@@ -82,19 +82,9 @@ class Display:
     def document(self, document: dict[str, Any]) -> None:
         """The JSON document, where it was asked for."""
         if self.json_only:
-            try:
-                sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
-                sys.stdout.flush()
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                # What is left in the buffer would fail again when Python exits.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise CaaError(
-                    f"can't write the document to stdout ({error.strerror})", "it is in the file of --output too"
-                ) from error
+            self.text(json.dumps(document, allow_nan=False) + "\n", "document", "it is in the file of --output too")
 
-    def text(self, text: str) -> None:
+    def text(self, text: str, what: str = "table", hint: str = "free some space and repeat the command") -> None:
         """A result that was asked for as text, to stdout as it is."""
         try:
             sys.stdout.write(text)
@@ -102,8 +92,9 @@ class Display:
         except BrokenPipeError:
             raise
         except OSError as error:
+            # What is left in the buffer would fail again when Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise CaaError(f"can't write the table to stdout ({error.strerror})", "free some space") from error
+            raise CaaError(f"can't write the {what} to stdout ({error.strerror})", hint) from error
 
     def grid(self, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
         """A final table of several columns: the first names its row, the others are numbers."""

@@ -7,6 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from caa_cli.plan import AttackPlan, Shard
 from caa_cli.results.records import AttackRecord, summarise
 
@@ -56,3 +58,54 @@ def document(records: list[AttackRecord], attack: str = "caa", shard: Shard | No
 def write(path: Path, found: Any) -> Path:
     path.write_text(json.dumps(found), encoding="utf-8")
     return path
+
+
+def by_hand(found: Any, near: float = 1.01) -> Any:
+    """The table again, from the document's examples alone, by other means: counting, and sorting."""
+
+    def middle(values):
+        values = sorted(values)
+        half = len(values) // 2
+        return None if not values else values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
+
+    attacks = found["attacks"]
+    radii = {
+        name: {e["index"]: e["radius"] for e in a["examples"] if e["outcome"] == "attacked"}
+        for name, a in attacks.items()
+    }
+    images = [e["index"] for e in next(iter(attacks.values()))["examples"]]
+    everyone = [i for i in images if all(i in r for r in radii.values())]
+    rows = {}
+    for name, attack in attacks.items():
+        certified = {e["index"]: e["certified_radius"] for e in attack["examples"]}
+        best = near_best = 0.0
+        for i in images:
+            others = [r[i] for r in radii.values() if i in r]
+            if i in radii[name] and not any(other < radii[name][i] for other in others):
+                best += 1 / others.count(radii[name][i])
+            near_best += i in radii[name] and all(radii[name][i] <= near * other for other in others)
+        percent = {i: 100 * (r - certified[i]) / certified[i] for i, r in radii[name].items() if certified[i] > 0}
+        rows[name] = {
+            "eligible": len(images),
+            "attacked": len(radii[name]),
+            "success_rate": len(radii[name]) / len(images),
+            "best_share": best / len(images),
+            "near_best_share": near_best / len(images),
+            "median_radius": middle(radii[name].values()),
+            "median_percent_over_certified": middle(percent.values()),
+            "common": len(everyone),
+            "common_median_radius": middle([radii[name][i] for i in everyone]),
+            "common_median_percent_over_certified": middle([percent[i] for i in everyone if i in percent]),
+            "median_seconds": middle([e["seconds"] for e in attack["examples"]]),
+            "forward_evaluations_an_image": sum(e["forward_evaluations"] for e in attack["examples"]) / len(images),
+            "backward_evaluations_an_image": sum(e["backward_evaluations"] for e in attack["examples"]) / len(images),
+        }
+    return rows
+
+
+def assert_as_by_hand(found: Any) -> None:
+    """The table of a comparison's document is what its examples say."""
+    for name, row in by_hand(found).items():
+        for key, value in row.items():
+            shown = found["attacks"][name][key]
+            assert shown == (value if value is None else pytest.approx(value)), f"{name}: {key}"

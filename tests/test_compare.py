@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from comparing import document, record, write
+from comparing import assert_as_by_hand, document, record, write
 from support import CHEAP, assert_clean_error, attack, caa, parse_strict, read_strict, start, timeless, wait_until
 
 from caa_cli.compare_plan import NamedAttack, beside
@@ -39,6 +39,7 @@ def test_attacks_run_one_after_the_other_on_the_same_images(whole):
     assert list(found["attacks"]) == LABELS
     assert found["status"] == "complete"
     assert found["command"] == "compare"
+    assert_as_by_hand(found)
     assert "caa (1 of 2)" in result.stderr
     assert f"{LABELS[1]} (2 of 2)" in result.stderr
     for label in LABELS:
@@ -293,6 +294,9 @@ DAMAGED = [
     (changed("examples.0.outcome", "won"), 1, "is damaged"),
     (changed("examples.0.radius", None), 1, "is damaged (image 0 was attacked at no radius)"),
     (changed("examples.0.radius", -1.0), 1, "is damaged"),
+    (changed("examples.0.radius", "1.5"), 1, "is damaged"),
+    (json.dumps(good()).replace('"radius": 1.5', '"radius": 1e999'), 1, "is damaged (radius of image 0 is inf)"),
+    (changed("examples.0.forward_evaluations", None), 1, "is damaged"),
     (changed("examples.0.certified_radius", None), 1, "is damaged (image 0 has no certified radius)"),
     (changed("examples.0.index", 1), 1, "is damaged (image 1 is in it twice)"),
     (changed("checkpoint", {}), 1, "is damaged (no 'sha256')"),

@@ -167,18 +167,17 @@ def _finished(attacks: Sequence[AttackResult], images: Sequence[int], notes: lis
 def _eligible(attacks: Sequence[AttackResult], images: Sequence[int], notes: list[str]) -> list[int]:
     """Eligible everywhere. Certificates are drawn alike for all attacks; a GPU draws other noise than a CPU."""
     by_all = [index for index in images if all(attack.records[index].eligible for attack in attacks)]
-    disputed = [
-        index for index in images if index not in set(by_all) and any(a.records[index].eligible for a in attacks)
-    ]
+    by_any = [index for index in images if any(attack.records[index].eligible for attack in attacks)]
+    disputed = sorted(set(by_any) - set(by_all))
     if disputed:
         notes.append(
-            f"left out: {_number_of(disputed)} eligible in some files only (runs on CPU and GPU draw different noise)"
+            f"left out: {_number_of(disputed)} eligible in some files only (another kind of device draws other noise)"
         )
     differing = [index for index in by_all if len({attack.records[index].certified_radius for attack in attacks}) > 1]
     if differing:
         notes.append(
-            f"the certified radii of {_number_of(differing)} differ between files (runs on CPU and GPU draw "
-            f"different noise): each attack is held against its own, the pictures show those of {attacks[0].label}"
+            f"the certified radii of {_number_of(differing)} differ between files (another kind of device "
+            f"draws other noise): each attack is held against its own; the pictures show those of {attacks[0].label}"
         )
     return by_all
 

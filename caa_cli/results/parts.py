@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from caa_cli.results.records import (
     AttackRecord,
 )
 
+_MAY_LACK = ("certified_radius", "radius", "expectation", "seconds")
+_NUMBERS = (*_MAY_LACK, "forward_evaluations", "backward_evaluations")
 _OUTCOMES = {*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED}
 
 
@@ -134,9 +137,11 @@ def _record(entry: Any) -> AttackRecord:
     record = AttackRecord.from_json(entry)
     if type(record.index) is not int or record.outcome not in _OUTCOMES:
         raise ValueError(f"an example has index {record.index!r} and outcome {record.outcome!r}")
-    for name in ("certified_radius", "radius", "seconds", "forward_evaluations", "backward_evaluations"):
+    for name in _NUMBERS:
         value = getattr(record, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
+        if value is None and name in _MAY_LACK:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise ValueError(f"{name} of image {record.index} is {value!r}")
     if record.eligible and record.certified_radius is None:
         raise ValueError(f"image {record.index} has no certified radius")

@@ -85,12 +85,13 @@ class CompareRun:
         from caa_cli.run.attack import AttackRun
 
         plan, said = self.plan, set[str]()
+        classifiers: dict[str, Any] = {}
         documents: dict[str, dict[str, Any]] = {}
         partial = interrupted = False
         for number, (label, attack) in enumerate(plan.attacks.items(), 1):
             display = PartDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", said)
             try:
-                code = AttackRun(display, self.resume_command, attack).execute()
+                code = AttackRun(display, self.resume_command, attack, classifiers=classifiers).execute()
             except CaaError as error:
                 if not documents or "--resume" in (error.hint or ""):
                     raise
