@@ -97,26 +97,29 @@ class Display:
             raise CaaError(f"can't write the {what} to stdout ({error.strerror})", hint) from error
 
     def grid(self, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
-        """A final table of several columns: the first names its row, the others are numbers."""
+        """A final table of several columns: the first names its row, the others are numbers.
+
+        Where a terminal is too narrow for all of them there are several tables, one below the other.
+        """
         if self.quiet or self.json_only:
             return
-        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for position, heading in enumerate(headings):
-            # A heading of two words takes two lines, so that the numbers can stand close.
-            table.add_column(
-                heading.replace(" ", "\n"),
-                justify="right" if position else "left",
-                style=None if position else "cyan",
-                no_wrap=position > 0,
-                overflow="fold",
-                vertical="top",
-            )
-        for row in rows:
-            table.add_row(*map(escape, row))
         # A file or a pipe has no width that a table would have to fit.
-        console = self.out if self.out.is_terminal else Console(file=self.out.file, highlight=False, width=200)
-        console.print(table)
-        console.print(escape(caption))
+        console = self.out if self.out.is_terminal else Console(file=self.out.file, highlight=False, width=1000)
+        # A heading of two words takes two lines, so that the numbers can stand close.
+        columns = [[heading.replace(" ", "\n"), *(row[i] for row in rows)] for i, heading in enumerate(headings)]
+        widths = [max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
+        first = min(widths[0], max(console.width // 3, 12))
+        for group in _groups(widths, console.width - first - 4):  # its edges and padding
+            table = Table(
+                title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+            )
+            table.add_column(columns[0][0], style="cyan", overflow="fold", width=first)
+            for position in group:
+                table.add_column(columns[position][0], justify="right", no_wrap=True)
+            for row in rows:
+                table.add_row(escape(row[0]), *(escape(row[position]) for position in group))
+            console.print(table)
+        self.out.print(escape(caption), soft_wrap=True)
 
     @contextmanager
     def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:
@@ -141,6 +144,19 @@ class Display:
         console.print(table)
 
 
+def _groups(widths: Sequence[int], room: int) -> list[list[int]]:
+    """The columns after the first, in groups that fit side by side; one that is wider than `room` is alone."""
+    groups: list[list[int]] = [[]]
+    used = 0
+    for position, width in enumerate(widths[1:], 1):
+        if groups[-1] and used + width + 2 > room:
+            groups.append([])
+            used = 0
+        groups[-1].append(position)
+        used += width + 2  # with what stands between columns
+    return groups
+
+
 class PartDisplay(Display):
     """For one run of several: `name` is in front of its bar, and what an earlier one said is not repeated.
 
@@ -151,6 +167,7 @@ class PartDisplay(Display):
         super().__init__(whole.quiet, whole.json_only)
         self.name, self.said = name, said
         self.found: dict[str, Any] | None = None
+        self.began = False
 
     def note(self, text: str) -> None:
         if self._new(text):
@@ -161,7 +178,10 @@ class PartDisplay(Display):
             super().warn(text)
 
     def plan(self, title: str, rows: Rows) -> None:
-        super().plan(self.name, [(name, value) for name, value in rows if self._new(f"{name}: {value}")])
+        """The first one has the name for its title. Where nothing in it is new, all of it is shown."""
+        new = [(name, value) for name, value in rows if self._new(f"{name}: {value}")]
+        super().plan(title if self.began else self.name, new or rows)
+        self.began = True
 
     def result(self, title: str, rows: Rows) -> None:
         pass

@@ -14,8 +14,10 @@ import pytest
 from comparing import assert_as_by_hand, document, record, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from support import caa, parse_strict, read_strict
 
+from caa_cli.display import Display
 from caa_cli.plan import Shard
 from caa_cli.results.bootstrap import intervals
 from caa_cli.results.comparison import compare
@@ -24,7 +26,7 @@ from caa_cli.results.metrics import columns, figures
 from caa_cli.results.parts import part_of
 from caa_cli.results.pictures import PICTURES, inline_svg, write_picture
 from caa_cli.results.report import report
-from caa_cli.results.tables import WRITERS, comma_separated, latex, markdown
+from caa_cli.results.tables import HEADINGS, WRITERS, cells, comma_separated, latex, markdown
 
 # Radii from a small set, so that ties are common.
 radius = st.none() | st.sampled_from([1.0, 1.005, 1.5, 2.0, 2.015, 3.0])
@@ -182,6 +184,28 @@ def test_markdown_has_as_many_cells_in_every_row(comparison):
     assert len(rows) == 2 + len(comparison.attacks)
     assert len({line.count("|") for line in rows}) == 1
     assert re.fullmatch(r"\|---\|(--:\|)+", rows[1])
+
+
+@pytest.mark.parametrize("width", [50, 64, 80, 97, 120, 200])
+def test_a_narrow_terminal_gets_several_tables_with_all_in_them(comparison, width):
+    display = Display()
+    display.out = Console(file=io.StringIO(), width=width, force_terminal=True, no_color=True, highlight=False)
+    rows = [
+        [label, *(f"{value}\n{spread}" if spread else value for value, spread in row)]
+        for label, row in zip(comparison.labels, cells(comparison), strict=True)
+    ]
+    display.grid("title", ["attack", *(heading.text for heading in HEADINGS)], rows, "caption")
+    shown = display.out.file.getvalue()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in shown
+    for heading in HEADINGS:
+        assert all(word in shown for word in heading.text.split())
+    for row in cells(comparison):
+        for value, spread in row:
+            assert re.search(rf"(^|\s){re.escape(value)}(\s|$)", "\n".join(lines)), value
+            assert spread in shown
+    assert "".join(shown.split()).count(comparison.labels[0]) >= 1
 
 
 def test_latex_compiles(comparison, tmp_path):
