@@ -195,13 +195,15 @@ class ComparePlan:
             seen[same] = label
 
     def _check_files(self) -> None:
-        taken = dict.fromkeys(self.files, "a result to read")
+        """What is written must not take the place of what is read, nor of each other, however a path is spelt."""
+        taken = {path.absolute(): "a result to read" for path in self.files}
         for label, attack in self.attacks.items():
             for path in (attack.output, attack.save_adversarial):
                 if path is not None:
-                    taken[path] = f"the result of {label}"
-                    taken[path.with_name(path.name + ".jsonl")] = f"the record of {label}"
+                    taken[path.absolute()] = f"the result of {label}"
+                    taken[path.with_name(path.name + ".jsonl").absolute()] = f"the record of {label}"
         for option, path in self.written().items():
-            if path in taken:
-                raise UsageError(f"{option} {path} is where {taken[path]} is", f"name another file with {option}")
-            taken[path] = option
+            place = path.absolute()
+            if place in taken:
+                raise UsageError(f"{option} {path} is where {taken[place]} is", f"name another file with {option}")
+            taken[place] = option

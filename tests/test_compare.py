@@ -246,7 +246,7 @@ def test_running_and_reading_are_not_mixed(tmp_path):
     assert caa("compare", one, env={"CAA_COMPARE_SAMPLES": "3"}).exit_code == 0
 
 
-def test_wrong_usage_is_said_before_anything_runs(tmp_path):
+def test_wrong_usage_is_said_before_anything_runs(tmp_path, monkeypatch):
     one = write(tmp_path / "a.json", document([record(0, 1.0)]))
     for words, problem in [
         (["--format", "xml"], "--format 'xml' is not known"),
@@ -256,6 +256,8 @@ def test_wrong_usage_is_said_before_anything_runs(tmp_path):
         (["--figure", "c.xyz"], "no picture format is called '.xyz'"),
     ]:
         assert_clean_error(caa("compare", one, *words), 2, problem)
+    monkeypatch.chdir(tmp_path)
+    assert_clean_error(caa("compare", one, "--output", "a.json"), 2, "is where a result to read is")
     place = tmp_path / "nowhere" / "c.json"
     assert_clean_error(caa("compare", one, "--output", place), 1, "does not exist", "mkdir")
     words = ("--checkpoint", "demo", "--attacks", "caa", "--output", tmp_path / "c.json")

@@ -316,7 +316,7 @@ def test_the_report_is_dark_where_the_reader_is(comparison, tmp_path):
         words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1300,1400"]
         words += [f"--blink-settings=preferredColorScheme={scheme}", f"--user-data-dir={tmp_path / 'browser'}"]
         words += [f"--screenshot={shot}"]
-        subprocess.run([BROWSER, *words, page.as_uri()], capture_output=True, check=True, timeout=60)
+        subprocess.run([BROWSER, *words, page.as_uri()], capture_output=True, check=True, timeout=180)
         grey = imread(shot)[:, :, :3].mean(axis=2)
         assert grey[0, 0] == pytest.approx(ground, abs=0.02)
         assert abs(grey - grey[0, 0]).max() > 0.7
