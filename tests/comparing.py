@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from caa_cli.plan import AttackPlan, Shard
+from caa_cli.results.comparison import Comparison, compare
+from caa_cli.results.joining import join
+from caa_cli.results.parts import part_of
 from caa_cli.results.records import AttackRecord, summarise
 
 ATTACKED, NOT_FOUND, MISCLASSIFIED, FAILED = "attacked", "not_found", "misclassified", "failed"
@@ -109,3 +112,20 @@ def assert_as_by_hand(found: Any) -> None:
         for key, value in row.items():
             shown = found["attacks"][name][key]
             assert shown == (value if value is None else pytest.approx(value)), f"{name}: {key}"
+
+
+def by_index(table: Any) -> list[dict[int, AttackRecord]]:
+    """Rows of radii, an image a row, as the records of each attack."""
+    return [
+        {index: record(index, row[attack], certified=0.5 + index / 10) for index, row in enumerate(table)}
+        for attack in range(len(table[0]))
+    ]
+
+
+def comparison_of(records: list[dict[int, AttackRecord]], resamples: int = 0) -> Comparison:
+    """Of attacks that differ in --iterations."""
+    parts = [
+        part_of(Path(f"{n}.json"), document(list(found.values()), iterations=100 + n))
+        for n, found in enumerate(records)
+    ]
+    return compare(join(parts), resamples)
