@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.markup import escape as escape_markup
 from rich.progress import (
@@ -101,17 +102,44 @@ class Display:
     def document(self, document: dict[str, Any]) -> None:
         """The JSON document, where it was asked for."""
         if self.json_only:
-            try:
-                sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
-                sys.stdout.flush()
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                # What is left in the buffer would fail again when Python exits.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise CaaError(
-                    f"can't write the document to stdout ({error.strerror})", "it is in the file of --output too"
-                ) from error
+            self.text(json.dumps(document, allow_nan=False) + "\n", "document", "it is in the file of --output too")
+
+    def text(self, text: str, what: str = "table", hint: str = "free some space and repeat the command") -> None:
+        """A result that was asked for as text, to stdout as it is."""
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # What is left in the buffer would fail again when Python exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise CaaError(f"can't write the {what} to stdout ({error.strerror})", hint) from error
+
+    def grid(self, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+        """A final table of several columns: the first names its row, the others are numbers.
+
+        Where a terminal is too narrow for all of them there are several tables, one below the other.
+        """
+        if self.quiet or self.json_only:
+            return
+        # A file or a pipe has no width that a table would have to fit.
+        console = self.out if self.out.is_terminal else Console(file=self.out.file, highlight=False, width=1000)
+        # A heading of two words takes two lines, so that the numbers can stand close.
+        columns = [[heading.replace(" ", "\n"), *(row[i] for row in rows)] for i, heading in enumerate(headings)]
+        widths = [max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
+        first = min(widths[0], max(console.width // 3, 12))
+        for group in _groups(widths, console.width - first - 4):  # its edges and padding
+            table = Table(
+                title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+            )
+            table.add_column(columns[0][0], style="cyan", overflow="fold", width=first)
+            for position in group:
+                table.add_column(columns[position][0], justify="right", no_wrap=True)
+            for row in rows:
+                table.add_row(escape(row[0]), *(escape(row[position]) for position in group))
+            console.print(table)
+        self.out.print(escape(caption), soft_wrap=True)
 
     @contextmanager
     def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:
@@ -134,6 +162,63 @@ class Display:
         for name, value in rows:
             table.add_row(escape(name), escape(value))
         console.print(table)
+
+
+def _groups(widths: Sequence[int], room: int) -> list[list[int]]:
+    """The columns after the first, in groups that fit side by side; one that is wider than `room` is alone."""
+    groups: list[list[int]] = [[]]
+    used = 0
+    for position, width in enumerate(widths[1:], 1):
+        if groups[-1] and used + width + 2 > room:
+            groups.append([])
+            used = 0
+        groups[-1].append(position)
+        used += width + 2  # with what stands between columns
+    return groups
+
+
+class PartDisplay(Display):
+    """For one run of several: `name` is in front of its bar, and what an earlier one said is not repeated.
+
+    `said` is shared by all of them. The result is left to the whole; `found` is the run's JSON document.
+    """
+
+    def __init__(self, whole: Display, name: str, said: set[str]) -> None:
+        super().__init__(whole.quiet, whole.json_only)
+        self.name, self.said = name, said
+        self.found: dict[str, Any] | None = None
+        self.began = False
+
+    def note(self, text: str) -> None:
+        if self._new(text):
+            super().note(text)
+
+    def warn(self, text: str) -> None:
+        if self._new(text):
+            super().warn(text)
+
+    def plan(self, title: str, rows: Rows) -> None:
+        """The first one has the name for its title. Where nothing in it is new, all of it is shown."""
+        new = [(name, value) for name, value in rows if self._new(f"{name}: {value}")]
+        super().plan(title if self.began else self.name, new or rows)
+        self.began = True
+
+    def result(self, title: str, rows: Rows) -> None:
+        pass
+
+    def document(self, document: dict[str, Any]) -> None:
+        self.found = document
+
+    @contextmanager
+    def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:
+        with super().bar(f"{self.name}: {what}", total, start) as found:
+            yield found
+
+    def _new(self, text: str) -> bool:
+        if text in self.said:
+            return False
+        self.said.add(text)
+        return True
 
 
 class _Silent:

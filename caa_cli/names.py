@@ -8,6 +8,7 @@ SURROGATES = ("log-ratio", "gumbel")
 FINISHES = ("ray", "none")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 SPLITS = ("test", "train")
+TABLE_FORMATS = ("table", "markdown", "latex", "csv", "json")
 
 # Those whose images --image-size brings to one size.
 RESIZED = ("imagenet", "folder")

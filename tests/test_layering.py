@@ -103,7 +103,7 @@ def test_the_command_line_imports_nothing_heavy_before_it_must():
     """`caa_cli` alone is the root, which holds the version."""
     allowed = [
         "typer",
-        *own("plan", "train_plan", "recipes", "names", "checks", "errors", "cli"),
+        *own("plan", "train_plan", "compare_plan", "recipes", "names", "checks", "errors", "cli"),
         "caa_cli.__version__",
         *sys.stdlib_module_names,
     ]
@@ -118,6 +118,7 @@ def test_what_the_command_line_starts_with_is_light():
         "caa_cli",
         "caa_cli.plan",
         "caa_cli.train_plan",
+        "caa_cli.compare_plan",
         "caa_cli.recipes",
         "caa_cli.names",
         "caa_cli.selection",

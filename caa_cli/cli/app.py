@@ -9,6 +9,7 @@ import typer
 from caa_cli import __version__
 from caa_cli.cli.attack import attack
 from caa_cli.cli.certify import certify
+from caa_cli.cli.compare import compare
 from caa_cli.cli.inspect import inspect
 from caa_cli.cli.train import train
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(attack)
 app.command()(certify)
+app.command()(compare)
 app.command()(train)
 app.command()(inspect)
 

@@ -7,12 +7,13 @@ becomes the default map.
 from __future__ import annotations
 
 import functools
+import inspect
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -56,7 +57,10 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         if _parameter(key) not in settings[name]:
             raise typer.BadParameter(f"{path}: [{name}] has no setting {key!r}; see caa {name} --help")
         defaults[_parameter(key)] = value
-    joined = {key: ",".join(map(str, v)) if isinstance(v, list) else v for key, v in defaults.items()}
+    several = {p.name for p in context.command.params if getattr(p, "multiple", False)}
+    joined = {
+        key: ",".join(map(str, v)) if isinstance(v, list) and key not in several else v for key, v in defaults.items()
+    }
     context.default_map = {**(context.default_map or {}), **joined}
     return path
 
@@ -116,6 +120,35 @@ def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]
         others = set(METHOD_SETTINGS[settings.get("method", TrainPlan.method)]) - set(own)
         settings = {option: value for option, value in settings.items() if option not in others}
     return {**given, **{option: value for option, value in settings.items() if open_(option)}}
+
+
+def with_options_of(source: Callable[..., None], without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Adds the options of another subcommand to a command's own, which go before them.
+
+    They arrive as keyword arguments; a new setting of the one is so a setting of the other too.
+    """
+
+    def extend(command: Command) -> Command:
+        hints = {**get_type_hints(source, include_extras=True), **get_type_hints(command, include_extras=True)}
+        mine = {
+            name: parameter
+            for name, parameter in inspect.signature(command).parameters.items()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        }
+        theirs = {
+            name: parameter
+            for name, parameter in inspect.signature(source).parameters.items()
+            if name not in without and name not in mine
+        }
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+            for name, parameter in {**mine, **theirs}.items()
+        ]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return extend
 
 
 def resume_command() -> str:

@@ -18,14 +18,14 @@ from caa_cli.results.records import ATTACKED, FAILED, AttackRecord
 MOST_EXAMPLES = 8
 
 
-def check_figure(path: Path) -> None:
+def check_figure(path: Path, option: str = "--figure") -> None:
     """Before any work is done: raises CaaError where the extra is not installed, or can't write such a file."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ModuleNotFoundError as error:
-        raise CaaError("--figure needs matplotlib", "pip install matplotlib") from error
+        raise CaaError(f"{option} needs matplotlib", "pip install matplotlib") from error
     if path.suffix.lstrip(".").lower() not in FigureCanvasAgg.get_supported_filetypes():
-        raise UsageError(f"--figure {path}: no picture format is called {path.suffix!r}", "name a .png, .pdf or .svg")
+        raise UsageError(f"{option} {path}: no picture format is called {path.suffix!r}", "name a .png, .pdf or .svg")
 
 
 def draw_examples(

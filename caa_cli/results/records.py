@@ -44,10 +44,12 @@ class AttackRecord(Record):
 
     radius is proved on fresh noise; radius_search is the nearest point that looked adversarial on search noise.
     abstentions: clean noise samples whose logits held a NaN. lost_gradients: steps without a usable gradient.
+    expectation: the share of the certificate's clean votes that the prediction has (the largest class expectation).
     seconds: this example's share of the time, in all stages. error: why it failed.
     """
 
     prediction: int | None = None
+    expectation: float | None = None
     certified_radius: float | None = None
     radius: float | None = None
     radius_search: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from caa_cli.device import resolve_device
@@ -17,13 +17,18 @@ from caa_cli.run.describe import attack_rows, estimate, most_evaluations, summar
 from caa_cli.run.target import Target, load_target
 from caa_cli.run.work import AttackWork
 from caa_cli.signals import uninterrupted
+from caa_cli.smoothing.classifier import SmoothedClassifier
 
 
 @dataclass
 class AttackRun(ImageRun):
-    """`execute` fills in what the checkpoint says, so `plan` is the resolved one after it."""
+    """`execute` fills in what the checkpoint says, so `plan` is the resolved one after it.
+
+    classifiers: by the checkpoint's sha256. Runs that share them, and all settings of the model, tune it once.
+    """
 
     plan: AttackPlan
+    classifiers: dict[str, SmoothedClassifier] = field(default_factory=dict, kw_only=True)
 
     def execute(self) -> int:
         """Runs it all; returns the exit code. Raises CaaError for whatever the user can mend."""
@@ -45,7 +50,10 @@ class AttackRun(ImageRun):
                 {"config": plan.config(), "images": len(indices), **most_evaluations(plan, len(indices))}
             )
             return DONE
-        classifier = target.classifier(indices, self.display)
+        checkpoint = target.weights.sha256
+        if checkpoint not in self.classifiers:
+            self.classifiers[checkpoint] = target.classifier(indices, self.display)
+        classifier = self.classifiers[checkpoint]
         output.begin(target.header("attack", plan), plan.compared_keys(), plan.resume, target.card.input_shape)
         interrupted = self.work(
             output,

@@ -110,6 +110,7 @@ class AttackWork:
             finding.example.label,
             unproved if proved.image is None else ATTACKED,
             prediction=clean.prediction,
+            expectation=clean.votes_top / self.plan.certification_draws,
             certified_radius=clean.radius,
             radius=proved.radius,
             radius_search=finding.candidates[0].distance if finding.candidates else None,

@@ -1,0 +1,208 @@
+"""`caa compare`"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from caa_cli.cli import options
+from caa_cli.cli.attack import attack
+from caa_cli.cli.options import option
+from caa_cli.compare_plan import (
+    ATTACK_SETTINGS,
+    ComparePlan,
+    NamedAttack,
+    beside,
+    foreign,
+    parse_attacks,
+    parse_sweeps,
+    swept,
+)
+from caa_cli.errors import UsageError
+from caa_cli.names import ATTACKS, TABLE_FORMATS
+from caa_cli.plan import AttackPlan
+
+_COMPARISON = "Comparison"
+# What counts where files are read; all else says how to run attacks.
+_READING = {"files", "output", "format", "figure", "figure_excess", "figure_evaluations", "html", "bootstrap"}
+_READING |= {"figure_sweep", "seed", "config", "json", "quiet", "dry_run"}
+
+
+@options.guarded
+@options.with_options_of(attack, without=["attack"])
+def compare(
+    context: typer.Context,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE.json]…", help="Results of caa attack to read.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        option(metavar="FILE", help="The model; `demo` is one that comes with caa.", panel=options.DATA),
+    ] = None,
+    attacks: Annotated[
+        str | None,
+        option(
+            metavar="NAME[:KEY=VALUE]…,…",
+            help=f"Which to run: {', '.join(ATTACKS)}; a name may come again with settings of its own.",
+            panel=_COMPARISON,
+        ),
+    ] = None,
+    format: Annotated[
+        str, option(help=f"Of the table on stdout: {', '.join(TABLE_FORMATS)}.", panel=_COMPARISON)
+    ] = ComparePlan.format,
+    bootstrap: Annotated[
+        int, option(metavar="N", help="95% intervals from N resamples of the images; 0: none.", panel=_COMPARISON)
+    ] = ComparePlan.bootstrap,
+    figure: Annotated[
+        Path | None,
+        option(metavar="FILE.png", help="Draw the share attacked by radius (extra: plot).", panel=_COMPARISON),
+    ] = None,
+    figure_excess: Annotated[
+        Path | None,
+        option(
+            metavar="FILE.png",
+            help="Draw % over the certified radius by class expectation (extra: plot).",
+            panel=_COMPARISON,
+        ),
+    ] = None,
+    figure_evaluations: Annotated[
+        Path | None,
+        option(metavar="FILE.png", help="Draw radius by model evaluations (extra: plot).", panel=_COMPARISON),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        option(
+            metavar="KEY=V1,V2,…",
+            help="Run each attack with each of these values of a setting; twice: with all combinations.",
+            panel=_COMPARISON,
+        ),
+    ] = None,
+    figure_sweep: Annotated[
+        Path | None,
+        option(
+            metavar="FILE.png",
+            help="Draw radius by the one or two settings that vary (extra: plot).",
+            panel=_COMPARISON,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        option(
+            metavar="FILE.html",
+            help="All of it as one page that needs nothing else (extra: plot).",
+            panel=_COMPARISON,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        option(
+            metavar="FILE.json",
+            help="The comparison; each attack's own result goes beside it.",
+            show_default="compare.json, where attacks are run",
+            panel=options.RUN,
+        ),
+    ] = None,
+    **given: Any,
+) -> None:
+    """Run attacks on the same images, or read the results of finished ones, and say which is the nearest, how often.
+
+    [bold]caa compare --checkpoint demo --attacks caa,caa:surrogate=gumbel[/] runs two;
+    [bold]caa compare a.json b.json[/] reads two.
+    """
+    if not files and output is None:
+        output = Path("compare.json")
+    found: dict[str, AttackPlan] = {}
+    if files:
+        _check_reading(context)
+    else:
+        assert output is not None
+        entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
+        found = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output)
+    plan = ComparePlan(
+        attacks=found,
+        files=tuple(files or ()),
+        output=output,
+        format=format,
+        figure=figure,
+        figure_excess=figure_excess,
+        figure_evaluations=figure_evaluations,
+        figure_sweep=figure_sweep,
+        html=html,
+        bootstrap=bootstrap,
+        seed=given["seed"],
+        resume=given["resume"],
+        overwrite=given["overwrite"],
+        dry_run=given["dry_run"],
+    )
+    if given["json"] and format != ComparePlan.format:
+        raise UsageError(f"--json and --format {format} both want stdout", "leave one of them out")
+    from caa_cli.display import Display
+    from caa_cli.run.compare import CompareRun
+
+    code = CompareRun(Display(given["quiet"], given["json"]), options.resume_command(), plan).execute()
+    raise typer.Exit(code)
+
+
+def _check_reading(context: typer.Context) -> None:
+    """Where files are read nothing runs, so what says how to run would be ignored."""
+    for name in context.params:
+        if name not in _READING and _typed(context, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} says how to run attacks, but files to read are named",
+                "leave it out, or leave the files out",
+            )
+
+
+def _plans(
+    context: typer.Context, given: dict[str, Any], entries: list[NamedAttack], output: Path
+) -> dict[str, AttackPlan]:
+    """A plan an attack, by label, each with a result of its own beside the comparison's."""
+    if given["checkpoint"] is None:
+        raise UsageError(
+            "nothing to compare: neither --checkpoint nor result files are named",
+            "caa compare --checkpoint demo --attacks caa, or caa compare a.json b.json",
+        )
+    if not entries:
+        raise UsageError("--attacks names no attack", f"name some of: {', '.join(ATTACKS)}")
+    _check_settings(context, [entry.attack for entry in entries])
+    plans: dict[str, AttackPlan] = {}
+    for entry in entries:
+        if entry.label in plans:
+            raise UsageError(f"--attacks names {entry.label} twice", "leave one of them out")
+        own: dict[str, Any] = dict.fromkeys(foreign(entry.attack))
+        own |= {name: _value(context, entry, name, text) for name, text in entry.settings.items()}
+        place = beside(output, entry.label, ".json")
+        plan = options.plan_of(AttackPlan, {**given, **own, "attack": entry.attack, "output": place})
+        if plan.save_adversarial is not None:
+            images = beside(plan.save_adversarial, entry.label, plan.save_adversarial.suffix)
+            plan = replace(plan, save_adversarial=images)
+        plans[entry.label] = plan
+    return plans
+
+
+def _check_settings(context: typer.Context, attacks: list[str]) -> None:
+    """A setting of an attack that is not run would be ignored."""
+    for owner, settings in ATTACK_SETTINGS.items():
+        for name in settings:
+            if owner not in attacks and _typed(context, name):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is a setting of {owner}, which --attacks does not name",
+                    "leave it out, or add the attack",
+                )
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _value(context: typer.Context, entry: NamedAttack, name: str, text: str) -> Any:
+    """A setting's text as the option of the same name takes it."""
+    parameter = next(p for p in context.command.params if p.name == name)
+    try:
+        return parameter.type_cast_value(context, text)
+    except typer.BadParameter as error:
+        raise UsageError(f"--attacks {entry.label}: {error.message}") from error

@@ -1,0 +1,209 @@
+"""What `caa compare` will do: which attacks it runs, or which files it reads. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from caa_cli import checks
+from caa_cli.errors import UsageError
+from caa_cli.names import ATTACKS, TABLE_FORMATS
+from caa_cli.plan import AttackPlan, ModelPlan
+
+# What decides which images are eligible and what a proof is: the same for all attacks of a comparison. The other
+# settings that decide a result are an attack's own.
+SHARED = (
+    *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
+    *("samples", "certify_samples", "verify_samples", "finish"),
+)
+OWN = tuple(f.name for f in fields(AttackPlan) if f.name not in {*SHARED, *AttackPlan.NOT_COMPARED, "attack"})
+
+# Of those, the ones that only one attack has, by attack, with their defaults.
+_CAA = ("overshoot", "undershoot", "step_min", "step_max", "patience", "tolerance", "surrogate", "temperature")
+ATTACK_SETTINGS: dict[str, dict[str, Any]] = {"caa": {name: getattr(AttackPlan, name) for name in _CAA}}
+
+
+def foreign(attack: str) -> set[str]:
+    """The settings that only other attacks have."""
+    return {name for other, settings in ATTACK_SETTINGS.items() if other != attack for name in settings}
+
+
+def own_settings(attack: str) -> list[str]:
+    return [name for name in OWN if name not in foreign(attack)]
+
+
+def default_of(attack: str, name: str) -> Any:
+    """Of a setting of this attack; None for one that this version does not know."""
+    return ATTACK_SETTINGS.get(attack, {}).get(name, getattr(AttackPlan, name, None))
+
+
+@dataclass(frozen=True)
+class NamedAttack:
+    """One entry of --attacks: `caa`, or `caa:overshoot=1.2:step-min=0.2`; settings: texts, by AttackPlan's names."""
+
+    attack: str
+    settings: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        return label_of(self.attack, self.settings)
+
+    @staticmethod
+    def parse(text: str) -> NamedAttack:
+        """Raises UsageError for an unknown attack or setting, and for one that all attacks share."""
+        attack, *pairs = (part.strip() for part in text.split(":"))
+        checks.one_of("--attacks", attack, ATTACKS)
+        settings: dict[str, str] = {}
+        for pair in pairs:
+            key, equals, value = (part.strip() for part in pair.partition("="))
+            if not equals or not value:
+                raise UsageError(
+                    f"--attacks {text!r}: {pair!r} is not of the form KEY=VALUE",
+                    f"for instance --attacks {attack},{attack}:iterations=50",
+                )
+            name = _setting(text, attack, key)
+            if name in settings:
+                raise UsageError(f"--attacks {text!r} says {key} twice", "leave one of them out")
+            settings[name] = value
+        return NamedAttack(attack, settings)
+
+
+def _setting(text: str, attack: str, key: str) -> str:
+    """The name in AttackPlan; an attack's own name need not be said again before its settings."""
+    name = key.removeprefix("--").replace("-", "_")
+    for known in (name, f"{attack}_{name}"):
+        if known in own_settings(attack):
+            return known
+    if name in SHARED:
+        raise UsageError(
+            f"--attacks {text!r}: {key} has to be the same for all attacks",
+            f"give it for all of them: --{name.replace('_', '-')}",
+        )
+    others = ", ".join(own.removeprefix(f"{attack}_").replace("_", "-") for own in own_settings(attack))
+    raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
+
+
+def parse_attacks(text: str) -> list[NamedAttack]:
+    """The entries of --attacks, separated by commas."""
+    return [NamedAttack.parse(part) for part in text.split(",") if part.strip()]
+
+
+def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Values by key, of `KEY=V1,V2,…` once or twice. Raises UsageError."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        key, _, values = text.partition("=")
+        key, several = key.strip(), [value.strip() for value in values.split(",") if value.strip()]
+        if len(several) < 2:
+            raise UsageError(
+                f"--sweep {text!r} is not of the form KEY=V1,V2,…", "for instance --sweep step-max=0.2,0.3"
+            )
+        if key in found:
+            raise UsageError(f"--sweep says {key} twice", "give its values in one list")
+        found[key] = several
+    if len(found) > 2:
+        raise UsageError(f"--sweep varies {len(found)} settings", "one or two, so that a picture can show them")
+    return found
+
+
+def swept(entries: Sequence[NamedAttack], sweeps: Mapping[str, Sequence[str]]) -> list[NamedAttack]:
+    """Every attack with every combination of the values."""
+    if len(sweeps) > 1 and len(entries) > 1:
+        raise UsageError("--sweep varies two settings of several attacks", "name one of them with --attacks")
+    return [
+        NamedAttack.parse(":".join([entry.label, *(f"{k}={v}" for k, v in zip(sweeps, values, strict=True))]))
+        for entry in entries
+        for values in product(*sweeps.values())
+    ]
+
+
+def label_of(attack: str, settings: Mapping[str, object]) -> str:
+    """`caa:overshoot=1.2:step-min=0.2`, as --attacks takes it."""
+
+    def shown(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    words = [
+        f"{name.removeprefix(f'{attack}_').replace('_', '-')}={shown(value)}" for name, value in settings.items()
+    ]
+    return ":".join([attack, *words])
+
+
+def beside(path: Path, label: str, suffix: str) -> Path:
+    """Where one attack's file goes: compare.caa-overshoot=1.2.json beside compare.json."""
+    return path.with_name(f"{path.stem}.{re.sub(r'[^A-Za-z0-9.=_-]+', '-', label)}{suffix}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparePlan:
+    """attacks: those to run, by label; or files: results to read. output: None writes no document."""
+
+    attacks: dict[str, AttackPlan]
+    files: tuple[Path, ...] = ()
+    output: Path | None = None
+    format: str = "table"
+    figure: Path | None = None
+    figure_excess: Path | None = None
+    figure_evaluations: Path | None = None
+    figure_sweep: Path | None = None
+    html: Path | None = None
+    bootstrap: int = 0
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        checks.one_of("--format", self.format, TABLE_FORMATS)
+        checks.not_negative("--bootstrap", self.bootstrap)
+        checks.seed_in_range(self.seed)
+        self._check_attacks()
+        self._check_files()
+
+    @property
+    def pictures(self) -> dict[str, tuple[str, Path]]:
+        """By the picture's name: the option and the file."""
+        wanted = {
+            "proportion": ("--figure", self.figure),
+            "excess": ("--figure-excess", self.figure_excess),
+            "evaluations": ("--figure-evaluations", self.figure_evaluations),
+            "sweep": ("--figure-sweep", self.figure_sweep),
+        }
+        return {name: (option, path) for name, (option, path) in wanted.items() if path is not None}
+
+    def written(self) -> dict[str, Path]:
+        """The files that the comparison itself writes, by option."""
+        others = {"--output": self.output, "--html": self.html}
+        return {option: path for option, path in [*others.items(), *self.pictures.values()] if path is not None}
+
+    def _check_attacks(self) -> None:
+        place = Path("x")
+        seen: dict[AttackPlan, str] = {}
+        for label, attack in self.attacks.items():
+            same = replace(attack, output=place, save_adversarial=None)
+            if same in seen:
+                raise UsageError(
+                    f"{seen[same]} and {label} of --attacks are one attack with the same settings",
+                    "leave one of them out",
+                )
+            seen[same] = label
+
+    def _check_files(self) -> None:
+        """What is written must not take the place of what is read, nor of each other, however a path is spelt."""
+        taken = {path.absolute(): "a result to read" for path in self.files}
+        for label, attack in self.attacks.items():
+            for path in (attack.output, attack.save_adversarial):
+                if path is not None:
+                    taken[path.absolute()] = f"the result of {label}"
+                    taken[path.with_name(path.name + ".jsonl").absolute()] = f"the record of {label}"
+        for option, path in self.written().items():
+            place = path.absolute()
+            if place in taken:
+                raise UsageError(f"{option} {path} is where {taken[place]} is", f"name another file with {option}")
+            taken[place] = option

@@ -1,0 +1,74 @@
+"""Confidence intervals of a comparison by the bootstrap (Efron, 1979), percentile method.
+
+The images are drawn anew with replacement, and the same ones for every attack: what an image does to one attack it
+does to the others, so that intervals of two attacks are about the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caa_cli.results.metrics import Columns
+
+LEVEL = 0.95
+_SHARES = {"success": "success_rate", "best": "best_share", "near_best": "near_best_share"}
+_MEDIANS = {
+    "radius": "median_radius",
+    "percent": "median_percent",
+    "common_radius": "common_median_radius",
+    "common_percent": "common_median_percent",
+}
+# So many resamples at a time, whatever their number: memory stays flat.
+_BLOCK = 256
+
+Interval = tuple[float, float]
+Array = NDArray[np.float64]
+
+
+def intervals(columns: Sequence[Columns], resamples: int, seed: int) -> list[dict[str, Interval | None]]:
+    """By the names of `metrics.Figures`, an attack at a time: (lower, upper) at 95%, None where there is nothing."""
+    if not columns or not columns[0].success:
+        return [dict.fromkeys([*_SHARES.values(), *_MEDIANS.values()]) for _ in columns]
+    images = len(columns[0].success)
+    generator = np.random.default_rng(seed)
+    table = {
+        (row, field.name): np.array(getattr(column, field.name), dtype=np.float64)
+        for row, column in enumerate(columns)
+        for field in fields(column)
+    }
+    drawn: dict[tuple[int, str], list[Array]] = {key: [] for key in table}
+    for first in range(0, resamples, _BLOCK):
+        chosen = generator.integers(0, images, size=(min(_BLOCK, resamples - first), images))
+        for (row, name), values in table.items():
+            estimate: Callable[[Array], Array] = _means if name in _SHARES else _medians
+            drawn[row, name].append(estimate(values[chosen]))
+    names = {**_SHARES, **_MEDIANS}
+    return [
+        {names[name]: _interval(np.concatenate(drawn[row, name])) for name in names} for row in range(len(columns))
+    ]
+
+
+def _interval(estimates: Array) -> Interval | None:
+    """Resamples in which the attack had no success have no median, and are left out."""
+    found = estimates[~np.isnan(estimates)]
+    if not len(found):
+        return None
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _means(values: Array) -> Array:
+    return np.asarray(values.mean(axis=1))
+
+
+def _medians(values: Array) -> Array:
+    """Of each row, without its NaN; NaN where there is nothing else. (np.nanmedian warns of such rows.)"""
+    ordered = np.sort(values, axis=1)  # NaN comes last
+    counts = (~np.isnan(values)).sum(axis=1)
+    rows = np.arange(len(values))
+    low, high = ordered[rows, np.maximum(counts - 1, 0) // 2], ordered[rows, counts // 2]
+    return (low + high) / 2

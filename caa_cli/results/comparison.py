@@ -1,0 +1,191 @@
+"""Attacks side by side over the same eligible images, and the document that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+from caa_cli import __version__
+from caa_cli.compare_plan import SHARED
+from caa_cli.errors import UsageError
+from caa_cli.results.bootstrap import LEVEL, Interval, intervals
+from caa_cli.results.joining import AttackResult, check_agreement
+from caa_cli.results.metrics import Figures, columns, figures
+from caa_cli.results.records import FAILED, SCHEMA_VERSION, AttackRecord, summarise
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """attacks: in their order, with a row of `figures` and of `intervals` (empty unless asked for) each.
+
+    images: those that every attack has finished.  eligible: of them, those that count, in the order of the indices.
+    notes: what a reader has to know of what was left out.
+    """
+
+    attacks: tuple[AttackResult, ...]
+    images: tuple[int, ...]
+    eligible: tuple[int, ...]
+    figures: tuple[Figures, ...]
+    intervals: tuple[dict[str, Interval | None], ...]
+    resamples: int
+    notes: tuple[str, ...]
+    partial: bool
+
+    @property
+    def labels(self) -> list[str]:
+        return [attack.label for attack in self.attacks]
+
+    def records(self, attack: AttackResult) -> list[AttackRecord]:
+        return [attack.records[index] for index in self.eligible]
+
+    @property
+    def certified(self) -> list[float]:
+        """The certified radii of the eligible images: no attack can be nearer, with probability 1 − α."""
+        return [record.certified_radius or 0.0 for record in self.records(self.attacks[0])]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings that all share."""
+        return {name: self.attacks[0].parts[0].setting(name) for name in SHARED}
+
+    def to_json(self, status: str) -> dict[str, Any]:
+        """The document of `caa compare`, strict JSON."""
+        first = self.attacks[0].parts[0]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "tool_version": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "status": status,
+            "command": "compare",
+            "config": self.config,
+            "environment": first.environment,
+            "checkpoint": first.checkpoint,
+            "images": first.images,
+            "notes": list(self.notes),
+            "summary": {
+                "attacks": len(self.attacks),
+                "examples": len(self.images),
+                "eligible": len(self.eligible),
+                "broken_by_any": self._broken(any),
+                "broken_by_all": self._broken(all),
+                "median_certified_radius": median(self.certified) if self.eligible else None,
+                "bootstrap": {"resamples": self.resamples, "level": LEVEL} if self.resamples else None,
+            },
+            "attacks": {
+                attack.label: self._attack(attack, row, self.intervals[i] if self.intervals else None)
+                for i, (attack, row) in enumerate(zip(self.attacks, self.figures, strict=True))
+            },
+        }
+
+    def _attack(
+        self, attack: AttackResult, row: Figures, interval: dict[str, Interval | None] | None
+    ) -> dict[str, Any]:
+        records = self.records(attack)
+        found = asdict(row)
+        # Under the names that the summary of an attack has for them.
+        found["median_percent_over_certified"] = found.pop("median_percent")
+        found["common_median_percent_over_certified"] = found.pop("common_median_percent")
+        found["median_seconds"] = found.pop("seconds")
+        found["forward_evaluations_an_image"] = found.pop("forward")
+        found["backward_evaluations_an_image"] = found.pop("backward")
+        return {
+            **summarise(records, sum(part.seconds for part in attack.parts)).to_json(),
+            **found,
+            "intervals": interval,
+            "attack": attack.attack,
+            "settings": attack.parts[0].own,
+            "files": [str(part.path) for part in attack.parts],
+            "examples": [record.to_json() for record in records],
+        }
+
+    def _broken(self, which: Any) -> int:
+        return sum(
+            which(attack.records[index].outcome == "attacked" for attack in self.attacks) for index in self.eligible
+        )
+
+
+def compare(attacks: Sequence[AttackResult], resamples: int = 0, seed: int = 0) -> Comparison:
+    """Raises UsageError for attacks over different images, and for settings that must agree and don't."""
+    check_agreement([part for attack in attacks for part in attack.parts])
+    notes: list[str] = []
+    images = _common_images(attacks, notes)
+    finished = _finished(attacks, images, notes)
+    eligible = _eligible(attacks, finished, notes)
+    records = [attack.records for attack in attacks]
+    found = columns(records, eligible)
+    return Comparison(
+        attacks=tuple(attacks),
+        images=tuple(finished),
+        eligible=tuple(eligible),
+        figures=tuple(figures(records, eligible)),
+        intervals=tuple(intervals(found, resamples, seed)) if resamples else (),
+        resamples=resamples,
+        notes=tuple(notes),
+        partial=len(finished) < len(images) or any(attack.interrupted for attack in attacks),
+    )
+
+
+def _common_images(attacks: Sequence[AttackResult], notes: list[str]) -> list[int]:
+    """Only a run that was cut short may lack images that another has."""
+    common = set.intersection(*(set(attack.records) for attack in attacks))
+    for attack in attacks:
+        if attack.interrupted:
+            notes.append(f"{attack.label} was interrupted after {len(attack.records)} images")
+            continue
+        more = next((other for other in attacks if set(other.records) - set(attack.records)), None)
+        if more is not None:
+            index = min(set(more.records) - set(attack.records))
+            raise UsageError(
+                f"{attack.label} and {more.label} are over different images: {index} is in "
+                f"{_files(more)}, but not in {_files(attack)}",
+                "repeat one of them with the --limit, --skip, --every or --indices of the other (and --resume)",
+            )
+    if not common:
+        raise UsageError("the attacks have no finished image in common", "finish them with --resume")
+    if any(len(attack.records) > len(common) for attack in attacks):
+        notes.append(f"compared on the {len(common)} images that all attacks have finished")
+    for index in common:
+        if len({attack.records[index].label for attack in attacks}) > 1:
+            raise UsageError(f"the attacks are over different images: {index} has another label in each", None)
+    return sorted(common)
+
+
+def _finished(attacks: Sequence[AttackResult], images: Sequence[int], notes: list[str]) -> list[int]:
+    """An image that failed in one run says nothing of that attack, so it is left out of all."""
+    failed: set[int] = set()
+    for attack in attacks:
+        mine = [index for index in images if attack.records[index].outcome == FAILED]
+        if mine:
+            notes.append(f"left out: {_number_of(mine)} failed in {attack.label}")
+            failed.update(mine)
+    return [index for index in images if index not in failed]
+
+
+def _eligible(attacks: Sequence[AttackResult], images: Sequence[int], notes: list[str]) -> list[int]:
+    """Eligible everywhere. Certificates are drawn alike for all attacks; a GPU draws other noise than a CPU."""
+    by_all = [index for index in images if all(attack.records[index].eligible for attack in attacks)]
+    by_any = [index for index in images if any(attack.records[index].eligible for attack in attacks)]
+    disputed = sorted(set(by_any) - set(by_all))
+    if disputed:
+        notes.append(
+            f"left out: {_number_of(disputed)} eligible in some files only (another kind of device draws other noise)"
+        )
+    differing = [index for index in by_all if len({attack.records[index].certified_radius for attack in attacks}) > 1]
+    if differing:
+        notes.append(
+            f"the certified radii of {_number_of(differing)} differ between files (another kind of device "
+            f"draws other noise): each attack is held against its own; the pictures show those of {attacks[0].label}"
+        )
+    return by_all
+
+
+def _number_of(indices: Sequence[int]) -> str:
+    shown = ", ".join(map(str, indices[:3])) + (", …" if len(indices) > 3 else "")
+    return f"{len(indices)} image{'s' if len(indices) > 1 else ''} ({shown})"
+
+
+def _files(attack: AttackResult) -> str:
+    return ", ".join(str(part.path) for part in attack.parts)

@@ -1,0 +1,178 @@
+"""`caa compare` from the plan to the table: attacks one after the other, or the files of finished ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from caa_cli.compare_plan import ComparePlan
+from caa_cli.display import Display, PartDisplay
+from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
+from caa_cli.results.comparison import Comparison, compare
+from caa_cli.results.files import check_writable, write_atomically
+from caa_cli.results.joining import AttackResult, join
+from caa_cli.results.journal import Journal
+from caa_cli.results.output import AttackOutput
+from caa_cli.results.parts import Part, part_of, read_part
+from caa_cli.results.records import AttackRecord
+from caa_cli.results.sweep import find_sweep
+from caa_cli.results.tables import HEADINGS, WRITERS, caption, cells
+from caa_cli.signals import termination_interrupts, uninterrupted
+
+_NO_SWEEP = "--figure-sweep shows one setting that varies, or two of one attack: here it is not so"
+
+
+@dataclass
+class CompareRun:
+    """One comparison. `resume_command` is the command that would go on with it."""
+
+    display: Display
+    resume_command: str
+    plan: ComparePlan
+
+    def execute(self) -> int:
+        """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
+        self._check_files()
+        if self.plan.files:
+            return self._read()
+        with termination_interrupts():
+            return self._run()
+
+    def _check_files(self) -> None:
+        """Before any work: can all that is asked for be written, and is nothing in the way?"""
+        plan = self.plan
+        for option, path in ({} if plan.dry_run else plan.written()).items():
+            check_writable(path, option)
+        wanted = dict(plan.pictures.values())
+        if plan.html is not None:
+            wanted["--html"] = plan.html.with_suffix(".svg")
+        for option, path in wanted.items():
+            from caa_cli.results.figure import check_figure
+
+            check_figure(path, option)
+        if plan.dry_run:
+            return
+        for attack in plan.attacks.values():
+            AttackOutput(attack.output, attack.save_adversarial, None).check(
+                attack.written(), plan.resume, plan.overwrite
+            )
+        begun = [a.output for a in plan.attacks.values() if Journal.beside(a.output, AttackRecord).path.exists()]
+        if not plan.resume and not plan.overwrite and 0 < len(begun) < len(plan.attacks):
+            raise UsageError(
+                f"{begun[0]} is of a comparison that was cut short: some of its attacks are done",
+                "add --resume to go on with it, or --overwrite to begin anew",
+            )
+
+    def _read(self) -> int:
+        attacks = join([read_part(path) for path in self.plan.files])
+        comparison = compare(attacks, self.plan.bootstrap, self.plan.seed)
+        if self.plan.dry_run:
+            self.display.plan(
+                "caa compare",
+                [("attacks", ", ".join(comparison.labels)), ("eligible", f"{len(comparison.eligible)} images")],
+            )
+            return DONE
+        partial = comparison.partial or any(part.status != "complete" for a in attacks for part in a.parts)
+        self._finish(comparison, "partial" if partial else "complete")
+        return PARTIAL if partial else DONE
+
+    def _run(self) -> int:
+        """The attacks in turn, each with a result file of its own; what is finished is shown in any case."""
+        from caa_cli.run.attack import AttackRun
+
+        plan, said = self.plan, set[str]()
+        classifiers: dict[str, Any] = {}
+        documents: dict[str, dict[str, Any]] = {}
+        partial = interrupted = False
+        for number, (label, attack) in enumerate(plan.attacks.items(), 1):
+            display = PartDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", said)
+            try:
+                code = AttackRun(display, self.resume_command, attack, classifiers=classifiers).execute()
+            except CaaError as error:
+                if not documents or "--resume" in (error.hint or ""):
+                    raise
+                kept = f"the attacks before {label} are done and kept: go on with --resume"
+                raise CaaError(error.problem, f"{error.hint}; {kept}" if error.hint else kept) from error
+            except KeyboardInterrupt:
+                code = INTERRUPTED
+                self.display.warn(f"interrupted: go on with: {self.resume_command}")
+            if display.found is not None:
+                documents[label] = display.found
+            partial |= code == PARTIAL
+            interrupted = code == INTERRUPTED
+            if interrupted:
+                break
+        if plan.dry_run:
+            self.display.document({"attacks": documents})
+            return DONE
+        attacks = [_result(label, plan.attacks[label].output, found) for label, found in documents.items()]
+        # One that was cut short would take images away from those that are complete.
+        shown = [attack for attack in attacks if not attack.interrupted] or [a for a in attacks if a.records]
+        if shown:
+            comparison = compare(shown, plan.bootstrap, plan.seed)
+            left_out = [label for label in plan.attacks if label not in comparison.labels]
+            if left_out:
+                notes = (*comparison.notes, f"not finished yet, so left out: {', '.join(left_out)}")
+                comparison = replace(comparison, notes=notes)
+            partial |= comparison.partial
+            self._finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
+        return INTERRUPTED if interrupted else PARTIAL if partial else DONE
+
+    def _finish(self, comparison: Comparison, status: str) -> None:
+        """Writes what was asked for, then shows the table."""
+        plan = self.plan
+        if plan.figure_sweep is not None and find_sweep(comparison) is None:
+            comparison = replace(comparison, notes=(*comparison.notes, _NO_SWEEP))
+        document = comparison.to_json(status)
+        first = comparison.attacks[0].parts[0]
+        title = f"{first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
+        with uninterrupted():
+            if plan.output is not None:
+                content = json.dumps(document, indent=2, allow_nan=False) + "\n"
+                with _written(plan.output, "--output"):
+                    write_atomically(plan.output, content.encode())
+            for name, (option, path) in plan.pictures.items():
+                from caa_cli.results.pictures import write_picture
+
+                with _written(path, option):
+                    write_picture(path, name, comparison, title)
+            if plan.html is not None:
+                from caa_cli.results.report import report
+
+                with _written(plan.html, "--html"):
+                    write_atomically(plan.html, report(comparison, document["created"]).encode())
+        for note in comparison.notes:
+            self.display.warn(note)
+        self.display.document(document)
+        if plan.format in WRITERS:
+            self.display.text(WRITERS[plan.format](comparison))
+        else:
+            headings = ["attack", *(heading.text for heading in HEADINGS)]
+            rows = [
+                [label, *(f"{value}\n{spread}" if spread else value for value, spread in row)]
+                for label, row in zip(comparison.labels, cells(comparison), strict=True)
+            ]
+            self.display.grid(title, headings, rows, caption(comparison))
+        if plan.written():
+            self.display.note(f"written: {', '.join(map(str, plan.written().values()))}")
+
+
+def _result(label: str, path: Path, document: dict[str, Any]) -> AttackResult:
+    part: Part = part_of(path, document)
+    return AttackResult(label, (part,), {record.index: record for record in part.records})
+
+
+@contextmanager
+def _written(path: Path, option: str) -> Iterator[None]:
+    """A disk that fails at the end costs none of the attacks' own results."""
+    try:
+        yield
+    except OSError as error:
+        raise CaaError(
+            f"can't write {option} {path} ({error.strerror or error})",
+            "the attacks' own results are kept: free some space and compare their files again",
+        ) from error

@@ -1,0 +1,131 @@
+"""Result files of `caa attack` without a run: what the tests of comparisons are made of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caa_cli.plan import AttackPlan, Shard
+from caa_cli.results.comparison import Comparison, compare
+from caa_cli.results.joining import join
+from caa_cli.results.parts import part_of
+from caa_cli.results.records import AttackRecord, summarise
+
+ATTACKED, NOT_FOUND, MISCLASSIFIED, FAILED = "attacked", "not_found", "misclassified", "failed"
+
+
+def record(index: int, radius: float | None, certified: float = 1.0, **others: Any) -> AttackRecord:
+    """An eligible image, attacked at this radius or (None) not."""
+    settings = {
+        "prediction": index % 10,
+        "expectation": 0.9,
+        "certified_radius": certified,
+        "radius": radius,
+        "seconds": 0.5,
+        "forward_evaluations": 1000,
+        "backward_evaluations": 100,
+    }
+    outcome = NOT_FOUND if radius is None else ATTACKED
+    return AttackRecord(index, index % 10, others.pop("outcome", outcome), **{**settings, **others})
+
+
+def document(records: list[AttackRecord], attack: str = "caa", shard: Shard | None = None, **settings: Any) -> Any:
+    """What a run with these settings would have written."""
+    shard = shard or Shard()
+    plan = AttackPlan(
+        checkpoint="demo", arch="small-cnn", sigma=0.5, mean=(0.5,), std=(0.5,), dataset="demo", shard=shard
+    )
+    known = {f.name for f in fields(AttackPlan)}
+    assert settings.keys() <= known
+    return {
+        "schema_version": 1,
+        "tool_version": "0.1.0",
+        "created": "2026-01-01T00:00:00+00:00",
+        "status": "partial" if any(r.outcome == FAILED for r in records) else "complete",
+        "command": "attack",
+        "config": {**json.loads(json.dumps(plan.config())), "attack": attack, **settings},
+        "fingerprint": "0",
+        "environment": {"caa": "0.1.0", "device": "cpu"},
+        "checkpoint": {"path": "demo", "sha256": "a" * 64, "arch": None, "dataset": None, "sigma": None},
+        "images": {"count": 100, "files_sha256": None},
+        "shard": {"index": shard.index, "count": shard.count},
+        "examples": [r.to_json() for r in records],
+        "summary": summarise(records, 1.0).to_json(),
+    }
+
+
+def write(path: Path, found: Any) -> Path:
+    path.write_text(json.dumps(found), encoding="utf-8")
+    return path
+
+
+def by_hand(found: Any, near: float = 1.01) -> Any:
+    """The table again, from the document's examples alone, by other means: counting, and sorting."""
+
+    def middle(values):
+        values = sorted(values)
+        half = len(values) // 2
+        return None if not values else values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
+
+    attacks = found["attacks"]
+    radii = {
+        name: {e["index"]: e["radius"] for e in a["examples"] if e["outcome"] == "attacked"}
+        for name, a in attacks.items()
+    }
+    images = [e["index"] for e in next(iter(attacks.values()))["examples"]]
+    everyone = [i for i in images if all(i in r for r in radii.values())]
+    rows = {}
+    for name, attack in attacks.items():
+        certified = {e["index"]: e["certified_radius"] for e in attack["examples"]}
+        best = near_best = 0.0
+        for i in images:
+            others = [r[i] for r in radii.values() if i in r]
+            if i in radii[name] and not any(other < radii[name][i] for other in others):
+                best += 1 / others.count(radii[name][i])
+            near_best += i in radii[name] and all(radii[name][i] <= near * other for other in others)
+        percent = {i: 100 * (r - certified[i]) / certified[i] for i, r in radii[name].items() if certified[i] > 0}
+        rows[name] = {
+            "eligible": len(images),
+            "attacked": len(radii[name]),
+            "success_rate": len(radii[name]) / len(images),
+            "best_share": best / len(images),
+            "near_best_share": near_best / len(images),
+            "median_radius": middle(radii[name].values()),
+            "median_percent_over_certified": middle(percent.values()),
+            "common": len(everyone),
+            "common_median_radius": middle([radii[name][i] for i in everyone]),
+            "common_median_percent_over_certified": middle([percent[i] for i in everyone if i in percent]),
+            "median_seconds": middle([e["seconds"] for e in attack["examples"]]),
+            "forward_evaluations_an_image": sum(e["forward_evaluations"] for e in attack["examples"]) / len(images),
+            "backward_evaluations_an_image": sum(e["backward_evaluations"] for e in attack["examples"]) / len(images),
+        }
+    return rows
+
+
+def assert_as_by_hand(found: Any) -> None:
+    """The table of a comparison's document is what its examples say."""
+    for name, row in by_hand(found).items():
+        for key, value in row.items():
+            shown = found["attacks"][name][key]
+            assert shown == (value if value is None else pytest.approx(value)), f"{name}: {key}"
+
+
+def by_index(table: Any) -> list[dict[int, AttackRecord]]:
+    """Rows of radii, an image a row, as the records of each attack."""
+    return [
+        {index: record(index, row[attack], certified=0.5 + index / 10) for index, row in enumerate(table)}
+        for attack in range(len(table[0]))
+    ]
+
+
+def comparison_of(records: list[dict[int, AttackRecord]], resamples: int = 0) -> Comparison:
+    """Of attacks that differ in --iterations."""
+    parts = [
+        part_of(Path(f"{n}.json"), document(list(found.values()), iterations=100 + n))
+        for n, found in enumerate(records)
+    ]
+    return compare(join(parts), resamples)

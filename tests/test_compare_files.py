@@ -1,0 +1,170 @@
+"""`caa compare` over files: those that it refuses, and those that it uses as far as they go."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from comparing import document, record, write
+from support import assert_clean_error, caa, read_strict
+
+from caa_cli.plan import Shard
+
+
+def good(**settings):
+    return document([record(i, 1.5 + i) for i in range(4)], **settings)
+
+
+def changed(path: str, value: object, **settings):
+    """A good file with one thing in it changed; path as in examples.0.radius."""
+    found = copy.deepcopy(good(**settings))
+    *folders, name = path.split(".")
+    at = found
+    for folder in folders:
+        at = at[int(folder) if folder.isdigit() else folder]
+    at[int(name) if name.isdigit() else name] = value
+    return json.dumps(found)
+
+
+DAMAGED = [
+    ("", 1, "is empty"),
+    ("\n", 1, "is empty"),
+    (json.dumps(good())[:400], 1, "is no JSON, or it was cut off"),
+    ("hello", 1, "is no JSON"),
+    (changed("examples.0.radius", float("nan")), 1, "NaN is not allowed"),
+    ("[]", 1, "is no result of caa attack"),
+    ("{}", 1, "is no result of caa attack"),
+    (changed("schema_version", 2), 1, "was written in schema 2, this is 1"),
+    (changed("command", "certify"), 2, "is a result of caa certify"),
+    (changed("command", "compare"), 2, "is a result of caa compare"),
+    (changed("examples", 5), 1, "is damaged"),
+    (changed("examples.0", 5), 1, "is damaged (an example is no object)"),
+    (changed("examples.0.index", "0"), 1, "is damaged"),
+    (changed("examples.0.outcome", "won"), 1, "is damaged"),
+    (changed("examples.0.radius", None), 1, "is damaged (image 0 was attacked at no radius)"),
+    (changed("examples.0.radius", -1.0), 1, "is damaged"),
+    (changed("examples.0.radius", "1.5"), 1, "is damaged"),
+    (json.dumps(good()).replace('"radius": 1.5', '"radius": 1e999'), 1, "is damaged (radius of image 0 is inf)"),
+    (changed("examples.0.forward_evaluations", None), 1, "is damaged"),
+    (changed("examples.0.certified_radius", None), 1, "is damaged (image 0 has no certified radius)"),
+    (changed("examples.0.index", 1), 1, "is damaged (image 1 is in it twice)"),
+    (changed("checkpoint", {}), 1, "is damaged (no 'sha256')"),
+    (changed("shard", {}), 1, "is damaged (no 'index')"),
+]
+
+
+@pytest.mark.parametrize(("text", "code", "problem"), DAMAGED, ids=[str(n) for n in range(len(DAMAGED))])
+def test_files_that_are_no_results_are_refused(tmp_path, text, code, problem):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    assert_clean_error(caa("compare", path), code, problem, " ")
+    assert str(path) in caa("compare", path).stderr
+
+
+def test_what_can_not_be_read_is_refused(tmp_path):
+    assert_clean_error(caa("compare", tmp_path / "a.json"), 1, "can't be read (No such file", "caa attack")
+    assert_clean_error(caa("compare", tmp_path), 1, "can't be read")
+    (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
+    assert_clean_error(caa("compare", tmp_path / "b.json"), 1, "it is no text")
+    (tmp_path / "a.json.jsonl").write_text("{}\n{}\n")
+    assert_clean_error(caa("compare", tmp_path / "a.json.jsonl"), 2, "is the record of a run", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        (
+            changed("checkpoint.sha256", "b" * 64),
+            "attack different checkpoints (sha256 aaaaaaaaaaaa and bbbbbbbbbbbb)",
+        ),
+        (changed("config.alpha", 0.01), "different settings: alpha (0.005 and 0.01)"),
+        (changed("config.sigma", 1.0), "different settings: sigma (0.5 and 1.0)"),
+        (changed("config.samples", 100), "different settings: samples (1500 and 100)"),
+        (changed("config.finish", "none"), "different settings: finish (ray and none)"),
+        (changed("config.seed", 1), "different settings: seed (0 and 1)"),
+        (changed("images.count", 99), "are over different data: 100 images and 99 images"),
+        (json.dumps(document([record(0, 1.0)], surrogate="gumbel")), "over different images: 1 is in"),
+        (changed("examples.0.label", 9, surrogate="gumbel"), "0 has another label"),
+        (json.dumps(good()), "overlap: both hold image 0"),
+        (json.dumps(document([record(9, 1.0)], shard=Shard(1, 3), limit=30)), "shard 0, 2 of 3 is missing"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(tmp_path, other, problem):
+    files = [write(tmp_path / "a.json", good()), tmp_path / "b.json"]
+    files[1].write_text(other)
+    assert_clean_error(caa("compare", *files, "--output", tmp_path / "c.json"), 2, problem)
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_one_file_named_twice_is_refused(tmp_path):
+    path = write(tmp_path / "a.json", good())
+    assert_clean_error(caa("compare", path, path), 2, "overlap")
+
+
+def test_selections_that_do_not_overlap_are_joined(tmp_path):
+    """--limit 2, and --skip 2 --limit 2: no shards, but just as good."""
+    files = [
+        write(tmp_path / f"{skip}.json", document([record(i, 2.0) for i in (skip, skip + 1)], skip=skip, limit=2))
+        for skip in (0, 2)
+    ]
+    assert caa("compare", *files, "--output", tmp_path / "c.json").exit_code == 0
+    assert read_strict(tmp_path / "c.json")["attacks"]["caa"]["attacked"] == 4
+
+
+def test_an_image_that_failed_is_left_out_of_all(tmp_path):
+    other = document(
+        [record(0, 2.0), record(1, None, outcome="failed", certified=None), record(2, 9.0)], iterations=9
+    )
+    files = [
+        write(tmp_path / "a.json", document([record(i, 1.5 + i) for i in range(3)])),
+        write(tmp_path / "b.json", other),
+    ]
+    result = caa("compare", *files, "--output", tmp_path / "c.json")
+    assert result.exit_code == 3
+    assert "left out: 1 image (1) failed in caa:iterations=9" in result.stderr
+    found = read_strict(tmp_path / "c.json")
+    assert found["status"] == "partial"
+    assert [[e["index"] for e in a["examples"]] for a in found["attacks"].values()] == [[0, 2], [0, 2]]
+
+
+def test_of_an_interrupted_run_the_finished_images_count(tmp_path):
+    short = {**document([record(1, 2.0), record(3, 2.0)], iterations=9), "status": "interrupted"}
+    files = [write(tmp_path / "a.json", good()), write(tmp_path / "b.json", short)]
+    result = caa("compare", *files, "--output", tmp_path / "c.json")
+    assert result.exit_code == 3
+    assert "caa:iterations=9 was interrupted after 2 images" in result.stderr
+    assert "compared on the 2 images that all attacks have finished" in result.stderr
+    assert read_strict(tmp_path / "c.json")["summary"]["eligible"] == 2
+    nothing = write(tmp_path / "d.json", {**document([], iterations=9), "status": "interrupted"})
+    assert_clean_error(caa("compare", files[0], nothing), 2, "no finished image in common", "--resume")
+
+
+def test_images_that_are_eligible_in_one_file_only_are_left_out_and_said(tmp_path):
+    other = [record(i, 1.5 + i, certified=1.1) for i in range(4)]
+    other[2] = record(2, None, outcome="abstained", certified=None)
+    files = [write(tmp_path / "a.json", good()), write(tmp_path / "b.json", document(other, iterations=9))]
+    result = caa("compare", *files, "--output", tmp_path / "c.json")
+    assert result.exit_code == 0
+    assert "1 image (2) eligible in some files only" in result.stderr
+    assert "certified radii of 3 images (0, 1, 3) differ" in result.stderr
+    assert read_strict(tmp_path / "c.json")["summary"]["eligible"] == 3
+
+
+def test_nothing_eligible_is_a_table_of_dashes(tmp_path):
+    path = write(tmp_path / "a.json", document([record(0, None, outcome="misclassified", certified=None)]))
+    result = caa("compare", path, "--bootstrap", "10", "--output", tmp_path / "c.json")
+    assert result.exit_code == 0, result.output
+    assert read_strict(tmp_path / "c.json")["attacks"]["caa"]["best_share"] is None
+    assert "0 eligible of 1 images" in result.stdout
+
+
+def test_files_without_class_expectations_still_compare(tmp_path):
+    """Those of before it was recorded."""
+    found = good()
+    for example in found["examples"]:
+        del example["expectation"]
+    path = write(tmp_path / "a.json", found)
+    result = caa("compare", path, "--figure-excess", tmp_path / "e.png", "--html", tmp_path / "c.html")
+    assert result.exit_code == 0, result.output
+    assert "no class expectation is recorded" in (tmp_path / "c.html").read_text()

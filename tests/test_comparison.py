@@ -1,0 +1,131 @@
+"""The figures of a comparison, from records made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from comparing import assert_as_by_hand, by_index, comparison_of, document
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caa_cli.plan import Shard
+from caa_cli.results.bootstrap import intervals
+from caa_cli.results.comparison import compare
+from caa_cli.results.joining import join
+from caa_cli.results.metrics import columns, figures
+from caa_cli.results.parts import part_of
+
+# Radii from a small set, so that ties are common.
+radius = st.none() | st.sampled_from([1.0, 1.005, 1.5, 2.0, 2.015, 3.0])
+tables = st.integers(1, 4).flatmap(
+    lambda attacks: st.lists(st.lists(radius, min_size=attacks, max_size=attacks), min_size=1, max_size=12)
+)
+
+
+def known():
+    """Two attacks on four images: a tie, one each, and one that nobody breaks."""
+    table = [[2.0, 2.0], [1.0, 1.5], [3.0, 2.99], [None, None]]
+    return by_index(table), range(4)
+
+
+def test_figures_of_known_records():
+    first, second = figures(*known())
+    assert (first.success_rate, second.success_rate) == (0.75, 0.75)
+    assert (first.best_share, second.best_share) == (1.5 / 4, 1.5 / 4)
+    assert (first.near_best_share, second.near_best_share) == (3 / 4, 2 / 4)
+    assert (first.median_radius, second.median_radius) == (2.0, 2.0)
+    assert first.common == second.common == 3
+    assert first.median_percent == pytest.approx(300.0)  # of 300, 67 and 329
+    assert first.forward == 1000
+    assert first.backward == 100
+    assert first.seconds == 0.5
+
+
+def test_like_for_like_is_over_what_all_attacks_broke():
+    """An attack that only breaks the easy image looks good on its own successes; on common ones it doesn't."""
+    records = by_index([[1.0, 1.2], [5.0, None], [6.0, None]])
+    strong, weak = figures(records, range(3))
+    assert (strong.median_radius, weak.median_radius) == (5.0, 1.2)
+    assert (strong.common_median_radius, weak.common_median_radius) == (1.0, 1.2)
+    assert strong.common == 1
+
+
+def test_nothing_eligible_has_no_figures():
+    (only,) = figures([{}], [])
+    assert only.success_rate is only.best_share is only.median_radius is only.seconds is None
+    assert only.common == 0
+
+
+@given(table=tables)
+def test_best_shares_add_up_to_the_images_that_someone_broke(table):
+    rows = figures(by_index(table), range(len(table)))
+    broken = sum(any(r is not None for r in image) for image in table)
+    assert sum(row.best_share for row in rows) == pytest.approx(broken / len(table))
+    for row in rows:
+        assert row.best_share <= row.near_best_share <= row.success_rate
+
+
+@given(table=tables, data=st.data())
+def test_neither_the_order_of_images_nor_of_attacks_matters(table, data):
+    images = data.draw(st.permutations(range(len(table))))
+    attacks = data.draw(st.permutations(range(len(table[0]))))
+    records = by_index(table)
+    straight = figures(records, range(len(table)))
+    mixed = figures([records[attack] for attack in attacks], images)
+    for position, attack in enumerate(attacks):
+        for name, value in vars(straight[attack]).items():
+            assert getattr(mixed[position], name) == pytest.approx(value, nan_ok=True), name
+
+
+@settings(deadline=None)
+@given(table=tables)
+def test_the_table_follows_from_the_examples(table):
+    assert_as_by_hand(comparison_of(by_index(table)).to_json("complete"))
+
+
+@settings(deadline=None)
+@given(table=tables, count=st.integers(1, 4), data=st.data())
+def test_shards_in_any_order_are_the_whole(table, count, data):
+    records = by_index(table)
+    shards = [
+        part_of(
+            Path(f"{attack}-{k}.json"),
+            document(list(found.values())[k::count], shard=Shard(k, count), iterations=100 + attack),
+        )
+        for attack, found in enumerate(records)
+        for k in range(count)
+    ]
+    joined = compare(join(data.draw(st.permutations(shards))))
+    whole = comparison_of(records)
+    assert joined.eligible == whole.eligible
+    assert dict(zip(joined.labels, joined.figures, strict=True)) == dict(
+        zip(whole.labels, whole.figures, strict=True)
+    )
+
+
+def test_bootstrap_is_seeded_paired_and_about_the_estimate():
+    # The second attack is the first but 1% further out: paired, its interval moves along exactly.
+    table = [[1.0 + i / 50, 1.01 * (1.0 + i / 50)] for i in range(60)]
+    found = columns(by_index(table), range(60))
+    first, second = intervals(found, 400, seed=1)
+    assert intervals(found, 400, seed=1) == [first, second] != intervals(found, 400, seed=2)
+    low, high = first["median_radius"]
+    assert low < 1.59 < high
+    assert second["median_radius"] == (pytest.approx(1.01 * low), pytest.approx(1.01 * high))
+    assert first["best_share"] == (1.0, 1.0)
+
+
+def test_bootstrap_of_the_mean_has_the_binomial_spread():
+    """Success of 50 of 100 images: 1.96 · √(0.25/100) = 0.098 to either side."""
+    found = columns(by_index([[1.0 if i % 2 else None] for i in range(100)]), range(100))
+    (only,) = intervals(found, 4000, seed=0)
+    low, high = only["success_rate"]
+    assert (low, high) == (pytest.approx(0.402, abs=0.015), pytest.approx(0.598, abs=0.015))
+
+
+def test_bootstrap_of_nothing_is_nothing():
+    assert set(intervals(columns([{}], []), 10, 0)[0].values()) == {None}
+    (only,) = intervals(columns(by_index([[None], [None]]), range(2)), 300, 0)
+    assert only["success_rate"] == (0.0, 0.0)
+    assert only["median_radius"] is None

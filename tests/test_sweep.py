@@ -1,0 +1,136 @@
+"""`caa compare --sweep`: what it expands to, what its picture shows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from comparing import document, record
+from matplotlib.figure import Figure
+from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
+
+from caa_cli.compare_plan import NamedAttack, parse_sweeps, swept
+from caa_cli.errors import UsageError
+from caa_cli.results.comparison import compare
+from caa_cli.results.joining import join
+from caa_cli.results.parts import part_of
+from caa_cli.results.pictures import PICTURES
+from caa_cli.results.report import report
+from caa_cli.results.sweep import find_sweep
+
+
+def comparison_of(*settings, attack="caa"):
+    """The n-th setting has radii 1 + n/10 and 2 + n/10; the first breaks one image only."""
+    parts = []
+    for n, mine in enumerate(settings):
+        records = [record(0, 1 + n / 10), record(1, 2 + n / 10 if n else None)]
+        parts.append(part_of(Path(f"{n}.json"), document(records, attack=attack, **mine)))
+    return compare(join(parts))
+
+
+def draw(comparison):
+    axis = Figure().subplots()
+    PICTURES["sweep"](axis, comparison)
+    return axis
+
+
+def test_every_attack_takes_every_value():
+    entries = [NamedAttack.parse("caa"), NamedAttack.parse("caa:surrogate=gumbel")]
+    found = swept(entries, parse_sweeps(["step-max=0.2, 0.3"]))
+    assert [entry.label for entry in found] == [
+        "caa:step-max=0.2",
+        "caa:step-max=0.3",
+        "caa:surrogate=gumbel:step-max=0.2",
+        "caa:surrogate=gumbel:step-max=0.3",
+    ]
+    both = swept(entries[:1], parse_sweeps(["step-max=0.2,0.3", "overshoot=1.05,1.1,1.2"]))
+    assert len(both) == 6
+    assert swept(entries, {}) == entries
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "attacks", "problem"),
+    [
+        (["step-max"], "caa", "is not of the form KEY=V1,V2,…"),
+        (["step-max=0.2"], "caa", "is not of the form KEY=V1,V2,…"),
+        (["step-max=1,2", "step-max=3,4"], "caa", "says step-max twice"),
+        (["step-max=1,2", "overshoot=1.1,1.2", "patience=1,2"], "caa", "varies 3 settings"),
+        (["step-max=1,2", "overshoot=1.1,1.2"], "caa,caa:patience=1", "two settings of several attacks"),
+        (["speed=1,2"], "caa", "caa has no setting 'speed'"),
+        (["samples=100,200"], "caa", "samples has to be the same for all attacks"),
+        (["step-max=1,2"], "caa:step-max=3", "says step-max twice"),
+    ],
+)
+def test_sweeps_that_can_not_be(sweeps, attacks, problem):
+    entries = [NamedAttack.parse(text) for text in attacks.split(",")]
+    with pytest.raises(UsageError) as refused:
+        swept(entries, parse_sweeps(sweeps))
+    assert problem in refused.value.problem
+    assert refused.value.hint
+
+
+def test_one_setting_is_a_line_through_the_medians():
+    comparison = comparison_of({"step_max": 0.3}, {"step_max": 0.5}, {"step_max": 0.4})
+    sweep = find_sweep(comparison)
+    assert sweep.keys == ("step_max",)
+    assert sweep.values(0) == [0.3, 0.4, 0.5]
+    own, common, certified = draw(comparison).lines
+    assert list(own.get_xdata()) == [0.3, 0.4, 0.5]
+    assert list(own.get_ydata()) == pytest.approx([1.0, 1.7, 1.6])  # medians of (1), (1.2, 2.2) and (1.1, 2.1)
+    assert list(common.get_ydata()) == pytest.approx([1.0, 1.2, 1.1])
+    assert set(certified.get_ydata()) == {1.0}
+
+
+def test_names_are_placed_in_their_order():
+    axis = draw(comparison_of({"surrogate": "log-ratio"}, {"surrogate": "gumbel"}))
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["log-ratio", "gumbel"]
+
+
+def test_two_settings_are_a_map():
+    """The last combination is missing, and is left empty."""
+    pairs = [(0.1, 0.3), (0.1, 0.4), (0.2, 0.3)]
+    axis = draw(comparison_of(*({"step_min": low, "step_max": high} for low, high in pairs)))
+    assert (axis.get_ylabel(), axis.get_xlabel()) == ("step-min", "step-max")
+    assert [text.get_text() for text in axis.texts] == ["1.000\n50%", "1.100\n100%", "1.200\n100%"]
+    assert axis.collections[0].get_array().mask.tolist() == [[False, False], [False, True]]
+
+
+def test_what_is_no_sweep_has_no_picture():
+    assert find_sweep(comparison_of({})) is None
+    assert find_sweep(comparison_of({}, {"step_min": 0.2, "step_max": 0.3, "patience": 3})) is None
+    assert [text.get_text() for text in draw(comparison_of({})).texts] == ["no sweep of one or two settings"]
+
+
+def test_the_report_shows_a_sweep():
+    settings = [{"step_min": low, "step_max": high} for low in (0.1, 0.2) for high in (0.3, 0.4)]
+    page = report(comparison_of(*settings), "now")
+    assert page.count("<svg") == len(PICTURES)
+    assert not re.findall(r'href="(?!#|data:)', page)  # the scale of the colours is a picture inside the page
+
+
+def test_a_sweep_from_the_command_line(tmp_path):
+    words = ("--attacks", "caa", "--sweep", "overshoot=1.05,1.3", "--limit", "1", "--output", tmp_path / "c.json")
+    result = caa("compare", *CHEAP, *words, "--figure-sweep", tmp_path / "s.png")
+    assert result.exit_code == 0, result.output
+    found = read_strict(tmp_path / "c.json")
+    assert {name: a["settings"]["overshoot"] for name, a in found["attacks"].items()} == {
+        "caa:overshoot=1.05": 1.05,
+        "caa:overshoot=1.3": 1.3,
+    }
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    files = sorted(tmp_path.glob("c.caa*.json"))
+    again = caa("compare", *files, "--figure-sweep", tmp_path / "again.png")
+    assert again.exit_code == 0
+    assert (tmp_path / "again.png").stat().st_size > 0
+    assert_clean_error(caa("compare", *files, "--sweep", "overshoot=1.1,1.2"), 2, "--sweep says how to run")
+    alone = caa("compare", files[0], "--figure-sweep", tmp_path / "no.png")
+    assert "--figure-sweep shows one setting that varies" in alone.stderr
+
+
+def test_a_sweep_comes_from_a_file_too(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('[compare]\nattacks = ["caa"]\nsweep = ["step-min=0.1,0.2", "step-max=0.3,0.4"]\n')
+    result = caa("compare", "--checkpoint", "demo", "--config", config, "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    assert len(parse_strict(result.stdout)["attacks"]) == 4
