@@ -137,7 +137,8 @@ class Display:
             for position in group:
                 table.add_column(columns[position][0], justify="right", no_wrap=True)
             for row in rows:
-                table.add_row(escape(row[0]), *(escape(row[position]) for position in group))
+                cells = (row[position].split("\n") for position in group)
+                table.add_row(escape(row[0]), *("\n".join(map(escape, lines)) for lines in cells))
             console.print(table)
         self.out.print(escape(caption), soft_wrap=True)
 
