@@ -17,7 +17,7 @@ from caa_cli.smoothing.objective import LogitRatio
 class AlmaState(Batch):
     """mu, rho: the penalty's multiplier and weight.  checked: the constraint y when it was last checked.
     square, momentum: (examples, dimensions) RMSProp's averages.  rate: its learning rate.
-    found_at: the step of the first adversarial point, inf before it.
+    found_at: the step of the first adversarial point, inf before it.  scale: what y is divided by.
     """
 
     mu: Tensor
@@ -27,6 +27,7 @@ class AlmaState(Batch):
     momentum: Tensor
     rate: Tensor
     found_at: Tensor
+    scale: Tensor
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Alma(Baseline):
     weight of every moving average. init_lr_distance: how far the first step goes. lr_reduction: the share of the
     learning rate that is left at the end, after a first success. Every `check_steps` steps an example without
     success whose y has not fallen below `tau` of what it was gets a weight ρ that is `gamma` times as large.
+
+    The ratio needs three classes. Of two, y is the margin over what it is at the clean image.
     """
 
     init_lr_distance: float = 0.1
@@ -65,6 +68,7 @@ class Alma(Baseline):
             momentum=torch.zeros_like(flat),
             rate=each(0.0),
             found_at=each(torch.inf),
+            scale=each(1.0),
         )
 
     def step(self, state: AlmaState, classifier: SmoothedClassifier) -> None:
@@ -72,10 +76,13 @@ class Alma(Baseline):
         seen = self.look(state, classifier, ratio)
         state.lost_gradients += ~seen.usable
         y = ratio.value(seen.log_mean, state.labels)
+        if classifier.num_classes < 3:
+            state.scale = torch.where(state.iteration == 0, y.abs().clamp(min=1e-12), state.scale)
+            y = y / state.scale
         self._adjust(state, y, seen.adversarial)
         first = state.iteration == 0
         downhill = torch.where(first[:, None], 0.0, unit(delta(state))[0])
-        pull = torch.where(seen.usable, _slope(y, state.mu, state.rho) * seen.norm, 0.0)
+        pull = torch.where(seen.usable, _slope(y, state.mu, state.rho) * seen.norm / state.scale, 0.0)
         gradient = downhill + pull[:, None] * seen.direction
         state.square = self.average * state.square + (1.0 - self.average) * gradient.square()
         scaled = gradient / (state.square.sqrt() + 1e-8)

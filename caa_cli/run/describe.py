@@ -5,6 +5,7 @@ from __future__ import annotations
 from caa_cli.display import Rows, clock, number
 from caa_cli.plan import AttackPlan
 from caa_cli.results.records import AttackSummary
+from caa_cli.run.build import build_attack, most_search_evaluations
 from caa_cli.verify import Verifier
 
 # What an image takes on smoothed MNIST models, as a share of the most that it can take (docs/attack.md).
@@ -13,11 +14,9 @@ TYPICAL_SHARE = 0.25
 
 def attack_rows(plan: AttackPlan) -> Rows:
     """What is about to run; `plan` is the resolved one."""
+    steps = build_attack(plan).iterations
     return [
-        (
-            "attack",
-            f"{plan.attack}: {plan.samples} samples a step, at most {plan.iterations} steps, seed {plan.seed}",
-        ),
+        ("attack", f"{plan.attack}: {plan.samples} samples a step, at most {steps} steps, seed {plan.seed}"),
         (
             "proof",
             f"{plan.verification_draws} fresh samples a try; certified radius on {plan.certification_draws}",
@@ -29,13 +28,12 @@ def attack_rows(plan: AttackPlan) -> Rows:
 def most_evaluations(plan: AttackPlan, images: int) -> dict[str, int]:
     """The most model evaluations that a run can take, forward and backward."""
     verifier = Verifier()
-    # A step back from refinement evaluates its point twice: votes, then the gradient on the same samples.
-    search = 2 * plan.iterations * plan.samples
+    forward, backward = most_search_evaluations(plan)
     proof = verifier.tries * plan.verification_draws + verifier.probes * plan.samples
     clean = plan.samples + plan.certification_draws
     return {
-        "forward_evaluations_at_most": images * (clean + search + proof),
-        "backward_evaluations_at_most": images * plan.iterations * plan.samples,
+        "forward_evaluations_at_most": images * (clean + forward + proof),
+        "backward_evaluations_at_most": images * backward,
     }
 
 
