@@ -50,7 +50,7 @@ def advance(state: ApgdState, loss: Tensor, direction: Tensor, steps: int, rho: 
     At a checkpoint the step is halved, and the run returns to its best point, if fewer than the share `rho` of the
     interval's steps raised the loss, or if the best loss is what it was and the last checkpoint did not halve.
     """
-    loss = loss.nan_to_num(nan=-torch.inf)
+    loss = torch.where(loss.isnan(), -torch.inf, loss)
     first = state.taken == 0
     x = state.x.flatten(1)
     better = first | (loss > state.best_loss)

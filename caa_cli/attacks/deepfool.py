@@ -56,8 +56,8 @@ class DeepFool(Baseline):
         directions, norms, usable = unit(passed.gradient.flatten(2))
         z = passed.log_mean
         ahead = z.gather(1, state.rivals) - z.gather(1, state.labels[:, None])
-        distance = torch.where(usable, ahead.abs() / norms.clamp(min=1e-12), torch.inf).nan_to_num(nan=torch.inf)
-        length, nearest = distance.min(dim=1)
+        usable &= torch.isfinite(ahead)
+        length, nearest = torch.where(usable, ahead.abs() / norms.clamp(min=1e-12), torch.inf).min(dim=1)
         lost = torch.isinf(length)
         state.lost_gradients += lost & ~found
         step = torch.where(lost, 0.0, length + self.BEYOND)[:, None] * directions[rows, nearest]

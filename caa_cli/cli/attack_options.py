@@ -1,4 +1,4 @@
-"""The options that belong to one attack each, a panel an attack. Unset, they are None until the plan fills them in."""
+"""The options that belong to one attack, a panel an attack. Unset ones are None until the plan fills them in."""
 
 from __future__ import annotations
 
