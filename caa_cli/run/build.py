@@ -15,6 +15,7 @@ from caa_cli.attacks.fmn import Fmn
 from caa_cli.attacks.loop import Attack
 from caa_cli.attacks.pgd import Pgd
 from caa_cli.plan import AttackPlan
+from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import GumbelGap, LogRatio
 
 # Their settings have the flags' names without the attack's in front.
@@ -51,5 +52,7 @@ def most_search_evaluations(plan: AttackPlan) -> tuple[int, int]:
         # A step back from refinement evaluates its point twice: votes, then the gradient on the same samples.
         forward *= 2
     if plan.deepfool_candidates is not None:
-        backward *= plan.deepfool_candidates - 1
+        # A backward pass for every rival, and a short look at the clean image to choose them by.
+        look = min(plan.samples, SmoothedClassifier.PILOT)
+        forward, backward = forward + look, backward * (plan.deepfool_candidates - 1) + look
     return forward, backward
