@@ -103,6 +103,10 @@ class AttackSettings:
         """The settings of the attack that is run."""
         return {name: getattr(self, name) for name in ATTACK_SETTINGS[self.attack]}
 
+    def others_settings(self) -> set[str]:
+        """The names of the settings that belong to attacks which are not run."""
+        return {name for settings in ATTACK_SETTINGS.values() for name in settings} - set(self.attack_settings())
+
     def check_attack(self) -> None:
         """Fills in the defaults. Raises UsageError for a wrong value, and for another attack's setting."""
         checks.one_of("--attack", self.attack, ATTACKS)

@@ -63,7 +63,7 @@ class Plan:
     def fingerprint(self, checkpoint_sha256: str) -> str:
         """A short digest of all that decides a result."""
         config = self.config()
-        decisive = {key: config[key] for key in self.compared_keys()}
+        decisive = {key: config[key] for key in self.compared_keys() if key in config}
         text = json.dumps([checkpoint_sha256, decisive], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -178,6 +178,11 @@ class AttackPlan(AttackSettings, ModelPlan):
         checks.at_least_one("--certify-samples", self.certify_samples)
         checks.at_least_one("--verify-samples", self.verify_samples)
         checks.at_least_one("--batch-size", self.batch_size)
+
+    def config(self) -> dict[str, Any]:
+        """Every setting, as JSON, but those of the attacks that are not run."""
+        others = self.others_settings()
+        return {name: value for name, value in super().config().items() if name not in others}
 
     @property
     def certification_draws(self) -> int:

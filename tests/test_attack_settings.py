@@ -15,6 +15,7 @@ from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS
 from caa_cli.plan import AttackPlan
 from caa_cli.run.build import BASELINES, build_attack, most_search_evaluations
+from caa_cli.run.describe import attack_rows
 
 # Large steps and few samples: about a second an image. What they find is of no account here.
 _TINY = "--checkpoint demo --limit 2 --samples 60 --verify-samples 600 --chunk-size 256 --device cpu --iterations 6"
@@ -42,11 +43,11 @@ def document(request, tmp_path_factory):
 def test_every_attack_runs_and_says_with_what_settings(document):
     config = document["config"]
     assert document["status"] == "complete"
-    assert [example["outcome"] in ("attacked", "not_found", "not_verified") for example in document["examples"]]
+    assert all(example["outcome"] in ("attacked", "not_found", "not_verified") for example in document["examples"])
     for name, settings in ATTACK_SETTINGS.items():
         for setting, default in settings.items():
             if name != config["attack"]:
-                assert config[setting] is None
+                assert setting not in config
             elif default is not None:
                 assert config[setting] is not None
     for word, value in zip(OWN[config["attack"]].split()[::2], OWN[config["attack"]].split()[1::2], strict=True):
@@ -143,3 +144,9 @@ def test_one_attacks_resolved_settings_are_not_anothers():
     plan = AttackPlan(checkpoint="demo", attack="fmn")
     with pytest.raises(UsageError, match="of the attack fmn, not of ddn"):
         AttackPlan(checkpoint="demo", attack="ddn", **plan.attack_settings())
+
+
+def test_autoattack_says_what_it_leaves_out_of_two_classes():
+    plan = AttackPlan(checkpoint="demo", attack="autoattack")
+    assert "two classes" in dict(attack_rows(plan, 2))
+    assert "two classes" not in dict(attack_rows(plan, 3))
