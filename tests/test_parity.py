@@ -63,4 +63,7 @@ def test_the_median_radius_is_that_of_foolbox(plain, ours: Baseline, theirs):
     attack = replace(ours, samples=SAMPLES, alpha=ALPHA)
     found = sorted(Search(attack, classifier, len(examples)).run(examples), key=lambda f: f.example.index)
     radii = [finding.candidates[0].distance for finding in found]
-    assert median(radii) == pytest.approx(float(reference.median()), rel=0.03)
+    assert median(radii) == pytest.approx(median(reference.tolist()), rel=0.03)
+    # And nearly every image's: where they differ, another class was reached.
+    apart = [abs(one / other - 1) > 0.03 for one, other in zip(radii, reference.tolist(), strict=True)]
+    assert sum(apart) <= 2
