@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli import checks
+from caa_cli.attack_settings import ATTACK_SETTINGS
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS, TABLE_FORMATS
 from caa_cli.plan import AttackPlan, ModelPlan
@@ -21,10 +22,6 @@ SHARED = (
     *("samples", "certify_samples", "verify_samples", "finish"),
 )
 OWN = tuple(f.name for f in fields(AttackPlan) if f.name not in {*SHARED, *AttackPlan.NOT_COMPARED, "attack"})
-
-# Of those, the ones that only one attack has, by attack, with their defaults.
-_CAA = ("overshoot", "undershoot", "step_min", "step_max", "patience", "tolerance", "surrogate", "temperature")
-ATTACK_SETTINGS: dict[str, dict[str, Any]] = {"caa": {name: getattr(AttackPlan, name) for name in _CAA}}
 
 
 def foreign(attack: str) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ATTACKS = ("caa",)
+ATTACKS = ("caa", "pgd", "cw", "deepfool", "autoattack", "ddn", "fmn", "alma")
 BOUNDS = ("goodman", "clopper-pearson", "cp-bonferroni")
 SURROGATES = ("log-ratio", "gumbel")
 FINISHES = ("ray", "none")

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from caa_cli import checks
+from caa_cli.attack_settings import AttackSettings
 from caa_cli.errors import UsageError
-from caa_cli.names import ATTACKS, BOUNDS, DEMO_LIMIT, DTYPES, FINISHES, SPLITS, SURROGATES
+from caa_cli.names import BOUNDS, DEMO_LIMIT, DTYPES, FINISHES, SPLITS
 from caa_cli.selection import select
 
 
@@ -62,7 +63,7 @@ class Plan:
     def fingerprint(self, checkpoint_sha256: str) -> str:
         """A short digest of all that decides a result."""
         config = self.config()
-        decisive = {key: config[key] for key in self.compared_keys()}
+        decisive = {key: config[key] for key in self.compared_keys() if key in config}
         text = json.dumps([checkpoint_sha256, decisive], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -154,23 +155,14 @@ class ModelPlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackPlan(ModelPlan):
+class AttackPlan(AttackSettings, ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples."""
 
-    attack: str = "caa"
     samples: int = 1500
     iterations: int = 100
     certify_samples: int | None = None
     verify_samples: int | None = None
     finish: str = "ray"
-    overshoot: float = 1.05
-    undershoot: float = 0.95
-    step_min: float = 0.1
-    step_max: float = 0.25
-    patience: int = 8
-    tolerance: float = 0.005
-    surrogate: str = "log-ratio"
-    temperature: float = 0.01
     batch_size: int | None = None
     output: Path = Path("attack.json")
     save_adversarial: Path | None = None
@@ -179,30 +171,18 @@ class AttackPlan(ModelPlan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.one_of("--attack", self.attack, ATTACKS)
-        checks.one_of("--surrogate", self.surrogate, SURROGATES)
+        self.check_attack()
         checks.one_of("--finish", self.finish, FINISHES)
         checks.at_least_one("--samples", self.samples)
         checks.at_least_one("--iterations", self.iterations)
         checks.at_least_one("--certify-samples", self.certify_samples)
         checks.at_least_one("--verify-samples", self.verify_samples)
         checks.at_least_one("--batch-size", self.batch_size)
-        checks.not_negative("--patience", self.patience)
-        checks.positive("--temperature", self.temperature)
-        checks.positive("--step-min", self.step_min)
-        checks.positive("--step-max", self.step_max)
-        checks.positive("--overshoot", self.overshoot)
-        if not 0 <= self.tolerance < 1:
-            raise UsageError(f"--tolerance must be at least 0 and below 1, not {self.tolerance:g}")
-        if self.step_max < self.step_min:
-            raise UsageError(f"--step-max {self.step_max:g} is below --step-min {self.step_min:g}")
-        if self.overshoot < 1:
-            raise UsageError(
-                f"--overshoot must be at least 1, not {self.overshoot:g}",
-                "below 1 a step would stay where no adversarial example can be",
-            )
-        if not 0 < self.undershoot <= 1:
-            raise UsageError(f"--undershoot must be above 0 and at most 1, not {self.undershoot:g}")
+
+    def config(self) -> dict[str, Any]:
+        """Every setting, as JSON, but those of the attacks that are not run."""
+        others = self.others_settings()
+        return {name: value for name, value in super().config().items() if name not in others}
 
     @property
     def certification_draws(self) -> int:

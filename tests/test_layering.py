@@ -69,7 +69,10 @@ def own(*stages: str) -> list[str]:
 @pytest.mark.parametrize(
     ("stages", "forbidden"),
     [
-        (["plan", "selection", "errors", "results", "display", "data.decoding"], ["torch", "torchvision"]),
+        (
+            ["plan", "attack_settings", "selection", "errors", "results", "display", "data.decoding"],
+            ["torch", "torchvision"],
+        ),
         (ALGORITHMS, own("cli", "run", "training", "results", "display", "data", "models", "plan")),
         (ALGORITHMS, ["rich", "typer", "pathlib", "argparse", "json"]),
         (["smoothing"], own("attacks", "verify")),
@@ -79,7 +82,7 @@ def own(*stages: str) -> list[str]:
         (["run"], own("training")),
         (["training"], own("run")),
         (["errors"], ["caa_cli"]),
-        (["plan"], own("data", "models", "results", "display")),
+        (["plan", "attack_settings"], own("data", "models", "results", "display")),
     ],
     ids="+".join,
 )
@@ -103,7 +106,7 @@ def test_the_command_line_imports_nothing_heavy_before_it_must():
     """`caa_cli` alone is the root, which holds the version."""
     allowed = [
         "typer",
-        *own("plan", "train_plan", "compare_plan", "recipes", "names", "checks", "errors", "cli"),
+        *own("plan", "attack_settings", "train_plan", "compare_plan", "recipes", "names", "checks", "errors", "cli"),
         "caa_cli.__version__",
         *sys.stdlib_module_names,
     ]
@@ -117,6 +120,7 @@ def test_what_the_command_line_starts_with_is_light():
     for name in [
         "caa_cli",
         "caa_cli.plan",
+        "caa_cli.attack_settings",
         "caa_cli.train_plan",
         "caa_cli.compare_plan",
         "caa_cli.recipes",
@@ -125,6 +129,9 @@ def test_what_the_command_line_starts_with_is_light():
         "caa_cli.checks",
         "caa_cli.errors",
     ]:
-        allowed = [*own("errors", "checks", "names", "selection", "plan"), *sys.stdlib_module_names]
+        allowed = [
+            *own("errors", "checks", "names", "selection", "plan", "attack_settings"),
+            *sys.stdlib_module_names,
+        ]
         others = {other for other in at_start(SOURCES[name]) if other != "caa_cli"}
         assert [other for other in others if not below(other, allowed)] == [], name

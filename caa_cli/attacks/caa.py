@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.geometry import Balls
+from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
 from caa_cli.smoothing.bounds import GOODMAN, leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier, SurrogatePass
@@ -125,15 +126,13 @@ class CertificationAware:
 
     def _judge(self, state: CaaState, classifier: SmoothedClassifier, votes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(top class, whether another class is confidently above the label, certified radius of the top class)."""
-        counts, labels = votes.cpu().numpy(), state.labels.cpu().numpy()
+        counts = votes.cpu().numpy()
         top = leader(counts)
-        rival = leader(counts, excluding=labels)
-        ahead = separation(counts, self.samples, rival, self.alpha, self.bound, against=labels)
         radius = separation(counts, self.samples, top, self.alpha, self.bound).radius(classifier.sigma)
         device = state.x.device
         return (
             torch.from_numpy(top).to(device),
-            torch.from_numpy(ahead.confident).to(device),
+            adversarial(votes, state.labels, self.samples, self.alpha, self.bound),
             torch.from_numpy(radius).to(device, torch.float32),
         )
 

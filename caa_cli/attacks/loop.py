@@ -22,11 +22,15 @@ from caa_cli.smoothing.noise import Key, Purpose
 
 @dataclass
 class Example:
-    """One image to attack. image: (*input_shape) in [0, 1] on the classifier's device."""
+    """One image to attack. image: (*input_shape) in [0, 1] on the classifier's device.
+
+    certified_radius: of the clean image, L2, for attacks whose search depends on it.
+    """
 
     index: int
     image: Tensor
     label: int
+    certified_radius: float = 0.0
 
 
 @dataclass

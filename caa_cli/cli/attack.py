@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from caa_cli.cli import attack_options as own
 from caa_cli.cli import options
 from caa_cli.cli.options import option
-from caa_cli.names import ATTACKS, BOUNDS, FINISHES, SURROGATES
+from caa_cli.names import ATTACKS, BOUNDS, FINISHES
 from caa_cli.plan import AttackPlan
 
 _RUN, _COMPUTE = options.RUN, options.COMPUTE
-_SEARCH, _PROOF, _CAA = "Attack", "Certificate and proof", "Certification-aware attack (--attack caa)"
+_SEARCH, _PROOF = "Attack", "Certificate and proof"
 
 
 @options.guarded
@@ -36,14 +37,9 @@ def attack(
     trust_checkpoint: options.TrustCheckpoint = False,
     attack: Annotated[str, option(help=f"One of: {', '.join(ATTACKS)}.", panel=_SEARCH)] = AttackPlan.attack,
     samples: Annotated[int, option(help="Noise samples per step.", panel=_SEARCH)] = AttackPlan.samples,
-    iterations: Annotated[int, option(help="Most steps per image.", panel=_SEARCH)] = AttackPlan.iterations,
-    surrogate: Annotated[
-        str,
-        option(help=f"Whose gradient is followed: {' or '.join(SURROGATES)} (the paper's).", panel=_SEARCH),
-    ] = AttackPlan.surrogate,
-    temperature: Annotated[
-        float, option(help="Temperature of --surrogate gumbel.", panel=_SEARCH)
-    ] = AttackPlan.temperature,
+    iterations: Annotated[
+        int, option(help="Most steps per image (cw, autoattack: a run).", panel=_SEARCH)
+    ] = AttackPlan.iterations,
     alpha: Annotated[float, option(help="Error probability per image.", panel=_PROOF)] = AttackPlan.alpha,
     bound: Annotated[str, option(help=f"{', '.join(BOUNDS)}.", panel=_PROOF)] = AttackPlan.bound,
     certify_samples: Annotated[
@@ -65,16 +61,41 @@ def attack(
             panel=_PROOF,
         ),
     ] = AttackPlan.finish,
-    overshoot: Annotated[float, option(help="The paper's 1 + δ₁.", panel=_CAA)] = AttackPlan.overshoot,
-    undershoot: Annotated[float, option(help="The paper's 1 − δ₂.", panel=_CAA)] = AttackPlan.undershoot,
-    step_min: Annotated[float, option(help="Shortest step.", panel=_CAA)] = AttackPlan.step_min,
-    step_max: Annotated[float, option(help="Longest step.", panel=_CAA)] = AttackPlan.step_max,
-    patience: Annotated[
-        int, option(help="Steps without gain before an image stops; 0: never.", panel=_CAA)
-    ] = AttackPlan.patience,
-    tolerance: Annotated[
-        float, option(help="The share of the radius that counts as a gain.", panel=_CAA)
-    ] = AttackPlan.tolerance,
+    overshoot: own.Overshoot = None,
+    undershoot: own.Undershoot = None,
+    step_min: own.StepMin = None,
+    step_max: own.StepMax = None,
+    patience: own.Patience = None,
+    tolerance: own.Tolerance = None,
+    surrogate: own.Surrogate = None,
+    temperature: own.Temperature = None,
+    pgd_epsilon: own.PgdEpsilon = None,
+    cw_constant: own.CwConstant = None,
+    cw_initial_constant: own.CwInitialConstant = None,
+    cw_binary_search_steps: own.CwBinarySearchSteps = None,
+    cw_learning_rate: own.CwLearningRate = None,
+    cw_confidence: own.CwConfidence = None,
+    deepfool_overshoot: own.DeepfoolOvershoot = None,
+    deepfool_candidates: own.DeepfoolCandidates = None,
+    autoattack_radius: own.AutoattackRadius = None,
+    autoattack_minimise: own.AutoattackMinimise = None,
+    autoattack_searches: own.AutoattackSearches = None,
+    autoattack_rho: own.AutoattackRho = None,
+    ddn_initial_norm: own.DdnInitialNorm = None,
+    ddn_gamma: own.DdnGamma = None,
+    fmn_alpha_init: own.FmnAlphaInit = None,
+    fmn_alpha_final: own.FmnAlphaFinal = None,
+    fmn_gamma_init: own.FmnGammaInit = None,
+    fmn_gamma_final: own.FmnGammaFinal = None,
+    alma_init_lr_distance: own.AlmaInitLrDistance = None,
+    alma_lr_reduction: own.AlmaLrReduction = None,
+    alma_alpha: own.AlmaAlpha = None,
+    alma_mu_init: own.AlmaMuInit = None,
+    alma_rho_init: own.AlmaRhoInit = None,
+    alma_check_steps: own.AlmaCheckSteps = None,
+    alma_tau: own.AlmaTau = None,
+    alma_gamma: own.AlmaGamma = None,
+    alma_logit_tolerance: own.AlmaLogitTolerance = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     batch_size: Annotated[str, option(help="Images at a time.", panel=_COMPUTE)] = "auto",

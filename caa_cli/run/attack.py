@@ -43,7 +43,7 @@ class AttackRun(ImageRun):
             certify_samples=plan.certification_draws,
             verify_samples=plan.verification_draws,
         )
-        self.display.plan("caa attack", [*target.describe(indices), *attack_rows(plan)])
+        self.display.plan("caa attack", [*target.describe(indices), *attack_rows(plan, target.card.num_classes)])
         if plan.dry_run:
             self.display.plan("model evaluations: at most · typical on MNIST", estimate(plan, len(indices)))
             self.display.document(

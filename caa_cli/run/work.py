@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from caa_cli.attacks.caa import CertificationAware
-from caa_cli.attacks.loop import Attack, Batch, Example, Finding, Search
+from caa_cli.attacks.loop import Batch, Example, Finding, Search
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images, read_example
 from caa_cli.display import REFRESH_SECONDS, Bar, number
@@ -26,9 +25,9 @@ from caa_cli.results.records import (
     summarise,
 )
 from caa_cli.run.base import BATCH_LIMIT
+from caa_cli.run.build import build_attack
 from caa_cli.smoothing.certify import Certificate, Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier, is_out_of_memory
-from caa_cli.smoothing.objective import GumbelGap, LogRatio
 from caa_cli.verify import Verifier
 
 
@@ -87,7 +86,7 @@ class AttackWork:
             seconds = time.perf_counter() - began
             if clean.prediction == label and clean.confident:
                 self.clean[index] = clean, seconds
-                yield Example(index, image, label)
+                yield Example(index, image, label, clean.radius)
                 continue
             record = AttackRecord(
                 index,
@@ -149,22 +148,3 @@ class AttackWork:
         else:
             now = f"{len(state)} images: steps {int(state.iteration.min())}–{int(state.iteration.max())}"
         self.bar.update(self.done, self.text, now)
-
-
-def build_attack(plan: AttackPlan) -> Attack:
-    """The attack that the plan names."""
-    objective = GumbelGap(plan.temperature) if plan.surrogate == "gumbel" else LogRatio()
-    return CertificationAware(
-        samples=plan.samples,
-        iterations=plan.iterations,
-        alpha=plan.alpha,
-        bound=plan.bound,
-        seed=plan.seed,
-        overshoot=plan.overshoot,
-        undershoot=plan.undershoot,
-        step_min=plan.step_min,
-        step_max=plan.step_max,
-        patience=plan.patience,
-        tolerance=plan.tolerance,
-        objective=objective,
-    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,14 @@ from torch import Tensor, nn
 from caa_cli.errors import CaaError
 from caa_cli.smoothing.chunks import Piece, plan_pieces
 from caa_cli.smoothing.noise import Key, NoiseSource
-from caa_cli.smoothing.objective import Objective, cotangent, log_mean_probability
+from caa_cli.smoothing.objective import (
+    LogRatio,
+    Objective,
+    Slopes,
+    cotangent,
+    log_mean_probability,
+    rival_over_label,
+)
 
 
 @dataclass
@@ -21,11 +29,14 @@ class SurrogatePass:
     votes: (examples, classes) int64, counted on the very samples that the gradient comes from.
     gradient: like x, ∂J/∂x of the objective, float32.
     forward_evaluations: (examples,) int64: n, and the pilot's where a chunk was too small to hold it.
+    log_mean: (examples, classes) float32, log p̄: the log of the mean soft prediction over all n samples, the
+    smoothed logits. −inf for every class where all samples abstained.
     """
 
     votes: Tensor
     gradient: Tensor
     forward_evaluations: Tensor
+    log_mean: Tensor
 
 
 class SmoothedClassifier:
@@ -101,35 +112,75 @@ class SmoothedClassifier:
         chunk size; with pilot = samples the result is the gradient of J itself. The pilot costs no model
         evaluation unless a chunk is smaller than it.
         """
+
+        def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
+            return [objective.slopes(log_mean, labels[rows])]
+
+        passed = self._gradients(x, keys, samples, objective, slopes, 1, pilot)
+        return replace(passed, gradient=passed.gradient[:, 0])
+
+    def rival_gradients(
+        self, x: Tensor, labels: Tensor, rivals: Tensor, keys: Sequence[Key], samples: int
+    ) -> SurrogatePass:
+        """The gradients of log p̄_rival − log p̄_label for several rivals: rivals (examples, R) int64.
+
+        As `surrogate`, but `gradient` is (examples, R, *input_shape), and R backward passes go with the forward
+        one. A chunk's graph is freed before the next chunk, so memory does not grow with the samples here either.
+        """
+
+        def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
+            return [rival_over_label(log_mean, labels[rows], rival) for rival in rivals[rows].unbind(dim=1)]
+
+        return self._gradients(x, keys, samples, LogRatio(), slopes, rivals.shape[1], None)
+
+    def _gradients(
+        self,
+        x: Tensor,
+        keys: Sequence[Key],
+        samples: int,
+        soft: Objective,
+        slopes_at: Callable[[Tensor, slice], list[Slopes]],
+        count: int,
+        pilot: int | None,
+    ) -> SurrogatePass:
+        """`count` gradients from one forward pass: `slopes_at` gives the slopes of each for a range of examples, at
+        the pilot's log p̄. `soft` says what the soft predictions are."""
         pilot = min(samples, self.PILOT if pilot is None else pilot)
         counts = self._no_counts(len(x))
-        gradient = torch.zeros(x.shape, device=self.device)
+        gradient = torch.zeros((len(x), count, *self.input_shape), device=self.device)
+        log_sum = torch.full((len(x), self.num_classes), -torch.inf, dtype=torch.float64, device=self.device)
         evaluations = torch.full((len(x),), samples, dtype=torch.int64, device=self.device)
-        slopes: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        scale = 1.0 / (samples * objective.temperature)
+        slopes: dict[tuple[int, int], list[Slopes]] = {}
+        scale = 1.0 / (samples * soft.temperature)
 
         def process(piece: Piece) -> None:
-            whose = (piece.examples.start, piece.examples.stop)
+            rows = piece.examples
+            whose = (rows.start, rows.stop)
             if whose not in slopes and not piece.holds_first(pilot):
-                slopes[whose] = self._pilot_slopes(x, labels, keys, piece, pilot, objective)
-                evaluations[piece.examples] += pilot
+                slopes[whose] = slopes_at(self._pilot_log_mean(x, keys, piece, pilot, soft), rows)
+                evaluations[rows] += pilot
             noisy = self._noisy(x, keys, piece).requires_grad_(True)
             with torch.enable_grad():
                 logits = self._logits(noisy)
-            log_q = self._log_q(logits.detach(), keys, piece, objective)
+            log_q = self._log_q(logits.detach(), keys, piece, soft)
             if whose not in slopes:
-                log_mean = log_mean_probability(log_q[:, :pilot])
-                slopes[whose] = objective.slopes(log_mean, labels[piece.examples])
-            at_logits = cotangent(log_q, slopes[whose], scale).flatten(0, 1).to(logits.dtype)
-            (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits)
-            # A sample that abstains has no say in the gradient either.
-            at_inputs = torch.nan_to_num(at_inputs, nan=0.0).float()
-            total = at_inputs.view(piece.num_examples, piece.num_samples, *self.input_shape).sum(dim=1)
-            _add_votes(counts[piece.examples], logits.detach(), piece)
-            gradient[piece.examples] += total
+                slopes[whose] = slopes_at(log_mean_probability(log_q[:, :pilot]), rows)
+            total = torch.empty((piece.num_examples, count, *self.input_shape), device=self.device)
+            for place, at_mean in enumerate(slopes[whose]):
+                at_logits = cotangent(log_q, at_mean, scale).flatten(0, 1).to(logits.dtype)
+                (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits, retain_graph=place < count - 1)
+                # A sample that abstains has no say in the gradient either.
+                at_inputs = torch.nan_to_num(at_inputs, nan=0.0).float()
+                total[:, place] = at_inputs.view(piece.num_examples, piece.num_samples, *self.input_shape).sum(dim=1)
+            # In float64, so that the order of the pieces leaves no trace.
+            log_total = torch.logaddexp(log_sum[rows], torch.logsumexp(log_q.double(), dim=1))
+            _add_votes(counts[rows], logits.detach(), piece)
+            log_sum[rows] = log_total
+            gradient[rows] += total
 
         self.gradient_chunk = self._run(process, len(x), samples, self.gradient_chunk)
-        return SurrogatePass(counts[:, : self.num_classes], gradient, evaluations)
+        log_mean = (log_sum - math.log(samples)).float()
+        return SurrogatePass(counts[:, : self.num_classes], gradient, evaluations, log_mean)
 
     def _run(self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int) -> int:
         """Calls `process` on every piece of the work; returns the chunk size that memory allowed.
@@ -193,23 +244,14 @@ class SmoothedClassifier:
         # An abstaining sample has no probability for any class.
         return torch.where(log_q.isnan(), -torch.inf, log_q)
 
-    def _pilot_slopes(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        keys: Sequence[Key],
-        piece: Piece,
-        pilot: int,
-        objective: Objective,
-    ) -> tuple[Tensor, Tensor]:
-        """The slopes for a piece that does not hold the whole pilot: extra forward passes."""
+    def _pilot_log_mean(self, x: Tensor, keys: Sequence[Key], piece: Piece, pilot: int, soft: Objective) -> Tensor:
+        """log p̄ of the pilot for a piece that does not hold the whole of it: extra forward passes."""
         parts = []
         for part in piece.first(pilot).cut(piece.size, self.noise.block):
             with torch.no_grad():
                 logits = self._logits(self._noisy(x, keys, part))
-            parts.append(self._log_q(logits, keys, part, objective))
-        log_mean = log_mean_probability(torch.cat(parts, dim=1))
-        return objective.slopes(log_mean, labels[piece.examples])
+            parts.append(self._log_q(logits, keys, part, soft))
+        return log_mean_probability(torch.cat(parts, dim=1))
 
 
 def _add_votes(counts: Tensor, logits: Tensor, piece: Piece) -> None:

@@ -18,6 +18,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+# (log |∂J/∂p̄|, its sign), each (examples, classes).
+Slopes = tuple[Tensor, Tensor]
+
 
 class Objective(Protocol):
     """What an attack follows the gradient of."""
@@ -32,7 +35,7 @@ class Objective(Protocol):
         """Whether the soft predictions are Gumbel–softmax draws."""
         ...
 
-    def slopes(self, log_mean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
         """(log |∂J/∂p̄|, its sign), each (examples, classes), at log p̄ = `log_mean`."""
         ...
 
@@ -52,7 +55,7 @@ class LogRatio:
     temperature: float = 1.0
     gumbel: bool = False
 
-    def slopes(self, log_mean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
         sign = _label_against_rival(log_mean, labels)
         return -log_mean, sign
 
@@ -69,8 +72,74 @@ class GumbelGap:
     temperature: float = 0.01
     gumbel: bool = True
 
-    def slopes(self, log_mean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
         return torch.zeros_like(log_mean), _label_against_rival(log_mean, labels)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The direction of the cross-entropy −log p̄_label, for attacks that only follow where it points.
+
+    J = log(1 − p̄_label), which grows in the same direction and, unlike the cross-entropy itself, does not vanish
+    where the model is certain. Its slopes are the same for every class but the label.
+    """
+
+    temperature: float = 1.0
+    gumbel: bool = False
+
+    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
+        others = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
+        sign = torch.ones_like(log_mean).scatter_(1, labels[:, None], 0.0)
+        return -others[:, None].expand_as(log_mean), sign
+
+
+@dataclass(frozen=True)
+class LogitRatio:
+    """(m + tolerance)/(z_π1 − z_π3), with m the margin: the difference-of-logits ratio (Croce and Hein, 2020), which
+    does not change with the scale of the logits. Of two classes it is m + tolerance."""
+
+    tolerance: float = 0.0
+    temperature: float = 1.0
+    gumbel: bool = False
+
+    def value(self, log_mean: Tensor, labels: Tensor) -> Tensor:
+        """(examples,) float32; negative where the label has lost."""
+        return (margin(log_mean, labels) + self.tolerance) / _spread(log_mean)[0]
+
+    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
+        spread, ends = _spread(log_mean)
+        weights = _label_against_rival(log_mean, labels) - self.value(log_mean, labels)[:, None] * ends
+        weights /= spread[:, None]
+        # ∂J/∂p̄ = ∂J/∂z / p̄
+        return weights.abs().log() - log_mean, weights.sign()
+
+
+def margin(log_mean: Tensor, labels: Tensor) -> Tensor:
+    """m = z_label − max of the other z, (examples,): negative where the label has lost."""
+    rival = log_mean.gather(1, strongest_rival(log_mean, labels)[:, None])
+    return (log_mean.gather(1, labels[:, None]) - rival)[:, 0]
+
+
+def odds_against(log_mean: Tensor, labels: Tensor) -> Tensor:
+    """log (1 − p̄_label)/p̄_label, (examples,): grows with the cross-entropy and keeps its digits where that is
+    all but zero."""
+    others = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
+    return others - log_mean.gather(1, labels[:, None])[:, 0]
+
+
+def rival_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor) -> Slopes:
+    """The slopes of log p̄_rival − log p̄_label for a given rival each, (examples,)."""
+    sign = torch.zeros_like(log_mean).scatter_(1, labels[:, None], -1.0)
+    return -log_mean, sign.scatter_(1, rivals[:, None], 1.0)
+
+
+def _spread(log_mean: Tensor) -> tuple[Tensor, Tensor]:
+    """(z_π1 − z_π3, +1 at π1 and −1 at π3), π the classes by decreasing z; (1, 0) where there are only two."""
+    if log_mean.shape[1] < 3:
+        return torch.ones_like(log_mean[:, 0]), torch.zeros_like(log_mean)
+    values, classes = log_mean.topk(3, dim=1)
+    ends = torch.zeros_like(log_mean).scatter_(1, classes[:, :1], 1.0).scatter_(1, classes[:, 2:], -1.0)
+    return (values[:, 0] - values[:, 2]).clamp(min=1e-12), ends
 
 
 def _label_against_rival(log_mean: Tensor, labels: Tensor) -> Tensor:
@@ -84,7 +153,7 @@ def log_mean_probability(log_probabilities: Tensor) -> Tensor:
     return torch.logsumexp(log_probabilities, dim=1) - math.log(log_probabilities.shape[1])
 
 
-def cotangent(log_probabilities: Tensor, slopes: tuple[Tensor, Tensor], scale: float) -> Tensor:
+def cotangent(log_probabilities: Tensor, slopes: Slopes, scale: float) -> Tensor:
     """∂J/∂logits, (examples, samples, classes), for J's `slopes` at p̄; `scale` is 1/(n · temperature)."""
     log_slope, sign = slopes
     # A sample whose probability exceeds the pilot's mean by e⁸⁰ outweighs all others with or without the clamp.

@@ -1,0 +1,140 @@
+"""The augmented Lagrangian method for adversarial attacks, ALMA, in L2 (Rony et al., 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.baseline import Baseline, delta, place, unit
+from caa_cli.attacks.loop import Batch, Example
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.objective import LogitRatio
+
+
+@dataclass
+class AlmaState(Batch):
+    """mu, rho: the penalty's multiplier and weight.  checked: the constraint y when it was last checked.
+    square, momentum: (examples, dimensions) RMSProp's averages.  rate: its learning rate.
+    found_at: the step of the first adversarial point, inf before it.  scale: what y is divided by.
+    """
+
+    mu: Tensor
+    rho: Tensor
+    checked: Tensor
+    square: Tensor
+    momentum: Tensor
+    rate: Tensor
+    found_at: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class Alma(Baseline):
+    """Minimises ‖δ‖ + P(y; μ, ρ) with RMSProp, y ≤ 0 being the constraint that the label has lost.
+
+    y is the difference-of-logits ratio plus `logit_tolerance`, P the authors' penalty P2. average: their α, the
+    weight of every moving average. init_lr_distance: how far the first step goes. lr_reduction: the share of the
+    learning rate that is left at the end, after a first success. Every `check_steps` steps an example without
+    success whose y has not fallen below `tau` of what it was gets a weight ρ that is `gamma` times as large.
+
+    The ratio needs three classes. Of two, y is the margin over what it is at the clean image.
+    """
+
+    init_lr_distance: float = 0.1
+    lr_reduction: float = 0.01
+    average: float = 0.9
+    mu_init: float = 1.0
+    rho_init: float = 1.0
+    check_steps: int = 10
+    tau: float = 0.95
+    gamma: float = 1.2
+    logit_tolerance: float = 1e-4
+
+    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> AlmaState:
+        common = Batch.common(examples, classifier.num_classes)
+        flat = common["clean"].flatten(1)
+
+        def each(value: float) -> Tensor:
+            return torch.full((len(examples),), value, device=flat.device)
+
+        return AlmaState(
+            **common,
+            mu=each(self.mu_init),
+            rho=each(self.rho_init),
+            checked=each(torch.inf),
+            square=torch.ones_like(flat),
+            momentum=torch.zeros_like(flat),
+            rate=each(0.0),
+            found_at=each(torch.inf),
+            scale=each(1.0),
+        )
+
+    def step(self, state: AlmaState, classifier: SmoothedClassifier) -> None:
+        ratio = LogitRatio(self.logit_tolerance)
+        seen = self.look(state, classifier, ratio)
+        state.lost_gradients += ~seen.usable
+        y = ratio.value(seen.log_mean, state.labels)
+        if classifier.num_classes < 3:
+            state.scale = torch.where(state.iteration == 0, y.abs().clamp(min=1e-12), state.scale)
+            y = y / state.scale
+        self._adjust(state, y, seen.adversarial)
+        first = state.iteration == 0
+        downhill = torch.where(first[:, None], 0.0, unit(delta(state))[0])
+        pull = torch.where(seen.usable, _slope(y, state.mu, state.rho) * seen.norm / state.scale, 0.0)
+        gradient = downhill + pull[:, None] * seen.direction
+        state.square = self.average * state.square + (1.0 - self.average) * gradient.square()
+        scaled = gradient / (state.square.sqrt() + 1e-8)
+        state.momentum = self.average * state.momentum + scaled
+        # A first step without a gradient leaves the rate to the next one.
+        unset = state.rate == 0
+        state.rate = torch.where(unset & seen.usable, self._first_rate(state, gradient), state.rate)
+        place(state, delta(state) - (state.rate * self._decay(state))[:, None] * state.momentum)
+
+    def _adjust(self, state: AlmaState, y: Tensor, adversarial: Tensor) -> None:
+        """The multiplier and the weight of the penalty, for this step's y."""
+        first = state.iteration == 0
+        check = ~first & ((state.iteration + 1) % self.check_steps == 0)
+        stuck = check & torch.isinf(state.found_at) & ~(y < self.tau * state.checked)
+        state.rho = torch.where(stuck, self.gamma * state.rho, state.rho)
+        state.checked = torch.where(check | first, y, state.checked)
+        slope = _slope(y, state.mu, state.rho)
+        # A y that is no number says nothing about the multiplier.
+        moved = self.average * state.mu + (1.0 - self.average) * torch.where(slope.isnan(), state.mu, slope)
+        state.mu = torch.where(first, state.mu, moved.clamp(1e-6, 1e12))
+        fresh = adversarial & torch.isinf(state.found_at)
+        state.found_at = torch.where(fresh, state.iteration.to(state.found_at.dtype), state.found_at)
+
+    def _first_rate(self, state: AlmaState, gradient: Tensor) -> Tensor:
+        """The learning rate at which a plain gradient step from the clean image would go `init_lr_distance` far, box
+        included: doubled until it is far enough, then bisected."""
+        clean = state.clean.flatten(1)
+
+        def reach(rate: Tensor) -> Tensor:
+            return ((clean - rate[:, None] * gradient).clamp(0.0, 1.0) - clean).norm(dim=1)
+
+        low = torch.zeros_like(state.rate)
+        high = self.init_lr_distance / gradient.norm(dim=1).clamp(min=1e-12)
+        for _ in range(20):  # the box holds back what would leave it
+            short = reach(high) < self.init_lr_distance
+            low, high = torch.where(short, high, low), torch.where(short, 2.0 * high, high)
+        for _ in range(20):
+            middle = (low + high) / 2.0
+            short = reach(middle) < self.init_lr_distance
+            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+        return (low + high) / 2.0
+
+    def _decay(self, state: AlmaState) -> Tensor:
+        """From 1 at the first adversarial point down to `lr_reduction` at the last step."""
+        found = torch.isfinite(state.found_at)
+        since = torch.where(found, state.iteration - state.found_at, 0.0)
+        left = torch.where(found, self.steps - state.found_at, 1.0)
+        return self.lr_reduction ** (since / left)
+
+
+def _slope(y: Tensor, mu: Tensor, rho: Tensor) -> Tensor:
+    """∂P2/∂y, with P2 = μy + μρy² + ρ²y³/6 for y ≥ 0 and μy/(1 − ρy) below."""
+    above = mu + 2.0 * mu * rho * y + rho.square() * y.square() / 2.0
+    below = mu / (1.0 - rho * y.clamp(max=0.0)).square()
+    return torch.where(y >= 0, above, below)

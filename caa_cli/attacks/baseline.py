@@ -1,0 +1,112 @@
+"""What the baseline attacks share: one look at the current points, and the geometry of a step.
+
+They were made for plain classifiers. Here each sees the smoothed one: its logits z are the log of the mean softmax
+over the noise, its gradients those of z, and a point is adversarial where the votes say so confidently.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.judge import adversarial
+from caa_cli.attacks.loop import Batch, Example
+from caa_cli.smoothing.bounds import GOODMAN
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.objective import Objective
+
+
+@dataclass
+class Look:
+    """What one evaluation says of some points, one row an example.
+
+    direction: (rows, dimensions) the objective's gradient at unit length, zero where there is none.
+    norm: (rows,) its length before.  usable: (rows,) whether there is a gradient.
+    adversarial: (rows,) whether another class is confidently above the label.
+    log_mean: (rows, classes) the smoothed logits z.
+    """
+
+    direction: Tensor
+    norm: Tensor
+    usable: Tensor
+    adversarial: Tensor
+    log_mean: Tensor
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Settings that all of them have. steps: of a run; samples: noise draws a step; alpha: of the judgement."""
+
+    samples: int = 1500
+    steps: int = 100
+    alpha: float = 0.005
+    bound: str = GOODMAN
+    seed: int = 0
+
+    @property
+    def iterations(self) -> int:
+        return self.steps
+
+    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> Batch:
+        return Batch(**Batch.common(examples, classifier.num_classes))
+
+    def look(
+        self, state: Batch, classifier: SmoothedClassifier, objective: Objective, rows: Tensor | None = None
+    ) -> Look:
+        """Evaluates x of these rows (or all) with a gradient, offers it as a candidate and counts the cost."""
+        rows = every_row(state) if rows is None else rows
+        passed = classifier.surrogate(
+            state.x[rows], state.labels[rows], state.keys(self.seed, rows), self.samples, objective
+        )
+        state.forward[rows] += passed.forward_evaluations
+        state.backward[rows] += self.samples
+        found = self.offer(state, rows, passed.votes)
+        direction, norm, usable = unit(passed.gradient.flatten(1))
+        return Look(direction, norm, usable, found, passed.log_mean)
+
+    def offer(self, state: Batch, rows: Tensor, votes: Tensor) -> Tensor:
+        """Remembers the adversarial ones among x of these rows; says which they are, (rows,) bool."""
+        found = adversarial(votes, state.labels[rows], self.samples, self.alpha, self.bound)
+        state.remember(rows[found], votes[found])
+        return found
+
+
+def every_row(state: Batch) -> Tensor:
+    return torch.arange(len(state), device=state.x.device)
+
+
+def unit(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(unit vectors, lengths, usable) of gradients (..., dimensions). A gradient that is zero or not finite has no
+    direction: its unit vector is zero, so that a step along it goes nowhere."""
+    norm = gradient.norm(dim=-1)
+    usable = torch.isfinite(norm) & (norm > 0)
+    direction = torch.where(usable[..., None], gradient / norm.clamp(min=1e-38)[..., None], 0.0)
+    return direction, norm, usable
+
+
+def delta(state: Batch) -> Tensor:
+    """x − clean, (examples, dimensions)."""
+    return (state.x - state.clean).flatten(1)
+
+
+def place(state: Batch, moved: Tensor) -> None:
+    """Sets x to clean + moved, in the box; moved: (examples, dimensions)."""
+    state.x = (state.clean + moved.view_as(state.clean)).clamp(0.0, 1.0)
+
+
+def of_length(vectors: Tensor, length: Tensor) -> Tensor:
+    """The vectors (examples, dimensions) at these lengths; zero vectors stay what they are."""
+    return vectors * (length / vectors.norm(dim=1).clamp(min=1e-12))[:, None]
+
+
+def furthest(clean: Tensor) -> Tensor:
+    """The distance from each clean image to the furthest corner of the box, (examples,)."""
+    return torch.maximum(clean, 1.0 - clean).flatten(1).norm(dim=1)
+
+
+def cosine(first: float, last: float, step: Tensor, steps: int) -> Tensor:
+    """Cosine annealing from `first` at step 0 towards `last` at `steps`."""
+    return last + (first - last) * (1.0 + torch.cos(math.pi * step / steps)) / 2.0

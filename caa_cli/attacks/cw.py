@@ -1,0 +1,114 @@
+"""The attack of Carlini and Wagner (2017) in L2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.baseline import Baseline, delta
+from caa_cli.attacks.loop import Batch, Example
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.objective import LogRatio, margin
+
+
+@dataclass
+class CwState(Batch):
+    """w: (examples, dimensions) the variables.  mean, square: Adam's averages of the gradient and its square.
+    taken: the steps of this round.  constant: this round's c, between `lower` and `upper`.
+    found: whether this round has met an adversarial point.
+    """
+
+    w: Tensor
+    mean: Tensor
+    square: Tensor
+    taken: Tensor
+    constant: Tensor
+    lower: Tensor
+    upper: Tensor
+    found: Tensor
+
+
+@dataclass(frozen=True)
+class CarliniWagner(Baseline):
+    """Minimises ‖δ‖² + c·max(m + κ, 0) with Adam over w, x = (tanh w + 1)/2, m the margin of the smoothed logits.
+
+    confidence: κ.  c is searched for: from `initial_constant`, ten times as large until a round of `steps` steps
+    finds an adversarial point, then bisected, `binary_search_steps` rounds in all. constant: a fixed c instead, and
+    one round. The authors' early end of a round whose loss stagnates is left out: noise would trigger it.
+    """
+
+    constant: float | None = None
+    initial_constant: float = 1e-3
+    binary_search_steps: int = 9
+    learning_rate: float = 0.01
+    confidence: float = 0.0
+
+    @property
+    def iterations(self) -> int:
+        return self.steps * (self.binary_search_steps if self.constant is None else 1)
+
+    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> CwState:
+        common = Batch.common(examples, classifier.num_classes)
+        size, device = len(examples), common["clean"].device
+        flat = torch.zeros_like(common["clean"].flatten(1))
+        first = self.initial_constant if self.constant is None else self.constant
+        state = CwState(
+            **common,
+            w=flat,
+            mean=flat.clone(),
+            square=flat.clone(),
+            taken=torch.zeros(size, dtype=torch.int64, device=device),
+            constant=torch.full((size,), first, device=device),
+            lower=torch.zeros(size, device=device),
+            upper=torch.full((size,), torch.inf, device=device),
+            found=torch.zeros(size, dtype=torch.bool, device=device),
+        )
+        self._begin(state, torch.ones_like(state.found))
+        return state
+
+    def step(self, state: CwState, classifier: SmoothedClassifier) -> None:
+        seen = self.look(state, classifier, LogRatio())
+        state.found |= seen.adversarial
+        active = ~(margin(seen.log_mean, state.labels) + self.confidence <= 0)
+        state.lost_gradients += active & ~seen.usable
+        weight = torch.where(active & seen.usable, state.constant * seen.norm, 0.0)
+        in_pixels = 2.0 * delta(state) + weight[:, None] * seen.direction
+        self._descend(state, in_pixels * (1.0 - torch.tanh(state.w).square()) / 2.0)
+        over = state.taken == self.steps
+        self._search(state, over)
+        self._begin(state, over)
+
+    def _descend(self, state: CwState, gradient: Tensor) -> None:
+        """One step of Adam, with its usual constants."""
+        state.taken = state.taken + 1
+        state.mean = 0.9 * state.mean + 0.1 * gradient
+        state.square = 0.999 * state.square + 0.001 * gradient.square()
+        mean = state.mean / (1.0 - 0.9**state.taken)[:, None]
+        square = state.square / (1.0 - 0.999**state.taken)[:, None]
+        state.w = state.w - self.learning_rate * mean / (square.sqrt() + 1e-8)
+        state.x = self._image(state)
+
+    def _search(self, state: CwState, over: Tensor) -> None:
+        """The next c of examples whose round is over."""
+        state.upper = torch.where(over & state.found, state.constant, state.upper)
+        state.lower = torch.where(over & ~state.found, state.constant, state.lower)
+        bounded = torch.isfinite(state.upper)
+        following = torch.where(bounded, (state.lower + state.upper) / 2.0, 10.0 * state.constant)
+        state.constant = torch.where(over, following, state.constant)
+
+    def _begin(self, state: CwState, rows: Tensor) -> None:
+        """A new round, from the clean image, for the examples of this mask."""
+        # atanh of ±1 is infinite.
+        clean = torch.atanh((2.0 * state.clean.flatten(1) - 1.0) * (1.0 - 1e-6))
+        chosen = rows[:, None]
+        state.w = torch.where(chosen, clean, state.w)
+        state.mean = torch.where(chosen, 0.0, state.mean)
+        state.square = torch.where(chosen, 0.0, state.square)
+        state.taken = torch.where(rows, 0, state.taken)
+        state.found = state.found & ~rows
+        state.x = self._image(state)
+
+    def _image(self, state: CwState) -> Tensor:
+        return ((torch.tanh(state.w) + 1.0) / 2.0).view_as(state.clean)

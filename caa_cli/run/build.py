@@ -1,0 +1,58 @@
+"""The attack that a plan names, built from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from caa_cli.attacks.alma import Alma
+from caa_cli.attacks.autoattack import AutoAttack
+from caa_cli.attacks.caa import CertificationAware
+from caa_cli.attacks.cw import CarliniWagner
+from caa_cli.attacks.ddn import Ddn
+from caa_cli.attacks.deepfool import DeepFool
+from caa_cli.attacks.fmn import Fmn
+from caa_cli.attacks.loop import Attack
+from caa_cli.attacks.pgd import Pgd
+from caa_cli.plan import AttackPlan
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.objective import GumbelGap, LogRatio
+
+# Their settings have the flags' names without the attack's in front.
+BASELINES: dict[str, Callable[..., Attack]] = {
+    "pgd": Pgd,
+    "cw": CarliniWagner,
+    "deepfool": DeepFool,
+    "autoattack": AutoAttack,
+    "ddn": Ddn,
+    "fmn": Fmn,
+    "alma": Alma,
+}
+# `alpha` is the error probability everywhere; ALMA's authors have another one.
+_RENAMED = {"alma_alpha": "average"}
+
+
+def build_attack(plan: AttackPlan) -> Attack:
+    """Ready to run; it counts its steps and samples as the plan says."""
+    common: dict[str, Any] = {"samples": plan.samples, "alpha": plan.alpha, "bound": plan.bound, "seed": plan.seed}
+    settings = plan.attack_settings()
+    if plan.attack == "caa":
+        surrogate, temperature = settings.pop("surrogate"), settings.pop("temperature")
+        objective = GumbelGap(temperature) if surrogate == "gumbel" else LogRatio()
+        return CertificationAware(iterations=plan.iterations, objective=objective, **common, **settings)
+    prefix = f"{plan.attack}_"
+    own = {_RENAMED.get(name, name.removeprefix(prefix)): value for name, value in settings.items()}
+    return BASELINES[plan.attack](steps=plan.iterations, **common, **own)
+
+
+def most_search_evaluations(plan: AttackPlan) -> tuple[int, int]:
+    """The most that the search of one image can take: (forward, backward) model evaluations."""
+    forward = backward = build_attack(plan).iterations * plan.samples
+    if plan.attack == "caa":
+        # A step back from refinement evaluates its point twice: votes, then the gradient on the same samples.
+        forward *= 2
+    if plan.deepfool_candidates is not None:
+        # A backward pass for every rival, and a short look at the clean image to choose them by.
+        look = min(plan.samples, SmoothedClassifier.PILOT)
+        forward, backward = forward + look, backward * (plan.deepfool_candidates - 1) + look
+    return forward, backward

@@ -1,0 +1,123 @@
+"""APGD's steps and their schedule, held against one example at a time written out as the paper has it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.apgd import ApgdState, advance, begin, checkpoints
+from caa_cli.attacks.loop import Batch, Example
+
+STEPS, RHO = 40, 0.75
+# Uphill on a bowl, elongated so that long steps overshoot: one target within the ball, one beyond it.
+TARGETS = torch.tensor([[0.55, 0.40, 0.52, 0.50], [0.95, 0.10, 0.70, 0.30]])
+SHAPE = torch.tensor([1.0, 30.0, 3.0, 0.1])
+# In float64, for the last steps near the top to compare alike in both.
+CLEAN, EPSILON = torch.full((4,), 0.5, dtype=torch.float64), 0.3
+
+
+def loss_and_direction(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    gradient = -2 * SHAPE * (x - target)
+    return -(SHAPE * (x - target).square()).sum(-1), gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+
+
+def project(x: Tensor) -> Tensor:
+    away = x - CLEAN
+    return (CLEAN + away * min(1.0, EPSILON / max(float(away.norm()), 1e-12))).clamp(0, 1)
+
+
+def scalar(start: Tensor, target: Tensor) -> list[tuple[list[float], float]]:
+    """Points and step sizes of one example. Croce and Hein (2020), Algorithm 1, in the authors' integer schedule."""
+    x, size, log = start, 2 * EPSILON, []
+    interval, since, gains = max(int(0.22 * STEPS), 1), 0, 0
+    loss, direction = loss_and_direction(x, target)
+    best, best_loss, best_direction = x, float(loss), direction
+    loss_at_check, halved, previous, last = best_loss, True, x, float(loss)
+    for step in range(STEPS):
+        log.append((x.tolist(), size))
+        if step == 0:
+            following = project(x + size * direction)
+        else:
+            uphill = project(x + size * direction)
+            following = project(x + 0.75 * (uphill - x) + 0.25 * (x - previous))
+        previous, x = x, following
+        loss, direction = loss_and_direction(x, target)
+        gains += float(loss) > last
+        last = float(loss)
+        if last > best_loss:
+            best, best_loss, best_direction = x, last, direction
+        since += 1
+        if since == interval:
+            halved_before, halved = halved, False
+            if gains < RHO * interval or (not halved_before and loss_at_check >= best_loss):
+                size, halved, x, direction = size / 2, True, best, best_direction
+            loss_at_check, since, gains = best_loss, 0, 0
+            interval = max(interval - max(int(0.03 * STEPS), 1), int(0.06 * STEPS), 1)
+    return log
+
+
+def new_state(rows: int) -> ApgdState:
+    examples = [Example(index, CLEAN.view(1, 2, 2), 0) for index in range(rows)]
+    flat = torch.zeros(rows, 4, dtype=torch.float64)
+
+    def each(value: float | int | bool) -> Tensor:
+        return torch.full((rows,), value, dtype=torch.float64 if isinstance(value, float) else None)
+
+    return ApgdState(
+        **Batch.common(examples, 3),
+        epsilon=each(EPSILON),
+        size=each(0.0),
+        taken=each(0),
+        previous=flat,
+        best=flat,
+        best_direction=flat,
+        best_loss=each(0.0),
+        last_loss=each(0.0),
+        gains=each(0),
+        loss_at_check=each(0.0),
+        halved_at_check=each(False),
+    )
+
+
+def test_the_checkpoints_are_the_papers():
+    ends = [step for step, length in enumerate(checkpoints(100)) if length]
+    assert ends == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert [length for length in checkpoints(100) if length] == [22, 19, 16, 13, 10, 7, 6, 6]
+
+
+def test_points_and_step_sizes_are_those_of_one_example_at_a_time():
+    state = new_state(2)
+    normals = torch.tensor([[1.0, -2.0, 0.5, 3.0], [-1.0, 0.3, 2.0, 1.0]])
+    begin(state, torch.tensor([True, True]), normals)
+    starts = state.x.flatten(1).clone()
+    assert torch.allclose((starts - CLEAN).norm(dim=1), torch.tensor(EPSILON, dtype=torch.float64))
+    logs: list[list[tuple[list[float], float]]] = [[], []]
+    for _ in range(STEPS):
+        x = state.x.flatten(1).clone()
+        loss, direction = loss_and_direction(x, TARGETS)
+        advance(state, loss, direction, STEPS, RHO)
+        for row in range(2):
+            logs[row].append((x[row].tolist(), float(state.size[row])))
+    for row in range(2):
+        expected = scalar(starts[row], TARGETS[row])
+        sizes = [size for _, size in expected]
+        assert [size for _, size in logs[row]] == pytest.approx(sizes)
+        assert sizes[-1] < sizes[0], "some step was halved"
+        for step, ((ours, _), (theirs, _)) in enumerate(zip(logs[row], expected, strict=True)):
+            # At a checkpoint the reference notes the best point, where it may have returned to.
+            if not checkpoints(STEPS)[step]:
+                assert ours == pytest.approx(theirs, abs=1e-5), (row, step)
+
+
+def test_a_new_run_leaves_the_other_examples_where_they_are():
+    state = new_state(2)
+    begin(state, torch.tensor([True, True]), torch.ones(2, 4))
+    for _ in range(12):
+        loss, direction = loss_and_direction(state.x.flatten(1), TARGETS)
+        advance(state, loss, direction, STEPS, RHO)
+    before = state.x[1].clone()
+    begin(state, torch.tensor([True, False]), torch.ones(2, 4))
+    assert torch.equal(state.x[1], before)
+    assert state.taken.tolist() == [0, 12]
+    assert float(state.size[0]) == 2 * float(state.epsilon[0])

@@ -1,0 +1,152 @@
+"""Every attack by name on the command line, and the settings that belong to one of them."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+
+import pytest
+from support import assert_clean_error, caa, parse_strict, read_strict
+
+from caa_cli.attack_settings import ATTACK_SETTINGS
+from caa_cli.attacks.loop import Attack
+from caa_cli.cli.attack import attack as command
+from caa_cli.errors import UsageError
+from caa_cli.names import ATTACKS
+from caa_cli.plan import AttackPlan
+from caa_cli.run.build import BASELINES, build_attack, most_search_evaluations
+from caa_cli.run.describe import attack_rows
+
+# Large steps and few samples: about a second an image. What they find is of no account here.
+_TINY = "--checkpoint demo --limit 2 --samples 60 --verify-samples 600 --chunk-size 256 --device cpu --iterations 6"
+TINY = _TINY.split()
+OWN = {
+    "caa": "--step-min 0.4 --step-max 0.8",
+    "pgd": "--pgd-epsilon 0.6",
+    "cw": "--cw-constant 1 --cw-learning-rate 1",
+    "deepfool": "--deepfool-candidates 4",
+    "autoattack": "--autoattack-radius 4",
+    "ddn": "--ddn-initial-norm 3",
+    "fmn": "--fmn-gamma-init 0.2",
+    "alma": "--alma-init-lr-distance 0.5 --alma-alpha 0.5",
+}
+
+
+@pytest.fixture(scope="module", params=ATTACKS)
+def document(request, tmp_path_factory):
+    output = tmp_path_factory.mktemp(request.param) / "attack.json"
+    result = caa("attack", *TINY, "--attack", request.param, *OWN[request.param].split(), "--output", output)
+    assert result.exit_code == 0, result.output
+    return read_strict(output)
+
+
+def test_every_attack_runs_and_says_with_what_settings(document):
+    config = document["config"]
+    assert document["status"] == "complete"
+    assert all(example["outcome"] in ("attacked", "not_found", "not_verified") for example in document["examples"])
+    for name, settings in ATTACK_SETTINGS.items():
+        for setting, default in settings.items():
+            if name != config["attack"]:
+                assert setting not in config
+            elif default is not None:
+                assert config[setting] is not None
+    for word, value in zip(OWN[config["attack"]].split()[::2], OWN[config["attack"]].split()[1::2], strict=True):
+        assert config[word[2:].replace("-", "_")] == pytest.approx(float(value))
+
+
+def test_no_image_takes_more_evaluations_than_were_announced(document):
+    config = document["config"]
+    words = ["--attack", config["attack"], *OWN[config["attack"]].split()]
+    result = caa("attack", *TINY, *words, "--dry-run", "--json")
+    announced = parse_strict(result.stdout)
+    summary = document["summary"]
+    assert summary["forward_evaluations"] <= announced["forward_evaluations_at_most"]
+    assert 0 < summary["backward_evaluations"] <= announced["backward_evaluations_at_most"]
+
+
+def defaults(attack: Attack) -> dict[str, object]:
+    return {f.name: getattr(attack, f.name) for f in fields(attack)}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_plans_defaults_are_the_attacks_own(name: str):
+    built = build_attack(AttackPlan(checkpoint="demo", attack=name))
+    assert defaults(built) == defaults(type(built)())
+
+
+def test_every_attack_has_a_name_and_every_setting_an_option():
+    assert set(ATTACKS) == set(ATTACK_SETTINGS) == {"caa", *BASELINES}
+    options = set(inspect.signature(command).parameters)
+    assert {setting for settings in ATTACK_SETTINGS.values() for setting in settings} <= options
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("--attack ddn --step-min 0.2", "--step-min is a setting of the attack caa, not of ddn"),
+        ("--attack ddn --surrogate gumbel", "--surrogate is a setting of the attack caa"),
+        ("--pgd-epsilon 0.2", "--pgd-epsilon is a setting of the attack pgd, not of caa"),
+        ("--attack pgd --autoattack-minimise", "--autoattack-minimise is a setting of the attack autoattack"),
+        ("--attack pgd --pgd-epsilon 0", "--pgd-epsilon"),
+        ("--attack pgd --pgd-epsilon nan", "--pgd-epsilon"),
+        ("--attack cw --cw-confidence -1", "--cw-confidence"),
+        ("--attack cw --cw-binary-search-steps 0", "--cw-binary-search-steps"),
+        ("--attack ddn --ddn-gamma 1", "--ddn-gamma"),
+        ("--attack alma --alma-alpha nan", "--alma-alpha"),
+        ("--attack deepfool --deepfool-candidates 1", "--deepfool-candidates"),
+        ("--attack nonsense", "--attack 'nonsense'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words, problem):
+    assert_clean_error(caa("attack", "--checkpoint", "demo", *words.split()), 2, problem)
+
+
+def test_a_setting_decides_the_result_and_so_the_fingerprint():
+    one, other = (AttackPlan(checkpoint="demo", attack="ddn", ddn_gamma=gamma) for gamma in (0.05, 0.1))
+    assert "ddn_gamma" in one.compared_keys()
+    assert one.fingerprint("x") != other.fingerprint("x")
+    assert one.fingerprint("x") == AttackPlan(checkpoint="demo", attack="ddn").fingerprint("x")
+
+
+def test_a_run_of_another_attack_is_not_continued(tmp_path):
+    output = tmp_path / "attack.json"
+    words = [*TINY, "--limit", "1", "--attack", "pgd", "--output", output]
+    assert caa("attack", *words).exit_code == 0
+    result = caa("attack", *words, "--resume", "--pgd-epsilon", "0.5")
+    assert_clean_error(result, 2, "pgd_epsilon")
+
+
+def test_settings_come_from_toml_and_the_environment_too(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('[attack]\nattack = "autoattack"\nautoattack-minimise = true\n')
+    result = caa(
+        *("attack", *TINY, "--config", config, "--dry-run", "--json"), env={"CAA_ATTACK_AUTOATTACK_SEARCHES": "3"}
+    )
+    assert result.exit_code == 0, result.output
+    found = parse_strict(result.stdout)
+    assert found["config"]["autoattack_minimise"] is True
+    assert found["backward_evaluations_at_most"] == 2 * 3 * (2 * 6 * 60)
+
+
+def test_the_most_evaluations_count_rounds_searches_and_candidates():
+    def most(**settings: object) -> tuple[int, int]:
+        return most_search_evaluations(AttackPlan(checkpoint="demo", samples=100, iterations=10, **settings))
+
+    assert most(attack="ddn") == (1000, 1000)
+    assert most(attack="cw") == (9000, 9000)
+    assert most(attack="cw", cw_constant=1.0) == (1000, 1000)
+    assert most(attack="deepfool") == (1100, 9100)
+    assert most(attack="autoattack") == (2000, 2000)
+    assert most(attack="caa") == (2000, 1000)
+
+
+def test_one_attacks_resolved_settings_are_not_anothers():
+    plan = AttackPlan(checkpoint="demo", attack="fmn")
+    with pytest.raises(UsageError, match="of the attack fmn, not of ddn"):
+        AttackPlan(checkpoint="demo", attack="ddn", **plan.attack_settings())
+
+
+def test_autoattack_says_what_it_leaves_out_of_two_classes():
+    plan = AttackPlan(checkpoint="demo", attack="autoattack")
+    assert "two classes" in dict(attack_rows(plan, 2))
+    assert "two classes" not in dict(attack_rows(plan, 3))
