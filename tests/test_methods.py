@@ -20,7 +20,7 @@ from caa_cli.training.consistency import Consistency
 from caa_cli.training.gaussian import Gaussian
 from caa_cli.training.macer import Macer
 from caa_cli.training.methods import METHODS, build_method
-from caa_cli.training.smoothadv import MeanPrediction, SmoothAdv, ddn, norms, pgd
+from caa_cli.training.smoothadv import MeanPrediction, SmoothAdv, ddn, norms, pgd, unit
 from caa_cli.training.stability import Stability
 from caa_cli.training.step import Method, Outcome, Step
 
@@ -216,3 +216,11 @@ def test_the_plan_knows_the_settings_of_every_method_and_their_defaults():
     for name, method in METHODS.items():
         assert METHOD_SETTINGS[name] == {f.name: f.default for f in fields(method)}
         assert build_method(name, METHOD_SETTINGS[name]) == method()
+
+
+@given(seed=st.integers(0, 2**32 - 1), exponent=st.integers(-40, 30))
+@settings(max_examples=50, deadline=None)
+def test_a_direction_has_length_one_however_small_the_gradient(seed: int, exponent: int):
+    x = torch.randn((3, 1, 4, 4), generator=torch.Generator().manual_seed(seed))
+    assert torch.allclose(norms(unit(x * 10.0**exponent)), torch.ones(3, 1, 1, 1), atol=1e-3)
+    assert torch.equal(unit(torch.zeros_like(x)), torch.zeros_like(x))

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 from caa_cli.data.datasets import ImageSet, open_dataset
-from caa_cli.errors import CaaError
+from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
@@ -20,13 +20,16 @@ from caa_cli.models.load import build_model
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.train_plan import TrainPlan
 from caa_cli.training.consistency import Consistency
+from caa_cli.training.devices import Ranks
 from caa_cli.training.feed import MemoryFeed
 from caa_cli.training.gaussian import Gaussian
 from caa_cli.training.loop import Recipe, Trainer
 from caa_cli.training.macer import Macer
 from caa_cli.training.smoothadv import SmoothAdv
 from caa_cli.training.stability import Stability
+from caa_cli.training.state import Unfinished
 from caa_cli.training.step import Method
 
 CARD = ModelCard("small-cnn", 10, (1, 28, 28), (0.1307,), (0.3081,), "demo", 0.25, "gaussian")
@@ -221,3 +224,18 @@ def test_the_embedded_images_are_mnist(mnist_dir: Path):
     assert torch.equal(demo.labels, mnist.labels[:100])
     assert demo.image(3).dtype == torch.float32
     assert float(demo.image(3).max()) <= 1.0
+
+
+def test_a_state_is_not_resumed_on_other_images_and_other_processes_are_said(tmp_path: Path):
+    running = trainer(Recipe(epochs=2))
+    running.run_epoch(quiet)
+    unfinished = Unfinished(TrainPlan(dataset="demo", output=tmp_path / "m.safetensors"))
+    unfinished.save(running, {"images": 600, "files_sha256": "a"})
+    assert unfinished.restore(trainer(Recipe(epochs=2)), {"images": 600, "files_sha256": "a"}) == []
+    with pytest.raises(UsageError, match="other images"):
+        unfinished.restore(trainer(Recipe(epochs=2)), {"images": 600, "files_sha256": "b"})
+    several = trainer(Recipe(epochs=2))
+    several.ranks = Ranks(0, 3)
+    (note,) = unfinished.restore(several, {"images": 600, "files_sha256": "a"})
+    assert "processes of this training: 1 before, 3 now" in note
+    assert [line["epoch"] for line in unfinished.history()] == [1]

@@ -90,9 +90,7 @@ class Unfinished:
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise damaged from error
         before, now = saved.get("processes"), trainer.ranks.count
-        return (
-            [] if before == now else [f"{before} processes began this training and {now} go on: the noise is another"]
-        )
+        return [] if before == now else [f"processes of this training: {before} before, {now} now, with other noise"]
 
 
 def epoch_line(report: EpochReport, epochs: int) -> str:
