@@ -58,6 +58,11 @@ _AT_LEAST_ZERO = {"cw_constant", "cw_confidence", "deepfool_overshoot", "alma_lo
 _SHARES = {"ddn_gamma", "fmn_gamma_init", "fmn_gamma_final", "autoattack_rho", "alma_alpha", "alma_tau"}
 
 
+def foreign(attack: str) -> set[str]:
+    """The settings that only other attacks have."""
+    return {name for other, settings in ATTACK_SETTINGS.items() if other != attack for name in settings}
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttackSettings:
     """The settings of all attacks. Those of the attack that is run get their defaults, the others stay None."""
@@ -103,10 +108,6 @@ class AttackSettings:
         """The settings of the attack that is run."""
         return {name: getattr(self, name) for name in ATTACK_SETTINGS[self.attack]}
 
-    def others_settings(self) -> set[str]:
-        """The names of the settings that belong to attacks which are not run."""
-        return {name for settings in ATTACK_SETTINGS.values() for name in settings} - set(self.attack_settings())
-
     def check_attack(self) -> None:
         """Fills in the defaults. Raises UsageError for a wrong value, and for another attack's setting."""
         checks.one_of("--attack", self.attack, ATTACKS)
@@ -115,14 +116,14 @@ class AttackSettings:
             for name in settings:
                 if attack != self.attack and getattr(self, name) is not None:
                     raise UsageError(
-                        f"{_flag(name)} is a setting of the attack {attack}, not of {self.attack}",
-                        f"leave it out; {self.attack} has " + ", ".join(map(_flag, own)),
+                        f"{checks.flag(name)} is a setting of the attack {attack}, not of {self.attack}",
+                        f"leave it out; {self.attack} has " + ", ".join(map(checks.flag, own)),
                     )
         for name, default in own.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)  # frozen from here on
         for name, value in self.attack_settings().items():
-            _check(_flag(name), name, value)
+            _check(checks.flag(name), name, value)
         if self.deepfool_candidates is not None and self.deepfool_candidates < 2:
             raise UsageError(
                 f"--deepfool-candidates must be at least 2, not {self.deepfool_candidates}",
@@ -159,7 +160,3 @@ def _check(option: str, name: str, value: Any) -> None:
         checks.at_least_zero(option, value)
     if name in _SHARES and not 0 < value < 1:
         raise UsageError(f"{option} must lie between 0 and 1, not {value:g}", f"leave {option} out for its default")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

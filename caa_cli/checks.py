@@ -8,6 +8,11 @@ from collections.abc import Iterable
 from caa_cli.errors import UsageError
 
 
+def flag(name: str) -> str:
+    """The option of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
 def one_of(option: str, value: str, allowed: Iterable[str]) -> None:
     if value not in allowed:
         raise UsageError(f"{option} {value!r} is not known", f"use one of: {', '.join(allowed)}")

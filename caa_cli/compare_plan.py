@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli import checks
-from caa_cli.attack_settings import ATTACK_SETTINGS
+from caa_cli.attack_settings import ATTACK_SETTINGS, foreign
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS, TABLE_FORMATS
 from caa_cli.plan import AttackPlan, ModelPlan
@@ -22,11 +22,6 @@ SHARED = (
     *("samples", "certify_samples", "verify_samples", "finish"),
 )
 OWN = tuple(f.name for f in fields(AttackPlan) if f.name not in {*SHARED, *AttackPlan.NOT_COMPARED, "attack"})
-
-
-def foreign(attack: str) -> set[str]:
-    """The settings that only other attacks have."""
-    return {name for other, settings in ATTACK_SETTINGS.items() if other != attack for name in settings}
 
 
 def own_settings(attack: str) -> list[str]:
@@ -78,7 +73,7 @@ def _setting(text: str, attack: str, key: str) -> str:
     if name in SHARED:
         raise UsageError(
             f"--attacks {text!r}: {key} has to be the same for all attacks",
-            f"give it for all of them: --{name.replace('_', '-')}",
+            f"give it for all of them: {checks.flag(name)}",
         )
     others = ", ".join(own.removeprefix(f"{attack}_").replace("_", "-") for own in own_settings(attack))
     raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")

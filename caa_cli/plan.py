@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from caa_cli import checks
-from caa_cli.attack_settings import AttackSettings
+from caa_cli.attack_settings import AttackSettings, foreign
 from caa_cli.errors import UsageError
 from caa_cli.names import BOUNDS, DEMO_LIMIT, DTYPES, FINISHES, SPLITS
 from caa_cli.selection import select
@@ -181,7 +181,7 @@ class AttackPlan(AttackSettings, ModelPlan):
 
     def config(self) -> dict[str, Any]:
         """Every setting, as JSON, but those of the attacks that are not run."""
-        others = self.others_settings()
+        others = foreign(self.attack)
         return {name: value for name, value in super().config().items() if name not in others}
 
     @property

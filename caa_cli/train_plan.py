@@ -92,9 +92,8 @@ class TrainPlan(Plan):
                 self._default(name, METHOD_SETTINGS[self.method][name])
             elif getattr(self, name) is not None:
                 raise UsageError(
-                    f"--{name.replace('_', '-')} is no setting of the method {self.method}",
-                    f"leave it out; {self.method} has "
-                    + ", ".join(f"--{known.replace('_', '-')}" for known in METHOD_SETTINGS[self.method]),
+                    f"{checks.flag(name)} is no setting of the method {self.method}",
+                    f"leave it out; {self.method} has " + ", ".join(map(checks.flag, METHOD_SETTINGS[self.method])),
                 )
         self._default("normalisation", NORMALISATION_OF.get(self.dataset, "none"))
         checks.one_of("--normalisation", str(self.normalisation), NORMALISATIONS)
@@ -105,13 +104,13 @@ class TrainPlan(Plan):
         if self.inner_attack is not None:
             checks.one_of("--inner-attack", self.inner_attack, INNER_ATTACKS)
         for name in ("epochs", "batch_size", "image_size", "step_epochs", "evaluate_limit", "draws", "attack_steps"):
-            checks.at_least_one(f"--{name.replace('_', '-')}", getattr(self, name))
+            checks.at_least_one(checks.flag(name), getattr(self, name))
         for name in ("heldout", "evaluate_samples", "workers", "defer", "warmup"):
-            checks.not_negative(f"--{name.replace('_', '-')}", getattr(self, name) or 0)
+            checks.not_negative(checks.flag(name), getattr(self, name) or 0)
         for name in ("sigma", "learning_rate", "clip_norm", "epsilon", "gamma", "beta"):
-            checks.positive(f"--{name.replace('_', '-')}", getattr(self, name))
+            checks.positive(checks.flag(name), getattr(self, name))
         for name in ("weight", "eta", "weight_decay", "momentum"):
-            checks.at_least_zero(f"--{name.replace('_', '-')}", getattr(self, name))
+            checks.at_least_zero(checks.flag(name), getattr(self, name))
         if self.method in ("macer", "consistency") and (self.draws or 0) < 2:
             raise UsageError(
                 f"--draws {self.draws}: {self.method} compares several noises of an image", "use at least --draws 2"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from caa_cli import checks
 from caa_cli.attack_settings import ATTACK_SETTINGS
 from caa_cli.cli.options import option
 from caa_cli.names import SURROGATES
@@ -18,7 +19,7 @@ def _own(name: str, help: str, default: str | None = None, **settings: Any) -> A
     attack = next(attack for attack, own in ATTACK_SETTINGS.items() if name in own)
     value = ATTACK_SETTINGS[attack][name]
     shown = default or (value if isinstance(value, str) else f"{value:.4g}")
-    return option(f"--{name.replace('_', '-')}", help=help, show_default=shown, panel=_panel(attack), **settings)
+    return option(checks.flag(name), help=help, show_default=shown, panel=_panel(attack), **settings)
 
 
 Overshoot = Annotated[float | None, _own("overshoot", "The paper's 1 + δ₁.")]

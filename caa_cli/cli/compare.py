@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from caa_cli import checks
 from caa_cli.cli import options
 from caa_cli.cli.attack import attack
 from caa_cli.cli.options import option
@@ -151,7 +152,7 @@ def _check_reading(context: typer.Context) -> None:
     for name in context.params:
         if name not in _READING and _typed(context, name):
             raise UsageError(
-                f"--{name.replace('_', '-')} says how to run attacks, but files to read are named",
+                f"{checks.flag(name)} says how to run attacks, but files to read are named",
                 "leave it out, or leave the files out",
             )
 
@@ -189,14 +190,13 @@ def _check_settings(context: typer.Context, attacks: list[str]) -> None:
         for name in settings:
             if owner not in attacks and _typed(context, name):
                 raise UsageError(
-                    f"--{name.replace('_', '-')} is a setting of {owner}, which --attacks does not name",
+                    f"{checks.flag(name)} is a setting of {owner}, which --attacks does not name",
                     "leave it out, or add the attack",
                 )
 
 
 def _typed(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    return options.source_of(context, name) == "COMMANDLINE"
 
 
 def _value(context: typer.Context, entry: NamedAttack, name: str, text: str) -> Any:

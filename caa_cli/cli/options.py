@@ -97,10 +97,16 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
         settings |= normalisation(given)
     for name in ("batch_size", "chunk_size"):
         if isinstance(settings.get(name), str):
-            settings[name] = automatic(settings[name], f"--{name.replace('_', '-')}")
+            settings[name] = automatic(settings[name], checks.flag(name))
     if "shard" in settings:
         settings["shard"] = Shard.parse(settings["shard"])
     return kind(**settings)
+
+
+def source_of(context: typer.Context, name: str) -> str | None:
+    """Where an option's value comes from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP (the TOML file) or DEFAULT."""
+    source = context.get_parameter_source(name)
+    return None if source is None else source.name
 
 
 def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
@@ -112,8 +118,7 @@ def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]
     settings = RECIPES[name].at(given["sigma"])
 
     def open_(option: str) -> bool:
-        source = context.get_parameter_source(option)
-        return source is not None and source.name == "DEFAULT"
+        return source_of(context, option) == "DEFAULT"
 
     if not open_("method"):  # what belongs to the recipe's own method is nothing to another
         own = METHOD_SETTINGS.get(given["method"], {})

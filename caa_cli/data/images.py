@@ -86,3 +86,9 @@ def read_example(images: Images, index: int, classes: int) -> tuple[Tensor, int]
     if not 0 <= label < classes:
         raise ImageError(f"image {index} has the label {label}, and the model knows the classes 0 to {classes - 1}")
     return images.image(index), label
+
+
+def spread(total: int, count: int) -> list[int]:
+    """`count` positions out of `total` at even distances: data sets that are files are sorted by class."""
+    count = min(count, total)
+    return [position * total // count for position in range(count)]

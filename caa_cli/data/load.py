@@ -62,14 +62,12 @@ def load(images: ImageSet | ImageFiles, indices: Sequence[int] | None = None, wo
 def _decoded(paths: list[str], recipe: Recipe, workers: int | None) -> Iterator[NDArray[np.uint8] | str]:
     """What `decode_many` says of each file, in order."""
     batches = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
-    if workers is None:
-        workers, began = 0, time.perf_counter()
-        for done, batch in enumerate(batches[:1], 1):
-            yield from decode_many(batch, recipe)
-            if (len(batches) - done) * (time.perf_counter() - began) > WORTH_SECONDS:
-                workers = min(MOST_WORKERS, _cores())
-        del batches[:1]
-    if workers < 1:
+    if workers is None and batches:
+        began = time.perf_counter()
+        yield from decode_many(batches.pop(0), recipe)
+        worth = len(batches) * (time.perf_counter() - began) > WORTH_SECONDS
+        workers = min(MOST_WORKERS, _cores()) if worth else 0
+    if not workers:
         for batch in batches:
             yield from decode_many(batch, recipe)
         return

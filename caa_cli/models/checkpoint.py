@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.contents import Contents
 from caa_cli.models.ordinary import oddity
 from caa_cli.models.pickled import read_pickled
+from caa_cli.models.recognise import Recognised, recognise
 from caa_cli.models.torchscript import is_torchscript, read_torchscript, untrusted
 
 DEMO_CHECKPOINT = Path(__file__).with_name("demo.safetensors")
@@ -41,6 +43,11 @@ class Weights:
     keys: tuple[str, ...] = ()
     beside: dict[str, Any] = field(default_factory=dict)
     refusal: CaaError | None = None
+
+    @cached_property
+    def recognised(self) -> Recognised | None:
+        """The architecture that the weights tell; None for a whole network, which tells its own."""
+        return None if self.module is not None else recognise(self.tensors)
 
 
 def checkpoint_bytes(model: NormalisedClassifier, card: ModelCard) -> bytes:

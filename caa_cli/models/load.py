@@ -13,7 +13,6 @@ from caa_cli.models.architectures import NormalisedClassifier, build, runs_forei
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.prefixes import fit_names
-from caa_cli.models.recognise import recognise
 
 
 def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
@@ -91,7 +90,7 @@ def _checked(weights: Weights, card: ModelCard, wanted: Mapping[str, Tensor]) ->
     else:
         detail = f"{unexpected[0]} is not known"
     count = len(missing) + len(unexpected) + len(misshapen)
-    found = recognise(weights.tensors)
+    found = weights.recognised
     size = f" on {found.channels}×{found.size}×{found.size} images" if found and found.size else ""
     raise CaaError(
         f"the weights in {weights.path} don't fit {card.arch} with {card.num_classes} classes on "

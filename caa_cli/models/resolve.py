@@ -11,7 +11,7 @@ from caa_cli.models.checkpoint import Weights
 from caa_cli.models.layouts import layout_of, normalisations_to_try, sigma_in_name
 from caa_cli.models.load import probe
 from caa_cli.models.prefixes import stored_normalisation
-from caa_cli.models.recognise import Recognised, recognise
+from caa_cli.models.recognise import Recognised
 from caa_cli.names import NORMALISATIONS
 
 # Data sets whose classes may be a choice among those that a model knows.
@@ -94,7 +94,7 @@ def _described(
 ) -> tuple[ModelCard, list[str]]:
     """The card of a file that does not describe itself, and what was assumed in it."""
     notes: list[str] = []
-    found = None if weights.module is not None else recognise(weights.tensors)
+    found = weights.recognised
     if weights.module is not None:
         arch = "torchscript" if weights.format == "TorchScript" else "module"
         classes, repeat = probe(weights.module.float(), input_shape, str(weights.path))

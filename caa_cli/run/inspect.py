@@ -13,7 +13,7 @@ from caa_cli.models.checkpoint import Weights, find_checkpoint, look_at
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of, sigma_in_name
 from caa_cli.models.load import build_model, count_weights, probe
 from caa_cli.models.prefixes import stored_normalisation
-from caa_cli.models.recognise import Recognised, recognise
+from caa_cli.models.recognise import Recognised
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.names import DATASETS
 from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict
@@ -55,7 +55,7 @@ class Inspection:
     def describe(self, weights: Weights) -> dict[str, Any]:
         """All that is known, as JSON; what is not is null, and named in `missing` if a run needs it."""
         card = weights.card
-        found = recognise(weights.tensors) if weights.module is None and card is None else None
+        found = weights.recognised if card is None else None
         layout = layout_of(weights, found)
         dataset = self.dataset or layout.dataset
         guessed, shape, classes = self._images(weights, dataset, found)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.data.decoding import ImageError
-from caa_cli.data.images import Images
+from caa_cli.data.images import Images, spread
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.names import NORMALISATIONS
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -98,10 +98,8 @@ class Plausibility:
 
     def _sample(self) -> tuple[Tensor, Tensor, list[int]]:
         """Images from all over the split, as some are sorted by class; those that can't be read are left out."""
-        count = min(_IMAGES, len(self.images))
         found = []
-        for number in range(count):
-            index = number * len(self.images) // count
+        for index in spread(len(self.images), _IMAGES):
             try:
                 found.append((self.images.image(index), self.images.label(index), index))
             except ImageError:

@@ -19,7 +19,6 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of
 from caa_cli.models.load import build_model
-from caa_cli.models.recognise import recognise
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.plan import ModelPlan
 from caa_cli.results.environment import environment
@@ -114,7 +113,7 @@ class Target:
         own, card = self.weights.card, self.card
         if own is not None and (own.mean, own.std) == (card.mean, card.std):
             return
-        layout = layout_of(self.weights, recognise(self.weights.tensors))
+        layout = layout_of(self.weights, self.weights.recognised)
         presets = normalisations_to_try(layout, self.images.name, self.images.input_shape[0])
         others = [name for name in presets if name != preset_of(card.mean, card.std)]
         warning = Plausibility(classifier, model, self.images, others).warning()
@@ -156,7 +155,7 @@ def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tupl
     if plan.dataset is None and plan.checkpoint == "demo" and plan.data_dir is None:
         dataset = "demo"
     if dataset is None:
-        guess = layout_of(weights, recognise(weights.tensors)).dataset
+        guess = layout_of(weights, weights.recognised).dataset
         raise UsageError(
             f"{weights.path} does not say which data set it was trained on",
             f"add --dataset, for instance --dataset {guess or 'mnist'} --data-dir DIR",

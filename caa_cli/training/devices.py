@@ -96,11 +96,6 @@ class Ranks:
         dist.all_reduce(most, dist.ReduceOp.MAX)
         return bool(least == most)
 
-    def wait(self) -> None:
-        """Until all have come this far."""
-        if self.count > 1:
-            dist.barrier()
-
     def part(self, positions: Tensor) -> Tensor:
         """This process's share of a batch; the shares are of one size, so a few of the last may be left out."""
         if self.count == 1:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.data.decoding import ImageError
-from caa_cli.data.images import Images
+from caa_cli.data.images import Images, spread
 from caa_cli.display import Display, number
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.card import ModelCard
@@ -62,9 +62,3 @@ def _readable(images: Images, indices: list[int]) -> Iterator[tuple[int, Tensor]
     for index in indices:
         with suppress(ImageError):
             yield index, images.image(index)
-
-
-def spread(total: int, count: int) -> list[int]:
-    """`count` positions out of `total` at even distances: data sets that are files are sorted by class."""
-    count = min(count, total)
-    return [position * total // count for position in range(count)]
