@@ -9,7 +9,7 @@ from caa_cli import checks
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS, SURROGATES
 
-# By attack, with their defaults. A default of None depends on the image, or stands for a search.
+# By attack, with their defaults. A default of None depends on the image or on --iterations, or stands for a search.
 ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
     "caa": {
         "overshoot": 1.05,
@@ -26,7 +26,7 @@ ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
         "cw_constant": None,
         "cw_initial_constant": 1e-3,
         "cw_binary_search_steps": 9,
-        "cw_learning_rate": 0.01,
+        "cw_learning_rate": None,
         "cw_confidence": 0.0,
     },
     "deepfool": {"deepfool_overshoot": 0.02, "deepfool_candidates": 10},
@@ -41,7 +41,7 @@ ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
     "alma": {
         "alma_init_lr_distance": 0.1,
         "alma_lr_reduction": 0.01,
-        "alma_alpha": 0.9,
+        "alma_alpha": None,
         "alma_mu_init": 1.0,
         "alma_rho_init": 1.0,
         "alma_check_steps": 10,

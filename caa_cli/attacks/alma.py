@@ -35,7 +35,8 @@ class Alma(Baseline):
     """Minimises ‖δ‖ + P(y; μ, ρ) with RMSProp, y ≤ 0 being the constraint that the label has lost.
 
     y is the difference-of-logits ratio plus `logit_tolerance`, P the authors' penalty P2. average: their α, the
-    weight of every moving average. init_lr_distance: how far the first step goes. lr_reduction: the share of the
+    weight of every moving average; None is their 0.9 (for 1,000 steps) from 500 steps on, and their 0.5 (for 100)
+    below. init_lr_distance: how far the first step goes. lr_reduction: the share of the
     learning rate that is left at the end, after a first success. Every `check_steps` steps an example without
     success whose y has not fallen below `tau` of what it was gets a weight ρ that is `gamma` times as large.
 
@@ -44,13 +45,19 @@ class Alma(Baseline):
 
     init_lr_distance: float = 0.1
     lr_reduction: float = 0.01
-    average: float = 0.9
+    average: float | None = None
     mu_init: float = 1.0
     rho_init: float = 1.0
     check_steps: int = 10
     tau: float = 0.95
     gamma: float = 1.2
     logit_tolerance: float = 1e-4
+
+    @property
+    def weight(self) -> float:
+        if self.average is not None:
+            return self.average
+        return 0.9 if self.steps >= 500 else 0.5
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> AlmaState:
         common = Batch.common(examples, classifier.num_classes)
@@ -84,9 +91,9 @@ class Alma(Baseline):
         downhill = torch.where(first[:, None], 0.0, unit(delta(state))[0])
         pull = torch.where(seen.usable, _slope(y, state.mu, state.rho) * seen.norm / state.scale, 0.0)
         gradient = downhill + pull[:, None] * seen.direction
-        state.square = self.average * state.square + (1.0 - self.average) * gradient.square()
+        state.square = self.weight * state.square + (1.0 - self.weight) * gradient.square()
         scaled = gradient / (state.square.sqrt() + 1e-8)
-        state.momentum = self.average * state.momentum + scaled
+        state.momentum = self.weight * state.momentum + scaled
         # A first step without a gradient leaves the rate to the next one.
         unset = state.rate == 0
         state.rate = torch.where(unset & seen.usable, self._first_rate(state, gradient), state.rate)
@@ -101,7 +108,7 @@ class Alma(Baseline):
         state.checked = torch.where(check | first, y, state.checked)
         slope = _slope(y, state.mu, state.rho)
         # A y that is no number says nothing about the multiplier.
-        moved = self.average * state.mu + (1.0 - self.average) * torch.where(slope.isnan(), state.mu, slope)
+        moved = self.weight * state.mu + (1.0 - self.weight) * torch.where(slope.isnan(), state.mu, slope)
         state.mu = torch.where(first, state.mu, moved.clamp(1e-6, 1e12))
         fresh = adversarial & torch.isinf(state.found_at)
         state.found_at = torch.where(fresh, state.iteration.to(state.found_at.dtype), state.found_at)

@@ -43,7 +43,7 @@ CwInitialConstant = Annotated[float | None, _own("cw_initial_constant", "The c t
 CwBinarySearchSteps = Annotated[
     int | None, _own("cw_binary_search_steps", "Values of c to try, --iterations steps each.")
 ]
-CwLearningRate = Annotated[float | None, _own("cw_learning_rate", "Of Adam.")]
+CwLearningRate = Annotated[float | None, _own("cw_learning_rate", "Of Adam (the paper's: 0.01).", "10/iterations, at least 0.01")]
 CwConfidence = Annotated[float | None, _own("cw_confidence", "κ, the margin to reach.")]
 
 DeepfoolOvershoot = Annotated[float | None, _own("deepfool_overshoot", "Share added to the sum of the steps.")]
@@ -78,7 +78,9 @@ FmnGammaFinal = Annotated[float | None, _own("fmn_gamma_final", "Last share by w
 
 AlmaInitLrDistance = Annotated[float | None, _own("alma_init_lr_distance", "How far the first step goes.")]
 AlmaLrReduction = Annotated[float | None, _own("alma_lr_reduction", "Share of the learning rate left at the end.")]
-AlmaAlpha = Annotated[float | None, _own("alma_alpha", "Weight of the moving averages; for 100 steps also 0.5.")]
+AlmaAlpha = Annotated[
+    float | None, _own("alma_alpha", "Weight of the moving averages.", "0.9 from 500 iterations on, else 0.5")
+]
 AlmaMuInit = Annotated[float | None, _own("alma_mu_init", "First multiplier μ of the penalty.")]
 AlmaRhoInit = Annotated[float | None, _own("alma_rho_init", "First weight ρ of the penalty.")]
 AlmaCheckSteps = Annotated[int | None, _own("alma_check_steps", "Steps between checks of the constraint.")]
