@@ -7,7 +7,7 @@ from typing import Any
 
 from caa_cli import checks
 from caa_cli.errors import UsageError
-from caa_cli.names import ATTACKS, SURROGATES
+from caa_cli.names import ATTACKS, DOUBLING, SAMPLE_SCHEDULES, SURROGATES
 
 # By attack, with their defaults. A default of None depends on the image or on --iterations, or stands for a search.
 ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
@@ -18,6 +18,7 @@ ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
         "step_max": 0.25,
         "patience": 8,
         "tolerance": 0.005,
+        "sample_schedule": DOUBLING,
         "surrogate": "log-ratio",
         "temperature": 0.01,
     },
@@ -74,6 +75,7 @@ class AttackSettings:
     step_max: float | None = None
     patience: int | None = None
     tolerance: float | None = None
+    sample_schedule: str | None = None
     surrogate: str | None = None
     temperature: float | None = None
     pgd_epsilon: float | None = None
@@ -135,6 +137,7 @@ class AttackSettings:
     def _check_caa(self) -> None:
         values = self.attack_settings()
         checks.one_of("--surrogate", values["surrogate"], SURROGATES)
+        checks.one_of("--sample-schedule", values["sample_schedule"], SAMPLE_SCHEDULES)
         checks.not_negative("--patience", values["patience"])
         if not 0 <= values["tolerance"] < 1:
             raise UsageError(f"--tolerance must be at least 0 and below 1, not {values['tolerance']:g}")

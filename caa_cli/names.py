@@ -5,6 +5,7 @@ from __future__ import annotations
 ATTACKS = ("caa", "pgd", "cw", "deepfool", "autoattack", "ddn", "fmn", "alma")
 BOUNDS = ("goodman", "clopper-pearson", "cp-bonferroni")
 SURROGATES = ("log-ratio", "gumbel")
+DOUBLING, FIXED = SAMPLE_SCHEDULES = ("doubling", "fixed")
 FINISHES = ("ray", "none")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 SPLITS = ("test", "train")

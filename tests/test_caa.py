@@ -12,6 +12,7 @@ from torch import nn
 
 from caa_cli.attacks.caa import CaaState, CertificationAware
 from caa_cli.attacks.loop import Example, Finding, Search
+from caa_cli.names import DOUBLING, FIXED, SAMPLE_SCHEDULES
 from caa_cli.smoothing.bounds import separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.verify import Verifier
@@ -40,9 +41,10 @@ def test_on_a_linear_model_every_verified_radius_is_within_five_percent(sigma: f
         assert linear.distance(proved.image) < 0, "the point lies beyond the plane"
 
 
+@pytest.mark.parametrize("schedule", SAMPLE_SCHEDULES)
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_an_examples_result_does_not_depend_on_the_batch(batch: int):
-    attack = CertificationAware(iterations=25)
+def test_an_examples_result_does_not_depend_on_the_batch(batch: int, schedule: str):
+    attack = CertificationAware(iterations=25, sample_schedule=schedule)
     alone = attack_at(make_linear(), DISTANCES, attack, batch=1)
     together = attack_at(make_linear(), DISTANCES, attack, batch=batch)
     for one, other in zip(alone, together, strict=True):
@@ -53,7 +55,7 @@ def test_an_examples_result_does_not_depend_on_the_batch(batch: int):
 
 def test_the_seed_decides():
     def distances(seed: int) -> list[float]:
-        found = attack_at(make_linear(), (1.0,), CertificationAware(iterations=25, seed=seed))
+        found = attack_at(make_linear(), (1.0,), CertificationAware(iterations=25, seed=seed, sample_schedule=FIXED))
         return [candidate.distance for candidate in found[0].candidates]
 
     assert distances(1) == distances(1)
@@ -82,7 +84,7 @@ class Recording(CertificationAware):
 
 
 def recorded(distance: float = 1.6, **settings: float) -> list[dict[str, float]]:
-    attack = Recording(**settings)
+    attack = Recording(sample_schedule=FIXED, **settings)
     object.__setattr__(attack, "log", [])
     attack_at(make_linear(), (distance,), attack)
     return attack.log
@@ -123,7 +125,7 @@ def test_wider_limits_let_the_certificate_set_the_step():
 def test_an_earlier_ball_lengthens_the_step():
     """The step ends where the union of all balls of the original class does, not only that of the current point."""
     linear = make_linear()
-    attack = CertificationAware(step_max=10.0)
+    attack = CertificationAware(step_max=10.0, sample_schedule=FIXED)
     steps = []
     for earlier in (False, True):
         state = attack.start([Example(0, linear.at(1.0), 1)], linear.classifier)
@@ -152,7 +154,40 @@ def test_candidates_are_the_nearest_and_in_order():
             measured = float((candidate.image - finding.example.image).norm())
             assert candidate.distance == pytest.approx(measured, rel=1e-5)
             assert 0.0 <= float(candidate.image.min()) <= float(candidate.image.max()) <= 1.0
-            assert int(candidate.votes.sum()) == 1500
+            assert int(candidate.votes.sum()) in CertificationAware().stages()
+
+
+def test_the_schedule_takes_a_fraction_of_the_samples_for_the_same_radius():
+    linear, verifier, costs, radii = make_linear(), Verifier(), {}, {}
+    for schedule in SAMPLE_SCHEDULES:
+        found = attack_at(linear, DISTANCES, CertificationAware(sample_schedule=schedule))
+        costs[schedule] = sum(finding.forward_evaluations + finding.backward_evaluations for finding in found)
+        radii[schedule] = [verifier.verify(finding, linear.classifier).radius for finding in found]
+    assert costs[DOUBLING] < costs[FIXED] / 3
+    assert radii[DOUBLING] == pytest.approx(radii[FIXED], rel=0.03)
+
+
+@pytest.mark.parametrize(("samples", "stages"), [(1500, [128, 256, 500]), (500, [128, 166]), (100, [100])])
+def test_stages_double_from_a_twelfth_to_a_third_and_hold_the_gradients_pilot(samples: int, stages: list[int]):
+    assert CertificationAware(samples=samples).stages() == stages
+    assert CertificationAware(samples=samples, sample_schedule=FIXED).stages() == [samples]
+
+
+def test_only_points_that_stay_open_get_more_samples():
+    linear, attack = make_linear(), CertificationAware()
+    first, _, last = attack.stages()
+    state = attack.start([Example(0, linear.at(1.0), 1), Example(1, linear.at(0.0), 1)], linear.classifier)
+    attack.step(state, linear.classifier)
+    assert state.forward.tolist() == [first, last]
+    assert state.backward.tolist() == [first, first]
+
+
+def test_a_point_where_both_classes_are_even_seldom_passes_at_any_stage():
+    linear, attack = make_linear(), CertificationAware(alpha=0.2)
+    state = attack.start([Example(index, linear.at(0.0), 1) for index in range(200)], linear.classifier)
+    attack.step(state, linear.classifier)
+    # Half of alpha is the other side's; four standard errors to spare.
+    assert int(state.found.sum()) <= 200 * 0.1 + 4 * (200 * 0.1 * 0.9) ** 0.5
 
 
 def test_a_model_without_gradient_is_said_to_have_none():

@@ -38,6 +38,9 @@ def test_votes_do_not_depend_on_chunk_or_batch(chunk: int):
     assert torch.equal(make_small(votes_chunk=chunk).votes(X, KEYS, 700), expected)
     alone = [make_small(votes_chunk=chunk).votes(x[None], [key], 700) for x, key in zip(X, KEYS, strict=True)]
     assert torch.equal(torch.cat(alone), expected)
+    classifier = make_small(votes_chunk=chunk)
+    first, rest = classifier.votes(X, KEYS, 300), classifier.votes(X, KEYS, 400, start=300)
+    assert torch.equal(first + rest, expected)
 
 
 @pytest.mark.parametrize("objective", [LogRatio(), GumbelGap(temperature=0.5)])

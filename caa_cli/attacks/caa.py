@@ -10,6 +10,7 @@ step_size_limits and correction.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from caa_cli.attacks.geometry import Balls
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
+from caa_cli.names import DOUBLING, FIXED
 from caa_cli.smoothing.bounds import GOODMAN, leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier, SurrogatePass
 from caa_cli.smoothing.objective import LogRatio, Objective
@@ -35,6 +37,23 @@ class CaaState(Batch):
     found: Tensor
     stale: Tensor
     mark: Tensor
+
+
+@dataclass
+class Look:
+    """What the samples of one step say of x, one row an example.
+
+    votes: (examples, classes) int64.  top: the class with the most.  radius: certified, of that class.
+    adversarial: whether another class is confidently above the label.
+    gradient: (examples, dimensions), of those that `has_gradient` names.
+    """
+
+    votes: Tensor
+    top: Tensor
+    radius: Tensor
+    adversarial: Tensor
+    gradient: Tensor
+    has_gradient: Tensor
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,7 @@ class CertificationAware:
     step_max: float = 0.25
     patience: int = 8
     tolerance: float = 0.005
+    sample_schedule: str = DOUBLING
     objective: Objective = field(default_factory=LogRatio)
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> CaaState:
@@ -72,69 +92,99 @@ class CertificationAware:
         )
 
     def step(self, state: CaaState, classifier: SmoothedClassifier) -> None:
-        votes, gradient, has_gradient = self._evaluate(state, classifier)
-        top, confident, radius = self._judge(state, classifier, votes)
-        is_original = top == state.labels
+        seen = self._look(state, classifier)
+        is_original = seen.top == state.labels
         rows = torch.arange(len(state), device=state.x.device)
         points = state.x.flatten(1)
         for side, balls in ((is_original, state.original), (~is_original, state.adversarial)):
-            balls.add(rows[side], points[side], radius[side])
+            balls.add(rows[side], points[side], seen.radius[side])
 
-        hits = rows[confident]
-        state.remember(hits, votes[confident])
-        state.found |= confident
-
+        hits, uphill = rows[seen.adversarial], rows[~seen.adversarial]
+        state.remember(hits, seen.votes[hits])
+        state.found[hits] = True
         # Refinement needs no gradient; the other branches do, and those that have none yet draw it now,
         # on the very samples that the votes came from.
-        lacking = rows[~confident & ~has_gradient]
+        lacking = rows[~seen.adversarial & ~seen.has_gradient]
         if len(lacking):
-            passed = self._gradient_pass(state, classifier, lacking)
-            gradient[lacking] = passed.gradient.flatten(1)
-
-        uphill = rows[~confident]
-        self._leave(state, uphill, gradient, is_original)
+            seen.gradient[lacking] = self._gradient_pass(state, classifier, lacking).gradient.flatten(1)
+        self._leave(state, uphill, seen.gradient, is_original)
         self._refine(state, hits)
         self._stop(state)
 
-    def _evaluate(self, state: CaaState, classifier: SmoothedClassifier) -> tuple[Tensor, Tensor, Tensor]:
+    def stages(self) -> list[int]:
+        """How many samples of a point have been counted after each stage."""
+        if self.sample_schedule == FIXED:
+            return [self.samples]
+        # The finish finds the boundary along the ray with all samples, so that here a third of them will do, and
+        # far from the boundary a twelfth; the gradient wants its pilot in any case.
+        totals = [min(self.samples, max(SmoothedClassifier.PILOT, self.samples // 12))]
+        while totals[-1] < self.samples // 3:
+            totals.append(min(2 * totals[-1], self.samples // 3))
+        return totals
+
+    def _look(self, state: CaaState, classifier: SmoothedClassifier) -> Look:
         """Votes at x, and the gradients that will surely be wanted.
 
         Until an adversarial point is known every step but the last needs a gradient, so the votes come with
-        one. After that they are drawn alone: most points are then refined.
+        one. After that they are drawn alone: most points are then refined. Points that are not decided by the
+        samples of one stage get those of the next, with alpha shared out over the stages.
         """
-        rows = torch.arange(len(state), device=state.x.device)
-        votes = torch.zeros((len(state), classifier.num_classes), dtype=torch.int64, device=state.x.device)
-        gradient = torch.zeros_like(state.x.flatten(1))
+        stages = self.stages()
+        size, device = len(state), state.x.device
+        look = Look(
+            votes=torch.zeros((size, classifier.num_classes), dtype=torch.int64, device=device),
+            top=torch.zeros_like(state.labels),
+            radius=torch.zeros(size, device=device),
+            adversarial=torch.zeros(size, dtype=torch.bool, device=device),
+            gradient=torch.zeros_like(state.x.flatten(1)),
+            has_gradient=~state.found,
+        )
+        rows = torch.arange(size, device=device)
         searching, refining = rows[~state.found], rows[state.found]
         if len(searching):
             passed = self._gradient_pass(state, classifier, searching)
-            votes[searching] = passed.votes
-            gradient[searching] = passed.gradient.flatten(1)
+            look.votes[searching] = passed.votes
+            look.gradient[searching] = passed.gradient.flatten(1)
         if len(refining):
-            keys = state.keys(self.seed, refining)
-            votes[refining] = classifier.votes(state.x[refining], keys, self.samples)
-            state.forward[refining] += self.samples
-        return votes, gradient, ~state.found
+            self._count(look, state, classifier, refining, 0, stages[0])
+        undecided = self._judge(look, state, classifier, rows, stages[0], self.alpha / len(stages))
+        for before, total in itertools.pairwise(stages):
+            if len(undecided) == 0:
+                break
+            self._count(look, state, classifier, undecided, before, total)
+            undecided = self._judge(look, state, classifier, undecided, total, self.alpha / len(stages))
+        return look
+
+    def _count(
+        self, look: Look, state: CaaState, classifier: SmoothedClassifier, rows: Tensor, before: int, total: int
+    ) -> None:
+        """Adds the votes of samples `before` to `total`."""
+        keys = state.keys(self.seed, rows)
+        look.votes[rows] += classifier.votes(state.x[rows], keys, total - before, before)
+        state.forward[rows] += total - before
 
     def _gradient_pass(self, state: CaaState, classifier: SmoothedClassifier, rows: Tensor) -> SurrogatePass:
+        samples = self.stages()[0]
         passed = classifier.surrogate(
-            state.x[rows], state.labels[rows], state.keys(self.seed, rows), self.samples, self.objective
+            state.x[rows], state.labels[rows], state.keys(self.seed, rows), samples, self.objective
         )
         state.forward[rows] += passed.forward_evaluations
-        state.backward[rows] += self.samples
+        state.backward[rows] += samples
         return passed
 
-    def _judge(self, state: CaaState, classifier: SmoothedClassifier, votes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(top class, whether another class is confidently above the label, certified radius of the top class)."""
+    def _judge(
+        self, look: Look, state: CaaState, classifier: SmoothedClassifier, rows: Tensor, total: int, alpha: float
+    ) -> Tensor:
+        """Fills in what the votes of these rows say at this level; returns the rows that they leave open."""
+        votes, labels = look.votes[rows], state.labels[rows]
         counts = votes.cpu().numpy()
         top = leader(counts)
-        radius = separation(counts, self.samples, top, self.alpha, self.bound).radius(classifier.sigma)
-        device = state.x.device
-        return (
-            torch.from_numpy(top).to(device),
-            adversarial(votes, state.labels, self.samples, self.alpha, self.bound),
-            torch.from_numpy(radius).to(device, torch.float32),
-        )
+        ahead = separation(counts, total, top, alpha, self.bound)
+        look.top[rows] = torch.from_numpy(top).to(rows.device)
+        look.radius[rows] = torch.from_numpy(ahead.radius(classifier.sigma)).to(rows.device, torch.float32)
+        look.adversarial[rows] = adversarial(votes, labels, total, alpha, self.bound)
+        decided = look.adversarial[rows] | (torch.from_numpy(ahead.confident).to(rows.device))
+        return rows[~decided]
 
     def _leave(self, state: CaaState, rows: Tensor, gradient: Tensor, is_original: Tensor) -> None:
         """Eq. CAA_iter: against the gradient of label-over-rival, beyond the union of the original class's balls.

@@ -67,6 +67,7 @@ def attack(
     step_max: own.StepMax = None,
     patience: own.Patience = None,
     tolerance: own.Tolerance = None,
+    sample_schedule: own.SampleSchedule = None,
     surrogate: own.Surrogate = None,
     temperature: own.Temperature = None,
     pgd_epsilon: own.PgdEpsilon = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from caa_cli import checks
 from caa_cli.attack_settings import ATTACK_SETTINGS
 from caa_cli.cli.options import option
-from caa_cli.names import SURROGATES
+from caa_cli.names import SAMPLE_SCHEDULES, SURROGATES
 
 
 def _panel(attack: str) -> str:
@@ -28,6 +28,14 @@ StepMin = Annotated[float | None, _own("step_min", "Shortest step.")]
 StepMax = Annotated[float | None, _own("step_max", "Longest step.")]
 Patience = Annotated[int | None, _own("patience", "Steps without gain before an image stops; 0: never.")]
 Tolerance = Annotated[float | None, _own("tolerance", "The share of the radius that counts as a gain.")]
+SampleSchedule = Annotated[
+    str | None,
+    _own(
+        "sample_schedule",
+        f"{' or '.join(SAMPLE_SCHEDULES)}: fewer samples where the class is clear, or --samples everywhere.",
+        metavar="NAME",
+    ),
+]
 Surrogate = Annotated[
     str | None,
     _own("surrogate", f"Whose gradient is followed: {' or '.join(SURROGATES)} (the paper's).", metavar="NAME"),
@@ -43,7 +51,9 @@ CwInitialConstant = Annotated[float | None, _own("cw_initial_constant", "The c t
 CwBinarySearchSteps = Annotated[
     int | None, _own("cw_binary_search_steps", "Values of c to try, --iterations steps each.")
 ]
-CwLearningRate = Annotated[float | None, _own("cw_learning_rate", "Of Adam (the paper's: 0.01).", "10/iterations, at least 0.01")]
+CwLearningRate = Annotated[
+    float | None, _own("cw_learning_rate", "Of Adam (the paper's: 0.01).", "10/iterations, at least 0.01")
+]
 CwConfidence = Annotated[float | None, _own("cw_confidence", "κ, the margin to reach.")]
 
 DeepfoolOvershoot = Annotated[float | None, _own("deepfool_overshoot", "Share added to the sum of the steps.")]

@@ -50,11 +50,12 @@ class Piece:
         ]
 
 
-def plan_pieces(examples: int, samples: int, chunk: int, block: int) -> deque[Piece]:
-    """All the work of a pass. A piece is several whole examples, or a range of samples of one."""
+def plan_pieces(examples: int, samples: int, chunk: int, block: int, start: int = 0) -> deque[Piece]:
+    """All the work of a pass over samples start, start + 1, … of each example. A piece is several whole examples, or
+    a range of samples of one."""
     together = max(1, chunk // samples)
     pieces: deque[Piece] = deque()
     for first in range(0, examples, together):
         last = min(first + together, examples)
-        pieces.extend(Piece(slice(first, last), slice(0, samples)).cut(chunk, block))
+        pieces.extend(Piece(slice(first, last), slice(start, start + samples)).cut(chunk, block))
     return pieces

@@ -82,10 +82,11 @@ class SmoothedClassifier:
         self.model.to(memory_format=memory_format)
         self.memory_format = memory_format
 
-    def votes(self, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
+    def votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
         """Hard votes of `samples` noise draws: x (examples, *input_shape) → (examples, classes) int64.
 
-        A draw whose logits hold a NaN abstains: a row then sums to less than `samples`.
+        start: how many draws of these keys have been counted before. A draw whose logits hold a NaN abstains: a row
+        then sums to less than `samples`.
         """
         counts = self._no_counts(len(x))
 
@@ -94,7 +95,7 @@ class SmoothedClassifier:
             with torch.inference_mode():
                 _add_votes(counts[piece.examples], self._logits(noisy), piece)
 
-        self.votes_chunk = self._run(process, len(x), samples, self.votes_chunk)
+        self.votes_chunk = self._run(process, len(x), samples, self.votes_chunk, start)
         return counts[:, : self.num_classes]
 
     def surrogate(
@@ -182,12 +183,12 @@ class SmoothedClassifier:
         log_mean = (log_sum - math.log(samples)).float()
         return SurrogatePass(counts[:, : self.num_classes], gradient, evaluations, log_mean)
 
-    def _run(self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int) -> int:
+    def _run(self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int, start: int = 0) -> int:
         """Calls `process` on every piece of the work; returns the chunk size that memory allowed.
 
         A piece changes nothing before its last allocation, so one that ran out of memory is cut up and done again.
         """
-        pieces = plan_pieces(examples, samples, chunk, self.noise.block)
+        pieces = plan_pieces(examples, samples, chunk, self.noise.block, start)
         while pieces:
             piece = pieces.popleft()
             if piece.size > chunk:
