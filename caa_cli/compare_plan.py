@@ -16,11 +16,12 @@ from caa_cli.names import ATTACKS, TABLE_FORMATS
 from caa_cli.plan import AttackPlan, ModelPlan
 
 # What decides which images are eligible and what a proof is: the same for all attacks of a comparison. The other
-# settings that decide a result are an attack's own.
+# settings that decide a result are of the search, an attack's own: SEARCH every attack has.
 SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
-    *("samples", "certify_samples", "verify_samples", "finish"),
+    *("selection_samples", "certify_samples", "verify_samples", "finish"),
 )
+SEARCH = ("samples", "iterations", "attack_sigma")
 OWN = tuple(f.name for f in fields(AttackPlan) if f.name not in {*SHARED, *AttackPlan.NOT_COMPARED, "attack"})
 
 

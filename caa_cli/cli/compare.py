@@ -177,11 +177,22 @@ def _plans(
         own |= {name: _value(context, entry, name, text) for name, text in entry.settings.items()}
         place = beside(output, entry.label, ".json")
         plan = options.plan_of(AttackPlan, {**given, **own, "attack": entry.attack, "output": place})
+        plan = _with_the_rule_of(replace(plan, samples=given["samples"]), plan)
         if plan.save_adversarial is not None:
             images = beside(plan.save_adversarial, entry.label, plan.save_adversarial.suffix)
             plan = replace(plan, save_adversarial=images)
         plans[entry.label] = plan
     return plans
+
+
+def _with_the_rule_of(common: AttackPlan, plan: AttackPlan) -> AttackPlan:
+    """An attack with --samples of its own searches with them; certificate and proof are as for all."""
+    return replace(
+        plan,
+        selection_samples=common.selection_draws,
+        certify_samples=common.certification_draws,
+        verify_samples=common.verification_draws,
+    )
 
 
 def _check_settings(context: typer.Context, attacks: list[str]) -> None:

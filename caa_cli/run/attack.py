@@ -40,6 +40,8 @@ class AttackRun(ImageRun):
         self.plan = plan = replace(
             plan,
             **target.resolved(),
+            attack_sigma=plan.attack_sigma or target.card.sigma,
+            selection_samples=plan.selection_draws,
             certify_samples=plan.certification_draws,
             verify_samples=plan.verification_draws,
         )
