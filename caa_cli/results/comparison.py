@@ -48,7 +48,7 @@ class Comparison:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings that all share: those that they must, and those of the search in which they happen to agree."""
+        """The settings that all share: those that they must, and those of the search in which they agree."""
         parts = [attack.parts[0] for attack in self.attacks]
         agreed = [name for name in SEARCH if len({part.setting(name) for part in parts}) == 1]
         return {name: parts[0].setting(name) for name in (*SHARED, *agreed)}

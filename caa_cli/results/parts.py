@@ -33,6 +33,7 @@ class Part:
 
     path: Path
     status: str
+    fingerprint: str
     config: dict[str, Any]
     checkpoint: dict[str, Any]
     environment: dict[str, Any]
@@ -116,6 +117,7 @@ def part_of(path: Path, document: Any) -> Part:
         part = Part(
             path,
             str(document["status"]),
+            str(document.get("fingerprint")),
             dict(document["config"]),
             dict(document["checkpoint"]),
             dict(document.get("environment", {})),
