@@ -124,7 +124,7 @@ def _png(image: Any) -> str:
     from matplotlib.image import imsave
 
     buffer = BytesIO()
-    imsave(buffer, image, format="png")
+    imsave(buffer, np.round(255 * image).astype(np.uint8), format="png")
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -32,7 +32,8 @@ th:first-child { text-align: left; } tbody th { font-weight: 600; overflow-wrap:
 small { color: var(--quiet); display: block; white-space: nowrap; }
 figure { margin: 1rem 0; break-inside: avoid; } svg { max-width: 100%; height: auto; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1rem; }
-.gallery td, .gallery th { text-align: center; padding: .4rem; max-width: 7.5rem; } .gallery small { line-height: 1.3; }
+.gallery td, .gallery th { text-align: center; padding: .4rem; max-width: 7.5rem; }
+.gallery small { line-height: 1.3; }
 .gallery img { width: 6rem; display: block; margin: 0 auto .2rem; border: 1px solid var(--line);
   image-rendering: pixelated; }
 @media print {
