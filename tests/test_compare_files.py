@@ -129,6 +129,26 @@ def test_files_from_before_the_settings_of_the_search_were_its_own_are_read(tmp_
     assert list(read_strict(tmp_path / "o.json")["attacks"]) == ["caa", "caa:surrogate=gumbel"]
 
 
+@pytest.mark.parametrize(
+    ("shards", "problem"),
+    [
+        ([Shard(0, 2), Shard(0, 2)], "overlap: both hold image 0"),
+        ([Shard(0, 2), Shard(1, 2), Shard(1, 3)], "overlap: both hold image 1"),
+        ([Shard(0, 3), Shard(2, 3)], "shard 1 of 3 is missing"),
+    ],
+    ids=["the same twice", "cut otherwise", "one missing"],
+)
+def test_shards_that_overlap_or_are_missing_are_refused(tmp_path, shards, problem):
+    files = [
+        write(
+            tmp_path / f"{n}.json",
+            document([record(i, 2.0) for i in range(shard.index, 6, shard.count)], shard=shard),
+        )
+        for n, shard in enumerate(shards)
+    ]
+    assert_clean_error(caa("compare", *files), 2, problem, " ")
+
+
 def test_one_file_named_twice_is_refused(tmp_path):
     path = write(tmp_path / "a.json", good())
     assert_clean_error(caa("compare", path, path), 2, "overlap")
