@@ -92,6 +92,11 @@ def test_values_that_are_far_apart_are_on_a_log_axis(values, scale):
         assert [label.get_text() for label in axis.get_xticklabels()] == ["100", "200", "1500"]
 
 
+def test_the_true_sigma_is_marked_where_the_attackers_varies():
+    *_, mark = draw(comparison_of({"attack_sigma": 0.25}, {"attack_sigma": None}, {"attack_sigma": 1.0})).lines
+    assert list(mark.get_xdata()) == [0.5, 0.5]
+
+
 def test_names_are_placed_in_their_order():
     axis = draw(comparison_of({"surrogate": "log-ratio"}, {"surrogate": "gumbel"}))
     assert [label.get_text() for label in axis.get_xticklabels()] == ["log-ratio", "gumbel"]

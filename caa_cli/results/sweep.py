@@ -84,6 +84,8 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
     if comparison.eligible:
         certified = float(np.median(comparison.certified))
         axis.axhline(certified, color=INK, linestyle=":", label="median certified radius")
+    if sweep.keys == ("attack_sigma",):
+        axis.axvline(comparison.config["sigma"], color=INK, linewidth=0.8, label="the true σ")
     if not numeric:
         axis.set_xticks(range(len(values)), [str(value) for value in values])
     elif _spread_out(values):
