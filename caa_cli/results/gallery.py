@@ -80,7 +80,10 @@ def draw_gallery(path: Path, gallery: Gallery, title: str) -> None:
         captions = [shown.caption, *shown.captions()]
         if position == 0:
             headings = ["clean", *(label.replace(":", "\n") for label in gallery.labels)]
-            captions = [[f"{name}\n", *text] for name, text in zip(headings, captions, strict=True)]
+            depth = 1 + max(map(len, captions))
+            captions = [
+                [name, *[""] * (depth - len(text)), *text] for name, text in zip(headings, captions, strict=True)
+            ]
         for axis, image, text in zip(above, [shown.clean, *shown.adversarial], captions, strict=True):
             axis.set_title("\n".join(text), fontsize=8)
             _show(axis, None if image is None else pixels(image))

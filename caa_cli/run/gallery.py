@@ -72,7 +72,8 @@ def _clean(part: Part, indices: Sequence[int]) -> tuple[dict[int, Image], list[s
         images = open_dataset(
             part.setting("dataset"), data_dir and Path(data_dir), part.setting("split"), image_size=size
         )
-        if {"count": len(images), "files_sha256": images.files_sha256} != part.images:
+        said = part.images.get("count"), part.images.get("files_sha256")
+        if (len(images), images.files_sha256) != said:
             return {}, [f"Without the clean images: {data_dir} holds other data now"]
         return {index: images.image(index).numpy() for index in indices}, []
     except (CaaError, ImageError) as error:
