@@ -16,11 +16,12 @@ from caa_cli.names import ATTACKS, TABLE_FORMATS
 from caa_cli.plan import AttackPlan, ModelPlan
 
 # What decides which images are eligible and what a proof is: the same for all attacks of a comparison. The other
-# settings that decide a result are an attack's own.
+# settings that decide a result are of the search, an attack's own: SEARCH every attack has.
 SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
-    *("samples", "certify_samples", "verify_samples", "finish"),
+    *("selection_samples", "certify_samples", "verify_samples", "finish"),
 )
+SEARCH = ("samples", "iterations", "attack_sigma")
 OWN = tuple(f.name for f in fields(AttackPlan) if f.name not in {*SHARED, *AttackPlan.NOT_COMPARED, "attack"})
 
 
@@ -134,7 +135,10 @@ def beside(path: Path, label: str, suffix: str) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparePlan:
-    """attacks: those to run, by label; or files: results to read. output: None writes no document."""
+    """attacks: those to run, by label; or files: results to read. output: None writes no document.
+
+    images_again: an image that a resumed run broke but did not keep is attacked again, to be kept.
+    """
 
     attacks: dict[str, AttackPlan]
     files: tuple[Path, ...] = ()
@@ -144,7 +148,9 @@ class ComparePlan:
     figure_excess: Path | None = None
     figure_evaluations: Path | None = None
     figure_sweep: Path | None = None
+    figure_examples: Path | None = None
     html: Path | None = None
+    images_again: bool = False
     bootstrap: int = 0
     seed: int = 0
     resume: bool = False
@@ -171,7 +177,7 @@ class ComparePlan:
 
     def written(self) -> dict[str, Path]:
         """The files that the comparison itself writes, by option."""
-        others = {"--output": self.output, "--html": self.html}
+        others = {"--output": self.output, "--html": self.html, "--figure-examples": self.figure_examples}
         return {option: path for option, path in [*others.items(), *self.pictures.values()] if path is not None}
 
     def _check_attacks(self) -> None:

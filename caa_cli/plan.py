@@ -156,10 +156,15 @@ class ModelPlan(Plan):
 
 @dataclass(frozen=True, kw_only=True)
 class AttackPlan(AttackSettings, ModelPlan):
-    """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples."""
+    """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
+
+    attack_sigma: what the search takes σ to be; None: the true one.
+    """
 
     samples: int = 1500
     iterations: int = 100
+    attack_sigma: float | None = None
+    selection_samples: int | None = None
     certify_samples: int | None = None
     verify_samples: int | None = None
     finish: str = "ray"
@@ -175,6 +180,8 @@ class AttackPlan(AttackSettings, ModelPlan):
         checks.one_of("--finish", self.finish, FINISHES)
         checks.at_least_one("--samples", self.samples)
         checks.at_least_one("--iterations", self.iterations)
+        checks.positive("--attack-sigma", self.attack_sigma)
+        checks.at_least_one("--selection-samples", self.selection_samples)
         checks.at_least_one("--certify-samples", self.certify_samples)
         checks.at_least_one("--verify-samples", self.verify_samples)
         checks.at_least_one("--batch-size", self.batch_size)
@@ -183,6 +190,11 @@ class AttackPlan(AttackSettings, ModelPlan):
         """Every setting, as JSON, but those of the attacks that are not run."""
         others = foreign(self.attack)
         return {name: value for name, value in super().config().items() if name not in others}
+
+    @property
+    def selection_draws(self) -> int:
+        """As many as a step of the search, unless told otherwise."""
+        return self.selection_samples or self.samples
 
     @property
     def certification_draws(self) -> int:

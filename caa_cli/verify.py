@@ -44,7 +44,11 @@ class Verified:
 
 @dataclass(frozen=True)
 class Verifier:
-    """The settings. finish: `ray` searches along the ray first; `none` tries the candidates as they are."""
+    """The settings. finish: `ray` searches along the ray first; `none` tries the candidates as they are.
+
+    search_sigma: the σ at which the candidates' votes were drawn (None: the classifier's). They only say where to
+    begin; probes and proofs are at the classifier's σ.
+    """
 
     samples: int = 15000
     alpha: float = 0.005
@@ -54,6 +58,7 @@ class Verifier:
     tries: int = 4
     probes: int = 4
     probe_samples: int = 1500
+    search_sigma: float | None = None
 
     def verify(self, finding: Finding, classifier: SmoothedClassifier) -> Verified:
         """Proves the nearest point that it can."""
@@ -126,7 +131,8 @@ class _AlongTheRay(_AsProposed):
         # The search's votes flatter the point that they made the nearest, but say where to begin.
         seen = self.nearest.votes.cpu().numpy()
         opening = Crossing()
-        opening.add(self.nearest.distance, margin(seen, int(seen.sum()), self.label, self.classifier.sigma))
+        sigma = self.settings.search_sigma or self.classifier.sigma
+        opening.add(self.nearest.distance, margin(seen, int(seen.sum()), self.label, sigma))
         distance = opening.solve(spare=0.0, target=0.0)
         for probe in range(self.settings.probes):
             self._probe(distance, probe)

@@ -106,6 +106,21 @@ def by_hand(found: Any, near: float = 1.01) -> Any:
     return rows
 
 
+# Every column of the table that is shown: its heading, the value's name above, and how it is written.
+COLUMNS = {
+    "success %": ("success_rate", 100, 0),
+    "best %": ("best_share", 100, 0),
+    "near-best %": ("near_best_share", 100, 0),
+    "r₅₀": ("median_radius", 1, 3),
+    "%-C": ("median_percent_over_certified", 1, 0),
+    "r₅₀ common": ("common_median_radius", 1, 3),
+    "%-C common": ("common_median_percent_over_certified", 1, 0),
+    "s/image": ("median_seconds", 1, 2),
+    "forward k": ("forward_evaluations_an_image", 0.001, 1),
+    "backward k": ("backward_evaluations_an_image", 0.001, 1),
+}
+
+
 def assert_as_by_hand(found: Any) -> None:
     """The table of a comparison's document is what its examples say."""
     for name, row in by_hand(found).items():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from caa_cli.attacks.alma import Alma
 from caa_cli.attacks.autoattack import AutoAttack
 from caa_cli.attacks.baseline import Baseline
+from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.cw import CarliniWagner
 from caa_cli.attacks.ddn import Ddn
 from caa_cli.attacks.deepfool import DeepFool
@@ -155,6 +156,36 @@ def test_a_model_without_gradient_is_said_to_have_none(name: str, model: type[nn
     assert finding.candidates == []
     assert finding.iterations == CHEAP[name].iterations
     assert finding.lost_gradients == finding.iterations
+
+
+class BlindToBright(SmallNet):
+    """NaN for bright inputs: an image on which every attack fails."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.flatten(1).mean(dim=1, keepdim=True) > 0.7
+        return torch.where(bright, torch.nan, super().forward(x))
+
+
+@pytest.mark.parametrize("name", [*CHEAP, "caa"])
+def test_an_image_on_which_an_attack_fails_leaves_the_others_untouched(name: str):
+    attack = CHEAP.get(name) or CertificationAware(samples=200, iterations=12, step_min=0.4, step_max=0.8)
+    good = small_examples(make_small(), 3)
+    bad = Example(7, torch.full((1, 8, 8), 0.98), 1, 0.2)
+
+    def run(examples: list[Example]) -> list[Finding]:
+        model = SmoothedClassifier(BlindToBright(), sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
+        return search(attack, model, examples, 2)
+
+    alone = run(good)
+    *together, failed = run([good[0], bad, *good[1:]])
+    if name != "autoattack-minimise":  # which starts ever further from the image, at last where there are gradients
+        assert failed.candidates == []
+    assert failed.lost_gradients > 0
+    assert any(finding.candidates for finding in alone)
+    for one, other in zip(alone, together, strict=True):
+        ours, theirs = ([c.distance for c in finding.candidates] for finding in (one, other))
+        assert ours == pytest.approx(theirs, rel=1e-3)
+        assert (one.iterations, one.forward_evaluations) == (other.iterations, other.forward_evaluations)
 
 
 @everyone

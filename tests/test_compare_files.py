@@ -80,7 +80,8 @@ def test_what_can_not_be_read_is_refused(tmp_path):
         ),
         (changed("config.alpha", 0.01), "different settings: alpha (0.005 and 0.01)"),
         (changed("config.sigma", 1.0), "different settings: sigma (0.5 and 1.0)"),
-        (changed("config.samples", 100), "different settings: samples (1500 and 100)"),
+        (changed("config.samples", 100), "different settings: selection_samples (1500 and 100)"),
+        (changed("config.verify_samples", 100), "different settings: verify_samples (None and 100)"),
         (changed("config.finish", "none"), "different settings: finish (ray and none)"),
         (changed("config.seed", 1), "different settings: seed (0 and 1)"),
         (changed("images.count", 99), "are over different data: 100 images and 99 images"),
@@ -95,6 +96,57 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path, other, problem)
     files[1].write_text(other)
     assert_clean_error(caa("compare", *files, "--output", tmp_path / "c.json"), 2, problem)
     assert not (tmp_path / "c.json").exists()
+
+
+def test_files_whose_searches_alone_differ_are_compared_and_say_so(tmp_path):
+    """pgd drew other noise a step than caa, and took σ to be another; clean prediction and proof are alike."""
+    rule = {"selection_samples": 1500, "certify_samples": 9000, "verify_samples": 9000}
+    files = [
+        write(tmp_path / "a.json", good(**rule)),
+        write(tmp_path / "b.json", good(**rule, attack="pgd", samples=500, attack_sigma=0.25)),
+        write(tmp_path / "c.json", good(**rule, attack="ddn", attack_sigma=0.5)),
+    ]
+    assert caa("compare", *files, "--output", tmp_path / "o.json").exit_code == 0
+    found = read_strict(tmp_path / "o.json")
+    assert list(found["attacks"]) == ["caa", "pgd:samples=500:attack-sigma=0.25", "ddn"]
+    assert "samples" not in found["config"]
+    assert found["config"]["iterations"] == 100
+
+
+def test_a_refusal_says_with_what_to_repeat(tmp_path):
+    files = [write(tmp_path / "a.json", good()), write(tmp_path / "b.json", good(samples=100, mean=[0.1]))]
+    result = caa("compare", *files)
+    assert_clean_error(result, 2, "mean ([0.5] and [0.1])", "--mean 0.5 --selection-samples 1500")
+
+
+def test_files_from_before_the_settings_of_the_search_were_its_own_are_read(tmp_path):
+    old = good()
+    for name in ("attack_sigma", "selection_samples"):
+        del old["config"][name]
+    new = good(selection_samples=1500, attack_sigma=0.5, surrogate="gumbel")
+    files = [write(tmp_path / "a.json", old), write(tmp_path / "b.json", new)]
+    assert caa("compare", *files, "--output", tmp_path / "o.json").exit_code == 0
+    assert list(read_strict(tmp_path / "o.json")["attacks"]) == ["caa", "caa:surrogate=gumbel"]
+
+
+@pytest.mark.parametrize(
+    ("shards", "problem"),
+    [
+        ([Shard(0, 2), Shard(0, 2)], "overlap: both hold image 0"),
+        ([Shard(0, 2), Shard(1, 2), Shard(1, 3)], "overlap: both hold image 1"),
+        ([Shard(0, 3), Shard(2, 3)], "shard 1 of 3 is missing"),
+    ],
+    ids=["the same twice", "cut otherwise", "one missing"],
+)
+def test_shards_that_overlap_or_are_missing_are_refused(tmp_path, shards, problem):
+    files = [
+        write(
+            tmp_path / f"{n}.json",
+            document([record(i, 2.0) for i in range(shard.index, 6, shard.count)], shard=shard),
+        )
+        for n, shard in enumerate(shards)
+    ]
+    assert_clean_error(caa("compare", *files), 2, problem, " ")
 
 
 def test_one_file_named_twice_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 from comparing import assert_as_by_hand, by_index, comparison_of, document, record, write
@@ -69,31 +70,56 @@ def test_a_narrow_terminal_gets_several_tables_with_all_in_them(comparison, widt
     assert "".join(shown.split()).count(comparison.labels[0]) >= 1
 
 
-def test_latex_compiles(comparison, tmp_path):
-    text = latex(comparison)
+def named(comparison, label):
+    """The comparison with its first attack under another name."""
+    first, *others = comparison.attacks
+    return replace(comparison, attacks=(replace(first, label=label), *others))
+
+
+ODD = ["a|b_c&<d>", r"50%\of {it}", "$x^2$~#1", "caa:surrogate=gumbel:temperature=1e-05", "end{tabular}"]
+
+
+@pytest.mark.parametrize("label", ODD)
+def test_latex_is_well_formed_whatever_an_attack_is_called(comparison, label):
+    text = latex(named(comparison, label))
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 1 + len(comparison.attacks)
     assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1
     assert text.count("{") == text.count("}")
     assert text.isascii()
-    if shutil.which("pdflatex"):
-        (tmp_path / "t.tex").write_text(
-            "\\documentclass{article}\\usepackage{booktabs}\\begin{document}" + text + "\\end{document}"
-        )
-        done = subprocess.run(
-            ["pdflatex", "-interaction=nonstopmode", "t.tex"], cwd=tmp_path, capture_output=True, check=False
-        )
-        assert done.returncode == 0
+    # What is left of the name without the escapes holds nothing that LaTeX would act on.
+    name = rows[1].split(" & ")[0]
+    plain = re.sub(r"\\text[a-z]+\{\}|\\[_%&#${}]", "", name)
+    assert not set(plain) & set("\\_%&#${}~^<>|")
+    # The braces that are not the name's are in pairs.
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", text):
+        depth += 1 if brace == "{" else -1
+        assert depth >= 0
+    assert depth == 0
+
+
+TEX = next((path for name in ("pdflatex", "tectonic") if (path := shutil.which(name))), None)
+
+
+@pytest.mark.skipif(TEX is None, reason="no LaTeX")
+@pytest.mark.parametrize("label", ODD)
+def test_latex_compiles(comparison, tmp_path, label):
+    table = latex(named(comparison, label))
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}\\begin{document}"
+        + table
+        + "\\end{document}"
+    )
+    words = [TEX, "t.tex"] if "tectonic" in TEX else [TEX, "-interaction=nonstopmode", "t.tex"]
+    assert subprocess.run(words, cwd=tmp_path, capture_output=True, check=False).returncode == 0
 
 
 def test_names_that_mean_something_to_a_format_are_escaped(comparison):
-    odd = comparison_of(by_index([[1.0]]))
-    odd = type(odd)(
-        **{**vars(odd), "attacks": (type(odd.attacks[0])("a|b_c&<d>", odd.attacks[0].parts, odd.attacks[0].records),)}
-    )
+    odd = named(comparison_of(by_index([[1.0]])), "a|b_c&<d>")
     assert r"a\|b_c" in markdown(odd)
-    assert r"a|b\_c\&<d>" in latex(odd)
+    assert r"a\textbar{}b\_c\&\textless{}d\textgreater{}" in latex(odd)
     assert next(csv.DictReader(io.StringIO(comma_separated(odd))))["attack"] == "a|b_c&<d>"
     page = report(odd, "now")
     assert "a|b_c&amp;&lt;d&gt;" in page

@@ -82,6 +82,24 @@ def test_a_damaged_image_fails_alone_and_is_tried_again_once_it_is_mended(tmp_pa
     assert timeless(mended) == timeless(whole)
 
 
+def test_in_a_comparison_it_fails_alone_too(tmp_path, tree):
+    """In one attack it can be read, in the other no more: it counts in neither, and the others are as they were."""
+    place = [*DATA, "--data-dir", tree, "--limit", "4", "--output", tmp_path / "c.json"]
+    words = ["compare", *CHEAP, *place, "--attacks", "caa,pgd:epsilon=0.6"]
+    assert caa(*words).exit_code == 0
+    whole = {name: timeless(attack) for name, attack in read_strict(tmp_path / "c.json")["attacks"].items()}
+    files(tree)[2].write_bytes(b"no image")
+    (tmp_path / "c.pgd-epsilon=0.6.json").unlink()
+    (tmp_path / "c.pgd-epsilon=0.6.json.jsonl").unlink()
+    result = caa(*words, "--resume")
+    assert result.exit_code == 3, result.output
+    assert "left out: 1 image (2) failed in pgd:epsilon=0.6" in result.stderr
+    part = read_strict(tmp_path / "c.json")
+    assert part["status"] == "partial"
+    for name, attack in part["attacks"].items():
+        assert timeless(attack) == [example for example in whole[name] if example["index"] != 2]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_first_image_may_be_the_damaged_one(tmp_path, tree, command):
     """The model is tried out on the next."""

@@ -58,7 +58,7 @@ def test_every_attack_takes_every_value():
         (["step-max=1,2", "overshoot=1.1,1.2", "patience=1,2"], "caa", "varies 3 settings"),
         (["step-max=1,2", "overshoot=1.1,1.2"], "caa,caa:patience=1", "two settings of several attacks"),
         (["speed=1,2"], "caa", "caa has no setting 'speed'"),
-        (["samples=100,200"], "caa", "samples has to be the same for all attacks"),
+        (["alpha=0.01,0.02"], "caa", "alpha has to be the same for all attacks"),
         (["step-max=1,2"], "caa:step-max=3", "says step-max twice"),
     ],
 )
@@ -80,6 +80,21 @@ def test_one_setting_is_a_line_through_the_medians():
     assert list(own.get_ydata()) == pytest.approx([1.0, 1.7, 1.6])  # medians of (1), (1.2, 2.2) and (1.1, 2.1)
     assert list(common.get_ydata()) == pytest.approx([1.0, 1.2, 1.1])
     assert set(certified.get_ydata()) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"), [([100, 200, 1500], "log"), ([1000, 1500], "linear"), ([0, 8, 20], "linear")]
+)
+def test_values_that_are_far_apart_are_on_a_log_axis(values, scale):
+    axis = draw(comparison_of(*({"patience": value} for value in values)))
+    assert axis.get_xscale() == scale
+    if scale == "log":
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["100", "200", "1500"]
+
+
+def test_the_true_sigma_is_marked_where_the_attackers_varies():
+    *_, mark = draw(comparison_of({"attack_sigma": 0.25}, {"attack_sigma": None}, {"attack_sigma": 1.0})).lines
+    assert list(mark.get_xdata()) == [0.5, 0.5]
 
 
 def test_names_are_placed_in_their_order():
@@ -126,6 +141,57 @@ def test_a_sweep_from_the_command_line(tmp_path):
     assert_clean_error(caa("compare", *files, "--sweep", "overshoot=1.1,1.2"), 2, "--sweep says how to run")
     alone = caa("compare", files[0], "--figure-sweep", tmp_path / "no.png")
     assert "--figure-sweep shows one setting that varies" in alone.stderr
+
+
+def test_settings_of_every_search_are_swept_without_touching_the_rule(tmp_path):
+    """Samples and the attacker's σ vary, of two attacks; the clean images and their certificates don't."""
+    words = ("compare", *CHEAP, "--attacks", "caa,pgd:epsilon=0.6", "--limit", "2", "--output", tmp_path / "c.json")
+    words = (*words, "--sweep", "samples=50,100,400", "--figure-sweep", tmp_path / "s.png")
+    result = caa(*words)
+    assert result.exit_code == 0, result.output
+    found = read_strict(tmp_path / "c.json")
+    assert [a["settings"]["samples"] for a in found["attacks"].values()] == [50, 100, 400] * 2
+    assert "samples" not in found["config"]
+    assert (found["config"]["selection_samples"], found["config"]["verify_samples"]) == (100, 1000)
+    assert found["config"]["iterations"] == 8
+    clean = [
+        [(e["index"], e["prediction"], e["expectation"], e["certified_radius"]) for e in a["examples"]]
+        for a in found["attacks"].values()
+    ]
+    assert clean[0]
+    assert all(those == clean[0] for those in clean)
+    assert len({a["forward_evaluations_an_image"] for a in found["attacks"].values()}) == 6
+
+    files = [file for a in found["attacks"].values() for file in a["files"]]
+    again = caa("compare", *files, "--output", tmp_path / "again.json")
+    assert again.exit_code == 0, again.output
+    read = read_strict(tmp_path / "again.json")
+    assert list(read["attacks"].values()) == list(found["attacks"].values())
+    assert list(read["attacks"]) == [
+        *("caa:samples=50", "caa:samples=100", "caa:samples=400"),
+        *("pgd:samples=50", "pgd:samples=100", "pgd:samples=400"),
+    ]
+    resumed = caa(*words, "--resume", "--quiet")
+    assert (resumed.exit_code, resumed.stderr) == (0, "")
+    for label, attack in read_strict(tmp_path / "c.json")["attacks"].items():
+        assert attack["examples"] == found["attacks"][label]["examples"]  # the seconds too: nothing was done again
+
+
+def test_the_default_samples_of_a_proof_are_those_of_all(tmp_path):
+    words = (
+        "compare",
+        "--checkpoint",
+        "demo",
+        "--attacks",
+        "caa:samples=200,caa:attack-sigma=1",
+        "--dry-run",
+        "--json",
+    )
+    result = caa(*words, "--output", tmp_path / "c.json")
+    assert result.exit_code == 0, result.output
+    for planned in parse_strict(result.stdout)["attacks"].values():
+        names = ("selection_samples", "certify_samples", "verify_samples")
+        assert [planned["config"][name] for name in names] == [1500, 15000, 15000]
 
 
 def test_a_sweep_comes_from_a_file_too(tmp_path):

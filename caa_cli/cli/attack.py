@@ -40,8 +40,19 @@ def attack(
     iterations: Annotated[
         int, option(help="Most steps per image (cw, autoattack: a run).", panel=_SEARCH)
     ] = AttackPlan.iterations,
+    attack_sigma: Annotated[
+        float | None, option(help="What the search takes σ to be.", show_default="the true σ", panel=_SEARCH)
+    ] = None,
     alpha: Annotated[float, option(help="Error probability per image.", panel=_PROOF)] = AttackPlan.alpha,
     bound: Annotated[str, option(help=f"{', '.join(BOUNDS)}.", panel=_PROOF)] = AttackPlan.bound,
+    selection_samples: Annotated[
+        int | None,
+        option(
+            help="Samples that choose what is proved: the clean class, the point on the ray.",
+            show_default="as --samples",
+            panel=_PROOF,
+        ),
+    ] = None,
     certify_samples: Annotated[
         int | None,
         option(

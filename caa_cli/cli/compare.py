@@ -29,7 +29,7 @@ from caa_cli.plan import AttackPlan
 _COMPARISON = "Comparison"
 # What counts where files are read; all else says how to run attacks.
 _READING = {"files", "output", "format", "figure", "figure_excess", "figure_evaluations", "html", "bootstrap"}
-_READING |= {"figure_sweep", "seed", "config", "json", "quiet", "dry_run"}
+_READING |= {"figure_sweep", "figure_examples", "seed", "config", "json", "quiet", "dry_run"}
 
 
 @options.guarded
@@ -89,6 +89,14 @@ def compare(
             panel=_COMPARISON,
         ),
     ] = None,
+    figure_examples: Annotated[
+        Path | None,
+        option(
+            metavar="FILE.png",
+            help="Draw a few images under every attack (extra: plot); keeps the adversarial images.",
+            panel=_COMPARISON,
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         option(
@@ -121,7 +129,8 @@ def compare(
     else:
         assert output is not None
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
-        found = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output)
+        keep_images = html is not None or figure_examples is not None
+        found = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output, keep_images)
     plan = ComparePlan(
         attacks=found,
         files=tuple(files or ()),
@@ -131,7 +140,10 @@ def compare(
         figure_excess=figure_excess,
         figure_evaluations=figure_evaluations,
         figure_sweep=figure_sweep,
+        figure_examples=figure_examples,
         html=html,
+        # For a page alone it would be too much.
+        images_again=given["save_adversarial"] is not None or figure_examples is not None,
         bootstrap=bootstrap,
         seed=given["seed"],
         resume=given["resume"],
@@ -158,7 +170,7 @@ def _check_reading(context: typer.Context) -> None:
 
 
 def _plans(
-    context: typer.Context, given: dict[str, Any], entries: list[NamedAttack], output: Path
+    context: typer.Context, given: dict[str, Any], entries: list[NamedAttack], output: Path, keep_images: bool
 ) -> dict[str, AttackPlan]:
     """A plan an attack, by label, each with a result of its own beside the comparison's."""
     if given["checkpoint"] is None:
@@ -177,11 +189,22 @@ def _plans(
         own |= {name: _value(context, entry, name, text) for name, text in entry.settings.items()}
         place = beside(output, entry.label, ".json")
         plan = options.plan_of(AttackPlan, {**given, **own, "attack": entry.attack, "output": place})
-        if plan.save_adversarial is not None:
-            images = beside(plan.save_adversarial, entry.label, plan.save_adversarial.suffix)
-            plan = replace(plan, save_adversarial=images)
+        plan = _with_the_rule_of(replace(plan, samples=given["samples"]), plan)
+        images = plan.save_adversarial or (output.with_suffix(".safetensors") if keep_images else None)
+        if images is not None:
+            plan = replace(plan, save_adversarial=beside(images, entry.label, images.suffix))
         plans[entry.label] = plan
     return plans
+
+
+def _with_the_rule_of(common: AttackPlan, plan: AttackPlan) -> AttackPlan:
+    """An attack with --samples of its own searches with them; certificate and proof are as for all."""
+    return replace(
+        plan,
+        selection_samples=common.selection_draws,
+        certify_samples=common.certification_draws,
+        verify_samples=common.verification_draws,
+    )
 
 
 def _check_settings(context: typer.Context, attacks: list[str]) -> None:

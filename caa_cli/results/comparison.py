@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from caa_cli import __version__
-from caa_cli.compare_plan import SHARED
+from caa_cli.compare_plan import SEARCH, SHARED
 from caa_cli.errors import UsageError
 from caa_cli.results.bootstrap import LEVEL, Interval, intervals
 from caa_cli.results.joining import AttackResult, check_agreement
@@ -48,8 +48,10 @@ class Comparison:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings that all share."""
-        return {name: self.attacks[0].parts[0].setting(name) for name in SHARED}
+        """The settings that all share: those that they must, and those of the search in which they agree."""
+        parts = [attack.parts[0] for attack in self.attacks]
+        agreed = [name for name in SEARCH if len({part.setting(name) for part in parts}) == 1]
+        return {name: parts[0].setting(name) for name in (*SHARED, *agreed)}
 
     def to_json(self, status: str) -> dict[str, Any]:
         """The document of `caa compare`, strict JSON."""

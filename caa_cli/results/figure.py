@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def check_figure(path: Path, option: str = "--figure") -> None:
 
 
 def draw_examples(
-    path: Path, original: Callable[[int], Image], adversarial: dict[int, Image], records: Sequence[AttackRecord]
+    path: Path, original: Callable[[int], Image], adversarial: Mapping[int, Image], records: Sequence[AttackRecord]
 ) -> None:
     """One column an example: original, adversarial, difference. Images (channels, height, width) in [0, 1], by index.
 
@@ -51,30 +51,30 @@ def draw_examples(
         axes[row, 0].set_ylabel(name, fontsize=10)
     for column, record in enumerate(shown):
         clean, attacked = original(record.index), adversarial[record.index]
-        _show(axes[0, column], clean)
+        axes[0, column].imshow(pixels(clean))
         axes[0, column].set_title(f"image {record.index}\nclass {record.prediction}", fontsize=9)
-        _show(axes[1, column], attacked)
+        axes[1, column].imshow(pixels(attacked))
         axes[1, column].set_title(f"class {record.adversarial_class}", fontsize=9)
-        _show_difference(axes[2, column], attacked - clean)
+        difference = (attacked - clean).mean(axis=0)
+        axes[2, column].imshow(difference_colours(difference, float(np.abs(difference).max())))
         axes[2, column].set_title(f"L2 {record.radius:.2f}", fontsize=9)
         axes[2, column].set_xlabel(f"certified {record.certified_radius:.2f}", fontsize=8)
     if not shown:
         axes[0, 0].set_title("nothing was attacked")
-    _write(path, figure)
+    write_figure(path, figure)
 
 
-def _show(axis: Any, image: Image) -> None:
-    if image.shape[0] == 1:
-        axis.imshow(image[0], cmap="gray", vmin=0.0, vmax=1.0)
-    else:
-        axis.imshow(np.clip(image.transpose(1, 2, 0), 0.0, 1.0))
+def pixels(image: Image) -> Any:
+    """(channels, height, width) in [0, 1] as (height, width, 3), grey in three equal channels."""
+    return np.broadcast_to(np.clip(image.transpose(1, 2, 0), 0.0, 1.0), (*image.shape[1:], 3))
 
 
-def _show_difference(axis: Any, difference: Image) -> None:
-    """Red where the attack adds, blue where it takes away, on a scale of its own."""
-    flat = difference.mean(axis=0)
-    scale = float(np.abs(flat).max()) or 1.0
-    axis.imshow(flat, cmap="RdBu_r", vmin=-scale, vmax=scale)
+def difference_colours(difference: Any, scale: float) -> Any:
+    """(height, width) as (height, width, 3): red where the attack adds, blue where it takes away, white for nothing;
+    the full colour is at `scale`."""
+    from matplotlib import colormaps
+
+    return colormaps["RdBu_r"](0.5 + 0.5 * difference / (scale or 1.0))[..., :3]
 
 
 def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title: str) -> None:
@@ -93,10 +93,11 @@ def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title:
     axis.set(xlabel="L2 radius", ylabel="certified accuracy", ylim=(0.0, 1.0), title=title)
     axis.set_xlim(left=0.0)
     axis.grid(alpha=0.3)
-    _write(path, figure)
+    write_figure(path, figure)
 
 
-def _write(path: Path, figure: Any) -> None:
+def write_figure(path: Path, figure: Any) -> None:
+    """In the format that the name says. Raises OSError."""
     buffer = BytesIO()
     figure.savefig(buffer, format=path.suffix.lstrip(".").lower())
     write_atomically(path, buffer.getvalue())

@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from caa_cli.errors import CaaError
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside the target, syncs, then renames. Raises OSError; the target is then as it was."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Writes beside the target, syncs, then renames. Raises OSError; the target is then as it was.
+
+    content: all of it, or piece by piece where it is too large to be held at once.
+    """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            for piece in [content] if isinstance(content, bytes) else content:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes private files; a result is as readable as any other file of the user's.

@@ -1,21 +1,42 @@
-"""Adversarial images as they are found, and the safetensors file they end up in."""
+"""Adversarial images as they are found, and the safetensors file they end up in; one in memory at a time."""
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from caa_cli.results.files import write_atomically
 from caa_cli.results.records import ATTACKED, AttackRecord
 
 Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StoredImages(Mapping[int, Image]):
+    """Images of a file by global index, each read when it is asked for: float32 of the shape of an input.
+
+    places: where each is.  read: the image at a place.
+    """
+
+    places: dict[int, int]
+    read: Callable[[int], Image]
+
+    def __getitem__(self, index: int) -> Image:
+        return self.read(self.places[index])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 class ImageJournal:
@@ -59,44 +80,73 @@ class ImageJournal:
         with self.path.open("rb") as file:
             return file.read(len(self._head)) == self._head
 
-    def read(self) -> dict[int, Image]:
-        """All images so far, by global index: float32 of the shape of an input."""
-        found: dict[int, Image] = {}
+    def read(self) -> StoredImages:
+        """All images so far."""
+        places: dict[int, int] = {}
         with self.path.open("rb") as file:
-            file.seek(len(self._head))
-            while len(entry := file.read(self._entry)) == self._entry:
-                (index,) = struct.unpack_from("<q", entry)
-                found[index] = np.frombuffer(entry, "<f4", offset=8).reshape(self.shape).copy()
-        return found
+            for start in range(len(self._head), self.path.stat().st_size - self._entry + 1, self._entry):
+                file.seek(start)
+                places.update({struct.unpack("<q", file.read(8))[0]: start})
+        return StoredImages(places, self._image)
+
+    def _image(self, start: int) -> Image:
+        with self.path.open("rb") as file:
+            file.seek(start + 8)
+            return np.frombuffer(file.read(self._entry - 8), "<f4").reshape(self.shape).copy()
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
 
 
-def save_images(path: Path, images: dict[int, Image], records: Sequence[AttackRecord], fingerprint: str) -> None:
+def save_images(path: Path, images: Mapping[int, Image], records: Sequence[AttackRecord], fingerprint: str) -> None:
     """Writes the verified adversarial images: tensors `images` (M, C, H, W) float32, `indices`, `labels`,
     `adversarial_classes` (M,) int64 and `radii` (M,) float64, in the order of the indices."""
     kept = [r for r in sorted(records, key=lambda r: r.index) if r.index in images and r.outcome == ATTACKED]
-    shape = next(iter(images.values())).shape if images else (0, 0, 0)
-    tensors = {
-        "images": np.stack([images[r.index] for r in kept]) if kept else np.zeros((0, *shape), np.float32),
+    shape = images[kept[0].index].shape if kept else (0, 0, 0)
+    vectors = {
         "indices": np.array([r.index for r in kept], dtype=np.int64),
         "labels": np.array([r.label for r in kept], dtype=np.int64),
         "adversarial_classes": np.array([r.adversarial_class for r in kept], dtype=np.int64),
         "radii": np.array([r.radius for r in kept], dtype=np.float64),
     }
     metadata = {"caa": json.dumps({"fingerprint": fingerprint, "pixels": "[0, 1]", "count": len(kept)})}
-    write_atomically(path, save(tensors, metadata=metadata))
+    tensors = {name: (vector.dtype, vector.shape) for name, vector in vectors.items()}
+    head = _header(metadata, {**tensors, "images": (_PIXEL, (len(kept), *shape))})
+
+    def content() -> Iterator[bytes]:
+        yield head
+        for vector in vectors.values():
+            yield vector.tobytes()
+        for record in kept:
+            yield np.ascontiguousarray(images[record.index], _PIXEL).tobytes()
+
+    write_atomically(path, content())
 
 
-def saved_images(path: Path, fingerprint: str) -> dict[int, Image]:
-    """The images that an earlier part of the same run saved there, by global index; none if it is another's."""
+_PIXEL = np.dtype("<f4")
+_NAMES = {"<i8": "I64", "<f8": "F64", "<f4": "F32"}
+
+
+def _header(metadata: dict[str, str], tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> bytes:
+    """What a safetensors file begins with; the tensors follow in this order. (The library wants them whole.)"""
+    said: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + dtype.itemsize * int(np.prod(shape))
+        said[name] = {"dtype": _NAMES[dtype.str], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(said).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def saved_images(path: Path, fingerprint: str) -> Mapping[int, Image]:
+    """The images that a run with this fingerprint saved there; none if it is another's."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            said = json.loads((file.metadata() or {}).get("caa", "{}"))
-            if said.get("fingerprint") != fingerprint:
-                return {}
-            images, indices = file.get_tensor("images"), file.get_tensor("indices")
+        file = safe_open(path, framework="numpy")
+        said = json.loads((file.metadata() or {}).get("caa", "{}"))
+        if said.get("fingerprint") != fingerprint:
+            return {}
+        images, indices = file.get_slice("images"), file.get_tensor("indices").tolist()
     except (OSError, SafetensorError, ValueError, AttributeError):
         return {}
-    return {int(index): image for index, image in zip(indices, images, strict=True)}
+    return StoredImages({index: place for place, index in enumerate(indices)}, lambda place: images[place])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from caa_cli.compare_plan import SHARED, default_of, label_of
+from caa_cli.checks import flag
+from caa_cli.compare_plan import SEARCH, SHARED, label_of
 from caa_cli.errors import UsageError
 from caa_cli.results.parts import Part
 from caa_cli.results.records import AttackRecord
@@ -57,20 +58,23 @@ def check_agreement(parts: Sequence[Part]) -> None:
                 f"{both} attack different checkpoints (sha256 {str(ours)[:12]} and {str(theirs)[:12]})",
                 "compare attacks on one model",
             )
-        differing = [
-            f"{name} ({first.setting(name)} and {part.setting(name)})"
-            for name in SHARED
-            if first.setting(name) != part.setting(name)
-        ]
+        differing = [name for name in SHARED if first.setting(name) != part.setting(name)]
         if differing:
+            said = ", ".join(f"{name} ({first.setting(name)} and {part.setting(name)})" for name in differing)
             raise UsageError(
-                f"{both} were made with different settings: {', '.join(differing)}",
-                "only settings of an attack itself may differ; repeat one of them with the settings of the other",
+                f"{both} were made with different settings: {said}",
+                f"only settings of the search may differ; repeat the second with {_flags(first, differing)}",
             )
         if first.images != part.images:
             raise UsageError(
                 f"{both} are over different data: {_said(first)} and {_said(part)}", "compare attacks on one data set"
             )
+
+
+def _flags(part: Part, names: Sequence[str]) -> str:
+    values = {name: part.setting(name) for name in names}
+    shown = {n: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for n, v in values.items()}
+    return " ".join(f"{flag(name)} {value}" for name, value in shown.items())
 
 
 def _said(part: Part) -> str:
@@ -79,12 +83,16 @@ def _said(part: Part) -> str:
 
 
 def labels(firsts: Sequence[Part]) -> list[str]:
-    """The attack's name; and where it comes more than once, those of its differing settings that are no default."""
+    """The attack's name, and those of its settings that are no default and differ: from the same attack's under
+    another setting, or, of those that every attack has, from any other's."""
     found = []
     for part in firsts:
         alike = [other for other in firsts if other.attack == part.attack]
-        differing = [name for name in part.own if any(other.own.get(name) != part.own[name] for other in alike)]
-        shown = {n: part.own[n] for n in differing if part.own[n] != default_of(part.attack, n)}
+        shown = {}
+        for name, value in part.own.items():
+            others = firsts if name in SEARCH else alike
+            if value != part.default(name) and any(other.own.get(name) != value for other in others):
+                shown[name] = value
         found.append(label_of(part.attack, shown))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -118,18 +118,18 @@ class RunOutput(Generic[R]):
 
 
 class AttackOutput(RunOutput[AttackRecord]):
-    """An attack also leaves images: `save_adversarial` (safetensors) and `figure`, if they are wanted."""
+    """An attack also leaves images: `save_adversarial` (safetensors) and `figure`, if they are wanted.
 
-    def __init__(self, output: Path, save_adversarial: Path | None, figure: Path | None) -> None:
+    again: an attacked example whose image a resumed run did not keep is attacked again, for its image.
+    """
+
+    def __init__(self, output: Path, save_adversarial: Path | None, figure: Path | None, again: bool = True) -> None:
         super().__init__(output, AttackRecord)
-        self.save_adversarial, self.figure = save_adversarial, figure
+        self.save_adversarial, self.figure, self.again = save_adversarial, figure, again
         self.images: ImageJournal | None = None
 
     def begin(self, header: dict[str, Any], compared: list[str], resume: bool, shape: tuple[int, ...] = ()) -> None:
-        """As `RunOutput.begin`; `shape` is that of an image.
-
-        An attacked example whose image was not kept is left out, to be attacked again: the result is the same.
-        """
+        """As `RunOutput.begin`; `shape` is that of an image."""
         super().begin(header, compared, resume)
         place = ImageJournal.place(self.output)
         with self.kept(place):
@@ -145,7 +145,7 @@ class AttackOutput(RunOutput[AttackRecord]):
                         self.images.append(index, image)
                         held.add(index)
         attacked = [record.index for record in self.records.values() if record.outcome == ATTACKED]
-        for index in set(attacked) - held:
+        for index in set(attacked) - held if self.again else ():
             del self.records[index]
 
     def add(self, record: AttackRecord, image: Image | None = None) -> None:
@@ -159,7 +159,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         self,
         status: str,
         records: list[AttackRecord],
-        draw: Callable[[Path, dict[int, Image], list[AttackRecord]], None],
+        draw: Callable[[Path, Mapping[int, Image], list[AttackRecord]], None],
     ) -> None:
         """Writes the images and the figure, after the document."""
         if self.images is None:

@@ -23,6 +23,7 @@ from caa_cli.results.records import (
 
 _MAY_LACK = ("certified_radius", "radius", "expectation", "seconds")
 _NUMBERS = (*_MAY_LACK, "forward_evaluations", "backward_evaluations")
+_AS = {"attack_sigma": "sigma", "selection_samples": "samples"}
 _OUTCOMES = {*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED}
 
 
@@ -32,6 +33,7 @@ class Part:
 
     path: Path
     status: str
+    fingerprint: str
     config: dict[str, Any]
     checkpoint: dict[str, Any]
     environment: dict[str, Any]
@@ -46,7 +48,12 @@ class Part:
 
     def setting(self, name: str) -> Any:
         """As the run had it; a file from before there was such a setting has its default."""
-        return self.config.get(name, default_of(self.attack, name))
+        found = self.config.get(name)
+        return self.default(name) if found is None else found
+
+    def default(self, name: str) -> Any:
+        """Of a setting; some are as another one is."""
+        return self.setting(_AS[name]) if name in _AS else default_of(self.attack, name)
 
     @property
     def own(self) -> dict[str, Any]:
@@ -110,6 +117,7 @@ def part_of(path: Path, document: Any) -> Part:
         part = Part(
             path,
             str(document["status"]),
+            str(document.get("fingerprint")),
             dict(document["config"]),
             dict(document["checkpoint"]),
             dict(document.get("environment", {})),

@@ -8,6 +8,7 @@ from typing import Any
 
 from caa_cli import __version__
 from caa_cli.results.comparison import Comparison
+from caa_cli.results.gallery import Gallery, gallery_html
 from caa_cli.results.pictures import inline_svg
 from caa_cli.results.sweep import find_sweep
 from caa_cli.results.tables import HEADINGS, caption, cells
@@ -31,10 +32,15 @@ th:first-child { text-align: left; } tbody th { font-weight: 600; overflow-wrap:
 small { color: var(--quiet); display: block; white-space: nowrap; }
 figure { margin: 1rem 0; break-inside: avoid; } svg { max-width: 100%; height: auto; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1rem; }
+.gallery td, .gallery th { text-align: center; padding: .4rem; max-width: 7.5rem; }
+.gallery small { line-height: 1.3; }
+.gallery img { width: 6rem; display: block; margin: 0 auto .2rem; border: 1px solid var(--line);
+  image-rendering: pixelated; }
 @media print {
   :root { --ink: #000; --paper: #fff; --quiet: #333; --line: #999; color-scheme: light; }
   body { margin: 0; max-width: none; font-size: 10pt; } .wide { overflow: visible; }
-  .results { font-size: 8pt; } tr { break-inside: avoid; } h2 { break-after: avoid; }
+  .results { font-size: 8pt; } .gallery { font-size: 7pt; } .gallery img { width: 1.7cm; }
+  tr { break-inside: avoid; } h2 { break-after: avoid; }
   .pictures { grid-template-columns: 1fr 1fr; }
 }
 """
@@ -50,7 +56,7 @@ _PICTURES = {
 _WITHOUT_SWEEP = {name: text for name, text in _PICTURES.items() if name != "sweep"}
 
 
-def report(comparison: Comparison, created: str) -> str:
+def report(comparison: Comparison, created: str, gallery: Gallery | None = None) -> str:
     """The page; `created` as in the document. Needs matplotlib."""
     first = comparison.attacks[0].parts[0]
     checkpoint = f"{first.checkpoint.get('path')} (sha256 {str(first.checkpoint['sha256'])[:12]})"
@@ -81,6 +87,7 @@ share of eligible images where this attack is the nearest (ties shared out); nea
 median radius; %-C: median excess over the certified radius; forward and backward: model evaluations an image.</p>
 <h2>Pictures</h2>
 <div class="pictures">{pictures}</div>
+{_gallery(gallery)}
 <h2>Attacks</h2>
 <div class="wide">{_attacks(comparison)}</div>
 <h2>Settings that all share</h2>
@@ -101,6 +108,15 @@ def _results(comparison: Comparison) -> str:
         )
         rows.append(f'<tr><th scope="row">{_label(label)}</th>{shown}</tr>')
     return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _gallery(gallery: Gallery | None) -> str:
+    if gallery is None:
+        return ""
+    return f"""<h2>Adversarial images</h2>
+<p>Spread over the images that were broken; below each the perturbation, red where it adds and blue where it takes
+away, on one scale a row.</p>
+<div class="wide">{gallery_html(gallery)}</div>"""
 
 
 def _attacks(comparison: Comparison) -> str:

@@ -84,8 +84,14 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
     if comparison.eligible:
         certified = float(np.median(comparison.certified))
         axis.axhline(certified, color=INK, linestyle=":", label="median certified radius")
+    if sweep.keys == ("attack_sigma",):
+        axis.axvline(comparison.config["sigma"], color=INK, linewidth=0.8, label="the true σ")
     if not numeric:
         axis.set_xticks(range(len(values)), [str(value) for value in values])
+    elif _spread_out(values):
+        axis.set_xscale("log")
+        axis.set_xticks(values, [f"{value:g}" for value in values])
+        axis.set_xticks([], minor=True)
     axis.margins(y=0.12)
     axis.set(xlabel=sweep.keys[0].replace("_", "-"), ylabel="median L2 radius")
 
@@ -115,6 +121,11 @@ def _map(axis: Any, sweep: Sweep) -> None:
     axis.grid(False)
     bar = axis.figure.colorbar(mesh, ax=axis)
     bar.set_label(f"median L2 radius ({'common images' if common else 'own successes'})")
+
+
+def _spread_out(values: Sequence[float]) -> bool:
+    """Whether their ratios say more than their differences: on a plain axis the small ones would lie in a heap."""
+    return values[0] > 0 and values[-1] >= 8 * values[0]
 
 
 def _numbers(values: Sequence[Any]) -> bool:

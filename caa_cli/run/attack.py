@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,21 +26,25 @@ class AttackRun(ImageRun):
     """`execute` fills in what the checkpoint says, so `plan` is the resolved one after it.
 
     classifiers: by the checkpoint's sha256. Runs that share them, and all settings of the model, tune it once.
+    images_again: whether images that a resumed run lacks are worth attacking those examples again.
     """
 
     plan: AttackPlan
     classifiers: dict[str, SmoothedClassifier] = field(default_factory=dict, kw_only=True)
+    images_again: bool = field(default=True, kw_only=True)
 
     def execute(self) -> int:
         """Runs it all; returns the exit code. Raises CaaError for whatever the user can mend."""
         plan = self.plan
-        output = AttackOutput(plan.output, plan.save_adversarial, plan.figure)
+        output = AttackOutput(plan.output, plan.save_adversarial, plan.figure, self.images_again)
         self.check_files(plan, output)
         target, indices = load_target(plan, resolve_device(plan.device), self.display)
         # The plan with everything that the checkpoint had to say filled in, as the results record it.
         self.plan = plan = replace(
             plan,
             **target.resolved(),
+            attack_sigma=plan.attack_sigma or target.card.sigma,
+            selection_samples=plan.selection_draws,
             certify_samples=plan.certification_draws,
             verify_samples=plan.verification_draws,
         )
@@ -67,7 +72,7 @@ class AttackRun(ImageRun):
         records, status = output.everything(), output.status(interrupted)
         summary = summarise(records, time.perf_counter() - self.began)
 
-        def draw(path: Path, found: dict[int, Image], attacked: list[AttackRecord]) -> None:
+        def draw(path: Path, found: Mapping[int, Image], attacked: list[AttackRecord]) -> None:
             from caa_cli.results.figure import draw_examples
 
             draw_examples(path, lambda index: target.images.image(index).numpy(), found, attacked)

@@ -48,6 +48,8 @@ class CompareRun:
         for option, path in ({} if plan.dry_run else plan.written()).items():
             check_writable(path, option)
         wanted = dict(plan.pictures.values())
+        if plan.figure_examples is not None:
+            wanted["--figure-examples"] = plan.figure_examples
         if plan.html is not None:
             wanted["--html"] = plan.html.with_suffix(".svg")
         for option, path in wanted.items():
@@ -91,7 +93,14 @@ class CompareRun:
         for number, (label, attack) in enumerate(plan.attacks.items(), 1):
             display = PartDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", said)
             try:
-                code = AttackRun(display, self.resume_command, attack, classifiers=classifiers).execute()
+                run = AttackRun(
+                    display,
+                    self.resume_command,
+                    attack,
+                    classifiers=classifiers,
+                    images_again=plan.images_again,
+                )
+                code = run.execute()
             except CaaError as error:
                 if not documents or "--resume" in (error.hint or ""):
                     raise
@@ -127,6 +136,11 @@ class CompareRun:
         plan = self.plan
         if plan.figure_sweep is not None and find_sweep(comparison) is None:
             comparison = replace(comparison, notes=(*comparison.notes, _NO_SWEEP))
+        gallery = None
+        if plan.html is not None or plan.figure_examples is not None:
+            from caa_cli.run.gallery import gallery_of
+
+            gallery = gallery_of(comparison)
         document = comparison.to_json(status)
         first = comparison.attacks[0].parts[0]
         title = f"{first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
@@ -140,11 +154,16 @@ class CompareRun:
 
                 with _written(path, option):
                     write_picture(path, name, comparison, title)
+            if plan.figure_examples is not None and gallery is not None:
+                from caa_cli.results.gallery import draw_gallery
+
+                with _written(plan.figure_examples, "--figure-examples"):
+                    draw_gallery(plan.figure_examples, gallery, title)
             if plan.html is not None:
                 from caa_cli.results.report import report
 
                 with _written(plan.html, "--html"):
-                    write_atomically(plan.html, report(comparison, document["created"]).encode())
+                    write_atomically(plan.html, report(comparison, document["created"], gallery).encode())
         for note in comparison.notes:
             self.display.warn(note)
         self.display.document(document)

@@ -24,6 +24,8 @@ def attack_rows(plan: AttackPlan, num_classes: int) -> Rows:
         ),
         ("results", str(plan.output)),
     ]
+    if plan.attack_sigma not in (None, plan.sigma):
+        rows.insert(1, ("attacker", f"takes σ to be {plan.attack_sigma:g}; certificate and proof are at the true σ"))
     if plan.attack == "autoattack" and num_classes < 3:
         rows.insert(1, ("two classes", "APGD on the cross-entropy alone: the logit ratio needs a third"))
     return rows
@@ -33,8 +35,8 @@ def most_evaluations(plan: AttackPlan, images: int) -> dict[str, int]:
     """The most model evaluations that a run can take, forward and backward."""
     verifier = Verifier()
     forward, backward = most_search_evaluations(plan)
-    proof = verifier.tries * plan.verification_draws + verifier.probes * plan.samples
-    clean = plan.samples + plan.certification_draws
+    proof = verifier.tries * plan.verification_draws + verifier.probes * plan.selection_draws
+    clean = plan.selection_draws + plan.certification_draws
     return {
         "forward_evaluations_at_most": images * (clean + forward + proof),
         "backward_evaluations_at_most": images * backward,

@@ -52,14 +52,16 @@ class AttackWork:
         self._sum_up()
         self.bar.update(self.done, self.text)
         batch = plan.batch_size or max(1, min(BATCH_LIMIT, self.classifier.gradient_chunk // plan.samples))
-        search = Search(build_attack(plan), self.classifier, batch, self._on_step)
+        attack_sigma = plan.attack_sigma or self.classifier.sigma
+        search = Search(build_attack(plan), self.classifier.believing(attack_sigma), batch, self._on_step)
         verifier = Verifier(
             samples=plan.verification_draws,
             alpha=plan.alpha,
             bound=plan.bound,
             seed=plan.seed,
             finish=plan.finish,
-            probe_samples=plan.samples,
+            probe_samples=plan.selection_draws,
+            search_sigma=attack_sigma,
         )
         try:
             for finding in search.run(self._eligible(todo)):
@@ -73,7 +75,7 @@ class AttackWork:
     def _eligible(self, todo: list[int]) -> Iterator[Example]:
         """Clean images one by one; those that are no target are recorded on the way."""
         plan = self.plan
-        certifier = Certifier(plan.samples, plan.certification_draws, plan.alpha, plan.bound, plan.seed)
+        certifier = Certifier(plan.selection_draws, plan.certification_draws, plan.alpha, plan.bound, plan.seed)
         for index in todo:
             began = time.perf_counter()
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -75,6 +76,14 @@ class SmoothedClassifier:
         self.noise = NoiseSource(self.input_shape, self.device)
         self.memory_format = torch.contiguous_format
         self._buffer = torch.empty(0, device=self.device)
+
+    def believing(self, sigma: float) -> SmoothedClassifier:
+        """The same classifier smoothed with another σ; the model and the buffer for its inputs are shared."""
+        if sigma == self.sigma:
+            return self
+        other = copy.copy(self)
+        other.sigma = float(sigma)
+        return other
 
     def lay_out(self, memory_format: torch.memory_format) -> None:
         """Puts weights and inputs in this layout (contiguous or channels-last): some models are faster in the one,

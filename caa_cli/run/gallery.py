@@ -1,0 +1,80 @@
+"""The images of a comparison's gallery: adversarial ones as the attacks kept them, clean ones from the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from caa_cli.data.datasets import open_dataset
+from caa_cli.data.decoding import ImageError
+from caa_cli.data.images import spread
+from caa_cli.errors import CaaError
+from caa_cli.results.comparison import Comparison
+from caa_cli.results.gallery import Gallery, Shown
+from caa_cli.results.images import Image, saved_images
+from caa_cli.results.joining import AttackResult
+from caa_cli.results.parts import Part
+from caa_cli.results.records import ATTACKED
+
+# So that a picture, and what is in memory for it, does not grow with the comparison.
+MOST_ROWS, MOST_ATTACKS = 8, 8
+_NONE = "No adversarial image was kept: --save-adversarial FILE.safetensors keeps them"
+
+
+def gallery_of(comparison: Comparison) -> Gallery:
+    """Images spread over those that some attack broke and kept; never the easiest or the nearest ones."""
+    attacks = comparison.attacks[:MOST_ATTACKS]
+    labels = tuple(attack.label for attack in attacks)
+    kept = [_kept(attack) for attack in attacks]
+    at_hand = [index for index in comparison.eligible if any(index in mine for mine in kept)]
+    if not at_hand:
+        return Gallery(labels, (), (_NONE,))
+    chosen = [at_hand[position] for position in spread(len(at_hand), MOST_ROWS)]
+    clean, notes = _clean(attacks[0].parts[0], chosen)
+    left_out = len(comparison.attacks) - len(attacks)
+    if left_out:
+        notes.append(f"The first {MOST_ATTACKS} attacks; {left_out} more are not shown")
+    rows = [
+        Shown(
+            clean.get(index),
+            tuple(mine[index][index] if index in mine else None for mine in kept),
+            tuple(attack.records[index] for attack in attacks),
+        )
+        for index in chosen
+    ]
+    return Gallery(labels, tuple(rows), tuple(notes))
+
+
+def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
+    """Where the image of each success is."""
+    return {
+        index: images
+        for part in attack.parts
+        for images in [_images(part)]
+        for index in images
+        if index in attack.records and attack.records[index].outcome == ATTACKED
+    }
+
+
+def _images(part: Part) -> Mapping[int, Image]:
+    """Those that the run kept, at the place that its result names or beside the result."""
+    name = part.config.get("save_adversarial")
+    if not name:
+        return {}
+    places = [Path(name), part.path.with_name(Path(name).name)]
+    return next((found for place in places if (found := saved_images(place, part.fingerprint))), {})
+
+
+def _clean(part: Part, indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:
+    """The originals out of the data set that the run says it was on; and why there are none."""
+    data_dir, size = part.setting("data_dir"), part.setting("image_size")
+    try:
+        images = open_dataset(
+            part.setting("dataset"), data_dir and Path(data_dir), part.setting("split"), image_size=size
+        )
+        said = part.images.get("count"), part.images.get("files_sha256")
+        if (len(images), images.files_sha256) != said:
+            return {}, [f"Without the clean images: {data_dir} holds other data now"]
+        return {index: images.image(index).numpy() for index in indices}, []
+    except (CaaError, ImageError) as error:
+        return {}, [f"Without the clean images: {error.problem}"]
