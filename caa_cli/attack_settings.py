@@ -22,6 +22,7 @@ ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
         "surrogate": "log-ratio",
         "temperature": 0.01,
     },
+    "caa-newton": {"newton_rivals": 3, "newton_steps": 20, "newton_memory": 0.75},
     "pgd": {"pgd_epsilon": 20 / 255},
     "cw": {
         "cw_constant": None,
@@ -51,12 +52,25 @@ ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
         "alma_logit_tolerance": 1e-4,
     },
 }
-_COUNTS = {"cw_binary_search_steps", "autoattack_searches", "alma_check_steps"}
+_COUNTS = {"newton_rivals", "newton_steps", "cw_binary_search_steps", "autoattack_searches", "alma_check_steps"}
 _POSITIVE = {"temperature", "step_min", "step_max", "overshoot", "pgd_epsilon", "cw_initial_constant"}
 _POSITIVE |= {"cw_learning_rate", "autoattack_radius", "ddn_initial_norm", "fmn_alpha_init", "fmn_alpha_final"}
 _POSITIVE |= {"alma_init_lr_distance", "alma_lr_reduction", "alma_mu_init", "alma_rho_init", "alma_gamma"}
 _AT_LEAST_ZERO = {"cw_constant", "cw_confidence", "deepfool_overshoot", "alma_logit_tolerance"}
-_SHARES = {"ddn_gamma", "fmn_gamma_init", "fmn_gamma_final", "autoattack_rho", "alma_alpha", "alma_tau"}
+_SHARES = {
+    "newton_memory",
+    "ddn_gamma",
+    "fmn_gamma_init",
+    "fmn_gamma_final",
+    "autoattack_rho",
+    "alma_alpha",
+    "alma_tau",
+}
+
+
+def prefix(attack: str) -> str:
+    """What the names of an attack's settings begin with, so that none is another's; those of `caa` have nothing."""
+    return attack.removeprefix("caa-") + "_"
 
 
 def foreign(attack: str) -> set[str]:
@@ -78,6 +92,9 @@ class AttackSettings:
     sample_schedule: str | None = None
     surrogate: str | None = None
     temperature: float | None = None
+    newton_rivals: int | None = None
+    newton_steps: int | None = None
+    newton_memory: float | None = None
     pgd_epsilon: float | None = None
     cw_constant: float | None = None
     cw_initial_constant: float | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli import checks
-from caa_cli.attack_settings import ATTACK_SETTINGS, foreign
+from caa_cli.attack_settings import ATTACK_SETTINGS, foreign, prefix
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS, TABLE_FORMATS
 from caa_cli.plan import AttackPlan, ModelPlan
@@ -68,7 +68,7 @@ class NamedAttack:
 def _setting(text: str, attack: str, key: str) -> str:
     """The name in AttackPlan; an attack's own name need not be said again before its settings."""
     name = key.removeprefix("--").replace("-", "_")
-    for known in (name, f"{attack}_{name}"):
+    for known in (name, prefix(attack) + name):
         if known in own_settings(attack):
             return known
     if name in SHARED:
@@ -76,7 +76,7 @@ def _setting(text: str, attack: str, key: str) -> str:
             f"--attacks {text!r}: {key} has to be the same for all attacks",
             f"give it for all of them: {checks.flag(name)}",
         )
-    others = ", ".join(own.removeprefix(f"{attack}_").replace("_", "-") for own in own_settings(attack))
+    others = ", ".join(own.removeprefix(prefix(attack)).replace("_", "-") for own in own_settings(attack))
     raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
 
 
@@ -123,7 +123,7 @@ def label_of(attack: str, settings: Mapping[str, object]) -> str:
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     words = [
-        f"{name.removeprefix(f'{attack}_').replace('_', '-')}={shown(value)}" for name, value in settings.items()
+        f"{name.removeprefix(prefix(attack)).replace('_', '-')}={shown(value)}" for name, value in settings.items()
     ]
     return ":".join([attack, *words])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ATTACKS = ("caa", "pgd", "cw", "deepfool", "autoattack", "ddn", "fmn", "alma")
+ATTACKS = ("caa", "caa-newton", "pgd", "cw", "deepfool", "autoattack", "ddn", "fmn", "alma")
 BOUNDS = ("goodman", "clopper-pearson", "cp-bonferroni")
 SURROGATES = ("log-ratio", "gumbel")
 DOUBLING, FIXED = SAMPLE_SCHEDULES = ("doubling", "fixed")

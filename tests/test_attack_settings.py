@@ -22,6 +22,7 @@ _TINY = "--checkpoint demo --limit 2 --samples 60 --verify-samples 600 --chunk-s
 TINY = _TINY.split()
 OWN = {
     "caa": "--step-min 0.4 --step-max 0.8",
+    "caa-newton": "--newton-rivals 2 --newton-memory 0.5",
     "pgd": "--pgd-epsilon 0.6",
     "cw": "--cw-constant 1 --cw-learning-rate 1",
     "deepfool": "--deepfool-candidates 4",
@@ -75,7 +76,7 @@ def test_the_plans_defaults_are_the_attacks_own(name: str):
 
 
 def test_every_attack_has_a_name_and_every_setting_an_option():
-    assert set(ATTACKS) == set(ATTACK_SETTINGS) == {"caa", *BASELINES}
+    assert set(ATTACKS) == set(ATTACK_SETTINGS) == {"caa", "caa-newton", *BASELINES}
     options = set(inspect.signature(command).parameters)
     assert {setting for settings in ATTACK_SETTINGS.values() for setting in settings} <= options
 

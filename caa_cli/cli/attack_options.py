@@ -42,6 +42,10 @@ Surrogate = Annotated[
 ]
 Temperature = Annotated[float | None, _own("temperature", "Temperature of --surrogate gumbel.")]
 
+NewtonRivals = Annotated[int | None, _own("newton_rivals", "Likeliest other classes to follow at first.")]
+NewtonSteps = Annotated[int | None, _own("newton_steps", "Steps, if --iterations allows as many.")]
+NewtonMemory = Annotated[float | None, _own("newton_memory", "What the planes so far weigh after a step, against 1.")]
+
 PgdEpsilon = Annotated[float | None, _own("pgd_epsilon", "Length of a step.", "20/255")]
 
 CwConstant = Annotated[

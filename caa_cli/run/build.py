@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from caa_cli.attack_settings import prefix
 from caa_cli.attacks.alma import Alma
 from caa_cli.attacks.autoattack import AutoAttack
 from caa_cli.attacks.caa import CertificationAware
@@ -13,6 +14,7 @@ from caa_cli.attacks.ddn import Ddn
 from caa_cli.attacks.deepfool import DeepFool
 from caa_cli.attacks.fmn import Fmn
 from caa_cli.attacks.loop import Attack
+from caa_cli.attacks.newton import Newton
 from caa_cli.attacks.pgd import Pgd
 from caa_cli.plan import AttackPlan
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -40,17 +42,24 @@ def build_attack(plan: AttackPlan) -> Attack:
         surrogate, temperature = settings.pop("surrogate"), settings.pop("temperature")
         objective = GumbelGap(temperature) if surrogate == "gumbel" else LogRatio()
         return CertificationAware(iterations=plan.iterations, objective=objective, **common, **settings)
-    prefix = f"{plan.attack}_"
-    own = {_RENAMED.get(name, name.removeprefix(prefix)): value for name, value in settings.items()}
+    start = prefix(plan.attack)
+    own = {_RENAMED.get(name, name.removeprefix(start)): value for name, value in settings.items()}
+    if plan.attack == "caa-newton":
+        own["steps"] = min(own["steps"], plan.iterations)
+        return Newton(**common, **own)
     return BASELINES[plan.attack](steps=plan.iterations, **common, **own)
 
 
 def most_search_evaluations(plan: AttackPlan) -> tuple[int, int]:
     """The most that the search of one image can take: (forward, backward) model evaluations."""
-    forward = backward = build_attack(plan).iterations * plan.samples
-    if plan.attack == "caa":
-        # A step back from refinement evaluates its point twice: votes, then the gradient on the same samples.
-        forward *= 2
+    attack = build_attack(plan)
+    if isinstance(attack, Newton):
+        return attack.most_evaluations()
+    if isinstance(attack, CertificationAware):
+        # A step back from refinement evaluates its point twice: votes, then the gradient on the first of the samples.
+        first, *_, last = attack.stages() * 2
+        return attack.iterations * (first + last), attack.iterations * first
+    forward = backward = attack.iterations * plan.samples
     if plan.deepfool_candidates is not None:
         # A backward pass for every rival, and a short look at the clean image to choose them by.
         look = min(plan.samples, SmoothedClassifier.PILOT)

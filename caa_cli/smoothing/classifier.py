@@ -32,12 +32,15 @@ class SurrogatePass:
     forward_evaluations: (examples,) int64: n, and the pilot's where a chunk was too small to hold it.
     log_mean: (examples, classes) float32, log p̄: the log of the mean soft prediction over all n samples, the
     smoothed logits. −inf for every class where all samples abstained.
+    moments: (examples, classes) float32, the mean over the samples of 1{vote = c} ⟨noise, direction⟩ where a direction was
+    given, else 0. Divided by σ² it estimates the derivative of p_c along the direction (Stein's lemma).
     """
 
     votes: Tensor
     gradient: Tensor
     forward_evaluations: Tensor
     log_mean: Tensor
+    moments: Tensor
 
 
 class SmoothedClassifier:
@@ -102,7 +105,8 @@ class SmoothedClassifier:
         def process(piece: Piece) -> None:
             noisy = self._noisy(x, keys, piece)
             with torch.inference_mode():
-                _add_votes(counts[piece.examples], self._logits(noisy), piece)
+                winner = _winners(self._logits(noisy), piece)
+            counts[piece.examples].scatter_add_(1, winner, torch.ones_like(winner))
 
         self.votes_chunk = self._run(process, len(x), samples, self.votes_chunk, start)
         return counts[:, : self.num_classes]
@@ -143,6 +147,33 @@ class SmoothedClassifier:
 
         return self._gradients(x, keys, samples, LogRatio(), slopes, rivals.shape[1], None)
 
+    def towards(
+        self, x: Tensor, labels: Tensor, rivals: Tensor, keys: Sequence[Key], samples: int, along: Tensor
+    ) -> SurrogatePass:
+        """The gradient of log p̄_rival − log p̄_label for one rival each, rivals (examples,) int64, with `moments` along
+        the directions `along` (examples, dimensions)."""
+
+        def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
+            return [rival_over_label(log_mean, labels[rows], rivals[rows])]
+
+        passed = self._gradients(x, keys, samples, LogRatio(), slopes, 1, None, along)
+        return replace(passed, gradient=passed.gradient[:, 0])
+
+    def log_mean(self, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
+        """The smoothed logits log p̄ of the softmax alone, without a gradient: (examples, classes) float32."""
+        log_sum = torch.full((len(x), self.num_classes), -torch.inf, dtype=torch.float64, device=self.device)
+
+        def process(piece: Piece) -> None:
+            noisy = self._noisy(x, keys, piece)
+            with torch.inference_mode():
+                log_q = self._log_q(self._logits(noisy), keys, piece, LogRatio())
+                log_sum[piece.examples] = torch.logaddexp(
+                    log_sum[piece.examples], torch.logsumexp(log_q.double(), dim=1)
+                )
+
+        self.votes_chunk = self._run(process, len(x), samples, self.votes_chunk)
+        return (log_sum - math.log(samples)).float()
+
     def _gradients(
         self,
         x: Tensor,
@@ -152,6 +183,7 @@ class SmoothedClassifier:
         slopes_at: Callable[[Tensor, slice], list[Slopes]],
         count: int,
         pilot: int | None,
+        along: Tensor | None = None,
     ) -> SurrogatePass:
         """`count` gradients from one forward pass: `slopes_at` gives the slopes of each for a range of examples, at
         the pilot's log p̄. `soft` says what the soft predictions are."""
@@ -159,6 +191,7 @@ class SmoothedClassifier:
         counts = self._no_counts(len(x))
         gradient = torch.zeros((len(x), count, *self.input_shape), device=self.device)
         log_sum = torch.full((len(x), self.num_classes), -torch.inf, dtype=torch.float64, device=self.device)
+        moments = torch.zeros((len(x), self.num_classes + 1), device=self.device)
         evaluations = torch.full((len(x),), samples, dtype=torch.int64, device=self.device)
         slopes: dict[tuple[int, int], list[Slopes]] = {}
         scale = 1.0 / (samples * soft.temperature)
@@ -184,13 +217,19 @@ class SmoothedClassifier:
                 total[:, place] = at_inputs.view(piece.num_examples, piece.num_samples, *self.input_shape).sum(dim=1)
             # In float64, so that the order of the pieces leaves no trace.
             log_total = torch.logaddexp(log_sum[rows], torch.logsumexp(log_q.double(), dim=1))
-            _add_votes(counts[rows], logits.detach(), piece)
+            winner = _winners(logits.detach(), piece)
+            lengths = None if along is None else _lengths(noisy.detach(), x, along, piece)
+            counts[rows].scatter_add_(1, winner, torch.ones_like(winner))
+            if lengths is not None:
+                moments[rows].scatter_add_(1, winner, lengths / samples)
             log_sum[rows] = log_total
             gradient[rows] += total
 
         self.gradient_chunk = self._run(process, len(x), samples, self.gradient_chunk)
         log_mean = (log_sum - math.log(samples)).float()
-        return SurrogatePass(counts[:, : self.num_classes], gradient, evaluations, log_mean)
+        return SurrogatePass(
+            counts[:, : self.num_classes], gradient, evaluations, log_mean, moments[:, : self.num_classes]
+        )
 
     def _run(self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int, start: int = 0) -> int:
         """Calls `process` on every piece of the work; returns the chunk size that memory allowed.
@@ -264,13 +303,19 @@ class SmoothedClassifier:
         return log_mean_probability(torch.cat(parts, dim=1))
 
 
-def _add_votes(counts: Tensor, logits: Tensor, piece: Piece) -> None:
-    """Adds each sample's vote to its example's row of `counts`, in place and as the last thing."""
+def _winners(logits: Tensor, piece: Piece) -> Tensor:
+    """Each sample's vote, (examples, samples) int64; one beyond the last class is an abstention."""
     # The maximum is NaN if any logit is; argmax alone would make that NaN a vote.
     top, winner = logits.max(dim=1)
-    winner = torch.where(top.isnan(), counts.shape[1] - 1, winner)
-    winner = winner.view(piece.num_examples, piece.num_samples)
-    counts.scatter_add_(1, winner, torch.ones_like(winner))
+    winner = torch.where(top.isnan(), logits.shape[1], winner)
+    return winner.view(piece.num_examples, piece.num_samples)
+
+
+def _lengths(noisy: Tensor, x: Tensor, along: Tensor, piece: Piece) -> Tensor:
+    """⟨noise, direction⟩ of each sample, (examples, samples) float32."""
+    rows = piece.examples
+    seen = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) @ along[rows, :, None]
+    return seen[..., 0] - (x[rows].flatten(1) * along[rows]).sum(dim=1, keepdim=True)
 
 
 # What other layers than PyTorch's own allocator say when memory runs out.

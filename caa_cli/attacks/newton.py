@@ -1,0 +1,279 @@
+"""`caa-newton`: the certificate as Newton's step, with the tangent planes of many steps averaged.
+
+With p_y and p_k the smoothed probabilities of the label and of a rival, h = σ/2 (Φ⁻¹(p_k) − Φ⁻¹(p_y)) is minus the
+certified radius (without confidence bounds) on the label's side, and plus it on the rival's. It is 1-Lipschitz
+(Salman et al., 2019) and exactly linear where the base classifier is, so its tangent plane foretells the boundary
+h = 0 over distances at which gradients of a loss say nothing of the kind.
+
+Every look at a point x gives such a plane: its normal is the gradient of log p̄_k − log p̄_y at unit length, its
+slope comes from the votes alone by Stein's lemma, ∂p_c/∂u = E[1{f(x + η) = c} ⟨η, u⟩] / σ², and its height is h(x).
+Looks are short and noisy, and the points that they are taken at soon lie close together: so planes are averaged,
+older ones counting less, and the next point is the one nearest to the clean image, in the box, at which the
+averaged plane has the margin that a proof will ask for.
+
+Which rival is the nearest can't be told from the clean image. A few of the likeliest are followed at first, one
+run each on common noise, and the runs whose boundaries turn out to be further away are given up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.baseline import unit
+from caa_cli.attacks.judge import adversarial
+from caa_cli.attacks.loop import Batch, Example
+from caa_cli.smoothing.bounds import GOODMAN
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.noise import Key, Purpose
+
+# Of the steps: the share in which all rivals are followed, and the share in which two of them are.
+_ALL, _TWO = 0.3, 0.2
+# Samples of a step, as a share of --samples, in these parts; in the last one they grow from the third to the fourth.
+_SHARES = (1 / 15, 1 / 10, 1 / 7.5, 1 / 3.75)
+# Beyond this many σ from the boundary probabilities are all but 0 and 1, and a plane says no more than a direction.
+_NEAR = 0.6
+# The last point counts as one for the finish to begin from unless it is this many σ short of the boundary.
+_AT_BOUNDARY = 0.25
+# Longest steps: in σ while far, then in pixel units, shrinking by the factor with every step.
+_FAR_STEP, _STEP, _SHRINK, _SHORTEST = 3.0, 0.5, 0.6, 0.05
+# What is known of the slope before any votes, and how many samples that knowledge and all votes together may weigh.
+_SLOPE, _SLOPE_WEIGHT, _SLOPE_MOST = 0.75, 200.0, 2000.0
+_SLOPES = (0.3, 1.0)
+
+
+@dataclass
+class Margins:
+    """h, and its slope along the direction that was asked for, (runs,) float32 each."""
+
+    h: Tensor
+    slope: Tensor
+
+
+@dataclass
+class NewtonState(Batch):
+    """One run for each of R rivals: tensors (examples, R, …), points and normals flat.
+
+    alive: whether the run goes on.  near: whether it has come near its boundary.  point: where it looks next.
+    normal, offset: of the averaged plane ⟨normal, x⟩ + offset; weight: the samples behind it.
+    slope, slope_weight: of h along the normals, and the samples behind that.
+    size: the distance of the point that the plane asks for, inf while the run is far.
+    """
+
+    rivals: Tensor
+    alive: Tensor
+    near: Tensor
+    point: Tensor
+    normal: Tensor
+    offset: Tensor
+    weight: Tensor
+    slope: Tensor
+    slope_weight: Tensor
+    size: Tensor
+
+
+@dataclass(frozen=True)
+class Newton:
+    """steps: of one run. rivals: how many classes are followed at first. memory: what the planes so far weigh after
+    each step, against 1. target: the margin to aim at, in pixel units at σ = 1.
+
+    samples: what the other attacks take a step; here the first steps take a fifteenth of it, the last a quarter.
+    """
+
+    samples: int = 1500
+    steps: int = 20
+    alpha: float = 0.005
+    bound: str = GOODMAN
+    seed: int = 0
+    rivals: int = 3
+    memory: float = 0.75
+    target: float = 0.06
+
+    @property
+    def iterations(self) -> int:
+        return self.steps
+
+    def draws(self, iteration: int) -> int:
+        """The samples of one look at this step."""
+        every, two = self._parts()
+        if iteration < two:
+            share = _SHARES[0] if iteration < every else _SHARES[1]
+        else:
+            way = (iteration - two) / max(1, self.steps - 1 - two)
+            share = _SHARES[2] * (_SHARES[3] / _SHARES[2]) ** way
+        return max(1, round(self.samples * share))
+
+    def most_evaluations(self) -> tuple[int, int]:
+        """(forward, backward) model evaluations of an image."""
+        every, two = self._parts()
+        runs = [self.rivals] * every + [2] * (two - every) + [1] * (self.steps - two)
+        taken = sum(min(run, self.rivals) * self.draws(step) for step, run in enumerate(runs))
+        return taken + min(self.samples, SmoothedClassifier.PILOT), taken
+
+    def _parts(self) -> tuple[int, int]:
+        """The steps at which all rivals, and then two of them, have been followed."""
+        return round(_ALL * self.steps), round((_ALL + _TWO) * self.steps)
+
+    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> NewtonState:
+        common = Batch.common(examples, classifier.num_classes)
+        size, runs = len(examples), min(self.rivals, classifier.num_classes - 1)
+        clean = common["clean"].flatten(1)
+        device = clean.device
+        keys = [Key(self.seed, example.index, Purpose.START) for example in examples]
+        look = min(self.samples, classifier.PILOT)
+        log_mean = classifier.log_mean(common["clean"], keys, look)
+        common["forward"] += look
+        likeliest = log_mean.scatter(1, common["labels"][:, None], -torch.inf).topk(runs, dim=1).indices
+
+        def each(value: float) -> Tensor:
+            return torch.full((size, runs), value, device=device)
+
+        return NewtonState(
+            **common,
+            rivals=likeliest,
+            alive=torch.ones((size, runs), dtype=torch.bool, device=device),
+            near=torch.zeros((size, runs), dtype=torch.bool, device=device),
+            point=clean[:, None].repeat(1, runs, 1),
+            normal=torch.zeros((size, runs, clean.shape[1]), device=device),
+            offset=each(0.0),
+            weight=each(0.0),
+            slope=each(_SLOPE),
+            slope_weight=each(_SLOPE_WEIGHT),
+            size=each(torch.inf),
+        )
+
+    def step(self, state: NewtonState, classifier: SmoothedClassifier) -> None:
+        self._give_up(state)
+        # Examples that joined at different times are at different steps, with different numbers of samples.
+        for iteration in state.iteration.unique().tolist():
+            rows, runs = (state.alive & (state.iteration == iteration)[:, None]).nonzero(as_tuple=True)
+            self._advance(state, classifier, rows, runs, iteration)
+
+    def _give_up(self, state: NewtonState) -> None:
+        """Ends the runs whose boundaries are further away, at the end of each part."""
+        every, two = self._parts()
+        for at, left in ((every, 2), (two, 1)):
+            rank = torch.where(state.alive, state.size, torch.inf).argsort(dim=1).argsort(dim=1)
+            state.alive &= (state.iteration != at)[:, None] | (rank < left)
+
+    def _advance(
+        self, state: NewtonState, classifier: SmoothedClassifier, rows: Tensor, runs: Tensor, iteration: int
+    ) -> None:
+        """One look at the points of these runs, and their next points."""
+        samples = self.draws(iteration)
+        labels, rivals = state.labels[rows], state.rivals[rows, runs]
+        along = unit(state.normal[rows, runs])[0]
+        passed = classifier.towards(
+            state.point[rows, runs].view(-1, *classifier.input_shape),
+            labels,
+            rivals,
+            state.keys(self.seed, rows),
+            samples,
+            along,
+        )
+        state.forward.index_put_((rows,), passed.forward_evaluations, accumulate=True)
+        state.backward.index_put_((rows,), torch.full_like(rows, samples), accumulate=True)
+        direction, _, usable = unit(passed.gradient.flatten(1))
+        state.lost_gradients.index_put_((rows,), (~usable).long(), accumulate=True)
+        seen = margins(passed.votes, passed.moments, labels, rivals, samples, classifier.sigma)
+        self._offer(state, rows, runs, passed.votes, samples, seen.h > -_AT_BOUNDARY * classifier.sigma)
+        near = state.near[rows, runs] | (seen.h > -_NEAR * classifier.sigma)
+        self._learn_slope(state, rows, runs, seen, samples, classifier.sigma)
+        self._learn_plane(state, rows, runs, direction, seen.h, near, usable, samples)
+        self._move(state, rows, runs, seen.h, near, usable, classifier.sigma)
+        state.near[rows, runs] = near
+
+    def _offer(
+        self, state: NewtonState, rows: Tensor, runs: Tensor, votes: Tensor, samples: int, at_boundary: Tensor
+    ) -> None:
+        """Remembers what is adversarial, and the last point of all if it lies about at the boundary."""
+        last = (state.iteration[rows] == self.steps - 1) & at_boundary
+        offered = last | adversarial(votes, state.labels[rows], samples, self.alpha, self.bound)
+        for run in range(state.rivals.shape[1]):
+            chosen = (runs == run) & offered
+            state.x[rows[chosen]] = state.point[rows[chosen], run].view(-1, *state.clean.shape[1:])
+            state.remember(rows[chosen], votes[chosen])
+
+    def _learn_slope(
+        self, state: NewtonState, rows: Tensor, runs: Tensor, seen: Margins, samples: int, sigma: float
+    ) -> None:
+        # Far away the votes say nothing about the slope, and before the first plane there is nothing to look along.
+        telling = (seen.h.abs() < _NEAR * sigma) & (state.weight[rows, runs] > 0)
+        slope, weight = state.slope[rows, runs], state.slope_weight[rows, runs]
+        pooled = ((slope * weight + seen.slope * samples) / (weight + samples)).clamp(*_SLOPES)
+        state.slope[rows, runs] = torch.where(telling, pooled, slope)
+        state.slope_weight[rows, runs] = torch.where(telling, (weight + samples).clamp(max=_SLOPE_MOST), weight)
+
+    def _learn_plane(
+        self,
+        state: NewtonState,
+        rows: Tensor,
+        runs: Tensor,
+        direction: Tensor,
+        h: Tensor,
+        near: Tensor,
+        usable: Tensor,
+        samples: int,
+    ) -> None:
+        """Averages this look's plane into the run's. One seen from afar takes no part in what comes later."""
+        old = torch.where(near & state.near[rows, runs], self.memory * state.weight[rows, runs], 0.0)
+        share = (samples / (old + samples))[:, None]
+        normal = state.slope[rows, runs, None] * direction
+        offset = h - (normal * state.point[rows, runs]).sum(dim=1)
+        averaged = (1.0 - share) * state.normal[rows, runs] + share * normal
+        state.normal[rows, runs] = torch.where(usable[:, None], averaged, state.normal[rows, runs])
+        averaged = (1.0 - share[:, 0]) * state.offset[rows, runs] + share[:, 0] * offset
+        state.offset[rows, runs] = torch.where(usable, averaged, state.offset[rows, runs])
+        state.weight[rows, runs] = torch.where(usable, old + samples, state.weight[rows, runs])
+
+    def _move(
+        self, state: NewtonState, rows: Tensor, runs: Tensor, h: Tensor, near: Tensor, usable: Tensor, sigma: float
+    ) -> None:
+        """To the nearest point that the plane says has the target's margin, no further than the longest step."""
+        clean, point, normal = state.clean[rows].flatten(1), state.point[rows, runs], state.normal[rows, runs]
+        target = self.target * sigma
+        direction, slope, _ = unit(normal)
+        slope = slope.clamp(min=1e-12)
+        # Far away: straight on, by what the plane says is left.
+        ahead = ((target - h) / slope).clamp(min=0.1, max=_FAR_STEP * sigma)
+        onward = (point + ahead[:, None] * direction).clamp(0.0, 1.0)
+        height = (normal * clean).sum(dim=1) + state.offset[rows, runs]
+        nearest = clean + shortest(clean, direction, (target - height) / slope)
+        move = nearest - point
+        longest = (_STEP * _SHRINK ** state.iteration[rows]).clamp(min=_SHORTEST)
+        move *= (longest / move.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)[:, None]
+        moved = torch.where(near[:, None], (point + move).clamp(0.0, 1.0), onward)
+        state.point[rows, runs] = torch.where(usable[:, None], moved, point)
+        state.size[rows, runs] = torch.where(near & usable, (nearest - clean).norm(dim=1), torch.inf)
+
+
+def margins(votes: Tensor, moments: Tensor, labels: Tensor, rivals: Tensor, samples: int, sigma: float) -> Margins:
+    """h = σ/2 (Φ⁻¹(p_k) − Φ⁻¹(p_y)) from votes (runs, classes), and from `moments` (see `SurrogatePass`) its slope
+    σ/2 (∂p_k/φ(Φ⁻¹(p_k)) − ∂p_y/φ(Φ⁻¹(p_y))), with ∂p_c = moment/σ² (Stein). Probabilities are kept in [1/2n, 1 − 1/2n]."""
+    pair = torch.stack([rivals, labels], dim=1)
+    p = (votes.gather(1, pair).double() / samples).clamp(0.5 / samples, 1.0 - 0.5 / samples)
+    quantile = torch.special.ndtri(p)
+    density = torch.exp(-0.5 * quantile.square()) / math.sqrt(2.0 * math.pi)
+    slopes = moments.gather(1, pair).double() / sigma**2 / density
+    h, slope = (0.5 * sigma * (both[:, 0] - both[:, 1]) for both in (quantile, slopes))
+    return Margins(h.float(), slope.float())
+
+
+def shortest(clean: Tensor, direction: Tensor, need: Tensor) -> Tensor:
+    """The shortest δ with ⟨δ, direction⟩ ≥ need that keeps clean + δ in the box; clean, direction (unit) and the result
+    (runs, dimensions), need (runs,). Where the box has no such point, the furthest that it has.
+
+    δ = clip(λ·direction) for one λ ≥ 0, by the conditions of Karush, Kuhn and Tucker. ⟨δ(λ), direction⟩ is concave and
+    piecewise linear in λ, so Newton's method climbs to the solution and never beyond it.
+    """
+    scale = need.clamp(min=0.0)
+    for _ in range(10):
+        wanted = clean + scale[:, None] * direction
+        inside = wanted.clamp(0.0, 1.0)
+        missing = need.clamp(min=0.0) - ((inside - clean) * direction).sum(dim=1)
+        free = (direction.square() * (inside == wanted)).sum(dim=1)
+        scale = torch.where(free > 1e-6, scale + missing / free.clamp(min=1e-6), scale)
+    return (clean + scale[:, None] * direction).clamp(0.0, 1.0) - clean

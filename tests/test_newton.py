@@ -1,0 +1,166 @@
+"""Newton's method on the certified radius, against planes and boxes whose nearest points are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_linear, make_small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.optimize import minimize
+
+from caa_cli.attacks.caa import CertificationAware
+from caa_cli.attacks.loop import Example, Search
+from caa_cli.attacks.newton import Newton, margins, shortest
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.verify import Verifier
+
+DISTANCES = (0.6, 1.0, 1.6, 2.4)
+
+
+def attack_at(linear, distances, attack, batch=1):
+    examples = [Example(index, linear.at(distance), 1) for index, distance in enumerate(distances)]
+    found = list(Search(attack, linear.classifier, batch).run(examples))
+    return sorted(found, key=lambda finding: finding.example.index)
+
+
+@pytest.mark.parametrize("sigma", [0.25, 0.5])
+def test_on_a_linear_model_the_verified_radius_is_the_distance_and_the_margin_of_the_proof(sigma: float):
+    linear, verifier = make_linear(sigma=sigma), Verifier(samples=10_000)
+    for finding, distance in zip(attack_at(linear, DISTANCES, Newton()), DISTANCES, strict=True):
+        proved = verifier.verify(finding, linear.classifier)
+        assert proved.radius is not None
+        # What Goodman's bounds at a quarter of α ask of 10,000 votes, about 0.045 σ, and the spread of the votes.
+        assert -0.01 * sigma < proved.radius - distance < 0.09 * sigma + 0.01 * distance
+        assert linear.distance(proved.image) < 0
+
+
+def test_the_direction_is_within_a_few_degrees_of_the_normal():
+    linear = make_linear()
+    for finding in attack_at(linear, (1.0, 2.0), Newton()):
+        delta = (finding.candidates[0].image - finding.example.image).flatten()
+        cosine = float(delta @ -linear.weight / (delta.norm() * linear.weight.norm()))
+        assert cosine > math.cos(math.radians(3))
+
+
+def test_votes_give_the_slope_by_steins_lemma():
+    linear, n, distance = make_linear(), 40_000, 0.3
+    normal = -(linear.weight / linear.weight.norm())[None]
+    x, one, zero = linear.at(distance)[None], torch.tensor([1]), torch.tensor([0])
+    passed = linear.classifier.towards(x, one, zero, [Key(0, 0, Purpose.SEARCH)], n, normal)
+    sigma = linear.classifier.sigma
+    slope = stats.norm.pdf(distance / sigma) / sigma
+    assert passed.moments[0, 0] / sigma**2 == pytest.approx(slope, abs=4.5 / (sigma * math.sqrt(n)))
+    assert passed.moments[0, 1] / sigma**2 == pytest.approx(-slope, abs=4.5 / (sigma * math.sqrt(n)))
+    seen = margins(passed.votes, passed.moments, one, zero, n, sigma)
+    assert float(seen.h) == pytest.approx(-distance, abs=0.02)
+    assert float(seen.slope) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("chunk", [7, 64, 1000])
+def test_the_moments_do_not_depend_on_the_chunk(chunk: int):
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels, rivals = torch.tensor([0, 1, 2]), torch.tensor([1, 2, 0])
+    along = torch.nn.functional.normalize(torch.randn(3, 64, generator=torch.Generator().manual_seed(2)), dim=1)
+    keys = [Key(0, index, Purpose.SEARCH) for index in range(3)]
+
+    def moments(chunk: int) -> torch.Tensor:
+        return make_small(gradient_chunk=chunk).towards(x, labels, rivals, keys, 300, along).moments
+
+    assert torch.allclose(moments(chunk), moments(10_000), atol=1e-5)
+
+
+def test_the_smoothed_logits_are_those_that_come_with_a_gradient():
+    classifier, keys = make_small(votes_chunk=64), [Key(0, index, Purpose.SEARCH) for index in range(2)]
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 1])
+    with_gradient = classifier.towards(x, labels, 1 - labels, keys, 300, torch.zeros(2, 64)).log_mean
+    assert torch.allclose(classifier.log_mean(x, keys, 300), with_gradient, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), need=st.floats(-0.5, 1.2))
+def test_the_shortest_step_to_a_half_space_within_the_box(seed: int, need: float):
+    generator = np.random.default_rng(seed)
+    clean = np.where(generator.random(6) < 0.5, generator.random(6), generator.integers(0, 2, 6))
+    direction = generator.normal(size=6)
+    direction /= np.linalg.norm(direction)
+    most = float((np.where(direction > 0, 1.0, 0.0) - clean) @ direction)
+    found = shortest(torch.tensor(clean)[None], torch.tensor(direction)[None], torch.tensor([need]))[0].numpy()
+    assert ((clean + found) >= -1e-9).all()
+    assert ((clean + found) <= 1 + 1e-9).all()
+    if need <= 0:
+        assert np.abs(found).max() == 0
+    elif need >= most - 1e-3:
+        assert found @ direction == pytest.approx(min(need, most), abs=5e-3)
+    else:
+        assert found @ direction == pytest.approx(need, abs=1e-5)
+        reference = minimize(
+            lambda delta: delta @ delta,
+            np.clip(2.0 * direction, -clean, 1.0 - clean),
+            jac=lambda delta: 2.0 * delta,
+            bounds=list(zip(-clean, 1.0 - clean, strict=True)),
+            constraints={"type": "ineq", "fun": lambda delta: delta @ direction - need},
+            method="SLSQP",
+        )
+        assert np.linalg.norm(found) <= np.linalg.norm(reference.x) + 1e-4
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_an_examples_result_does_not_depend_on_the_batch(batch: int):
+    alone = attack_at(make_linear(), DISTANCES, Newton(samples=600, steps=10), batch=1)
+    together = attack_at(make_linear(), DISTANCES, Newton(samples=600, steps=10), batch=batch)
+    for one, other in zip(alone, together, strict=True):
+        assert one.forward_evaluations == other.forward_evaluations
+        assert [c.distance for c in one.candidates] == pytest.approx([c.distance for c in other.candidates], rel=1e-3)
+
+
+def test_runs_towards_further_classes_are_given_up():
+    classifier, attack = make_small(sigma=0.25), Newton(samples=300, rivals=2, steps=10)
+    image = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(3))
+    label = int(classifier.model(image[None]).argmax())
+    state = attack.start([Example(0, image, label)], classifier)
+    assert state.rivals.shape == (1, 2)
+    assert label not in state.rivals
+    alive = []
+    for _ in range(attack.iterations):
+        attack.step(state, classifier)
+        state.iteration += 1
+        alive.append(int(state.alive.sum()))
+    assert alive == [2] * 5 + [1] * 5
+    left = int(state.alive[0].nonzero())
+    assert state.size[0, left] <= state.size[0, 1 - left]
+    most_forward, most_backward = attack.most_evaluations()
+    assert (int(state.forward), int(state.backward)) == (most_forward, most_backward)
+
+
+def test_it_is_cheaper_and_no_further_than_the_papers_algorithm_on_a_curved_model():
+    classifier, verifier = make_small(sigma=0.25), Verifier(samples=10_000)
+    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    labels = classifier.model(images).argmax(dim=1).tolist()
+    examples = [Example(i, image, label) for i, (image, label) in enumerate(zip(images, labels, strict=True))]
+    totals, costs = [], []
+    for attack in (Newton(), CertificationAware(sample_schedule="fixed")):
+        found = sorted(Search(attack, classifier).run(examples), key=lambda finding: finding.example.index)
+        totals.append([verifier.verify(finding, classifier).radius for finding in found])
+        costs.append(sum(finding.forward_evaluations + finding.backward_evaluations for finding in found))
+    assert costs[0] < costs[1] / 3
+    both = [(newton, paper) for newton, paper in zip(*totals, strict=True) if paper is not None]
+    assert both
+    assert all(newton is not None and newton < 1.03 * paper for newton, paper in both)
+
+
+def test_a_model_without_gradient_goes_nowhere_and_says_so():
+    class Constant(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([0.0, 1.0]).expand(len(x), 2) + 0.0 * x.sum()
+
+    classifier = make_linear().classifier
+    classifier.model = Constant()
+    (finding,) = Search(Newton(samples=150, steps=4), classifier).run([Example(0, torch.full((1, 20, 20), 0.5), 1)])
+    assert finding.candidates == []
+    assert finding.lost_gradients == 4
