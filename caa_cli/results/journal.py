@@ -49,6 +49,9 @@ class Journal(Generic[R]):
             differing.insert(0, "the data set's files, so that an index means another image")
         if found_header.get("command") != header["command"]:
             differing.insert(0, "command")
+        ours, theirs = header["shard"], found_header.get("shard", header["shard"])
+        if ours != theirs and ours["count"] > 1:  # it would hold images that are another shard's to deliver
+            differing += differences({"shard": _shard(theirs)}, {"shard": _shard(ours)}, ["shard"])
         if differing:
             raise UsageError(
                 f"{self.path} belongs to a run with other settings: {', '.join(differing)}",
@@ -109,6 +112,10 @@ class Journal(Generic[R]):
                 "finish it with the version of caa that began it, or choose another --output",
             )
         return header, list(records.values()), intact
+
+
+def _shard(found: dict[str, Any]) -> str:
+    return f"{found.get('index')}/{found.get('count')}"
 
 
 def unfinished(output: Path, kind: type[R]) -> bool:
