@@ -42,6 +42,10 @@ class Shard:
     def _mark(self) -> str:
         return f".shard-{self.index}-of-{self.count}"
 
+    def sibling(self, path: Path, index: int) -> Path:
+        """Another shard's file, where `path` is this one's own; else `path`."""
+        return path.with_name(path.name.replace(self._mark, Shard(index, self.count)._mark))
+
     def check_siblings(self, path: Path) -> None:
         """Raises UsageError where shards of another number have left results beside this one's `path`."""
         first, _, last = path.name.rpartition(self._mark)

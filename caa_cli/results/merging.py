@@ -91,6 +91,7 @@ class Merged:
 def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
     """Raises UsageError for files that are no shards of one run, and for gaps unless it may be `partial`."""
     _check_one_run(parts)
+    parts = [*parts, *_killed(parts, partial)]
     records: dict[int, Any] = union(parts, gaps=partial)
     gaps = []
     for part in parts:
@@ -110,6 +111,17 @@ def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
     gaps += [f"shard {index} of {parts[0].shard[1]} is missing" for index in missing_shards(parts)]
     in_order = sorted(parts, key=lambda part: part.shard)
     return Merged(tuple(in_order), tuple(records[index] for index in sorted(records)), tuple(gaps))
+
+
+def _killed(parts: Sequence[Part[Any]], partial: bool) -> list[Part[Any]]:
+    """Shards with a record beside the others, but no result: attack.shard-*.json does not name them."""
+    first = parts[0]
+    places = [Shard(*first.shard).sibling(first.path, index) for index in missing_shards(parts)]
+    return [read_shard(place, partial) for place in places if _record_of(place).exists() and not place.exists()]
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(path.name + ".jsonl")
 
 
 def _check_one_run(parts: Sequence[Part[Any]]) -> None:
@@ -149,7 +161,7 @@ def read_shard(path: Path, partial: bool = False) -> Part[Any]:
 
     Raises CaaError, which for a run that was killed says how to go on with it.
     """
-    journal = path.with_name(path.name + ".jsonl")
+    journal = _record_of(path)
     found = read_part(path, KINDS) if path.exists() or not journal.exists() else None
     if found is not None and not (partial and found.status == "interrupted" and journal.exists()):
         return found

@@ -47,7 +47,7 @@ class MergeRun:
         else:
             rows = certify_summary(summary, merged.parts[0].config.get("radius"))
         where = [] if self.dry_run else files(self.output, self.others)
-        self.display.result(f"{len(merged.parts)} shards together", [*rows, *where])
+        self.display.result("the shards together", [*rows, *where])
         return DONE if merged.status == "complete" else PARTIAL
 
     def _check_files(self) -> None:
