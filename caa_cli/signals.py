@@ -23,7 +23,8 @@ def termination_interrupts() -> Iterator[None]:
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         for number in _ENDING:
-            signal.signal(number, signal.SIG_IGN)
+            # Not SIG_IGN: Python reports a signal that has come already but finds itself ignored.
+            signal.signal(number, lambda *_: None)
         raise KeyboardInterrupt
 
     with _handled(interrupt, _ENDING):
