@@ -170,6 +170,13 @@ def test_a_comparison_has_its_own_files_too(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
+def test_a_comparison_without_images_ends_well(tmp_path):
+    words = ["compare", *CHEAP, "--limit", "1", "--attacks", "caa", "--shard", "auto", "--quiet"]
+    result = caa(*words, "--output", tmp_path / "c.json", env=ranks(1, 2))
+    assert result.exit_code == 0, result.output
+    assert read_strict(tmp_path / "c.caa.shard-1-of-2.json")["examples"] == []
+
+
 def test_alone_it_works_on_all_images_and_says_so(tmp_path):
     result = caa("attack", *CHEAP, "--limit", "1", "--shard", "auto", "--dry-run", "--output", tmp_path / "a.json")
     assert "0 of 1: neither torchrun nor Slurm divides the work" in result.stderr

@@ -106,8 +106,9 @@ class CompareRun:
             self.display.document({"attacks": documents})
             return DONE
         attacks = [_result(label, plan.attacks[label].output, found) for label, found in documents.items()]
-        # One that was cut short would take images away from those that are complete.
-        shown = [attack for attack in attacks if not attack.interrupted] or [a for a in attacks if a.records]
+        # One that was cut short would take images away from those that are complete; a shard may have no images.
+        begun = [attack for attack in attacks if attack.records]
+        shown = [attack for attack in begun if not attack.interrupted] or begun
         if shown:
             comparison = compare(shown, plan.bootstrap, plan.seed)
             left_out = [label for label in plan.attacks if label not in comparison.labels]
@@ -116,7 +117,10 @@ class CompareRun:
                 comparison = replace(comparison, notes=notes)
             partial |= comparison.partial
             self._finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
-        return INTERRUPTED if interrupted else PARTIAL if partial else DONE
+        if interrupted:
+            return INTERRUPTED
+        launched = any(attack.shard.launched for attack in plan.attacks.values())  # see `ImageRun.exit_code`
+        return PARTIAL if partial and not launched else DONE
 
     def _finish(self, comparison: Comparison, status: str) -> None:
         """Writes what was asked for, then shows the table."""

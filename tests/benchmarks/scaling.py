@@ -1,8 +1,8 @@
 """Two processes on two cores against one on one: the same images, by `caa attack`, with one thread each. Prints JSON.
 
-Each time is that of whole processes, from their start to their result, so two also pay for loading twice. The runs take
-turns, so that a slow spell of the machine falls on all of them alike. `merged_equals_whole` says that the two shards,
-joined by `caa merge`, hold the examples and the summary of the run in one process, but for times.
+Each time is that of whole processes, from their start to their result, so two also pay for loading twice. The runs
+take turns, so that a slow spell of the machine falls on all of them alike. `merged_equals_whole` says that the two
+shards, joined by `caa merge`, hold the examples and the summary of the run in one process, but for times.
 """
 
 from __future__ import annotations
