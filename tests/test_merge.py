@@ -236,8 +236,18 @@ def test_a_shard_that_was_killed_is_named_with_the_command_that_goes_on(tmp_path
         assert result.exit_code == 3
         assert [example["index"] for example in found["examples"]] == [0, 1, 2, 3, 5, 6]
         (tmp_path / "all.json").unlink()
+    # A record of another run, from before.
+    killed(tmp_path, "a.shard-1-of-3.json", shard(1, seed=5), done=1)
+    assert_clean_error(merge(tmp_path, *files, "--partial")[0], 2, "seed (0 and 5)")
     (tmp_path / "a.shard-1-of-3.json.jsonl").write_text("hello\n")
     assert_clean_error(merge(tmp_path, *files)[0], 1, "is no record of a run")
+
+
+def test_one_record_alone_can_be_made_a_partial_result(tmp_path):
+    place = killed(tmp_path, "1.json", shard(1), done=2)
+    result, found = merge(tmp_path, place, "--partial")
+    assert result.exit_code == 3
+    assert [example["index"] for example in found["examples"]] == [1, 4]
 
 
 def test_of_an_interrupted_run_that_was_then_killed_all_that_is_finished_counts(tmp_path):

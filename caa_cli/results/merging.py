@@ -92,6 +92,7 @@ def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
     """Raises UsageError for files that are no shards of one run, and for gaps unless it may be `partial`."""
     _check_one_run(parts)
     parts = [*parts, *_killed(parts, partial)]
+    _check_one_run(parts)
     records: dict[int, Any] = union(parts, gaps=partial)
     gaps = []
     for part in parts:
@@ -116,8 +117,9 @@ def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
 def _killed(parts: Sequence[Part[Any]], partial: bool) -> list[Part[Any]]:
     """Shards with a record beside the others, but no result: attack.shard-*.json does not name them."""
     first = parts[0]
-    places = [Shard(*first.shard).sibling(first.path, index) for index in missing_shards(parts)]
-    return [read_shard(place, partial) for place in places if _record_of(place).exists() and not place.exists()]
+    places = {Shard(*first.shard).sibling(first.path, index) for index in missing_shards(parts)} - {first.path}
+    killed = [place for place in sorted(places) if _record_of(place).exists() and not place.exists()]
+    return [read_shard(place, partial) for place in killed]
 
 
 def _record_of(path: Path) -> Path:
