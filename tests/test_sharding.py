@@ -94,6 +94,8 @@ REFUSED = [
     ("auto/0", array(0, [0]), "such an array has no tasks", "auto/8"),
     ("auto/5-3", array(0, [0]), "such an array has no tasks", "auto/8"),
     ("auto/0-8:0", array(0, [0]), "such an array has no tasks", "auto/8"),
+    ("auto/99999999999999999999", {}, "is not of the form k/n", "auto"),
+    ("1/99999999999999999999", {}, "is not of the form k/n", "auto"),
     ("auto/x", {}, "is not of the form k/n", "auto"),
     ("auto/8", {}, "there is none here", "--shard auto"),
     ("auto/8", ranks(1, 8), "there is none here", "--shard auto"),

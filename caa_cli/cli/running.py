@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import typer
 
 from caa_cli.errors import INTERRUPTED, CaaError
-from caa_cli.sharding import VARIABLES, Shard
+from caa_cli.launchers import variables
+from caa_cli.sharding import Shard
 from caa_cli.signals import termination_interrupts
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -44,7 +45,7 @@ def resume_command(shard: Shard | None = None) -> str:
     again = shlex.join(["caa", *words, "--resume"])
     if shard is None or shard.chosen is None:
         return again
-    said = [f"{name}={shlex.quote(os.environ[name])}" for name in VARIABLES if os.environ.get(name)]
+    said = [f"{name}={shlex.quote(value)}" for name, value in variables(os.environ).items()]
     return " ".join([*said, again])
 
 
