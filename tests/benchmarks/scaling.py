@@ -3,6 +3,9 @@
 Each time is that of whole processes, from their start to their result, so two also pay for loading twice. The runs
 take turns, so that a slow spell of the machine falls on all of them alike. `merged_equals_whole` says that the two
 shards, joined by `caa merge`, hold the examples and the summary of the run in one process, but for times.
+
+`cpu` is the processor time of each process: where others keep the machine busy the clock says little, and the larger
+of the two shards' over that of the whole is what the ratio would be on cores of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -32,15 +36,18 @@ def main() -> None:
     settings = ["attack", "--checkpoint", "demo", "--device", "cpu", "--limit", str(arguments.images)]
     settings += ["--chunk-size", str(arguments.chunk_size), "--overwrite", "--quiet", "--output"]
     times: dict[str, list[float]] = {"one": [], "two": []}
+    cpu: dict[str, list[float]] = {"one": [], "two": []}
     loads = []
     with tempfile.TemporaryDirectory() as folder:
         whole, merged = Path(folder, "whole.json"), Path(folder, "merged.json")
         shards = [Path(folder, f"{k}.json") for k in range(2)]
         for _ in range(arguments.rounds):
             loads.append(os.getloadavg()[0])
-            times["one"].append(seconds([[*settings, str(whole)]]))
+            alone = seconds([[*settings, str(whole)]])
             commands = [[*settings, str(path), "--shard", f"{k}/2"] for k, path in enumerate(shards)]
-            times["two"].append(seconds(commands))
+            for name, (clock, spent) in {"one": alone, "two": seconds(commands)}.items():
+                times[name].append(clock)
+                cpu[name].append(spent)
         seconds([["merge", *map(str, shards), "--output", str(merged), "--quiet"]])
         equal = timeless(whole) == timeless(merged)
         evaluations = json.loads(whole.read_text())["summary"]["forward_evaluations"]
@@ -51,7 +58,9 @@ def main() -> None:
                 "images": arguments.images,
                 "forward_evaluations": evaluations,
                 "seconds": times,
-                "median_ratio": median([two / one for one, two in zip(times["one"], times["two"], strict=True)]),
+                "median_ratio": ratio(times),
+                "cpu": cpu,
+                "cpu_ratio": ratio(cpu),
                 "merged_equals_whole": equal,
             },
             indent=2,
@@ -59,15 +68,28 @@ def main() -> None:
     )
 
 
-def seconds(commands: list[list[str]]) -> float:
-    """Of these processes side by side, with one thread each."""
+def ratio(found: dict[str, list[float]]) -> float:
+    return median([two / one for one, two in zip(found["one"], found["two"], strict=True)])
+
+
+def seconds(commands: list[list[str]]) -> tuple[float, float]:
+    """Of these processes side by side, with one thread each: by the clock, and the processor time of the longest."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     began = time.perf_counter()
     running = [subprocess.Popen([sys.executable, "-c", COMMAND, *words], env=environment) for words in commands]
+    longest = 0.0
     for process in running:
+        before = spent_by_children()
         if process.wait():
             raise SystemExit(f"a run failed: {process.args}")
-    return time.perf_counter() - began
+        longest = max(longest, spent_by_children() - before)
+    return time.perf_counter() - began, longest
+
+
+def spent_by_children() -> float:
+    """Processor time of the children that have been waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def timeless(path: Path) -> dict[str, Any]:
