@@ -49,9 +49,9 @@ class Journal(Generic[R]):
             differing.insert(0, "the data set's files, so that an index means another image")
         if found_header.get("command") != header["command"]:
             differing.insert(0, "command")
-        ours, theirs = header["shard"], found_header.get("shard", header["shard"])
-        if ours != theirs and ours["count"] > 1:  # it would hold images that are another shard's to deliver
-            differing += differences({"shard": _shard(theirs)}, {"shard": _shard(ours)}, ["shard"])
+        ours, theirs = _shard(header), _shard(found_header)
+        if ours != "0/1":  # it would hold images that are another shard's to deliver
+            differing += differences({"shard": theirs}, {"shard": ours}, ["shard"])
         if differing:
             raise UsageError(
                 f"{self.path} belongs to a run with other settings: {', '.join(differing)}",
@@ -114,8 +114,9 @@ class Journal(Generic[R]):
         return header, list(records.values()), intact
 
 
-def _shard(found: dict[str, Any]) -> str:
-    return f"{found.get('index')}/{found.get('count')}"
+def _shard(header: dict[str, Any]) -> str:
+    found = header.get("shard", {})
+    return f"{found.get('index', 0)}/{found.get('count', 1)}"
 
 
 def unfinished(output: Path, kind: type[R]) -> bool:
