@@ -14,6 +14,7 @@ from caa_cli.attack_settings import ATTACK_SETTINGS, foreign, prefix
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS, TABLE_FORMATS
 from caa_cli.plan import AttackPlan, ModelPlan
+from caa_cli.sharding import Shard
 
 # What decides which images are eligible and what a proof is: the same for all attacks of a comparison. The other
 # settings that decide a result are of the search, an attack's own: SEARCH every attack has.
@@ -179,6 +180,13 @@ class ComparePlan:
         """The files that the comparison itself writes, by option."""
         others = {"--output": self.output, "--html": self.html, "--figure-examples": self.figure_examples}
         return {option: path for option, path in [*others.items(), *self.pictures.values()] if path is not None}
+
+    def with_own_files(self, shard: Shard) -> ComparePlan:
+        """What the comparison itself writes under names of this shard's own, as its attacks' files have them."""
+        names = ("output", "figure", "figure_excess", "figure_evaluations", "figure_sweep", "figure_examples", "html")
+        files = {name: getattr(self, name) for name in names}
+        own: dict[str, Any] = {name: shard.own(path) for name, path in files.items() if path is not None}
+        return replace(self, **own)
 
     def _check_attacks(self) -> None:
         place = Path("x")

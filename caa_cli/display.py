@@ -66,11 +66,14 @@ class Bar(Protocol):
 
 
 class Display:
-    """quiet: errors and warnings only. json_only: stdout is kept for the JSON document."""
+    """quiet: errors and warnings only. json_only: stdout is kept for the JSON document.
 
-    def __init__(self, quiet: bool = False, json_only: bool = False) -> None:
-        self.quiet, self.json_only = quiet, json_only
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+    process: the name of this one where several share a terminal, which have no room for a live bar each.
+    """
+
+    def __init__(self, quiet: bool = False, json_only: bool = False, process: str = "") -> None:
+        self.quiet, self.json_only, self.process = quiet, json_only, process
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=False if process else None)
         self.out = Console(highlight=False)
 
     def note(self, text: str) -> None:
@@ -145,6 +148,7 @@ class Display:
     @contextmanager
     def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:
         """A live bar on a terminal, a line every half minute elsewhere."""
+        what = f"{self.process}: {what}" if self.process else what
         if self.quiet:
             yield _Silent()
         elif self.err.is_terminal:
@@ -185,7 +189,7 @@ class PartDisplay(Display):
     """
 
     def __init__(self, whole: Display, name: str, said: set[str]) -> None:
-        super().__init__(whole.quiet, whole.json_only)
+        super().__init__(whole.quiet, whole.json_only, whole.process)
         self.name, self.said = name, said
         self.found: dict[str, Any] | None = None
         self.began = False

@@ -8,38 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from caa_cli import checks
 from caa_cli.attack_settings import AttackSettings, foreign
 from caa_cli.errors import UsageError
-from caa_cli.names import BOUNDS, DEMO_LIMIT, DTYPES, FINISHES, SPLITS
-from caa_cli.selection import select
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Every `count`-th example, from the `index`-th on."""
-
-    index: int = 0
-    count: int = 1
-
-    @staticmethod
-    def parse(text: str) -> Shard:
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not match:
-            raise UsageError(f"--shard {text!r} is not of the form k/n", "for instance --shard 0/4")
-        shard = Shard(int(match[1]), int(match[2]))
-        if not 0 <= shard.index < shard.count:
-            raise UsageError(
-                f"--shard {text}: there is no shard {shard.index} of {shard.count}",
-                f"shards are numbered from 0: use 0/{shard.count} to {max(shard.count - 1, 0)}/{shard.count}",
-            )
-        return shard
+from caa_cli.names import BOUNDS, DTYPES, FINISHES, SPLITS
+from caa_cli.selection import default_limit, select
+from caa_cli.sharding import Shard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +66,7 @@ class ModelPlan(Plan):
     skip: int = 0
     every: int = 1
     indices_file: Path | None = None
-    shard: Shard = Shard()
+    shard: Shard = field(default_factory=Shard)
 
     alpha: float = 0.005
     bound: str = "goodman"
@@ -108,6 +87,8 @@ class ModelPlan(Plan):
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
         "checkpoint data_dir download limit skip every indices_file shard device chunk_size output figure".split()  # noqa: SIM905
     ) | {"trust_checkpoint", "resume", "overwrite", "dry_run"}
+    # The settings that name files to write beside `output`.
+    WRITTEN: ClassVar[tuple[str, ...]] = ("figure",)
 
     def __post_init__(self) -> None:
         checks.one_of("--bound", self.bound, BOUNDS)
@@ -130,15 +111,19 @@ class ModelPlan(Plan):
 
     def indices(self, size: int) -> Sequence[int]:
         """The global indices of the examples to work on, out of a split of `size`. Raises UsageError, for a file."""
-        limit = self.limit
-        if limit is None and self.dataset == "demo" and self.indices_file is None:
-            limit = DEMO_LIMIT
+        limit = default_limit(self.limit, self.dataset, self.indices_file)
         chosen = select(size, self.skip, self.every, limit, self.indices_file)
         return chosen[self.shard.index :: self.shard.count]
 
     def written(self) -> dict[str, Path | None]:
         """The files that options name beside --output."""
-        return {"--figure": self.figure}
+        return {checks.flag(name): getattr(self, name) for name in self.WRITTEN}
+
+    def with_own_files(self) -> Self:
+        """Every file that is written under a name of this shard's own."""
+        files = {name: getattr(self, name) for name in ("output", *self.WRITTEN)}
+        own: dict[str, Any] = {name: self.shard.own(path) for name, path in files.items() if path is not None}
+        return replace(self, **own)
 
     def _check_files(self) -> None:
         """The files of a run, with those that it keeps beside the result, must not overwrite each other."""
@@ -173,6 +158,7 @@ class AttackPlan(AttackSettings, ModelPlan):
     save_adversarial: Path | None = None
 
     NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"batch_size", "save_adversarial"}
+    WRITTEN = ("save_adversarial", *ModelPlan.WRITTEN)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -205,9 +191,6 @@ class AttackPlan(AttackSettings, ModelPlan):
     def verification_draws(self) -> int:
         return self.verify_samples or max(10 * self.samples, 10_000)
 
-    def written(self) -> dict[str, Path | None]:
-        return {"--save-adversarial": self.save_adversarial, **super().written()}
-
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyPlan(ModelPlan):
@@ -221,15 +204,13 @@ class CertifyPlan(ModelPlan):
     tsv: Path | None = None
 
     NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"tsv"}
+    WRITTEN = ("tsv", *ModelPlan.WRITTEN)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.at_least_one("--samples", self.samples)
         checks.at_least_one("--selection-samples", self.selection_samples)
         checks.positive("--radius", self.radius)
-
-    def written(self) -> dict[str, Path | None]:
-        return {"--tsv": self.tsv, **super().written()}
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:

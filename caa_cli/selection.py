@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caa_cli.errors import UsageError
+from caa_cli.names import DEMO_LIMIT
 
 
 def select(size: int, skip: int, every: int, limit: int | None, file: Path | None) -> Sequence[int]:
     """Out of a split of `size`: those that `file` lists, else every `every`-th from `skip` on; the first `limit`."""
     chosen = range(min(skip, size), size, every) if file is None else read_indices(file, size)
     return chosen[:limit]
+
+
+def default_limit(limit: int | None, dataset: str | None, file: Path | None) -> int | None:
+    """The demo is for a first look, so not all of it is taken unless it is asked for."""
+    return DEMO_LIMIT if limit is None and dataset == "demo" and file is None else limit
 
 
 def read_indices(path: Path, size: int) -> tuple[int, ...]:

@@ -1,4 +1,8 @@
-"""SIGTERM ends the work as Ctrl-C does: what is finished is saved, and the run can be resumed."""
+"""SIGTERM and SIGUSR1 end the work as Ctrl-C does: what is finished is saved, and the run can be resumed.
+
+They are what Slurm sends before it takes a node back (SIGUSR1 where it was asked for with --signal), and SIGTERM is
+what torchrun sends to the processes that are left when one has died.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +11,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_ENDING = (signal.SIGTERM, signal.SIGUSR1)
+
 
 @contextmanager
 def termination_interrupts() -> Iterator[None]:
-    """While this lasts SIGTERM raises KeyboardInterrupt in the main thread."""
+    """While this lasts the first of these signals raises KeyboardInterrupt in the main thread.
+
+    Those that follow are ignored: the work is ending already, and what is finished is being saved.
+    """
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        for number in _ENDING:
+            # Not SIG_IGN: Python reports a signal that has come already but finds itself ignored.
+            signal.signal(number, lambda *_: None)
         raise KeyboardInterrupt
 
+    with _handled(interrupt, _ENDING):
+        yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """While this lasts Ctrl-C, SIGTERM and SIGUSR1 do nothing: for the moment in which results are written."""
+    with _handled(signal.SIG_IGN, (signal.SIGINT, *_ENDING)):
+        yield
+
+
+@contextmanager
+def _handled(handler: signal._HANDLER, numbers: tuple[signal.Signals, ...]) -> Iterator[None]:
     try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
+        previous = {number: signal.signal(number, handler) for number in numbers}
     except ValueError:  # not in the main thread, where Python allows no handlers
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """While this lasts Ctrl-C and SIGTERM do nothing: for the moment in which results are written."""
-    try:
-        previous = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from typer.testing import CliRunner, Result
 
@@ -34,6 +35,9 @@ _CHEAP = (
     "--chunk-size 256 --device cpu"
 )
 CHEAP = _CHEAP.split()
+
+# What the console script does, for a process of its own.
+COMMAND = "import sys; sys.argv[0] = 'caa'; from caa_cli.cli.app import main; main()"
 
 
 def caa(*words: str | Path, env: dict[str, str] | None = None) -> Result:
@@ -59,9 +63,23 @@ def start(*words: str | Path, **settings: Any) -> subprocess.Popen[str]:
         if before is not None:
             before()
 
-    script = "import sys; sys.argv[0] = 'caa'; from caa_cli.cli.app import main; main()"
-    command = [sys.executable, "-c", script, *map(str, words)]
+    command = [sys.executable, "-c", COMMAND, *map(str, words)]
     return subprocess.Popen(command, preexec_fn=heed_interrupts, **settings)  # noqa: PLW1509
+
+
+def torchrun(*words: str | Path, options: tuple[str, ...] = (), script: str = COMMAND) -> subprocess.Popen[str]:
+    """The command in two processes, as torchrun starts them."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options, "--no-python"]
+    command = [sys.executable, *launcher, sys.executable, "-c", script, *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+def rank_of(process: subprocess.Popen[str], rank: int) -> int:
+    """The process id of this rank under torchrun."""
+    for candidate in psutil.Process(process.pid).children(recursive=True):
+        if candidate.environ().get("RANK") == str(rank):
+            return candidate.pid
+    raise AssertionError("there is no such process")
 
 
 def wait_until(condition: Any, process: subprocess.Popen[str]) -> None:

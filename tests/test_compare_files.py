@@ -76,7 +76,7 @@ def test_what_can_not_be_read_is_refused(tmp_path):
     [
         (
             changed("checkpoint.sha256", "b" * 64),
-            "attack different checkpoints (sha256 aaaaaaaaaaaa and bbbbbbbbbbbb)",
+            "are of different checkpoints (sha256 aaaaaaaaaaaa and bbbbbbbbbbbb)",
         ),
         (changed("config.alpha", 0.01), "different settings: alpha (0.005 and 0.01)"),
         (changed("config.sigma", 1.0), "different settings: sigma (0.5 and 1.0)"),

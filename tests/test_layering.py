@@ -70,7 +70,17 @@ def own(*stages: str) -> list[str]:
     ("stages", "forbidden"),
     [
         (
-            ["plan", "attack_settings", "selection", "errors", "results", "display", "data.decoding"],
+            [
+                "plan",
+                "attack_settings",
+                "selection",
+                "sharding",
+                "launchers",
+                "errors",
+                "results",
+                "display",
+                "data.decoding",
+            ],
             ["torch", "torchvision"],
         ),
         (ALGORITHMS, own("cli", "run", "training", "results", "display", "data", "models", "plan")),
@@ -107,6 +117,7 @@ def test_the_command_line_imports_nothing_heavy_before_it_must():
     allowed = [
         "typer",
         *own("plan", "attack_settings", "train_plan", "compare_plan", "recipes", "names", "checks", "errors", "cli"),
+        *own("launchers", "sharding", "signals"),
         "caa_cli.__version__",
         *sys.stdlib_module_names,
     ]
@@ -126,11 +137,14 @@ def test_what_the_command_line_starts_with_is_light():
         "caa_cli.recipes",
         "caa_cli.names",
         "caa_cli.selection",
+        "caa_cli.launchers",
+        "caa_cli.sharding",
+        "caa_cli.signals",
         "caa_cli.checks",
         "caa_cli.errors",
     ]:
         allowed = [
-            *own("errors", "checks", "names", "selection", "plan", "attack_settings"),
+            *own("errors", "checks", "names", "selection", "launchers", "sharding", "plan", "attack_settings"),
             *sys.stdlib_module_names,
         ]
         others = {other for other in at_start(SOURCES[name]) if other != "caa_cli"}

@@ -6,14 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
-from support import ENVIRONMENT, start
+from support import COMMAND, ENVIRONMENT, rank_of, start, torchrun
 
 from caa_cli.models.checkpoint import read_weights
 
@@ -22,28 +20,7 @@ OPTIONS = (
     f"--dataset demo --method stability --sigma 0.25 --epochs {EPOCHS} --learning-rate 3e-3 --batch-size 20 "
     "--evaluate-samples 0"
 )
-CAA = "import sys; sys.argv[0] = 'caa'; from caa_cli.cli.app import main; main()"
-
-
-def torchrun(output: Path, *words: str) -> subprocess.Popen[str]:
-    options = (
-        "--dataset demo --method stability --sigma 0.25 --learning-rate 3e-3 --batch-size 20 --evaluate-samples 0"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    command += [
-        sys.executable,
-        "-c",
-        CAA,
-        "train",
-        *options.split(),
-        "--epochs",
-        str(EPOCHS),
-        "--output",
-        str(output),
-    ]
-    return subprocess.Popen(
-        [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
+TRAIN = ("train", *OPTIONS.split(), "--output")
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
@@ -56,7 +33,7 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a training that nothing happened to."""
     output = tmp_path_factory.mktemp("whole") / "model.safetensors"
-    assert "2 processes" in finish(torchrun(output))
+    assert "2 processes" in finish(torchrun(*TRAIN, output))
     return output
 
 
@@ -76,16 +53,16 @@ def test_two_processes_learn_together_and_one_of_them_reports(whole: Path):
 def test_a_killed_process_is_survived_and_resumed_to_the_same_weights(tmp_path: Path, whole: Path, victim: int):
     output = tmp_path / "model.safetensors"
     unfinished = tmp_path / "model.safetensors.training"
-    process = torchrun(output)
+    process = torchrun(*TRAIN, output)
     deadline = time.monotonic() + 120
     while not unfinished.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.kill(child(process, victim), signal.SIGKILL)
+    os.kill(rank_of(process, victim), signal.SIGKILL)
     finish(process, code=1)
     assert not output.exists()
-    assert "going on after epoch" in finish(torchrun(output, "--resume"))
+    assert "going on after epoch" in finish(torchrun(*TRAIN, output, "--resume"))
     assert output.read_bytes() == whole.read_bytes()
 
 
@@ -93,7 +70,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path):
     """Each has half of every batch; without noise, the mean of their gradients is that of the batch."""
     plain = "--method gaussian --sigma 1e-9 --epochs 1 --optimizer sgd --learning-rate 0.1 --heldout 0"
     together, alone = tmp_path / "together.safetensors", tmp_path / "alone.safetensors"
-    finish(torchrun(together, *plain.split()))
+    finish(torchrun(*TRAIN, together, *plain.split()))
     finish(start("train", *OPTIONS.split(), *plain.split(), "--output", alone))
     one, other = read_weights(alone).tensors, read_weights(together).tensors
     assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5) for name in one)
@@ -116,16 +93,8 @@ def test_an_environment_that_torchrun_did_not_make(tmp_path: Path, environment: 
 @pytest.mark.slow  # torchrun gives the first process half a minute to end
 def test_an_error_of_one_process_alone_is_said(tmp_path: Path):
     """The second one finds no place to write to."""
-    script = "import os, sys; sys.argv[0] = 'caa'\nif os.environ['RANK'] == '1': sys.argv[-1] = '/nowhere/m'\n" + CAA
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    command += [sys.executable, "-c", script, "train", *OPTIONS.split(), "--output", str(tmp_path / "m")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    script = (
+        "import os, sys; sys.argv[0] = 'caa'\nif os.environ['RANK'] == '1': sys.argv[-1] = '/nowhere/m'\n" + COMMAND
+    )
+    process = torchrun(*TRAIN, tmp_path / "m", script=script)
     assert "process 1: " in finish(process, code=1)
-
-
-def child(process: subprocess.Popen[str], rank: int) -> int:
-    """The process of this rank."""
-    for candidate in psutil.Process(process.pid).children(recursive=True):
-        if candidate.environ().get("RANK") == str(rank):
-            return candidate.pid
-    raise AssertionError("there is no such process")

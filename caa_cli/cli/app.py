@@ -11,6 +11,7 @@ from caa_cli.cli.attack import attack
 from caa_cli.cli.certify import certify
 from caa_cli.cli.compare import compare
 from caa_cli.cli.inspect import inspect
+from caa_cli.cli.merge import merge
 from caa_cli.cli.train import train
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(attack)
 app.command()(certify)
 app.command()(compare)
+app.command()(merge)
 app.command()(train)
 app.command()(inspect)
 

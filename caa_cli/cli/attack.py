@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from caa_cli.cli import attack_options as own
-from caa_cli.cli import options
+from caa_cli.cli import options, running
 from caa_cli.cli.options import option
 from caa_cli.names import ATTACKS, BOUNDS, FINISHES
 from caa_cli.plan import AttackPlan
@@ -17,7 +17,7 @@ _RUN, _COMPUTE = options.RUN, options.COMPUTE
 _SEARCH, _PROOF = "Attack", "Certificate and proof"
 
 
-@options.guarded
+@running.guarded
 def attack(
     checkpoint: options.Checkpoint,
     sigma: options.Sigma = None,
@@ -138,8 +138,7 @@ def attack(
     [bold]caa attack --checkpoint demo[/] runs on what comes with caa.
     """
     plan = options.plan_of(AttackPlan, locals())
-    from caa_cli.display import Display
     from caa_cli.run.attack import AttackRun
 
-    code = AttackRun(Display(quiet, json), options.resume_command(), plan).execute()
+    code = AttackRun(running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard), plan).execute()
     raise typer.Exit(code)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caa_cli.cli import options
+from caa_cli.cli import options, running
 from caa_cli.cli.options import option
 from caa_cli.names import BOUNDS
 from caa_cli.plan import CertifyPlan
@@ -15,7 +15,7 @@ from caa_cli.plan import CertifyPlan
 _CERTIFICATE = "Certificate"
 
 
-@options.guarded
+@running.guarded
 def certify(
     checkpoint: options.Checkpoint,
     sigma: options.Sigma = None,
@@ -71,8 +71,7 @@ def certify(
 ) -> None:
     """Certify a smoothed classifier: the radius within which each prediction can't change."""
     plan = options.plan_of(CertifyPlan, locals())
-    from caa_cli.display import Display
     from caa_cli.run.certify import CertifyRun
 
-    code = CertifyRun(Display(quiet, json), options.resume_command(), plan).execute()
+    code = CertifyRun(running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard), plan).execute()
     raise typer.Exit(code)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from caa_cli import checks
-from caa_cli.cli import options
+from caa_cli.cli import options, running
 from caa_cli.cli.attack import attack
 from caa_cli.cli.options import option
 from caa_cli.compare_plan import (
@@ -25,6 +25,7 @@ from caa_cli.compare_plan import (
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS, TABLE_FORMATS
 from caa_cli.plan import AttackPlan
+from caa_cli.sharding import Shard
 
 _COMPARISON = "Comparison"
 # What counts where files are read; all else says how to run attacks.
@@ -32,7 +33,7 @@ _READING = {"files", "output", "format", "figure", "figure_excess", "figure_eval
 _READING |= {"figure_sweep", "figure_examples", "seed", "config", "json", "quiet", "dry_run"}
 
 
-@options.guarded
+@running.guarded
 @options.with_options_of(attack, without=["attack"])
 def compare(
     context: typer.Context,
@@ -124,6 +125,7 @@ def compare(
     if not files and output is None:
         output = Path("compare.json")
     found: dict[str, AttackPlan] = {}
+    shard = Shard()
     if files:
         _check_reading(context)
     else:
@@ -131,6 +133,7 @@ def compare(
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
         keep_images = html is not None or figure_examples is not None
         found = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output, keep_images)
+        shard = next(iter(found.values())).shard
     plan = ComparePlan(
         attacks=found,
         files=tuple(files or ()),
@@ -150,12 +153,14 @@ def compare(
         overwrite=given["overwrite"],
         dry_run=given["dry_run"],
     )
+    if shard.chosen:
+        plan = plan.with_own_files(shard)
     if given["json"] and format != ComparePlan.format:
         raise UsageError(f"--json and --format {format} both want stdout", "leave one of them out")
-    from caa_cli.display import Display
     from caa_cli.run.compare import CompareRun
 
-    code = CompareRun(Display(given["quiet"], given["json"]), options.resume_command(), plan).execute()
+    display = running.display_of(shard, given["quiet"], given["json"])
+    code = CompareRun(display, running.resume_command(shard), plan).execute()
     raise typer.Exit(code)
 
 
@@ -190,9 +195,10 @@ def _plans(
         place = beside(output, entry.label, ".json")
         plan = options.plan_of(AttackPlan, {**given, **own, "attack": entry.attack, "output": place})
         plan = _with_the_rule_of(replace(plan, samples=given["samples"]), plan)
-        images = plan.save_adversarial or (output.with_suffix(".safetensors") if keep_images else None)
-        if images is not None:
+        if (images := plan.save_adversarial) is not None:
             plan = replace(plan, save_adversarial=beside(images, entry.label, images.suffix))
+        elif keep_images:
+            plan = replace(plan, save_adversarial=plan.output.with_suffix(".safetensors"))
         plans[entry.label] = plan
     return plans
 

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from caa_cli.cli import options
+from caa_cli.cli import options, running
 from caa_cli.cli.options import option
 
 _PANEL = options.DATA
 
 
-@options.guarded
+@running.guarded
 def inspect(
     checkpoint: Annotated[str, typer.Argument(metavar="FILE", help="The model; `demo` is the one of caa.")],
     dataset: Annotated[

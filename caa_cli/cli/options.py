@@ -6,10 +6,8 @@ becomes the default map.
 
 from __future__ import annotations
 
-import functools
 import inspect
-import shlex
-import sys
+import os
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from pathlib import Path
@@ -18,10 +16,11 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from caa_cli import checks
-from caa_cli.errors import INTERRUPTED, CaaError, UsageError
+from caa_cli.errors import UsageError
 from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES, NORMALISATIONS
-from caa_cli.plan import AttackPlan, CertifyPlan, Shard
+from caa_cli.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.recipes import RECIPES
+from caa_cli.sharding import Shard
 from caa_cli.train_plan import METHOD_SETTINGS, TrainPlan
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -69,25 +68,6 @@ def _parameter(key: str) -> str:
     return key.replace("-", "_")
 
 
-def guarded(command: Command) -> Command:
-    """Turns a CaaError into its message and exit code, and Ctrl-C into exit code 130."""
-
-    @functools.wraps(command)
-    def run(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except CaaError as error:
-            from caa_cli.display import Display
-
-            Display().error(error.problem, error.hint)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            typer.echo("interrupted; whatever was finished is kept beside --output (see --resume)", err=True)
-            raise typer.Exit(INTERRUPTED) from error
-
-    return run  # type: ignore[return-value]
-
-
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
     # A plan has a method of the name that the option has.
@@ -99,8 +79,10 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
         if isinstance(settings.get(name), str):
             settings[name] = automatic(settings[name], checks.flag(name))
     if "shard" in settings:
-        settings["shard"] = Shard.parse(settings["shard"])
-    return kind(**settings)
+        settings["shard"] = Shard.parse(settings["shard"], os.environ)
+    plan = kind(**settings)
+    # Shards that were not named have one command line, and so files of one name.
+    return plan.with_own_files() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan
 
 
 def source_of(context: typer.Context, name: str) -> str | None:
@@ -154,12 +136,6 @@ def with_options_of(source: Callable[..., None], without: Collection[str] = ()) 
         return command
 
     return extend
-
-
-def resume_command() -> str:
-    """The command line that was typed, with --resume."""
-    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-    return shlex.join(["caa", *words, "--resume"])
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
@@ -265,7 +241,14 @@ TrustCheckpoint = Annotated[
 ]
 Dtype = Annotated[str, option(help=f"{', '.join(DTYPES)}.", panel=COMPUTE)]
 ChunkSize = Annotated[str, option(help="Noise samples in memory at a time.", panel=COMPUTE)]
-ShardOption = Annotated[str, option(metavar="K/N", help="Every N-th image, from the K-th on (K from 0).", panel=RUN)]
+ShardOption = Annotated[
+    str,
+    option(
+        metavar="K/N|auto",
+        help="Every N-th image, from the K-th on (K from 0); auto: as torchrun or Slurm divide the work.",
+        panel=RUN,
+    ),
+]
 DataDir = Annotated[Path | None, option(metavar="DIR", help="The folder that holds the data set.", panel=DATA)]
 Device = Annotated[str, option(help="auto, cpu, cuda or cuda:1.", panel=COMPUTE)]
 Seed = Annotated[int, option(help="Seed of every random draw.", panel=RUN)]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caa_cli.cli import options
+from caa_cli.cli import options, running
 from caa_cli.cli.options import option
 from caa_cli.names import (
     ARCHITECTURES,
@@ -27,7 +27,7 @@ _MODEL, _RUN, _METHOD, _TRAINING = options.DATA, options.RUN, "Method", "Trainin
 _OWN = "the method's"
 
 
-@options.guarded
+@running.guarded
 def train(
     context: typer.Context,
     recipe: Annotated[
@@ -149,5 +149,5 @@ def train(
     from caa_cli.display import Display
     from caa_cli.training.run import TrainRun
 
-    code = TrainRun(plan, Display(quiet, json), options.resume_command()).execute()
+    code = TrainRun(plan, Display(quiet, json), running.resume_command()).execute()
     raise typer.Exit(code)

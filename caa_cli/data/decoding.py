@@ -94,8 +94,10 @@ def decode_many(paths: list[str], recipe: Recipe) -> list[NDArray[np.uint8] | st
 
 
 def ignore_interrupts() -> None:
-    """For a worker process: Ctrl-C reaches every process of the terminal, and the parent ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """For a worker process: Ctrl-C reaches every process of the terminal, Slurm's SIGUSR1 every one of a job's
+    step, and the parent ends its workers."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _resized(path: str, image: Image.Image, shorter: int) -> Image.Image:

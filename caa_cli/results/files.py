@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from caa_cli.errors import CaaError
@@ -31,6 +32,15 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def written(path: Path, option: str, hint: str) -> Iterator[None]:
+    """A disk that fails while `path` is written raises a CaaError; hint: what it has not cost."""
+    try:
+        yield
+    except OSError as error:
+        raise CaaError(f"can't write {option} {path} ({error.strerror or error})", hint) from error
 
 
 def check_writable(path: Path, option: str) -> None:

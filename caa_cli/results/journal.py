@@ -49,6 +49,9 @@ class Journal(Generic[R]):
             differing.insert(0, "the data set's files, so that an index means another image")
         if found_header.get("command") != header["command"]:
             differing.insert(0, "command")
+        ours, theirs = _shard(header), _shard(found_header)
+        if ours != "0/1":  # it would hold images that are another shard's to deliver
+            differing += differences({"shard": theirs}, {"shard": ours}, ["shard"])
         if differing:
             raise UsageError(
                 f"{self.path} belongs to a run with other settings: {', '.join(differing)}",
@@ -109,6 +112,11 @@ class Journal(Generic[R]):
                 "finish it with the version of caa that began it, or choose another --output",
             )
         return header, list(records.values()), intact
+
+
+def _shard(header: dict[str, Any]) -> str:
+    found = header.get("shard", {})
+    return f"{found.get('index', 0)}/{found.get('count', 1)}"
 
 
 def unfinished(output: Path, kind: type[R]) -> bool:

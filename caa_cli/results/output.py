@@ -16,6 +16,7 @@ from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.results.images import Image, ImageJournal, save_images, saved_images
 from caa_cli.results.journal import Journal, unfinished
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackRecord, Record
+from caa_cli.sharding import Shard
 
 R = TypeVar("R", bound=Record)
 
@@ -32,7 +33,7 @@ class RunOutput(Generic[R]):
     def __post_init__(self) -> None:
         self.journal = Journal.beside(self.output, self.kind)
 
-    def check(self, others: dict[str, Path | None], resume: bool, overwrite: bool) -> None:
+    def check(self, others: dict[str, Path | None], resume: bool, overwrite: bool, shard: Shard) -> None:
         """Before any work: can everything be written (`others` by option), and is nothing in the way?"""
         check_writable(self.output, "--output")
         for option, path in others.items():
@@ -42,6 +43,23 @@ class RunOutput(Generic[R]):
             raise UsageError(
                 f"{self.journal.path} holds the finished images of a run that was cut short",
                 "add --resume to go on with it, or --overwrite to begin anew",
+            )
+        if not overwrite and shard.count > 1:
+            self._check_shards(shard)
+
+    def _check_shards(self, shard: Shard) -> None:
+        """The result of another shard must not give way to this one's, as if it were an older one of its own."""
+        if shard.chosen is not None:
+            shard.check_siblings(self.output)
+        try:
+            held = json.loads(self.output.read_text(encoding="utf-8"))["shard"]
+            other = Shard(held["index"], held["count"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return
+        if (other.index, other.count) != (shard.index, shard.count):
+            raise UsageError(
+                f"{self.output} holds {other}, and this is {shard}",
+                "give each shard an --output of its own, or add --overwrite",
             )
 
     def begin(self, header: dict[str, Any], compared: list[str], resume: bool) -> None:

@@ -14,7 +14,8 @@ from caa_cli.results.images import Image
 from caa_cli.results.output import AttackOutput
 from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.run.base import ImageRun
-from caa_cli.run.describe import attack_rows, estimate, most_evaluations, summary_rows
+from caa_cli.run.describe import attack_rows, estimate, most_evaluations
+from caa_cli.run.summaries import attack_summary, files
 from caa_cli.run.target import Target, load_target
 from caa_cli.run.work import AttackWork
 from caa_cli.signals import uninterrupted
@@ -38,7 +39,7 @@ class AttackRun(ImageRun):
         plan = self.plan
         output = AttackOutput(plan.output, plan.save_adversarial, plan.figure, self.images_again)
         self.check_files(plan, output)
-        target, indices = load_target(plan, resolve_device(plan.device), self.display)
+        target, indices = load_target(plan, resolve_device(plan.device, plan.shard.local), self.display)
         # The plan with everything that the checkpoint had to say filled in, as the results record it.
         self.plan = plan = replace(
             plan,
@@ -59,14 +60,15 @@ class AttackRun(ImageRun):
         if checkpoint not in self.classifiers:
             self.classifiers[checkpoint] = target.classifier(indices, self.display)
         classifier = self.classifiers[checkpoint]
-        output.begin(target.header("attack", plan), plan.compared_keys(), plan.resume, target.card.input_shape)
+        header = {**target.header("attack", plan), "resume": self.resume_command}
+        output.begin(header, plan.compared_keys(), plan.resume, target.card.input_shape)
         interrupted = self.work(
             output,
             indices,
             lambda todo, bar: AttackWork(plan, classifier, target.images, output, bar, indices).run(todo),
         )
         self._finish(output, target, interrupted)
-        return self.exit_code(output, indices, interrupted)
+        return self.exit_code(output, indices, interrupted, plan.shard.launched)
 
     def _finish(self, output: AttackOutput, target: Target, interrupted: bool) -> None:
         records, status = output.everything(), output.status(interrupted)
@@ -81,4 +83,4 @@ class AttackRun(ImageRun):
             document = output.finish(status, summary.to_json(), records)
             output.finish_images(status, records, draw)
         self.display.document(document)
-        self.display.result("result", summary_rows(summary, self.plan))
+        self.display.result("result", [*attack_summary(summary), *files(self.plan.output, self.plan.written())])

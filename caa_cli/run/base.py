@@ -12,7 +12,6 @@ from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
 from caa_cli.plan import ModelPlan
 from caa_cli.results.output import RunOutput
 from caa_cli.results.records import FAILED
-from caa_cli.signals import termination_interrupts
 
 # On a GPU one pass holds several images' samples; more of them than this save nothing.
 BATCH_LIMIT = 64
@@ -29,7 +28,7 @@ class ImageRun:
     def check_files(self, plan: ModelPlan, output: RunOutput[Any]) -> None:
         """Before anything is loaded: can all that is asked for be written?"""
         if not plan.dry_run:
-            output.check(plan.written(), plan.resume, plan.overwrite)
+            output.check(plan.written(), plan.resume, plan.overwrite, plan.shard)
         if plan.figure is not None:
             from caa_cli.results.figure import check_figure
 
@@ -45,14 +44,16 @@ class ImageRun:
         if output.records:
             self.display.note(f"going on with {output.journal.path}: {len(output.records)} images are done already")
         try:
-            with output.working(), self.display.bar("images", len(indices), done) as bar, termination_interrupts():
+            with output.working(), self.display.bar("images", len(indices), done) as bar:
                 do(todo, bar)
         except KeyboardInterrupt:
             return True
         return False
 
-    def exit_code(self, output: RunOutput[Any], indices: Sequence[int], interrupted: bool) -> int:
-        """Says how to go on, where there is more to do."""
+    def exit_code(
+        self, output: RunOutput[Any], indices: Sequence[int], interrupted: bool, launched: bool = False
+    ) -> int:
+        """Says how to go on, where there is more to do. `launched`: together with the other shards."""
         if interrupted:
             self.display.interrupted(len(output.of(indices)), len(indices), output.output, self.resume_command)
             return INTERRUPTED
@@ -61,4 +62,5 @@ class ImageRun:
             return DONE
         self.display.warn(f"{len(failed)} of the images failed; the first is {failed[0].index}: {failed[0].error}")
         self.display.warn(f"try them again with: {self.resume_command}")
-        return PARTIAL
+        # torchrun would end the other shards for it. Their result has the status, and `caa merge` the exit code.
+        return DONE if launched else PARTIAL

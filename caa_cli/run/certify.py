@@ -11,7 +11,7 @@ import torch
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images, read_example
 from caa_cli.device import resolve_device
-from caa_cli.display import REFRESH_SECONDS, Bar, Rows, clock, number
+from caa_cli.display import REFRESH_SECONDS, Bar, Rows, number
 from caa_cli.errors import DONE
 from caa_cli.plan import CertifyPlan
 from caa_cli.results.certificates import (
@@ -19,7 +19,6 @@ from caa_cli.results.certificates import (
     NOT_CERTIFIED,
     UNDECIDED,
     CertifyRecord,
-    CertifySummary,
     cohen_log,
     summarise_certificates,
 )
@@ -27,6 +26,7 @@ from caa_cli.results.files import write_atomically
 from caa_cli.results.output import RunOutput
 from caa_cli.results.records import ABSTAINED, FAILED
 from caa_cli.run.base import BATCH_LIMIT, ImageRun
+from caa_cli.run.summaries import certify_summary, files
 from caa_cli.run.target import load_target
 from caa_cli.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
@@ -45,7 +45,7 @@ class CertifyRun(ImageRun):
         plan = self.plan
         output = RunOutput(plan.output, CertifyRecord)
         self.check_files(plan, output)
-        target, indices = load_target(plan, resolve_device(plan.device), self.display)
+        target, indices = load_target(plan, resolve_device(plan.device, plan.shard.local), self.display)
         self.plan = plan = replace(plan, **target.resolved())
         self.display.plan("caa certify", [*target.describe(indices, self._bounds()), *_certify_rows(plan)])
         self._warn_if_impossible(target.card.num_classes)
@@ -57,7 +57,8 @@ class CertifyRun(ImageRun):
             )
             return DONE
         classifier = target.classifier(indices, self.display, gradients=False)
-        output.begin(target.header("certify", plan), plan.compared_keys(), plan.resume)
+        header = {**target.header("certify", plan), "resume": self.resume_command}
+        output.begin(header, plan.compared_keys(), plan.resume)
 
         def certify(todo: list[int], bar: Bar) -> None:
             summed_up = 0.0
@@ -71,7 +72,7 @@ class CertifyRun(ImageRun):
 
         interrupted = self.work(output, indices, certify)
         self._finish(output, interrupted)
-        return self.exit_code(output, indices, interrupted)
+        return self.exit_code(output, indices, interrupted, plan.shard.launched)
 
     def _records(self, classifier: SmoothedClassifier, images: Images, todo: list[int]) -> Iterator[CertifyRecord]:
         """The examples in order; as many images at a time as their selection draws fill a chunk."""
@@ -198,7 +199,7 @@ class CertifyRun(ImageRun):
                 with output.kept(plan.figure):
                     draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")
         self.display.document(document)
-        self.display.result("result", _summary_rows(summary, plan))
+        self.display.result("result", [*certify_summary(summary, plan.radius), *files(plan.output, plan.written())])
 
 
 def _certify_rows(plan: CertifyPlan) -> Rows:
@@ -208,32 +209,3 @@ def _certify_rows(plan: CertifyPlan) -> Rows:
         ("certify", f"{what}: {most}{plan.samples} samples, class chosen on {plan.selection_samples} others"),
         ("results", str(plan.output)),
     ]
-
-
-def _summary_rows(summary: CertifySummary, plan: CertifyPlan) -> Rows:
-    shares = "   ".join(f"{radius}: {100 * share:.1f}%" for radius, share in summary.certified_accuracy.items())
-    failed = f", {summary.failed} failed" if summary.failed else ""
-    rows = [
-        ("images", f"{summary.examples}, {summary.abstained} abstained{failed}"),
-        ("certified accuracy", shares or "–"),
-    ]
-    if plan.radius is None:
-        error = number(summary.average_certified_radius_error)
-        rows.append(
-            (
-                "average radius",
-                f"{number(summary.average_certified_radius)} ± {error} (standard error), n = {plan.samples}",
-            )
-        )
-    else:
-        rows[0] = ("images", f"{summary.examples}, {summary.undecided} undecided{failed}")
-        mean = summary.mean_samples or 0.0
-        rows.append(
-            ("samples", f"{mean:,.0f} an image, {plan.samples / max(mean, 1.0):.0f} times fewer than {plan.samples}")
-        )
-    rows += [
-        ("time", f"{clock(summary.seconds)} in all; {summary.evaluations:,} forward evaluations"),
-        ("results", str(plan.output)),
-    ]
-    rows += [(name, str(path)) for name, path in (("log", plan.tsv), ("figure", plan.figure)) if path is not None]
-    return rows

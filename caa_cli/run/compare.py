@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from caa_cli.compare_plan import ComparePlan
 from caa_cli.display import Display, PartDisplay
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.results.comparison import Comparison, compare
-from caa_cli.results.files import check_writable, write_atomically
+from caa_cli.results.files import check_writable, write_atomically, written
 from caa_cli.results.joining import AttackResult, join
 from caa_cli.results.journal import Journal
 from caa_cli.results.output import AttackOutput
@@ -21,8 +19,9 @@ from caa_cli.results.parts import Part, part_of, read_part
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.sweep import find_sweep
 from caa_cli.results.tables import HEADINGS, WRITERS, caption, cells
-from caa_cli.signals import termination_interrupts, uninterrupted
+from caa_cli.signals import uninterrupted
 
+_KEPT = "the attacks' own results are kept: free some space and compare their files again"
 _NO_SWEEP = "--figure-sweep shows one setting that varies, or two of one attack: here it is not so"
 
 
@@ -37,10 +36,7 @@ class CompareRun:
     def execute(self) -> int:
         """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
         self._check_files()
-        if self.plan.files:
-            return self._read()
-        with termination_interrupts():
-            return self._run()
+        return self._read() if self.plan.files else self._run()
 
     def _check_files(self) -> None:
         """Before any work: can all that is asked for be written, and is nothing in the way?"""
@@ -60,7 +56,7 @@ class CompareRun:
             return
         for attack in plan.attacks.values():
             AttackOutput(attack.output, attack.save_adversarial, None).check(
-                attack.written(), plan.resume, plan.overwrite
+                attack.written(), plan.resume, plan.overwrite, attack.shard
             )
         begun = [a.output for a in plan.attacks.values() if Journal.beside(a.output, AttackRecord).path.exists()]
         if not plan.resume and not plan.overwrite and 0 < len(begun) < len(plan.attacks):
@@ -119,8 +115,9 @@ class CompareRun:
             self.display.document({"attacks": documents})
             return DONE
         attacks = [_result(label, plan.attacks[label].output, found) for label, found in documents.items()]
-        # One that was cut short would take images away from those that are complete.
-        shown = [attack for attack in attacks if not attack.interrupted] or [a for a in attacks if a.records]
+        # One that was cut short would take images away from those that are complete; a shard may have no images.
+        begun = [attack for attack in attacks if attack.records]
+        shown = [attack for attack in begun if not attack.interrupted] or begun
         if shown:
             comparison = compare(shown, plan.bootstrap, plan.seed)
             left_out = [label for label in plan.attacks if label not in comparison.labels]
@@ -129,7 +126,10 @@ class CompareRun:
                 comparison = replace(comparison, notes=notes)
             partial |= comparison.partial
             self._finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
-        return INTERRUPTED if interrupted else PARTIAL if partial else DONE
+        if interrupted:
+            return INTERRUPTED
+        launched = any(attack.shard.launched for attack in plan.attacks.values())  # see `ImageRun.exit_code`
+        return PARTIAL if partial and not launched else DONE
 
     def _finish(self, comparison: Comparison, status: str) -> None:
         """Writes what was asked for, then shows the table."""
@@ -147,22 +147,22 @@ class CompareRun:
         with uninterrupted():
             if plan.output is not None:
                 content = json.dumps(document, indent=2, allow_nan=False) + "\n"
-                with _written(plan.output, "--output"):
+                with written(plan.output, "--output", _KEPT):
                     write_atomically(plan.output, content.encode())
             for name, (option, path) in plan.pictures.items():
                 from caa_cli.results.pictures import write_picture
 
-                with _written(path, option):
+                with written(path, option, _KEPT):
                     write_picture(path, name, comparison, title)
             if plan.figure_examples is not None and gallery is not None:
                 from caa_cli.results.gallery import draw_gallery
 
-                with _written(plan.figure_examples, "--figure-examples"):
+                with written(plan.figure_examples, "--figure-examples", _KEPT):
                     draw_gallery(plan.figure_examples, gallery, title)
             if plan.html is not None:
                 from caa_cli.results.report import report
 
-                with _written(plan.html, "--html"):
+                with written(plan.html, "--html", _KEPT):
                     write_atomically(plan.html, report(comparison, document["created"], gallery).encode())
         for note in comparison.notes:
             self.display.warn(note)
@@ -183,15 +183,3 @@ class CompareRun:
 def _result(label: str, path: Path, document: dict[str, Any]) -> AttackResult:
     part: Part = part_of(path, document)
     return AttackResult(label, (part,), {record.index: record for record in part.records})
-
-
-@contextmanager
-def _written(path: Path, option: str) -> Iterator[None]:
-    """A disk that fails at the end costs none of the attacks' own results."""
-    try:
-        yield
-    except OSError as error:
-        raise CaaError(
-            f"can't write {option} {path} ({error.strerror or error})",
-            "the attacks' own results are kept: free some space and compare their files again",
-        ) from error

@@ -1,10 +1,9 @@
-"""What a run says of itself before it begins and after it ends: rows for the display."""
+"""What a run says of itself before it begins: rows for the display."""
 
 from __future__ import annotations
 
-from caa_cli.display import Rows, clock, number
+from caa_cli.display import Rows
 from caa_cli.plan import AttackPlan
-from caa_cli.results.records import AttackSummary
 from caa_cli.run.build import build_attack, most_search_evaluations
 from caa_cli.verify import Verifier
 
@@ -49,34 +48,3 @@ def estimate(plan: AttackPlan, images: int) -> Rows:
         (name.removesuffix("_at_most").replace("_", " "), f"{most:,} · {share * most:,.0f}")
         for name, most in most_evaluations(plan, images).items()
     ]
-
-
-def summary_rows(summary: AttackSummary, plan: AttackPlan) -> Rows:
-    others = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.outcomes.items())
-    proved = ", every one proved on fresh noise"
-    rate = "" if summary.success_rate is None else f" ({100 * summary.success_rate:.0f}%)"
-    rows = [
-        ("images", f"{summary.examples}: {others}"),
-        (
-            "attacked",
-            f"{summary.attacked} of {summary.eligible} eligible{rate}" + (proved if summary.attacked else ""),
-        ),
-        ("median radius", f"{number(summary.median_radius)}  (L2, pixels in [0, 1])"),
-        ("median certified", f"{number(summary.median_certified_radius)}"),
-        (
-            "%-C",
-            f"{number(summary.median_percent_over_certified, 1)}  (median excess over the certified radius)",
-        ),
-        (
-            "time",
-            f"{clock(summary.seconds)} in all, {number(summary.median_seconds, 2)} s an image; "
-            f"{summary.forward_evaluations:,} forward and {summary.backward_evaluations:,} backward evaluations",
-        ),
-        ("results", str(plan.output)),
-    ]
-    if summary.below_certified:
-        rows.append(("below certified", f"{summary.below_certified} radii: see docs/verification.md"))
-    for name, path in (("images in", plan.save_adversarial), ("figure", plan.figure)):
-        if path is not None:
-            rows.append((name, str(path)))
-    return rows

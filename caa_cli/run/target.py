@@ -23,6 +23,7 @@ from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.plan import ModelPlan
 from caa_cli.results.environment import environment
 from caa_cli.run.plausibility import Plausibility
+from caa_cli.sharding import Shard
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.tune import tune_chunks
@@ -54,8 +55,12 @@ class Target:
         """Rows for the display before anything runs; bounds: in words, where they aren't those of --bound."""
         plan = self.plan
         bounds = bounds or f"{plan.bound} bounds at α = {plan.alpha:g}"
-        shard = f", shard {plan.shard.index} of {plan.shard.count}" if plan.shard.count > 1 else ""
+        shard = f", {plan.shard}" if plan.shard.count > 1 else ""
+        chosen = (
+            [("shard", f"{plan.shard.index} of {plan.shard.count}: {plan.shard.chosen}")] if plan.shard.chosen else []
+        )
         return [
+            *chosen,
             ("model", f"{self.card.arch} from {plan.checkpoint} (sha256 {self.weights.sha256[:12]})"),
             ("smoothing", f"σ = {self.card.sigma:g}, {bounds}"),
             ("images", f"{len(indices)} of {self.images.name} {self.images.split} ({len(self.images)}){shard}"),
@@ -168,7 +173,10 @@ def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tupl
     for text in (*notes, *images.notes):
         display.warn(text)
     indices = replace(plan, dataset=dataset).indices(len(images))
-    if not indices:
+    # A shard that was not named may be one of more than there are images: it has nothing to do, and that is done.
+    if not indices and (
+        plan.shard.chosen is None or not replace(plan, dataset=dataset, shard=Shard()).indices(len(images))
+    ):
         raise UsageError(
             f"no image is left: {images.name} {images.split} has {len(images)} images",
             "lower --skip, --every or the number of shards",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from caa_cli.device import own_device
 from caa_cli.errors import UsageError
 
 
@@ -43,12 +44,9 @@ class Ranks:
         """Each process its own GPU of the machine, where there are GPUs."""
         if self.count == 1 or asked.type != "cuda":
             return asked
-        if asked.index not in (None, 0) or self.local >= torch.cuda.device_count():
-            raise UsageError(
-                f"process {self.local} of this machine has no GPU of its own: there are {torch.cuda.device_count()}",
-                "start no more processes than GPUs (torchrun --nproc-per-node), with --device auto or cuda",
-            )
-        return torch.device("cuda", self.local)
+        if asked.index not in (None, 0):
+            raise UsageError(f"--device {asked} is one GPU for {self.count} processes", "use --device auto or cuda")
+        return own_device(self.local)
 
     def join(self, device: torch.device) -> None:
         """Waits for the others."""

@@ -21,7 +21,6 @@ from caa_cli.models.load import probe
 from caa_cli.names import NORMALISATIONS
 from caa_cli.plan import differences
 from caa_cli.results.files import check_writable, write_atomically
-from caa_cli.signals import termination_interrupts
 from caa_cli.smoothing.classifier import is_out_of_memory
 from caa_cli.train_plan import TrainPlan
 from caa_cli.training.describe import plan_rows, result_rows
@@ -48,15 +47,14 @@ class TrainRun:
 
     def execute(self) -> int:
         """Trains, evaluates, writes; returns the exit code. Raises CaaError for what the user can mend."""
-        with termination_interrupts():
-            if self.ranks.rank == 0:
-                return self._execute()
-            self.display = Display(quiet=True)
-            try:
-                return self._execute()
-            except CaaError as error:  # it may be this process's own, and then the first one knows nothing of it
-                self.display.error(f"process {self.ranks.rank}: {error.problem}", error.hint)
-                return error.exit_code
+        if self.ranks.rank == 0:
+            return self._execute()
+        self.display = Display(quiet=True)
+        try:
+            return self._execute()
+        except CaaError as error:  # it may be this process's own, and then the first one knows nothing of it
+            self.display.error(f"process {self.ranks.rank}: {error.problem}", error.hint)
+            return error.exit_code
 
     def _execute(self) -> int:
         plan = self.plan

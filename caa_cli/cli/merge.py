@@ -1,0 +1,60 @@
+"""`caa merge`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caa_cli.cli import options, running
+from caa_cli.cli.options import RUN, option
+from caa_cli.errors import UsageError
+
+
+@running.guarded
+def merge(
+    shards: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE.json…", help="The results of all shards of one run.")
+    ] = None,
+    output: Annotated[
+        Path | None, option(metavar="FILE.json", help="The result.", show_default="has to be said", panel=RUN)
+    ] = None,
+    save_adversarial: Annotated[
+        Path | None,
+        option(
+            metavar="FILE.safetensors", help="Also join the images that the shards of an attack saved.", panel=RUN
+        ),
+    ] = None,
+    tsv: Annotated[
+        Path | None, option(metavar="FILE.tsv", help="Of caa certify: also a log in Cohen's format.", panel=RUN)
+    ] = None,
+    partial: Annotated[
+        bool, option("--partial", help="Join what is there, although shards or images are missing.", panel=RUN)
+    ] = False,
+    config: options.Config = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    dry_run: Annotated[bool, option("--dry-run", help="Only check whether they fit together.", panel=RUN)] = False,
+) -> None:
+    """Join the shards of one attack or certification to the result that one process would have had.
+
+    [bold]caa merge attack.shard-*.json --output attack.json[/] joins those of [bold]--shard auto[/].
+    """
+    if not shards or output is None:
+        raise UsageError(
+            "caa merge needs the files of all shards, and --output", "caa merge a.json b.json --output all.json"
+        )
+    others = {"--save-adversarial": save_adversarial, "--tsv": tsv}
+    from caa_cli.display import Display
+    from caa_cli.run.merge import MergeRun
+
+    code = MergeRun(
+        Display(quiet, json),
+        tuple(shards),
+        output,
+        {name: path for name, path in others.items() if path is not None},
+        partial,
+        dry_run,
+    ).execute()
+    raise typer.Exit(code)

@@ -1,0 +1,208 @@
+"""Shards of one run put together to the result that the run would have had in one process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from caa_cli import __version__
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.plan import AttackPlan, CertifyPlan
+from caa_cli.results.certificates import CertifySummary, summarise_certificates
+from caa_cli.results.images import Image, saved_images
+from caa_cli.results.joining import check_same, missing_shards, union
+from caa_cli.results.parts import KINDS, Part, part_of, read_part
+from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackSummary, summarise
+from caa_cli.sharding import Shard
+
+_NOT_COMPARED = {"attack": AttackPlan.NOT_COMPARED, "certify": CertifyPlan.NOT_COMPARED}
+
+
+@dataclass(frozen=True)
+class Merged:
+    """parts: by shard.  records: all their examples, by index.  gaps: what is not there, in words."""
+
+    parts: tuple[Part[Any], ...]
+    records: tuple[Any, ...]
+    gaps: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        return str(self.parts[0].said["command"])
+
+    @property
+    def status(self) -> str:
+        failed = any(record.outcome == FAILED for record in self.records)
+        return "partial" if failed or self.gaps else "complete"
+
+    @property
+    def summary(self) -> AttackSummary | CertifySummary:
+        """Over all examples. `seconds` is that of all shards together."""
+        seconds, config = sum(part.seconds for part in self.parts), self.parts[0].config
+        if self.command == "attack":
+            return summarise(self.records, seconds)
+        return summarise_certificates(self.records, config["samples"], seconds, config.get("radius"))
+
+    def to_json(self, written: dict[str, str | None]) -> dict[str, Any]:
+        """The document, as the run itself would have written it; `written`: where things go, by setting."""
+        first = self.parts[0]
+        config = {
+            **first.config,
+            **dict.fromkeys(("figure", "save_adversarial", "tsv") & first.config.keys()),
+            **written,
+        }
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "tool_version": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "status": self.status,
+            "command": self.command,
+            "config": {**config, "shard": asdict(Shard())},
+            "fingerprint": first.said.get("fingerprint"),
+            # What all shards agree on; where they ran on different machines the rest is with each of them.
+            "environment": {
+                name: value
+                for name, value in first.environment.items()
+                if all(part.environment.get(name) == value for part in self.parts)
+            },
+            "checkpoint": first.checkpoint,
+            "images": first.images,
+            "shard": {"index": 0, "count": 1},
+            "merged": [
+                {
+                    "file": str(part.path),
+                    "shard": {"index": part.shard[0], "count": part.shard[1]},
+                    "examples": len(part.records),
+                    "seconds": part.seconds,
+                    **{name: part.said.get(name) for name in ("status", "created", "tool_version", "environment")},
+                }
+                for part in self.parts
+            ],
+            "gaps": list(self.gaps),
+            "examples": [record.to_json() for record in self.records],
+            "summary": self.summary.to_json(),
+        }
+
+
+def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
+    """Raises UsageError for files that are no shards of one run, and for gaps unless it may be `partial`."""
+    _check_one_run(parts)
+    parts = [*parts, *_killed(parts, partial)]
+    _check_one_run(parts)
+    records: dict[int, Any] = union(parts, gaps=partial)
+    gaps = []
+    for part in parts:
+        if not part.unfinished:
+            continue
+        missing = part.missing
+        shown = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
+        what = f"{len(missing)} of its images are missing ({shown})" if missing else "it was interrupted"
+        if not partial:
+            again = part.said.get("resume")
+            raise UsageError(
+                f"{part.path} is unfinished: {what}",
+                (f"finish it with: {again}" if again else "finish that run with --resume")
+                + "; or join what is there with --partial",
+            )
+        gaps.append(f"{part.path}: {what}")
+    gaps += [f"shard {index} of {parts[0].shard[1]} is missing" for index in missing_shards(parts)]
+    in_order = sorted(parts, key=lambda part: part.shard)
+    return Merged(tuple(in_order), tuple(records[index] for index in sorted(records)), tuple(gaps))
+
+
+def _killed(parts: Sequence[Part[Any]], partial: bool) -> list[Part[Any]]:
+    """Shards with a record beside the others, but no result: attack.shard-*.json does not name them."""
+    first = parts[0]
+    places = {Shard(*first.shard).sibling(first.path, index) for index in missing_shards(parts)} - {first.path}
+    killed = [place for place in sorted(places) if _record_of(place).exists() and not place.exists()]
+    return [read_shard(place, partial) for place in killed]
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(path.name + ".jsonl")
+
+
+def _check_one_run(parts: Sequence[Part[Any]]) -> None:
+    first, hint = (
+        parts[0],
+        "merge joins the shards of one run; caa compare holds attacks with different settings together",
+    )
+    for part in parts[1:]:
+        if part.said["command"] != first.said["command"]:
+            raise UsageError(
+                f"{first.path} is of caa {first.said['command']} and {part.path} of caa {part.said['command']}", hint
+            )
+    left_out = _NOT_COMPARED[str(first.said["command"])]
+    names = dict.fromkeys(name for part in parts for name in part.config if name not in left_out)
+    check_same(parts, {name: [part.config.get(name) for part in parts] for name in names}, lambda _: hint)
+    for part in parts[1:]:
+        both = f"{first.path} and {part.path}"
+        if part.selection != first.selection:
+            differing = ", ".join(
+                f"{name} ({value} and {part.selection[name]})"
+                for name, value in first.selection.items()
+                if part.selection[name] != value
+            )
+            raise UsageError(
+                f"{both} are shards of different selections of the images: {differing}",
+                "name the shards of one; caa compare takes several",
+            )
+        if part.shard[1] != first.shard[1]:
+            raise UsageError(
+                f"{both} are of different numbers of shards: {first.shard[1]} and {part.shard[1]}",
+                "name the files of one run's shards",
+            )
+
+
+def read_shard(path: Path, partial: bool = False) -> Part[Any]:
+    """A result; or, where there may be gaps, the record that an unfinished run has left beside it.
+
+    Raises CaaError, which for a run that was killed says how to go on with it.
+    """
+    journal = _record_of(path)
+    found = read_part(path, KINDS) if path.exists() or not journal.exists() else None
+    if found is not None and not (partial and found.status == "interrupted" and journal.exists()):
+        return found
+    try:
+        header, *entries = [
+            json.loads(line) for line in journal.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"
+        ]
+        entries = list(
+            {entry["index"]: entry for entry in entries}.values()
+        )  # one that failed may have been done again
+        document = {**header, "status": "interrupted", "examples": entries}
+        document["summary"] = {"seconds": sum(entry.get("seconds") or 0.0 for entry in entries)}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CaaError(f"{journal} is no record of a run, or it is damaged ({error})", "repeat that run") from error
+    part = part_of(path, document, KINDS)
+    if partial:
+        return part
+    again = part.said.get("resume")
+    raise UsageError(
+        f"{path} is not there: its run ended before it could write it, with {len(entries)} images finished",
+        (f"finish it with: {again}" if again else "finish that run with --resume")
+        + "; or join what is there with --partial",
+    )
+
+
+def merged_images(merged: Merged) -> dict[int, Image]:
+    """The adversarial images that the shards saved, by index. Raises CaaError where some were not."""
+    found: dict[int, Image] = {}
+    for part in merged.parts:
+        saved = part.config.get("save_adversarial")
+        wanted = {record.index for record in part.records if record.outcome == ATTACKED}
+        for place in (Path(saved), part.path.with_name(Path(saved).name)) if saved and wanted else ():
+            images = saved_images(place, str(part.said.get("fingerprint")))
+            found.update({index: images[index] for index in wanted & images.keys()})
+        lost = len(wanted - found.keys())
+        if lost:
+            raise CaaError(
+                f"the images of {lost} attacked examples of {part.path} are not at hand"
+                + (f": they should be in {saved}" if saved else ": its run had no --save-adversarial"),
+                f"{part.said.get('resume', 'repeat it with --resume')} --save-adversarial FILE.safetensors",
+            )
+    return found

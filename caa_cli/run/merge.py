@@ -1,0 +1,84 @@
+"""`caa merge` from the shards' files to one result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from caa_cli.display import Display
+from caa_cli.errors import DONE, PARTIAL, UsageError
+from caa_cli.results.certificates import cohen_log
+from caa_cli.results.files import check_writable, write_atomically, written
+from caa_cli.results.images import save_images
+from caa_cli.results.merging import Merged, merge, merged_images, read_shard
+from caa_cli.results.records import AttackSummary
+from caa_cli.run.summaries import attack_summary, certify_summary, files
+from caa_cli.signals import uninterrupted
+
+_KEPT = "the shards' own results are kept: free some space and repeat the command"
+
+
+@dataclass
+class MergeRun:
+    """others: further files to write, by option. partial: join what is there, although something is missing."""
+
+    display: Display
+    shards: tuple[Path, ...]
+    output: Path
+    others: dict[str, Path] = field(default_factory=dict)
+    partial: bool = False
+    dry_run: bool = False
+
+    def execute(self) -> int:
+        """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
+        self._check_files()
+        merged = merge([read_shard(path, self.partial) for path in self.shards], self.partial)
+        for option, command in (("--save-adversarial", "attack"), ("--tsv", "certify")):
+            if option in self.others and merged.command != command:
+                raise UsageError(f"{option} is of caa {command}, and these are shards of caa {merged.command}")
+        for gap in merged.gaps:
+            self.display.warn(gap)
+        if not self.dry_run:
+            self._write(merged)
+        summary = merged.summary
+        if isinstance(summary, AttackSummary):
+            rows = attack_summary(summary)
+        else:
+            rows = certify_summary(summary, merged.parts[0].config.get("radius"))
+        where = [] if self.dry_run else files(self.output, self.others)
+        self.display.result("the shards together", [*rows, *where])
+        return DONE if merged.status == "complete" else PARTIAL
+
+    def _check_files(self) -> None:
+        taken = {path.absolute() for path in self.shards}
+        for option, path in {"--output": self.output, **self.others}.items():
+            if path.absolute() in taken:
+                raise UsageError(
+                    f"{option} {path} is one of the files to read or write", f"name another with {option}"
+                )
+            taken.add(path.absolute())
+            if not self.dry_run:
+                check_writable(path, option)
+
+    def _write(self, merged: Merged) -> None:
+        images, log = self.others.get("--save-adversarial"), self.others.get("--tsv")
+        found = merged_images(merged) if images is not None else {}
+        document = merged.to_json(
+            {
+                "output": str(self.output),
+                **({} if images is None else {"save_adversarial": str(images)}),
+                **({} if log is None else {"tsv": str(log)}),
+            }
+        )
+        content = json.dumps(document, indent=2, allow_nan=False) + "\n"
+        with uninterrupted():
+            with written(self.output, "--output", _KEPT):
+                write_atomically(self.output, content.encode())
+            if images is not None:
+                with written(images, "--save-adversarial", _KEPT):
+                    save_images(images, found, merged.records, str(document["fingerprint"]))
+            if log is not None:
+                with written(log, "--tsv", _KEPT):
+                    write_atomically(log, cohen_log(merged.records).encode())
+        self.display.document(document)

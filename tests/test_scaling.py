@@ -1,0 +1,215 @@
+"""Shards in real processes: torchrun's, a Slurm array's, and what is left when they are signalled or killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import (
+    CHEAP,
+    COMMAND,
+    ENVIRONMENT,
+    attack,
+    caa,
+    rank_of,
+    read_strict,
+    start,
+    timeless,
+    torchrun,
+    wait_until,
+)
+
+IMAGES = 16
+DOCUMENTATION = Path(__file__).parents[1] / "docs" / "scaling.md"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run in one process that nothing happens to."""
+    return attack(tmp_path_factory.mktemp("whole") / "attack.json", "--limit", str(IMAGES), "--quiet")
+
+
+def shard_file(folder: Path, index: int, count: int = 2) -> Path:
+    return folder / f"attack.shard-{index}-of-{count}.json"
+
+
+def finished(output: Path) -> list[int]:
+    """The images in the record of a run, in the order in which they were finished."""
+    journal = output.with_name(output.name + ".jsonl")
+    lines = journal.read_bytes().split(b"\n")[1:-1] if journal.exists() else []
+    return [json.loads(line)["index"] for line in lines]
+
+
+def merged(folder: Path, images: int = IMAGES):
+    """Of two shards; every image is recorded just once."""
+    files = [shard_file(folder, index) for index in range(2)]
+    assert [sorted(finished(file)) for file in files] == [list(range(images))[k::2] for k in range(2)]
+    result = caa("merge", *files, "--output", folder / "all.json", "--quiet")
+    assert result.exit_code == 0, result.output
+    return read_strict(folder / "all.json")
+
+
+def ended(process: subprocess.Popen[str], code: int = 0) -> str:
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode == code, stderr
+    return stderr
+
+
+def run_words(folder: Path, images: int = IMAGES) -> list[str | Path]:
+    return ["attack", *CHEAP, "--limit", str(images), "--output", folder / "attack.json"]
+
+
+def test_two_ranks_of_torchrun_are_the_run_in_one_process(tmp_path, whole):
+    stderr = ended(torchrun(*run_words(tmp_path), "--shard", "auto"))
+    for rank in range(2):
+        assert f"{rank} of 2: process {rank} of torchrun's 2" in stderr
+        assert f"shard {rank} of 2: images 8/8" in stderr
+    document = merged(tmp_path)
+    assert timeless(document) == timeless(whole)
+    assert document["fingerprint"] == whole["fingerprint"]
+    assert {n: v for n, v in document["summary"].items() if "seconds" not in n} == {
+        n: v for n, v in whole["summary"].items() if "seconds" not in n
+    }
+
+
+def test_a_rank_that_was_killed_goes_on_by_the_same_command(tmp_path, whole):
+    words = [*run_words(tmp_path), "--shard", "auto", "--resume"]
+    process = torchrun(*words)
+    wait_until(lambda: all(len(finished(shard_file(tmp_path, k))) >= 2 for k in range(2)), process)
+    os.kill(rank_of(process, 1), signal.SIGKILL)
+    stderr = ended(process, code=1)
+    assert not shard_file(tmp_path, 1).exists()
+    # The other one was ended by torchrun and has saved what it had.
+    assert re.search(r"interrupted: \d+ of 8 images are done and saved in .*shard-0-of-2", stderr)
+    assert read_strict(shard_file(tmp_path, 0))["status"] == "interrupted"
+    refused = caa("merge", *(shard_file(tmp_path, k) for k in range(2)), "--output", tmp_path / "all.json")
+    assert refused.exit_code == 2
+    assert "finish it with: RANK=" in refused.stderr
+
+    assert "images are done already" in ended(torchrun(*words))
+    assert timeless(merged(tmp_path)) == timeless(whole)
+
+
+@pytest.mark.slow
+def test_torchrun_itself_starts_a_killed_rank_again(tmp_path, whole):
+    process = torchrun(*run_words(tmp_path), "--shard", "auto", "--resume", options=("--max-restarts", "1"))
+    wait_until(lambda: len(finished(shard_file(tmp_path, 0))) >= 2, process)
+    os.kill(rank_of(process, 0), signal.SIGKILL)
+    ended(process)
+    assert timeless(merged(tmp_path)) == timeless(whole)
+
+
+def test_torchrun_and_another_shard_are_one_message(tmp_path):
+    stderr = ended(torchrun(*run_words(tmp_path), "--shard", "0/4"), code=1)
+    assert "--shard 0/4, but this is process" in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("loading", [True, False], ids=["while loading", "while working"])
+def test_sigusr1_saves_what_is_finished(tmp_path, loading):
+    output = tmp_path / "a.json"
+    process = start("attack", *CHEAP, "--limit", "100", "--output", output)
+    if loading:
+        # The first module that a subcommand loads: signals are heeded by then.
+        wait_until(lambda: b"torch" in Path(f"/proc/{process.pid}/maps").read_bytes(), process)
+    else:
+        wait_until(lambda: len(finished(output)) >= 2, process)
+    process.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGTERM)  # Slurm may send both, or one twice
+    stderr = ended(process, code=130)
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    if not loading:
+        document = read_strict(output)
+        assert document["status"] == "interrupted"
+        assert len(document["examples"]) >= 2
+
+
+def test_a_node_that_dies_between_writing_and_renaming(tmp_path, whole):
+    """The result is not there, its images are in the record, and a half-written file is not taken for it."""
+    dies = "import os, pathlib\npathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9)\n" + COMMAND
+    words = [*run_words(tmp_path), "--shard", "1/2"]
+    process = subprocess.Popen([sys.executable, "-c", dies, *map(str, words)], env=ENVIRONMENT)
+    assert process.wait(timeout=240) == -signal.SIGKILL
+    output = tmp_path / "attack.json"
+    assert not output.exists()
+    assert sorted(finished(output)) == list(range(IMAGES))[1::2]
+    refused = caa("merge", output, "--output", tmp_path / "all.json")
+    assert "is not there: its run ended before it could write it, with 8 images finished" in refused.stderr
+    result = caa(*words, "--resume")
+    assert "8 images are done already" in result.stderr
+    assert timeless(read_strict(output)) == timeless(whole)[1::2]
+
+
+@pytest.mark.parametrize(("kills", "images"), [(8, 16), pytest.param(50, 64, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_lose_and_double_no_image(tmp_path, kills, images):
+    """Two shards of a Slurm array in turn; the moments fall into loading, working and writing."""
+    moments = random.Random(kills)
+    settings = {"SLURM_ARRAY_TASK_MIN": "4", "SLURM_ARRAY_TASK_MAX": "5", "SLURM_ARRAY_TASK_COUNT": "2"}
+    words = [*run_words(tmp_path, images), "--shard", "auto", "--resume", "--quiet"]
+    killed = life = 0
+    loading = 2.0
+    while killed < kills:
+        index = life % 2
+        life += 1
+        assert life < 3 * kills, "the runs end before they can be killed"
+        before, began = len(finished(shard_file(tmp_path, index))), time.monotonic()
+        process = start(*words, env={**ENVIRONMENT, **settings, "SLURM_ARRAY_TASK_ID": str(4 + index)})
+        if life == 1:
+            wait_until(lambda: finished(shard_file(tmp_path, 0)), process)
+            loading = time.monotonic() - began
+        moment = began + loading * moments.uniform(0.3, 1.4)
+        while time.monotonic() < moment and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+        assert len(finished(shard_file(tmp_path, index))) >= before
+    for index in range(2):
+        assert caa(*words, env={**settings, "SLURM_ARRAY_TASK_ID": str(4 + index)}).exit_code == 0
+    whole = attack(tmp_path / "whole.json", "--limit", str(images), "--quiet")
+    assert timeless(merged(tmp_path, images)) == timeless(whole)
+
+
+def test_the_documented_slurm_script_requeues_and_goes_on(tmp_path):
+    """As sbatch would run it: the variables set, SIGUSR1 to the script, an scontrol that notes what it is told."""
+    (script,) = re.findall(r"```bash\n(#!.*?#SBATCH.*?)```", DOCUMENTATION.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "attack.sbatch").write_text(script)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "caa.py").write_text(COMMAND)
+    (programs / "caa").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{programs / "caa.py"}" "$@"\n')
+    (programs / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path / "told"}"\n')
+    for name in ("caa", "scontrol"):
+        (programs / name).chmod(0o755)
+    # Task 1 of 0-7, sent again alone; PYTHONPATH is for a package that is not installed.
+    slurm = {"SLURM_JOB_ID": "77", **{f"SLURM_ARRAY_TASK_{name}": "1" for name in ("ID", "MIN", "MAX", "COUNT")}}
+    environment = {**ENVIRONMENT, **slurm, "PATH": f"{programs}:{os.environ['PATH']}"}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+
+    def submitted() -> subprocess.Popen[str]:
+        words = ["bash", "attack.sbatch", *CHEAP, "--dataset", "demo", "--limit", "96"]
+        return subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
+
+    output = shard_file(tmp_path, 1, 8)
+    process = submitted()
+    wait_until(lambda: len(finished(output)) >= 2, process)
+    process.send_signal(signal.SIGUSR1)
+    ended(process, code=130)
+    assert (tmp_path / "told").read_text() == "requeue 77\n"
+    assert read_strict(output)["status"] == "interrupted"
+
+    ended(submitted())
+    assert (tmp_path / "told").read_text() == "requeue 77\n"
+    document = read_strict(output)
+    assert document["status"] == "complete"
+    assert [example["index"] for example in document["examples"]] == list(range(96))[1::8]
+    assert document["config"]["shard"]["chosen"] == "task 1 of a Slurm array of 8"
