@@ -252,7 +252,10 @@ class Newton:
 
 def margins(votes: Tensor, moments: Tensor, labels: Tensor, rivals: Tensor, samples: int, sigma: float) -> Margins:
     """h = σ/2 (Φ⁻¹(p_k) − Φ⁻¹(p_y)) from votes (runs, classes), and from `moments` (see `SurrogatePass`) its slope
-    σ/2 (∂p_k/φ(Φ⁻¹(p_k)) − ∂p_y/φ(Φ⁻¹(p_y))), with ∂p_c = moment/σ² (Stein). Probabilities are kept in [1/2n, 1 − 1/2n]."""
+    σ/2 (∂p_k/φ(Φ⁻¹(p_k)) − ∂p_y/φ(Φ⁻¹(p_y))), with ∂p_c = moment/σ² (Stein).
+
+    Probabilities are kept in [1/2n, 1 − 1/2n].
+    """
     pair = torch.stack([rivals, labels], dim=1)
     p = (votes.gather(1, pair).double() / samples).clamp(0.5 / samples, 1.0 - 0.5 / samples)
     quantile = torch.special.ndtri(p)
@@ -263,11 +266,11 @@ def margins(votes: Tensor, moments: Tensor, labels: Tensor, rivals: Tensor, samp
 
 
 def shortest(clean: Tensor, direction: Tensor, need: Tensor) -> Tensor:
-    """The shortest δ with ⟨δ, direction⟩ ≥ need that keeps clean + δ in the box; clean, direction (unit) and the result
-    (runs, dimensions), need (runs,). Where the box has no such point, the furthest that it has.
+    """The shortest δ with ⟨δ, direction⟩ ≥ need that keeps clean + δ in the box; clean, direction (unit) and the
+    result (runs, dimensions), need (runs,). Where the box has no such point, the furthest that it has.
 
-    δ = clip(λ·direction) for one λ ≥ 0, by the conditions of Karush, Kuhn and Tucker. ⟨δ(λ), direction⟩ is concave and
-    piecewise linear in λ, so Newton's method climbs to the solution and never beyond it.
+    δ = clip(λ·direction) for one λ ≥ 0, by the conditions of Karush, Kuhn and Tucker. ⟨δ(λ), direction⟩ is concave
+    and piecewise linear in λ, so Newton's method climbs to the solution and never beyond it.
     """
     scale = need.clamp(min=0.0)
     for _ in range(10):

@@ -32,8 +32,8 @@ class SurrogatePass:
     forward_evaluations: (examples,) int64: n, and the pilot's where a chunk was too small to hold it.
     log_mean: (examples, classes) float32, log p̄: the log of the mean soft prediction over all n samples, the
     smoothed logits. −inf for every class where all samples abstained.
-    moments: (examples, classes) float32, the mean over the samples of 1{vote = c} ⟨noise, direction⟩ where a direction was
-    given, else 0. Divided by σ² it estimates the derivative of p_c along the direction (Stein's lemma).
+    moments: (examples, classes) float32, the mean over the samples of 1{vote = c} ⟨noise, direction⟩ where a
+    direction was given, else 0. Divided by σ² it estimates the derivative of p_c along it (Stein's lemma).
     """
 
     votes: Tensor
@@ -150,8 +150,8 @@ class SmoothedClassifier:
     def towards(
         self, x: Tensor, labels: Tensor, rivals: Tensor, keys: Sequence[Key], samples: int, along: Tensor
     ) -> SurrogatePass:
-        """The gradient of log p̄_rival − log p̄_label for one rival each, rivals (examples,) int64, with `moments` along
-        the directions `along` (examples, dimensions)."""
+        """The gradient of log p̄_rival − log p̄_label for one rival each, rivals (examples,) int64, with `moments`
+        along the directions `along` (examples, dimensions)."""
 
         def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
             return [rival_over_label(log_mean, labels[rows], rivals[rows])]
