@@ -22,6 +22,7 @@ from caa_cli.errors import INTERRUPTED, CaaError, UsageError
 from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES, NORMALISATIONS
 from caa_cli.plan import AttackPlan, CertifyPlan, Shard
 from caa_cli.recipes import RECIPES
+from caa_cli.sizes import parse_size
 from caa_cli.train_plan import METHOD_SETTINGS, TrainPlan
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -90,11 +91,16 @@ def guarded(command: Command) -> Command:
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
-    # A plan has a method of the name that the option has.
-    given = {**given, "indices_file": given.get("indices")}
+    # A plan has a method of the name that the first option has, and the other's word is a setting of its own.
+    measure = given.get("chunk_size") == "measure"
+    given = {**given, "indices_file": given.get("indices"), "measure_chunks": measure}
     settings = {setting.name: given[setting.name] for setting in fields(kind)}
     if "mean" in settings:
         settings |= normalisation(given)
+    if measure:
+        settings["chunk_size"] = None
+    if isinstance(settings.get("max_memory"), str):
+        settings["max_memory"] = parse_size(settings["max_memory"], "--max-memory")
     for name in ("batch_size", "chunk_size"):
         if isinstance(settings.get(name), str):
             settings[name] = automatic(settings[name], checks.flag(name))
@@ -264,7 +270,12 @@ TrustCheckpoint = Annotated[
     ),
 ]
 Dtype = Annotated[str, option(help=f"{', '.join(DTYPES)}.", panel=COMPUTE)]
-ChunkSize = Annotated[str, option(help="Noise samples in memory at a time.", panel=COMPUTE)]
+ChunkSize = Annotated[
+    str, option(metavar="auto|measure|N", help="Noise samples in memory at a time; measure: anew.", panel=COMPUTE)
+]
+MaxMemory = Annotated[
+    str | None, option(metavar="4GiB", help="Keep the device's memory below this.", show_default="all", panel=COMPUTE)
+]
 ShardOption = Annotated[str, option(metavar="K/N", help="Every N-th image, from the K-th on (K from 0).", panel=RUN)]
 DataDir = Annotated[Path | None, option(metavar="DIR", help="The folder that holds the data set.", panel=DATA)]
 Device = Annotated[str, option(help="auto, cpu, cuda or cuda:1.", panel=COMPUTE)]

@@ -14,6 +14,7 @@ from caa_cli.results.output import AttackOutput
 from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.run.base import ImageRun
 from caa_cli.run.describe import attack_rows, estimate, most_evaluations, summary_rows
+from caa_cli.run.engine import check_memory
 from caa_cli.run.target import Target, load_target
 from caa_cli.run.work import AttackWork
 from caa_cli.signals import uninterrupted
@@ -54,13 +55,15 @@ class AttackRun(ImageRun):
         if checkpoint not in self.classifiers:
             self.classifiers[checkpoint] = target.classifier(indices, self.display)
         classifier = self.classifiers[checkpoint]
-        output.begin(target.header("attack", plan), plan.compared_keys(), plan.resume, target.card.input_shape)
+        header = target.header("attack", plan, classifier)
+        output.begin(header, plan.compared_keys(), plan.resume, target.card.input_shape)
         interrupted = self.work(
             output,
             indices,
             lambda todo, bar: AttackWork(plan, classifier, target.images, output, bar, indices).run(todo),
         )
         self._finish(output, target, interrupted)
+        check_memory(plan, classifier.device, self.display)
         return self.exit_code(output, indices, interrupted)
 
     def _finish(self, output: AttackOutput, target: Target, interrupted: bool) -> None:

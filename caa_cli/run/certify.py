@@ -27,6 +27,7 @@ from caa_cli.results.files import write_atomically
 from caa_cli.results.output import RunOutput
 from caa_cli.results.records import ABSTAINED, FAILED
 from caa_cli.run.base import BATCH_LIMIT, ImageRun
+from caa_cli.run.engine import check_memory
 from caa_cli.run.target import load_target
 from caa_cli.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
@@ -57,7 +58,7 @@ class CertifyRun(ImageRun):
             )
             return DONE
         classifier = target.classifier(indices, self.display, gradients=False)
-        output.begin(target.header("certify", plan), plan.compared_keys(), plan.resume)
+        output.begin(target.header("certify", plan, classifier), plan.compared_keys(), plan.resume)
 
         def certify(todo: list[int], bar: Bar) -> None:
             summed_up = 0.0
@@ -71,6 +72,7 @@ class CertifyRun(ImageRun):
 
         interrupted = self.work(output, indices, certify)
         self._finish(output, interrupted)
+        check_memory(plan, classifier.device, self.display)
         return self.exit_code(output, indices, interrupted)
 
     def _records(self, classifier: SmoothedClassifier, images: Images, todo: list[int]) -> Iterator[CertifyRecord]:

@@ -23,7 +23,7 @@ from caa_cli.smoothing.tune import tune_chunks
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", default="small-cnn", choices=("small-cnn", "resnet18"))
+    parser.add_argument("--arch", default="small-cnn", choices=("small-cnn", "lenet", "resnet18"))
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--chunks", default="64,128,256,512,1024,2048")
@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     shape = (1, 28, 28)
     classifier = (
-        demo(arguments.device)[0] if arguments.arch == "small-cnn" else fresh("resnet18", shape, arguments.device)
+        demo(arguments.device)[0] if arguments.arch == "small-cnn" else fresh(arguments.arch, shape, arguments.device)
     )
     device, samples = classifier.device, arguments.samples
     sizes = [int(size) for size in arguments.chunks.split(",")]
