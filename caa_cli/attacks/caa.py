@@ -78,7 +78,7 @@ class CertificationAware:
         rows = torch.arange(len(state), device=state.x.device)
         points = state.x.flatten(1)
         for side, balls in ((is_original, state.original), (~is_original, state.adversarial)):
-            balls.add(rows[side], points[side], radius[side])
+            balls.add(rows, points, torch.where(side, radius, 0.0))
 
         hits = rows[confident]
         state.remember(hits, votes[confident])

@@ -52,7 +52,7 @@ def tuned(
 
 
 def _busy(device: torch.device) -> bool:
-    """Whether others had the processors, so that what several threads took together says little of a quiet machine."""
+    """Whether others had the processors: what several threads take together then says little."""
     return device.type == "cpu" and torch.get_num_threads() > 1 and os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
 
 
