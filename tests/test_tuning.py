@@ -148,8 +148,8 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 
 def test_runs_say_what_they_used_and_find_the_same(folder, tmp_path):
     """--chunk-size auto measures, then reads; measure does it anew; the results are those of any other chunk."""
-    words = "--limit 2 --chunk-size".split()
-    found = [attack(tmp_path / f"{n}.json", *words, size) for n, size in enumerate(("auto", "auto", "measure", "256"))]
+    sizes = ("auto", "auto", "measure", "256")
+    found = [attack(tmp_path / f"{n}.json", "--limit", "2", "--chunk-size", size) for n, size in enumerate(sizes)]
     engines = [document["environment"]["engine"] for document in found]
     assert [engine["chosen"] for engine in engines] == ["measured", "cache", "measured", "set"]
     assert engines[0] | {"chosen": ""} == engines[1] | {"chosen": ""}
@@ -161,7 +161,7 @@ def test_runs_say_what_they_used_and_find_the_same(folder, tmp_path):
 
 def test_two_processes_at_once_do_each_other_no_harm(tmp_path):
     environment = {**ENVIRONMENT, "CAA_TUNING_CACHE": "on", "CAA_CACHE_DIR": str(tmp_path / "cache")}
-    words = "certify --checkpoint demo --limit 1 --samples 100 --quiet".split()
+    words = ["certify", "--checkpoint", "demo", "--limit", "1", "--samples", "100", "--quiet"]
     running = [start(*words, "--output", tmp_path / f"{n}.json", env=environment) for n in range(2)]
     for process in running:
         _, stderr = process.communicate(timeout=300)

@@ -19,8 +19,8 @@ from caa_cli.sizes import show_size
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.tune import one_chunk
 
-# A chunk that takes this long gains nothing from being larger.
-_LONG_SECONDS = 1.0
+# A chunk that takes this thread so long gains nothing from being larger.
+_LONG_SECONDS = 2.0
 _LARGEST = 2048
 # What the process takes beside the passes: lists, files, and what an allocator can't give back.
 _SPARE_SHARE, _SPARE_BYTES = 0.04, 32_000_000
@@ -38,31 +38,31 @@ def largest_chunk(
     base = resident()
     room = limit - spare - base
     classifier.votes_chunk = classifier.gradient_chunk = 1
-    if room <= 0:
-        raise too_little(limit, base, base + spare)
     # A votes pass takes no more than a gradient pass, which keeps what every layer gave.
     run = one_chunk(classifier, "gradient" if gradients else "votes")
     size = 1
     while True:
-        began = time.perf_counter()
+        began = time.thread_time()
         _run_in_both_layouts(classifier, run, size)
         grown = max(1, peak_resident() - base)
         if size == 1 and grown > room:
-            raise too_little(limit, base, base + grown + spare)
+            raise _too_little(limit, base, base + grown + _SPARE_BYTES + reserve)
         larger = min(2 * size, most or _LARGEST, size * room // grown)
-        if larger < 1.25 * size or (most is None and time.perf_counter() - began > _LONG_SECONDS):
+        if larger < 1.25 * size or (most is None and time.thread_time() - began > _LONG_SECONDS):
             break
         size = larger
     classifier.votes_chunk = classifier.gradient_chunk = 1
     return max(size, larger)
 
 
-def too_little(limit: int, base: int, enough: int) -> CaaError:
-    """enough: bytes that would do."""
+def _too_little(limit: int, base: int, least: int) -> CaaError:
+    """least: what one sample comes to, before the share that is spared."""
+    step = 50_000_000
+    enough = -(-int(least / (1.0 - _SPARE_SHARE) + 0.2 * step) // step) * step
     return CaaError(
         f"--max-memory {show_size(limit)} is too little: the process holds {show_size(base)} before its first "
         f"sample, and needs {show_size(enough)} to go on",
-        f"--max-memory {-(-enough // 50_000_000) * 50}MB, or leave it out",
+        f"--max-memory {enough // 10**6}MB, or leave it out",
     )
 
 
