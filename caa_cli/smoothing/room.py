@@ -52,7 +52,7 @@ def largest_chunk(
             break
         size = larger
     classifier.votes_chunk = classifier.gradient_chunk = 1
-    return max(size, larger)
+    return max(1, larger)
 
 
 def _too_little(limit: int, base: int, least: int) -> CaaError:
