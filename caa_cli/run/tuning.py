@@ -27,6 +27,8 @@ _VERSION = 1
 # A file of ours has a few hundred bytes.
 _MOST_BYTES = 100_000
 _LARGEST_CHUNK = 2**20
+# For each pass: what many runs will use may take longer to measure.
+_SECONDS, _SECONDS_KEPT = 1.0, 2.0
 
 
 def tuned(
@@ -45,8 +47,9 @@ def tuned(
             return "cache"
         except RuntimeError:  # a layout that this network can't be brought to
             pass
-    tuning = tune_chunks(classifier, gradients=gradients, most=most)
-    if place is not None and most is None and not _busy(classifier.device):  # a limit leaves the larger sizes out
+    keep = place is not None and most is None and not _busy(classifier.device)  # a limit leaves larger sizes out
+    tuning = tune_chunks(classifier, _SECONDS_KEPT if keep else _SECONDS, gradients, most)
+    if keep and place is not None:
         _write(place, key, tuning)
     return "measured"
 
