@@ -7,7 +7,9 @@ BOUNDS = ("goodman", "clopper-pearson", "cp-bonferroni")
 SURROGATES = ("log-ratio", "gumbel")
 DOUBLING, FIXED = SAMPLE_SCHEDULES = ("doubling", "fixed")
 FINISHES = ("ray", "none")
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+# float32 with the products on a GPU rounded to TF32.
+TF32 = "tf32"
+DTYPES = ("float32", TF32, "bfloat16", "float16", "float64")
 SPLITS = ("test", "train")
 TABLE_FORMATS = ("table", "markdown", "latex", "csv", "json")
 

@@ -75,6 +75,8 @@ class ModelPlan(Plan):
     device: str = "auto"
     dtype: str = "float32"
     chunk_size: int | None = None
+    measure_chunks: bool = False
+    max_memory: int | None = None
 
     output: Path
     figure: Path | None = None
@@ -86,7 +88,7 @@ class ModelPlan(Plan):
     # same law, so a run may go on elsewhere.)
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
         "checkpoint data_dir download limit skip every indices_file shard device chunk_size output figure".split()  # noqa: SIM905
-    ) | {"trust_checkpoint", "resume", "overwrite", "dry_run"}
+    ) | {"trust_checkpoint", "measure_chunks", "max_memory", "resume", "overwrite", "dry_run"}
     # The settings that name files to write beside `output`.
     WRITTEN: ClassVar[tuple[str, ...]] = ("figure",)
 
@@ -95,6 +97,7 @@ class ModelPlan(Plan):
         checks.one_of("--dtype", self.dtype, DTYPES)
         checks.one_of("--split", self.split, SPLITS)
         checks.at_least_one("--chunk-size", self.chunk_size)
+        checks.at_least_one("--max-memory", self.max_memory)
         checks.at_least_one("--limit", self.limit)
         checks.not_negative("--skip", self.skip)
         checks.at_least_one("--every", self.every)

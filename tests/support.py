@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "COLUMNS": "200",
+    "CAA_TUNING_CACHE": "off",
 }
 
 # Long steps find attacks on the demo within 8 of them: about 0.2 s an image.

@@ -1,106 +1,181 @@
-"""Memory for gradients to several rivals: one chunk's graph at a time, whatever the samples or the rivals."""
+"""--max-memory is kept, and whoever asks for too little is told what would do."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_small
-from torch.autograd.graph import saved_tensors_hooks
+from support import CHEAP, ENVIRONMENT, assert_clean_error, assert_clean_text, caa, read_strict, timeless
 
-from caa_cli.attacks.deepfool import DeepFool
-from caa_cli.attacks.loop import Example, Search
-from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import LogRatio
+from caa_cli import memory
+from caa_cli.device import numeric_mode, open_device
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.memory import limit_device, peak_resident, resident
+from caa_cli.sizes import parse_size, show_size
 
-X = torch.full((1, 1, 8, 8), 0.5)
-LABEL, KEYS = torch.tensor([0]), [Key(0, 0, Purpose.SEARCH)]
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's own account")
 
-
-class Graphs:
-    """Counts the numbers that autograd keeps for a backward pass: now, and at most."""
-
-    def __init__(self) -> None:
-        self.held = self.peak = 0
-
-    def watch(self):
-        graphs = self
-
-        class Held:
-            def __init__(self, tensor: torch.Tensor) -> None:
-                self.tensor = tensor
-                graphs.held += tensor.numel()
-                graphs.peak = max(graphs.peak, graphs.held)
-
-            def __del__(self) -> None:
-                graphs.held -= self.tensor.numel()
-
-        return saved_tensors_hooks(Held, lambda held: held.tensor)
-
-
-def peak(samples: int, rivals: list[int], chunk: int = 128) -> int:
-    graphs = Graphs()
-    with graphs.watch():
-        make_small(gradient_chunk=chunk).rival_gradients(X, LABEL, torch.tensor([rivals]), KEYS, samples)
-    assert graphs.held == 0
-    return graphs.peak
-
-
-def test_one_graph_is_held_whatever_the_samples_and_rivals():
-    one = peak(128, [1])
-    assert one > 0
-    assert peak(16 * 128, [1]) == one
-    assert peak(16 * 128, [1, 2, 1, 2]) == one
-    assert peak(256, [1, 2], chunk=256) == pytest.approx(2 * one, rel=0.1)  # the measure does see a larger graph
-
-
-def test_a_surrogate_holds_one_graph_too():
-    graphs, peaks = Graphs(), []
-    for samples in (128, 16 * 128):
-        graphs.peak = 0
-        with graphs.watch():
-            make_small(gradient_chunk=128).surrogate(X, LABEL, KEYS, samples, LogRatio())
-        peaks.append(graphs.peak)
-    assert peaks[0] == peaks[1] > 0
-    assert graphs.held == 0
-
-
-def test_deepfool_holds_no_graph_from_step_to_step():
-    peaks = []
-    for steps in (1, 6):
-        graphs = Graphs()
-        with graphs.watch():
-            attack = DeepFool(samples=256, steps=steps)
-            (finding,) = Search(attack, make_small(gradient_chunk=128)).run([Example(0, X[0], 1)])
-        assert finding.iterations <= steps
-        assert graphs.held == 0
-        peaks.append(graphs.peak)
-    assert peaks[0] == peaks[1] > 0
-
-
-_RESIDENT = """
-import resource, sys
-sys.path.insert(0, {tests!r})
-import torch
-from conftest import make_small
-from caa_cli.smoothing.noise import Key, Purpose
-x, rivals = torch.full((1, 1, 8, 8), 0.5), torch.tensor([[1, 2, 1, 2]])
-def work(samples):
-    keys = [Key(0, 0, Purpose.SEARCH)]
-    make_small(gradient_chunk=2048).rival_gradients(x, torch.tensor([0]), rivals, keys, samples)
-work(4096)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-work(16 * 4096)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+RUN = """
+import sys; sys.argv[0] = "caa"
+from caa_cli.cli.app import main
+from caa_cli.memory import peak_resident
+try: main()
+finally: print("peak", peak_resident(), file=sys.stderr)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
-def test_the_process_does_not_grow_with_the_samples():
-    """Of 65,536 samples the noisy inputs alone would take 17 MB, and each graph more."""
-    script = _RESIDENT.format(tests=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 8_000, f"{done.stdout} kB more"
+def alone(*words: str | Path) -> tuple[int, str, int]:
+    """(exit code, stderr, peak resident memory) of a command in a process of its own."""
+    command = [sys.executable, "-c", RUN, *map(str, words)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=ENVIRONMENT)
+    *lines, last = done.stderr.splitlines()
+    return done.returncode, "\n".join(lines), int(last.split()[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4GiB", 4 * 2**30), ("800MB", 800_000_000), ("1.5 gb", 1_500_000_000), ("1000000", 1_000_000), ("2kib", 2048)],
+)
+def test_amounts_of_memory_are_read(text: str, size: int):
+    assert parse_size(text, "--max-memory") == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-1GB", "4 G", "GiB", "1e9", "nan"])
+def test_what_is_no_amount_is_refused(text: str, tmp_path):
+    result = caa("attack", "--checkpoint", "demo", "--max-memory", text, "--output", tmp_path / "a.json")
+    assert_clean_error(result, 2, "--max-memory", "4GiB")
+
+
+def test_nothing_at_all_is_refused(tmp_path):
+    result = caa("attack", "--checkpoint", "demo", "--max-memory", "0MB", "--output", tmp_path / "a.json")
+    assert_clean_error(result, 2, "--max-memory")
+
+
+def test_amounts_are_shown():
+    assert [show_size(size) for size in (850_000_000, 2**31, 2 * 10**10)] == ["850 MB", "2147 MB", "20.00 GB"]
+
+
+def test_the_process_knows_what_it_holds():
+    before = resident()
+    assert 10**7 < before <= peak_resident()
+    held = torch.ones(50_000_000)
+    assert resident() > before + 150_000_000
+    del held
+    assert peak_resident() > before + 150_000_000
+
+
+@linux
+def test_too_little_says_what_would_do_and_that_does(tmp_path):
+    words = ["attack", *CHEAP, "--limit", "1", "--chunk-size", "auto", "--quiet", "--output", tmp_path / "a.json"]
+    code, stderr, _ = alone(*words, "--max-memory", "100MB")
+    assert code == 1
+    assert_clean_text(stderr, "--max-memory 100 MB is too little", "--max-memory ")
+    enough = stderr.split("try:")[1].split()[1].rstrip(",")
+    code, stderr, peak = alone(*words, "--max-memory", enough)
+    assert code == 0, stderr
+    assert peak <= parse_size(enough, "")
+    assert read_strict(tmp_path / "a.json")["config"]["max_memory"] == parse_size(enough, "")
+
+
+@linux
+def test_a_limit_changes_no_result(tmp_path):
+    """A chunk as large as asked for would take more."""
+    words = ["attack", *CHEAP, "--limit", "1", "--samples", "8000", "--chunk-size", "8000", "--iterations", "3"]
+    code, _, peak = alone(*words, "--output", tmp_path / "free.json")
+    assert code == 0
+    limit = 800_000_000
+    assert peak > limit
+    code, stderr, peak = alone(*words, "--max-memory", "800MB", "--output", tmp_path / "tight.json")
+    assert code == 0, stderr
+    assert "to stay below --max-memory" in stderr
+    assert peak <= limit
+    free, tight = (read_strict(tmp_path / f"{name}.json") for name in ("free", "tight"))
+    assert free["fingerprint"] == tight["fingerprint"]
+    for one, other in zip(timeless(free), timeless(tight), strict=True):
+        assert one["outcome"] == other["outcome"]
+        assert one["certified_radius"] == other["certified_radius"]
+
+
+BIG_IMAGES = """
+import json, sys, torch
+from torch import nn
+from caa_cli.memory import limit_device, peak_resident
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.objective import LogRatio
+from caa_cli.smoothing.room import largest_chunk
+limit, samples = int(sys.argv[1]), int(sys.argv[2])
+network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                        nn.Flatten(), nn.Linear(16, 5))
+classifier = SmoothedClassifier(network, sigma=0.5, num_classes=5, input_shape=(3, 200, 200))
+limit_device(classifier.device, limit)
+classifier.votes_chunk = classifier.gradient_chunk = largest_chunk(classifier, limit, gradients=True)
+x, keys = torch.rand(1, 3, 200, 200), [Key(0, 0, Purpose.SEARCH)]
+for repeat in range(2):
+    classifier.votes(x, keys, samples)
+    classifier.surrogate(x, torch.tensor([0]), keys, samples, LogRatio())
+print(json.dumps([classifier.gradient_chunk, peak_resident()]))
+"""
+
+
+@linux
+def test_large_images_stay_below_the_limit_however_many_samples():
+    """About 13 MB a sample: 60 of them at once would not fit."""
+    found = []
+    for samples in (10, 60):
+        command = [sys.executable, "-c", BIG_IMAGES, "800000000", str(samples)]
+        done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
+        found.append(json.loads(done.stdout))
+    (chunk, few), (_, many) = found
+    assert chunk >= 2
+    assert max(few, many) <= 800_000_000
+    assert many <= 1.05 * few
+
+
+def test_a_gpu_gets_its_share_of_the_whole(monkeypatch):
+    class Properties:
+        total_memory = 16 * 10**9
+
+    said = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *share: said.append(share))
+    limit_device(torch.device("cuda:1"), 4 * 10**9)
+    limit_device(torch.device("cuda:1"), 10**12)
+    assert said == [(0.25, 1), (1.0, 1)]
+    with pytest.raises(UsageError, match="--max-memory"):
+        limit_device(torch.device("mps"), 10**9)
+
+
+def test_a_gpu_that_others_have_filled_is_said(monkeypatch):
+    def full(*shape, device):
+        raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(torch, "zeros", full)
+    with pytest.raises(CaaError, match=r"cuda:0 can't be used: CUDA error: out of memory$") as caught:
+        open_device(torch.device("cuda:0"))
+    assert "--device" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("error", "expected"), [("CUDA error: out of memory", True), ("size mismatch", False)])
+def test_what_counts_as_no_memory(error: str, expected: bool):
+    assert memory.is_out_of_memory(RuntimeError(error)) is expected
+
+
+def test_tf32_needs_a_gpu_that_has_it(tmp_path, monkeypatch):
+    words = ("attack", "--checkpoint", "demo", "--device", "cpu", "--dtype", "tf32", "--dry-run")
+    assert_clean_error(caa(*words, "--output", tmp_path / "a.json"), 2, "--dtype tf32", "--dtype float32")
+    gpu = torch.device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old one")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(UsageError, match="Ampere"):
+        numeric_mode("tf32", gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    for name, dtype, allowed in (("tf32", torch.float32, True), ("float32", torch.float32, False)):
+        assert numeric_mode(name, gpu) == dtype
+        assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is allowed
+    # The last one leaves the process as it was.
+    assert numeric_mode("bfloat16", torch.device("cpu")) == torch.bfloat16

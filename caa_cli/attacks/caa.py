@@ -97,7 +97,7 @@ class CertificationAware:
         rows = torch.arange(len(state), device=state.x.device)
         points = state.x.flatten(1)
         for side, balls in ((is_original, state.original), (~is_original, state.adversarial)):
-            balls.add(rows[side], points[side], seen.radius[side])
+            balls.add(rows, points, torch.where(side, seen.radius, 0.0))
 
         hits, uphill = rows[seen.adversarial], rows[~seen.adversarial]
         state.remember(hits, seen.votes[hits])

@@ -16,22 +16,28 @@ class Balls:
     def __init__(self, examples: int, dimensions: int, device: torch.device) -> None:
         self.centres = torch.zeros((examples, 0, dimensions), device=device)
         self.radii = torch.zeros((examples, 0), device=device)
+        # No example has more balls than this; the true number is asked of the device only where this is too many.
+        self._at_most = 0
 
     def add(self, rows: Tensor, centres: Tensor, radii: Tensor) -> None:
         """Adds one ball to each of the examples `rows`: centres (rows, dimensions), radii (rows,).
 
         A ball of radius 0 certifies nothing and is left out.
         """
-        useful = radii > 0
-        rows, centres, radii = rows[useful], centres[useful], radii[useful]
         if len(rows) == 0:
             return
-        place = (self.radii[rows] >= 0).sum(dim=1)
-        needed = int(place.max()) + 1
-        if needed > self.capacity:
-            self._grow(max(needed, 2 * self.capacity, 8))
-        self.centres[rows, place] = centres
-        self.radii[rows, place] = radii
+        useful = radii > 0
+        filled = (self.radii >= 0).sum(dim=1)
+        self._at_most += 1
+        if self._at_most > self.capacity:
+            self._at_most = int(filled.index_add(0, rows, useful.long()).max())
+        if self._at_most > self.capacity:
+            self._grow(max(2 * self.capacity, 8))
+        if self.capacity == 0:
+            return
+        place = filled[rows].clamp(max=self.capacity - 1)
+        self.centres[rows, place] = torch.where(useful[:, None], centres, self.centres[rows, place])
+        self.radii[rows, place] = torch.where(useful, radii, self.radii[rows, place])
 
     def exit(self, rows: Tensor, origin: Tensor, direction: Tensor) -> Tensor:
         """`ray_exit` for the examples `rows`: origin and unit direction (rows, dimensions) → (rows,)."""
@@ -50,6 +56,7 @@ class Balls:
         capacity = max(self.capacity, other.capacity)
         self._grow(capacity)
         other._grow(capacity)
+        self._at_most = max(self._at_most, other._at_most)
         self.centres = torch.cat([self.centres, other.centres])
         self.radii = torch.cat([self.radii, other.radii])
 

@@ -115,6 +115,7 @@ def attack(
     dtype: options.Dtype = "float32",
     batch_size: Annotated[str, option(help="Images at a time.", panel=_COMPUTE)] = "auto",
     chunk_size: options.ChunkSize = "auto",
+    max_memory: options.MaxMemory = None,
     output: Annotated[Path, option(metavar="FILE.json", help="The result.", panel=_RUN)] = AttackPlan.output,
     save_adversarial: Annotated[
         Path | None,

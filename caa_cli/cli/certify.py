@@ -50,6 +50,7 @@ def certify(
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     chunk_size: options.ChunkSize = "auto",
+    max_memory: options.MaxMemory = None,
     output: Annotated[Path, option(metavar="FILE.json", help="The result.", panel=options.RUN)] = Path(
         "certify.json"
     ),

@@ -21,6 +21,7 @@ from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES, NORMALISA
 from caa_cli.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.recipes import RECIPES
 from caa_cli.sharding import Shard
+from caa_cli.sizes import parse_size
 from caa_cli.train_plan import METHOD_SETTINGS, TrainPlan
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -70,11 +71,16 @@ def _parameter(key: str) -> str:
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
-    # A plan has a method of the name that the option has.
-    given = {**given, "indices_file": given.get("indices")}
+    # A plan has a method of the name that the first option has, and the other's word is a setting of its own.
+    measure = given.get("chunk_size") == "measure"
+    given = {**given, "indices_file": given.get("indices"), "measure_chunks": measure}
     settings = {setting.name: given[setting.name] for setting in fields(kind)}
     if "mean" in settings:
         settings |= normalisation(given)
+    if measure:
+        settings["chunk_size"] = None
+    if isinstance(settings.get("max_memory"), str):
+        settings["max_memory"] = parse_size(settings["max_memory"], "--max-memory")
     for name in ("batch_size", "chunk_size"):
         if isinstance(settings.get(name), str):
             settings[name] = automatic(settings[name], checks.flag(name))
@@ -240,7 +246,12 @@ TrustCheckpoint = Annotated[
     ),
 ]
 Dtype = Annotated[str, option(help=f"{', '.join(DTYPES)}.", panel=COMPUTE)]
-ChunkSize = Annotated[str, option(help="Noise samples in memory at a time.", panel=COMPUTE)]
+ChunkSize = Annotated[
+    str, option(metavar="auto|measure|N", help="Noise samples in memory at a time; measure: anew.", panel=COMPUTE)
+]
+MaxMemory = Annotated[
+    str | None, option(metavar="4GiB", help="Keep the device's memory below this.", show_default="all", panel=COMPUTE)
+]
 ShardOption = Annotated[
     str,
     option(

@@ -15,6 +15,7 @@ from caa_cli.results.output import AttackOutput
 from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.run.base import ImageRun
 from caa_cli.run.describe import attack_rows, estimate, most_evaluations
+from caa_cli.run.engine import check_memory
 from caa_cli.run.summaries import attack_summary, files
 from caa_cli.run.target import Target, load_target
 from caa_cli.run.work import AttackWork
@@ -60,7 +61,7 @@ class AttackRun(ImageRun):
         if checkpoint not in self.classifiers:
             self.classifiers[checkpoint] = target.classifier(indices, self.display)
         classifier = self.classifiers[checkpoint]
-        header = {**target.header("attack", plan), "resume": self.resume_command}
+        header = {**target.header("attack", plan, classifier), "resume": self.resume_command}
         output.begin(header, plan.compared_keys(), plan.resume, target.card.input_shape)
         interrupted = self.work(
             output,
@@ -68,6 +69,7 @@ class AttackRun(ImageRun):
             lambda todo, bar: AttackWork(plan, classifier, target.images, output, bar, indices).run(todo),
         )
         self._finish(output, target, interrupted)
+        check_memory(plan, classifier.device, self.display)
         return self.exit_code(output, indices, interrupted, plan.shard.launched)
 
     def _finish(self, output: AttackOutput, target: Target, interrupted: bool) -> None:

@@ -26,6 +26,7 @@ from caa_cli.results.files import write_atomically
 from caa_cli.results.output import RunOutput
 from caa_cli.results.records import ABSTAINED, FAILED
 from caa_cli.run.base import BATCH_LIMIT, ImageRun
+from caa_cli.run.engine import check_memory
 from caa_cli.run.summaries import certify_summary, files
 from caa_cli.run.target import load_target
 from caa_cli.signals import uninterrupted
@@ -57,7 +58,7 @@ class CertifyRun(ImageRun):
             )
             return DONE
         classifier = target.classifier(indices, self.display, gradients=False)
-        header = {**target.header("certify", plan), "resume": self.resume_command}
+        header = {**target.header("certify", plan, classifier), "resume": self.resume_command}
         output.begin(header, plan.compared_keys(), plan.resume)
 
         def certify(todo: list[int], bar: Bar) -> None:
@@ -72,6 +73,7 @@ class CertifyRun(ImageRun):
 
         interrupted = self.work(output, indices, certify)
         self._finish(output, interrupted)
+        check_memory(plan, classifier.device, self.display)
         return self.exit_code(output, indices, interrupted, plan.shard.launched)
 
     def _records(self, classifier: SmoothedClassifier, images: Images, todo: list[int]) -> Iterator[CertifyRecord]:

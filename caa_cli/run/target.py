@@ -11,9 +11,10 @@ import torch
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images
-from caa_cli.device import describe_device
+from caa_cli.device import describe_device, numeric_mode, open_device
 from caa_cli.display import Display, Rows
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.memory import is_out_of_memory, limit_device
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
@@ -22,11 +23,11 @@ from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.plan import ModelPlan
 from caa_cli.results.environment import environment
+from caa_cli.run.engine import choose_chunks
 from caa_cli.run.plausibility import Plausibility
 from caa_cli.sharding import Shard
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.tune import tune_chunks
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Target:
 
     plan: ModelPlan
     device: torch.device
+    dtype: torch.dtype
     weights: Weights
     card: ModelCard
     images: Images
@@ -67,14 +69,17 @@ class Target:
             ("device", f"{describe_device(self.device)}, {plan.dtype}"),
         ]
 
-    def header(self, command: str, plan: ModelPlan) -> dict[str, Any]:
+    def header(self, command: str, plan: ModelPlan, classifier: SmoothedClassifier) -> dict[str, Any]:
         """What a result says of the run; `plan` is the resolved one."""
         own = self.weights.card or self.card  # what the checkpoint says of itself; `config` has what was used
         return {
             "command": command,
             "config": plan.config(),
             "fingerprint": plan.fingerprint(self.weights.sha256),
-            "environment": environment(describe_device(self.device), torch.get_num_threads()),
+            "environment": {
+                **environment(describe_device(self.device), torch.get_num_threads()),
+                "engine": classifier.describe(),
+            },
             "checkpoint": {
                 "path": str(self.weights.path),
                 "sha256": self.weights.sha256,
@@ -92,23 +97,29 @@ class Target:
         gradients: whether there will be any.
         """
         model = build_model(self.weights, self.card)
-        classifier = SmoothedClassifier(
-            model,
-            sigma=self.card.sigma or 0.0,
-            num_classes=self.card.num_classes,
-            input_shape=self.card.input_shape,
-            device=self.device,
-            dtype=getattr(torch, self.plan.dtype),
-        )
+        open_device(self.device)
+        # Under a limit nothing larger than a sample is tried before it is known what one takes.
+        chunks = {"votes_chunk": 1, "gradient_chunk": 1} if self.plan.max_memory is not None else {}
+        try:
+            classifier = SmoothedClassifier(
+                model,
+                sigma=self.card.sigma or 0.0,
+                num_classes=self.card.num_classes,
+                input_shape=self.card.input_shape,
+                device=self.device,
+                dtype=self.dtype,
+                **chunks,
+            )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise CaaError(
+                f"the model does not fit in what is free of the memory of {self.device}",
+                "wait for others to free it, raise --max-memory, or choose another device with --device cpu",
+            ) from error
         self._try_out(classifier, indices)
-        if self.plan.chunk_size is not None:
-            classifier.votes_chunk = classifier.gradient_chunk = self.plan.chunk_size
-        else:
-            tune_chunks(classifier, gradients=gradients)
+        choose_chunks(classifier, self.plan, self.card.arch, gradients, display)
         self._check_normalisation(classifier, model, display)
-        also = f", {classifier.gradient_chunk} for gradients" if gradients else ""
-        layout = ", channels last" if classifier.memory_format == torch.channels_last else ""
-        display.note(f"chunks of {classifier.votes_chunk} samples for votes{also}{layout}")
         return classifier
 
     def _check_normalisation(
@@ -155,6 +166,9 @@ class Target:
 
 def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tuple[Target, Sequence[int]]:
     """The target, and the indices of the images to work on. Raises CaaError for whatever doesn't fit."""
+    dtype = numeric_mode(plan.dtype, device)
+    if plan.max_memory is not None:
+        limit_device(device, plan.max_memory)
     weights = read_weights(find_checkpoint(plan.checkpoint), plan.trust_checkpoint)
     dataset = plan.dataset or (weights.card.dataset if weights.card else None)
     if plan.dataset is None and plan.checkpoint == "demo" and plan.data_dir is None:
@@ -181,4 +195,4 @@ def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tupl
             f"no image is left: {images.name} {images.split} has {len(images)} images",
             "lower --skip, --every or the number of shards",
         )
-    return Target(plan, device, weights, card, images), indices
+    return Target(plan, device, dtype, weights, card, images), indices

@@ -11,6 +11,7 @@ from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images, read_example
 from caa_cli.display import REFRESH_SECONDS, Bar, number
 from caa_cli.errors import CaaError
+from caa_cli.memory import is_out_of_memory
 from caa_cli.plan import AttackPlan
 from caa_cli.results.images import Image
 from caa_cli.results.output import AttackOutput
@@ -24,10 +25,10 @@ from caa_cli.results.records import (
     AttackRecord,
     summarise,
 )
-from caa_cli.run.base import BATCH_LIMIT
 from caa_cli.run.build import build_attack
+from caa_cli.run.engine import most_images
 from caa_cli.smoothing.certify import Certificate, Certifier
-from caa_cli.smoothing.classifier import SmoothedClassifier, is_out_of_memory
+from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.verify import Verifier
 
 
@@ -51,7 +52,9 @@ class AttackWork:
         plan = self.plan
         self._sum_up()
         self.bar.update(self.done, self.text)
-        batch = plan.batch_size or max(1, min(BATCH_LIMIT, self.classifier.gradient_chunk // plan.samples))
+        batch = most_images(plan, self.classifier.input_shape)
+        if plan.batch_size is None:
+            batch = max(1, min(batch, self.classifier.gradient_chunk // plan.samples))
         attack_sigma = plan.attack_sigma or self.classifier.sigma
         search = Search(build_attack(plan), self.classifier.believing(attack_sigma), batch, self._on_step)
         verifier = Verifier(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import CaaError
+from caa_cli.memory import is_out_of_memory
 from caa_cli.smoothing.chunks import Piece, plan_pieces
 from caa_cli.smoothing.noise import Key, NoiseSource
 from caa_cli.smoothing.objective import (
@@ -78,7 +79,10 @@ class SmoothedClassifier:
         self.gradient_chunk = gradient_chunk
         self.noise = NoiseSource(self.input_shape, self.device)
         self.memory_format = torch.contiguous_format
+        # Where the chunk sizes come from, for the record.
+        self.chosen = "set"
         self._buffer = torch.empty(0, device=self.device)
+        self._laid_out = torch.empty(0, device=self.device, dtype=dtype)
 
     def believing(self, sigma: float) -> SmoothedClassifier:
         """The same classifier smoothed with another σ; the model and the buffer for its inputs are shared."""
@@ -94,6 +98,15 @@ class SmoothedClassifier:
         self.model.to(memory_format=memory_format)
         self.memory_format = memory_format
 
+    def describe(self) -> dict[str, object]:
+        """How it works, for the record: nothing here changes a result beyond its last bits."""
+        return {
+            "votes_chunk": self.votes_chunk,
+            "gradient_chunk": self.gradient_chunk,
+            "memory_format": "channels_last" if self.memory_format == torch.channels_last else "contiguous",
+            "chosen": self.chosen,
+        }
+
     def votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
         """Hard votes of `samples` noise draws: x (examples, *input_shape) → (examples, classes) int64.
 
@@ -105,7 +118,7 @@ class SmoothedClassifier:
         def process(piece: Piece) -> None:
             noisy = self._noisy(x, keys, piece)
             with torch.inference_mode():
-                winner = _winners(self._logits(noisy), piece)
+                winner = _winners(self.model(noisy), piece)
             counts[piece.examples].scatter_add_(1, winner, torch.ones_like(winner))
 
         self.votes_chunk = self._run(process, len(x), samples, self.votes_chunk, start)
@@ -166,7 +179,7 @@ class SmoothedClassifier:
         def process(piece: Piece) -> None:
             noisy = self._noisy(x, keys, piece)
             with torch.inference_mode():
-                log_q = self._log_q(self._logits(noisy), keys, piece, LogRatio())
+                log_q = self._log_q(self.model(noisy), keys, piece, LogRatio())
                 log_sum[piece.examples] = torch.logaddexp(
                     log_sum[piece.examples], torch.logsumexp(log_q.double(), dim=1)
                 )
@@ -204,7 +217,7 @@ class SmoothedClassifier:
                 evaluations[rows] += pilot
             noisy = self._noisy(x, keys, piece).requires_grad_(True)
             with torch.enable_grad():
-                logits = self._logits(noisy)
+                logits = self.model(noisy)
             log_q = self._log_q(logits.detach(), keys, piece, soft)
             if whose not in slopes:
                 slopes[whose] = slopes_at(log_mean_probability(log_q[:, :pilot]), rows)
@@ -257,9 +270,9 @@ class SmoothedClassifier:
         if size == 1:
             raise CaaError(
                 f"one noise sample of this model does not fit in the memory of {self.device}",
-                "free memory there, or choose another device with --device cpu",
+                "free memory there, raise --max-memory where it is set, or choose another device with --device cpu",
             )
-        self._buffer = torch.empty(0, device=self.device)
+        self._buffer, self._laid_out = self._buffer.new_empty(0), self._laid_out.new_empty(0)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return size // 2
@@ -269,18 +282,21 @@ class SmoothedClassifier:
         return torch.zeros((examples, self.num_classes + 1), dtype=torch.int64, device=self.device)
 
     def _noisy(self, x: Tensor, keys: Sequence[Key], piece: Piece) -> Tensor:
-        """x + σ·noise for a piece: (piece.size, *input_shape), in a buffer that the next piece overwrites."""
-        shape = (piece.num_examples, piece.num_samples, *self.input_shape)
-        elements = torch.Size(shape).numel()
-        if self._buffer.numel() < elements:
-            self._buffer = torch.empty(elements, device=self.device)
-        noisy = self._buffer[:elements].view(shape)
-        self.noise.gaussian(noisy, keys[piece.examples], piece.samples.start, self.sigma)
-        noisy += x[piece.examples, None]
-        return noisy.flatten(0, 1).detach()
+        """x + σ·noise for a piece, (piece.size, *input_shape), as the model takes it: of its dtype and in its layout.
 
-    def _logits(self, noisy: Tensor) -> Tensor:
-        return self.model(noisy.to(dtype=self.dtype, memory_format=self.memory_format))
+        In a buffer that the next piece overwrites. The noise itself is drawn as float32 in the one order of pixels,
+        whatever the layout; the sum is written where the model reads it, so that nothing is copied once more.
+        """
+        shape = (piece.num_examples, piece.num_samples, *self.input_shape)
+        self._buffer, noise = _part(self._buffer, shape)
+        self.noise.gaussian(noise, keys[piece.examples], piece.samples.start, self.sigma)
+        noisy, last = noise, self.memory_format == torch.channels_last
+        if self.dtype != noise.dtype or (last and self.input_shape[0] > 1):
+            channels, *pixels = self.input_shape
+            self._laid_out, noisy = _part(self._laid_out, (*shape[:2], *pixels, channels) if last else shape)
+            noisy = noisy.movedim(-1, 2) if last else noisy
+        torch.add(noise, x[piece.examples, None], out=noisy)
+        return noisy.flatten(0, 1).detach()
 
     def _log_q(self, logits: Tensor, keys: Sequence[Key], piece: Piece, objective: Objective) -> Tensor:
         """Soft predictions of a piece's samples: log q, (examples, samples, classes) float32."""
@@ -298,9 +314,17 @@ class SmoothedClassifier:
         parts = []
         for part in piece.first(pilot).cut(piece.size, self.noise.block):
             with torch.no_grad():
-                logits = self._logits(self._noisy(x, keys, part))
+                logits = self.model(self._noisy(x, keys, part))
             parts.append(self._log_q(logits, keys, part, soft))
         return log_mean_probability(torch.cat(parts, dim=1))
+
+
+def _part(buffer: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """(the buffer, a new one if it is too small; its beginning in this shape)."""
+    elements = math.prod(shape)
+    if buffer.numel() < elements:
+        buffer = buffer.new_empty(elements)
+    return buffer, buffer[:elements].view(shape)
 
 
 def _winners(logits: Tensor, piece: Piece) -> Tensor:
@@ -316,20 +340,3 @@ def _lengths(noisy: Tensor, x: Tensor, along: Tensor, piece: Piece) -> Tensor:
     rows = piece.examples
     seen = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) @ along[rows, :, None]
     return seen[..., 0] - (x[rows].flatten(1) * along[rows]).sum(dim=1, keepdim=True)
-
-
-# What other layers than PyTorch's own allocator say when memory runs out.
-_OUT_OF_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "could not create a memory",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "MPS backend out of memory",
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that the device, or this machine, has no memory left."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return any(text in str(error) for text in _OUT_OF_MEMORY)

@@ -14,6 +14,7 @@ from caa_cli.data.images import Images
 from caa_cli.device import resolve_device
 from caa_cli.display import Display
 from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
+from caa_cli.memory import is_out_of_memory
 from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes, read_weights
@@ -21,7 +22,6 @@ from caa_cli.models.load import probe
 from caa_cli.names import NORMALISATIONS
 from caa_cli.plan import differences
 from caa_cli.results.files import check_writable, write_atomically
-from caa_cli.smoothing.classifier import is_out_of_memory
 from caa_cli.train_plan import TrainPlan
 from caa_cli.training.describe import plan_rows, result_rows
 from caa_cli.training.devices import Ranks

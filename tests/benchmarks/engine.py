@@ -3,7 +3,7 @@
 For every chunk size of a sweep, on the same number of samples: the engine's pass, and beside it the bare model's
 forward (or forward and backward) pass over a ready batch plus one `torch.randn` of the noise. Prints JSON: the
 ratio at the chunk size where the bare model is fastest, at the one where the engine is, and how far the chunk
-size that `auto` picks is from the best of the sweep.
+size that `auto` picks is from the best of the sweep. All in the memory layout that `auto` picks.
 
     python tests/benchmarks/engine.py --arch small-cnn
 """
@@ -23,7 +23,7 @@ from caa_cli.smoothing.tune import tune_chunks
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", default="small-cnn", choices=("small-cnn", "resnet18"))
+    parser.add_argument("--arch", default="small-cnn", choices=("small-cnn", "lenet", "resnet18"))
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--chunks", default="64,128,256,512,1024,2048")
@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     shape = (1, 28, 28)
     classifier = (
-        demo(arguments.device)[0] if arguments.arch == "small-cnn" else fresh("resnet18", shape, arguments.device)
+        demo(arguments.device)[0] if arguments.arch == "small-cnn" else fresh(arguments.arch, shape, arguments.device)
     )
     device, samples = classifier.device, arguments.samples
     sizes = [int(size) for size in arguments.chunks.split(",")]
@@ -60,7 +60,9 @@ def main() -> None:
         classifier.gradient_chunk = chunk
         classifier.surrogate(x, label, keys, samples, objective)
 
-    report: dict[str, object] = {"arch": arguments.arch, "samples": samples, "machine": machine(device)}
+    tune_chunks(classifier)
+    auto = classifier.describe()
+    report: dict[str, object] = {"arch": arguments.arch, "samples": samples, "machine": machine(device), "auto": auto}
     for name, engine, backward in (("votes", votes, False), ("gradient", gradient, True)):
         runs = {}
         for size in sizes:
@@ -69,8 +71,7 @@ def main() -> None:
         times = {run: median(seconds) for run, seconds in interleaved(runs, arguments.rounds, device).items()}
         bare_best = min(sizes, key=lambda size: times[f"bare {size}"])
         engine_best = min(sizes, key=lambda size: times[f"engine {size}"])
-        tune_chunks(classifier)
-        picked = getattr(classifier, f"{name}_chunk")
+        picked = auto[f"{name}_chunk"]
         again = {"best": lambda: engine(engine_best), "picked": lambda: engine(picked)}  # noqa: B023
         repeated = {run: median(seconds) for run, seconds in interleaved(again, arguments.rounds, device).items()}
         report[name] = {
@@ -78,6 +79,7 @@ def main() -> None:
             "best_chunk": {"bare": bare_best, "engine": engine_best},
             "ratio_of_bests": round(times[f"engine {engine_best}"] / times[f"bare {bare_best}"], 3),
             "ratio_at_engine_best": round(times[f"engine {engine_best}"] / times[f"bare {engine_best}"], 3),
+            "efficiency": round(times[f"bare {bare_best}"] / times[f"engine {engine_best}"], 3),
             "auto": {"chunk": picked, "time_over_best": round(repeated["picked"] / repeated["best"], 3)},
         }
     print(json.dumps(report, indent=2))

@@ -1,0 +1,27 @@
+"""Amounts of memory as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from caa_cli.errors import UsageError
+
+_UNITS = {"": 1, "B": 1}
+_UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
+_UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes of `4GiB`, `800MB` or `1.5 GB`. Raises UsageError."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    unit = _UNITS.get(found[2].upper()) if found else None
+    if found is None or unit is None:
+        raise UsageError(
+            f"{option} {text!r} is no amount of memory", f"for instance {option} 4GiB, or {option} 800MB"
+        )
+    return int(float(found[1]) * unit)
+
+
+def show_size(size: float) -> str:
+    """In MB, which are precise enough for any limit that someone sets; larger amounts in GB."""
+    return f"{size / 1e9:.2f} GB" if size >= 10e9 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,74 @@
+"""How many noise samples fit under a limit of the process' memory, measured on chunks of growing size.
+
+What a pass needs, an allocator's habits and a library's scratch space included, can't be computed from outside. So
+the peak of the process is watched while chunks of 1, 2, 4, … samples run. A chunk of twice the size takes at most
+twice what this one took, so the limit is never tried out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import torch
+
+from caa_cli.errors import CaaError
+from caa_cli.memory import peak_resident, resident
+from caa_cli.sizes import show_size
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.tune import one_chunk
+
+# A chunk that takes this thread so long gains nothing from being larger.
+_LONG_SECONDS = 2.0
+_LARGEST = 2048
+# What the process takes beside the passes: lists, files, and what an allocator can't give back.
+_SPARE_SHARE, _SPARE_BYTES = 0.04, 32_000_000
+
+
+def largest_chunk(
+    classifier: SmoothedClassifier, limit: int, gradients: bool, reserve: int = 0, most: int | None = None
+) -> int:
+    """The most samples a chunk may hold for the process to stay below `limit` bytes, at most `most`.
+
+    reserve: bytes that the run will take beside the passes. Leaves the classifier in the contiguous layout and with
+    chunks of one sample. Raises CaaError where not even one sample fits, and says what would do.
+    """
+    spare = int(_SPARE_SHARE * limit) + _SPARE_BYTES + reserve
+    base = resident()
+    room = limit - spare - base
+    classifier.votes_chunk = classifier.gradient_chunk = 1
+    # A votes pass takes no more than a gradient pass, which keeps what every layer gave.
+    run = one_chunk(classifier, "gradient" if gradients else "votes")
+    size = 1
+    while True:
+        began = time.thread_time()
+        _run_in_both_layouts(classifier, run, size)
+        grown = max(1, peak_resident() - base)
+        if size == 1 and grown > room:
+            raise _too_little(limit, base, base + grown + _SPARE_BYTES + reserve)
+        larger = min(2 * size, most or _LARGEST, size * room // grown)
+        if larger < 1.25 * size or (most is None and time.thread_time() - began > _LONG_SECONDS):
+            break
+        size = larger
+    classifier.votes_chunk = classifier.gradient_chunk = 1
+    return max(1, larger)
+
+
+def _too_little(limit: int, base: int, least: int) -> CaaError:
+    """least: what one sample comes to, before the share that is spared."""
+    step = 50_000_000
+    enough = -(-int(least / (1.0 - _SPARE_SHARE) + 0.2 * step) // step) * step
+    return CaaError(
+        f"--max-memory {show_size(limit)} is too little: the process holds {show_size(base)} before its first "
+        f"sample, and needs {show_size(enough)} to go on",
+        f"--max-memory {enough // 10**6}MB, or leave it out",
+    )
+
+
+def _run_in_both_layouts(classifier: SmoothedClassifier, run: Callable[[int], int], size: int) -> None:
+    with suppress(RuntimeError):  # a network that can't be laid out so will not be
+        classifier.lay_out(torch.channels_last)
+        run(size)
+    classifier.lay_out(torch.contiguous_format)
+    run(size)

@@ -1,0 +1,225 @@
+"""Chunk sizes: found on a busy machine too, kept for the next run, and never trusted blindly."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_small
+from support import ENVIRONMENT, attack, caa, read_strict, start, timeless
+
+from caa_cli.run.tuning import cache_folder, tuned
+from caa_cli.smoothing import tune
+from caa_cli.smoothing.tune import best_chunk, sweep
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("CAA_TUNING_CACHE", "on")
+    monkeypatch.setenv("CAA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("caa_cli.run.tuning._busy", lambda device: False)
+    return tmp_path / "cache" / "tuning"
+
+
+@pytest.fixture
+def measurements(monkeypatch) -> list[int]:
+    """As many entries as there were measurements, each of no time at all."""
+    made: list[int] = []
+
+    def fake(classifier, passes, seconds, most):
+        made.append(1)
+        return {name: {64: 3e-6, 256: 2e-6, 1024: 4e-6} for name in passes}
+
+    monkeypatch.setattr(tune, "_measure", fake)
+    return made
+
+
+def use(anew: bool = False, most: int | None = None, arch: str = "small", gradients: bool = True) -> tuple[str, int]:
+    classifier = make_small()
+    return tuned(classifier, arch, "float32", gradients, anew, most), classifier.votes_chunk
+
+
+def test_what_was_measured_is_kept_for_the_next_run(folder, measurements):
+    assert use() == ("measured", 256)
+    done = len(measurements)
+    assert use() == ("cache", 256)
+    assert use(most=100) == ("cache", 64), "a limit takes the best of what fits"
+    assert use(most=5) == ("cache", 5)
+    assert len(measurements) == done
+    assert use(anew=True) == ("measured", 256)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_another_network_device_or_kind_of_run_is_measured_on_its_own(folder, measurements, monkeypatch):
+    use()
+    assert use(arch="other")[0] == "measured"
+    assert use(gradients=False)[0] == "measured"
+    monkeypatch.setattr("caa_cli.run.tuning.hardware", lambda device: "another machine")
+    assert use()[0] == "measured"
+    assert len(list(folder.iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'{"key": {}}',
+        b"\xff\xfe",
+        b"[" * 90_000,
+        b" " * 200_000,
+    ],
+)
+def test_a_damaged_file_counts_as_none_and_is_replaced(folder, measurements, content: bytes):
+    use()
+    (file,) = folder.iterdir()
+    file.write_bytes(content)
+    assert use() == ("measured", 256)
+    assert use() == ("cache", 256)
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        {},
+        {"votes": {}, "gradient": {}},
+        {"votes": {"64": 1.0}},
+        {"votes": {"64": "fast"}, "gradient": {"64": 1}},
+        {"votes": {"64": -1.0}, "gradient": {"64": 1}},
+        {"votes": {"-64": 1.0}, "gradient": {"64": 1}},
+        {"votes": {"99999999999": 1.0}, "gradient": {"64": 1}},
+        {"votes": {"64": float("nan")}, "gradient": {"64": 1}},
+        {"votes": [1], "gradient": {"64": 1}},
+    ],
+    ids=str,
+)
+def test_impossible_measurements_are_made_again(folder, measurements, seconds):
+    use()
+    (file,) = folder.iterdir()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "seconds": seconds}))
+    assert use() == ("measured", 256)
+
+
+def test_one_of_another_key_under_this_name_is_not_taken(folder, measurements):
+    use()
+    (file,) = folder.iterdir()
+    document = json.loads(file.read_text())
+    document["key"]["torch"] = "1.0"
+    file.write_text(json.dumps(document))
+    assert use()[0] == "measured"
+    assert json.loads(file.read_text())["key"]["torch"] == torch.__version__
+
+
+def test_under_a_limit_nothing_is_kept_that_left_sizes_out(folder, measurements):
+    assert use(most=128) == ("measured", 64)
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_no_error(folder, measurements):
+    folder.parent.mkdir()
+    folder.parent.chmod(0o500)
+    assert use()[0] == "measured"
+
+
+def test_a_file_in_the_place_of_the_folder_is_no_error(folder, measurements):
+    folder.parent.write_text("not a folder")
+    assert use()[0] == "measured"
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    for name in ("CAA_TUNING_CACHE", "CAA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "caa"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/caa")
+    monkeypatch.setenv("CAA_CACHE_DIR", "/y")
+    assert cache_folder() == Path("/y")
+    monkeypatch.setenv("CAA_TUNING_CACHE", "off")
+    assert cache_folder() is None
+
+
+def test_runs_say_what_they_used_and_find_the_same(folder, tmp_path):
+    """--chunk-size auto measures, then reads; measure does it anew; the results are those of any other chunk."""
+    sizes = ("auto", "auto", "measure", "256")
+    found = [attack(tmp_path / f"{n}.json", "--limit", "2", "--chunk-size", size) for n, size in enumerate(sizes)]
+    engines = [document["environment"]["engine"] for document in found]
+    assert [engine["chosen"] for engine in engines] == ["measured", "cache", "measured", "set"]
+    assert engines[0] | {"chosen": ""} == engines[1] | {"chosen": ""}
+    assert engines[3]["votes_chunk"] == 256
+    assert {document["fingerprint"] for document in found} == {found[0]["fingerprint"]}
+    outcomes = [[(e["index"], e["outcome"], e["prediction"]) for e in timeless(document)] for document in found]
+    assert outcomes.count(outcomes[0]) == 4
+
+
+def test_two_processes_at_once_do_each_other_no_harm(tmp_path):
+    environment = {**ENVIRONMENT, "CAA_TUNING_CACHE": "on", "CAA_CACHE_DIR": str(tmp_path / "cache")}
+    words = ["certify", "--checkpoint", "demo", "--limit", "1", "--samples", "100", "--quiet"]
+    running = [start(*words, "--output", tmp_path / f"{n}.json", env=environment) for n in range(2)]
+    for process in running:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+    assert read_strict(tmp_path / "1.json")["environment"]["engine"]["chosen"] == "measured"
+    (file,) = (tmp_path / "cache" / "tuning").iterdir()
+    assert set(json.loads(file.read_text())["seconds"]) == {"votes"}
+
+
+def test_a_word_that_is_no_chunk_size_is_refused(tmp_path):
+    result = caa("attack", "--checkpoint", "demo", "--chunk-size", "large", "--output", tmp_path / "a.json")
+    assert result.exit_code == 2
+    assert "--chunk-size" in result.stderr
+
+
+class Machine:
+    """A clock, and a chunk whose time is known; now and then everything takes four times as long for a while."""
+
+    def __init__(self, seed: int) -> None:
+        self.now, self.random, self.slow_until = 0.0, random.Random(seed), 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    @staticmethod
+    def truth(size: int) -> float:
+        """Seconds a sample: calls cost small chunks, leaving the cache costs large ones; 256 is the best."""
+        return 1e-5 + 2e-3 / size + (3e-6 if size > 256 else 0.0)
+
+    def run(self, size: int) -> int:
+        if self.now > self.slow_until and self.random.random() < 0.05:
+            self.slow_until = self.now + self.random.uniform(0.02, 0.3)
+        slow = 4.0 if self.now < self.slow_until else 1.0
+        self.now += slow * self.truth(size) * size * self.random.uniform(1.0, 1.1)
+        return size
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_slow_spells_of_the_machine_do_not_decide(seed: int):
+    machine, sizes = Machine(seed), [2**p for p in range(3, 12)]
+    best = best_chunk(sweep(machine.run, sizes, machine.clock, 1.0))
+    assert machine.truth(best) <= 1.2 * min(map(machine.truth, sizes)), best
+
+
+def test_of_equals_the_largest_is_taken_and_a_small_one_needs_a_lead():
+    assert best_chunk({64: 1.0, 128: 1.01, 256: 1.02, 512: 1.1}) == 256
+    assert best_chunk({8: 1.0, 16: 1.05, 32: 1.06, 64: 1.2}) == 32
+    assert best_chunk({8: 1.0, 16: 1.2, 32: 1.3}) == 8
+    assert best_chunk({256: 1.0, 512: 1.0}, most=100) == 100
+
+
+def test_where_memory_refuses_the_smallest_size_smaller_ones_are_measured():
+    machine = Machine(0)
+
+    def tight(size: int) -> int:
+        machine.run(min(size, 100))
+        while size > 100:
+            size //= 2
+        return size
+
+    assert set(sweep(tight, [256, 512], machine.clock, 0.1)) == {64}
