@@ -33,7 +33,7 @@ class NoGenerator(NoiseSource):
 
 @pytest.fixture(autouse=True)
 def _no_generator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caa_cli.smoothing.classifier.NoiseSource", NoGenerator)
+    monkeypatch.setattr("caa_cli.smoothing.noisy.NoiseSource", NoGenerator)
 
 
 def on_meta(dtype: torch.dtype = torch.float32) -> SmoothedClassifier:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from caa_cli.errors import CaaError
-from caa_cli.memory import is_out_of_memory
-from caa_cli.smoothing.chunks import Piece, plan_pieces
-from caa_cli.smoothing.noise import Key, NoiseSource
+from caa_cli.smoothing.chunks import Piece
+from caa_cli.smoothing.noise import Key
+from caa_cli.smoothing.noisy import NoisyModel
 from caa_cli.smoothing.objective import (
     LogRatio,
     Objective,
@@ -44,68 +42,12 @@ class SurrogatePass:
     moments: Tensor
 
 
-class SmoothedClassifier:
-    """f smoothed with N(0, σ²): g(x) = the class that f(x + noise) takes most often.
-
-    `model` maps (batch, *input_shape) in [0, 1] pixel units to logits (batch, classes) and holds its own
-    normalisation, so that noise comes before it. Memory does not grow with the number of samples: a pass holds
-    one chunk of noisy inputs, at most `votes_chunk` (or `gradient_chunk`) of them, whoever they belong to.
-    Running out of memory halves the chunk and goes on with the same noise.
-    """
+class SmoothedClassifier(NoisyModel):
+    """f smoothed with N(0, σ²): g(x) = the class that f(x + noise) takes most often."""
 
     # The samples whose mean prediction linearises the objective. On smoothed MNIST models the gradient is within
     # a fraction of a degree of the one that takes all 1,500 (docs/engine.md).
     PILOT = 128
-
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        sigma: float,
-        num_classes: int,
-        input_shape: Sequence[int],
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        votes_chunk: int = 256,
-        gradient_chunk: int = 256,
-    ) -> None:
-        self.device = torch.device(device)
-        self.dtype = dtype
-        self.model = model.to(device=self.device, dtype=dtype).eval().requires_grad_(False)
-        self.sigma = float(sigma)
-        self.num_classes = num_classes
-        self.input_shape = tuple(input_shape)
-        self.votes_chunk = votes_chunk
-        self.gradient_chunk = gradient_chunk
-        self.noise = NoiseSource(self.input_shape, self.device)
-        self.memory_format = torch.contiguous_format
-        # Where the chunk sizes come from, for the record.
-        self.chosen = "set"
-        self._buffer = torch.empty(0, device=self.device)
-        self._laid_out = torch.empty(0, device=self.device, dtype=dtype)
-
-    def believing(self, sigma: float) -> SmoothedClassifier:
-        """The same classifier smoothed with another σ; the model and the buffer for its inputs are shared."""
-        if sigma == self.sigma:
-            return self
-        other = copy.copy(self)
-        other.sigma = float(sigma)
-        return other
-
-    def lay_out(self, memory_format: torch.memory_format) -> None:
-        """Puts weights and inputs in this layout (contiguous or channels-last): some models are faster in the one,
-        some in the other. The noise stays the same; logits may move in their last bits."""
-        self.model.to(memory_format=memory_format)
-        self.memory_format = memory_format
-
-    def describe(self) -> dict[str, object]:
-        """How it works, for the record: nothing here changes a result beyond its last bits."""
-        return {
-            "votes_chunk": self.votes_chunk,
-            "gradient_chunk": self.gradient_chunk,
-            "memory_format": "channels_last" if self.memory_format == torch.channels_last else "contiguous",
-            "chosen": self.chosen,
-        }
 
     def votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
         """Hard votes of `samples` noise draws: x (examples, *input_shape) → (examples, classes) int64.
@@ -116,12 +58,12 @@ class SmoothedClassifier:
         counts = self._no_counts(len(x))
 
         def process(piece: Piece) -> None:
-            noisy = self._noisy(x, keys, piece)
+            noisy = self.noisy(x, keys, piece)
             with torch.inference_mode():
                 winner = _winners(self.model(noisy), piece)
             counts[piece.examples].scatter_add_(1, winner, torch.ones_like(winner))
 
-        self.votes_chunk = self._run(process, len(x), samples, self.votes_chunk, start)
+        self.votes_chunk = self.run(process, len(x), samples, self.votes_chunk, start)
         return counts[:, : self.num_classes]
 
     def surrogate(
@@ -177,14 +119,14 @@ class SmoothedClassifier:
         log_sum = torch.full((len(x), self.num_classes), -torch.inf, dtype=torch.float64, device=self.device)
 
         def process(piece: Piece) -> None:
-            noisy = self._noisy(x, keys, piece)
+            noisy = self.noisy(x, keys, piece)
             with torch.inference_mode():
                 log_q = self._log_q(self.model(noisy), keys, piece, LogRatio())
                 log_sum[piece.examples] = torch.logaddexp(
                     log_sum[piece.examples], torch.logsumexp(log_q.double(), dim=1)
                 )
 
-        self.votes_chunk = self._run(process, len(x), samples, self.votes_chunk)
+        self.votes_chunk = self.run(process, len(x), samples, self.votes_chunk)
         return (log_sum - math.log(samples)).float()
 
     def _gradients(
@@ -215,7 +157,7 @@ class SmoothedClassifier:
             if whose not in slopes and not piece.holds_first(pilot):
                 slopes[whose] = slopes_at(self._pilot_log_mean(x, keys, piece, pilot, soft), rows)
                 evaluations[rows] += pilot
-            noisy = self._noisy(x, keys, piece).requires_grad_(True)
+            noisy = self.noisy(x, keys, piece).requires_grad_(True)
             with torch.enable_grad():
                 logits = self.model(noisy)
             log_q = self._log_q(logits.detach(), keys, piece, soft)
@@ -238,65 +180,15 @@ class SmoothedClassifier:
             log_sum[rows] = log_total
             gradient[rows] += total
 
-        self.gradient_chunk = self._run(process, len(x), samples, self.gradient_chunk)
+        self.gradient_chunk = self.run(process, len(x), samples, self.gradient_chunk)
         log_mean = (log_sum - math.log(samples)).float()
         return SurrogatePass(
             counts[:, : self.num_classes], gradient, evaluations, log_mean, moments[:, : self.num_classes]
         )
 
-    def _run(self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int, start: int = 0) -> int:
-        """Calls `process` on every piece of the work; returns the chunk size that memory allowed.
-
-        A piece changes nothing before its last allocation, so one that ran out of memory is cut up and done again.
-        """
-        pieces = plan_pieces(examples, samples, chunk, self.noise.block, start)
-        while pieces:
-            piece = pieces.popleft()
-            if piece.size > chunk:
-                pieces.extendleft(reversed(piece.cut(chunk, self.noise.block)))
-                continue
-            try:
-                process(piece)
-                continue
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Outside of the except clause, whose traceback would keep the failed piece's tensors alive.
-            chunk = self._smaller(piece.size)
-            pieces.appendleft(piece)
-        return chunk
-
-    def _smaller(self, size: int) -> int:
-        if size == 1:
-            raise CaaError(
-                f"one noise sample of this model does not fit in the memory of {self.device}",
-                "free memory there, raise --max-memory where it is set, or choose another device with --device cpu",
-            )
-        self._buffer, self._laid_out = self._buffer.new_empty(0), self._laid_out.new_empty(0)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return size // 2
-
     def _no_counts(self, examples: int) -> Tensor:
         """One column a class, and a last one for abstentions."""
         return torch.zeros((examples, self.num_classes + 1), dtype=torch.int64, device=self.device)
-
-    def _noisy(self, x: Tensor, keys: Sequence[Key], piece: Piece) -> Tensor:
-        """x + σ·noise for a piece, (piece.size, *input_shape), as the model takes it: of its dtype and in its layout.
-
-        In a buffer that the next piece overwrites. The noise itself is drawn as float32 in the one order of pixels,
-        whatever the layout; the sum is written where the model reads it, so that nothing is copied once more.
-        """
-        shape = (piece.num_examples, piece.num_samples, *self.input_shape)
-        self._buffer, noise = _part(self._buffer, shape)
-        self.noise.gaussian(noise, keys[piece.examples], piece.samples.start, self.sigma)
-        noisy, last = noise, self.memory_format == torch.channels_last
-        if self.dtype != noise.dtype or (last and self.input_shape[0] > 1):
-            channels, *pixels = self.input_shape
-            self._laid_out, noisy = _part(self._laid_out, (*shape[:2], *pixels, channels) if last else shape)
-            noisy = noisy.movedim(-1, 2) if last else noisy
-        torch.add(noise, x[piece.examples, None], out=noisy)
-        return noisy.flatten(0, 1).detach()
 
     def _log_q(self, logits: Tensor, keys: Sequence[Key], piece: Piece, objective: Objective) -> Tensor:
         """Soft predictions of a piece's samples: log q, (examples, samples, classes) float32."""
@@ -314,17 +206,9 @@ class SmoothedClassifier:
         parts = []
         for part in piece.first(pilot).cut(piece.size, self.noise.block):
             with torch.no_grad():
-                logits = self.model(self._noisy(x, keys, part))
+                logits = self.model(self.noisy(x, keys, part))
             parts.append(self._log_q(logits, keys, part, soft))
         return log_mean_probability(torch.cat(parts, dim=1))
-
-
-def _part(buffer: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(the buffer, a new one if it is too small; its beginning in this shape)."""
-    elements = math.prod(shape)
-    if buffer.numel() < elements:
-        buffer = buffer.new_empty(elements)
-    return buffer, buffer[:elements].view(shape)
 
 
 def _winners(logits: Tensor, piece: Piece) -> Tensor:
