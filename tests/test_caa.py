@@ -163,19 +163,21 @@ def test_the_schedule_takes_a_fraction_of_the_samples_for_the_same_radius():
         found = attack_at(linear, DISTANCES, CertificationAware(sample_schedule=schedule))
         costs[schedule] = sum(finding.forward_evaluations + finding.backward_evaluations for finding in found)
         radii[schedule] = [verifier.verify(finding, linear.classifier).radius for finding in found]
-    assert costs[DOUBLING] < costs[FIXED] / 2.5
+    assert costs[DOUBLING] < costs[FIXED] / 3
     assert radii[DOUBLING] == pytest.approx(radii[FIXED], rel=0.03)
 
 
-@pytest.mark.parametrize(("samples", "stages"), [(1500, [250, 500, 1000]), (500, [128, 256, 333]), (100, [100])])
-def test_stages_double_from_a_sixth_to_two_thirds_and_hold_the_gradients_pilot(samples: int, stages: list[int]):
+@pytest.mark.parametrize(
+    ("samples", "stages"), [(1500, [250, 500]), (3000, [500, 1000]), (500, [128, 166]), (100, [100])]
+)
+def test_stages_double_from_a_sixth_to_a_third_and_hold_the_gradients_pilot(samples: int, stages: list[int]):
     assert CertificationAware(samples=samples).stages() == stages
     assert CertificationAware(samples=samples, sample_schedule=FIXED).stages() == [samples]
 
 
 def test_only_points_that_stay_open_get_more_samples():
     linear, attack = make_linear(), CertificationAware()
-    first, _, last = attack.stages()
+    first, last = attack.stages()
     state = attack.start([Example(0, linear.at(1.0), 1), Example(1, linear.at(0.0), 1)], linear.classifier)
     attack.step(state, linear.classifier)
     assert state.forward.tolist() == [first, last]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -18,9 +19,16 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 
 
 def demo(device: str = "cpu") -> tuple[SmoothedClassifier, ImageSet]:
-    weights = read_weights(DEMO_CHECKPOINT)
+    return trained(DEMO_CHECKPOINT, "demo", None, device)
+
+
+def trained(
+    checkpoint: Path, dataset: str, data_dir: Path | None, device: str = "cpu"
+) -> tuple[SmoothedClassifier, ImageSet]:
+    """A model that `caa train` made, and the test images of a data set."""
+    weights = read_weights(checkpoint)
     assert weights.card is not None
-    return smoothed(build_model(weights, weights.card), weights.card, device), open_dataset("demo", None, "test")
+    return smoothed(build_model(weights, weights.card), weights.card, device), open_dataset(dataset, data_dir, "test")
 
 
 def fresh(arch: str, input_shape: tuple[int, int, int], device: str = "cpu") -> SmoothedClassifier:
