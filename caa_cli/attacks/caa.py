@@ -115,7 +115,7 @@ class CertificationAware:
         """How many samples of a point have been counted after each stage."""
         if self.sample_schedule == FIXED:
             return [self.samples]
-        # The finish finds the boundary along the ray, so that a third of the samples is enough to decide a point here,
+        # The finish finds the boundary along the ray, so a third of the samples is enough to decide a point here,
         # and far from the boundary a sixth; the gradient wants its pilot in any case.
         totals = [min(self.samples, max(SmoothedClassifier.PILOT, self.samples // 6))]
         while totals[-1] < self.samples // 3:

@@ -39,7 +39,7 @@ _NEAR = 0.6
 # The last point counts as one for the finish to begin from unless it is this many σ short of the boundary.
 _AT_BOUNDARY = 0.25
 # Longest steps: in σ while far, then in pixel units, shrinking by the factor with every step.
-_FAR_STEP, _STEP, _SHRINK, _SHORTEST = 3.0, 0.5, 0.6, 0.05
+_FAR_STEP, _STEP, _SHRINK, _SHORTEST = 3.0, 0.5, 0.8, 0.05
 # What is known of the slope before any votes, and how many samples that knowledge and all votes together may weigh.
 _SLOPE, _SLOPE_WEIGHT, _SLOPE_MOST = 0.75, 200.0, 2000.0
 _SLOPES = (0.3, 1.0)
