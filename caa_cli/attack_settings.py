@@ -7,7 +7,7 @@ from typing import Any
 
 from caa_cli import checks
 from caa_cli.errors import UsageError
-from caa_cli.names import ATTACKS, DOUBLING, SAMPLE_SCHEDULES, SURROGATES
+from caa_cli.names import ATTACKS, SAMPLE_SCHEDULES, STAGED, SURROGATES
 
 # By attack, with their defaults. A default of None depends on the image or on --iterations, or stands for a search.
 ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
@@ -18,7 +18,7 @@ ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
         "step_max": 0.25,
         "patience": 8,
         "tolerance": 0.005,
-        "sample_schedule": DOUBLING,
+        "sample_schedule": STAGED,
         "surrogate": "log-ratio",
         "temperature": 0.01,
     },

@@ -18,7 +18,9 @@ import torch
 
 from caa_cli.errors import UsageError
 
-_STATUS = Path("/proc/self/status")
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+# The peak before the last `forget_peak`.
+_forgotten = [0]
 # In glibc's malloc.h. To set it also ends its growing by itself.
 _M_MMAP_THRESHOLD = -3
 
@@ -30,8 +32,20 @@ def resident() -> int:
 
 def peak_resident() -> int:
     """The most that `resident` ever was, in bytes."""
+    return max(_forgotten[0], recent_peak())
+
+
+def recent_peak() -> int:
+    """The most that it was since `forget_peak`, where the system can say that."""
     # getrusage may count what the parent process held when it started this one; the kernel's own mark does not.
     return _status("VmHWM") or _peak_by_resource()
+
+
+def forget_peak() -> None:
+    """Begins to watch for a new peak, on Linux; elsewhere the old one stands."""
+    _forgotten[0] = peak_resident()
+    with suppress(OSError):
+        _CLEAR.write_text("5", encoding="ascii")
 
 
 def limit_device(device: torch.device, limit: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 ATTACKS = ("caa", "caa-newton", "pgd", "cw", "deepfool", "autoattack", "ddn", "fmn", "alma")
 BOUNDS = ("goodman", "clopper-pearson", "cp-bonferroni")
 SURROGATES = ("log-ratio", "gumbel")
-DOUBLING, FIXED = SAMPLE_SCHEDULES = ("doubling", "fixed")
+STAGED, FIXED = SAMPLE_SCHEDULES = ("staged", "fixed")
 FINISHES = ("ray", "none")
 # float32 with the products on a GPU rounded to TF32.
 TF32 = "tf32"

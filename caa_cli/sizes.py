@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from caa_cli.errors import UsageError
@@ -15,11 +16,12 @@ def parse_size(text: str, option: str) -> int:
     """Bytes of `4GiB`, `800MB` or `1.5 GB`. Raises UsageError."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     unit = _UNITS.get(found[2].upper()) if found else None
-    if found is None or unit is None:
+    size = float(found[1]) * unit if found is not None and unit is not None else math.inf
+    if math.isinf(size):
         raise UsageError(
             f"{option} {text!r} is no amount of memory", f"for instance {option} 4GiB, or {option} 800MB"
         )
-    return int(float(found[1]) * unit)
+    return int(size)
 
 
 def show_size(size: float) -> str:

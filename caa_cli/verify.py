@@ -144,6 +144,9 @@ class _AlongTheRay(_AsProposed):
         # Each try goes further out than the last, and the last at least as far as the candidate itself.
         distance = max(distance, 1.003 * self.furthest)
         if attempt == self.settings.tries - 1:
+            sure = self.finding.confident
+            if sure is not None and sure is not self.nearest:  # the ray was a guess
+                return self.on_ray(sure.image, max(1.0, distance / sure.distance))
             distance = max(distance, self.nearest.distance)
         self.furthest = distance
         return self._at(distance)

@@ -95,7 +95,7 @@ def test_the_proof_is_at_the_true_sigma():
     assert Verifier(samples=2000, finish="none").verify(small, classifier.believing(0.02)).radius == 0.5
 
 
-def test_another_sigma_shares_the_model_and_its_buffer():
+def test_another_sigma_shares_the_model():
     classifier = make_linear(sigma=0.5).classifier
     other = classifier.believing(0.25)
     assert (other.sigma, classifier.sigma) == (0.25, 0.5)

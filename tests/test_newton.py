@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import minimize
 
+import caa_cli.smoothing.classifier
 from caa_cli.attacks.caa import CertificationAware
-from caa_cli.attacks.loop import Example, Search
+from caa_cli.attacks.loop import Candidate, Example, Finding, Search
 from caa_cli.attacks.newton import Newton, margins, shortest
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.verify import Verifier
@@ -108,6 +109,65 @@ def test_the_shortest_step_to_a_half_space_within_the_box(seed: int, need: float
             method="SLSQP",
         )
         assert np.linalg.norm(found) <= np.linalg.norm(reference.x) + 1e-4
+
+
+def test_memory_that_runs_out_late_counts_nothing_twice(monkeypatch):
+    classifier, refused = make_small(), []
+    x = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    arguments = x, torch.tensor([0]), torch.tensor([1]), [Key(0, 0, Purpose.SEARCH)], 200, torch.ones(1, 64) / 8
+    expected = classifier.towards(*arguments)
+
+    def no_room(*given: object) -> torch.Tensor:
+        if not refused:
+            refused.append(True)
+            raise torch.OutOfMemoryError("no room")
+        return lengths(*given)
+
+    lengths = caa_cli.smoothing.classifier._lengths
+    monkeypatch.setattr("caa_cli.smoothing.classifier._lengths", no_room)
+    again = classifier.towards(*arguments)
+    assert refused
+    assert torch.equal(again.votes, expected.votes)
+    assert torch.allclose(again.moments, expected.moments, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "alive", "left"),
+    [
+        ([3.0, 1.0, 2.0], [True, True, True], [False, True, True]),
+        ([math.inf, math.inf, math.inf], [True, True, True], [True, True, False]),
+        ([math.inf, 1.0, 2.0], [False, True, True], [False, True, True]),
+        ([1.0, math.inf, math.inf], [False, True, True], [False, True, True]),
+    ],
+)
+def test_ended_runs_rank_behind_all_others(sizes, alive, left):
+    classifier, attack = make_small(), Newton(samples=300, rivals=2, steps=10)
+    state = attack.start([Example(0, torch.full((1, 8, 8), 0.5), 0)], classifier)
+    state.alive, state.size = torch.tensor([alive]), torch.tensor([sizes])
+    state.iteration += 3
+    attack._give_up(state)
+    assert state.alive.tolist() == [left]
+
+
+def test_a_guess_is_no_success_of_the_search_and_the_last_try_goes_to_what_looked_adversarial():
+    linear = make_linear()
+    clean, beyond = linear.at(1.0), linear.at(-0.6)
+    short, votes = linear.at(0.6), torch.tensor([900, 100])
+    guess, sure = Candidate(short, 0.4, votes, confident=False), Candidate(beyond, 1.6, votes)
+    finding = Finding(Example(0, clean, 1), [guess, sure], 1, 0, 0, 0, 0.0)
+    assert finding.confident is sure
+    assert Finding(Example(0, clean, 1), [guess], 1, 0, 0, 0, 0.0).confident is None
+    tried: list[torch.Tensor] = []
+
+    class Never(type(linear.classifier)):
+        def votes(self, x, keys, samples, start=0):
+            if keys[0].purpose == Purpose.VERIFICATION:
+                tried.append(x[0])
+            return torch.tensor([[samples // 2, samples - samples // 2]])
+
+    linear.classifier.__class__ = Never
+    assert Verifier(samples=1000).verify(finding, linear.classifier).image is None
+    assert torch.allclose(tried[-1], beyond, atol=1e-5) or float((tried[-1] - clean).norm()) >= 1.6
 
 
 @pytest.mark.parametrize("batch", [2, 5])

@@ -19,7 +19,7 @@ from torch import Tensor
 from caa_cli.attacks.geometry import Balls
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
-from caa_cli.names import DOUBLING, FIXED
+from caa_cli.names import FIXED, STAGED
 from caa_cli.smoothing.bounds import GOODMAN, leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier, SurrogatePass
 from caa_cli.smoothing.objective import LogRatio, Objective
@@ -75,7 +75,7 @@ class CertificationAware:
     step_max: float = 0.25
     patience: int = 8
     tolerance: float = 0.005
-    sample_schedule: str = DOUBLING
+    sample_schedule: str = STAGED
     objective: Objective = field(default_factory=LogRatio)
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> CaaState:
@@ -103,7 +103,7 @@ class CertificationAware:
         state.remember(hits, seen.votes[hits])
         state.found[hits] = True
         # Refinement needs no gradient; the other branches do, and those that have none yet draw it now,
-        # on the very samples that the votes came from.
+        # on the first of the samples that the votes came from.
         lacking = rows[~seen.adversarial & ~seen.has_gradient]
         if len(lacking):
             seen.gradient[lacking] = self._gradient_pass(state, classifier, lacking).gradient.flatten(1)
@@ -115,12 +115,12 @@ class CertificationAware:
         """How many samples of a point have been counted after each stage."""
         if self.sample_schedule == FIXED:
             return [self.samples]
-        # The finish finds the boundary along the ray, so a third of the samples is enough to decide a point here,
-        # and far from the boundary a sixth; the gradient wants its pilot in any case.
-        totals = [min(self.samples, max(SmoothedClassifier.PILOT, self.samples // 6))]
-        while totals[-1] < self.samples // 3:
-            totals.append(min(2 * totals[-1], self.samples // 3))
-        return totals
+        # The finish finds the boundary along the ray, so a third of the samples is enough to decide a point here, and
+        # far from the boundary a sixth; the gradient wants its pilot in any case.
+        first = min(self.samples, max(SmoothedClassifier.PILOT, self.samples // 6))
+        last = self.samples // 3
+        # A stage that adds little is not worth its share of alpha.
+        return [first] if 2 * last < 3 * first else [first, last]
 
     def _look(self, state: CaaState, classifier: SmoothedClassifier) -> Look:
         """Votes at x, and the gradients that will surely be wanted.

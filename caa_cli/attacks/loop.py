@@ -35,14 +35,16 @@ class Example:
 
 @dataclass
 class Candidate:
-    """A point that looked adversarial on search noise.
+    """A point to prove.
 
     image: (*input_shape).  distance: L2 to the clean image.  votes: (classes,) int64 of the search samples.
+    confident: whether it looked adversarial on search noise; else it is a guess, that the boundary is about there.
     """
 
     image: Tensor
     distance: float
     votes: Tensor
+    confident: bool = True
 
 
 @dataclass
@@ -57,6 +59,11 @@ class Finding:
     lost_gradients: int
     seconds: float
 
+    @property
+    def confident(self) -> Candidate | None:
+        """The nearest one that looked adversarial on search noise."""
+        return next((candidate for candidate in self.candidates if candidate.confident), None)
+
 
 @dataclass
 class Batch:
@@ -66,7 +73,7 @@ class Batch:
     """
 
     clean: Tensor  # (E, *input_shape)
-    x: Tensor  # (E, *input_shape): where the next step begins
+    x: Tensor  # (E, *input_shape): where the next step begins, and what `remember` offers
     labels: Tensor  # (E,) int64
     indices: Tensor  # (E,) int64 global example indices, on the CPU
     iteration: Tensor  # (E,) int64 steps taken
@@ -78,6 +85,7 @@ class Batch:
     near_image: Tensor  # (E, KEPT, *input_shape) the nearest candidates, nearest first
     near_distance: Tensor  # (E, KEPT) their L2 distance, inf where there is none
     near_votes: Tensor  # (E, KEPT, classes)
+    near_confident: Tensor  # (E, KEPT) bool: looked adversarial
 
     KEPT = 3
 
@@ -104,6 +112,7 @@ class Batch:
             "near_image": clean[:, None].repeat(1, cls.KEPT, *[1] * (clean.dim() - 1)),
             "near_distance": torch.full((size, cls.KEPT), torch.inf, device=device),
             "near_votes": torch.zeros((size, cls.KEPT, num_classes), dtype=torch.int64, device=device),
+            "near_confident": torch.zeros((size, cls.KEPT), dtype=torch.bool, device=device),
         }
 
     def __len__(self) -> int:
@@ -138,8 +147,11 @@ class Batch:
         """L2 distance of x from the clean image, (rows,)."""
         return (self.x[rows] - self.clean[rows]).flatten(1).norm(dim=1)
 
-    def remember(self, rows: Tensor, votes: Tensor) -> None:
-        """Offers the current x of these examples as candidates; votes: (rows, classes)."""
+    def remember(self, rows: Tensor, votes: Tensor, confident: Tensor | None = None) -> None:
+        """Offers the current x of these examples as candidates; votes: (rows, classes).
+
+        confident: (rows,) bool, which of them looked adversarial; None: all.
+        """
         distance = self.distance(rows)
         last = self.KEPT - 1
         # At distance 0 lies the clean image itself, whose votes a chance may have turned.
@@ -148,11 +160,13 @@ class Batch:
         self.near_distance[kept, last] = distance[better]
         self.near_image[kept, last] = self.x[kept]
         self.near_votes[kept, last] = votes[better]
+        self.near_confident[kept, last] = True if confident is None else confident[better]
         order = self.near_distance[kept].argsort(dim=1)
         self.near_distance[kept] = self.near_distance[kept].gather(1, order)
         picked = torch.arange(len(kept), device=order.device)[:, None], order
         self.near_image[kept] = self.near_image[kept][picked]
         self.near_votes[kept] = self.near_votes[kept][picked]
+        self.near_confident[kept] = self.near_confident[kept][picked]
 
 
 State = TypeVar("State", bound=Batch)
@@ -219,7 +233,12 @@ class Search:
         return Finding(
             example,
             [
-                Candidate(state.near_image[row, place].clone(), distance, state.near_votes[row, place].clone())
+                Candidate(
+                    state.near_image[row, place].clone(),
+                    distance,
+                    state.near_votes[row, place].clone(),
+                    bool(state.near_confident[row, place]),
+                )
                 for place, distance in enumerate(distances)
                 if distance < float("inf")
             ],

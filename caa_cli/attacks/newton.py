@@ -80,7 +80,7 @@ class Newton:
     """steps: of one run. rivals: how many classes are followed at first. memory: what the planes so far weigh after
     each step, against 1. target: the margin to aim at, in pixel units at σ = 1.
 
-    samples: what the other attacks take a step; here the first steps take a fifteenth of it, the last a quarter.
+    samples: what the other attacks take a step; a look takes from a fifteenth of it to about a quarter (`draws`).
     """
 
     samples: int = 1500
@@ -155,8 +155,10 @@ class Newton:
     def _give_up(self, state: NewtonState) -> None:
         """Ends the runs whose boundaries are further away, at the end of each part."""
         every, two = self._parts()
+        # Of runs that have not come near any boundary the likeliest rival's goes on; ended ones rank behind all.
+        size = torch.where(state.alive, state.size.clamp(max=torch.finfo(state.size.dtype).max), torch.inf)
+        rank = size.argsort(dim=1, stable=True).argsort(dim=1)
         for at, left in ((every, 2), (two, 1)):
-            rank = torch.where(state.alive, state.size, torch.inf).argsort(dim=1).argsort(dim=1)
             state.alive &= (state.iteration != at)[:, None] | (rank < left)
 
     def _advance(
@@ -177,7 +179,7 @@ class Newton:
         state.forward.index_put_((rows,), passed.forward_evaluations, accumulate=True)
         state.backward.index_put_((rows,), torch.full_like(rows, samples), accumulate=True)
         direction, _, usable = unit(passed.gradient.flatten(1))
-        state.lost_gradients.index_put_((rows,), (~usable).long(), accumulate=True)
+        state.lost_gradients[rows[~usable].unique()] += 1
         seen = margins(passed.votes, passed.moments, labels, rivals, samples, classifier.sigma)
         self._offer(state, rows, runs, passed.votes, samples, seen.h > -_AT_BOUNDARY * classifier.sigma)
         near = state.near[rows, runs] | (seen.h > -_NEAR * classifier.sigma)
@@ -189,13 +191,13 @@ class Newton:
     def _offer(
         self, state: NewtonState, rows: Tensor, runs: Tensor, votes: Tensor, samples: int, at_boundary: Tensor
     ) -> None:
-        """Remembers what is adversarial, and the last point of all if it lies about at the boundary."""
+        """Remembers what is adversarial, and, as a guess, the last point of all if it lies about at the boundary."""
         last = (state.iteration[rows] == self.steps - 1) & at_boundary
-        offered = last | adversarial(votes, state.labels[rows], samples, self.alpha, self.bound)
+        confident = adversarial(votes, state.labels[rows], samples, self.alpha, self.bound)
         for run in range(state.rivals.shape[1]):
-            chosen = (runs == run) & offered
+            chosen = (runs == run) & (last | confident)
             state.x[rows[chosen]] = state.point[rows[chosen], run].view(-1, *state.clean.shape[1:])
-            state.remember(rows[chosen], votes[chosen])
+            state.remember(rows[chosen], votes[chosen], confident[chosen])
 
     def _learn_slope(
         self, state: NewtonState, rows: Tensor, runs: Tensor, seen: Margins, samples: int, sigma: float
@@ -247,7 +249,8 @@ class Newton:
         move *= (longest / move.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)[:, None]
         moved = torch.where(near[:, None], (point + move).clamp(0.0, 1.0), onward)
         state.point[rows, runs] = torch.where(usable[:, None], moved, point)
-        state.size[rows, runs] = torch.where(near & usable, (nearest - clean).norm(dim=1), torch.inf)
+        size = torch.where(near, (nearest - clean).norm(dim=1), torch.inf)
+        state.size[rows, runs] = torch.where(usable, size, state.size[rows, runs])
 
 
 def margins(votes: Tensor, moments: Tensor, labels: Tensor, rivals: Tensor, samples: int, sigma: float) -> Margins:

@@ -32,7 +32,7 @@ SampleSchedule = Annotated[
     str | None,
     _own(
         "sample_schedule",
-        f"{' or '.join(SAMPLE_SCHEDULES)}: fewer samples where the class is clear, or --samples everywhere.",
+        f"{' or '.join(SAMPLE_SCHEDULES)}: a sixth of --samples a step, a third where the class is open; or all.",
         metavar="NAME",
     ),
 ]

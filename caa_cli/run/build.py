@@ -50,6 +50,22 @@ def build_attack(plan: AttackPlan) -> Attack:
     return BASELINES[plan.attack](steps=plan.iterations, **common, **own)
 
 
+def samples_a_step(plan: AttackPlan) -> tuple[int, int]:
+    """The fewest and the most samples that are drawn of one point in a step."""
+    attack = build_attack(plan)
+    if isinstance(attack, Newton):
+        draws = [attack.draws(step) for step in range(attack.iterations)]
+        return min(draws), max(draws)
+    if isinstance(attack, CertificationAware):
+        return attack.stages()[0], attack.stages()[-1]
+    return plan.samples, plan.samples
+
+
+def first_look(plan: AttackPlan) -> int:
+    """The samples of an image that the first pass takes, all together."""
+    return samples_a_step(plan)[0] * (plan.newton_rivals or 1)
+
+
 def most_search_evaluations(plan: AttackPlan) -> tuple[int, int]:
     """The most that the search of one image can take: (forward, backward) model evaluations."""
     attack = build_attack(plan)

@@ -59,9 +59,10 @@ def most_images(plan: AttackPlan, input_shape: Sequence[int]) -> int:
 
 def _image_bytes(plan: AttackPlan, input_shape: Sequence[int]) -> int:
     """Bytes, at most, of one image's state in an attack. The visited points of either side are kept, their places
-    doubled as they fill up, and a ray through one side's balls takes two copies of them."""
+    doubled as they fill up, and a ray through one side's balls takes two copies of them. Newton's runs take less."""
     points = 2 ** math.ceil(math.log2(max(plan.iterations, 8)))
-    return 4 * math.prod(input_shape) * (20 + 5 * points)
+    runs = plan.newton_rivals or 0
+    return 4 * math.prod(input_shape) * (20 + max(5 * points, 10 * runs))
 
 
 def check_memory(plan: ModelPlan, device: torch.device, display: Display) -> None:

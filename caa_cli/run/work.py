@@ -25,7 +25,7 @@ from caa_cli.results.records import (
     AttackRecord,
     summarise,
 )
-from caa_cli.run.build import build_attack
+from caa_cli.run.build import build_attack, first_look
 from caa_cli.run.engine import most_images
 from caa_cli.smoothing.certify import Certificate, Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -54,7 +54,7 @@ class AttackWork:
         self.bar.update(self.done, self.text)
         batch = most_images(plan, self.classifier.input_shape)
         if plan.batch_size is None:
-            batch = max(1, min(batch, self.classifier.gradient_chunk // plan.samples))
+            batch = max(1, min(batch, self.classifier.gradient_chunk // first_look(plan)))
         attack_sigma = plan.attack_sigma or self.classifier.sigma
         search = Search(build_attack(plan), self.classifier.believing(attack_sigma), batch, self._on_step)
         verifier = Verifier(
@@ -69,11 +69,12 @@ class AttackWork:
         try:
             for finding in search.run(self._eligible(todo)):
                 self._prove(finding, verifier)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             # The engine copes with a chunk that is too large; this is the state of too many images at once.
             if not is_out_of_memory(error):
                 raise
-            raise CaaError(f"{self.classifier.device} is out of memory", "use a smaller --batch-size") from error
+            hint = "use a smaller --batch-size" if batch > 1 else "free some of it, or use fewer --iterations"
+            raise CaaError(f"{self.classifier.device} is out of memory", hint) from error
 
     def _eligible(self, todo: list[int]) -> Iterator[Example]:
         """Clean images one by one; those that are no target are recorded on the way."""
@@ -108,7 +109,8 @@ class AttackWork:
         began = time.perf_counter()
         proved = verifier.verify(finding, self.classifier)
         clean, seconds = self.clean.pop(finding.example.index)
-        unproved = NOT_VERIFIED if finding.candidates else NOT_FOUND
+        looked = finding.confident
+        unproved = NOT_VERIFIED if looked is not None else NOT_FOUND
         record = AttackRecord(
             finding.example.index,
             finding.example.label,
@@ -117,7 +119,7 @@ class AttackWork:
             expectation=clean.votes_top / self.plan.certification_draws,
             certified_radius=clean.radius,
             radius=proved.radius,
-            radius_search=finding.candidates[0].distance if finding.candidates else None,
+            radius_search=None if looked is None else looked.distance,
             adversarial_class=proved.adversarial_class,
             iterations=finding.iterations,
             forward_evaluations=clean.evaluations + finding.forward_evaluations + proved.forward_evaluations,

@@ -173,10 +173,12 @@ class SmoothedClassifier(NoisyModel):
             # In float64, so that the order of the pieces leaves no trace.
             log_total = torch.logaddexp(log_sum[rows], torch.logsumexp(log_q.double(), dim=1))
             winner = _winners(logits.detach(), piece)
-            lengths = None if along is None else _lengths(noisy.detach(), x, along, piece)
-            counts[rows].scatter_add_(1, winner, torch.ones_like(winner))
+            one = torch.ones_like(winner)
+            lengths = None if along is None else _lengths(noisy.detach(), x, along, piece) / samples
+            # From here on nothing is allocated that a lack of memory could refuse.
+            counts[rows].scatter_add_(1, winner, one)
             if lengths is not None:
-                moments[rows].scatter_add_(1, winner, lengths / samples)
+                moments[rows].scatter_add_(1, winner, lengths)
             log_sum[rows] = log_total
             gradient[rows] += total
 

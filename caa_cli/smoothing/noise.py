@@ -37,7 +37,7 @@ class Purpose(IntEnum):
     TUNING = 7  # measuring chunk sizes
     EVALUATION = 8  # accuracy after training
     DECISION = 9  # whether an image is certified at one given radius
-    START = 10  # where an attack with a random start begins
+    START = 10  # where an attack with a random start begins, or which rivals it begins with
 
 
 @dataclass(frozen=True)

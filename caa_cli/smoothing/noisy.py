@@ -55,7 +55,7 @@ class NoisyModel:
         self._laid_out = torch.empty(0, device=self.device, dtype=dtype)
 
     def believing(self: E, sigma: float) -> E:
-        """The same classifier smoothed with another σ; the model and the buffer for its inputs are shared."""
+        """The same classifier smoothed with another σ; the model is shared, buffers and chunk sizes are its own."""
         if sigma == self.sigma:
             return self
         other = copy.copy(self)
@@ -103,7 +103,8 @@ class NoisyModel:
         if size == 1:
             raise CaaError(
                 f"one noise sample of this model does not fit in the memory of {self.device}",
-                "free memory there, raise --max-memory where it is set, or choose another device with --device cpu",
+                "free memory there, or raise --max-memory where it is set"
+                + ("" if self.device.type == "cpu" else ", or choose another device with --device cpu"),
             )
         self._buffer, self._laid_out = self._buffer.new_empty(0), self._laid_out.new_empty(0)
         if self.device.type == "cuda":

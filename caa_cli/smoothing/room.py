@@ -14,7 +14,7 @@ from contextlib import suppress
 import torch
 
 from caa_cli.errors import CaaError
-from caa_cli.memory import peak_resident, resident
+from caa_cli.memory import forget_peak, recent_peak, resident
 from caa_cli.sizes import show_size
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.tune import one_chunk
@@ -24,6 +24,8 @@ _LONG_SECONDS = 2.0
 _LARGEST = 2048
 # What the process takes beside the passes: lists, files, and what an allocator can't give back.
 _SPARE_SHARE, _SPARE_BYTES = 0.04, 32_000_000
+# What a run reserves may grow with the limit: it takes more images at a time, in at most this share of it.
+_MORE_RESERVE = 0.05
 
 
 def largest_chunk(
@@ -36,6 +38,7 @@ def largest_chunk(
     """
     spare = int(_SPARE_SHARE * limit) + _SPARE_BYTES + reserve
     base = resident()
+    forget_peak()  # reading a checkpoint may have taken more than a pass will
     room = limit - spare - base
     classifier.votes_chunk = classifier.gradient_chunk = 1
     # A votes pass takes no more than a gradient pass, which keeps what every layer gave.
@@ -44,7 +47,7 @@ def largest_chunk(
     while True:
         began = time.thread_time()
         _run_in_both_layouts(classifier, run, size)
-        grown = max(1, peak_resident() - base)
+        grown = max(1, recent_peak() - base)
         if size == 1 and grown > room:
             raise _too_little(limit, base, base + grown + _SPARE_BYTES + reserve)
         larger = min(2 * size, most or _LARGEST, size * room // grown)
@@ -58,7 +61,7 @@ def largest_chunk(
 def _too_little(limit: int, base: int, least: int) -> CaaError:
     """least: what one sample comes to, before the share that is spared."""
     step = 50_000_000
-    enough = -(-int(least / (1.0 - _SPARE_SHARE) + 0.2 * step) // step) * step
+    enough = -(-int(least / (1.0 - _SPARE_SHARE - _MORE_RESERVE) + 0.2 * step) // step) * step
     return CaaError(
         f"--max-memory {show_size(limit)} is too little: the process holds {show_size(base)} before its first "
         f"sample, and needs {show_size(enough)} to go on",
