@@ -14,6 +14,7 @@ from caa_cli.attacks.deepfool import DeepFool
 from caa_cli.attacks.fmn import Fmn
 from caa_cli.attacks.loop import Candidate, Example, Finding, Search
 from caa_cli.attacks.pgd import Pgd
+from caa_cli.names import FIXED
 from caa_cli.verify import Verifier
 
 CLEAN = ("index", "label", "prediction", "expectation", "certified_radius", "abstentions")
@@ -59,7 +60,9 @@ def test_it_comes_from_a_file_and_is_shown(tmp_path):
 @pytest.mark.parametrize("finish", ["ray", "none"])
 @pytest.mark.parametrize("share", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize(
-    "method", [CertificationAware(), Pgd(), DeepFool(), Fmn(steps=40)], ids=lambda method: type(method).__name__
+    "method",
+    [CertificationAware(sample_schedule=FIXED), Pgd(), DeepFool(), Fmn(steps=40)],
+    ids=lambda method: type(method).__name__,
 )
 def test_on_a_linear_model_the_boundary_is_the_same_for_every_sigma(method, share, finish):
     """So the verified radius stays what it is: the distance, and the margin that a proof at the true σ takes."""

@@ -225,6 +225,7 @@ def test_another_shards_result_is_not_overwritten(tmp_path):
 def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("caa_cli.device.open_device", lambda device: None)
     for name in ("auto", "cuda"):
         assert resolve_device(name, Shard.parse("auto", ranks(1, 4)).local) == torch.device("cuda", 1)
         with pytest.raises(UsageError, match=r"process 2 of this machine \(LOCAL_RANK.*there are 2"):

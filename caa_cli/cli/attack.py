@@ -36,7 +36,9 @@ def attack(
     std: options.Std = None,
     trust_checkpoint: options.TrustCheckpoint = False,
     attack: Annotated[str, option(help=f"One of: {', '.join(ATTACKS)}.", panel=_SEARCH)] = AttackPlan.attack,
-    samples: Annotated[int, option(help="Noise samples per step.", panel=_SEARCH)] = AttackPlan.samples,
+    samples: Annotated[
+        int, option(help="Noise samples of a step; caa and caa-newton take a part of them.", panel=_SEARCH)
+    ] = AttackPlan.samples,
     iterations: Annotated[
         int, option(help="Most steps per image (cw, autoattack: a run).", panel=_SEARCH)
     ] = AttackPlan.iterations,

@@ -34,7 +34,7 @@ def main() -> None:
             entry = float(state.near_distance[row, 0]), int(state.forward[row]), int(state.backward[row])
             paths.setdefault(index, []).append(entry)
 
-    attack = CertificationAware(iterations=arguments.iterations, patience=0)
+    attack = CertificationAware(iterations=arguments.iterations, patience=0, sample_schedule="fixed")
     examples = []
     for index in range(arguments.images):
         votes = classifier.votes(images.image(index)[None], [Key(0, index, Purpose.SELECTION)], 1500)
