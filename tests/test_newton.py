@@ -17,6 +17,7 @@ import caa_cli.smoothing.classifier
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Candidate, Example, Finding, Search
 from caa_cli.attacks.newton import Newton, margins, shortest
+from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.verify import Verifier
 
@@ -212,6 +213,30 @@ def test_it_is_cheaper_and_no_further_than_the_papers_algorithm_on_a_curved_mode
     both = [(newton, paper) for newton, paper in zip(*totals, strict=True) if paper is not None]
     assert both
     assert all(newton is not None and newton < 1.03 * paper for newton, paper in both)
+
+
+def test_three_rivals_of_a_batch_that_examples_join_and_leave():
+    """Examples at different steps, with different numbers of samples and of runs, each as if alone."""
+
+    class FourClasses(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 6.0 * torch.stack([x[:, 0, row].mean(dim=1) for row in (0, 2, 4, 6)], dim=1)
+
+    def classifier() -> SmoothedClassifier:
+        return SmoothedClassifier(FourClasses(), sigma=0.25, num_classes=4, input_shape=(1, 8, 8))
+
+    images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    images[1, 0, 0, 0] = torch.nan  # never usable
+    examples = [Example(i, image, int(classifier().model(image[None]).argmax())) for i, image in enumerate(images)]
+    attack = Newton(samples=600, steps=10, rivals=3)
+    alone = [next(iter(Search(attack, classifier()).run([example]))) for example in examples]
+    together = sorted(Search(attack, classifier(), 3).run(examples), key=lambda finding: finding.example.index)
+    assert alone[1].candidates == []
+    assert sum(bool(finding.candidates) for finding in alone) == 4
+    for one, other in zip(alone, together, strict=True):
+        assert one.forward_evaluations == other.forward_evaluations
+        assert one.lost_gradients == other.lost_gradients
+        assert [c.distance for c in one.candidates] == pytest.approx([c.distance for c in other.candidates], rel=1e-3)
 
 
 def test_a_model_without_gradient_goes_nowhere_and_says_so():
