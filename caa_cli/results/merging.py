@@ -15,11 +15,13 @@ from caa_cli.plan import AttackPlan, CertifyPlan
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
 from caa_cli.results.images import Image, saved_images
 from caa_cli.results.joining import check_same, missing_shards, union
-from caa_cli.results.parts import KINDS, Part, part_of, read_part
+from caa_cli.results.parts import KINDS, Part, how_to_go_on, part_of, read_part
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackSummary, summarise
 from caa_cli.sharding import Shard
 
 _NOT_COMPARED = {"attack": AttackPlan.NOT_COMPARED, "certify": CertifyPlan.NOT_COMPARED}
+# What a merged result says of each of its shards.
+_OF_SHARDS = ("status", "created", "tool_version", "environment", "resume")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Merged:
                     "shard": {"index": part.shard[0], "count": part.shard[1]},
                     "examples": len(part.records),
                     "seconds": part.seconds,
-                    **{name: part.said.get(name) for name in ("status", "created", "tool_version", "environment")},
+                    **{name: part.said.get(name) for name in _OF_SHARDS},
                 }
                 for part in self.parts
             ],
@@ -102,11 +104,9 @@ def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
         shown = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
         what = f"{len(missing)} of its images are missing ({shown})" if missing else "it was interrupted"
         if not partial:
-            again = part.said.get("resume")
             raise UsageError(
                 f"{part.path} is unfinished: {what}",
-                (f"finish it with: {again}" if again else "finish that run with --resume")
-                + "; or join what is there with --partial",
+                f"{how_to_go_on(part.said)}; or join what is there with --partial",
             )
         gaps.append(f"{part.path}: {what}")
     gaps += [f"shard {index} of {parts[0].shard[1]} is missing" for index in missing_shards(parts)]
@@ -181,11 +181,9 @@ def read_shard(path: Path, partial: bool = False) -> Part[Any]:
     part = part_of(path, document, KINDS)
     if partial:
         return part
-    again = part.said.get("resume")
     raise UsageError(
         f"{path} is not there: its run ended before it could write it, with {len(entries)} images finished",
-        (f"finish it with: {again}" if again else "finish that run with --resume")
-        + "; or join what is there with --partial",
+        f"{how_to_go_on(part.said)}; or join what is there with --partial",
     )
 
 

@@ -12,9 +12,10 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.results.files import check_writable, write_atomically
+from caa_cli.results.files import check_writable, read_object, write_atomically
 from caa_cli.results.images import Image, ImageJournal, save_images, saved_images
 from caa_cli.results.journal import Journal, unfinished
+from caa_cli.results.parts import how_to_go_on
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackRecord, Record
 from caa_cli.sharding import Shard
 
@@ -44,17 +45,29 @@ class RunOutput(Generic[R]):
                 f"{self.journal.path} holds the finished images of a run that was cut short",
                 "add --resume to go on with it, or --overwrite to begin anew",
             )
+        if resume and not self.journal.path.exists():
+            self._check_merged()
         if not overwrite and shard.count > 1:
             self._check_shards(shard)
+
+    def _check_merged(self) -> None:
+        """A merged result has no record beside it, so going on with it would begin anew and replace it."""
+        held = read_object(self.output)
+        if held.get("merged"):
+            raise UsageError(
+                f"{self.output} was merged from shards, and what they finished is not beside it: "
+                "--resume would begin anew",
+                f"{how_to_go_on(held)}; or begin anew with another --output",
+            )
 
     def _check_shards(self, shard: Shard) -> None:
         """The result of another shard must not give way to this one's, as if it were an older one of its own."""
         if shard.chosen is not None:
             shard.check_siblings(self.output)
         try:
-            held = json.loads(self.output.read_text(encoding="utf-8"))["shard"]
+            held = read_object(self.output)["shard"]
             other = Shard(held["index"], held["count"])
-        except (OSError, ValueError, TypeError, KeyError):
+        except (TypeError, KeyError):
             return
         if (other.index, other.count) != (shard.index, shard.count):
             raise UsageError(

@@ -175,6 +175,19 @@ def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) 
     return part
 
 
+def how_to_go_on(said: dict[str, Any]) -> str:
+    """With an unfinished run, from its document: one that was merged is finished in its shards."""
+    shards = said.get("merged")
+    if not isinstance(shards, list):
+        again = said.get("resume")
+        return f"finish it with: {again}" if again else "finish that run with --resume"
+    unfinished = [shard for shard in shards if shard.get("status") != "complete"]
+    commands = [str(shard["resume"]) for shard in unfinished if shard.get("resume")]
+    files = ", ".join(str(shard.get("file")) for shard in shards)
+    how = f"finish its shards with: {'; '.join(commands)}" if commands else f"finish its shards ({files}, …)"
+    return f"{how}, and merge them again"
+
+
 def _record(entry: Any, command: str) -> Record:
     """Raises ValueError or TypeError for what can't be one."""
     if not isinstance(entry, dict):
