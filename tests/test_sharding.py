@@ -10,6 +10,7 @@ from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 
 from caa_cli.device import resolve_device
 from caa_cli.errors import UsageError
+from caa_cli.launchers import variables
 from caa_cli.sharding import Shard
 from caa_cli.training.devices import Ranks
 
@@ -70,6 +71,20 @@ def test_which_shard_it_is(text, environment, expected):
     assert position(text, environment) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "environment"),
+    [
+        ("auto", {**array(3, range(8)), "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "ENVIRONMENT": "BATCH"}),
+        ("auto/8", {**array(3, [3]), **tasks(1, 4), "ENVIRONMENT": "BATCH"}),
+        ("auto", {**tasks(1, 4), **ranks(11, 32, GROUP_WORLD_SIZE=4)}),
+        ("auto", {**tasks(1, 4), **ranks(3, 8, GROUP_WORLD_SIZE=1)}),
+        ("auto", ranks(1, 2)),
+    ],
+)
+def test_the_variables_of_the_command_that_goes_on_alone_give_the_same_shard(text, environment):
+    assert position(text, variables(environment)) == position(text, environment)
+
+
 @pytest.mark.parametrize("submitted", [range(8), range(10, 18), range(0, 15, 2), range(3, 4 + 7 * 5, 5)], ids=str)
 @pytest.mark.parametrize("processes", [1, 3])
 def test_the_tasks_of_an_array_and_their_processes_part_the_images(submitted, processes):
@@ -106,7 +121,7 @@ REFUSED = [
     ("auto", {"SLURM_ARRAY_TASK_ID": "3"}, "SLURM_ARRAY_TASK_COUNT is not set", "--shard auto/8"),
     ("auto", {**array(3, range(8)), "SLURM_ARRAY_TASK_ID": "x"}, "SLURM_ARRAY_TASK_ID='x'", "unset"),
     ("auto", {"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 of WORLD_SIZE=2", "torchrun"),
-    ("auto", {"RANK": "-1", "WORLD_SIZE": "2"}, "RANK='-1'", "unset RANK"),
+    ("auto", {"RANK": "-1", "WORLD_SIZE": "2"}, "RANK='-1'", "unset RANK: env -u RANK caa"),
     ("auto", {"SLURM_PROCID": "4", "SLURM_NTASKS": "4"}, "SLURM_PROCID=4 of SLURM_NTASKS=4", "--shard k/n"),
     ("auto", {"SLURM_NTASKS": "4"}, "srun has not started this process", "srun"),
     ("auto", {**tasks(0, 4), "SLURM_STEP_ID": "", "ENVIRONMENT": "BATCH"}, "srun has not started", "srun"),
