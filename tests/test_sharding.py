@@ -237,6 +237,24 @@ def test_another_shards_result_is_not_overwritten(tmp_path):
     assert caa(*words, "--shard", "1/2", "--overwrite").exit_code == 0
 
 
+@pytest.mark.parametrize("option", ["--save-adversarial", "--figure"])
+def test_what_another_shard_writes_beside_its_result_is_not_overwritten(tmp_path, option):
+    place = tmp_path / ("a.safetensors" if option == "--save-adversarial" else "a.png")
+    words = ["attack", *CHEAP, "--limit", "2", "--quiet", option, place]
+    first = [*words, "--output", tmp_path / "0.json", "--shard", "0/2"]
+    assert caa(*first).exit_code == 0
+    before = place.read_bytes()
+    second = [*words, "--output", tmp_path / "1.json", "--shard", "1/2"]
+    refused = caa(*second, "--resume")
+    assert_clean_error(refused, 2, f"{option} {place} is where shard 0 of 2 has its own", f"a {option} of its own")
+    (tmp_path / "0.json.jsonl").unlink()
+    if option == "--save-adversarial":  # the images say it themselves
+        assert_clean_error(caa(*second), 2, "is where shard 0 of 2 has its own")
+    assert place.read_bytes() == before
+    assert caa(*first, "--overwrite").exit_code == 0
+    assert caa(*second, "--overwrite").exit_code == 0
+
+
 def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.plan import AttackPlan, CertifyPlan
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
-from caa_cli.results.images import Image, saved_images
+from caa_cli.results.images import Image, StoredImages, kept_images
 from caa_cli.results.joining import check_same, missing_shards, union
 from caa_cli.results.parts import KINDS, Part, how_to_go_on, part_of, read_part
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackSummary, summarise
@@ -187,20 +187,22 @@ def read_shard(path: Path, partial: bool = False) -> Part[Any]:
     )
 
 
-def merged_images(merged: Merged) -> dict[int, Image]:
-    """The adversarial images that the shards saved, by index. Raises CaaError where some were not."""
-    found: dict[int, Image] = {}
+def merged_images(merged: Merged) -> Mapping[int, Image]:
+    """The adversarial images that the shards saved, by index, each read when it is asked for.
+
+    Raises CaaError where some were not saved.
+    """
+    found: dict[int, Mapping[int, Image]] = {}
     for part in merged.parts:
         saved = part.config.get("save_adversarial")
         wanted = {record.index for record in part.records if record.outcome == ATTACKED}
-        for place in (Path(saved), part.path.with_name(Path(saved).name)) if saved and wanted else ():
-            images = saved_images(place, str(part.said.get("fingerprint")))
-            found.update({index: images[index] for index in wanted & images.keys()})
-        lost = len(wanted - found.keys())
+        places = kept_images(saved, part.path, part.fingerprint)
+        lost = len(wanted - places.keys())
         if lost:
             raise CaaError(
                 f"the images of {lost} attacked examples of {part.path} are not at hand"
                 + (f": they should be in {saved}" if saved else ": its run had no --save-adversarial"),
                 f"{part.said.get('resume', 'repeat it with --resume')} --save-adversarial FILE.safetensors",
             )
-    return found
+        found |= {index: places[index] for index in wanted}
+    return StoredImages({index: index for index in found}, lambda index: found[index][index])

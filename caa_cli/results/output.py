@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.files import check_writable, read_object, write_atomically
-from caa_cli.results.images import Image, ImageJournal, save_images, saved_images
-from caa_cli.results.journal import Journal, unfinished
+from caa_cli.results.images import Image, ImageJournal, save_images, saved_images, saved_shard
+from caa_cli.results.journal import Journal, header_of, unfinished
 from caa_cli.results.parts import how_to_go_on
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackRecord, Record
 from caa_cli.sharding import Shard
@@ -49,6 +49,25 @@ class RunOutput(Generic[R]):
             self._check_merged()
         if not overwrite and shard.count > 1:
             self._check_shards(shard)
+            self._check_others({option: path for option, path in others.items() if path is not None}, shard)
+
+    def _check_others(self, others: dict[str, Path], shard: Shard) -> None:
+        """Nor what another shard writes beside its result, as far as the images there or a record here tell."""
+        for option, path in others.items():
+            said = saved_shard(path) if option == "--save-adversarial" else None
+            holders = [(path, said)] if said else []
+            for record in sorted(self.output.absolute().parent.glob("*.jsonl")):
+                header = header_of(record)
+                place = header.get("config", {}).get(option.removeprefix("--").replace("-", "_"))
+                if place is not None and Path(place).absolute() == path.absolute():
+                    holders.append((record, header.get("shard") or {}))
+            for holder, found in holders:
+                if found.get("count", 1) > 1 and (found.get("index"), found["count"]) != (shard.index, shard.count):
+                    raise UsageError(
+                        f"{option} {path} is where shard {found.get('index')} of {found['count']} has its own "
+                        f"({holder}), and this is {shard}",
+                        f"give each shard a {option} of its own, or add --overwrite",
+                    )
 
     def _check_merged(self) -> None:
         """A merged result has no record beside it, so going on with it would begin anew and replace it."""
@@ -198,7 +217,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         found = self.images.read()
         if self.save_adversarial is not None:
             with self.kept(self.save_adversarial):
-                save_images(self.save_adversarial, found, records, self.header["fingerprint"])
+                save_images(self.save_adversarial, found, records, self.header["fingerprint"], self.header["shard"])
         if self.figure is not None:
             with self.kept(self.figure):
                 draw(self.figure, found, records)
