@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from comparing import record, write
-from merging import merge, shard, shards
-from support import CHEAP, assert_clean_error, caa
+import pytest
+from comparing import document, record, write
+from merging import IMAGES, killed, merge, shard, shards
+from support import CHEAP, assert_clean_error, caa, parse_strict
 
 from caa_cli.results.images import StoredImages, save_images
 from caa_cli.results.merging import merge as merge_parts
@@ -47,3 +48,52 @@ def test_images_are_read_one_at_a_time_when_they_are_written(tmp_path, monkeypat
     merged = merged_images(merge_parts([read_part(file) for file in files]))
     assert (len(merged), 3 in merged, reads) == (7, True, [])
     assert merged[3].tolist() == (picture + 3).tolist()
+
+
+def test_a_partial_merged_result_is_compared_on_what_it_has(tmp_path):
+    place = partial(tmp_path)
+    other = write(tmp_path / "other.json", document([record(i, 2.0) for i in range(IMAGES)], "pgd", limit=IMAGES))
+    result = caa("compare", place, other, "--json")
+    assert result.exit_code == 3, result.output
+    assert parse_strict(result.stdout)["summary"]["examples"] == IMAGES - 1
+
+
+def test_a_failed_image_is_said_even_when_quiet(tmp_path):
+    files = shards(tmp_path)
+    failed = shard(2)
+    failed["examples"][0] = record(2, None, outcome="failed", certified=None, error="no image").to_json()
+    write(files[2], {**failed, "status": "partial"})
+    result, _ = merge(tmp_path, *files, "--quiet")
+    assert result.exit_code == 3
+    assert f"1 of the images failed; the first is 2 of {files[2]}: no image" in result.stderr
+    assert "finish it with: caa attack --checkpoint demo --shard 2/3 --resume" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["", '{"schema_version": 1, "conf'])
+def test_a_shard_whose_record_has_no_whole_line_is_missing(tmp_path, text):
+    files = [write(tmp_path / f"a.shard-{k}-of-3.json", shard(k)) for k in (0, 2)]
+    place = tmp_path / "a.shard-1-of-3.json"
+    (tmp_path / f"{place.name}.jsonl").write_text(text)
+    for named in (files, [*files, place]):
+        result, found = merge(tmp_path, *named, "--partial")
+        assert result.exit_code == 3, result.output
+        assert found["gaps"] == ["shard 1 of 3 is missing"]
+    assert_clean_error(merge(tmp_path, place, "--partial")[0], 2, "nothing to merge", "--resume")
+    for named in (files, [*files, place]):
+        assert_clean_error(merge(tmp_path, *named)[0], 2, f"{place} is not there", "--partial")
+
+
+def test_records_and_results_of_unfinished_runs_are_not_overwritten(tmp_path):
+    files = shards(tmp_path)
+    record_of = tmp_path / "1.json.jsonl"
+    record_of.write_text("{}\n")
+    assert_clean_error(caa("merge", *files, "--output", record_of), 2, "is one of the files", "--output")
+    place = killed(tmp_path, "all.json", shard(1), done=1)
+    assert_clean_error(merge(tmp_path, *files)[0], 2, f"beside --output {place} is the record", "--resume")
+
+
+def test_a_dry_run_has_its_document_on_stdout(tmp_path):
+    files = shards(tmp_path)
+    result = caa("merge", *files, "--output", tmp_path / "all.json", "--dry-run", "--json")
+    assert len(parse_strict(result.stdout)["examples"]) == IMAGES
+    assert not (tmp_path / "all.json").exists()

@@ -119,7 +119,7 @@ def _killed(parts: Sequence[Part[Any]], partial: bool) -> list[Part[Any]]:
     first = parts[0]
     places = {Shard(*first.shard).sibling(first.path, index) for index in missing_shards(parts)} - {first.path}
     killed = [place for place in sorted(places) if _record_of(place).exists() and not place.exists()]
-    return [read_shard(place, partial) for place in killed]
+    return [part for place in killed if (part := read_shard(place, partial)) is not None]
 
 
 def _record_of(path: Path) -> Path:
@@ -158,15 +158,28 @@ def _check_one_run(parts: Sequence[Part[Any]]) -> None:
             )
 
 
-def read_shard(path: Path, partial: bool = False) -> Part[Any]:
+def _begun(journal: Path) -> bool:
+    return journal.exists() and b"\n" in journal.read_bytes()
+
+
+def read_shard(path: Path, partial: bool = False) -> Part[Any] | None:
     """A result; or, where there may be gaps, the record that an unfinished run has left beside it.
+
+    None for a shard that was killed before its record had a whole line: it is as if it had not begun.
 
     Raises CaaError, which for a run that was killed says how to go on with it.
     """
     journal = _record_of(path)
     found = read_part(path, KINDS) if path.exists() or not journal.exists() else None
-    if found is not None and not (partial and found.status == "interrupted" and journal.exists()):
+    if found is not None and not (partial and found.status == "interrupted" and _begun(journal)):
         return found
+    if not _begun(journal):
+        if partial:
+            return None
+        raise UsageError(
+            f"{path} is not there: its run ended before it had begun",
+            "repeat that shard's command; or join what is there with --partial",
+        )
     try:
         header, *entries = [
             json.loads(line) for line in journal.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"

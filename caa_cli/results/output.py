@@ -33,6 +33,7 @@ class RunOutput(Generic[R]):
 
     def __post_init__(self) -> None:
         self.journal = Journal.beside(self.output, self.kind)
+        self._others: dict[str, Path] = {}
 
     def check(self, others: dict[str, Path | None], resume: bool, overwrite: bool, shard: Shard) -> None:
         """Before any work: can everything be written (`others` by option), and is nothing in the way?"""
@@ -49,11 +50,12 @@ class RunOutput(Generic[R]):
             self._check_merged()
         if not overwrite and shard.count > 1:
             self._check_shards(shard)
-            self._check_others({option: path for option, path in others.items() if path is not None}, shard)
+            self._others = {option: path for option, path in others.items() if path is not None}
+            self._check_others(shard)
 
-    def _check_others(self, others: dict[str, Path], shard: Shard) -> None:
+    def _check_others(self, shard: Shard) -> None:
         """Nor what another shard writes beside its result, as far as the images there or a record here tell."""
-        for option, path in others.items():
+        for option, path in self._others.items():
             said = saved_shard(path) if option == "--save-adversarial" else None
             holders = [(path, said)] if said else []
             for record in sorted(self.output.absolute().parent.glob("*.jsonl")):
@@ -105,6 +107,14 @@ class RunOutput(Generic[R]):
                 self.records = {record.index: record for record in self.journal.resume(header, compared)}
             else:
                 self.journal.start(header)
+        try:
+            # Now that the record says what is written: of shards that were started together one sees the other's.
+            self._check_others(Shard(header["shard"]["index"], header["shard"]["count"]))
+        except UsageError:
+            self.journal.close()
+            if not self.records:
+                self.journal.path.unlink()
+            raise
 
     def add(self, record: R) -> None:
         """Keeps an example for good."""
