@@ -98,7 +98,7 @@ def test_a_dry_run_only_checks(tmp_path):
     [
         ({"alpha": 0.01}, "different settings: alpha (0.005 and 0.01)"),
         ({"seed": 3, "samples": 9}, "different settings: seed (0 and 3), samples (1500 and 9)"),
-        ({"overshoot": 2.0}, "different settings: overshoot (None and 2.0)"),
+        ({"overshoot": 2.0}, "different settings: overshoot (1.05 and 2.0)"),
         ({"attack": "pgd"}, "different settings: attack (caa and pgd)"),
         ({"skip": 3}, "different selections of the images: skip (0 and 3)"),
         ({"indices_file": "x.txt"}, "different selections of the images: indices_file (None and x.txt)"),

@@ -8,6 +8,7 @@ from comparing import document, record, write
 from merging import IMAGES, killed, merge, shard, shards
 from support import CHEAP, assert_clean_error, caa, parse_strict
 
+from caa_cli.compare_plan import label_of
 from caa_cli.results.images import StoredImages, save_images
 from caa_cli.results.merging import merge as merge_parts
 from caa_cli.results.merging import merged_images
@@ -97,3 +98,36 @@ def test_a_dry_run_has_its_document_on_stdout(tmp_path):
     result = caa("merge", *files, "--output", tmp_path / "all.json", "--dry-run", "--json")
     assert len(parse_strict(result.stdout)["examples"]) == IMAGES
     assert not (tmp_path / "all.json").exists()
+
+
+def test_files_from_before_a_setting_fit_those_that_have_it(tmp_path):
+    """Such a run drew a fixed number of samples, and searched at the true sigma."""
+    files = shards(tmp_path, sample_schedule="fixed", attack_sigma=0.5)
+    old = shard(1)
+    for name in ("sample_schedule", "attack_sigma"):
+        old["config"].pop(name)
+    write(files[1], old)
+    result, _ = merge(tmp_path, *files)
+    assert result.exit_code == 0, result.output
+    part = read_part(files[1])
+    assert part.setting("sample_schedule") == "fixed"
+    write(files[0], shard(0, sample_schedule="doubling", attack_sigma=0.5))
+    assert_clean_error(merge(tmp_path, *files)[0], 2, "sample_schedule (doubling and fixed)")
+
+
+def test_what_to_name_instead_of_a_comparison_of_one_shard(tmp_path):
+    found = {**shard(0), "command": "compare", "attacks": {}}
+    for attack in ("caa", "pgd"):
+        found["attacks"][attack] = {"files": [f"c.{attack}.shard-0-of-2.json"]}
+    place = write(tmp_path / "c.json", found)
+    every = "c.caa.shard-*-of-2.json{}c.pgd.shard-*-of-2.json"
+    refused = merge(tmp_path, place)[0]
+    assert_clean_error(
+        refused, 2, "is a result of caa compare", f"one attack's files of all shards: {every.format(' or ')}"
+    )
+    assert_clean_error(caa("compare", place), 2, "is a result of caa compare", every.format(" "))
+
+
+def test_labels_of_settings_that_differ_do_not_collide():
+    labels = [label_of("caa", {"overshoot": value}) for value in (1.2, 1.2000001, 1.2000002)]
+    assert labels == ["caa:overshoot=1.2", "caa:overshoot=1.2000001", "caa:overshoot=1.2000002"]

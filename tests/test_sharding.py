@@ -188,9 +188,12 @@ def test_a_comparison_has_its_own_files_too(tmp_path):
 
 
 def test_a_comparison_without_images_ends_well(tmp_path):
-    words = ["compare", *CHEAP, "--limit", "1", "--attacks", "caa", "--shard", "auto", "--quiet"]
+    words = ["compare", *CHEAP, "--limit", "1", "--attacks", "caa", "--shard", "auto", "--quiet", "--json"]
     result = caa(*words, "--output", tmp_path / "c.json", env=ranks(1, 2))
     assert result.exit_code == 0, result.output
+    said = parse_strict(result.stdout)
+    assert (said["command"], said["attacks"]) == ("compare", {})
+    assert read_strict(tmp_path / "c.shard-1-of-2.json") == said
     assert read_strict(tmp_path / "c.caa.shard-1-of-2.json")["examples"] == []
 
 
