@@ -121,7 +121,9 @@ def label_of(attack: str, settings: Mapping[str, object]) -> str:
     def shown(value: object) -> str:
         if isinstance(value, bool):
             return str(value).lower()
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        if isinstance(value, float) and float(f"{value:g}") == value:
+            return f"{value:g}"
+        return str(value)  # of a float all digits, so that two never have one label
 
     words = [
         f"{name.removeprefix(prefix(attack)).replace('_', '-')}={shown(value)}" for name, value in settings.items()

@@ -8,19 +8,21 @@ from dataclasses import dataclass
 
 from caa_cli.errors import UsageError
 
-_READ = (
-    *("RANK", "WORLD_SIZE", "GROUP_WORLD_SIZE"),
-    *(f"SLURM_{name}" for name in ("PROCID", "NTASKS", "STEP_ID", "STEP_NUM_TASKS")),
-    *(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP", "COUNT")),
-)
+_RANKS = ("RANK", "WORLD_SIZE")
+_TASKS = tuple(f"SLURM_{name}" for name in ("PROCID", "NTASKS", "STEP_ID", "STEP_NUM_TASKS"))
+_ARRAY = tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP", "COUNT"))
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a choice is read from: where these are set again, the shard is the same."""
-    found = {name: environment[name] for name in _READ if environment.get(name)}
-    if "SLURM_PROCID" not in found:
-        found.pop("GROUP_WORLD_SIZE", None)  # only decides between torchrun and srun
-    return found
+    """What a choice is read from: where these alone are set again, the shard is the same.
+
+    A division that did not count stays out of it: what says so, such as ENVIRONMENT, may be set otherwise there.
+    """
+    ranks, tasks = processes(environment)
+    read = [*(_RANKS if ranks else ()), *(_TASKS if tasks else ()), *_ARRAY]
+    if ranks and tasks:
+        read.append("GROUP_WORLD_SIZE")  # only decides between torchrun and srun
+    return {name: environment[name] for name in read if environment.get(name)}
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,14 @@ def srun(environment: Mapping[str, str]) -> Division | None:
     return Division(f"task {task} of srun's {count}", task, count, local)
 
 
+def processes(environment: Mapping[str, str]) -> tuple[Division | None, Division | None]:
+    """Those of torchrun's and srun's divisions that count: a torchrun over all of srun's tasks has counted them."""
+    ranks, tasks = torchrun(environment), srun(environment)
+    if ranks is not None and environment.get("GROUP_WORLD_SIZE", "") != "1":
+        tasks = None
+    return ranks, tasks
+
+
 def array(environment: Mapping[str, str], submitted: range | None, text: str) -> Division | None:
     """The position among the tasks of a Slurm job array; `submitted`: its tasks, as the user says."""
     if not environment.get("SLURM_ARRAY_TASK_ID"):
@@ -105,6 +115,8 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment[name]
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise UsageError(
-            f"the environment says {name}={text!r}, which is no number", f"unset {name}, or say --shard k/n"
+            f"the environment says {name}={text!r}, which is no number",
+            # torchrun's are read for --shard k/n too, to see that it is that process.
+            f"unset {name}" + (", or say --shard k/n" if name.startswith("SLURM_") else f": env -u {name} caa …"),
         )
     return int(text)

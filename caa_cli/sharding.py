@@ -97,18 +97,13 @@ def _said(index: int, count: int, environment: Mapping[str, str]) -> Shard:
 
 def _found(array: range | None, text: str, environment: Mapping[str, str]) -> Shard:
     """The array's tasks are divided among srun's, and those among torchrun's processes."""
-    ranks, tasks, part = (
-        launchers.torchrun(environment),
-        launchers.srun(environment),
-        launchers.array(environment, array, text),
-    )
+    ranks, tasks = launchers.processes(environment)
+    part = launchers.array(environment, array, text)
     if array is not None and part is None:
         raise UsageError(
             f"--shard {text} is about a Slurm array, but there is none here (no SLURM_ARRAY_TASK_ID)",
             "use --shard auto under torchrun and srun, or say the shard: --shard k/n",
         )
-    if ranks is not None and tasks is not None and environment.get("GROUP_WORLD_SIZE", "") != "1":
-        tasks = None  # one torchrun over all of them, which has counted them already
     divisions = [division for division in (part, tasks, ranks) if division is not None]
     several = environment.get("SLURM_NTASKS", "1")
     if not divisions and several not in ("", "1"):

@@ -230,6 +230,7 @@ def test_a_file_may_name_the_attack_at_its_top(tmp_path):
         "[attack]\nsamples = 'x'",
         "sampels = 5",
         "[atack]\nsamples = 5",
+        "shards = 'x'",
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(tmp_path, text):

@@ -141,6 +141,15 @@ def test_settings_come_from_a_file_too(tmp_path):
     assert [(a["config"]["iterations"], a["config"]["seed"]) for a in said.values()] == [(8, 7), (5, 7)]
 
 
+def test_one_sweep_in_a_file_needs_no_list(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('sweep = "samples=50,100"\n')
+    words = ("--checkpoint", "demo", "--attacks", "caa", "--config", config, "--dry-run", "--json")
+    result = caa("compare", *words, "--output", tmp_path / "c.json")
+    assert result.exit_code == 0, result.output
+    assert [a["config"]["samples"] for a in parse_strict(result.stdout)["attacks"].values()] == [50, 100]
+
+
 def signalled(output: Path, signum: int, label: str, limit: int) -> tuple[int, str]:
     """A comparison that is signalled when it has finished an image with this attack."""
     journal = Path(f"{beside(output, label, '.json')}.jsonl")

@@ -59,6 +59,11 @@ def test_a_row_has_the_original_and_what_every_attack_made_of_it(tmp_path):
     assert found.rows[0].captions()[0] == [f"L2 {radius:.2f}, class 1"]
 
 
+def test_where_nothing_was_broken_that_is_what_is_said(tmp_path):
+    place = write(tmp_path / "a.json", document([record(0, None), record(1, None)]))
+    assert gallery(place).notes == ("No attack broke an image",)
+
+
 def test_perturbations_are_red_where_they_add_and_on_one_scale_a_row(tmp_path):
     (shown, *_) = gallery(attacked(tmp_path, "a", 1)).rows
     (colours,) = shown.colours()

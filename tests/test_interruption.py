@@ -7,12 +7,24 @@ import random
 import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
 from safetensors.torch import save
-from support import CHEAP, assert_clean_error, attack, caa, read_strict, start, timeless, wait_until
+from support import (
+    CHEAP,
+    COMMAND,
+    ENVIRONMENT,
+    assert_clean_error,
+    attack,
+    caa,
+    read_strict,
+    start,
+    timeless,
+    wait_until,
+)
 
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
 
@@ -73,6 +85,23 @@ def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, 
     assert document["status"] == "complete"
     assert timeless(document) == timeless(whole[0])
     same_images(load_file(images), whole[1])
+
+
+def test_the_command_that_goes_on_has_the_settings_that_came_from_variables(tmp_path):
+    output = tmp_path / "an attack.json"
+    settings = {"CAA_ATTACK_SAMPLES": "60", "CAA_ATTACK_OUTPUT": str(output), "CAA_ATTACK_LIMIT": "12"}
+    words = [word for word in CHEAP if word not in ("--samples", "100")]
+    process = start("attack", *words, env={**ENVIRONMENT, **settings})
+    wait_until(lambda: lines(output) >= 1, process)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    (said,) = [line.split("go on with: ")[1] for line in stderr.splitlines() if "go on with: " in line]
+    program = f'caa() {{ {shlex.quote(sys.executable)} -c {shlex.quote(COMMAND)} "$@"; }}\n{said}'
+    again = subprocess.run(["bash", "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    document = read_strict(output)
+    assert (document["status"], len(document["examples"]), document["config"]["samples"]) == ("complete", 12, 60)
 
 
 def same_images(here, there):

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
 import pytest
-from comparing import document, record, write
+from comparing import record, write
+from merging import IMAGES, killed, merge, shard, shards
 from safetensors.numpy import load_file
 from support import ENVIRONMENT, assert_clean_error, attack, caa, parse_strict, read_strict, timeless
 
-from caa_cli.plan import Shard
-
-IMAGES = 7
 CERTIFY = "certify --checkpoint demo --samples 200 --limit 5 --chunk-size 256 --device cpu --quiet"
-
-
-def shard(index: int, count: int = 3, images: int = IMAGES, **settings):
-    records = [record(i, 1.5 + i) for i in range(images)[index::count]]
-    found = document(records, shard=Shard(index, count), limit=images, **settings)
-    found["resume"] = f"caa attack --checkpoint demo --shard {index}/{count} --resume"
-    return found
-
-
-def shards(folder, count: int = 3, **settings):
-    return [write(folder / f"{k}.json", shard(k, count, **settings)) for k in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +23,6 @@ def whole(tmp_path_factory):
     for k in range(2):
         attack(folder / f"{k}.json", *words, folder / f"{k}.safetensors", "--shard", f"{k}/2")
     return folder, alone
-
-
-def merge(folder, *words):
-    output = folder / "all.json"
-    result = caa("merge", *words, "--output", output)
-    return result, read_strict(output) if output.exists() else None
 
 
 def comparable(found):
@@ -118,7 +98,7 @@ def test_a_dry_run_only_checks(tmp_path):
     [
         ({"alpha": 0.01}, "different settings: alpha (0.005 and 0.01)"),
         ({"seed": 3, "samples": 9}, "different settings: seed (0 and 3), samples (1500 and 9)"),
-        ({"overshoot": 2.0}, "different settings: overshoot (None and 2.0)"),
+        ({"overshoot": 2.0}, "different settings: overshoot (1.05 and 2.0)"),
         ({"attack": "pgd"}, "different settings: attack (caa and pgd)"),
         ({"skip": 3}, "different selections of the images: skip (0 and 3)"),
         ({"indices_file": "x.txt"}, "different selections of the images: indices_file (None and x.txt)"),
@@ -213,16 +193,6 @@ def test_a_failed_image_makes_it_partial(tmp_path):
     result, found = merge(tmp_path, *files)
     assert result.exit_code == 3
     assert (found["status"], found["gaps"]) == ("partial", [])
-
-
-def killed(folder, name: str, document, done: int):
-    """The record that a shard leaves which was killed, with a line cut off, and one that was done twice."""
-    header = {key: value for key, value in document.items() if key not in ("examples", "summary", "status")}
-    failed = {**document["examples"][0], "outcome": "failed", "radius": None}
-    lines = [header, failed, *document["examples"][:done]]
-    text = "\n".join(map(json.dumps, lines)) + '\n{"index": 9'
-    (folder / f"{name}.jsonl").write_text(text)
-    return folder / name
 
 
 def test_a_shard_that_was_killed_is_named_with_the_command_that_goes_on(tmp_path):

@@ -10,6 +10,7 @@ from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 
 from caa_cli.device import resolve_device
 from caa_cli.errors import UsageError
+from caa_cli.launchers import variables
 from caa_cli.sharding import Shard
 from caa_cli.training.devices import Ranks
 
@@ -70,6 +71,20 @@ def test_which_shard_it_is(text, environment, expected):
     assert position(text, environment) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "environment"),
+    [
+        ("auto", {**array(3, range(8)), "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "ENVIRONMENT": "BATCH"}),
+        ("auto/8", {**array(3, [3]), **tasks(1, 4), "ENVIRONMENT": "BATCH"}),
+        ("auto", {**tasks(1, 4), **ranks(11, 32, GROUP_WORLD_SIZE=4)}),
+        ("auto", {**tasks(1, 4), **ranks(3, 8, GROUP_WORLD_SIZE=1)}),
+        ("auto", ranks(1, 2)),
+    ],
+)
+def test_the_variables_of_the_command_that_goes_on_alone_give_the_same_shard(text, environment):
+    assert position(text, variables(environment)) == position(text, environment)
+
+
 @pytest.mark.parametrize("submitted", [range(8), range(10, 18), range(0, 15, 2), range(3, 4 + 7 * 5, 5)], ids=str)
 @pytest.mark.parametrize("processes", [1, 3])
 def test_the_tasks_of_an_array_and_their_processes_part_the_images(submitted, processes):
@@ -106,7 +121,7 @@ REFUSED = [
     ("auto", {"SLURM_ARRAY_TASK_ID": "3"}, "SLURM_ARRAY_TASK_COUNT is not set", "--shard auto/8"),
     ("auto", {**array(3, range(8)), "SLURM_ARRAY_TASK_ID": "x"}, "SLURM_ARRAY_TASK_ID='x'", "unset"),
     ("auto", {"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 of WORLD_SIZE=2", "torchrun"),
-    ("auto", {"RANK": "-1", "WORLD_SIZE": "2"}, "RANK='-1'", "unset RANK"),
+    ("auto", {"RANK": "-1", "WORLD_SIZE": "2"}, "RANK='-1'", "unset RANK: env -u RANK caa"),
     ("auto", {"SLURM_PROCID": "4", "SLURM_NTASKS": "4"}, "SLURM_PROCID=4 of SLURM_NTASKS=4", "--shard k/n"),
     ("auto", {"SLURM_NTASKS": "4"}, "srun has not started this process", "srun"),
     ("auto", {**tasks(0, 4), "SLURM_STEP_ID": "", "ENVIRONMENT": "BATCH"}, "srun has not started", "srun"),
@@ -173,9 +188,12 @@ def test_a_comparison_has_its_own_files_too(tmp_path):
 
 
 def test_a_comparison_without_images_ends_well(tmp_path):
-    words = ["compare", *CHEAP, "--limit", "1", "--attacks", "caa", "--shard", "auto", "--quiet"]
+    words = ["compare", *CHEAP, "--limit", "1", "--attacks", "caa", "--shard", "auto", "--quiet", "--json"]
     result = caa(*words, "--output", tmp_path / "c.json", env=ranks(1, 2))
     assert result.exit_code == 0, result.output
+    said = parse_strict(result.stdout)
+    assert (said["command"], said["attacks"]) == ("compare", {})
+    assert read_strict(tmp_path / "c.shard-1-of-2.json") == said
     assert read_strict(tmp_path / "c.caa.shard-1-of-2.json")["examples"] == []
 
 
@@ -220,6 +238,24 @@ def test_another_shards_result_is_not_overwritten(tmp_path):
     assert_clean_error(refused, 2, "shard (0/2 there, 1/2 here)", "--output")
     output.write_bytes(before)
     assert caa(*words, "--shard", "1/2", "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize("option", ["--save-adversarial", "--figure"])
+def test_what_another_shard_writes_beside_its_result_is_not_overwritten(tmp_path, option):
+    place = tmp_path / ("a.safetensors" if option == "--save-adversarial" else "a.png")
+    words = ["attack", *CHEAP, "--limit", "2", "--quiet", option, place]
+    first = [*words, "--output", tmp_path / "0.json", "--shard", "0/2"]
+    assert caa(*first).exit_code == 0
+    before = place.read_bytes()
+    second = [*words, "--output", tmp_path / "1.json", "--shard", "1/2"]
+    refused = caa(*second, "--resume")
+    assert_clean_error(refused, 2, f"{option} {place} is where shard 0 of 2 has its own", f"a {option} of its own")
+    (tmp_path / "0.json.jsonl").unlink()
+    if option == "--save-adversarial":  # the images say it themselves
+        assert_clean_error(caa(*second), 2, "is where shard 0 of 2 has its own")
+    assert place.read_bytes() == before
+    assert caa(*first, "--overwrite").exit_code == 0
+    assert caa(*second, "--overwrite").exit_code == 0
 
 
 def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):

@@ -42,7 +42,10 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         raise typer.BadParameter(f"{path} is no TOML file ({error})") from error
     name = context.info_name or ""
     commands = context.parent.command.commands if context.parent else {name: context.command}  # type: ignore[attr-defined]
-    settings = {command: {p.name for p in at.params} - {"config"} for command, at in commands.items()}
+    settings = {
+        command: {p.name for p in at.params if p.param_type_name == "option"} - {"config"}  # files are no settings
+        for command, at in commands.items()
+    }
     defaults: dict[str, Any] = {}
     for key, value in found.items():
         if isinstance(value, dict):
@@ -61,6 +64,7 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     joined = {
         key: ",".join(map(str, v)) if isinstance(v, list) and key not in several else v for key, v in defaults.items()
     }
+    joined |= {key: [v] for key, v in joined.items() if key in several and isinstance(v, str)}
     context.default_map = {**(context.default_map or {}), **joined}
     return path
 

@@ -33,20 +33,27 @@ def guarded(command: Command) -> Command:
             Display().error(error.problem, error.hint)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            typer.echo("interrupted; whatever was finished is kept beside --output (see --resume)", err=True)
+            kept = "whatever was finished is kept beside --output (see --resume)"
+            # One that can't be resumed has nothing to keep.
+            typer.echo(f"interrupted; {kept if 'resume' in options else 'repeat the command'}", err=True)
             raise typer.Exit(INTERRUPTED) from error
 
     return run  # type: ignore[return-value]
 
 
 def resume_command(shard: Shard | None = None) -> str:
-    """The command line that was typed, with --resume; for one of several shards, which one in front."""
+    """The command line that was typed, with --resume; in front the variables that it was read with.
+
+    They are those with settings of the subcommand (CAA_ATTACK_SAMPLES), and those that say which shard it is.
+    """
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-    again = shlex.join(["caa", *words, "--resume"])
-    if shard is None or shard.chosen is None:
-        return again
-    said = [f"{name}={shlex.quote(value)}" for name, value in variables(os.environ).items()]
-    return " ".join([*said, again])
+    prefix = f"CAA_{words[0].upper()}_" if words else "CAA_"
+    left_out = {f"{prefix}RESUME", f"{prefix}OVERWRITE"}
+    said = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(prefix) and name not in left_out}
+    if shard is not None and shard.chosen is not None:
+        said |= variables(os.environ)
+    in_front = [f"{name}={shlex.quote(value)}" for name, value in said.items()]
+    return " ".join([*in_front, shlex.join(["caa", *words, "--resume"])])
 
 
 def display_of(shard: Shard, quiet: bool, json: bool) -> Any:

@@ -38,6 +38,9 @@ class StoredImages(Mapping[int, Image]):
     def __len__(self) -> int:
         return len(self.places)
 
+    def __contains__(self, index: object) -> bool:
+        return index in self.places  # Mapping's own would read the image
+
 
 class ImageJournal:
     """Images appended one by one beside the output, each written through at once.
@@ -98,9 +101,17 @@ class ImageJournal:
         self.path.unlink(missing_ok=True)
 
 
-def save_images(path: Path, images: Mapping[int, Image], records: Sequence[AttackRecord], fingerprint: str) -> None:
+def save_images(
+    path: Path,
+    images: Mapping[int, Image],
+    records: Sequence[AttackRecord],
+    fingerprint: str,
+    shard: Mapping[str, int] | None = None,
+) -> None:
     """Writes the verified adversarial images: tensors `images` (M, C, H, W) float32, `indices`, `labels`,
-    `adversarial_classes` (M,) int64 and `radii` (M,) float64, in the order of the indices."""
+    `adversarial_classes` (M,) int64 and `radii` (M,) float64, in the order of the indices.
+
+    shard: whose images they are, so that another shard does not take their place."""
     kept = [r for r in sorted(records, key=lambda r: r.index) if r.index in images and r.outcome == ATTACKED]
     shape = images[kept[0].index].shape if kept else (0, 0, 0)
     vectors = {
@@ -109,7 +120,8 @@ def save_images(path: Path, images: Mapping[int, Image], records: Sequence[Attac
         "adversarial_classes": np.array([r.adversarial_class for r in kept], dtype=np.int64),
         "radii": np.array([r.radius for r in kept], dtype=np.float64),
     }
-    metadata = {"caa": json.dumps({"fingerprint": fingerprint, "pixels": "[0, 1]", "count": len(kept)})}
+    said = {"fingerprint": fingerprint, "pixels": "[0, 1]", "count": len(kept)}
+    metadata = {"caa": json.dumps(said if shard is None else {**said, "shard": dict(shard)})}
     tensors = {name: (vector.dtype, vector.shape) for name, vector in vectors.items()}
     head = _header(metadata, {**tensors, "images": (_PIXEL, (len(kept), *shape))})
 
@@ -139,14 +151,39 @@ def _header(metadata: dict[str, str], tensors: Mapping[str, tuple[np.dtype[Any],
     return struct.pack("<Q", len(text)) + text
 
 
+def _said(file: Any) -> dict[str, Any]:
+    return dict(json.loads((file.metadata() or {}).get("caa", "{}")))
+
+
+def saved_shard(path: Path) -> dict[str, Any] | None:
+    """Which shard saved its images there; None for no such file, and for one from before that was said."""
+    try:
+        return _said(safe_open(path, framework="numpy")).get("shard")
+    except (OSError, SafetensorError, ValueError, TypeError):
+        return None
+
+
 def saved_images(path: Path, fingerprint: str) -> Mapping[int, Image]:
     """The images that a run with this fingerprint saved there; none if it is another's."""
     try:
         file = safe_open(path, framework="numpy")
-        said = json.loads((file.metadata() or {}).get("caa", "{}"))
+        said = _said(file)
         if said.get("fingerprint") != fingerprint:
             return {}
         images, indices = file.get_slice("images"), file.get_tensor("indices").tolist()
     except (OSError, SafetensorError, ValueError, AttributeError):
         return {}
     return StoredImages({index: place for place, index in enumerate(indices)}, lambda place: images[place])
+
+
+def kept_images(save_adversarial: str | None, result: Path, fingerprint: str) -> dict[int, Mapping[int, Image]]:
+    """Where the images are that a run kept: by index the file's images, of which that one is to be read.
+
+    They are where its result says, or, as the files may have been moved together, beside it.
+    """
+    found: dict[int, Mapping[int, Image]] = {}
+    named = Path(save_adversarial or "")
+    for place in (result.with_name(named.name), named) if save_adversarial else ():
+        images = saved_images(place, fingerprint)
+        found |= dict.fromkeys(images, images)
+    return found

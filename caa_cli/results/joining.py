@@ -28,7 +28,8 @@ class AttackResult:
 
     @property
     def interrupted(self) -> bool:
-        return any(part.status == "interrupted" for part in self.parts)
+        """Also one that was merged from what was there of its shards: it may lack images that others have."""
+        return any(part.status == "interrupted" or part.said.get("gaps") for part in self.parts)
 
 
 def join(parts: Sequence[Part[AttackRecord]]) -> list[AttackResult]:

@@ -131,3 +131,13 @@ def unfinished(output: Path, kind: type[R]) -> bool:
         return document["status"] != "complete" or any(held.get(r.index) != r.to_json() for r in records)
     except (CaaError, OSError, ValueError, TypeError, KeyError):
         return True
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    """The first line of the record there; nothing where it is none."""
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("config"), dict) else {}

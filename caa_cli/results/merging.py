@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +13,15 @@ from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.plan import AttackPlan, CertifyPlan
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
-from caa_cli.results.images import Image, saved_images
+from caa_cli.results.images import Image, StoredImages, kept_images
 from caa_cli.results.joining import check_same, missing_shards, union
-from caa_cli.results.parts import KINDS, Part, part_of, read_part
+from caa_cli.results.parts import KINDS, Part, how_to_go_on, part_of, read_part
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackSummary, summarise
 from caa_cli.sharding import Shard
 
 _NOT_COMPARED = {"attack": AttackPlan.NOT_COMPARED, "certify": CertifyPlan.NOT_COMPARED}
+# What a merged result says of each of its shards.
+_OF_SHARDS = ("status", "created", "tool_version", "environment", "resume")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Merged:
                     "shard": {"index": part.shard[0], "count": part.shard[1]},
                     "examples": len(part.records),
                     "seconds": part.seconds,
-                    **{name: part.said.get(name) for name in ("status", "created", "tool_version", "environment")},
+                    **{name: part.said.get(name) for name in _OF_SHARDS},
                 }
                 for part in self.parts
             ],
@@ -102,11 +104,9 @@ def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
         shown = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
         what = f"{len(missing)} of its images are missing ({shown})" if missing else "it was interrupted"
         if not partial:
-            again = part.said.get("resume")
             raise UsageError(
                 f"{part.path} is unfinished: {what}",
-                (f"finish it with: {again}" if again else "finish that run with --resume")
-                + "; or join what is there with --partial",
+                f"{how_to_go_on(part.said)}; or join what is there with --partial",
             )
         gaps.append(f"{part.path}: {what}")
     gaps += [f"shard {index} of {parts[0].shard[1]} is missing" for index in missing_shards(parts)]
@@ -119,7 +119,7 @@ def _killed(parts: Sequence[Part[Any]], partial: bool) -> list[Part[Any]]:
     first = parts[0]
     places = {Shard(*first.shard).sibling(first.path, index) for index in missing_shards(parts)} - {first.path}
     killed = [place for place in sorted(places) if _record_of(place).exists() and not place.exists()]
-    return [read_shard(place, partial) for place in killed]
+    return [part for place in killed if (part := read_shard(place, partial)) is not None]
 
 
 def _record_of(path: Path) -> Path:
@@ -138,7 +138,7 @@ def _check_one_run(parts: Sequence[Part[Any]]) -> None:
             )
     left_out = _NOT_COMPARED[str(first.said["command"])]
     names = dict.fromkeys(name for part in parts for name in part.config if name not in left_out)
-    check_same(parts, {name: [part.config.get(name) for part in parts] for name in names}, lambda _: hint)
+    check_same(parts, {name: [_setting(part, name) for part in parts] for name in names}, lambda _: hint)
     for part in parts[1:]:
         both = f"{first.path} and {part.path}"
         if part.selection != first.selection:
@@ -158,15 +158,33 @@ def _check_one_run(parts: Sequence[Part[Any]]) -> None:
             )
 
 
-def read_shard(path: Path, partial: bool = False) -> Part[Any]:
+def _begun(journal: Path) -> bool:
+    return journal.exists() and b"\n" in journal.read_bytes()
+
+
+def _setting(part: Part[Any], name: str) -> Any:
+    """Of an attack as caa compare reads it: files from before there was a setting fit those that have it."""
+    return part.setting(name) if part.said["command"] == "attack" else part.config.get(name)
+
+
+def read_shard(path: Path, partial: bool = False) -> Part[Any] | None:
     """A result; or, where there may be gaps, the record that an unfinished run has left beside it.
+
+    None for a shard that was killed before its record had a whole line: it is as if it had not begun.
 
     Raises CaaError, which for a run that was killed says how to go on with it.
     """
     journal = _record_of(path)
     found = read_part(path, KINDS) if path.exists() or not journal.exists() else None
-    if found is not None and not (partial and found.status == "interrupted" and journal.exists()):
+    if found is not None and not (partial and found.status == "interrupted" and _begun(journal)):
         return found
+    if not _begun(journal):
+        if partial:
+            return None
+        raise UsageError(
+            f"{path} is not there: its run ended before it had begun",
+            "repeat that shard's command; or join what is there with --partial",
+        )
     try:
         header, *entries = [
             json.loads(line) for line in journal.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"
@@ -181,28 +199,28 @@ def read_shard(path: Path, partial: bool = False) -> Part[Any]:
     part = part_of(path, document, KINDS)
     if partial:
         return part
-    again = part.said.get("resume")
     raise UsageError(
         f"{path} is not there: its run ended before it could write it, with {len(entries)} images finished",
-        (f"finish it with: {again}" if again else "finish that run with --resume")
-        + "; or join what is there with --partial",
+        f"{how_to_go_on(part.said)}; or join what is there with --partial",
     )
 
 
-def merged_images(merged: Merged) -> dict[int, Image]:
-    """The adversarial images that the shards saved, by index. Raises CaaError where some were not."""
-    found: dict[int, Image] = {}
+def merged_images(merged: Merged) -> Mapping[int, Image]:
+    """The adversarial images that the shards saved, by index, each read when it is asked for.
+
+    Raises CaaError where some were not saved.
+    """
+    found: dict[int, Mapping[int, Image]] = {}
     for part in merged.parts:
         saved = part.config.get("save_adversarial")
         wanted = {record.index for record in part.records if record.outcome == ATTACKED}
-        for place in (Path(saved), part.path.with_name(Path(saved).name)) if saved and wanted else ():
-            images = saved_images(place, str(part.said.get("fingerprint")))
-            found.update({index: images[index] for index in wanted & images.keys()})
-        lost = len(wanted - found.keys())
+        places = kept_images(saved, part.path, part.fingerprint)
+        lost = len(wanted - places.keys())
         if lost:
             raise CaaError(
                 f"the images of {lost} attacked examples of {part.path} are not at hand"
                 + (f": they should be in {saved}" if saved else ": its run had no --save-adversarial"),
                 f"{part.said.get('resume', 'repeat it with --resume')} --save-adversarial FILE.safetensors",
             )
-    return found
+        found |= {index: places[index] for index in wanted}
+    return StoredImages({index: index for index in found}, lambda index: found[index][index])

@@ -12,9 +12,10 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.results.files import check_writable, write_atomically
-from caa_cli.results.images import Image, ImageJournal, save_images, saved_images
-from caa_cli.results.journal import Journal, unfinished
+from caa_cli.results.files import check_writable, read_object, write_atomically
+from caa_cli.results.images import Image, ImageJournal, save_images, saved_images, saved_shard
+from caa_cli.results.journal import Journal, header_of, unfinished
+from caa_cli.results.parts import how_to_go_on
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackRecord, Record
 from caa_cli.sharding import Shard
 
@@ -32,6 +33,7 @@ class RunOutput(Generic[R]):
 
     def __post_init__(self) -> None:
         self.journal = Journal.beside(self.output, self.kind)
+        self._others: dict[str, Path] = {}
 
     def check(self, others: dict[str, Path | None], resume: bool, overwrite: bool, shard: Shard) -> None:
         """Before any work: can everything be written (`others` by option), and is nothing in the way?"""
@@ -44,17 +46,49 @@ class RunOutput(Generic[R]):
                 f"{self.journal.path} holds the finished images of a run that was cut short",
                 "add --resume to go on with it, or --overwrite to begin anew",
             )
+        if resume and not self.journal.path.exists():
+            self._check_merged()
         if not overwrite and shard.count > 1:
             self._check_shards(shard)
+            self._others = {option: path for option, path in others.items() if path is not None}
+            self._check_others(shard)
+
+    def _check_others(self, shard: Shard) -> None:
+        """Nor what another shard writes beside its result, as far as the images there or a record here tell."""
+        for option, path in self._others.items():
+            said = saved_shard(path) if option == "--save-adversarial" else None
+            holders = [(path, said)] if said else []
+            for record in sorted(self.output.absolute().parent.glob("*.jsonl")):
+                header = header_of(record)
+                place = header.get("config", {}).get(option.removeprefix("--").replace("-", "_"))
+                if place is not None and Path(place).absolute() == path.absolute():
+                    holders.append((record, header.get("shard") or {}))
+            for holder, found in holders:
+                if found.get("count", 1) > 1 and (found.get("index"), found["count"]) != (shard.index, shard.count):
+                    raise UsageError(
+                        f"{option} {path} is where shard {found.get('index')} of {found['count']} has its own "
+                        f"({holder}), and this is {shard}",
+                        f"give each shard a {option} of its own, or add --overwrite",
+                    )
+
+    def _check_merged(self) -> None:
+        """A merged result has no record beside it, so going on with it would begin anew and replace it."""
+        held = read_object(self.output)
+        if held.get("merged"):
+            raise UsageError(
+                f"{self.output} was merged from shards, and what they finished is not beside it: "
+                "--resume would begin anew",
+                f"{how_to_go_on(held)}; or begin anew with another --output",
+            )
 
     def _check_shards(self, shard: Shard) -> None:
         """The result of another shard must not give way to this one's, as if it were an older one of its own."""
         if shard.chosen is not None:
             shard.check_siblings(self.output)
         try:
-            held = json.loads(self.output.read_text(encoding="utf-8"))["shard"]
+            held = read_object(self.output)["shard"]
             other = Shard(held["index"], held["count"])
-        except (OSError, ValueError, TypeError, KeyError):
+        except (TypeError, KeyError):
             return
         if (other.index, other.count) != (shard.index, shard.count):
             raise UsageError(
@@ -73,6 +107,14 @@ class RunOutput(Generic[R]):
                 self.records = {record.index: record for record in self.journal.resume(header, compared)}
             else:
                 self.journal.start(header)
+        try:
+            # Now that the record says what is written: of shards that were started together one sees the other's.
+            self._check_others(Shard(header["shard"]["index"], header["shard"]["count"]))
+        except UsageError:
+            self.journal.close()
+            if not self.records:
+                self.journal.path.unlink()
+            raise
 
     def add(self, record: R) -> None:
         """Keeps an example for good."""
@@ -185,7 +227,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         found = self.images.read()
         if self.save_adversarial is not None:
             with self.kept(self.save_adversarial):
-                save_images(self.save_adversarial, found, records, self.header["fingerprint"])
+                save_images(self.save_adversarial, found, records, self.header["fingerprint"], self.header["shard"])
         if self.figure is not None:
             with self.kept(self.figure):
                 draw(self.figure, found, records)

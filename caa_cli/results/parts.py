@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli.compare_plan import OWN, SHARED, default_of, own_settings
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.names import FIXED
 from caa_cli.plan import AttackPlan
 from caa_cli.results.certificates import CERTIFIED, NOT_CERTIFIED, UNDECIDED, CertifyRecord
 from caa_cli.results.records import (
@@ -33,6 +35,8 @@ _OUTCOMES = {
 }
 _MAY_LACK = ("certified_radius", "radius", "expectation", "votes_top", "seconds")
 _NUMBERS = (*_MAY_LACK, "forward_evaluations", "backward_evaluations", "samples", "evaluations")
+# What runs did before there was such a setting, where that is not its default now.
+_BEFORE = {"sample_schedule": FIXED}
 _AS = {"attack_sigma": "sigma", "selection_samples": "samples"}
 
 
@@ -60,7 +64,9 @@ class Part(Generic[R]):
         return str(self.config["attack"])
 
     def setting(self, name: str) -> Any:
-        """As the run had it; a file from before there was such a setting has its default."""
+        """As the run had it; a file from before there was such a setting has its default, or what was done then."""
+        if name in _BEFORE and name not in self.config and name in own_settings(self.attack):
+            return _BEFORE[name]
         found = self.config.get(name)
         return self.default(name) if found is None else found
 
@@ -144,7 +150,11 @@ def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) 
         hint = f"name the files of {kinds}"
         if command == "compare":
             found = [file for attack in document.get("attacks", {}).values() for file in attack.get("files", [])]
-            hint = f"name the files that it compares: {' '.join(found)}"
+            # Of all shards, where it is one: they differ in this mark alone.
+            every = [re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in found]
+            hint = f"name the files that it compares: {' '.join(dict.fromkeys(every))}"
+            if "certify" in commands:  # caa merge
+                hint = f"name one attack's files of all shards: {' or '.join(dict.fromkeys(every))}"
         raise UsageError(f"{path} is a result of caa {command}, not of {kinds}", hint)
     try:
         records = tuple(_record(entry, command) for entry in document["examples"])
@@ -173,6 +183,19 @@ def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) 
         what = f"no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
         raise CaaError(f"{path} is damaged ({what})", _AGAIN) from error
     return part
+
+
+def how_to_go_on(said: dict[str, Any]) -> str:
+    """With an unfinished run, from its document: one that was merged is finished in its shards."""
+    shards = said.get("merged")
+    if not isinstance(shards, list):
+        again = said.get("resume")
+        return f"finish it with: {again}" if again else "finish that run with --resume"
+    unfinished = [shard for shard in shards if shard.get("status") != "complete"]
+    commands = [str(shard["resume"]) for shard in unfinished if shard.get("resume")]
+    files = ", ".join(str(shard.get("file")) for shard in shards)
+    how = f"finish its shards with: {'; '.join(commands)}" if commands else f"finish its shards ({files}, …)"
+    return f"{how}, and merge them again"
 
 
 def _record(entry: Any, command: str) -> Record:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from caa_cli import __version__
 from caa_cli.compare_plan import ComparePlan
 from caa_cli.display import Display, PartDisplay
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
@@ -16,7 +19,7 @@ from caa_cli.results.joining import AttackResult, join
 from caa_cli.results.journal import Journal
 from caa_cli.results.output import AttackOutput
 from caa_cli.results.parts import Part, part_of, read_part
-from caa_cli.results.records import AttackRecord
+from caa_cli.results.records import SCHEMA_VERSION, AttackRecord
 from caa_cli.results.sweep import find_sweep
 from caa_cli.results.tables import HEADINGS, WRITERS, caption, cells
 from caa_cli.signals import uninterrupted
@@ -68,14 +71,16 @@ class CompareRun:
     def _read(self) -> int:
         attacks = join([read_part(path) for path in self.plan.files])
         comparison = compare(attacks, self.plan.bootstrap, self.plan.seed)
+        partial = comparison.partial or any(part.status != "complete" for a in attacks for part in a.parts)
+        status = "partial" if partial else "complete"
         if self.plan.dry_run:
             self.display.plan(
                 "caa compare",
                 [("attacks", ", ".join(comparison.labels)), ("eligible", f"{len(comparison.eligible)} images")],
             )
+            self.display.document(comparison.to_json(status))
             return DONE
-        partial = comparison.partial or any(part.status != "complete" for a in attacks for part in a.parts)
-        self._finish(comparison, "partial" if partial else "complete")
+        self._finish(comparison, status)
         return PARTIAL if partial else DONE
 
     def _run(self) -> int:
@@ -126,10 +131,37 @@ class CompareRun:
                 comparison = replace(comparison, notes=notes)
             partial |= comparison.partial
             self._finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
+        elif not interrupted:
+            self._finish_empty(attacks)
         if interrupted:
             return INTERRUPTED
         launched = any(attack.shard.launched for attack in plan.attacks.values())  # see `ImageRun.exit_code`
         return PARTIAL if partial and not launched else DONE
+
+    def _finish_empty(self, attacks: Sequence[AttackResult]) -> None:
+        """A shard that has no images leaves a result too, so that a script finds one for each."""
+        first = attacks[0].parts[0]
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "tool_version": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "status": "complete",
+            "command": "compare",
+            "environment": first.environment,
+            "checkpoint": first.checkpoint,
+            "images": first.images,
+            "notes": ["this shard has no images"],
+            "attacks": {},
+        }
+        with uninterrupted():
+            self._write_document(document)
+        self.display.document(document)
+
+    def _write_document(self, document: dict[str, Any]) -> None:
+        if self.plan.output is not None:
+            content = json.dumps(document, indent=2, allow_nan=False) + "\n"
+            with written(self.plan.output, "--output", _KEPT):
+                write_atomically(self.plan.output, content.encode())
 
     def _finish(self, comparison: Comparison, status: str) -> None:
         """Writes what was asked for, then shows the table."""
@@ -145,10 +177,7 @@ class CompareRun:
         first = comparison.attacks[0].parts[0]
         title = f"{first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
         with uninterrupted():
-            if plan.output is not None:
-                content = json.dumps(document, indent=2, allow_nan=False) + "\n"
-                with written(plan.output, "--output", _KEPT):
-                    write_atomically(plan.output, content.encode())
+            self._write_document(document)
             for name, (option, path) in plan.pictures.items():
                 from caa_cli.results.pictures import write_picture
 

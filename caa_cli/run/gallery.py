@@ -11,14 +11,15 @@ from caa_cli.data.images import spread
 from caa_cli.errors import CaaError
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.gallery import Gallery, Shown
-from caa_cli.results.images import Image, saved_images
+from caa_cli.results.images import Image, kept_images
 from caa_cli.results.joining import AttackResult
 from caa_cli.results.parts import Part
 from caa_cli.results.records import ATTACKED
 
 # So that a picture, and what is in memory for it, does not grow with the comparison.
 MOST_ROWS, MOST_ATTACKS = 8, 8
-_NONE = "No adversarial image was kept: --save-adversarial FILE.safetensors keeps them"
+_NOT_BROKEN = "No attack broke an image"
+_NOT_KEPT = "No adversarial image was kept: --save-adversarial FILE.safetensors keeps them"
 
 
 def gallery_of(comparison: Comparison) -> Gallery:
@@ -28,7 +29,8 @@ def gallery_of(comparison: Comparison) -> Gallery:
     kept = [_kept(attack) for attack in attacks]
     at_hand = [index for index in comparison.eligible if any(index in mine for mine in kept)]
     if not at_hand:
-        return Gallery(labels, (), (_NONE,))
+        broken = any(attack.records[i].outcome == ATTACKED for attack in attacks for i in comparison.eligible)
+        return Gallery(labels, (), (_NOT_KEPT if broken else _NOT_BROKEN,))
     chosen = [at_hand[position] for position in spread(len(at_hand), MOST_ROWS)]
     clean, notes = _clean(attacks[0].parts[0], chosen)
     left_out = len(comparison.attacks) - len(attacks)
@@ -50,19 +52,9 @@ def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
     return {
         index: images
         for part in attack.parts
-        for images in [_images(part)]
-        for index in images
+        for index, images in kept_images(part.config.get("save_adversarial"), part.path, part.fingerprint).items()
         if index in attack.records and attack.records[index].outcome == ATTACKED
     }
-
-
-def _images(part: Part) -> Mapping[int, Image]:
-    """Those that the run kept, at the place that its result names or beside the result."""
-    name = part.config.get("save_adversarial")
-    if not name:
-        return {}
-    places = [Path(name), part.path.with_name(Path(name).name)]
-    return next((found for place in places if (found := saved_images(place, part.fingerprint))), {})
 
 
 def _clean(part: Part, indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:

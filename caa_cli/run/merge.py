@@ -11,8 +11,10 @@ from caa_cli.errors import DONE, PARTIAL, UsageError
 from caa_cli.results.certificates import cohen_log
 from caa_cli.results.files import check_writable, write_atomically, written
 from caa_cli.results.images import save_images
+from caa_cli.results.journal import unfinished
 from caa_cli.results.merging import Merged, merge, merged_images, read_shard
-from caa_cli.results.records import AttackSummary
+from caa_cli.results.parts import KINDS, how_to_go_on
+from caa_cli.results.records import FAILED, AttackSummary
 from caa_cli.run.summaries import attack_summary, certify_summary, files
 from caa_cli.signals import uninterrupted
 
@@ -33,13 +35,19 @@ class MergeRun:
     def execute(self) -> int:
         """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
         self._check_files()
-        merged = merge([read_shard(path, self.partial) for path in self.shards], self.partial)
+        parts = [read_shard(path, self.partial) for path in self.shards]
+        if not any(parts):
+            raise UsageError("there is nothing to merge: no shard has finished an image", "run them with --resume")
+        merged = merge([part for part in parts if part is not None], self.partial)
         for option, command in (("--save-adversarial", "attack"), ("--tsv", "certify")):
             if option in self.others and merged.command != command:
                 raise UsageError(f"{option} is of caa {command}, and these are shards of caa {merged.command}")
         for gap in merged.gaps:
             self.display.warn(gap)
-        if not self.dry_run:
+        self._warn_of_failures(merged)
+        if self.dry_run:
+            self.display.document(merged.to_json({"output": str(self.output)}))
+        else:
             self._write(merged)
         summary = merged.summary
         if isinstance(summary, AttackSummary):
@@ -50,8 +58,23 @@ class MergeRun:
         self.display.result("the shards together", [*rows, *where])
         return DONE if merged.status == "complete" else PARTIAL
 
+    def _warn_of_failures(self, merged: Merged) -> None:
+        failed = [(record, part) for part in merged.parts for record in part.records if record.outcome == FAILED]
+        if failed:
+            record, part = min(failed, key=lambda found: found[0].index)
+            self.display.warn(
+                f"{len(failed)} of the images failed; the first is {record.index} of {part.path}: {record.error}"
+            )
+            self.display.warn(f"to try again, {how_to_go_on(part.said)}")
+
     def _check_files(self) -> None:
         taken = {path.absolute() for path in self.shards}
+        taken |= {path.with_name(path.name + ".jsonl") for path in taken}
+        if all(unfinished(self.output, kind) for kind in KINDS.values()):  # of either command
+            raise UsageError(
+                f"beside --output {self.output} is the record of a run that was cut short: its result goes there",
+                "name another with --output, or finish that run with --resume",
+            )
         for option, path in {"--output": self.output, **self.others}.items():
             if path.absolute() in taken:
                 raise UsageError(
