@@ -33,7 +33,20 @@ def termination_interrupts() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """While this lasts Ctrl-C, SIGTERM and SIGUSR1 do nothing: for the moment in which results are written."""
+    """While this lasts Ctrl-C, SIGTERM and SIGUSR1 wait: for the moment in which results are written.
+
+    What came meanwhile is heeded after it, as it would have been before.
+    """
+    came: list[int] = []
+    with _handled(lambda signum, _: came.append(signum), (signal.SIGINT, *_ENDING)):
+        yield
+    if came:
+        signal.raise_signal(came[0])
+
+
+@contextmanager
+def ignored() -> Iterator[None]:
+    """While this lasts they do nothing, and processes that are started in it ignore them from the start."""
     with _handled(signal.SIG_IGN, (signal.SIGINT, *_ENDING)):
         yield
 

@@ -104,6 +104,14 @@ def test_the_command_that_goes_on_has_the_settings_that_came_from_variables(tmp_
     assert (document["status"], len(document["examples"]), document["config"]["samples"]) == ("complete", 12, 60)
 
 
+def test_a_run_gone_on_with_still_names_the_images_that_it_saved(tmp_path):
+    output, images = tmp_path / "attack.json", tmp_path / "a.safetensors"
+    attack(output, "--limit", "2", "--save-adversarial", images)
+    assert attack(output, "--limit", "2", "--resume")["config"]["save_adversarial"] == str(images)
+    images.unlink()
+    assert attack(output, "--limit", "2", "--resume")["config"]["save_adversarial"] is None
+
+
 def same_images(here, there):
     assert here.keys() == there.keys()
     assert len(here["images"]) > 0

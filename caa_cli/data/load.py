@@ -17,7 +17,7 @@ from caa_cli.data.decoding import ImageError, Recipe, decode_many, ignore_interr
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import ImageSet
 from caa_cli.errors import CaaError
-from caa_cli.signals import uninterrupted
+from caa_cli.signals import ignored
 
 # Files a worker takes at a time, and tried out before any worker is started.
 BATCH = 256
@@ -75,7 +75,7 @@ def _decoded(paths: list[str], recipe: Recipe, workers: int | None) -> Iterator[
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=ignore_interrupts)
     try:
         # Workers are started ignoring Ctrl-C, which they inherit: it would come before they can say so themselves.
-        with uninterrupted():
+        with ignored():
             answers_in_order = pool.map(decode_many, batches, [recipe] * len(batches))
         for answers in answers_in_order:
             yield from answers

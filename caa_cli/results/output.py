@@ -190,6 +190,8 @@ class AttackOutput(RunOutput[AttackRecord]):
 
     def begin(self, header: dict[str, Any], compared: list[str], resume: bool, shape: tuple[int, ...] = ()) -> None:
         """As `RunOutput.begin`; `shape` is that of an image."""
+        if resume and self.save_adversarial is None:
+            header = self._with_images_saved_before(header)
         super().begin(header, compared, resume)
         place = ImageJournal.place(self.output)
         with self.kept(place):
@@ -207,6 +209,15 @@ class AttackOutput(RunOutput[AttackRecord]):
         attacked = [record.index for record in self.records.values() if record.outcome == ATTACKED]
         for index in set(attacked) - held if self.again else ():
             del self.records[index]
+
+    def _with_images_saved_before(self, header: dict[str, Any]) -> dict[str, Any]:
+        """A run that is gone on with without --save-adversarial still has the images that it saved."""
+        saved = (read_object(self.output).get("config") or {}).get("save_adversarial")
+        if not saved or not saved_images(Path(saved), header["fingerprint"]):
+            return header
+        if saved_shard(Path(saved)) not in (None, header["shard"]):
+            return header
+        return {**header, "config": {**header["config"], "save_adversarial": saved}}
 
     def add(self, record: AttackRecord, image: Image | None = None) -> None:
         """The image goes first: a line in the journal says that all is there."""

@@ -68,11 +68,12 @@ class AttackRun(ImageRun):
             indices,
             lambda todo, bar: AttackWork(plan, classifier, target.images, output, bar, indices).run(todo),
         )
-        self._finish(output, target, interrupted)
+        interrupted = self._finish(output, target, interrupted)
         check_memory(plan, classifier.device, self.display)
         return self.exit_code(output, indices, interrupted, plan.shard.launched)
 
-    def _finish(self, output: AttackOutput, target: Target, interrupted: bool) -> None:
+    def _finish(self, output: AttackOutput, target: Target, interrupted: bool) -> bool:
+        """Writes it all and shows it; returns whether the run was interrupted, by now."""
         records, status = output.everything(), output.status(interrupted)
         summary = summarise(records, time.perf_counter() - self.began)
 
@@ -81,8 +82,12 @@ class AttackRun(ImageRun):
 
             draw_examples(path, lambda index: target.images.image(index).numpy(), found, attacked)
 
-        with uninterrupted():
-            document = output.finish(status, summary.to_json(), records)
-            output.finish_images(status, records, draw)
+        try:
+            with uninterrupted():
+                document = output.finish(status, summary.to_json(), records)
+                output.finish_images(status, records, draw)
+        except KeyboardInterrupt:  # it came while all was written, and ends what would follow
+            interrupted = True
         self.display.document(document)
         self.display.result("result", [*attack_summary(summary), *files(self.plan.output, self.plan.written())])
+        return interrupted

@@ -72,7 +72,7 @@ class CertifyRun(ImageRun):
                     self._show(bar, output.of(indices))
 
         interrupted = self.work(output, indices, certify)
-        self._finish(output, interrupted)
+        interrupted = self._finish(output, interrupted)
         check_memory(plan, classifier.device, self.display)
         return self.exit_code(output, indices, interrupted, plan.shard.launched)
 
@@ -187,21 +187,28 @@ class CertifyRun(ImageRun):
             text = f"{100 * share:.0f}% right and certified · {summary.mean_samples or 0:,.0f} samples an image"
         bar.update(len(records), text)
 
-    def _finish(self, output: RunOutput[CertifyRecord], interrupted: bool) -> None:
+    def _finish(self, output: RunOutput[CertifyRecord], interrupted: bool) -> bool:
+        """Writes it all and shows it; returns whether the run was interrupted, by now."""
         plan, records, status = self.plan, output.everything(), output.status(interrupted)
         summary = summarise_certificates(records, plan.samples, time.perf_counter() - self.began, plan.radius)
-        with uninterrupted():
-            document = output.finish(status, summary.to_json(), records)
-            if plan.tsv is not None:
-                with output.kept(plan.tsv):
-                    write_atomically(plan.tsv, cohen_log(records).encode())
-            if plan.figure is not None:
-                from caa_cli.results.figure import draw_certified_accuracy
+        try:
+            with uninterrupted():
+                document = output.finish(status, summary.to_json(), records)
+                if plan.tsv is not None:
+                    with output.kept(plan.tsv):
+                        write_atomically(plan.tsv, cohen_log(records).encode())
+                if plan.figure is not None:
+                    from caa_cli.results.figure import draw_certified_accuracy
 
-                with output.kept(plan.figure):
-                    draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")
+                    with output.kept(plan.figure):
+                        draw_certified_accuracy(
+                            plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}"
+                        )
+        except KeyboardInterrupt:  # it came while all was written, and ends what would follow
+            interrupted = True
         self.display.document(document)
         self.display.result("result", [*certify_summary(summary, plan.radius), *files(plan.output, plan.written())])
+        return interrupted
 
 
 def _certify_rows(plan: CertifyPlan) -> Rows:

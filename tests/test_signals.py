@@ -1,0 +1,51 @@
+"""Signals that come while results are written."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from support import CHEAP, caa, read_strict
+
+from caa_cli.results.output import AttackOutput
+from caa_cli.signals import termination_interrupts, uninterrupted
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_heeded_after_the_writing(signum):
+    done = []
+
+    def work():
+        with termination_interrupts():
+            with uninterrupted():
+                signal.raise_signal(signum)
+                done.append("written")
+            done.append("gone on")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["written"]
+
+
+def test_what_ends_already_is_not_ended_again():
+    with termination_interrupts():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        with uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_comparison_does_not_begin_the_next_attack(tmp_path, monkeypatch):
+    write = AttackOutput.finish
+
+    def signalled(self, *words):
+        signal.raise_signal(signal.SIGINT)
+        return write(self, *words)
+
+    monkeypatch.setattr(AttackOutput, "finish", signalled)
+    words = ["compare", *CHEAP, "--attacks", "caa,pgd", "--limit", "1", "--output", tmp_path / "c.json"]
+    result = caa(*words)
+    assert result.exit_code == 130, result.output
+    assert "go on with: " in result.stderr
+    assert not (tmp_path / "c.pgd.json").exists()
+    assert list(read_strict(tmp_path / "c.json")["attacks"]) == ["caa"]
