@@ -10,7 +10,7 @@ INK = "#010203"
 
 # The paper's colours where it has one, in shades that are legible on white and on black.
 _COLOURS = {"caa": "#3b82f6", "pgd": "#ef4444", "deepfool": "#06a5b8", "cw": "#22a04b", "autoattack": "#c04fd8"}
-_COLOURS |= {"caa-newton": "#1d4ed8", "ddn": "#e08a00", "fmn": "#7c6cf0", "alma": "#8f7346"}
+_COLOURS |= {"caa-newton": "#8fbf00", "ddn": "#e08a00", "fmn": "#7c6cf0", "alma": "#8f7346"}
 _OTHERS = ("#d4608f", "#7f8c8d", "#b0a010", "#5b9aa0", "#e08a00", "#7c6cf0", "#8f7346")
 _MARKERS = "os^Dv<>Ph*"
 _LINES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
