@@ -47,7 +47,7 @@ def resume_command(shard: Shard | None = None) -> str:
     They are those with settings of the subcommand (CAA_ATTACK_SAMPLES), and those that say which shard it is.
     """
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-    prefix = f"CAA_{words[0].upper()}_" if words else "CAA_"
+    prefix = f"CAA_{(words or [''])[0].upper()}_"
     left_out = {f"{prefix}RESUME", f"{prefix}OVERWRITE"}
     said = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(prefix) and name not in left_out}
     if shard is not None and shard.chosen is not None:
