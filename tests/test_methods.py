@@ -198,7 +198,8 @@ def test_inner_attacks_stay_in_the_ball_and_the_box(seed: int, epsilon: float, s
     images = torch.rand((4, 1, 10, 10), generator=generator)
     labels = torch.randint(2, (4,), generator=generator)
     moved = attack(smoothed(torch.randn(100, generator=generator), 4), images, labels, epsilon, steps)
-    assert float(norms(moved - images).max()) <= epsilon * (1 + 1e-5)
+    # A hundred pixels near 1, each rounded by up to 6e-8, make 6e-7 of their difference.
+    assert float(norms(moved - images).max()) <= epsilon * (1 + 1e-5) + 6e-7
     assert float(moved.min()) >= -1e-6
     assert float(moved.max()) <= 1 + 1e-6
 
