@@ -73,7 +73,7 @@ def most_search_evaluations(plan: AttackPlan) -> tuple[int, int]:
         return attack.most_evaluations()
     if isinstance(attack, CertificationAware):
         # A step back from refinement evaluates its point twice: votes, then the gradient on the first of the samples.
-        first, *_, last = attack.stages() * 2
+        first, last = samples_a_step(plan)
         return attack.iterations * (first + last), attack.iterations * first
     forward = backward = attack.iterations * plan.samples
     if plan.deepfool_candidates is not None:

@@ -89,29 +89,31 @@ class SmoothedClassifier(NoisyModel):
         return replace(passed, gradient=passed.gradient[:, 0])
 
     def rival_gradients(
-        self, x: Tensor, labels: Tensor, rivals: Tensor, keys: Sequence[Key], samples: int
+        self,
+        x: Tensor,
+        labels: Tensor,
+        rivals: Tensor,
+        keys: Sequence[Key],
+        samples: int,
+        along: Tensor | None = None,
     ) -> SurrogatePass:
         """The gradients of log p̄_rival − log p̄_label for several rivals: rivals (examples, R) int64.
 
         As `surrogate`, but `gradient` is (examples, R, *input_shape), and R backward passes go with the forward
         one. A chunk's graph is freed before the next chunk, so memory does not grow with the samples here either.
+        along: (examples, dimensions) the directions that `moments` are wanted for.
         """
 
         def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
             return [rival_over_label(log_mean, labels[rows], rival) for rival in rivals[rows].unbind(dim=1)]
 
-        return self._gradients(x, keys, samples, LogRatio(), slopes, rivals.shape[1], None)
+        return self._gradients(x, keys, samples, LogRatio(), slopes, rivals.shape[1], None, along)
 
     def towards(
         self, x: Tensor, labels: Tensor, rivals: Tensor, keys: Sequence[Key], samples: int, along: Tensor
     ) -> SurrogatePass:
-        """The gradient of log p̄_rival − log p̄_label for one rival each, rivals (examples,) int64, with `moments`
-        along the directions `along` (examples, dimensions)."""
-
-        def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
-            return [rival_over_label(log_mean, labels[rows], rivals[rows])]
-
-        passed = self._gradients(x, keys, samples, LogRatio(), slopes, 1, None, along)
+        """`rival_gradients` for one rival each, rivals (examples,) int64; `gradient` is like x."""
+        passed = self.rival_gradients(x, labels, rivals[:, None], keys, samples, along)
         return replace(passed, gradient=passed.gradient[:, 0])
 
     def log_mean(self, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
