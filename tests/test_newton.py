@@ -132,20 +132,31 @@ def test_memory_that_runs_out_late_counts_nothing_twice(monkeypatch):
     assert torch.allclose(again.moments, expected.moments, atol=1e-5)
 
 
+FAR = math.inf
+
+
 @pytest.mark.parametrize(
-    ("sizes", "alive", "left"),
+    ("step", "sizes", "alive", "left"),
     [
-        ([3.0, 1.0, 2.0], [True, True, True], [False, True, True]),
-        ([math.inf, math.inf, math.inf], [True, True, True], [True, True, False]),
-        ([math.inf, 1.0, 2.0], [False, True, True], [False, True, True]),
-        ([1.0, math.inf, math.inf], [False, True, True], [False, True, True]),
+        # 25% behind is too far at a fifth of the steps, 2.5% at seven tenths.
+        (4, [1.3, 1.0, 1.2], [True, True, True], [False, True, True]),
+        (14, [1.03, 1.0, 1.02], [True, True, True], [False, True, True]),
+        # Two go on in the second half, three before it, all at first.
+        (1, [1.0, 1.0, 1.0, 9.0], [True, True, True, True], [True, True, True, True]),
+        (4, [1.0, 1.0, 1.0, 1.0], [True, True, True, True], [True, True, True, False]),
+        (10, [1.002, 1.001, 1.0], [True, True, True], [False, True, True]),
+        # Those that are ended rank behind all others, and those that are far from any boundary behind the near.
+        (10, [FAR, FAR, FAR], [True, True, True], [True, True, False]),
+        (10, [FAR, 1.0, 2.0], [False, True, True], [False, True, False]),
+        (10, [1.0, FAR, FAR], [False, True, True], [False, True, True]),
+        (10, [FAR, 1.0, FAR], [True, True, True], [False, True, False]),
     ],
 )
-def test_ended_runs_rank_behind_all_others(sizes, alive, left):
-    classifier, attack = make_small(), Newton(samples=300, rivals=2, steps=10)
+def test_a_run_is_given_up_when_its_boundary_is_too_far_behind(step, sizes, alive, left):
+    classifier, attack = make_small(), Newton(samples=300, steps=20)
     state = attack.start([Example(0, torch.full((1, 8, 8), 0.5), 0)], classifier)
     state.alive, state.size = torch.tensor([alive]), torch.tensor([sizes])
-    state.iteration += 3
+    state.iteration += step
     attack._give_up(state)
     assert state.alive.tolist() == [left]
 
@@ -192,11 +203,23 @@ def test_runs_towards_further_classes_are_given_up():
         attack.step(state, classifier)
         state.iteration += 1
         alive.append(int(state.alive.sum()))
-    assert alive == [2] * 5 + [1] * 5
+    assert alive[:2] == [2, 2]
+    assert alive[-1] == 1
+    assert alive == sorted(alive, reverse=True)
     left = int(state.alive[0].nonzero())
     assert state.size[0, left] <= state.size[0, 1 - left]
+    assert int(state.backward) == sum(runs * attack.draws(step) for step, runs in enumerate(alive))
+    assert int(state.forward) == int(state.backward) + min(attack.samples, classifier.PILOT)
     most_forward, most_backward = attack.most_evaluations()
-    assert (int(state.forward), int(state.backward)) == (most_forward, most_backward)
+    assert int(state.forward) < most_forward
+    assert int(state.backward) < most_backward
+
+
+def test_no_example_takes_more_than_its_most_evaluations():
+    attack = Newton(samples=300, rivals=5, steps=12)
+    runs = [5, 5, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2]
+    taken = sum(count * attack.draws(step) for step, count in enumerate(runs))
+    assert attack.most_evaluations() == (taken + 128, taken)
 
 
 def test_it_is_cheaper_and_no_further_than_the_papers_algorithm_on_a_curved_model():

@@ -11,8 +11,8 @@ Looks are short and noisy, and the points that they are taken at soon lie close 
 older ones counting less, and the next point is the one nearest to the clean image, in the box, at which the
 averaged plane has the margin that a proof will ask for.
 
-Which rival is the nearest can't be told from the clean image. A few of the likeliest are followed at first, one
-run each on common noise, and the runs whose boundaries turn out to be further away are given up.
+Which rival is the nearest can't be told from the clean image. The likeliest race each other, one run each on common
+noise, and a run whose boundary turns out to be too much further away than the nearest one's is given up.
 """
 
 from __future__ import annotations
@@ -30,9 +30,14 @@ from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
-# Of the steps: the share in which all rivals are followed, and the share in which two of them are.
-_ALL, _TWO = 0.3, 0.2
-# Samples of a step, as a share of --samples, in these parts; in the last one they grow from the third to the fourth.
+# From which share of the steps on at most how many rivals are followed, however close they are to each other.
+_FIELD = ((0.2, 3), (0.5, 2))
+# How much further than the nearest boundary a run's own may seem to be before the run is given up: at the first of
+# these shares of the steps, and ten times less with every further half of the steps.
+_LEAD = 0.25
+# Samples of a step, as a share of --samples, up to these shares of the steps; later they grow from the third to the
+# fourth.
+_SAMPLES_UNTIL = (0.3, 0.5)
 _SHARES = (1 / 15, 1 / 10, 1 / 7.5, 1 / 3.75)
 # Beyond this many σ from the boundary probabilities are all but 0 and 1, and a plane says no more than a direction.
 _NEAR = 0.6
@@ -77,7 +82,7 @@ class NewtonState(Batch):
 
 @dataclass(frozen=True)
 class Newton:
-    """steps: of one run. rivals: how many classes are followed at first. memory: what the planes so far weigh after
+    """steps: of one run. rivals: how many classes race at first. memory: what the planes so far weigh after
     each step, against 1. target: the margin to aim at, in pixel units at σ = 1.
 
     samples: what the other attacks take a step; a look takes from a fifteenth of it to about a quarter (`draws`).
@@ -88,7 +93,7 @@ class Newton:
     alpha: float = 0.005
     bound: str = GOODMAN
     seed: int = 0
-    rivals: int = 3
+    rivals: int = 4
     memory: float = 0.75
     target: float = 0.06
 
@@ -98,24 +103,22 @@ class Newton:
 
     def draws(self, iteration: int) -> int:
         """The samples of one look at this step."""
-        every, two = self._parts()
-        if iteration < two:
-            share = _SHARES[0] if iteration < every else _SHARES[1]
+        few, more = (round(share * self.steps) for share in _SAMPLES_UNTIL)
+        if iteration < more:
+            share = _SHARES[0] if iteration < few else _SHARES[1]
         else:
-            way = (iteration - two) / max(1, self.steps - 1 - two)
+            way = (iteration - more) / max(1, self.steps - 1 - more)
             share = _SHARES[2] * (_SHARES[3] / _SHARES[2]) ** way
         return max(1, round(self.samples * share))
 
     def most_evaluations(self) -> tuple[int, int]:
-        """(forward, backward) model evaluations of an image."""
-        every, two = self._parts()
-        runs = [self.rivals] * every + [2] * (two - every) + [1] * (self.steps - two)
-        taken = sum(min(run, self.rivals) * self.draws(step) for step, run in enumerate(runs))
+        """(forward, backward) model evaluations of an image, if no run is given up before it has to be."""
+        taken = sum(self._field(step) * self.draws(step) for step in range(self.steps))
         return taken + min(self.samples, SmoothedClassifier.PILOT), taken
 
-    def _parts(self) -> tuple[int, int]:
-        """The steps at which all rivals, and then two of them, have been followed."""
-        return round(_ALL * self.steps), round((_ALL + _TWO) * self.steps)
+    def _field(self, step: int) -> int:
+        """How many runs may go on at this step."""
+        return min([self.rivals, *(most for share, most in _FIELD if step >= round(share * self.steps))])
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> NewtonState:
         common = Batch.common(examples, classifier.num_classes)
@@ -153,13 +156,16 @@ class Newton:
             self._advance(state, classifier, rows, runs, iteration)
 
     def _give_up(self, state: NewtonState) -> None:
-        """Ends the runs whose boundaries are further away, at the end of each part."""
-        every, two = self._parts()
+        """Ends the runs whose boundaries are further away: all but the nearest few, and those too far behind."""
         # Of runs that have not come near any boundary the likeliest rival's goes on; ended ones rank behind all.
         size = torch.where(state.alive, state.size.clamp(max=torch.finfo(state.size.dtype).max), torch.inf)
         rank = size.argsort(dim=1, stable=True).argsort(dim=1)
-        for at, left in ((every, 2), (two, 1)):
-            state.alive &= (state.iteration != at)[:, None] | (rank < left)
+        for step in state.iteration.unique().tolist():
+            share = step / self.steps - _FIELD[0][0]
+            if share >= 0.0:
+                beaten = size > size.amin(dim=1, keepdim=True) * (1.0 + _LEAD * 100.0**-share)
+                over = (rank >= self._field(step)) | (beaten & (rank > 0))
+                state.alive &= ~over | (state.iteration != step)[:, None]
 
     def _advance(
         self, state: NewtonState, classifier: SmoothedClassifier, rows: Tensor, runs: Tensor, iteration: int
