@@ -26,9 +26,9 @@ from torch import Tensor
 from caa_cli.attacks.baseline import unit
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
+from caa_cli.attacks.rivals import likeliest, look_at
 from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.noise import Key, Purpose
 
 # Of the steps: the share in which all rivals are followed, and the share in which two of them are.
 _ALL, _TWO = 0.3, 0.2
@@ -111,7 +111,7 @@ class Newton:
         every, two = self._parts()
         runs = [self.rivals] * every + [2] * (two - every) + [1] * (self.steps - two)
         taken = sum(min(run, self.rivals) * self.draws(step) for step, run in enumerate(runs))
-        return taken + min(self.samples, SmoothedClassifier.PILOT), taken
+        return taken + look_at(self.samples), taken
 
     def _parts(self) -> tuple[int, int]:
         """The steps at which all rivals, and then two of them, have been followed."""
@@ -119,21 +119,19 @@ class Newton:
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> NewtonState:
         common = Batch.common(examples, classifier.num_classes)
-        size, runs = len(examples), min(self.rivals, classifier.num_classes - 1)
+        size = len(examples)
         clean = common["clean"].flatten(1)
         device = clean.device
-        keys = [Key(self.seed, example.index, Purpose.START) for example in examples]
-        look = min(self.samples, classifier.PILOT)
-        log_mean = classifier.log_mean(common["clean"], keys, look)
-        common["forward"] += look
-        likeliest = log_mean.scatter(1, common["labels"][:, None], -torch.inf).topk(runs, dim=1).indices
+        followed = likeliest(examples, classifier, self.rivals, self.seed, self.samples)
+        common["forward"] += look_at(self.samples)
+        runs = followed.shape[1]
 
         def each(value: float) -> Tensor:
             return torch.full((size, runs), value, device=device)
 
         return NewtonState(
             **common,
-            rivals=likeliest,
+            rivals=followed,
             alive=torch.ones((size, runs), dtype=torch.bool, device=device),
             near=torch.zeros((size, runs), dtype=torch.bool, device=device),
             point=clean[:, None].repeat(1, runs, 1),

@@ -81,6 +81,8 @@ def attack(
     patience: own.Patience = None,
     tolerance: own.Tolerance = None,
     sample_schedule: own.SampleSchedule = None,
+    refine: own.Refine = None,
+    rivals: own.Rivals = None,
     surrogate: own.Surrogate = None,
     temperature: own.Temperature = None,
     newton_rivals: own.NewtonRivals = None,
