@@ -209,9 +209,11 @@ class CertificationAware:
         state.lost_gradients[rows[~usable]] += 1
         state.normal[rows] = MEMORY * state.normal[rows] + outward
         normal, _, usable = unit(state.normal[rows])
+        shrunk = SHRINK ** state.refined[rows]
         radius = seen.radius[rows]
         across = torch.where(is_original[rows], self.overshoot * radius, -self.undershoot * radius)
-        longest = (self.step_max * SHRINK ** state.refined[rows]).clamp(min=min(SHORTEST, self.step_max))
+        across = torch.where(radius > 0, across, shrunk * self.step_min)
+        longest = (shrunk * self.step_max).clamp(min=min(SHORTEST, self.step_max))
         point = state.x[rows].flatten(1)
         moved = slide(state.clean[rows].flatten(1), point, normal, across, longest)
         state.x[rows] = torch.where(usable[:, None], moved, point).view_as(state.x[rows])

@@ -6,8 +6,9 @@ that leads nearer.
 
 Let u be the boundary's normal at x, towards the other side, and c how far the certificates let x cross: on the
 adversarial side −(1 − δ₂)·r, within the certified ball as in the correction; on the label's side (1 + δ₁)·r, out of
-it as in CAA_iter; 0 where the votes leave the class open. The step is towards the point nearest to the clean image
-in the box and in the half-space {z: ⟨u, z − x⟩ ≥ c}. Its part along u is the paper's step, the rest is the slide.
+it as in CAA_iter; where the votes leave the class open outwards by the shortest step, for only points that are not
+open can be kept. The step is towards the point nearest to the clean image in the box and in the half-space
+{z: ⟨u, z − x⟩ ≥ c}. Its part along u is the paper's step, the rest is the slide.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from caa_cli.attacks.newton import shortest
 
 # What the normals of the steps so far weigh after each step, against 1: each alone is off by ten degrees and more.
 MEMORY = 0.75
-# The longest slide shrinks by the factor with every step. At first it bounds how far the boundary is trusted to be
-# flat, later how far the noise of the normals can lead astray.
+# The limits of a step shrink by the factor with every step. At first they bound how far the boundary is trusted to be
+# flat, later how far the noise of the normals and of the votes can lead astray.
 SHRINK, SHORTEST = 0.85, 0.02
 
 
