@@ -7,7 +7,7 @@ from typing import Any
 
 from caa_cli import checks
 from caa_cli.errors import UsageError
-from caa_cli.names import ATTACKS, SAMPLE_SCHEDULES, STAGED, SURROGATES
+from caa_cli.names import ATTACKS, GUMBEL, RADIAL, REFINEMENTS, SAMPLE_SCHEDULES, STAGED, SURROGATES
 
 # By attack, with their defaults. A default of None depends on the image or on --iterations, or stands for a search.
 ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
@@ -19,6 +19,8 @@ ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
         "patience": 8,
         "tolerance": 0.005,
         "sample_schedule": STAGED,
+        "refine": RADIAL,
+        "rivals": 1,
         "surrogate": "log-ratio",
         "temperature": 0.01,
     },
@@ -52,7 +54,8 @@ ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
         "alma_logit_tolerance": 1e-4,
     },
 }
-_COUNTS = {"newton_rivals", "newton_steps", "cw_binary_search_steps", "autoattack_searches", "alma_check_steps"}
+_COUNTS = {"rivals", "newton_rivals", "newton_steps", "cw_binary_search_steps", "autoattack_searches"}
+_COUNTS |= {"alma_check_steps"}
 _POSITIVE = {"temperature", "step_min", "step_max", "overshoot", "pgd_epsilon", "cw_initial_constant"}
 _POSITIVE |= {"cw_learning_rate", "autoattack_radius", "ddn_initial_norm", "fmn_alpha_init", "fmn_alpha_final"}
 _POSITIVE |= {"alma_init_lr_distance", "alma_lr_reduction", "alma_mu_init", "alma_rho_init", "alma_gamma"}
@@ -90,6 +93,8 @@ class AttackSettings:
     patience: int | None = None
     tolerance: float | None = None
     sample_schedule: str | None = None
+    refine: str | None = None
+    rivals: int | None = None
     surrogate: str | None = None
     temperature: float | None = None
     newton_rivals: int | None = None
@@ -155,6 +160,7 @@ class AttackSettings:
         values = self.attack_settings()
         checks.one_of("--surrogate", values["surrogate"], SURROGATES)
         checks.one_of("--sample-schedule", values["sample_schedule"], SAMPLE_SCHEDULES)
+        checks.one_of("--refine", values["refine"], REFINEMENTS)
         checks.not_negative("--patience", values["patience"])
         if not 0 <= values["tolerance"] < 1:
             raise UsageError(f"--tolerance must be at least 0 and below 1, not {values['tolerance']:g}")
@@ -167,6 +173,11 @@ class AttackSettings:
             )
         if not 0 < values["undershoot"] <= 1:
             raise UsageError(f"--undershoot must be above 0 and at most 1, not {values['undershoot']:g}")
+        if values["rivals"] > 1 and values["surrogate"] == GUMBEL:
+            raise UsageError(
+                f"--rivals {values['rivals']} goes with --surrogate log-ratio only",
+                "the Gumbel surrogate follows whichever class leads; leave one of the two out",
+            )
 
 
 def _check(option: str, name: str, value: Any) -> None:

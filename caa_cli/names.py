@@ -4,8 +4,10 @@ from __future__ import annotations
 
 ATTACKS = ("caa", "caa-newton", "pgd", "cw", "deepfool", "autoattack", "ddn", "fmn", "alma")
 BOUNDS = ("goodman", "clopper-pearson", "cp-bonferroni")
-SURROGATES = ("log-ratio", "gumbel")
+GUMBEL = "gumbel"
+SURROGATES = ("log-ratio", GUMBEL)
 STAGED, FIXED = SAMPLE_SCHEDULES = ("staged", "fixed")
+RADIAL, TANGENTIAL = REFINEMENTS = ("radial", "tangential")
 FINISHES = ("ray", "none")
 # float32 with the products on a GPU rounded to TF32.
 TF32 = "tf32"

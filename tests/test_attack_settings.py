@@ -95,6 +95,11 @@ def test_every_attack_has_a_name_and_every_setting_an_option():
         ("--attack ddn --ddn-gamma 1", "--ddn-gamma"),
         ("--attack alma --alma-alpha nan", "--alma-alpha"),
         ("--attack deepfool --deepfool-candidates 1", "--deepfool-candidates"),
+        ("--refine foo", "--refine 'foo'"),
+        ("--rivals 0", "--rivals must be at least 1, not 0"),
+        ("--rivals 2 --surrogate gumbel", "--rivals 2 goes with --surrogate log-ratio only"),
+        ("--attack pgd --refine tangential", "--refine is a setting of the attack caa, not of pgd"),
+        ("--attack caa-newton --rivals 2", "--rivals is a setting of the attack caa, not of caa-newton"),
         ("--attack nonsense", "--attack 'nonsense'"),
     ],
 )
@@ -139,6 +144,9 @@ def test_the_most_evaluations_count_rounds_searches_and_candidates():
     assert most(attack="deepfool") == (1100, 9100)
     assert most(attack="autoattack") == (2000, 2000)
     assert most(attack="caa") == (2000, 1000)
+    assert most(attack="caa", refine="tangential") == (1000, 1000)
+    assert most(attack="caa", rivals=3) == (6100, 3000)
+    assert most(attack="caa", refine="tangential", rivals=3) == (3100, 3000)
 
 
 def test_one_attacks_resolved_settings_are_not_anothers():

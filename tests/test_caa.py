@@ -10,7 +10,8 @@ import torch
 from conftest import Linear, SmallNet, make_linear, make_small
 from torch import nn
 
-from caa_cli.attacks.caa import CaaState, CertificationAware
+from caa_cli.attacks.caa import CertificationAware
+from caa_cli.attacks.caa_state import CaaState
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Example, Finding, Search
 from caa_cli.names import FIXED, SAMPLE_SCHEDULES, STAGED

@@ -6,6 +6,9 @@ Once another class is certain, stepping towards the clean image is safe as long 
 the balls of that side. Either length is then clipped to fixed limits. Algorithm CAA as printed has its two
 branches and the ranges of δ the wrong way round; this follows the equations CAA_iter, epsilon_complex,
 step_size_limits and correction.
+
+Two settings go beyond the paper. `refine` may slide along the boundary (`attacks.slide`), and with several `rivals`
+an example has a run for each of the likeliest other classes, one after another, and keeps the nearest point of all.
 """
 
 from __future__ import annotations
@@ -16,44 +19,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.geometry import Balls
+from caa_cli.attacks.baseline import unit
+from caa_cli.attacks.caa_state import CaaState, Look
 from caa_cli.attacks.judge import adversarial
-from caa_cli.attacks.loop import Batch, Example
-from caa_cli.names import FIXED, STAGED
+from caa_cli.attacks.loop import Example
+from caa_cli.attacks.rivals import likeliest, look_at
+from caa_cli.attacks.slide import MEMORY, SHORTEST, SHRINK, slide
+from caa_cli.names import FIXED, RADIAL, STAGED, TANGENTIAL
 from caa_cli.smoothing.bounds import GOODMAN, leader, separation
-from caa_cli.smoothing.classifier import SmoothedClassifier, SurrogatePass
+from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import LogRatio, Objective
 
-
-@dataclass
-class CaaState(Batch):
-    """original, adversarial: the certified balls of either side. found: a confident point is known.
-
-    stale: steps since the nearest distance last fell by more than `tolerance`; mark: that distance.
-    """
-
-    original: Balls
-    adversarial: Balls
-    found: Tensor
-    stale: Tensor
-    mark: Tensor
-
-
-@dataclass
-class Look:
-    """What the samples of one step say of x, one row an example.
-
-    votes: (examples, classes) int64.  top: the class with the most.  radius: certified, of that class.
-    adversarial: whether another class is confidently above the label.
-    gradient: (examples, dimensions), of those that `has_gradient` names.
-    """
-
-    votes: Tensor
-    top: Tensor
-    radius: Tensor
-    adversarial: Tensor
-    gradient: Tensor
-    has_gradient: Tensor
+# A run this many times as far away as the nearest point of the runs before it is given up: before it has found
+# anything, or once it has refined for as many steps as bring it to its boundary.
+_GIVE_UP, _AT_BOUNDARY = 1.1, 4
 
 
 @dataclass(frozen=True)
@@ -62,6 +41,8 @@ class CertificationAware:
 
     overshoot, undershoot: the paper's 1 + δ₁ and 1 − δ₂. patience, tolerance: an example stops once `patience`
     steps in a row have brought its nearest point no closer than by the fraction `tolerance` (patience 0: never).
+    rivals: how many runs, each after a class of its own; 1: one run, after whichever class leads. iterations: of
+    all runs together, shared out evenly.
     """
 
     samples: int = 1500
@@ -76,20 +57,17 @@ class CertificationAware:
     patience: int = 8
     tolerance: float = 0.005
     sample_schedule: str = STAGED
+    refine: str = RADIAL
+    rivals: int = 1
     objective: Objective = field(default_factory=LogRatio)
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> CaaState:
-        common = CaaState.common(examples, classifier.num_classes)
-        size, device = len(examples), common["clean"].device
-        dimensions = common["clean"][0].numel()
-        return CaaState(
-            **common,
-            original=Balls(size, dimensions, device),
-            adversarial=Balls(size, dimensions, device),
-            found=torch.zeros(size, dtype=torch.bool, device=device),
-            stale=torch.zeros(size, dtype=torch.int64, device=device),
-            mark=torch.full((size,), torch.inf, device=device),
-        )
+        if self.rivals == 1:
+            return CaaState.new(examples, classifier.num_classes)
+        rivals = likeliest(examples, classifier, self.rivals, self.seed, self.samples)
+        state = CaaState.new(examples, classifier.num_classes, rivals)
+        state.forward += look_at(self.samples)
+        return state
 
     def step(self, state: CaaState, classifier: SmoothedClassifier) -> None:
         seen = self._look(state, classifier)
@@ -102,13 +80,18 @@ class CertificationAware:
         hits, uphill = rows[seen.adversarial], rows[~seen.adversarial]
         state.remember(hits, seen.votes[hits])
         state.found[hits] = True
-        # Refinement needs no gradient; the other branches do, and those that have none yet draw it now,
-        # on the first of the samples that the votes came from.
-        lacking = rows[~seen.adversarial & ~seen.has_gradient]
-        if len(lacking):
-            seen.gradient[lacking] = self._gradient_pass(state, classifier, lacking).gradient.flatten(1)
-        self._leave(state, uphill, seen.gradient, is_original)
-        self._refine(state, hits)
+        if self.refine == TANGENTIAL:
+            self._leave(state, rows[~state.found], seen.gradient, is_original)
+            self._slide(state, rows[state.found], seen, is_original)
+        else:
+            # Refinement needs no gradient; the other branches do, and those that have none yet draw it now,
+            # on the first of the samples that the votes came from.
+            lacking = rows[~seen.adversarial & ~seen.has_gradient]
+            if len(lacking):
+                seen.gradient[lacking] = self._gradient_pass(state, classifier, lacking)[1]
+            self._leave(state, uphill, seen.gradient, is_original)
+            self._refine(state, hits)
+        state.refined += state.found
         self._stop(state)
 
     def stages(self) -> list[int]:
@@ -126,8 +109,8 @@ class CertificationAware:
         """Votes at x, and the gradients that will surely be wanted.
 
         Until an adversarial point is known every step but the last needs a gradient, so the votes come with
-        one. After that they are drawn alone: most points are then refined. Points that are not decided by the
-        samples of one stage get those of the next, with alpha shared out over the stages.
+        one. After that they are drawn alone, unless refinement slides: most points are then refined. Points that
+        are not decided by the samples of one stage get those of the next, with alpha shared out over the stages.
         """
         stages = self.stages()
         size, device = len(state), state.x.device
@@ -137,16 +120,15 @@ class CertificationAware:
             radius=torch.zeros(size, device=device),
             adversarial=torch.zeros(size, dtype=torch.bool, device=device),
             gradient=torch.zeros_like(state.x.flatten(1)),
-            has_gradient=~state.found,
+            has_gradient=torch.ones_like(state.found) if self.refine == TANGENTIAL else ~state.found,
         )
         rows = torch.arange(size, device=device)
-        searching, refining = rows[~state.found], rows[state.found]
-        if len(searching):
-            passed = self._gradient_pass(state, classifier, searching)
-            look.votes[searching] = passed.votes
-            look.gradient[searching] = passed.gradient.flatten(1)
-        if len(refining):
-            self._count(look, state, classifier, refining, 0, stages[0])
+        with_gradient, votes_alone = rows[look.has_gradient], rows[~look.has_gradient]
+        if len(with_gradient):
+            votes, gradient = self._gradient_pass(state, classifier, with_gradient)
+            look.votes[with_gradient], look.gradient[with_gradient] = votes, gradient
+        if len(votes_alone):
+            self._count(look, state, classifier, votes_alone, 0, stages[0])
         undecided = self._judge(look, state, classifier, rows, stages[0], self.alpha / len(stages))
         for before, total in itertools.pairwise(stages):
             if len(undecided) == 0:
@@ -163,14 +145,20 @@ class CertificationAware:
         look.votes[rows] += classifier.votes(state.x[rows], keys, total - before, before)
         state.forward[rows] += total - before
 
-    def _gradient_pass(self, state: CaaState, classifier: SmoothedClassifier, rows: Tensor) -> SurrogatePass:
+    def _gradient_pass(self, state: CaaState, classifier: SmoothedClassifier, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Votes (rows, classes), and the gradient of label over rival (rows, dimensions) on the same samples."""
         samples = self.stages()[0]
-        passed = classifier.surrogate(
-            state.x[rows], state.labels[rows], state.keys(self.seed, rows), samples, self.objective
-        )
+        x, labels, keys = state.x[rows], state.labels[rows], state.keys(self.seed, rows)
+        if state.rivals.shape[1]:
+            rival = state.rivals[rows, state.run[rows]]
+            passed = classifier.rival_gradients(x, labels, rival[:, None], keys, samples)
+            gradient = -passed.gradient
+        else:
+            passed = classifier.surrogate(x, labels, keys, samples, self.objective)
+            gradient = passed.gradient
         state.forward[rows] += passed.forward_evaluations
         state.backward[rows] += samples
-        return passed
+        return passed.votes, gradient.flatten(1)
 
     def _judge(
         self, look: Look, state: CaaState, classifier: SmoothedClassifier, rows: Tensor, total: int, alpha: float
@@ -213,6 +201,23 @@ class CertificationAware:
         length = (self.undershoot * safe).clamp(self.step_min, self.step_max)
         self._move(state, rows, direction, torch.minimum(length, distance))
 
+    def _slide(self, state: CaaState, rows: Tensor, seen: Look, is_original: Tensor) -> None:
+        """Along the boundary, and across it as far as the certificate of x says (see `attacks.slide`)."""
+        if len(rows) == 0:
+            return
+        outward, _, usable = unit(-seen.gradient[rows])
+        state.lost_gradients[rows[~usable]] += 1
+        state.normal[rows] = MEMORY * state.normal[rows] + outward
+        normal, _, usable = unit(state.normal[rows])
+        shrunk = SHRINK ** state.refined[rows]
+        radius = seen.radius[rows]
+        across = torch.where(is_original[rows], self.overshoot * radius, -self.undershoot * radius)
+        across = torch.where(radius > 0, across, shrunk * self.step_min)
+        longest = (shrunk * self.step_max).clamp(min=min(SHORTEST, self.step_max))
+        point = state.x[rows].flatten(1)
+        moved = slide(state.clean[rows].flatten(1), point, normal, across, longest)
+        state.x[rows] = torch.where(usable[:, None], moved, point).view_as(state.x[rows])
+
     def _move(self, state: CaaState, rows: Tensor, direction: Tensor, length: Tensor) -> None:
         moved = state.x[rows].flatten(1) + length[:, None] * direction
         state.x[rows] = moved.clamp(0.0, 1.0).view_as(state.x[rows])
@@ -222,5 +227,13 @@ class CertificationAware:
         improved = nearest < (1.0 - self.tolerance) * state.mark
         state.mark = torch.where(improved, nearest, state.mark)
         state.stale = torch.where(improved | ~state.found, 0, state.stale + 1)
-        if self.patience:
-            state.done |= state.stale >= self.patience
+        over = state.stale >= self.patience if self.patience else torch.zeros_like(state.done)
+        if state.rivals.shape[1]:
+            rows = torch.arange(len(state), device=state.x.device)
+            behind = state.distance(rows) > _GIVE_UP * nearest
+            over |= behind & (~state.found | (state.refined >= _AT_BOUNDARY))
+            over |= state.iteration + 1 - state.begun >= self.iterations // self.rivals
+            again = over & (state.run < state.rivals.shape[1] - 1)
+            state.next_run(rows[again])
+            over &= ~again
+        state.done |= over

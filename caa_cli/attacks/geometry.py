@@ -43,6 +43,10 @@ class Balls:
         """`ray_exit` for the examples `rows`: origin and unit direction (rows, dimensions) → (rows,)."""
         return ray_exit(origin, direction, self.centres[rows], self.radii[rows])
 
+    def clear(self, rows: Tensor) -> None:
+        """Forgets the balls of these examples."""
+        self.radii[rows] = -1.0
+
     @property
     def capacity(self) -> int:
         return self.radii.shape[1]

@@ -26,9 +26,9 @@ from torch import Tensor
 from caa_cli.attacks.baseline import unit
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
+from caa_cli.attacks.rivals import likeliest, look_at
 from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.noise import Key, Purpose
 
 # From which share of the steps on at most how many rivals are followed, however close they are to each other.
 _FIELD = ((0.2, 3), (0.5, 2))
@@ -114,7 +114,7 @@ class Newton:
     def most_evaluations(self) -> tuple[int, int]:
         """(forward, backward) model evaluations of an image, if no run is given up before it has to be."""
         taken = sum(self._field(step) * self.draws(step) for step in range(self.steps))
-        return taken + min(self.samples, SmoothedClassifier.PILOT), taken
+        return taken + look_at(self.samples), taken
 
     def _field(self, step: int) -> int:
         """How many runs may go on at this step."""
@@ -122,21 +122,19 @@ class Newton:
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> NewtonState:
         common = Batch.common(examples, classifier.num_classes)
-        size, runs = len(examples), min(self.rivals, classifier.num_classes - 1)
+        size = len(examples)
         clean = common["clean"].flatten(1)
         device = clean.device
-        keys = [Key(self.seed, example.index, Purpose.START) for example in examples]
-        look = min(self.samples, classifier.PILOT)
-        log_mean = classifier.log_mean(common["clean"], keys, look)
-        common["forward"] += look
-        likeliest = log_mean.scatter(1, common["labels"][:, None], -torch.inf).topk(runs, dim=1).indices
+        followed = likeliest(examples, classifier, self.rivals, self.seed, self.samples)
+        common["forward"] += look_at(self.samples)
+        runs = followed.shape[1]
 
         def each(value: float) -> Tensor:
             return torch.full((size, runs), value, device=device)
 
         return NewtonState(
             **common,
-            rivals=likeliest,
+            rivals=followed,
             alive=torch.ones((size, runs), dtype=torch.bool, device=device),
             near=torch.zeros((size, runs), dtype=torch.bool, device=device),
             point=clean[:, None].repeat(1, runs, 1),

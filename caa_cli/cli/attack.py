@@ -40,7 +40,7 @@ def attack(
         int, option(help="Noise samples of a step; caa and caa-newton take a part of them.", panel=_SEARCH)
     ] = AttackPlan.samples,
     iterations: Annotated[
-        int, option(help="Most steps per image (cw, autoattack: a run).", panel=_SEARCH)
+        int, option(help="Most steps per image (cw, autoattack, caa --rivals: a run).", panel=_SEARCH)
     ] = AttackPlan.iterations,
     attack_sigma: Annotated[
         float | None, option(help="What the search takes σ to be.", show_default="the true σ", panel=_SEARCH)
@@ -81,6 +81,8 @@ def attack(
     patience: own.Patience = None,
     tolerance: own.Tolerance = None,
     sample_schedule: own.SampleSchedule = None,
+    refine: own.Refine = None,
+    rivals: own.Rivals = None,
     surrogate: own.Surrogate = None,
     temperature: own.Temperature = None,
     newton_rivals: own.NewtonRivals = None,

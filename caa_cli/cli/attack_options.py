@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from caa_cli import checks
 from caa_cli.attack_settings import ATTACK_SETTINGS
 from caa_cli.cli.options import option
-from caa_cli.names import SAMPLE_SCHEDULES, SURROGATES
+from caa_cli.names import REFINEMENTS, SAMPLE_SCHEDULES, SURROGATES
 
 
 def _panel(attack: str) -> str:
@@ -35,6 +35,18 @@ SampleSchedule = Annotated[
         f"{' or '.join(SAMPLE_SCHEDULES)}: a sixth of --samples a step, a third where the class is open; or all.",
         metavar="NAME",
     ),
+]
+Refine = Annotated[
+    str | None,
+    _own(
+        "refine",
+        f"{REFINEMENTS[0]}: on the ray to the clean image, as the paper; {REFINEMENTS[1]}: along the boundary too.",
+        metavar="NAME",
+    ),
+]
+Rivals = Annotated[
+    int | None,
+    _own("rivals", "Runs, each after one of the likeliest other classes; 1: one, after whichever leads."),
 ]
 Surrogate = Annotated[
     str | None,

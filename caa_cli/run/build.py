@@ -16,6 +16,8 @@ from caa_cli.attacks.fmn import Fmn
 from caa_cli.attacks.loop import Attack
 from caa_cli.attacks.newton import Newton
 from caa_cli.attacks.pgd import Pgd
+from caa_cli.attacks.rivals import look_at
+from caa_cli.names import TANGENTIAL
 from caa_cli.plan import AttackPlan
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import GumbelGap, LogRatio
@@ -41,7 +43,9 @@ def build_attack(plan: AttackPlan) -> Attack:
     if plan.attack == "caa":
         surrogate, temperature = settings.pop("surrogate"), settings.pop("temperature")
         objective = GumbelGap(temperature) if surrogate == "gumbel" else LogRatio()
-        return CertificationAware(iterations=plan.iterations, objective=objective, **common, **settings)
+        # --iterations is of a run.
+        iterations = plan.iterations * settings["rivals"]
+        return CertificationAware(iterations=iterations, objective=objective, **common, **settings)
     start = prefix(plan.attack)
     own = {_RENAMED.get(name, name.removeprefix(start)): value for name, value in settings.items()}
     if plan.attack == "caa-newton":
@@ -72,9 +76,12 @@ def most_search_evaluations(plan: AttackPlan) -> tuple[int, int]:
     if isinstance(attack, Newton):
         return attack.most_evaluations()
     if isinstance(attack, CertificationAware):
-        # A step back from refinement evaluates its point twice: votes, then the gradient on the first of the samples.
         first, last = samples_a_step(plan)
-        return attack.iterations * (first + last), attack.iterations * first
+        look = look_at(attack.samples) if attack.rivals > 1 else 0
+        # A step out of radial refinement evaluates its point twice: votes, then the gradient on the first of the
+        # samples.
+        forward = last if attack.refine == TANGENTIAL else first + last
+        return attack.iterations * forward + look, attack.iterations * first
     forward = backward = attack.iterations * plan.samples
     if plan.deepfool_candidates is not None:
         # A backward pass for every rival, and a short look at the clean image to choose them by.

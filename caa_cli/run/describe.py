@@ -42,7 +42,10 @@ def most_evaluations(plan: AttackPlan, images: int) -> dict[str, int]:
 
 
 def estimate(plan: AttackPlan, images: int) -> Rows:
-    usual = _evaluations(plan, TYPICAL_SHARE.get(plan.attack, 1.0), TYPICAL_TRIES)
+    share = TYPICAL_SHARE.get(plan.attack, 1.0)
+    if (plan.rivals or 1) > 1:
+        share /= 2  # most of the runs after the first are given up early
+    usual = _evaluations(plan, share, TYPICAL_TRIES)
     return [
         (name.removesuffix("_at_most").replace("_", " "), f"{most:,} · {images * typical:,.0f}")
         for (name, most), typical in zip(most_evaluations(plan, images).items(), usual, strict=True)
