@@ -10,35 +10,48 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from setup import demo
+from setup import smoothed
 
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
+from caa_cli.models.load import build_model
 from caa_cli.smoothing.noise import Key, Purpose
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("images", help="what --save-adversarial wrote, of the demo")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="+", help="what --save-adversarial wrote")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=DEMO_CHECKPOINT, help="made by caa train; default: the demo"
+    )
+    parser.add_argument("--dtype", default="float32", help="as the attack had it")
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=12345)
     arguments = parser.parse_args()
-    classifier, _ = demo()
-    found = load_file(arguments.images)
+    weights = read_weights(arguments.checkpoint)
+    assert weights.card is not None
+    model = build_model(weights, weights.card)
+    classifier = smoothed(model, weights.card, "cpu", getattr(torch, arguments.dtype))
     failed, leads = [], []
-    for image, index, label in zip(found["images"], found["indices"].tolist(), found["labels"].tolist(), strict=True):
-        key = Key(arguments.seed, index, Purpose.EVALUATION)
-        votes = classifier.votes(image[None], [key], arguments.samples)[0]
-        others = votes.clone()
-        others[label] = -1
-        lead = int(others.max() - votes[label])
-        leads.append(lead / arguments.samples)
-        if lead < 0:
-            failed.append(index)
+    for number, found in enumerate(map(load_file, arguments.images)):
+        for image, index, label in zip(
+            found["images"], found["indices"].tolist(), found["labels"].tolist(), strict=True
+        ):
+            key = Key(arguments.seed, index, Purpose.EVALUATION, number)
+            votes = classifier.votes(image[None], [key], arguments.samples)[0]
+            others = votes.clone()
+            others[label] = -1
+            lead = int(others.max() - votes[label])
+            leads.append(lead / arguments.samples)
+            if lead < 0:
+                failed.append(index)
     report = {
         "successes": len(leads),
         "failed": failed,
+        "share_failed": len(failed) / len(leads),
         "samples": arguments.samples,
         "smallest_lead": min(leads),
         "median_lead": float(torch.tensor(leads).median()),

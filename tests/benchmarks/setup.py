@@ -37,9 +37,16 @@ def fresh(arch: str, input_shape: tuple[int, int, int], device: str = "cpu") -> 
     return smoothed(build(card), card, device)
 
 
-def smoothed(model: torch.nn.Module, card: ModelCard, device: str) -> SmoothedClassifier:
+def smoothed(
+    model: torch.nn.Module, card: ModelCard, device: str, dtype: torch.dtype = torch.float32
+) -> SmoothedClassifier:
     return SmoothedClassifier(
-        model, sigma=card.sigma or 0.5, num_classes=card.num_classes, input_shape=card.input_shape, device=device
+        model,
+        sigma=card.sigma or 0.5,
+        num_classes=card.num_classes,
+        input_shape=card.input_shape,
+        device=device,
+        dtype=dtype,
     )
 
 
