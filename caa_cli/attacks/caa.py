@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from caa_cli.attacks.crossing import begin_beyond
 from caa_cli.attacks.geometry import Balls
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
@@ -82,7 +83,7 @@ class CertificationAware:
         common = CaaState.common(examples, classifier.num_classes)
         size, device = len(examples), common["clean"].device
         dimensions = common["clean"][0].numel()
-        return CaaState(
+        state = CaaState(
             **common,
             original=Balls(size, dimensions, device),
             adversarial=Balls(size, dimensions, device),
@@ -90,6 +91,9 @@ class CertificationAware:
             stale=torch.zeros(size, dtype=torch.int64, device=device),
             mark=torch.full((size,), torch.inf, device=device),
         )
+        if not classifier.differentiates:  # at the clean image votes show no direction
+            begin_beyond(state, examples, classifier, 1, self.seed)
+        return state
 
     def step(self, state: CaaState, classifier: SmoothedClassifier) -> None:
         seen = self._look(state, classifier)

@@ -72,6 +72,7 @@ class Merged:
                 if all(part.environment.get(name) == value for part in self.parts)
             },
             "checkpoint": first.checkpoint,
+            **{name: first.said[name] for name in ("surrogate_model",) if name in first.said},
             "images": first.images,
             "shard": {"index": 0, "count": 1},
             "merged": [
