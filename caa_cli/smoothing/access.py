@@ -78,8 +78,8 @@ class VotesOnly(SmoothedClassifier):
         ∇p_c = E[(1{f(x + η) = c} − p_c) η] / σ²,
 
     and the gradient of an objective J of the class probabilities is Σ_c ∂J/∂p_c ∇p_c. Taking off p_c changes nothing
-    in expectation and takes noise away. Sums of η by class grow chunk by chunk, so memory does not grow with the
-    samples.
+    in expectation and takes noise away. What is kept is the sum of η over the votes of each class that has any, so
+    memory does not grow with the samples.
 
     What is left of the noise is white: the variance in every pixel, `SurrogatePass.variance`, is that of ∂J/∂p_c over
     the votes, divided by nσ². `surrogate` filters it out as far as can be; the others leave that to those who average
@@ -127,7 +127,7 @@ class VotesOnly(SmoothedClassifier):
         """As the white box's, with vote shares in place of soft predictions: log_mean are theirs, and the slopes are
         taken at the shares of all samples, so that no pilot is wanted."""
         counts = self._no_counts(len(x))
-        sums = torch.zeros((len(x), self.num_classes + 1, x[0].numel()), device=self.device)
+        sums: dict[int, Tensor] = {}
 
         def process(piece: Piece) -> None:
             rows = piece.examples
@@ -135,25 +135,33 @@ class VotesOnly(SmoothedClassifier):
             with torch.inference_mode():
                 winner = winners(self.model(noisy), piece)
             noise = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) - x[rows].flatten(1)[:, None]
-            voted = torch.nn.functional.one_hot(winner, self.num_classes + 1).float()
-            added = voted.transpose(1, 2) @ noise
+            classes = winner.unique()
+            added = (winner[:, None] == classes[:, None]).float() @ noise
+            for c in classes.tolist():
+                sums.setdefault(c, torch.zeros_like(x).flatten(1))
             one = torch.ones_like(winner)
             # From here on nothing is allocated that a lack of memory could refuse.
             counts[rows].scatter_add_(1, winner, one)
-            sums[rows] += added
+            for place, c in enumerate(classes.tolist()):
+                sums[c][rows] += added[:, place]
 
         self.votes_chunk = self.run(process, len(x), samples, self.votes_chunk)
-        votes, sums = counts[:, : self.num_classes], sums[:, : self.num_classes] / samples
-        mean, shares = sums.sum(dim=1), votes / samples
-        log_mean = log_shares(votes, samples)
-        score = (sums - shares[..., None] * mean[:, None]) / self.sigma**2
-        weights = [sign * log_slope.exp() for log_slope, sign in slopes_at(log_mean, slice(0, len(x)))]
-        gradients = [torch.einsum("ec,ecd->ed", weight, score).view_as(x) for weight in weights]
-        spreads = [(w.square() * shares).sum(dim=1) - (w * shares).sum(dim=1).square() for w in weights]
-        moments = torch.zeros_like(shares) if along is None else torch.einsum("ecd,ed->ec", sums, along)
+        sums.pop(self.num_classes, None)  # a sample that abstains has no say in the gradient either
+        votes = counts[:, : self.num_classes]
+        shares, log_mean = votes / samples, log_shares(votes, samples)
+        # (examples, gradients, classes) each; the mean of a row of weights is what taking off p_c comes to.
+        weights = torch.stack([sign * log.exp() for log, sign in slopes_at(log_mean, slice(0, len(x)))], dim=1)
+        mean = (weights * shares[:, None]).sum(dim=2, keepdim=True)
+        gradient = torch.zeros((len(x), count, x[0].numel()), device=self.device)
+        moments = torch.zeros_like(shares)
+        for c, total in sums.items():
+            gradient += (weights - mean)[:, :, c, None] * total[:, None]
+            if along is not None:
+                moments[:, c] = (total * along).sum(dim=1) / samples
+        gradient = (gradient / (samples * self.sigma**2)).view(len(x), count, *self.input_shape)
+        spread = (weights.square() * shares[:, None]).sum(dim=2) - mean[..., 0].square()
         forward = torch.full((len(x),), samples, dtype=torch.int64, device=self.device)
-        gradient, variance = torch.stack(gradients, dim=1), torch.stack(spreads, dim=1) / (samples * self.sigma**2)
-        return SurrogatePass(votes, gradient, forward, log_mean, moments, variance)
+        return SurrogatePass(votes, gradient, forward, log_mean, moments, spread / (samples * self.sigma**2))
 
 
 def log_shares(votes: Tensor, samples: int) -> Tensor:
