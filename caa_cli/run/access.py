@@ -90,6 +90,8 @@ def open_access(plan: AttackPlan, target: ModelCard, images: Images, display: Di
         )
     except CaaError as error:
         hint = "name the checkpoint of a model of the same images and classes"
+        if "--trust-checkpoint" in (error.hint or ""):
+            hint = f"{error.hint}; or {hint}"
         raise CaaError(f"{said}: {error.problem}", hint, error.exit_code) from error
     if card.num_classes != target.num_classes:
         raise UsageError(
