@@ -8,16 +8,21 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+# How far the neighbourhood of a pixel reaches, as a share of the image's longer side: 2 of 28 pixels.
+_REACH = 1 / 14
 
 
 def without_noise(gradient: Tensor, variance: Tensor, shape: Sequence[int]) -> Tensor:
-    """Wiener's filter in the frequencies of the image: gradient (rows, dimensions), an image of this shape (channels,
-    height, width) each with independent noise of this variance (rows,) in every pixel.
+    """Wiener's filter, first in the frequencies and then in the pixels: gradient (rows, dimensions), an image of this
+    shape (channels, height, width) each with independent noise of this variance (rows,) in every pixel.
 
-    The noise is white, and the gradients of image classifiers are not: most of theirs lies in a few low frequencies.
-    The mean square of the cosine coefficients in a ring of frequencies, less the noise's variance, estimates the
-    signal's power S there, and S/(S + variance) of each coefficient is kept. A gradient that is white too keeps its
-    direction. The bases are orthonormal, so variances are those of the pixels.
+    The noise is white, and the gradients of image classifiers are not: most of theirs lies in a few low frequencies,
+    and where the object is. The mean square of the cosine coefficients in a ring of frequencies, less the noise's
+    variance, estimates the signal's power S there, and S/(S + variance) of each coefficient is kept; then the same
+    for the pixels of a neighbourhood, with what is left of the noise. A gradient that is white too loses by it a
+    little, less the weaker the noise is. The bases are orthonormal, so variances are those of the pixels.
     """
     rows, columns, ring = _bases(*shape[-2:], gradient.device)
     images = gradient.view(len(gradient), -1, *shape[-2:])
@@ -25,10 +30,18 @@ def without_noise(gradient: Tensor, variance: Tensor, shape: Sequence[int]) -> T
     power = torch.zeros((*coefficients.shape[:2], int(ring.max()) + 1), device=gradient.device)
     power.index_add_(2, ring, coefficients.square())
     power /= torch.bincount(ring)
-    signal = (power - variance[:, None, None]).clamp(min=0.0)
-    kept = signal / (signal + variance[:, None, None]).clamp(min=1e-30)
-    filtered = (coefficients * kept[:, :, ring]).view_as(images)
-    return (rows.T @ filtered @ columns).flatten(1)
+    kept = _kept(power, variance[:, None, None])[:, :, ring]
+    filtered = rows.T @ (coefficients * kept).view_as(images) @ columns
+    left = variance[:, None] * kept.square().mean(dim=2)
+    reach = max(1, round(_REACH * max(shape[-2:])))
+    nearby = F.avg_pool2d(filtered.square(), 2 * reach + 1, 1, reach, count_include_pad=False)
+    return (filtered * _kept(nearby, left[..., None, None])).flatten(1)
+
+
+def _kept(power: Tensor, variance: Tensor) -> Tensor:
+    """The signal's share of the power."""
+    signal = (power - variance).clamp(min=0.0)
+    return signal / (signal + variance).clamp(min=1e-30)
 
 
 @lru_cache(maxsize=4)
