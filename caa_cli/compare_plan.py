@@ -12,7 +12,7 @@ from typing import Any
 from caa_cli import checks
 from caa_cli.attack_settings import ATTACK_SETTINGS, foreign, prefix
 from caa_cli.errors import UsageError
-from caa_cli.names import ATTACKS, TABLE_FORMATS
+from caa_cli.names import ATTACKS, SURROGATE_MODEL, TABLE_FORMATS
 from caa_cli.plan import AttackPlan, ModelPlan
 from caa_cli.sharding import Shard
 
@@ -22,7 +22,7 @@ SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
     *("selection_samples", "certify_samples", "verify_samples", "finish"),
 )
-SEARCH = ("samples", "iterations", "attack_sigma")
+SEARCH = ("samples", "iterations", "attack_sigma", "gradient")
 OWN = tuple(f.name for f in fields(AttackPlan) if f.name not in {*SHARED, *AttackPlan.NOT_COMPARED, "attack"})
 
 
@@ -49,7 +49,7 @@ class NamedAttack:
     @staticmethod
     def parse(text: str) -> NamedAttack:
         """Raises UsageError for an unknown attack or setting, and for one that all attacks share."""
-        attack, *pairs = (part.strip() for part in text.split(":"))
+        attack, *pairs = _parts(text)
         checks.one_of("--attacks", attack, ATTACKS)
         settings: dict[str, str] = {}
         for pair in pairs:
@@ -64,6 +64,17 @@ class NamedAttack:
                 raise UsageError(f"--attacks {text!r} says {key} twice", "leave one of them out")
             settings[name] = value
         return NamedAttack(attack, settings)
+
+
+def _parts(text: str) -> list[str]:
+    """What colons separate; one that no KEY= follows may belong to the name of a file."""
+    parts: list[str] = []
+    for part in text.split(":"):
+        if parts and "=" not in part and f"{SURROGATE_MODEL}=" in parts[-1]:
+            parts[-1] += f":{part.rstrip()}"
+        else:
+            parts.append(part.strip())
+    return parts
 
 
 def _setting(text: str, attack: str, key: str) -> str:

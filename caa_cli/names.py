@@ -9,6 +9,10 @@ SURROGATES = ("log-ratio", GUMBEL)
 STAGED, FIXED = SAMPLE_SCHEDULES = ("staged", "fixed")
 RADIAL, TANGENTIAL = REFINEMENTS = ("radial", "tangential")
 FINISHES = ("ray", "none")
+# Where the search's gradients come from: the target, another checkpoint (surrogate-model=FILE), or votes alone.
+MODEL, SURROGATE_MODEL, VOTES = GRADIENTS = ("model", "surrogate-model", "votes")
+# The attacks that can begin on the far side of the boundary, as one that sees only votes has to.
+WALKING = ("caa", "caa-newton")
 # float32 with the products on a GPU rounded to TF32.
 TF32 = "tf32"
 DTYPES = ("float32", TF32, "bfloat16", "float16", "float64")

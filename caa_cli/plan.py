@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 from caa_cli import checks
 from caa_cli.attack_settings import AttackSettings, foreign
 from caa_cli.errors import UsageError
-from caa_cli.names import BOUNDS, DTYPES, FINISHES, SPLITS
+from caa_cli.names import BOUNDS, DTYPES, FINISHES, GRADIENTS, MODEL, SPLITS, SURROGATE_MODEL, VOTES, WALKING
 from caa_cli.selection import default_limit, select
 from caa_cli.sharding import Shard
 
@@ -146,12 +146,13 @@ class ModelPlan(Plan):
 class AttackPlan(AttackSettings, ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
 
-    attack_sigma: what the search takes σ to be; None: the true one.
+    attack_sigma: what the search takes σ to be; None: the true one. gradient: where the search's gradients come from.
     """
 
     samples: int = 1500
     iterations: int = 100
     attack_sigma: float | None = None
+    gradient: str = MODEL
     selection_samples: int | None = None
     certify_samples: int | None = None
     verify_samples: int | None = None
@@ -170,6 +171,7 @@ class AttackPlan(AttackSettings, ModelPlan):
         checks.at_least_one("--samples", self.samples)
         checks.at_least_one("--iterations", self.iterations)
         checks.positive("--attack-sigma", self.attack_sigma)
+        self._check_gradient()
         checks.at_least_one("--selection-samples", self.selection_samples)
         checks.at_least_one("--certify-samples", self.certify_samples)
         checks.at_least_one("--verify-samples", self.verify_samples)
@@ -179,6 +181,34 @@ class AttackPlan(AttackSettings, ModelPlan):
         """Every setting, as JSON, but those of the attacks that are not run."""
         others = foreign(self.attack)
         return {name: value for name, value in super().config().items() if name not in others}
+
+    @property
+    def surrogate_model(self) -> str | None:
+        """The checkpoint that --gradient surrogate-model=… names."""
+        kind, equals, checkpoint = self.gradient.partition("=")
+        return checkpoint if equals and kind == SURROGATE_MODEL else None
+
+    def _check_gradient(self) -> None:
+        kind, equals, checkpoint = self.gradient.partition("=")
+        if kind == SURROGATE_MODEL and not checkpoint:
+            raise UsageError(
+                f"--gradient {self.gradient} names no checkpoint", f"--gradient {SURROGATE_MODEL}=FILE, or {VOTES}"
+            )
+        if kind not in GRADIENTS or (equals and kind != SURROGATE_MODEL):
+            raise UsageError(
+                f"--gradient {self.gradient!r} is not known",
+                f"use one of: {MODEL}, {SURROGATE_MODEL}=CHECKPOINT, {VOTES}",
+            )
+        if kind == VOTES and self.attack not in WALKING:
+            raise UsageError(
+                f"{self.attack} begins at the clean image, where votes alone show no direction (--gradient {VOTES})",
+                f"use --attack {' or '.join(WALKING)}, or --gradient {SURROGATE_MODEL}=CHECKPOINT",
+            )
+        if kind == VOTES and (self.rivals or 1) > 1:
+            raise UsageError(
+                f"--rivals {self.rivals} begins every run at the clean image, where votes alone show no direction",
+                f"leave --rivals out, or use --attack {WALKING[1]}, which follows several classes by votes too",
+            )
 
     @property
     def selection_draws(self) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baseline import unit
 from caa_cli.attacks.caa_state import CaaState, Look
+from caa_cli.attacks.crossing import begin_beyond
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Example
 from caa_cli.attacks.rivals import likeliest, look_at
@@ -62,11 +63,14 @@ class CertificationAware:
     objective: Objective = field(default_factory=LogRatio)
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> CaaState:
-        if self.rivals == 1:
-            return CaaState.new(examples, classifier.num_classes)
-        rivals = likeliest(examples, classifier, self.rivals, self.seed, self.samples)
-        state = CaaState.new(examples, classifier.num_classes, rivals)
-        state.forward += look_at(self.samples)
+        if self.rivals > 1:
+            rivals = likeliest(examples, classifier, self.rivals, self.seed, self.samples)
+            state = CaaState.new(examples, classifier.num_classes, rivals)
+            state.forward += look_at(self.samples)
+            return state
+        state = CaaState.new(examples, classifier.num_classes)
+        if not classifier.differentiates:  # at the clean image votes show no direction
+            begin_beyond(state, examples, classifier, 1, self.seed)
         return state
 
     def step(self, state: CaaState, classifier: SmoothedClassifier) -> None:

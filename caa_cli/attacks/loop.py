@@ -25,12 +25,14 @@ class Example:
     """One image to attack. image: (*input_shape) in [0, 1] on the classifier's device.
 
     certified_radius: of the clean image, L2, for attacks whose search depends on it.
+    others: (M, *input_shape) images of other classes, for attacks that begin on the far side of the boundary.
     """
 
     index: int
     image: Tensor
     label: int
     certified_radius: float = 0.0
+    others: Tensor | None = None
 
 
 @dataclass
@@ -244,7 +246,7 @@ class Search:
             ],
             int(state.iteration[row]),
             int(state.forward[row]),
-            int(state.backward[row]),
+            int(state.backward[row]) if self.classifier.differentiates else 0,
             int(state.lost_gradients[row]),
             float(state.seconds[row]),
         )

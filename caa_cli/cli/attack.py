@@ -10,7 +10,7 @@ import typer
 from caa_cli.cli import attack_options as own
 from caa_cli.cli import options, running
 from caa_cli.cli.options import option
-from caa_cli.names import ATTACKS, BOUNDS, FINISHES
+from caa_cli.names import ATTACKS, BOUNDS, FINISHES, GRADIENTS, SURROGATE_MODEL
 from caa_cli.plan import AttackPlan
 
 _RUN, _COMPUTE = options.RUN, options.COMPUTE
@@ -45,6 +45,14 @@ def attack(
     attack_sigma: Annotated[
         float | None, option(help="What the search takes σ to be.", show_default="the true σ", panel=_SEARCH)
     ] = None,
+    gradient: Annotated[
+        str,
+        option(
+            metavar="|".join(GRADIENTS).replace(SURROGATE_MODEL, f"{SURROGATE_MODEL}=FILE"),
+            help="What the search sees: the model, another one's gradients, or votes alone.",
+            panel=_SEARCH,
+        ),
+    ] = AttackPlan.gradient,
     alpha: Annotated[float, option(help="Error probability per image.", panel=_PROOF)] = AttackPlan.alpha,
     bound: Annotated[str, option(help=f"{', '.join(BOUNDS)}.", panel=_PROOF)] = AttackPlan.bound,
     selection_samples: Annotated[

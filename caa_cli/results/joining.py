@@ -40,7 +40,7 @@ def join(parts: Sequence[Part[AttackRecord]]) -> list[AttackResult]:
     check_agreement(parts)
     groups: list[list[Part[AttackRecord]]] = []
     for part in parts:
-        group = next((g for g in groups if (g[0].attack, g[0].own) == (part.attack, part.own)), None)
+        group = next((g for g in groups if _same_attack(g[0], part)), None)
         if group is None:
             groups.append(group := [])
         group.append(part)
@@ -48,6 +48,10 @@ def join(parts: Sequence[Part[AttackRecord]]) -> list[AttackResult]:
         AttackResult(label, tuple(group), union(group))
         for label, group in zip(labels([group[0] for group in groups]), groups, strict=True)
     ]
+
+
+def _same_attack(one: Part[AttackRecord], other: Part[AttackRecord]) -> bool:
+    return (one.attack, one.own, one.surrogate) == (other.attack, other.own, other.surrogate)
 
 
 def check_agreement(parts: Sequence[Part[Any]]) -> None:

@@ -45,6 +45,8 @@ class Journal(Generic[R]):
         differing = differences(found_header.get("config", {}), header["config"], compared)
         if found_header.get("checkpoint", {}).get("sha256") != header["checkpoint"]["sha256"]:
             differing.insert(0, "checkpoint content")
+        if _surrogate(found_header) != _surrogate(header):
+            differing.insert(0, "the surrogate's checkpoint content")
         if found_header.get("images", header.get("images")) != header.get("images"):
             differing.insert(0, "the data set's files, so that an index means another image")
         if found_header.get("command") != header["command"]:
@@ -112,6 +114,11 @@ class Journal(Generic[R]):
                 "finish it with the version of caa that began it, or choose another --output",
             )
         return header, list(records.values()), intact
+
+
+def _surrogate(header: dict[str, Any]) -> Any:
+    """The digest of the checkpoint that gradients come from, where it is not the target's own."""
+    return (header.get("surrogate_model") or {}).get("sha256")
 
 
 def _shard(header: dict[str, Any]) -> str:

@@ -72,6 +72,7 @@ class Merged:
                 if all(part.environment.get(name) == value for part in self.parts)
             },
             "checkpoint": first.checkpoint,
+            **{name: first.said[name] for name in ("surrogate_model",) if name in first.said},
             "images": first.images,
             "shard": {"index": 0, "count": 1},
             "merged": [
@@ -141,6 +142,8 @@ def _check_one_run(parts: Sequence[Part[Any]]) -> None:
     check_same(parts, {name: [_setting(part, name) for part in parts] for name in names}, lambda _: hint)
     for part in parts[1:]:
         both = f"{first.path} and {part.path}"
+        if part.surrogate != first.surrogate:
+            raise UsageError(f"{both} took their gradients from different checkpoints of one name", hint)
         if part.selection != first.selection:
             differing = ", ".join(
                 f"{name} ({value} and {part.selection[name]})"

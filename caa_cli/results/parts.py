@@ -81,6 +81,12 @@ class Part(Generic[R]):
         return {name: self.setting(name) for name in (*own_settings(self.attack), *sorted(unknown))}
 
     @property
+    def surrogate(self) -> str | None:
+        """The digest of the checkpoint that gradients come from, where it is not the model's own."""
+        found = self.said.get("surrogate_model")
+        return str(found.get("sha256")) if isinstance(found, dict) else None
+
+    @property
     def selection(self) -> dict[str, object]:
         """Which images the shards are shards of."""
         return {name: self.config.get(name) for name in ("skip", "every", "limit", "indices_file")}

@@ -13,6 +13,7 @@ from caa_cli.plan import AttackPlan
 from caa_cli.results.images import Image
 from caa_cli.results.output import AttackOutput
 from caa_cli.results.records import AttackRecord, summarise
+from caa_cli.run.access import open_access
 from caa_cli.run.base import ImageRun
 from caa_cli.run.describe import attack_rows, estimate, most_evaluations
 from caa_cli.run.engine import check_memory
@@ -27,7 +28,8 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 class AttackRun(ImageRun):
     """`execute` fills in what the checkpoint says, so `plan` is the resolved one after it.
 
-    classifiers: by the checkpoint's sha256. Runs that share them, and all settings of the model, tune it once.
+    classifiers: by the checkpoint's sha256 and what the search sees of it. Runs that share them, and all settings of
+    the model, tune it once.
     images_again: whether images that a resumed run lacks are worth attacking those examples again.
     """
 
@@ -41,6 +43,7 @@ class AttackRun(ImageRun):
         output = AttackOutput(plan.output, plan.save_adversarial, plan.figure, self.images_again)
         self.check_files(plan, output)
         target, indices = load_target(plan, resolve_device(plan.device, plan.shard.local), self.display)
+        access = open_access(plan, target.card, target.images, self.display)
         # The plan with everything that the checkpoint had to say filled in, as the results record it.
         self.plan = plan = replace(
             plan,
@@ -57,11 +60,11 @@ class AttackRun(ImageRun):
                 {"config": plan.config(), "images": len(indices), **most_evaluations(plan, len(indices))}
             )
             return DONE
-        checkpoint = target.weights.sha256
-        if checkpoint not in self.classifiers:
-            self.classifiers[checkpoint] = target.classifier(indices, self.display)
-        classifier = self.classifiers[checkpoint]
-        header = {**target.header("attack", plan, classifier), "resume": self.resume_command}
+        seen = f"{target.weights.sha256} {access.name}"
+        if seen not in self.classifiers:
+            self.classifiers[seen] = target.classifier(indices, self.display, access.differentiates, access)
+        classifier = self.classifiers[seen]
+        header = {**target.header("attack", plan, classifier, access.surrogate), "resume": self.resume_command}
         output.begin(header, plan.compared_keys(), plan.resume, target.card.input_shape)
         interrupted = self.work(
             output,

@@ -9,6 +9,7 @@ from caa_cli.attack_settings import prefix
 from caa_cli.attacks.alma import Alma
 from caa_cli.attacks.autoattack import AutoAttack
 from caa_cli.attacks.caa import CertificationAware
+from caa_cli.attacks.crossing import LOOK, LOOKS, MOST_OTHERS
 from caa_cli.attacks.cw import CarliniWagner
 from caa_cli.attacks.ddn import Ddn
 from caa_cli.attacks.deepfool import DeepFool
@@ -17,7 +18,8 @@ from caa_cli.attacks.loop import Attack
 from caa_cli.attacks.newton import Newton
 from caa_cli.attacks.pgd import Pgd
 from caa_cli.attacks.rivals import look_at
-from caa_cli.names import TANGENTIAL
+from caa_cli.attacks.walk import Walk
+from caa_cli.names import TANGENTIAL, VOTES
 from caa_cli.plan import AttackPlan
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import GumbelGap, LogRatio
@@ -50,14 +52,14 @@ def build_attack(plan: AttackPlan) -> Attack:
     own = {_RENAMED.get(name, name.removeprefix(start)): value for name, value in settings.items()}
     if plan.attack == "caa-newton":
         own["steps"] = min(own["steps"], plan.iterations)
-        return Newton(**common, **own)
+        return (Walk if plan.gradient == VOTES else Newton)(**common, **own)
     return BASELINES[plan.attack](steps=plan.iterations, **common, **own)
 
 
 def samples_a_step(plan: AttackPlan) -> tuple[int, int]:
     """The fewest and the most samples that are drawn of one point in a step."""
     attack = build_attack(plan)
-    if isinstance(attack, Newton):
+    if isinstance(attack, (Newton, Walk)):
         draws = [attack.draws(step) for step in range(attack.iterations)]
         return min(draws), max(draws)
     if isinstance(attack, CertificationAware):
@@ -72,16 +74,29 @@ def first_look(plan: AttackPlan) -> int:
 
 def most_search_evaluations(plan: AttackPlan) -> tuple[int, int]:
     """The most that the search of one image can take: (forward, backward) model evaluations."""
+    forward, backward = _most_of_the_target(plan)
+    if plan.gradient == VOTES:
+        return forward, 0
+    # A gradient of a surrogate comes with a forward evaluation of it and one of the target.
+    return (forward + backward if plan.surrogate_model else forward), backward
+
+
+def _most_of_the_target(plan: AttackPlan) -> tuple[int, int]:
+    """As if every gradient were the target's own."""
     attack = build_attack(plan)
+    if isinstance(attack, Walk):
+        return attack.most_evaluations(MOST_OTHERS), 0
     if isinstance(attack, Newton):
         return attack.most_evaluations()
     if isinstance(attack, CertificationAware):
         first, last = samples_a_step(plan)
-        look = look_at(attack.samples) if attack.rivals > 1 else 0
+        begin = look_at(attack.samples) if attack.rivals > 1 else 0
+        if plan.gradient == VOTES:
+            begin = MOST_OTHERS * LOOK * (LOOKS + 1)
         # A step out of radial refinement evaluates its point twice: votes, then the gradient on the first of the
         # samples.
         forward = last if attack.refine == TANGENTIAL else first + last
-        return attack.iterations * forward + look, attack.iterations * first
+        return begin + attack.iterations * forward, attack.iterations * first
     forward = backward = attack.iterations * plan.samples
     if plan.deepfool_candidates is not None:
         # A backward pass for every rival, and a short look at the clean image to choose them by.

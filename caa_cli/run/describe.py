@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from caa_cli.display import Rows
+from caa_cli.names import VOTES
 from caa_cli.plan import AttackPlan
 from caa_cli.run.build import build_attack, most_search_evaluations, samples_a_step
 from caa_cli.verify import Verifier
@@ -27,6 +28,10 @@ def attack_rows(plan: AttackPlan, num_classes: int) -> Rows:
     ]
     if plan.attack_sigma not in (None, plan.sigma):
         rows.insert(1, ("attacker", f"takes σ to be {plan.attack_sigma:g}; certificate and proof are at the true σ"))
+    if plan.gradient == VOTES:
+        rows.insert(1, ("gradients", "none: votes alone, from the side of other images"))
+    elif plan.surrogate_model is not None:
+        rows.insert(1, ("gradients", f"of {plan.surrogate_model}; votes are the target's"))
     if plan.attack == "autoattack" and num_classes < 3:
         rows.insert(1, ("two classes", "APGD on the cross-entropy alone: the logit ratio needs a third"))
     return rows

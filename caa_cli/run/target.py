@@ -23,6 +23,7 @@ from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.plan import ModelPlan
 from caa_cli.results.environment import environment
+from caa_cli.run.access import Access
 from caa_cli.run.engine import choose_chunks
 from caa_cli.run.plausibility import Plausibility
 from caa_cli.sharding import Shard
@@ -69,13 +70,15 @@ class Target:
             ("device", f"{describe_device(self.device)}, {plan.dtype}"),
         ]
 
-    def header(self, command: str, plan: ModelPlan, classifier: SmoothedClassifier) -> dict[str, Any]:
-        """What a result says of the run; `plan` is the resolved one."""
+    def header(
+        self, command: str, plan: ModelPlan, classifier: SmoothedClassifier, surrogate: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What a result says of the run; `plan` is the resolved one. surrogate: the checkpoint of its gradients."""
         own = self.weights.card or self.card  # what the checkpoint says of itself; `config` has what was used
         return {
             "command": command,
             "config": plan.config(),
-            "fingerprint": plan.fingerprint(self.weights.sha256),
+            "fingerprint": plan.fingerprint(self.weights.sha256 + (surrogate["sha256"] if surrogate else "")),
             "environment": {
                 **environment(describe_device(self.device), torch.get_num_threads()),
                 "engine": classifier.describe(),
@@ -87,14 +90,17 @@ class Target:
                 "dataset": own.dataset,
                 "sigma": own.sigma,
             },
+            **({"surrogate_model": surrogate} if surrogate else {}),
             "images": {"count": len(self.images), "files_sha256": self.images.files_sha256},
             "shard": {"index": plan.shard.index, "count": plan.shard.count},
         }
 
-    def classifier(self, indices: Sequence[int], display: Display, gradients: bool = True) -> SmoothedClassifier:
+    def classifier(
+        self, indices: Sequence[int], display: Display, gradients: bool = True, access: Access | None = None
+    ) -> SmoothedClassifier:
         """The smoothed model on its device, tried out on the first readable image, with its chunk sizes chosen.
 
-        gradients: whether there will be any.
+        gradients: whether there will be any. access: what a search sees of it, all where it is None.
         """
         model = build_model(self.weights, self.card)
         open_device(self.device)
@@ -118,7 +124,10 @@ class Target:
                 "wait for others to free it, raise --max-memory, or choose another device with --device cpu",
             ) from error
         self._try_out(classifier, indices)
-        choose_chunks(classifier, self.plan, self.card.arch, gradients, display)
+        arch = self.card.arch
+        if access is not None:
+            classifier, arch = access.of(classifier), access.beside(arch)
+        choose_chunks(classifier, self.plan, arch, gradients, display)
         self._check_normalisation(classifier, model, display)
         return classifier
 

@@ -12,6 +12,7 @@ from caa_cli.data.images import Images, read_example
 from caa_cli.display import REFRESH_SECONDS, Bar, number
 from caa_cli.errors import CaaError
 from caa_cli.memory import is_out_of_memory
+from caa_cli.names import VOTES
 from caa_cli.plan import AttackPlan
 from caa_cli.results.images import Image
 from caa_cli.results.output import AttackOutput
@@ -25,6 +26,7 @@ from caa_cli.results.records import (
     AttackRecord,
     summarise,
 )
+from caa_cli.run.access import Others
 from caa_cli.run.build import build_attack, first_look
 from caa_cli.run.engine import most_images
 from caa_cli.smoothing.certify import Certificate, Certifier
@@ -54,7 +56,8 @@ class AttackWork:
         self.bar.update(self.done, self.text)
         batch = most_images(plan, self.classifier.input_shape)
         if plan.batch_size is None:
-            batch = max(1, min(batch, self.classifier.gradient_chunk // first_look(plan)))
+            chunk = self.classifier.gradient_chunk if self.classifier.differentiates else self.classifier.votes_chunk
+            batch = max(1, min(batch, chunk // first_look(plan)))
         attack_sigma = plan.attack_sigma or self.classifier.sigma
         search = Search(build_attack(plan), self.classifier.believing(attack_sigma), batch, self._on_step)
         verifier = Verifier(
@@ -79,6 +82,7 @@ class AttackWork:
     def _eligible(self, todo: list[int]) -> Iterator[Example]:
         """Clean images one by one; those that are no target are recorded on the way."""
         plan = self.plan
+        others = Others(self.images) if plan.gradient == VOTES else None
         certifier = Certifier(plan.selection_draws, plan.certification_draws, plan.alpha, plan.bound, plan.seed)
         for index in todo:
             began = time.perf_counter()
@@ -92,7 +96,7 @@ class AttackWork:
             seconds = time.perf_counter() - began
             if clean.prediction == label and clean.confident:
                 self.clean[index] = clean, seconds
-                yield Example(index, image, label, clean.radius)
+                yield Example(index, image, label, clean.radius, others.near(image, label) if others else None)
                 continue
             record = AttackRecord(
                 index,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from caa_cli.smoothing.chunks import Piece
 from caa_cli.smoothing.noise import Key
@@ -40,6 +40,7 @@ class SurrogatePass:
     forward_evaluations: Tensor
     log_mean: Tensor
     moments: Tensor
+    variance: Tensor | None = None
 
 
 class SmoothedClassifier(NoisyModel):
@@ -48,6 +49,13 @@ class SmoothedClassifier(NoisyModel):
     # The samples whose mean prediction linearises the objective. On smoothed MNIST models the gradient is within
     # a fraction of a degree of the one that takes all 1,500 (docs/engine.md).
     PILOT = 128
+    # Whether gradients take backward passes, to be counted.
+    differentiates = True
+
+    @property
+    def gradient_model(self) -> nn.Module:
+        """The model whose soft predictions and gradients are taken; votes are those of `model`."""
+        return self.model
 
     def votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
         """Hard votes of `samples` noise draws: x (examples, *input_shape) → (examples, classes) int64.
@@ -60,7 +68,7 @@ class SmoothedClassifier(NoisyModel):
         def process(piece: Piece) -> None:
             noisy = self.noisy(x, keys, piece)
             with torch.inference_mode():
-                winner = _winners(self.model(noisy), piece)
+                winner = winners(self.model(noisy), piece)
             counts[piece.examples].scatter_add_(1, winner, torch.ones_like(winner))
 
         self.votes_chunk = self.run(process, len(x), samples, self.votes_chunk, start)
@@ -123,7 +131,7 @@ class SmoothedClassifier(NoisyModel):
         def process(piece: Piece) -> None:
             noisy = self.noisy(x, keys, piece)
             with torch.inference_mode():
-                log_q = self._log_q(self.model(noisy), keys, piece, LogRatio())
+                log_q = self._log_q(self.gradient_model(noisy), keys, piece, LogRatio())
                 log_sum[piece.examples] = torch.logaddexp(
                     log_sum[piece.examples], torch.logsumexp(log_q.double(), dim=1)
                 )
@@ -161,7 +169,7 @@ class SmoothedClassifier(NoisyModel):
                 evaluations[rows] += pilot
             noisy = self.noisy(x, keys, piece).requires_grad_(True)
             with torch.enable_grad():
-                logits = self.model(noisy)
+                logits = self.gradient_model(noisy)
             log_q = self._log_q(logits.detach(), keys, piece, soft)
             if whose not in slopes:
                 slopes[whose] = slopes_at(log_mean_probability(log_q[:, :pilot]), rows)
@@ -174,7 +182,7 @@ class SmoothedClassifier(NoisyModel):
                 total[:, place] = at_inputs.view(piece.num_examples, piece.num_samples, *self.input_shape).sum(dim=1)
             # In float64, so that the order of the pieces leaves no trace.
             log_total = torch.logaddexp(log_sum[rows], torch.logsumexp(log_q.double(), dim=1))
-            winner = _winners(logits.detach(), piece)
+            winner = self._winners_beside(logits.detach(), noisy.detach(), piece)
             one = torch.ones_like(winner)
             lengths = None if along is None else _lengths(noisy.detach(), x, along, piece) / samples
             # From here on nothing is allocated that a lack of memory could refuse.
@@ -189,6 +197,10 @@ class SmoothedClassifier(NoisyModel):
         return SurrogatePass(
             counts[:, : self.num_classes], gradient, evaluations, log_mean, moments[:, : self.num_classes]
         )
+
+    def _winners_beside(self, logits: Tensor, noisy: Tensor, piece: Piece) -> Tensor:
+        """The target's votes on the samples whose gradients are taken; logits: the gradient model's."""
+        return winners(logits, piece)
 
     def _no_counts(self, examples: int) -> Tensor:
         """One column a class, and a last one for abstentions."""
@@ -210,12 +222,12 @@ class SmoothedClassifier(NoisyModel):
         parts = []
         for part in piece.first(pilot).cut(piece.size, self.noise.block):
             with torch.no_grad():
-                logits = self.model(self.noisy(x, keys, part))
+                logits = self.gradient_model(self.noisy(x, keys, part))
             parts.append(self._log_q(logits, keys, part, soft))
         return log_mean_probability(torch.cat(parts, dim=1))
 
 
-def _winners(logits: Tensor, piece: Piece) -> Tensor:
+def winners(logits: Tensor, piece: Piece) -> Tensor:
     """Each sample's vote, (examples, samples) int64; one beyond the last class is an abstention."""
     # The maximum is NaN if any logit is; argmax alone would make that NaN a vote.
     top, winner = logits.max(dim=1)
