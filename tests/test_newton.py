@@ -17,6 +17,7 @@ import caa_cli.smoothing.classifier
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Candidate, Example, Finding, Search
 from caa_cli.attacks.newton import Newton, margins, shortest
+from caa_cli.attacks.rivals import still_racing
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.verify import Verifier
@@ -153,12 +154,7 @@ FAR = math.inf
     ],
 )
 def test_a_run_is_given_up_when_its_boundary_is_too_far_behind(step, sizes, alive, left):
-    classifier, attack = make_small(), Newton(samples=300, steps=20)
-    state = attack.start([Example(0, torch.full((1, 8, 8), 0.5), 0)], classifier)
-    state.alive, state.size = torch.tensor([alive]), torch.tensor([sizes])
-    state.iteration += step
-    attack._give_up(state)
-    assert state.alive.tolist() == [left]
+    assert still_racing(torch.tensor([alive]), torch.tensor([sizes]), torch.tensor([step]), 20, 4).tolist() == [left]
 
 
 def test_a_guess_is_no_success_of_the_search_and_the_last_try_goes_to_what_looked_adversarial():

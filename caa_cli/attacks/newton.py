@@ -26,15 +26,10 @@ from torch import Tensor
 from caa_cli.attacks.baseline import unit
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
-from caa_cli.attacks.rivals import likeliest, look_at
+from caa_cli.attacks.rivals import likeliest, look_at, most_runs, still_racing
 from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
-# From which share of the steps on at most how many rivals are followed, however close they are to each other.
-_FIELD = ((0.2, 3), (0.5, 2))
-# How much further than the nearest boundary a run's own may seem to be before the run is given up: at the first of
-# these shares of the steps, and ten times less with every further half of the steps.
-_LEAD = 0.25
 # Samples of a step, as a share of --samples, up to these shares of the steps; later they grow from the third to the
 # fourth.
 _SAMPLES_UNTIL = (0.3, 0.5)
@@ -113,12 +108,8 @@ class Newton:
 
     def most_evaluations(self) -> tuple[int, int]:
         """(forward, backward) model evaluations of an image, if no run is given up before it has to be."""
-        taken = sum(self._field(step) * self.draws(step) for step in range(self.steps))
+        taken = sum(most_runs(step, self.steps, self.rivals) * self.draws(step) for step in range(self.steps))
         return taken + look_at(self.samples), taken
-
-    def _field(self, step: int) -> int:
-        """How many runs may go on at this step."""
-        return min([self.rivals, *(most for share, most in _FIELD if step >= round(share * self.steps))])
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> NewtonState:
         common = Batch.common(examples, classifier.num_classes)
@@ -147,23 +138,11 @@ class Newton:
         )
 
     def step(self, state: NewtonState, classifier: SmoothedClassifier) -> None:
-        self._give_up(state)
+        state.alive = still_racing(state.alive, state.size, state.iteration, self.steps, self.rivals)
         # Examples that joined at different times are at different steps, with different numbers of samples.
         for iteration in state.iteration.unique().tolist():
             rows, runs = (state.alive & (state.iteration == iteration)[:, None]).nonzero(as_tuple=True)
             self._advance(state, classifier, rows, runs, iteration)
-
-    def _give_up(self, state: NewtonState) -> None:
-        """Ends the runs whose boundaries are further away: all but the nearest few, and those too far behind."""
-        # Of runs that have not come near any boundary the likeliest rival's goes on; ended ones rank behind all.
-        size = torch.where(state.alive, state.size.clamp(max=torch.finfo(state.size.dtype).max), torch.inf)
-        rank = size.argsort(dim=1, stable=True).argsort(dim=1)
-        for step in state.iteration.unique().tolist():
-            share = step / self.steps - _FIELD[0][0]
-            if share >= 0.0:
-                beaten = size > size.amin(dim=1, keepdim=True) * (1.0 + _LEAD * 100.0**-share)
-                over = (rank >= self._field(step)) | (beaten & (rank > 0))
-                state.alive &= ~over | (state.iteration != step)[:, None]
 
     def _advance(
         self, state: NewtonState, classifier: SmoothedClassifier, rows: Tensor, runs: Tensor, iteration: int

@@ -1,4 +1,8 @@
-"""Which other classes an attack follows, where it follows given ones."""
+"""Which other classes an attack follows, where it follows given ones, and which of them it gives up.
+
+Which class has the nearest boundary can't be told from the clean image. So runs after several of them race each
+other, and one whose boundary turns out to be too much further away than the nearest one's is given up.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,36 @@ from torch import Tensor
 from caa_cli.attacks.loop import Example
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
+
+# From which share of the steps on at most how many runs may go on, however close their boundaries are to each other.
+_FIELD = ((0.2, 3), (0.5, 2))
+# How much further than the nearest boundary a run's own may seem to be before the run is given up: at the first of
+# these shares of the steps, and ten times less with every further half of the steps.
+_LEAD = 0.25
+
+
+def most_runs(step: int, steps: int, rivals: int) -> int:
+    """How many of an image's runs may go on at this step."""
+    return min([rivals, *(most for share, most in _FIELD if step >= round(share * steps))])
+
+
+def still_racing(alive: Tensor, size: Tensor, iteration: Tensor, steps: int, rivals: int) -> Tensor:
+    """Which runs go on: all but those too far behind and those beyond the most that may.
+
+    alive: (examples, R) bool.  size: (examples, R) how far away each boundary seems to be, inf before that is known.
+    iteration: (examples,) the step that each example is about to take, of `steps`.
+    """
+    # Of runs whose distance is not known the first goes on; ended ones rank behind all.
+    size = torch.where(alive, size.clamp(max=torch.finfo(size.dtype).max), torch.inf)
+    rank = size.argsort(dim=1, stable=True).argsort(dim=1)
+    going = alive.clone()
+    for step in iteration.unique().tolist():
+        share = step / steps - _FIELD[0][0]
+        if share >= 0.0:
+            behind = size > size.amin(dim=1, keepdim=True) * (1.0 + _LEAD * 100.0**-share)
+            over = (rank >= most_runs(step, steps, rivals)) | (behind & (rank > 0))
+            going &= ~over | (iteration != step)[:, None]
+    return going
 
 
 def look_at(samples: int) -> int:

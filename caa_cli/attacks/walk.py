@@ -22,13 +22,14 @@ from caa_cli.attacks.crossing import LOOK, LOOKS, begin_beyond
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
 from caa_cli.attacks.newton import Margins, margins, shortest
+from caa_cli.attacks.rivals import most_runs, still_racing
 from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.spectrum import without_noise
 
-# Of the steps: the share in which all rivals are followed, and the share in which two of them are.
-_ALL, _TWO = 0.3, 0.2
-# Samples of a look, in multiples of --samples, in these parts; in the last they grow from the third to the fourth.
+# Samples of a look, in multiples of --samples, up to these shares of the steps; later they grow from the third to the
+# fourth.
+_SAMPLES_UNTIL = (0.3, 0.5)
 _SHARES = (0.5, 1.0, 2.0, 4.0)
 # Beyond this many σ from the boundary too few votes differ for a gradient.
 _NEAR = 0.6
@@ -76,7 +77,7 @@ class Walk:
     alpha: float = 0.005
     bound: str = GOODMAN
     seed: int = 0
-    rivals: int = 3
+    rivals: int = 4
     memory: float = 0.75
     target: float = 0.06
 
@@ -86,24 +87,18 @@ class Walk:
 
     def draws(self, iteration: int) -> int:
         """The samples of one look at this step."""
-        every, two = self._parts()
-        if iteration < two:
-            share = _SHARES[0] if iteration < every else _SHARES[1]
+        few, more = (round(share * self.steps) for share in _SAMPLES_UNTIL)
+        if iteration < more:
+            share = _SHARES[0] if iteration < few else _SHARES[1]
         else:
-            way = (iteration - two) / max(1, self.steps - 1 - two)
+            way = (iteration - more) / max(1, self.steps - 1 - more)
             share = _SHARES[2] * (_SHARES[3] / _SHARES[2]) ** way
         return max(1, round(self.samples * share))
 
     def most_evaluations(self, others: int) -> int:
         """Forward model evaluations of an image, with this many others to begin with."""
-        every, two = self._parts()
-        runs = [self.rivals] * every + [2] * (two - every) + [1] * (self.steps - two)
-        taken = sum(min(run, self.rivals) * self.draws(step) for step, run in enumerate(runs))
+        taken = sum(most_runs(step, self.steps, self.rivals) * self.draws(step) for step in range(self.steps))
         return taken + others * LOOK * (LOOKS + 1)
-
-    def _parts(self) -> tuple[int, int]:
-        """The steps at which all rivals, and then two of them, have been followed."""
-        return round(_ALL * self.steps), round((_ALL + _TWO) * self.steps)
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> WalkState:
         common = Batch.common(examples, classifier.num_classes)
@@ -130,21 +125,13 @@ class Walk:
         )
 
     def step(self, state: WalkState, classifier: SmoothedClassifier) -> None:
-        self._give_up(state)
+        state.alive = still_racing(state.alive, state.size, state.iteration, self.steps, self.rivals)
         state.done |= ~state.alive.any(dim=1)
         # Examples that joined at different times are at different steps, with different numbers of samples.
         for iteration in state.iteration.unique().tolist():
             rows, runs = (state.alive & (state.iteration == iteration)[:, None]).nonzero(as_tuple=True)
             if len(rows):
                 self._advance(state, classifier, rows, runs, iteration)
-
-    def _give_up(self, state: WalkState) -> None:
-        """Ends the runs whose boundaries are further away, at the end of each part."""
-        every, two = self._parts()
-        size = torch.where(state.alive, state.size.clamp(max=torch.finfo(state.size.dtype).max), torch.inf)
-        rank = size.argsort(dim=1, stable=True).argsort(dim=1)
-        for at, left in ((every, 2), (two, 1)):
-            state.alive &= (state.iteration != at)[:, None] | (rank < left)
 
     def _advance(
         self, state: WalkState, classifier: SmoothedClassifier, rows: Tensor, runs: Tensor, iteration: int
