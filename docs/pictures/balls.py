@@ -16,7 +16,8 @@ import matplotlib
 import numpy as np
 import torch
 
-from caa_cli.attacks.caa import CaaState, CertificationAware
+from caa_cli.attacks.caa import CertificationAware
+from caa_cli.attacks.caa_state import CaaState
 from caa_cli.attacks.loop import Example, Search
 from caa_cli.data.datasets import open_dataset
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
