@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from io import BytesIO, StringIO
@@ -50,19 +51,36 @@ def excess(axis: Any, comparison: Comparison) -> None:
 
 
 def evaluations(axis: Any, comparison: Comparison) -> None:
-    """What an image's radius took, forward and backward; the large mark is at the medians."""
+    """What an image's radius took, forward and backward; the large mark is at the medians.
+
+    Images differ far more than attacks do, so radii are shown by how far they are above the smallest that any attack
+    found for the image; those of one attack alone as they are.
+    """
     from matplotlib.ticker import MaxNLocator
 
+    several = len(comparison.attacks) > 1
+    least = {
+        index: min((attack.records[index].radius or np.inf for attack in comparison.attacks), default=np.inf)
+        for index in comparison.eligible
+    }
     for attack, style in _styles(comparison):
         points = [
-            (record.forward_evaluations + record.backward_evaluations, record.radius)
+            (
+                record.forward_evaluations + record.backward_evaluations,
+                100.0 * ((record.radius or 0.0) / least[record.index] - 1.0) if several else record.radius or 0.0,
+            )
             for record in _successes(comparison, attack)
         ]
         if points:
-            _scatter(axis, points, attack.label, style)
-            middle = median(x for x, _ in points), median(y or 0.0 for _, y in points)
+            _scatter(axis, points, attack.label, {**style, "alpha": 0.3})
+            middle = median(x for x, _ in points), median(y for _, y in points)
             axis.plot(*middle, style["marker"], color=style["color"], markersize=11, markeredgecolor=INK)
     axis.set(xlabel="model evaluations (forward and backward)", ylabel="L2 radius")
+    if several:
+        axis.set(ylabel="radius, % above the smallest found")
+        axis.set_yscale("symlog", linthresh=1.0)
+        axis.set_ylim(bottom=-0.1)
+        axis.yaxis.set_major_formatter("{x:g}")
     low, high = axis.get_xlim()
     if low > 0 and high > 8 * low:
         axis.set_xscale("log")
@@ -104,16 +122,17 @@ def inline_svg(name: str, comparison: Comparison) -> str:
 def _figure(name: str, comparison: Comparison, title: str) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), dpi=130, layout="constrained")
+    columns = min(4, max(1, 80 // (8 + max(map(len, comparison.labels)))))
+    rows = math.ceil(len(comparison.labels) / columns)
+    figure = Figure(figsize=(6.4, 3.8 + 0.2 * rows), dpi=130, layout="constrained")
     axis = figure.subplots()
     axis.grid(alpha=0.2, color=INK)
     axis.set_axisbelow(True)
     PICTURES[name](axis, comparison)
     axis.set_title(title)
     # Below, where no curve can be behind it; in as many columns as its longest label leaves room for.
-    columns = max(1, 66 // (8 + max(map(len, comparison.labels))))
     if axis.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=min(columns, 4), frameon=False, fontsize=9)
+        figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 
@@ -147,6 +166,6 @@ def _scatter(axis: Any, points: Sequence[tuple[Any, Any]], label: str, style: di
         style["marker"],
         color=style["color"],
         markersize=4,
-        alpha=0.6,
+        alpha=style.get("alpha", 0.6),
         label=label,
     )
