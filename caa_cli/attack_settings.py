@@ -24,7 +24,7 @@ ATTACK_SETTINGS: dict[str, dict[str, Any]] = {
         "surrogate": "log-ratio",
         "temperature": 0.01,
     },
-    "caa-newton": {"newton_rivals": 4, "newton_steps": 20, "newton_memory": 0.75},
+    "caa-newton": {"newton_rivals": 4, "newton_steps": 30, "newton_memory": 0.75},
     "pgd": {"pgd_epsilon": 20 / 255},
     "cw": {
         "cw_constant": None,

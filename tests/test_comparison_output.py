@@ -154,6 +154,21 @@ def test_the_curves_are_the_shares_attacked_within_a_radius(comparison):
         assert y[-1] == y[-2]
 
 
+def test_radii_are_beside_the_smallest_that_any_attack_found(comparison):
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots()
+    PICTURES["evaluations"](axis, comparison)
+    images, middle, others, their_middle = (line.get_ydata() for line in axis.lines)
+    assert list(images) == pytest.approx([0.0, 0.0, 100 * (3.0 / 2.99 - 1.0)])
+    assert list(middle) == pytest.approx([0.0])
+    assert list(others) == pytest.approx([0.0, 50.0, 0.0, 0.0])
+    assert list(their_middle) == pytest.approx([0.0])
+    alone = Figure().subplots()
+    PICTURES["evaluations"](alone, comparison_of(by_index([[2.0], [1.0]])))
+    assert list(alone.lines[0].get_ydata()) == pytest.approx([2.0, 1.0])
+
+
 def test_the_report_needs_nothing_else(comparison):
     """Well-formed, with no link to anything outside it, no name twice, and no colour for one background only."""
     page = report(comparison, "2026-01-01")

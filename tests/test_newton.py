@@ -42,6 +42,18 @@ def test_on_a_linear_model_the_verified_radius_is_the_distance_and_the_margin_of
         assert linear.distance(proved.image) < 0
 
 
+@pytest.mark.parametrize(("distance", "guessed"), [(0.1, True), (0.25, True), (0.4, False)])
+def test_a_search_that_ends_short_of_the_boundary_leaves_the_finish_a_guess(distance: float, guessed: bool):
+    linear, attack = make_linear(sigma=0.5), Newton()
+    state = attack.start([Example(0, linear.at(1.0), 1)], linear.classifier)
+    state.alive[0, 1:] = False
+    state.iteration += attack.steps - 1
+    state.point[0, 0] = linear.at(distance).flatten()
+    attack.step(state, linear.classifier)
+    assert bool(state.near_distance[0, 0].isfinite()) == guessed
+    assert not bool(state.near_confident[0, 0])
+
+
 def test_the_direction_is_within_a_few_degrees_of_the_normal():
     linear = make_linear()
     for finding in attack_at(linear, (1.0, 2.0), Newton()):

@@ -33,11 +33,9 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 # Samples of a step, as a share of --samples, up to these shares of the steps; later they grow from the third to the
 # fourth.
 _SAMPLES_UNTIL = (0.3, 0.5)
-_SHARES = (1 / 15, 1 / 10, 1 / 7.5, 1 / 3.75)
+_SHARES = (2 / 45, 1 / 15, 4 / 45, 8 / 45)
 # Beyond this many σ from the boundary probabilities are all but 0 and 1, and a plane says no more than a direction.
 _NEAR = 0.6
-# The last point counts as one for the finish to begin from unless it is this many σ short of the boundary.
-_AT_BOUNDARY = 0.25
 # Longest steps: in σ while far, then in pixel units, shrinking by the factor with every step.
 _FAR_STEP, _STEP, _SHRINK, _SHORTEST = 3.0, 0.5, 0.8, 0.05
 # What is known of the slope before any votes, and how many samples that knowledge and all votes together may weigh.
@@ -80,11 +78,11 @@ class Newton:
     """steps: of one run. rivals: how many classes race at first. memory: what the planes so far weigh after
     each step, against 1. target: the margin to aim at, in pixel units at σ = 1.
 
-    samples: what the other attacks take a step; a look takes from a fifteenth of it to about a quarter (`draws`).
+    samples: what the other attacks take a step; a look takes from 2/45 of it to 8/45 (`draws`).
     """
 
     samples: int = 1500
-    steps: int = 20
+    steps: int = 30
     alpha: float = 0.005
     bound: str = GOODMAN
     seed: int = 0
@@ -164,7 +162,7 @@ class Newton:
         direction, _, usable = unit(passed.gradient.flatten(1))
         state.lost_gradients[rows[~usable].unique()] += 1
         seen = margins(passed.votes, passed.moments, labels, rivals, samples, classifier.sigma)
-        self._offer(state, rows, runs, passed.votes, samples, seen.h > -_AT_BOUNDARY * classifier.sigma)
+        self._offer(state, rows, runs, passed.votes, samples, seen.h > -_NEAR * classifier.sigma)
         near = state.near[rows, runs] | (seen.h > -_NEAR * classifier.sigma)
         self._learn_slope(state, rows, runs, seen, samples, classifier.sigma)
         self._learn_plane(state, rows, runs, direction, seen.h, near, usable, samples)
@@ -172,10 +170,10 @@ class Newton:
         state.near[rows, runs] = near
 
     def _offer(
-        self, state: NewtonState, rows: Tensor, runs: Tensor, votes: Tensor, samples: int, at_boundary: Tensor
+        self, state: NewtonState, rows: Tensor, runs: Tensor, votes: Tensor, samples: int, telling: Tensor
     ) -> None:
-        """Remembers what is adversarial, and, as a guess, the last point of all if it lies about at the boundary."""
-        last = (state.iteration[rows] == self.steps - 1) & at_boundary
+        """Remembers what is adversarial, and as a guess for the finish the last point of all, if its h says anything."""
+        last = (state.iteration[rows] == self.steps - 1) & telling
         confident = adversarial(votes, state.labels[rows], samples, self.alpha, self.bound)
         for run in range(state.rivals.shape[1]):
             chosen = (runs == run) & (last | confident)

@@ -30,7 +30,7 @@ from caa_cli.smoothing.spectrum import without_noise
 # Samples of a look, in multiples of --samples, up to these shares of the steps; later they grow from the third to the
 # fourth.
 _SAMPLES_UNTIL = (0.3, 0.5)
-_SHARES = (0.5, 1.0, 2.0, 4.0)
+_SHARES = (1 / 3, 2 / 3, 4 / 3, 8 / 3)
 # Beyond this many σ from the boundary too few votes differ for a gradient.
 _NEAR = 0.6
 # The last point counts as one for the finish to begin from unless it is this many σ short of the boundary.
@@ -70,10 +70,10 @@ class WalkState(Batch):
 
 @dataclass(frozen=True)
 class Walk:
-    """The settings of `Newton`. A look takes from half of `samples` to four times as many (`draws`)."""
+    """The settings of `Newton`. A look takes from a third of `samples` to 8/3 of it (`draws`)."""
 
     samples: int = 1500
-    steps: int = 20
+    steps: int = 30
     alpha: float = 0.005
     bound: str = GOODMAN
     seed: int = 0
