@@ -172,7 +172,7 @@ class Newton:
     def _offer(
         self, state: NewtonState, rows: Tensor, runs: Tensor, votes: Tensor, samples: int, telling: Tensor
     ) -> None:
-        """Remembers what is adversarial, and as a guess for the finish the last point of all, if its h says anything."""
+        """Remembers what is adversarial, and as a guess for the finish the last point of all, if its h tells much."""
         last = (state.iteration[rows] == self.steps - 1) & telling
         confident = adversarial(votes, state.labels[rows], samples, self.alpha, self.bound)
         for run in range(state.rivals.shape[1]):
