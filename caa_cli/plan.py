@@ -42,8 +42,8 @@ class Plan:
     def fingerprint(self, checkpoint_sha256: str) -> str:
         """A short digest of all that decides a result."""
         config = self.config()
-        decisive = {key: config[key] for key in self.compared_keys() if key in config}
-        text = json.dumps([checkpoint_sha256, decisive], sort_keys=True, allow_nan=False)
+        settings = {key: decisive(key, config[key]) for key in self.compared_keys() if key in config}
+        text = json.dumps([checkpoint_sha256, settings], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -246,10 +246,15 @@ class CertifyPlan(ModelPlan):
         checks.positive("--radius", self.radius)
 
 
+def decisive(name: str, value: Any) -> Any:
+    """What of a setting decides results: of a surrogate's checkpoint not its path (its content is compared apart)."""
+    return value.partition("=")[0] if name == "gradient" and isinstance(value, str) else value
+
+
 def differences(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:
     """Where two configurations differ in a setting that decides results, in words."""
     return [
         f"{key} ({theirs.get(key)} there, {ours.get(key)} here)"
         for key in compared
-        if theirs.get(key) != ours.get(key)
+        if decisive(key, theirs.get(key)) != decisive(key, ours.get(key))
     ]

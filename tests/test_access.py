@@ -181,6 +181,7 @@ def test_without_an_image_to_begin_with_nothing_is_found_and_said_so(attack):
     linear = make_linear()
     (finding,) = Search(attack, votes_only(linear)).run([Example(0, linear.at(3.0), 1)])
     assert finding.candidates == []
+    assert finding.iterations == 1, "there is nothing to go on with"
 
 
 def test_the_image_to_begin_with_is_there_whatever_comes_of_the_walk():

@@ -70,7 +70,8 @@ def test_another_surrogate_attacks_too_and_resume_refuses_to_mix_them(other, tmp
     assert_clean_error(caa(*again, f"surrogate-model={place}"), 2, "the surrogate's checkpoint content")
     assert output.read_bytes() == before
     place.write_bytes(other.read_bytes())
-    assert caa(*again, f"surrogate-model={place}").exit_code == 0
+    elsewhere = place.rename(tmp_path / "moved.safetensors")
+    assert caa(*again, f"surrogate-model={elsewhere}").exit_code == 0, "its content counts, not its place"
 
 
 @pytest.mark.parametrize("words", [("--attack", "caa-newton", "--newton-steps", "6"), ("--iterations", "12")])
@@ -194,6 +195,10 @@ def test_shards_with_gradients_of_different_checkpoints_are_not_merged(tmp_path)
         write(place, {**document, "surrogate_model": {"path": "s.pt", "sha256": "a"}})
     merge(tmp_path, *files)
     assert read_strict(tmp_path / "all.json")["surrogate_model"]["sha256"] == "a"
+    elsewhere = {**said[1], "surrogate_model": {"path": "t.pt", "sha256": "a"}}
+    elsewhere["config"] = {**said[1]["config"], "gradient": "surrogate-model=t.pt"}
+    write(files[1], elsewhere)
+    merge(tmp_path, *files, "--overwrite")
     write(files[1], {**said[1], "surrogate_model": {"path": "s.pt", "sha256": "b"}})
     result = caa("merge", *files, "--output", tmp_path / "b.json")
-    assert_clean_error(result, 2, "different checkpoints of one name")
+    assert_clean_error(result, 2, "from different checkpoints")

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import minimize
+from torch import nn
 
 import caa_cli.smoothing.classifier
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Candidate, Example, Finding, Search
 from caa_cli.attacks.newton import Newton, margins, shortest
-from caa_cli.attacks.rivals import still_racing
+from caa_cli.attacks.rivals import most_runs, still_racing
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.verify import Verifier
@@ -223,11 +224,33 @@ def test_runs_towards_further_classes_are_given_up():
     assert int(state.backward) < most_backward
 
 
-def test_no_example_takes_more_than_its_most_evaluations():
-    attack = Newton(samples=300, rivals=5, steps=12)
-    runs = [5, 5, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2]
-    taken = sum(count * attack.draws(step) for step, count in enumerate(runs))
-    assert attack.most_evaluations() == (taken + 128, taken)
+@pytest.mark.parametrize("rivals", [1, 2, 4, 9])
+def test_no_more_runs_race_than_are_announced(rivals: int):
+    for steps in range(1, 41):
+        alive = torch.ones(1, rivals, dtype=torch.bool)
+        for step in range(steps):
+            alive = still_racing(alive, torch.ones(1, rivals), torch.tensor([step]), steps, rivals)
+            assert int(alive.sum()) == most_runs(step, steps, rivals)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 6, 11, 12])
+def test_no_example_takes_more_than_its_most_evaluations(steps: int):
+    # All the other classes are equally far away, so that no run is given up before it has to be.
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5, bias=False))
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].weight[1:] = (
+            4.0 * torch.linalg.qr(torch.randn(64, 4, generator=torch.Generator().manual_seed(0))).Q.T
+        )
+        model[1].weight[0] = -model[1].weight[1:].sum(dim=0)
+    classifier = SmoothedClassifier(model, sigma=0.25, num_classes=5, input_shape=(1, 8, 8))
+    image = (0.5 + 0.5 * model[1].weight[0] / model[1].weight[0].norm()).view(1, 8, 8).clamp(0, 1).detach()
+    attack = Newton(samples=300, rivals=4, steps=steps)
+    (finding,) = Search(attack, classifier).run([Example(0, image, 0)])
+    most_forward, most_backward = attack.most_evaluations()
+    assert finding.forward_evaluations <= most_forward
+    assert finding.backward_evaluations <= most_backward
+    assert finding.backward_evaluations >= 4 * attack.draws(0)
 
 
 def test_it_is_cheaper_and_no_further_than_the_papers_algorithm_on_a_curved_model():

@@ -70,7 +70,8 @@ class CertificationAware:
             return state
         state = CaaState.new(examples, classifier.num_classes)
         if not classifier.differentiates:  # at the clean image votes show no direction
-            begin_beyond(state, examples, classifier, 1, self.seed)
+            # Without a way across there is nothing to follow.
+            state.done |= ~begin_beyond(state, examples, classifier, 1, self.seed).found[:, 0]
         return state
 
     def step(self, state: CaaState, classifier: SmoothedClassifier) -> None:

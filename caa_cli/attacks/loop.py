@@ -226,8 +226,13 @@ class Search:
 
     def _admit(self, waiting: Iterator[Example], places: int) -> Batch | None:
         examples = list(itertools.islice(waiting, places))
+        if not examples:
+            return None
         self._examples.update({example.index: example for example in examples})
-        return self.attack.start(examples, self.classifier) if examples else None
+        began = time.perf_counter()
+        state = self.attack.start(examples, self.classifier)
+        state.seconds += (time.perf_counter() - began) / len(state)
+        return state
 
     def _finding(self, state: Batch, row: int) -> Finding:
         example = self._examples.pop(int(state.indices[row]))

@@ -20,9 +20,14 @@ _FIELD = ((0.2, 3), (0.5, 2))
 _LEAD = 0.25
 
 
+def _first(share: float, steps: int) -> int:
+    """The step from which on something holds. All rivals are looked at once."""
+    return max(1, round(share * steps))
+
+
 def most_runs(step: int, steps: int, rivals: int) -> int:
     """How many of an image's runs may go on at this step."""
-    return min([rivals, *(most for share, most in _FIELD if step >= round(share * steps))])
+    return min([rivals, *(most for share, most in _FIELD if step >= _first(share, steps))])
 
 
 def still_racing(alive: Tensor, size: Tensor, iteration: Tensor, steps: int, rivals: int) -> Tensor:
@@ -35,12 +40,13 @@ def still_racing(alive: Tensor, size: Tensor, iteration: Tensor, steps: int, riv
     size = torch.where(alive, size.clamp(max=torch.finfo(size.dtype).max), torch.inf)
     rank = size.argsort(dim=1, stable=True).argsort(dim=1)
     going = alive.clone()
+    nearest = size.amin(dim=1, keepdim=True)
     for step in iteration.unique().tolist():
-        share = step / steps - _FIELD[0][0]
-        if share >= 0.0:
-            behind = size > size.amin(dim=1, keepdim=True) * (1.0 + _LEAD * 100.0**-share)
-            over = (rank >= most_runs(step, steps, rivals)) | (behind & (rank > 0))
-            going &= ~over | (iteration != step)[:, None]
+        over = rank >= most_runs(step, steps, rivals)
+        if step >= _first(_FIELD[0][0], steps):
+            lead = _LEAD * 100.0 ** -max(0.0, step / steps - _FIELD[0][0])
+            over |= (size > nearest * (1.0 + lead)) & (rank > 0)
+        going &= ~over | (iteration != step)[:, None]
     return going
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from caa_cli.checks import flag
 from caa_cli.compare_plan import SEARCH, SHARED, label_of
 from caa_cli.errors import UsageError
+from caa_cli.plan import decisive
 from caa_cli.results.parts import Part, R
 from caa_cli.results.records import AttackRecord
 
@@ -51,7 +52,11 @@ def join(parts: Sequence[Part[AttackRecord]]) -> list[AttackResult]:
 
 
 def _same_attack(one: Part[AttackRecord], other: Part[AttackRecord]) -> bool:
-    return (one.attack, one.own, one.surrogate) == (other.attack, other.own, other.surrogate)
+    return (one.attack, _decisive(one), one.surrogate) == (other.attack, _decisive(other), other.surrogate)
+
+
+def _decisive(part: Part[AttackRecord]) -> dict[str, Any]:
+    return {name: decisive(name, value) for name, value in part.own.items()}
 
 
 def check_agreement(parts: Sequence[Part[Any]]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.plan import AttackPlan, CertifyPlan
+from caa_cli.plan import AttackPlan, CertifyPlan, decisive
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
 from caa_cli.results.images import Image, StoredImages, kept_images
 from caa_cli.results.joining import check_same, missing_shards, union
@@ -139,11 +139,13 @@ def _check_one_run(parts: Sequence[Part[Any]]) -> None:
             )
     left_out = _NOT_COMPARED[str(first.said["command"])]
     names = dict.fromkeys(name for part in parts for name in part.config if name not in left_out)
-    check_same(parts, {name: [_setting(part, name) for part in parts] for name in names}, lambda _: hint)
+    check_same(
+        parts, {name: [decisive(name, _setting(part, name)) for part in parts] for name in names}, lambda _: hint
+    )
     for part in parts[1:]:
         both = f"{first.path} and {part.path}"
         if part.surrogate != first.surrogate:
-            raise UsageError(f"{both} took their gradients from different checkpoints of one name", hint)
+            raise UsageError(f"{both} took their gradients from different checkpoints", hint)
         if part.selection != first.selection:
             differing = ", ".join(
                 f"{name} ({value} and {part.selection[name]})"

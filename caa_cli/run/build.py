@@ -77,8 +77,10 @@ def most_search_evaluations(plan: AttackPlan) -> tuple[int, int]:
     forward, backward = _most_of_the_target(plan)
     if plan.gradient == VOTES:
         return forward, 0
-    # A gradient of a surrogate comes with a forward evaluation of it and one of the target.
-    return (forward + backward if plan.surrogate_model else forward), backward
+    if plan.surrogate_model:
+        # A sample with gradients, one or several, is shown to the surrogate and to the target.
+        forward += backward if plan.deepfool_candidates is None else plan.iterations * plan.samples
+    return forward, backward
 
 
 def _most_of_the_target(plan: AttackPlan) -> tuple[int, int]:

@@ -93,10 +93,10 @@ class AttackWork:
                 continue
             image = image.to(self.classifier.device)
             (clean,) = certifier.certify(self.classifier, image[None], [index], wanted=[label])
-            seconds = time.perf_counter() - began
             if clean.prediction == label and clean.confident:
-                self.clean[index] = clean, seconds
-                yield Example(index, image, label, clean.radius, others.near(image, label) if others else None)
+                nearest = others.near(image, label) if others else None
+                self.clean[index] = clean, time.perf_counter() - began
+                yield Example(index, image, label, clean.radius, nearest)
                 continue
             record = AttackRecord(
                 index,
@@ -105,7 +105,7 @@ class AttackWork:
                 prediction=clean.prediction if clean.confident else None,
                 forward_evaluations=clean.evaluations,
                 abstentions=clean.abstentions,
-                seconds=seconds,
+                seconds=time.perf_counter() - began,
             )
             self._record(record, None)
 
