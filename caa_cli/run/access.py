@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -103,6 +104,15 @@ def open_access(plan: AttackPlan, target: ModelCard, images: Images, display: Di
     return Access(SURROGATE_MODEL, weights, card)
 
 
+def others_bytes(input_shape: Sequence[int]) -> int:
+    """What `Others` takes at most: its images, and as much twice while they are put together or compared with one."""
+    return 3 * 4 * math.prod(input_shape) * min(_LOOKED_THROUGH, _most_images(input_shape))
+
+
+def _most_images(input_shape: Sequence[int]) -> int:
+    return max(64, _NUMBERS // math.prod(input_shape))
+
+
 @dataclass
 class Others:
     """The images that an attack without gradients may begin with: of other classes, near, one a class."""
@@ -124,8 +134,7 @@ class Others:
     def _pool(self) -> Tensor:
         """Images at even distances in the split, (N, *input_shape); those that can't be read are passed over."""
         found = [torch.zeros(0, *self.images.input_shape)]
-        most = max(64, _NUMBERS // math.prod(self.images.input_shape))
-        for index in spread(len(self.images), min(_LOOKED_THROUGH, most)):
+        for index in spread(len(self.images), min(_LOOKED_THROUGH, _most_images(self.images.input_shape))):
             try:
                 found.append(self.images.image(index)[None])
             except ImageError:

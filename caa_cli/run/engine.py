@@ -9,7 +9,9 @@ import torch
 
 from caa_cli.display import Display
 from caa_cli.memory import peak_resident
+from caa_cli.names import VOTES
 from caa_cli.plan import AttackPlan, ModelPlan
+from caa_cli.run.access import others_bytes
 from caa_cli.run.base import BATCH_LIMIT
 from caa_cli.run.tuning import tuned
 from caa_cli.sizes import show_size
@@ -47,7 +49,8 @@ def beside_the_passes(plan: ModelPlan, input_shape: Sequence[int]) -> int:
     figure = _FIGURE_BYTES if plan.figure is not None else 0
     if not isinstance(plan, AttackPlan):
         return figure
-    return figure + most_images(plan, input_shape) * _image_bytes(plan, input_shape)
+    others = others_bytes(input_shape) if plan.gradient == VOTES else 0
+    return figure + others + most_images(plan, input_shape) * _image_bytes(plan, input_shape)
 
 
 def most_images(plan: AttackPlan, input_shape: Sequence[int]) -> int:

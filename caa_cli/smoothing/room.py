@@ -41,8 +41,8 @@ def largest_chunk(
     forget_peak()  # reading a checkpoint may have taken more than a pass will
     room = limit - spare - base
     classifier.votes_chunk = classifier.gradient_chunk = 1
-    # A votes pass takes no more than a gradient pass, which keeps what every layer gave.
-    run = one_chunk(classifier, "gradient" if gradients else "votes")
+    # A votes pass takes no more than a gradient pass, which keeps what every layer gave, or from votes the noise.
+    run = one_chunk(classifier, "gradient" if gradients or not classifier.differentiates else "votes")
     size = 1
     while True:
         began = time.thread_time()

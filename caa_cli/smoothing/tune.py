@@ -93,9 +93,11 @@ def one_chunk(classifier: SmoothedClassifier, name: str) -> Callable[[int], int]
 
     def gradient(chunk: int) -> int:
         classifier.gradient_chunk = chunk
+        if not classifier.differentiates:
+            classifier.votes_chunk = chunk
         # One chunk holds its own pilot; a step of many pays for that once, which is little.
         classifier.surrogate(x, label, keys, chunk, LogRatio())
-        return classifier.gradient_chunk
+        return classifier.gradient_chunk if classifier.differentiates else classifier.votes_chunk
 
     return {"votes": votes, "gradient": gradient}[name]
 
