@@ -304,8 +304,8 @@ def run_on_a_full_disk(size: int, *words: str | Path) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("size", "words"),
     [
-        (2900, ["--limit", "5"]),  # room for the journal's header and a few of its lines
-        (2500, ["--limit", "2"]),  # room for the whole journal, but not for the result
+        (3300, ["--limit", "5"]),  # room for the journal's header and a few of its lines
+        (3600, ["--limit", "2"]),  # room for the whole journal, but not for the result
         (5000, ["--limit", "3", "--save-adversarial", "a.safetensors"]),  # room for the journal, but for one image
     ],
     ids=["journal", "result", "images"],
