@@ -26,13 +26,11 @@ from torch import Tensor
 from caa_cli.attacks.baseline import unit
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
-from caa_cli.attacks.rivals import likeliest, look_at, most_runs, still_racing
+from caa_cli.attacks.rivals import Runs, draws, likeliest, look_at, most_runs, still_racing
 from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
-# Samples of a step, as a share of --samples, up to these shares of the steps; later they grow from the third to the
-# fourth.
-_SAMPLES_UNTIL = (0.3, 0.5)
+# Samples of a look, as shares of --samples (see `rivals.draws`).
 _SHARES = (2 / 45, 1 / 15, 4 / 45, 8 / 45)
 # Beyond this many σ from the boundary probabilities are all but 0 and 1, and a plane says no more than a direction.
 _NEAR = 0.6
@@ -52,25 +50,20 @@ class Margins:
 
 
 @dataclass
-class NewtonState(Batch):
-    """One run for each of R rivals: tensors (examples, R, …), points and normals flat.
+class NewtonState(Runs):
+    """near: whether the run has come near its boundary.
 
-    alive: whether the run goes on.  near: whether it has come near its boundary.  point: where it looks next.
     normal, offset: of the averaged plane ⟨normal, x⟩ + offset; weight: the samples behind it.
     slope, slope_weight: of h along the normals, and the samples behind that.
-    size: the distance of the point that the plane asks for, inf while the run is far.
+    size: of `Runs`, the distance of the point that the plane asks for.
     """
 
-    rivals: Tensor
-    alive: Tensor
     near: Tensor
-    point: Tensor
     normal: Tensor
     offset: Tensor
     weight: Tensor
     slope: Tensor
     slope_weight: Tensor
-    size: Tensor
 
 
 @dataclass(frozen=True)
@@ -96,13 +89,7 @@ class Newton:
 
     def draws(self, iteration: int) -> int:
         """The samples of one look at this step."""
-        few, more = (round(share * self.steps) for share in _SAMPLES_UNTIL)
-        if iteration < more:
-            share = _SHARES[0] if iteration < few else _SHARES[1]
-        else:
-            way = (iteration - more) / max(1, self.steps - 1 - more)
-            share = _SHARES[2] * (_SHARES[3] / _SHARES[2]) ** way
-        return max(1, round(self.samples * share))
+        return draws(iteration, self.steps, self.samples, _SHARES)
 
     def most_evaluations(self) -> tuple[int, int]:
         """(forward, backward) model evaluations of an image, if no run is given up before it has to be."""
@@ -162,23 +149,15 @@ class Newton:
         direction, _, usable = unit(passed.gradient.flatten(1))
         state.lost_gradients[rows[~usable].unique()] += 1
         seen = margins(passed.votes, passed.moments, labels, rivals, samples, classifier.sigma)
-        self._offer(state, rows, runs, passed.votes, samples, seen.h > -_NEAR * classifier.sigma)
+        confident = adversarial(passed.votes, labels, samples, self.alpha, self.bound)
+        # The last point of all is a guess for the finish if its h tells much.
+        last = (state.iteration[rows] == self.steps - 1) & (seen.h > -_NEAR * classifier.sigma)
+        state.offer(rows, runs, passed.votes, confident, last)
         near = state.near[rows, runs] | (seen.h > -_NEAR * classifier.sigma)
         self._learn_slope(state, rows, runs, seen, samples, classifier.sigma)
         self._learn_plane(state, rows, runs, direction, seen.h, near, usable, samples)
         self._move(state, rows, runs, seen.h, near, usable, classifier.sigma)
         state.near[rows, runs] = near
-
-    def _offer(
-        self, state: NewtonState, rows: Tensor, runs: Tensor, votes: Tensor, samples: int, telling: Tensor
-    ) -> None:
-        """Remembers what is adversarial, and as a guess for the finish the last point of all, if its h tells much."""
-        last = (state.iteration[rows] == self.steps - 1) & telling
-        confident = adversarial(votes, state.labels[rows], samples, self.alpha, self.bound)
-        for run in range(state.rivals.shape[1]):
-            chosen = (runs == run) & (last | confident)
-            state.x[rows[chosen]] = state.point[rows[chosen], run].view(-1, *state.clean.shape[1:])
-            state.remember(rows[chosen], votes[chosen], confident[chosen])
 
     def _learn_slope(
         self, state: NewtonState, rows: Tensor, runs: Tensor, seen: Margins, samples: int, sigma: float

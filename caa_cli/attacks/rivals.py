@@ -6,10 +6,12 @@ other, and one whose boundary turns out to be too much further away than the nea
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.loop import Example
+from caa_cli.attacks.loop import Batch, Example
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
@@ -18,6 +20,41 @@ _FIELD = ((0.2, 3), (0.5, 2))
 # How much further than the nearest boundary a run's own may seem to be before the run is given up: at the first of
 # these shares of the steps, and ten times less with every further half of the steps.
 _LEAD = 0.25
+# Samples of a look are a first share up to the first of these shares of the steps, a second one up to the second, and
+# then grow from a third to a fourth.
+_SAMPLES_UNTIL = (0.3, 0.5)
+
+
+@dataclass
+class Runs(Batch):
+    """One run for each of R rivals of each example: tensors (examples, R, …).
+
+    rivals: the classes.  alive: whether a run goes on.  point: where it looks next, flat.  size: how far away its
+    boundary seems to be, inf before that is known.
+    """
+
+    rivals: Tensor
+    alive: Tensor
+    point: Tensor
+    size: Tensor
+
+    def offer(self, rows: Tensor, runs: Tensor, votes: Tensor, confident: Tensor, guess: Tensor) -> None:
+        """Remembers the points of these runs that looked adversarial, and those that are a guess for the finish."""
+        for run in range(self.rivals.shape[1]):
+            chosen = (runs == run) & (guess | confident)
+            self.x[rows[chosen]] = self.point[rows[chosen], run].view(-1, *self.clean.shape[1:])
+            self.remember(rows[chosen], votes[chosen], confident[chosen])
+
+
+def draws(step: int, steps: int, samples: int, shares: tuple[float, float, float, float]) -> int:
+    """The samples of one look at this step: `shares` of `samples`, more towards the end."""
+    few, more = (round(share * steps) for share in _SAMPLES_UNTIL)
+    if step < more:
+        share = shares[0] if step < few else shares[1]
+    else:
+        way = (step - more) / max(1, steps - 1 - more)
+        share = shares[2] * (shares[3] / shares[2]) ** way
+    return max(1, round(samples * share))
 
 
 def _first(share: float, steps: int) -> int:

@@ -22,14 +22,12 @@ from caa_cli.attacks.crossing import LOOK, LOOKS, begin_beyond
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
 from caa_cli.attacks.newton import Margins, margins, shortest
-from caa_cli.attacks.rivals import most_runs, still_racing
+from caa_cli.attacks.rivals import Runs, draws, most_runs, still_racing
 from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.spectrum import without_noise
 
-# Samples of a look, in multiples of --samples, up to these shares of the steps; later they grow from the third to the
-# fourth.
-_SAMPLES_UNTIL = (0.3, 0.5)
+# Samples of a look, as shares of --samples (see `rivals.draws`).
 _SHARES = (1 / 3, 2 / 3, 4 / 3, 8 / 3)
 # Beyond this many σ from the boundary too few votes differ for a gradient.
 _NEAR = 0.6
@@ -46,18 +44,13 @@ _SLOPES = (0.3, 1.0)
 
 
 @dataclass
-class WalkState(Batch):
-    """One run for each of R rivals: tensors (examples, R, …), points and gradients flat.
-
-    alive: whether the run goes on.  point: where it looks next.  before: its last point near the boundary.
+class WalkState(Runs):
+    """before: the last point near the boundary.
     longest: step.  gradient: the average, weight and spread: the sums of its weights and of their squares, in inverse
     variances.  slope, slope_weight: of h along the gradients, and the samples behind that.
-    size: the distance of the point that the plane asks for, inf before there is one.
+    size: of `Runs`, the distance of the point that the plane asks for.
     """
 
-    rivals: Tensor
-    alive: Tensor
-    point: Tensor
     before: Tensor
     longest: Tensor
     gradient: Tensor
@@ -65,7 +58,6 @@ class WalkState(Batch):
     spread: Tensor
     slope: Tensor
     slope_weight: Tensor
-    size: Tensor
 
 
 @dataclass(frozen=True)
@@ -87,13 +79,7 @@ class Walk:
 
     def draws(self, iteration: int) -> int:
         """The samples of one look at this step."""
-        few, more = (round(share * self.steps) for share in _SAMPLES_UNTIL)
-        if iteration < more:
-            share = _SHARES[0] if iteration < few else _SHARES[1]
-        else:
-            way = (iteration - more) / max(1, self.steps - 1 - more)
-            share = _SHARES[2] * (_SHARES[3] / _SHARES[2]) ** way
-        return max(1, round(self.samples * share))
+        return draws(iteration, self.steps, self.samples, _SHARES)
 
     def most_evaluations(self, others: int) -> int:
         """Forward model evaluations of an image, with this many others to begin with."""
@@ -150,7 +136,9 @@ class Walk:
         state.forward.index_put_((rows,), passed.forward_evaluations, accumulate=True)
         state.backward.index_put_((rows,), torch.full_like(rows, samples), accumulate=True)
         seen = margins(passed.votes, passed.moments, labels, rivals, samples, sigma)
-        self._offer(state, rows, runs, passed.votes, samples, seen.h > -_AT_BOUNDARY * sigma)
+        confident = adversarial(passed.votes, labels, samples, self.alpha, self.bound)
+        last = (state.iteration[rows] == self.steps - 1) & (seen.h > -_AT_BOUNDARY * sigma)
+        state.offer(rows, runs, passed.votes, confident, last)
         assert passed.variance is not None, "the walk is for a classifier that is seen by its votes"
         gradient, variance = passed.gradient.flatten(1), passed.variance[:, 0]
         usable = unit(gradient)[2]
@@ -164,17 +152,6 @@ class Walk:
         """The averaged gradient without most of its noise, at unit length; zero where there is none yet."""
         variance = state.spread[rows, runs] / state.weight[rows, runs].square().clamp(min=1e-30)
         return unit(without_noise(state.gradient[rows, runs], variance, classifier.input_shape))[0]
-
-    def _offer(
-        self, state: WalkState, rows: Tensor, runs: Tensor, votes: Tensor, samples: int, at_boundary: Tensor
-    ) -> None:
-        """Remembers what is adversarial, and, as a guess, the last point of all if it lies about at the boundary."""
-        last = (state.iteration[rows] == self.steps - 1) & at_boundary
-        confident = adversarial(votes, state.labels[rows], samples, self.alpha, self.bound)
-        for run in range(state.rivals.shape[1]):
-            chosen = (runs == run) & (last | confident)
-            state.x[rows[chosen]] = state.point[rows[chosen], run].view(-1, *state.clean.shape[1:])
-            state.remember(rows[chosen], votes[chosen], confident[chosen])
 
     def _learn(self, state: WalkState, rows: Tensor, runs: Tensor, gradient: Tensor, variance: Tensor) -> None:
         """Averages this look's gradient into the run's, older ones counting less."""
