@@ -97,3 +97,8 @@ def ray_exit(origin: Tensor, direction: Tensor, centres: Tensor, radii: Tensor) 
     before = F.pad(reach[:, :-1], (1, 0))
     covered = (begin <= before).cumprod(dim=1)
     return (reach * covered).amax(dim=1)
+
+
+def no_longer(move: Tensor, longest: Tensor) -> Tensor:
+    """The moves (rows, dimensions), those that are longer than `longest` (rows,) cut to it."""
+    return move * (longest / move.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)[:, None]

@@ -24,21 +24,18 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.baseline import unit
+from caa_cli.attacks.geometry import no_longer
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
-from caa_cli.attacks.rivals import Runs, draws, likeliest, look_at, most_runs, still_racing
-from caa_cli.smoothing.bounds import GOODMAN
+from caa_cli.attacks.rivals import Race, Runs, likeliest, look_at, still_racing
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
-# Samples of a look, as shares of --samples (see `rivals.draws`).
-_SHARES = (2 / 45, 1 / 15, 4 / 45, 8 / 45)
 # Beyond this many σ from the boundary probabilities are all but 0 and 1, and a plane says no more than a direction.
 _NEAR = 0.6
 # Longest steps: in σ while far, then in pixel units, shrinking by the factor with every step.
 _FAR_STEP, _STEP, _SHRINK, _SHORTEST = 3.0, 0.5, 0.8, 0.05
-# What is known of the slope before any votes, and how many samples that knowledge and all votes together may weigh.
-_SLOPE, _SLOPE_WEIGHT, _SLOPE_MOST = 0.75, 200.0, 2000.0
-_SLOPES = (0.3, 1.0)
+# How many samples all votes about a slope may weigh together.
+_SLOPE_MOST = 2000.0
 
 
 @dataclass
@@ -54,46 +51,24 @@ class NewtonState(Runs):
     """near: whether the run has come near its boundary.
 
     normal, offset: of the averaged plane ⟨normal, x⟩ + offset; weight: the samples behind it.
-    slope, slope_weight: of h along the normals, and the samples behind that.
-    size: of `Runs`, the distance of the point that the plane asks for.
+    slope: of `Runs`, along the normals.  size: of `Runs`, the distance of the point that the plane asks for.
     """
 
     near: Tensor
     normal: Tensor
     offset: Tensor
     weight: Tensor
-    slope: Tensor
-    slope_weight: Tensor
 
 
 @dataclass(frozen=True)
-class Newton:
-    """steps: of one run. rivals: how many classes race at first. memory: what the planes so far weigh after
-    each step, against 1. target: the margin to aim at, in pixel units at σ = 1.
+class Newton(Race):
+    """See the module. A look takes from 2/45 of `samples` to 8/45."""
 
-    samples: what the other attacks take a step; a look takes from 2/45 of it to 8/45 (`draws`).
-    """
-
-    samples: int = 1500
-    steps: int = 30
-    alpha: float = 0.005
-    bound: str = GOODMAN
-    seed: int = 0
-    rivals: int = 4
-    memory: float = 0.75
-    target: float = 0.06
-
-    @property
-    def iterations(self) -> int:
-        return self.steps
-
-    def draws(self, iteration: int) -> int:
-        """The samples of one look at this step."""
-        return draws(iteration, self.steps, self.samples, _SHARES)
+    SHARES = (2 / 45, 1 / 15, 4 / 45, 8 / 45)
 
     def most_evaluations(self) -> tuple[int, int]:
         """(forward, backward) model evaluations of an image, if no run is given up before it has to be."""
-        taken = sum(most_runs(step, self.steps, self.rivals) * self.draws(step) for step in range(self.steps))
+        taken = self.most_draws()
         return taken + look_at(self.samples), taken
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> NewtonState:
@@ -104,10 +79,7 @@ class Newton:
         followed = likeliest(examples, classifier, self.rivals, self.seed, self.samples)
         common["forward"] += look_at(self.samples)
         runs = followed.shape[1]
-
-        def each(value: float) -> Tensor:
-            return torch.full((size, runs), value, device=device)
-
+        zeros = torch.zeros((size, runs), device=device)
         return NewtonState(
             **common,
             rivals=followed,
@@ -115,11 +87,9 @@ class Newton:
             near=torch.zeros((size, runs), dtype=torch.bool, device=device),
             point=clean[:, None].repeat(1, runs, 1),
             normal=torch.zeros((size, runs, clean.shape[1]), device=device),
-            offset=each(0.0),
-            weight=each(0.0),
-            slope=each(_SLOPE),
-            slope_weight=each(_SLOPE_WEIGHT),
-            size=each(torch.inf),
+            offset=zeros.clone(),
+            weight=zeros.clone(),
+            **Runs.nothing_known(zeros),
         )
 
     def step(self, state: NewtonState, classifier: SmoothedClassifier) -> None:
@@ -154,20 +124,12 @@ class Newton:
         last = (state.iteration[rows] == self.steps - 1) & (seen.h > -_NEAR * classifier.sigma)
         state.offer(rows, runs, passed.votes, confident, last)
         near = state.near[rows, runs] | (seen.h > -_NEAR * classifier.sigma)
-        self._learn_slope(state, rows, runs, seen, samples, classifier.sigma)
+        # Far away the votes say nothing about the slope, and before the first plane there is nothing to look along.
+        telling = (seen.h.abs() < _NEAR * classifier.sigma) & (state.weight[rows, runs] > 0)
+        state.learn_slope(rows, runs, seen.slope, samples, telling, _SLOPE_MOST)
         self._learn_plane(state, rows, runs, direction, seen.h, near, usable, samples)
         self._move(state, rows, runs, seen.h, near, usable, classifier.sigma)
         state.near[rows, runs] = near
-
-    def _learn_slope(
-        self, state: NewtonState, rows: Tensor, runs: Tensor, seen: Margins, samples: int, sigma: float
-    ) -> None:
-        # Far away the votes say nothing about the slope, and before the first plane there is nothing to look along.
-        telling = (seen.h.abs() < _NEAR * sigma) & (state.weight[rows, runs] > 0)
-        slope, weight = state.slope[rows, runs], state.slope_weight[rows, runs]
-        pooled = ((slope * weight + seen.slope * samples) / (weight + samples)).clamp(*_SLOPES)
-        state.slope[rows, runs] = torch.where(telling, pooled, slope)
-        state.slope_weight[rows, runs] = torch.where(telling, (weight + samples).clamp(max=_SLOPE_MOST), weight)
 
     def _learn_plane(
         self,
@@ -204,9 +166,7 @@ class Newton:
         onward = (point + ahead[:, None] * direction).clamp(0.0, 1.0)
         height = (normal * clean).sum(dim=1) + state.offset[rows, runs]
         nearest = clean + shortest(clean, direction, (target - height) / slope)
-        move = nearest - point
-        longest = (_STEP * _SHRINK ** state.iteration[rows]).clamp(min=_SHORTEST)
-        move *= (longest / move.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)[:, None]
+        move = no_longer(nearest - point, (_STEP * _SHRINK ** state.iteration[rows]).clamp(min=_SHORTEST))
         moved = torch.where(near[:, None], (point + move).clamp(0.0, 1.0), onward)
         state.point[rows, runs] = torch.where(usable[:, None], moved, point)
         size = torch.where(near, (nearest - clean).norm(dim=1), torch.inf)

@@ -7,11 +7,13 @@ other, and one whose boundary turns out to be too much further away than the nea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from caa_cli.attacks.loop import Batch, Example
+from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
@@ -23,6 +25,9 @@ _LEAD = 0.25
 # Samples of a look are a first share up to the first of these shares of the steps, a second one up to the second, and
 # then grow from a third to a fourth.
 _SAMPLES_UNTIL = (0.3, 0.5)
+# What is known of the slope of h before any votes, and how many samples that knowledge weighs.
+_SLOPE, _SLOPE_WEIGHT = 0.75, 200.0
+_SLOPES = (0.3, 1.0)
 
 
 @dataclass
@@ -30,13 +35,25 @@ class Runs(Batch):
     """One run for each of R rivals of each example: tensors (examples, R, …).
 
     rivals: the classes.  alive: whether a run goes on.  point: where it looks next, flat.  size: how far away its
-    boundary seems to be, inf before that is known.
+    boundary seems to be, inf before that is known.  slope, slope_weight: of h along the direction that the run
+    follows, and the samples behind that.
     """
 
     rivals: Tensor
     alive: Tensor
     point: Tensor
     size: Tensor
+    slope: Tensor
+    slope_weight: Tensor
+
+    @staticmethod
+    def nothing_known(like: Tensor) -> dict[str, Tensor]:
+        """`size`, `slope` and `slope_weight` of new runs; like: (examples, R)."""
+        return {
+            "size": torch.full_like(like, torch.inf),
+            "slope": torch.full_like(like, _SLOPE),
+            "slope_weight": torch.full_like(like, _SLOPE_WEIGHT),
+        }
 
     def offer(self, rows: Tensor, runs: Tensor, votes: Tensor, confident: Tensor, guess: Tensor) -> None:
         """Remembers the points of these runs that looked adversarial, and those that are a guess for the finish."""
@@ -45,16 +62,53 @@ class Runs(Batch):
             self.x[rows[chosen]] = self.point[rows[chosen], run].view(-1, *self.clean.shape[1:])
             self.remember(rows[chosen], votes[chosen], confident[chosen])
 
+    def learn_slope(
+        self, rows: Tensor, runs: Tensor, seen: Tensor, samples: int, telling: Tensor, most: float
+    ) -> None:
+        """Pools the slopes that looks of so many samples saw, where they tell anything; all weigh at most `most`."""
+        slope, weight = self.slope[rows, runs], self.slope_weight[rows, runs]
+        pooled = ((slope * weight + seen * samples) / (weight + samples)).clamp(*_SLOPES)
+        self.slope[rows, runs] = torch.where(telling, pooled, slope)
+        self.slope_weight[rows, runs] = torch.where(telling, (weight + samples).clamp(max=most), weight)
 
-def draws(step: int, steps: int, samples: int, shares: tuple[float, float, float, float]) -> int:
-    """The samples of one look at this step: `shares` of `samples`, more towards the end."""
-    few, more = (round(share * steps) for share in _SAMPLES_UNTIL)
-    if step < more:
-        share = shares[0] if step < few else shares[1]
-    else:
-        way = (step - more) / max(1, steps - 1 - more)
-        share = shares[2] * (shares[3] / shares[2]) ** way
-    return max(1, round(samples * share))
+
+@dataclass(frozen=True)
+class Race:
+    """The settings of attacks whose runs race each other.
+
+    steps: of one run. rivals: how many classes race at first. memory: what earlier looks weigh after each step,
+    against 1. target: the margin to aim at, in pixel units at σ = 1. samples: what the other attacks take a step.
+    """
+
+    # Samples of a look, as shares of `samples`; see `draws`.
+    SHARES: ClassVar[tuple[float, float, float, float]]
+
+    samples: int = 1500
+    steps: int = 30
+    alpha: float = 0.005
+    bound: str = GOODMAN
+    seed: int = 0
+    rivals: int = 4
+    memory: float = 0.75
+    target: float = 0.06
+
+    @property
+    def iterations(self) -> int:
+        return self.steps
+
+    def draws(self, iteration: int) -> int:
+        """The samples of one look at this step, more towards the end."""
+        few, more = (round(share * self.steps) for share in _SAMPLES_UNTIL)
+        if iteration < more:
+            share = self.SHARES[0] if iteration < few else self.SHARES[1]
+        else:
+            way = (iteration - more) / max(1, self.steps - 1 - more)
+            share = self.SHARES[2] * (self.SHARES[3] / self.SHARES[2]) ** way
+        return max(1, round(self.samples * share))
+
+    def most_draws(self) -> int:
+        """The samples of all looks at an image, if no run is given up before it has to be."""
+        return sum(most_runs(step, self.steps, self.rivals) * self.draws(step) for step in range(self.steps))
 
 
 def _first(share: float, steps: int) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from caa_cli.attacks.geometry import no_longer
 from caa_cli.attacks.newton import shortest
 
 # What the normals of the steps so far weigh after each step, against 1: each alone is off by ten degrees and more.
@@ -31,5 +32,4 @@ def slide(clean: Tensor, point: Tensor, normal: Tensor, across: Tensor, longest:
     """
     need = ((point - clean) * normal).sum(dim=1) + across
     move = clean + shortest(clean, normal, need) - point
-    move *= (longest / move.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)[:, None]
-    return (point + move).clamp(0.0, 1.0)
+    return (point + no_longer(move, longest)).clamp(0.0, 1.0)

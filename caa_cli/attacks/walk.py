@@ -19,16 +19,14 @@ from torch import Tensor
 
 from caa_cli.attacks.baseline import unit
 from caa_cli.attacks.crossing import LOOK, LOOKS, begin_beyond
+from caa_cli.attacks.geometry import no_longer
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
-from caa_cli.attacks.newton import Margins, margins, shortest
-from caa_cli.attacks.rivals import Runs, draws, most_runs, still_racing
-from caa_cli.smoothing.bounds import GOODMAN
+from caa_cli.attacks.newton import margins, shortest
+from caa_cli.attacks.rivals import Race, Runs, still_racing
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.spectrum import without_noise
 
-# Samples of a look, as shares of --samples (see `rivals.draws`).
-_SHARES = (1 / 3, 2 / 3, 4 / 3, 8 / 3)
 # Beyond this many σ from the boundary too few votes differ for a gradient.
 _NEAR = 0.6
 # The last point counts as one for the finish to begin from unless it is this many σ short of the boundary.
@@ -38,17 +36,16 @@ _AT_BOUNDARY = 0.25
 _FIRST, _SHRINK, _BACK, _SHORTEST = 0.3, 0.85, 0.5, 0.05
 # The most of a step that goes to or from the boundary, in pixel units.
 _LONGEST = 0.5
-# What is known of the slope before any votes, and how many samples that knowledge and all votes together may weigh.
-_SLOPE, _SLOPE_WEIGHT, _SLOPE_MOST = 0.75, 200.0, 20000.0
-_SLOPES = (0.3, 1.0)
+# How many samples all votes about a slope may weigh together.
+_SLOPE_MOST = 20000.0
 
 
 @dataclass
 class WalkState(Runs):
     """before: the last point near the boundary.
+
     longest: step.  gradient: the average, weight and spread: the sums of its weights and of their squares, in inverse
-    variances.  slope, slope_weight: of h along the gradients, and the samples behind that.
-    size: of `Runs`, the distance of the point that the plane asks for.
+    variances.  slope: of `Runs`, along the gradients.  size: of `Runs`, how far the point is that the plane asks for.
     """
 
     before: Tensor
@@ -56,34 +53,17 @@ class WalkState(Runs):
     gradient: Tensor
     weight: Tensor
     spread: Tensor
-    slope: Tensor
-    slope_weight: Tensor
 
 
 @dataclass(frozen=True)
-class Walk:
-    """The settings of `Newton`. A look takes from a third of `samples` to 8/3 of it (`draws`)."""
+class Walk(Race):
+    """See the module. A look takes from a third of `samples` to 8/3 of it."""
 
-    samples: int = 1500
-    steps: int = 30
-    alpha: float = 0.005
-    bound: str = GOODMAN
-    seed: int = 0
-    rivals: int = 4
-    memory: float = 0.75
-    target: float = 0.06
-
-    @property
-    def iterations(self) -> int:
-        return self.steps
-
-    def draws(self, iteration: int) -> int:
-        """The samples of one look at this step."""
-        return draws(iteration, self.steps, self.samples, _SHARES)
+    SHARES = (1 / 3, 2 / 3, 4 / 3, 8 / 3)
 
     def most_evaluations(self, others: int) -> int:
         """Forward model evaluations of an image, with this many others to begin with."""
-        taken = sum(most_runs(step, self.steps, self.rivals) * self.draws(step) for step in range(self.steps))
+        taken = self.most_draws()
         return taken + others * LOOK * (LOOKS + 1)
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> WalkState:
@@ -91,10 +71,6 @@ class Walk:
         begun = Batch(**common)
         found = begin_beyond(begun, examples, classifier, self.rivals, self.seed)
         home = (found.point - begun.clean.flatten(1)[:, None]).norm(dim=2)
-
-        def each(value: float) -> Tensor:
-            return torch.full_like(home, value)
-
         return WalkState(
             **vars(begun),
             rivals=found.rival,
@@ -103,11 +79,9 @@ class Walk:
             before=found.point.clone(),
             longest=_FIRST * home,
             gradient=torch.zeros_like(found.point),
-            weight=each(0.0),
-            spread=each(0.0),
-            slope=each(_SLOPE),
-            slope_weight=each(_SLOPE_WEIGHT),
-            size=each(torch.inf),
+            weight=torch.zeros_like(home),
+            spread=torch.zeros_like(home),
+            **Runs.nothing_known(home),
         )
 
     def step(self, state: WalkState, classifier: SmoothedClassifier) -> None:
@@ -145,7 +119,8 @@ class Walk:
         state.lost_gradients[rows[~usable].unique()] += 1
         near = usable & (seen.h.abs() < _NEAR * sigma)
         self._learn(state, rows[near], runs[near], gradient[near], variance[near])
-        self._learn_slope(state, rows, runs, seen, samples, near)
+        # Along directions that earlier looks gave: along this look's own its noise would make more of it.
+        state.learn_slope(rows, runs, seen.slope, samples, near & (seen.slope != 0), _SLOPE_MOST)
         self._move(state, rows, runs, seen.h, near, classifier)
 
     def _direction(self, state: WalkState, rows: Tensor, runs: Tensor, classifier: SmoothedClassifier) -> Tensor:
@@ -161,16 +136,6 @@ class Walk:
         state.weight[rows, runs] = total
         state.spread[rows, runs] = self.memory**2 * state.spread[rows, runs] + weight
 
-    def _learn_slope(
-        self, state: WalkState, rows: Tensor, runs: Tensor, seen: Margins, samples: int, near: Tensor
-    ) -> None:
-        """Pools the slopes along directions that earlier looks gave: of this look's own its noise would make more."""
-        slope, weight = state.slope[rows, runs], state.slope_weight[rows, runs]
-        pooled = ((slope * weight + seen.slope * samples) / (weight + samples)).clamp(*_SLOPES)
-        telling = near & (seen.slope != 0)
-        state.slope[rows, runs] = torch.where(telling, pooled, slope)
-        state.slope_weight[rows, runs] = torch.where(telling, (weight + samples).clamp(max=_SLOPE_MOST), weight)
-
     def _move(
         self, state: WalkState, rows: Tensor, runs: Tensor, h: Tensor, near: Tensor, classifier: SmoothedClassifier
     ) -> None:
@@ -185,8 +150,7 @@ class Walk:
         nearest = clean + shortest(clean, direction, need + (direction * (point - clean)).sum(dim=1))
         # Back to the boundary in any case, by what h says; how far along it the plane holds is another matter.
         ahead = need.clamp(min=-_LONGEST, max=_LONGEST)[:, None] * direction
-        move = nearest - point - ahead
-        move = ahead + move * (longest / move.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)[:, None]
+        move = ahead + no_longer(nearest - point - ahead, longest)
         home = clean - point
         inward = unit(home)[0] * torch.minimum(h, home.norm(dim=1))[:, None]
         back = 0.5 * (state.before[rows, runs] - point)

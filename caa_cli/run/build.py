@@ -17,9 +17,9 @@ from caa_cli.attacks.fmn import Fmn
 from caa_cli.attacks.loop import Attack
 from caa_cli.attacks.newton import Newton
 from caa_cli.attacks.pgd import Pgd
-from caa_cli.attacks.rivals import look_at
+from caa_cli.attacks.rivals import Race, look_at
 from caa_cli.attacks.walk import Walk
-from caa_cli.names import TANGENTIAL, VOTES
+from caa_cli.names import GUMBEL, TANGENTIAL, VOTES
 from caa_cli.plan import AttackPlan
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import GumbelGap, LogRatio
@@ -44,7 +44,7 @@ def build_attack(plan: AttackPlan) -> Attack:
     settings = plan.attack_settings()
     if plan.attack == "caa":
         surrogate, temperature = settings.pop("surrogate"), settings.pop("temperature")
-        objective = GumbelGap(temperature) if surrogate == "gumbel" else LogRatio()
+        objective = GumbelGap(temperature) if surrogate == GUMBEL else LogRatio()
         # --iterations is of a run.
         iterations = plan.iterations * settings["rivals"]
         return CertificationAware(iterations=iterations, objective=objective, **common, **settings)
@@ -59,7 +59,7 @@ def build_attack(plan: AttackPlan) -> Attack:
 def samples_a_step(plan: AttackPlan) -> tuple[int, int]:
     """The fewest and the most samples that are drawn of one point in a step."""
     attack = build_attack(plan)
-    if isinstance(attack, (Newton, Walk)):
+    if isinstance(attack, Race):
         draws = [attack.draws(step) for step in range(attack.iterations)]
         return min(draws), max(draws)
     if isinstance(attack, CertificationAware):
