@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
+from pathlib import Path
 
 import pytest
 from comparing import FAILED, document, record, write
@@ -215,3 +218,11 @@ def test_an_interrupted_run_is_not_judged(tmp_path):
 def test_a_field_in_the_help_of_every_command():
     for command in ("attack", "certify", "compare", "merge", "check"):
         assert "--require" in caa(command, "--help").output
+
+
+def test_the_workflow_of_the_docs_can_be_run():
+    page = (Path(__file__).parents[1] / "docs" / "ci.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"run: >-\n((?: {10}.*\n)+)", page)
+    program, *words = shlex.split(command)
+    assert program == "caa"
+    assert caa(*words, "--dry-run").exit_code == 0

@@ -14,7 +14,7 @@ from caa_cli.results.fields import Fields, attack_fields, certify_fields, compar
 from caa_cli.results.merging import summary_of
 from caa_cli.results.parts import KINDS, check_origin, how_to_go_on, part_of, read_document
 from caa_cli.results.requirements import Requirement, judge
-from caa_cli.run.gate import say_unmet
+from caa_cli.run.gate import Gate, say_unmet
 
 _COMMANDS = (*KINDS, "compare")
 
@@ -29,12 +29,10 @@ class CheckRun:
 
     def execute(self) -> int:
         """Returns the exit code. Raises CaaError, before any file is judged, for one that can't be read."""
-        results = [(path, *self._read(path)) for path in self.files]
+        results = [(path, *_read(path)) for path in self.files]
         for _, document, fields in results:
-            # Of a comparison of no images, which a shard may leave, the labels are not known.
-            if document.get("attacks") != {}:
-                for requirement in self.requirements:
-                    fields.check(requirement.field)
+            if document.get("attacks") != {}:  # of a comparison without images, a shard's, the labels are not known
+                Gate(self.display, self.requirements).check(fields)
         code, rows, found = DONE, [], []
         for path, document, fields in results:
             if document["status"] == "interrupted":
@@ -53,18 +51,24 @@ class CheckRun:
         self.display.result("requirements", rows)
         return code
 
-    def _read(self, path: Path) -> tuple[dict[str, Any], Fields]:
-        document = read_document(path, _COMMANDS)
-        if check_origin(path, document, _COMMANDS) == "compare":
-            try:
-                return {"status": document["status"], **document}, compare_fields(
-                    document["attacks"].keys(), document
-                )
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                what = f"no {error}" if isinstance(error, KeyError) else str(error)
-                raise CaaError(f"{path} is damaged ({what})", "repeat the caa compare that wrote it") from error
-        part = part_of(path, document, KINDS)
-        summary = summary_of(part, part.records, part.seconds)
-        if isinstance(summary, CertifySummary):
-            return part.said, certify_fields(summary, part.records, part.config.get("radius"))
-        return part.said, attack_fields(summary)
+
+def _read(path: Path) -> tuple[dict[str, Any], Fields]:
+    """A result's document and its numbers: those of a run from its examples, whatever its summary says."""
+    document = read_document(path, _COMMANDS)
+    if check_origin(path, document, _COMMANDS) == "compare":
+        return document, _of_comparison(path, document)
+    part = part_of(path, document, KINDS)
+    summary = summary_of(part, part.records, part.seconds)
+    if isinstance(summary, CertifySummary):
+        return document, certify_fields(summary, part.records, part.config.get("radius"))
+    return document, attack_fields(summary)
+
+
+def _of_comparison(path: Path, document: dict[str, Any]) -> Fields:
+    try:
+        if not isinstance(document["status"], str):
+            raise TypeError("its status is no text")
+        return compare_fields(document["attacks"].keys(), document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise CaaError(f"{path} is damaged ({what})", "repeat the caa compare that wrote it") from error
