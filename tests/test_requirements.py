@@ -119,7 +119,7 @@ def test_every_number_of_a_comparison_can_be_required():
         assert fields.value(f"{label}.outcomes.not_found") == 1
 
 
-def test_of_two_labels_the_longer_one_is_meant():
+def test_a_label_may_hold_dots():
     entries = {"caa": {"outcomes": {"failed": 1}}, "caa.outcomes": {"failed": 5}}
     found = {"attacks": {label: {**entry, "common": n} for n, (label, entry) in enumerate(entries.items())}}
     fields = compare_fields(found["attacks"], found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from sys import float_info
@@ -102,7 +102,7 @@ def certify_fields(
     return CertifyFields(command, values, listing, is_empty, records=records, radius=radius)
 
 
-def compare_fields(labels: Iterable[str], document: Mapping[str, Any] | None = None) -> Fields:
+def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None = None) -> Fields:
     """Of a result of `caa compare` on these attacks: the shared summary's, and LABEL.FIELD for each attack.
 
     Raises ValueError, TypeError or AttributeError for a damaged document; without one only the names count.
@@ -113,8 +113,7 @@ def compare_fields(labels: Iterable[str], document: Mapping[str, Any] | None = N
     del of_attack["examples"]  # there they are the examples themselves
     summary, attacks = document.get("summary", {}), document.get("attacks", {})
     values: dict[str, float | None] = {}
-    # A longer label is the meant one where two fit.
-    for label in sorted(labels, key=len):
+    for label in labels:
         found = _flat(attacks.get(label, {}))
         values |= {f"{label}.{name}": _number(found.get(name), f"{label}.{name}") for name in of_attack}
     values |= {name: _number(summary.get(name), name) for name in shared}
