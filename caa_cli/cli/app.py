@@ -9,6 +9,7 @@ import typer
 from caa_cli import __version__
 from caa_cli.cli.attack import attack
 from caa_cli.cli.certify import certify
+from caa_cli.cli.check import check
 from caa_cli.cli.compare import compare
 from caa_cli.cli.inspect import inspect
 from caa_cli.cli.merge import merge
@@ -27,6 +28,7 @@ app.command()(attack)
 app.command()(certify)
 app.command()(compare)
 app.command()(merge)
+app.command()(check)
 app.command()(train)
 app.command()(inspect)
 

@@ -140,6 +140,7 @@ def attack(
     seed: options.Seed = 0,
     shard: options.ShardOption = "0/1",
     config: options.Config = None,
+    require: options.Require = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     resume: options.Resume = False,
@@ -153,5 +154,6 @@ def attack(
     plan = options.plan_of(AttackPlan, locals())
     from caa_cli.run.attack import AttackRun
 
-    code = AttackRun(running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard), plan).execute()
-    raise typer.Exit(code)
+    requirements = running.requirements(require)
+    display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)
+    raise typer.Exit(AttackRun(display, again, plan, requirements=requirements).execute())

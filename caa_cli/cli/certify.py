@@ -64,6 +64,7 @@ def certify(
     seed: options.Seed = 0,
     shard: options.ShardOption = "0/1",
     config: options.Config = None,
+    require: options.Require = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     resume: options.Resume = False,
@@ -74,5 +75,6 @@ def certify(
     plan = options.plan_of(CertifyPlan, locals())
     from caa_cli.run.certify import CertifyRun
 
-    code = CertifyRun(running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard), plan).execute()
-    raise typer.Exit(code)
+    requirements = running.requirements(require)
+    display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)
+    raise typer.Exit(CertifyRun(display, again, plan, requirements=requirements).execute())

@@ -30,7 +30,7 @@ from caa_cli.sharding import Shard
 _COMPARISON = "Comparison"
 # What counts where files are read; all else says how to run attacks.
 _READING = {"files", "output", "format", "figure", "figure_excess", "figure_evaluations", "html", "bootstrap"}
-_READING |= {"figure_sweep", "figure_examples", "seed", "config", "json", "quiet", "dry_run"}
+_READING |= {"figure_sweep", "figure_examples", "seed", "config", "require", "json", "quiet", "dry_run"}
 
 
 @running.guarded
@@ -160,8 +160,8 @@ def compare(
     from caa_cli.run.compare import CompareRun
 
     display = running.display_of(shard, given["quiet"], given["json"])
-    code = CompareRun(display, running.resume_command(shard), plan).execute()
-    raise typer.Exit(code)
+    requirements = running.requirements(given["require"])
+    raise typer.Exit(CompareRun(display, running.resume_command(shard), plan, requirements).execute())
 
 
 def _check_reading(context: typer.Context) -> None:

@@ -32,6 +32,7 @@ def merge(
     partial: Annotated[
         bool, option("--partial", help="Join what is there, although shards or images are missing.", panel=RUN)
     ] = False,
+    require: options.Require = None,
     config: options.Config = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -56,5 +57,6 @@ def merge(
         {name: path for name, path in others.items() if path is not None},
         partial,
         dry_run,
+        running.requirements(require),
     ).execute()
     raise typer.Exit(code)

@@ -281,4 +281,8 @@ Json = Annotated[bool, option("--json", help="The result as JSON on stdout, and 
 Quiet = Annotated[bool, option("--quiet", help="Only warnings and errors.", panel=RUN)]
 Resume = Annotated[bool, option("--resume", help="Go on with an interrupted run.", panel=RUN)]
 Overwrite = Annotated[bool, option("--overwrite", help="Discard an interrupted run.", panel=RUN)]
+Require = Annotated[
+    list[str] | None,
+    option(metavar="'FIELD>=N'", help="Exit code 4 unless the result meets this; may be repeated.", panel=RUN),
+]
 DryRun = Annotated[bool, option("--dry-run", help="Say what would run and what it would take.", panel=RUN)]

@@ -6,7 +6,7 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import typer
@@ -54,6 +54,13 @@ def resume_command(shard: Shard | None = None) -> str:
         said |= variables(os.environ)
     in_front = [f"{name}={shlex.quote(value)}" for name, value in said.items()]
     return " ".join([*in_front, shlex.join(["caa", *words, "--resume"])])
+
+
+def requirements(texts: Sequence[str] | None) -> tuple[Any, ...]:
+    """The Requirements of --require. Raises UsageError for what is none."""
+    from caa_cli.results.requirements import Requirement
+
+    return tuple(Requirement.parse(text) for text in texts or ())
 
 
 def display_of(shard: Shard, quiet: bool, json: bool) -> Any:

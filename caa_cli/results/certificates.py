@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 from caa_cli.results.records import ABSTAINED, FAILED, Record
@@ -46,13 +46,14 @@ class CertifySummary:
     """certified_accuracy: the share of examples that are right and certified, by radius ("0.00", "0.25", …).
 
     average_certified_radius: the mean radius, wrong and abstained ones counting 0 (ACR; Zhai et al., 2020), with its
-    standard error. None where only one radius was decided on.
+    standard error.  median_radius: the median of the same radii.  None where only one radius was decided on.
     """
 
     examples: int
     certified_accuracy: dict[str, float]
     average_certified_radius: float | None
     average_certified_radius_error: float | None
+    median_radius: float | None
     abstained: int
     undecided: int
     failed: int
@@ -83,6 +84,7 @@ def summarise_certificates(
         certified_accuracy={f"{r:.2f}": certified_share(finished, r) for r in grid} if finished else {},
         average_certified_radius=average,
         average_certified_radius_error=error,
+        median_radius=median(radii) if radii and radius is None else None,
         abstained=sum(record.outcome == ABSTAINED for record in records),
         undecided=sum(record.outcome == UNDECIDED for record in records),
         failed=len(records) - len(finished),

@@ -53,6 +53,18 @@ class Comparison:
         agreed = [name for name in SEARCH if len({part.setting(name) for part in parts}) == 1]
         return {name: parts[0].setting(name) for name in (*SHARED, *agreed)}
 
+    @property
+    def summary(self) -> dict[str, float | None]:
+        """The numbers of all attacks together."""
+        return {
+            "attacks": len(self.attacks),
+            "examples": len(self.images),
+            "eligible": len(self.eligible),
+            "broken_by_any": self._broken(any),
+            "broken_by_all": self._broken(all),
+            "median_certified_radius": median(self.certified) if self.eligible else None,
+        }
+
     def to_json(self, status: str) -> dict[str, Any]:
         """The document of `caa compare`, strict JSON."""
         first = self.attacks[0].parts[0]
@@ -68,12 +80,7 @@ class Comparison:
             "images": first.images,
             "notes": list(self.notes),
             "summary": {
-                "attacks": len(self.attacks),
-                "examples": len(self.images),
-                "eligible": len(self.eligible),
-                "broken_by_any": self._broken(any),
-                "broken_by_all": self._broken(all),
-                "median_certified_radius": median(self.certified) if self.eligible else None,
+                **self.summary,
                 "bootstrap": {"resamples": self.resamples, "level": LEVEL} if self.resamples else None,
             },
             "attacks": {
@@ -86,16 +93,8 @@ class Comparison:
         self, attack: AttackResult, row: Figures, interval: dict[str, Interval | None] | None
     ) -> dict[str, Any]:
         records = self.records(attack)
-        found = asdict(row)
-        # Under the names that the summary of an attack has for them.
-        found["median_percent_over_certified"] = found.pop("median_percent")
-        found["common_median_percent_over_certified"] = found.pop("common_median_percent")
-        found["median_seconds"] = found.pop("seconds")
-        found["forward_evaluations_an_image"] = found.pop("forward")
-        found["backward_evaluations_an_image"] = found.pop("backward")
         return {
-            **summarise(records, sum(part.seconds for part in attack.parts)).to_json(),
-            **found,
+            **attack_summary(records, row, sum(part.seconds for part in attack.parts)),
             "intervals": interval,
             "attack": attack.attack,
             "settings": attack.parts[0].own,
@@ -107,6 +106,17 @@ class Comparison:
         return sum(
             which(attack.records[index].outcome == "attacked" for attack in self.attacks) for index in self.eligible
         )
+
+
+def attack_summary(records: Sequence[AttackRecord], row: Figures, seconds: float) -> dict[str, Any]:
+    """One attack's numbers under the names of the document: an attack's summary, and what a comparison adds to it."""
+    found = asdict(row)
+    found["median_percent_over_certified"] = found.pop("median_percent")
+    found["common_median_percent_over_certified"] = found.pop("common_median_percent")
+    found["median_seconds"] = found.pop("seconds")
+    found["forward_evaluations_an_image"] = found.pop("forward")
+    found["backward_evaluations_an_image"] = found.pop("backward")
+    return {**summarise(records, seconds).to_json(), **found}
 
 
 def compare(attacks: Sequence[AttackResult], resamples: int = 0, seed: int = 0) -> Comparison:

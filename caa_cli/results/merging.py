@@ -44,10 +44,7 @@ class Merged:
     @property
     def summary(self) -> AttackSummary | CertifySummary:
         """Over all examples. `seconds` is that of all shards together."""
-        seconds, config = sum(part.seconds for part in self.parts), self.parts[0].config
-        if self.command == "attack":
-            return summarise(self.records, seconds)
-        return summarise_certificates(self.records, config["samples"], seconds, config.get("radius"))
+        return summary_of(self.parts[0], self.records, sum(part.seconds for part in self.parts))
 
     def to_json(self, written: dict[str, str | None]) -> dict[str, Any]:
         """The document, as the run itself would have written it; `written`: where things go, by setting."""
@@ -89,6 +86,13 @@ class Merged:
             "examples": [record.to_json() for record in self.records],
             "summary": self.summary.to_json(),
         }
+
+
+def summary_of(part: Part[Any], records: Sequence[Any], seconds: float) -> AttackSummary | CertifySummary:
+    """Of records from runs with this one's settings."""
+    if part.said["command"] == "attack":
+        return summarise(records, seconds)
+    return summarise_certificates(records, part.config["samples"], seconds, part.config.get("radius"))
 
 
 def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:

@@ -113,6 +113,11 @@ class Part(Generic[R]):
 
 def read_part(path: Path, commands: Collection[str] = ("attack",)) -> Part[Any]:
     """Raises CaaError for a file that is missing, empty, cut off, damaged, or of another kind or schema version."""
+    return part_of(path, read_document(path, commands), commands)
+
+
+def read_document(path: Path, commands: Collection[str]) -> Any:
+    """The JSON of a file, not checked further. Raises CaaError for one that is missing, empty, cut off or no JSON."""
     kinds = " or ".join(f"caa {command}" for command in commands)
     try:
         text = path.read_text(encoding="utf-8")
@@ -128,10 +133,9 @@ def read_part(path: Path, commands: Collection[str] = ("attack",)) -> Part[Any]:
             f"finish that run with {kinds} … --resume, and name its --output",
         )
     try:
-        document = json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise CaaError(f"{path} is no JSON, or it was cut off ({error})", _AGAIN) from error
-    return part_of(path, document, commands)
 
 
 _AGAIN = "repeat the command that wrote it with --resume: what it finished is kept beside it"
@@ -141,8 +145,8 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not allowed")
 
 
-def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) -> Part[Any]:
-    """The document of a run of one of these commands, checked. Raises CaaError."""
+def check_origin(path: Path, document: Any, commands: Collection[str]) -> str:
+    """Which of these commands wrote the document. Raises CaaError where none did, or in another schema version."""
     kinds = " or ".join(f"caa {command}" for command in commands)
     if not isinstance(document, dict) or "schema_version" not in document:
         raise CaaError(f"{path} is no result of {kinds}", "name the file that its --output wrote")
@@ -162,6 +166,12 @@ def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) 
             if "certify" in commands:  # caa merge
                 hint = f"name one attack's files of all shards: {' or '.join(dict.fromkeys(every))}"
         raise UsageError(f"{path} is a result of caa {command}, not of {kinds}", hint)
+    return command
+
+
+def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) -> Part[Any]:
+    """The document of a run of one of these commands, checked. Raises CaaError."""
+    command = check_origin(path, document, commands)
     try:
         records = tuple(_record(entry, command) for entry in document["examples"])
         part = Part(

@@ -10,6 +10,7 @@ from pathlib import Path
 from caa_cli.device import resolve_device
 from caa_cli.errors import DONE
 from caa_cli.plan import AttackPlan
+from caa_cli.results.fields import attack_fields
 from caa_cli.results.images import Image
 from caa_cli.results.output import AttackOutput
 from caa_cli.results.records import AttackRecord, summarise
@@ -17,6 +18,7 @@ from caa_cli.run.access import open_access
 from caa_cli.run.base import ImageRun
 from caa_cli.run.describe import attack_rows, estimate, most_evaluations
 from caa_cli.run.engine import check_memory
+from caa_cli.run.gate import warn_of_nothing
 from caa_cli.run.summaries import attack_summary, files
 from caa_cli.run.target import Target, load_target
 from caa_cli.run.work import AttackWork
@@ -41,6 +43,7 @@ class AttackRun(ImageRun):
         """Runs it all; returns the exit code. Raises CaaError for whatever the user can mend."""
         plan = self.plan
         output = AttackOutput(plan.output, plan.save_adversarial, plan.figure, self.images_again)
+        self.gate.check(attack_fields())
         self.check_files(plan, output)
         target, indices = load_target(plan, resolve_device(plan.device, plan.shard.local), self.display)
         access = open_access(plan, target.card, target.images, self.display)
@@ -73,7 +76,8 @@ class AttackRun(ImageRun):
         )
         interrupted = self._finish(output, target, interrupted)
         check_memory(plan, classifier.device, self.display)
-        return self.exit_code(output, indices, interrupted, plan.shard.launched)
+        code = self.exit_code(output, indices, interrupted, plan.shard.launched)
+        return self.gate.exit_code(code, plan.shard.launched)
 
     def _finish(self, output: AttackOutput, target: Target, interrupted: bool) -> bool:
         """Writes it all and shows it; returns whether the run was interrupted, by now."""
@@ -91,6 +95,9 @@ class AttackRun(ImageRun):
                 output.finish_images(status, records, draw)
         except KeyboardInterrupt:  # it came while all was written, and ends what would follow
             interrupted = True
-        self.display.document(document)
+        fields = attack_fields(summary)
+        self.display.document(self.gate.judge(document, fields))
         self.display.result("result", [*attack_summary(summary), *files(self.plan.output, self.plan.written())])
+        if not interrupted:
+            warn_of_nothing(self.display, fields, self.plan.shard.count > 1)
         return interrupted

@@ -12,6 +12,8 @@ from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
 from caa_cli.plan import ModelPlan
 from caa_cli.results.output import RunOutput
 from caa_cli.results.records import FAILED
+from caa_cli.results.requirements import Requirement
+from caa_cli.run.gate import Gate
 
 # On a GPU one pass holds several images' samples; more of them than this save nothing.
 BATCH_LIMIT = 64
@@ -23,7 +25,11 @@ class ImageRun:
 
     display: Display
     resume_command: str
+    requirements: Sequence[Requirement] = field(default=(), kw_only=True)
     began: float = field(default_factory=time.perf_counter, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.display, self.requirements)
 
     def check_files(self, plan: ModelPlan, output: RunOutput[Any]) -> None:
         """Before anything is loaded: can all that is asked for be written?"""

@@ -22,11 +22,13 @@ from caa_cli.results.certificates import (
     cohen_log,
     summarise_certificates,
 )
+from caa_cli.results.fields import certify_fields
 from caa_cli.results.files import write_atomically
 from caa_cli.results.output import RunOutput
 from caa_cli.results.records import ABSTAINED, FAILED
 from caa_cli.run.base import BATCH_LIMIT, ImageRun
 from caa_cli.run.engine import check_memory
+from caa_cli.run.gate import warn_of_nothing
 from caa_cli.run.summaries import certify_summary, files
 from caa_cli.run.target import load_target
 from caa_cli.signals import uninterrupted
@@ -45,6 +47,7 @@ class CertifyRun(ImageRun):
         """Runs it all; returns the exit code. Raises CaaError for whatever the user can mend."""
         plan = self.plan
         output = RunOutput(plan.output, CertifyRecord)
+        self.gate.check(certify_fields(radius=plan.radius))
         self.check_files(plan, output)
         target, indices = load_target(plan, resolve_device(plan.device, plan.shard.local), self.display)
         self.plan = plan = replace(plan, **target.resolved())
@@ -74,7 +77,8 @@ class CertifyRun(ImageRun):
         interrupted = self.work(output, indices, certify)
         interrupted = self._finish(output, interrupted)
         check_memory(plan, classifier.device, self.display)
-        return self.exit_code(output, indices, interrupted, plan.shard.launched)
+        code = self.exit_code(output, indices, interrupted, plan.shard.launched)
+        return self.gate.exit_code(code, plan.shard.launched)
 
     def _records(self, classifier: SmoothedClassifier, images: Images, todo: list[int]) -> Iterator[CertifyRecord]:
         """The examples in order; as many images at a time as their selection draws fill a chunk."""
@@ -206,8 +210,11 @@ class CertifyRun(ImageRun):
                         )
         except KeyboardInterrupt:  # it came while all was written, and ends what would follow
             interrupted = True
-        self.display.document(document)
+        fields = certify_fields(summary, records, plan.radius)
+        self.display.document(self.gate.judge(document, fields))
         self.display.result("result", [*certify_summary(summary, plan.radius), *files(plan.output, plan.written())])
+        if not interrupted:
+            warn_of_nothing(self.display, fields, plan.shard.count > 1)
         return interrupted
 
 

@@ -14,14 +14,17 @@ from caa_cli.compare_plan import ComparePlan
 from caa_cli.display import Display, PartDisplay
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.results.comparison import Comparison, compare
+from caa_cli.results.fields import Fields, compare_fields
 from caa_cli.results.files import check_writable, write_atomically, written
 from caa_cli.results.joining import AttackResult, join
 from caa_cli.results.journal import Journal
 from caa_cli.results.output import AttackOutput
 from caa_cli.results.parts import Part, part_of, read_part
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord
+from caa_cli.results.requirements import Requirement
 from caa_cli.results.sweep import find_sweep
 from caa_cli.results.tables import HEADINGS, WRITERS, caption, cells
+from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.signals import uninterrupted
 
 _KEPT = "the attacks' own results are kept: free some space and compare their files again"
@@ -35,9 +38,15 @@ class CompareRun:
     display: Display
     resume_command: str
     plan: ComparePlan
+    requirements: Sequence[Requirement] = ()
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.display, self.requirements)
 
     def execute(self) -> int:
         """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
+        if self.plan.attacks:
+            self.gate.check(compare_fields(self.plan.attacks))
         self._check_files()
         return self._read() if self.plan.files else self._run()
 
@@ -70,6 +79,7 @@ class CompareRun:
 
     def _read(self) -> int:
         attacks = join([read_part(path) for path in self.plan.files])
+        self.gate.check(compare_fields([attack.label for attack in attacks]))
         comparison = compare(attacks, self.plan.bootstrap, self.plan.seed)
         partial = comparison.partial or any(part.status != "complete" for a in attacks for part in a.parts)
         status = "partial" if partial else "complete"
@@ -80,8 +90,9 @@ class CompareRun:
             )
             self.display.document(comparison.to_json(status))
             return DONE
-        self._finish(comparison, status)
-        return PARTIAL if partial else DONE
+        fields = self._finish(comparison, status)
+        warn_of_nothing(self.display, fields)
+        return self.gate.exit_code(PARTIAL if partial else DONE)
 
     def _run(self) -> int:
         """The attacks in turn, each with a result file of its own; what is finished is shown in any case."""
@@ -136,7 +147,7 @@ class CompareRun:
         if interrupted:
             return INTERRUPTED
         launched = any(attack.shard.launched for attack in plan.attacks.values())  # see `ImageRun.exit_code`
-        return PARTIAL if partial and not launched else DONE
+        return self.gate.exit_code(PARTIAL if partial and not launched else DONE, launched)
 
     def _finish_empty(self, attacks: Sequence[AttackResult]) -> None:
         """A shard that has no images leaves a result too, so that a script finds one for each."""
@@ -155,7 +166,7 @@ class CompareRun:
         }
         with uninterrupted():
             self._write_document(document)
-        self.display.document(document)
+        self.display.document(self.gate.judge(document, compare_fields(self.plan.attacks)))
 
     def _write_document(self, document: dict[str, Any]) -> None:
         if self.plan.output is not None:
@@ -163,8 +174,8 @@ class CompareRun:
             with written(self.plan.output, "--output", _KEPT):
                 write_atomically(self.plan.output, content.encode())
 
-    def _finish(self, comparison: Comparison, status: str) -> None:
-        """Writes what was asked for, then shows the table."""
+    def _finish(self, comparison: Comparison, status: str) -> Fields:
+        """Writes what was asked for, then shows the table; returns its numbers."""
         plan = self.plan
         if plan.figure_sweep is not None and find_sweep(comparison) is None:
             comparison = replace(comparison, notes=(*comparison.notes, _NO_SWEEP))
@@ -195,7 +206,8 @@ class CompareRun:
                     write_atomically(plan.html, report(comparison, document["created"], gallery).encode())
         for note in comparison.notes:
             self.display.warn(note)
-        self.display.document(document)
+        fields = compare_fields(comparison.labels, document)
+        self.display.document(self.gate.judge(document, fields))
         if plan.format in WRITERS:
             self.display.text(WRITERS[plan.format](comparison))
         else:
@@ -207,6 +219,7 @@ class CompareRun:
             self.display.grid(title, headings, rows, caption(comparison))
         if plan.written():
             self.display.note(f"written: {', '.join(map(str, plan.written().values()))}")
+        return fields
 
 
 def _result(label: str, path: Path, document: dict[str, Any]) -> AttackResult:

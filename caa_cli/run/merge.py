@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from caa_cli.display import Display
 from caa_cli.errors import DONE, PARTIAL, UsageError
 from caa_cli.results.certificates import cohen_log
+from caa_cli.results.fields import Fields, attack_fields, certify_fields
 from caa_cli.results.files import check_writable, write_atomically, written
 from caa_cli.results.images import save_images
 from caa_cli.results.journal import unfinished
 from caa_cli.results.merging import Merged, merge, merged_images, read_shard
 from caa_cli.results.parts import KINDS, how_to_go_on
 from caa_cli.results.records import FAILED, AttackSummary
+from caa_cli.results.requirements import Requirement
+from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.run.summaries import attack_summary, certify_summary, files
 from caa_cli.signals import uninterrupted
 
@@ -31,6 +35,10 @@ class MergeRun:
     others: dict[str, Path] = field(default_factory=dict)
     partial: bool = False
     dry_run: bool = False
+    requirements: Sequence[Requirement] = ()
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.display, self.requirements)
 
     def execute(self) -> int:
         """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
@@ -42,21 +50,24 @@ class MergeRun:
         for option, command in (("--save-adversarial", "attack"), ("--tsv", "certify")):
             if option in self.others and merged.command != command:
                 raise UsageError(f"{option} is of caa {command}, and these are shards of caa {merged.command}")
+        summary = merged.summary
+        if isinstance(summary, AttackSummary):
+            rows, fields = attack_summary(summary), attack_fields(summary)
+        else:
+            radius = merged.parts[0].config.get("radius")
+            rows, fields = certify_summary(summary, radius), certify_fields(summary, merged.records, radius)
+        self.gate.check(fields)
         for gap in merged.gaps:
             self.display.warn(gap)
         self._warn_of_failures(merged)
         if self.dry_run:
             self.display.document(merged.to_json({"output": str(self.output)}))
         else:
-            self._write(merged)
-        summary = merged.summary
-        if isinstance(summary, AttackSummary):
-            rows = attack_summary(summary)
-        else:
-            rows = certify_summary(summary, merged.parts[0].config.get("radius"))
+            self._write(merged, fields)
         where = [] if self.dry_run else files(self.output, self.others)
         self.display.result("the shards together", [*rows, *where])
-        return DONE if merged.status == "complete" else PARTIAL
+        warn_of_nothing(self.display, fields)
+        return self.gate.exit_code(DONE if merged.status == "complete" else PARTIAL)
 
     def _warn_of_failures(self, merged: Merged) -> None:
         failed = [(record, part) for part in merged.parts for record in part.records if record.outcome == FAILED]
@@ -84,7 +95,7 @@ class MergeRun:
             if not self.dry_run:
                 check_writable(path, option)
 
-    def _write(self, merged: Merged) -> None:
+    def _write(self, merged: Merged, fields: Fields) -> None:
         images, log = self.others.get("--save-adversarial"), self.others.get("--tsv")
         found = merged_images(merged) if images is not None else {}
         document = merged.to_json(
@@ -104,4 +115,4 @@ class MergeRun:
             if log is not None:
                 with written(log, "--tsv", _KEPT):
                     write_atomically(log, cohen_log(merged.records).encode())
-        self.display.document(document)
+        self.display.document(self.gate.judge(document, fields))

@@ -55,6 +55,7 @@ def certify_summary(summary: CertifySummary, radius: float | None) -> Rows:
                 f"{number(summary.average_certified_radius)} ± {error} (standard error), n = {summary.samples}",
             )
         )
+        rows.append(("median radius", f"{number(summary.median_radius)}  (L2, pixels in [0, 1])"))
     else:
         rows[0] = ("images", f"{summary.examples}, {summary.undecided} undecided{failed}")
         mean = summary.mean_samples or 0.0

@@ -1,0 +1,137 @@
+"""The numbers of a result by the names that its document has for them: what `--require` can name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from sys import float_info
+from typing import Any
+
+from caa_cli.errors import UsageError
+from caa_cli.results.certificates import CertifyRecord, CertifySummary, certified_share, summarise_certificates
+from caa_cli.results.comparison import Comparison, attack_summary
+from caa_cli.results.metrics import figures
+from caa_cli.results.records import ABSTAINED, ELIGIBLE, FAILED, MISCLASSIFIED, AttackSummary, summarise
+
+# Digits of other scripts and 1_000 are numbers to Python, but hardly what was meant.
+NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_AT_RADIUS = re.compile(rf"certified_accuracy@({NUMBER})")
+_OUTCOMES = (*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED)
+# What there is not where only one radius was decided on.
+_OF_RADII = ("average_certified_radius", "average_certified_radius_error", "median_radius")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """command: whose result it is.  values: by name, None where there is no value.  listing: the names, for a person.
+
+    is_empty: there is no image that the numbers are about, and `reason` says so.
+    """
+
+    command: str
+    values: Mapping[str, float | None]
+    listing: str
+    is_empty: bool
+    reason: str = "no image is eligible"
+
+    def check(self, name: str) -> None:
+        """Raises UsageError, with the nearest name, for one that is none of these."""
+        if not self.has(name):
+            nearest = get_close_matches(name, self._suggestions(), 1)
+            hint = f"did you mean {nearest[0]}? " if nearest else ""
+            raise UsageError(f"--require: {self.command} has no field {name!r}", f"{hint}its fields: {self.listing}")
+
+    def has(self, name: str) -> bool:
+        return name in self.values
+
+    def value(self, name: str) -> float | None:
+        return self.values.get(name)
+
+    def _suggestions(self) -> Sequence[str]:
+        return [*self.values]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyFields(Fields):
+    """Certified accuracy too, at any radius. radius: the only one that was decided on, if it was one."""
+
+    records: Sequence[CertifyRecord] = ()
+    radius: float | None = None
+    reason: str = "no image was read"
+
+    def has(self, name: str) -> bool:
+        return super().has(name) or self._radius_in(name) is not None
+
+    def value(self, name: str) -> float | None:
+        radius = self._radius_in(name)
+        if radius is None:
+            return super().value(name)
+        finished = [record for record in self.records if record.outcome != FAILED]
+        return certified_share(finished, radius) if finished else None
+
+    def _radius_in(self, name: str) -> float | None:
+        match = _AT_RADIUS.fullmatch(name)
+        radius = float(match[1]) if match else math.inf
+        return radius if math.isfinite(radius) and self.radius in (None, radius) else None
+
+    def _suggestions(self) -> Sequence[str]:
+        return [*self.values, f"certified_accuracy@{'RADIUS' if self.radius is None else f'{self.radius:g}'}"]
+
+
+def attack_fields(summary: AttackSummary | None = None) -> Fields:
+    """Of a result of `caa attack`; without a summary only the names count."""
+    values = _flat((summary or summarise((), 0.0)).to_json())
+    return Fields("caa attack", values, ", ".join(values), not values["eligible"])
+
+
+def certify_fields(
+    summary: CertifySummary | None = None, records: Sequence[CertifyRecord] = (), radius: float | None = None
+) -> CertifyFields:
+    """Of a result of `caa certify`; radius: the one that was decided on, if it was one."""
+    summary = summary or summarise_certificates((), 0, 0.0)
+    values = {name: value for name, value in summary.to_json().items() if not isinstance(value, dict)}
+    command, at = "caa certify", "RADIUS"
+    if radius is not None:
+        values = {name: value for name, value in values.items() if name not in _OF_RADII}
+        command, at = f"caa certify --radius {radius:g}", f"{radius:g}"
+    listing = ", ".join([*values, f"certified_accuracy@{at}"])
+    is_empty = summary.examples == summary.failed
+    return CertifyFields(command, values, listing, is_empty, records=records, radius=radius)
+
+
+def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None = None) -> Fields:
+    """Of a result of `caa compare` on these attacks: the shared summary's, and LABEL.FIELD for each attack.
+
+    Raises ValueError, TypeError or AttributeError for a damaged document; without one only the names count.
+    """
+    document = document or {}
+    shared = Comparison((), (), (), (), (), 0, (), False).summary
+    of_attack = _flat(attack_summary([], figures([{}], [])[0], 0.0))
+    del of_attack["examples"]  # there they are the examples themselves
+    summary, attacks = document.get("summary", {}), document.get("attacks", {})
+    values: dict[str, float | None] = {}
+    for label in labels:
+        found = _flat(attacks.get(label, {}))
+        values |= {f"{label}.{name}": _number(found.get(name), f"{label}.{name}") for name in of_attack}
+    values |= {name: _number(summary.get(name), name) for name in shared}
+    of_each = f"LABEL one of {', '.join(labels)}, FIELD one of {', '.join(of_attack)}"
+    listing = f"{', '.join(shared)}; and LABEL.FIELD, {of_each}"
+    return Fields("caa compare", values, listing, not values["eligible"])
+
+
+def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of an attack's summary, with outcomes.not_found and so on; an outcome that never came is 0."""
+    outcomes = summary.get("outcomes") or {}
+    numbers = {name: value for name, value in summary.items() if name != "outcomes"}
+    return {**numbers, **{f"outcomes.{name}": outcomes.get(name, 0) for name in _OUTCOMES}}
+
+
+def _number(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= float_info.max:
+        raise ValueError(f"{name} is no number")
+    return value

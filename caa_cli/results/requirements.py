@@ -1,0 +1,90 @@
+"""What `--require` asks of a result, `median_radius>=1.5`, and whether the result meets it."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from caa_cli.errors import UsageError
+from caa_cli.results.fields import NUMBER, Fields
+
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+# The last operator is the one: the label of an attack may hold anything, a number holds none.
+_FORM = re.compile(rf"(.+?)\s*({'|'.join(OPERATORS)})\s*([^<>=!]*)")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """`field` of a result has to be `operator` `bound`. text: as the user wrote it."""
+
+    text: str
+    field: str
+    operator: str
+    bound: float
+
+    @staticmethod
+    def parse(text: str) -> Requirement:
+        """Raises UsageError for what is no comparison of a field with a number."""
+        text = " ".join(text.split())
+        match = _FORM.fullmatch(text)
+        if match is None:
+            raise UsageError(
+                f"--require {text!r} is not of the form FIELD>=NUMBER",
+                f"for instance --require 'median_radius>=1.5'; the operators are {' '.join(OPERATORS)}",
+            )
+        field, compared, number = match.groups()
+        if not re.fullmatch(f"[+-]?{NUMBER}", number) or not math.isfinite(float(number)):
+            hint = f"a share is a number from 0 to 1: --require '{field}{compared}0.5'" if "%" in number else None
+            raise UsageError(f"--require {text!r}: {number!r} is not a number", hint or "for instance 1.5, or 1e-3")
+        return Requirement(text, field, compared, float(number))
+
+    def is_met_by(self, found: float | None) -> bool:
+        """A field without a value meets nothing, `!=` included."""
+        return found is not None and OPERATORS[self.operator](found, self.bound)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a result meets a requirement. reason: why it meets none at all, where that is so."""
+
+    requirement: Requirement
+    found: float | None
+    met: bool
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.requirement.text} (found {self._found}{self.reason and f': {self.reason}'})"
+
+    def to_json(self) -> dict[str, str | float | bool | None]:
+        return {"requirement": self.requirement.text, "found": self.found, "met": self.met}
+
+    @property
+    def _found(self) -> str:
+        """With four digits; with more where a rounded value would contradict the verdict."""
+        if self.found is None:
+            return "null"
+        if isinstance(self.found, int):
+            return str(self.found)
+        met = self.requirement.is_met_by(self.found)
+        shown = (f"{self.found:.{digits}g}" for digits in range(4, 18))
+        return next(text for text in shown if self.requirement.is_met_by(float(text)) == met)
+
+
+def judge(requirements: Iterable[Requirement], fields: Fields) -> list[Verdict]:
+    """A verdict on each. A result without a single image to speak of meets none."""
+    verdicts = []
+    for requirement in requirements:
+        found = fields.value(requirement.field)
+        met = not fields.is_empty and requirement.is_met_by(found)
+        verdicts.append(Verdict(requirement, found, met, fields.reason if fields.is_empty else ""))
+    return verdicts
