@@ -7,7 +7,6 @@ the JSON document and nothing else.
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
@@ -28,8 +27,6 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
-
-from caa_cli.errors import CaaError
 
 # A line this often where stderr is no terminal.
 PLAIN_INTERVAL_SECONDS = 30.0
@@ -105,19 +102,12 @@ class Display:
     def document(self, document: dict[str, Any]) -> None:
         """The JSON document, where it was asked for."""
         if self.json_only:
-            self.text(json.dumps(document, allow_nan=False) + "\n", "document", "it is in the file of --output too")
+            self.text(json.dumps(document, allow_nan=False) + "\n")
 
-    def text(self, text: str, what: str = "table", hint: str = "free some space and repeat the command") -> None:
+    def text(self, text: str) -> None:
         """A result that was asked for as text, to stdout as it is."""
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            # What is left in the buffer would fail again when Python exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise CaaError(f"can't write the {what} to stdout ({error.strerror})", hint) from error
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
     def grid(self, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
         """A final table of several columns: the first names its row, the others are numbers.

@@ -7,14 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import environment  # noqa: F401, first of all
 import pytest
 import torch
 from torch import Tensor, nn
 
 from caa_cli.smoothing.classifier import SmoothedClassifier
-
-# What a test measures of this machine is no guide for anyone's later runs.
-os.environ["CAA_TUNING_CACHE"] = "off"
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from caa_cli import __version__
+from caa_cli import __version__, streams
 from caa_cli.cli.attack import attack
 from caa_cli.cli.certify import certify
 from caa_cli.cli.check import check
 from caa_cli.cli.compare import compare
 from caa_cli.cli.inspect import inspect
 from caa_cli.cli.merge import merge
+from caa_cli.cli.running import Command, show_error
 from caa_cli.cli.train import train
+from caa_cli.errors import CaaError
 
 app = typer.Typer(
     name="caa",
@@ -22,20 +25,15 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=True,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CAA"},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(attack)
-app.command()(certify)
-app.command()(compare)
-app.command()(merge)
-app.command()(check)
-app.command()(train)
-app.command()(inspect)
+for subcommand in (attack, certify, compare, merge, check, train, inspect):
+    app.command(cls=Command)(subcommand)
 
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"caa {__version__}")
+        print(f"caa {__version__}", flush=True)
         raise typer.Exit()
 
 
@@ -50,4 +48,9 @@ def common(
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    streams.prepare()
+    try:
+        app()
+    except CaaError as error:  # of --help and --version; a subcommand shows its errors itself
+        show_error(error)
+        sys.exit(error.exit_code)

@@ -6,36 +6,80 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
-from caa_cli.errors import INTERRUPTED, CaaError
+from caa_cli import streams
+from caa_cli.cli.environment import check_variables, name_variables, origins, variable_of
+from caa_cli.errors import INTERRUPTED, CaaError, UsageError
 from caa_cli.launchers import variables
 from caa_cli.sharding import Shard
 from caa_cli.signals import termination_interrupts
 
-Command = TypeVar("Command", bound=Callable[..., None])
+Function = TypeVar("Function", bound=Callable[..., None])
 
 
-def guarded(command: Command) -> Command:
-    """Turns a CaaError into its message and exit code; Ctrl-C, SIGTERM and SIGUSR1 into exit code 130."""
+class Command(TyperCommand):
+    """A subcommand: it reads its options' environment variables, and shows a CaaError as a message and exit code."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        name_variables(self)
+
+    def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        try:
+            return super().parse_args(context, args)
+        except typer.BadParameter as error:
+            with errors_shown(context):
+                check_variables(context)  # a misspelt one may be why a value is missing
+            variable = variable_of(context, error.param.name) if error.param and error.param.name else None
+            if variable is not None:
+                error.message += f" (from the environment variable {variable})"
+            raise
+
+    def invoke(self, context: typer.Context) -> Any:  # type: ignore[override]
+        with errors_shown(context):
+            check_variables(context)
+            given = context.params
+            if not given.get("quiet") or given.get("json") or given.get("format", "table") != "table":
+                streams.check_stdout()
+            return super().invoke(context)
+
+
+@contextmanager
+def errors_shown(context: typer.Context) -> Iterator[None]:
+    """A CaaError that is raised meanwhile ends the command, with its message and exit code."""
+    try:
+        yield
+    except CaaError as error:
+        if isinstance(error, UsageError):
+            error.problem += origins(context, error.problem)
+        show_error(error)
+        raise typer.Exit(error.exit_code) from error
+
+
+def show_error(error: CaaError) -> None:
+    from caa_cli.display import Display
+
+    Display().error(error.problem, error.hint)
+
+
+def guarded(command: Function) -> Function:
+    """Turn Ctrl-C, SIGTERM and SIGUSR1 into exit code 130."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
         try:
             with termination_interrupts():
                 command(*arguments, **options)
-        except CaaError as error:
-            from caa_cli.display import Display
-
-            Display().error(error.problem, error.hint)
-            raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             kept = "whatever was finished is kept beside --output (see --resume)"
             # One that can't be resumed has nothing to keep.
-            typer.echo(f"interrupted; {kept if 'resume' in options else 'repeat the command'}", err=True)
+            print(f"interrupted; {kept if 'resume' in options else 'repeat the command'}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from error
 
     return run  # type: ignore[return-value]

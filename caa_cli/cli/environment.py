@@ -1,0 +1,62 @@
+"""Settings from environment variables: CAA_<SUBCOMMAND>_<OPTION> sets that option of that subcommand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import typer
+from typer.core import TyperCommand
+
+from caa_cli.errors import UsageError
+
+# Variables that set no option. CAA_DATA names the tests' data; scripts keep in CAA_VERSION which release to install.
+_OTHER_VARIABLES = ("CAA_CACHE_DIR", "CAA_TUNING_CACHE", "CAA_DATA", "CAA_VERSION")
+
+
+def name_variables(command: TyperCommand) -> None:
+    """Give each option of a subcommand its variable, but not those that end the command at once, such as --help."""
+    for parameter in command.params:
+        ends_at_once = parameter.is_eager and getattr(parameter, "is_flag", False)
+        if parameter.param_type_name == "option" and not ends_at_once:
+            parameter.envvar = f"CAA_{command.name}_{parameter.name}".upper()
+
+
+def check_variables(context: typer.Context) -> None:
+    """Raise UsageError for a variable CAA_… that nothing reads. One that is empty counts as not set."""
+    command = context.command
+    commands = {command.name: command, **getattr(context.find_root().command, "commands", {})}
+    options = [parameter.envvar for other in commands.values() for parameter in other.params if parameter.envvar]
+    known = [*options, *_OTHER_VARIABLES]
+    for name in sorted(os.environ):
+        if name.startswith("CAA_") and os.environ[name] and name not in known:
+            raise UsageError(
+                f"there is no setting for the environment variable {name}",
+                f"the nearest is {_nearest(name, known)}; or type: unset {name}",
+            )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    from difflib import SequenceMatcher
+
+    return max(known, key=lambda other: SequenceMatcher(None, name, other).ratio())
+
+
+def variable_of(context: typer.Context, name: str) -> str | None:
+    """The variable that an option's value comes from; None where it comes from elsewhere."""
+    source = context.get_parameter_source(name)
+    if source is None or source.name != "ENVIRONMENT":
+        return None
+    return next(str(parameter.envvar) for parameter in context.command.params if parameter.name == name)
+
+
+def origins(context: typer.Context, problem: str) -> str:
+    """A clause for each option that the problem names and a variable sets: the user has typed no such flag."""
+    words = {word.strip(",.:;()") for word in problem.split()}
+    found = [
+        f" ({flag} comes from the environment variable {variable})"
+        for parameter in context.command.params
+        for flag in words.intersection(parameter.opts)
+        if (variable := variable_of(context, parameter.name or "")) is not None
+    ]
+    return "".join(found)

@@ -1,0 +1,113 @@
+"""stdout and stderr as a caller may leave them: closed, full, without UTF-8, or with nobody reading.
+
+What can't be written to stdout is an error, since it was asked for. What can't be written to stderr is dropped: no
+message is worth a run.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+from caa_cli.errors import CaaError
+
+_UNENCODABLE = "caa.spelt_out"
+_SPELT_OUT = {
+    **{"σ": "sigma", "α": "alpha", "Φ": "Phi", "δ": "delta", "ρ": "rho", "₀": "0", "₅": "5", "²": "^2"},
+    **{"×": "x", "·": "|", "–": "-", "−": "-", "…": "...", "→": "->", "≥": ">=", "≤": "<=", "━": "-"},
+    **{"“": '"', "”": '"', "’": "'"},
+}
+
+
+def prepare() -> None:
+    """Make the process's streams safe to write to, from here on."""
+    codecs.register_error(_UNENCODABLE, _spell_out)
+    # A closed descriptor would become the next file that is opened, and what is meant for a stream end up in there.
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = Stdout(sys.stdout)
+    sys.stderr = Stderr(sys.stderr)
+
+
+def check_stdout() -> None:
+    """Raise CaaError where the caller has closed stdout."""
+    if sys.stdout is None or (isinstance(sys.stdout, Stdout) and sys.stdout.is_closed):
+        raise CaaError(
+            "stdout is closed, so there is nowhere to write the result to",
+            "send it to a file: caa … > result.txt, or to /dev/null",
+        )
+
+
+class _Stream:
+    """A text stream whose every method but `write` and `flush` is that of the stream it stands for.
+
+    is_closed: the caller has closed it, and it stands for /dev/null.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.is_closed = stream is None
+        self.stream: TextIO = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        if isinstance(self.stream, io.TextIOWrapper):
+            self.stream.reconfigure(errors=_UNENCODABLE)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def give_up(self) -> None:
+        """Send what is still buffered to /dev/null: it would fail again when Python exits."""
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.stream.fileno())
+        os.close(null)
+
+
+class Stdout(_Stream):
+    def write(self, text: str) -> int:
+        check_stdout()
+        return self._try(self.stream.write, text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, method: Any, *arguments: str) -> Any:
+        """A reader that has gone away stays a BrokenPipeError, which ends the command without a word."""
+        try:
+            return method(*arguments)
+        except BrokenPipeError:
+            self.give_up()
+            raise
+        except OSError as error:
+            self.give_up()
+            raise CaaError(
+                f"can't write to stdout ({error.strerror})",
+                "files that were asked for are written all the same; send stdout elsewhere",
+            ) from error
+
+
+class Stderr(_Stream):
+    def write(self, text: str) -> int:
+        self._try(self.stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, method: Any, *arguments: str) -> None:
+        try:
+            method(*arguments)
+        except OSError:
+            self.give_up()
+
+
+def _spell_out(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that the stream's encoding lacks: `sigma` for σ, an escape for most others."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    spelt = (_SPELT_OUT.get(one) or one.encode("ascii", "backslashreplace").decode() for one in characters)
+    return "".join(spelt), error.end

@@ -1,0 +1,30 @@
+"""Takes from the environment what would change a test's outcome. conftest.py imports it before anything reads those.
+
+What is left out is inherited by the processes that tests start, too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+_TAKEN = re.compile(
+    r"(CAA|SLURM|OMP|MKL|OPENBLAS|GITHUB|TORCHELASTIC|TYPER|JUPYTER)_.*|_(CAA|TYPER)_.*"
+    r"|(GROUP_|LOCAL_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|ENVIRONMENT"
+    r"|TTY_COMPATIBLE|TTY_INTERACTIVE|(FORCE_|NO_|PY_)?COLORS?|COLUMNS|LINES|TERMINAL_WIDTH|UNICODE_VERSION|COLORTERM"
+    r"|PYTHON(IOENCODING|UTF8|COERCECLOCALE|WARNINGS|OPTIMIZE)|LANG|LC_.*|MPLBACKEND"
+)
+
+for name in list(os.environ):
+    if _TAKEN.fullmatch(name) and name != "CAA_DATA":
+        del os.environ[name]
+
+os.environ |= {
+    "TERM": "xterm",
+    "LC_ALL": "C.UTF-8",
+    # What is compared exactly is computed with one thread.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # What a test measures of this machine is no guide for anyone's later runs.
+    "CAA_TUNING_CACHE": "off",
+}
