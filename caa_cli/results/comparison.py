@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -53,6 +55,12 @@ class Comparison:
         agreed = [name for name in SEARCH if len({part.setting(name) for part in parts}) == 1]
         return {name: parts[0].setting(name) for name in (*SHARED, *agreed)}
 
+    @property
+    def fingerprint(self) -> str:
+        """A short digest of what is compared: these attacks, on this model and these images."""
+        runs = [[a.label, a.parts[0].fingerprint, a.parts[0].images.get("files_sha256")] for a in self.attacks]
+        return hashlib.sha256(json.dumps(sorted(runs, key=str)).encode()).hexdigest()[:16]
+
     def to_json(self, status: str) -> dict[str, Any]:
         """The document of `caa compare`, strict JSON."""
         first = self.attacks[0].parts[0]
@@ -63,6 +71,7 @@ class Comparison:
             "status": status,
             "command": "compare",
             "config": self.config,
+            "fingerprint": self.fingerprint,
             "environment": first.environment,
             "checkpoint": first.checkpoint,
             "images": first.images,
