@@ -106,7 +106,7 @@ def parse_strict(text: str) -> dict[str, Any]:
 
 
 def journal_of(document: dict[str, Any]) -> list[bytes]:
-    """The lines of the journal that such a run keeps until its document is written: a header, and a line an example."""
+    """The journal that such a run keeps until its document is written: a header line, and a line an example."""
     left_out = ("tool_version", "created", "status", "examples", "summary")
     header = {name: value for name, value in document.items() if name not in left_out}
     return [f"{json.dumps(entry)}\n".encode() for entry in (header, *document["examples"])]

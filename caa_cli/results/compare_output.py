@@ -39,9 +39,9 @@ class CompareOutput:
         if not self.held or plan.overwrite or plan.files:
             return
         self._refuse(_other_attacks(self.held, list(plan.attacks)))
-        # Whether their settings agree their own results will tell.
+        # Whether their settings agree their own results will tell, where they are not to be made again.
         for label in self.held.get("attacks", {}):
-            if not plan.attacks[label].output.exists():
+            if not plan.resume and not plan.attacks[label].output.exists():
                 self._refuse([f"{plan.attacks[label].output}, which it compares, is not there any more"])
 
     def check_shown(self, document: dict[str, Any]) -> None:

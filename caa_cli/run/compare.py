@@ -187,7 +187,10 @@ class CompareRun:
         document = comparison.to_json(status)
         if replacing:
             self.output.check_shown(document)
-        document["config"] |= {flag[2:].replace("-", "_"): str(path) for flag, path in plan.written().items()}
+        # As in the result of any run, so that a later one knows them for its own.
+        document["config"] |= {
+            option.removeprefix("--").replace("-", "_"): str(path) for option, path in self.output.side_files.items()
+        }
         first = comparison.attacks[0].parts[0]
         title = f"{first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
         with uninterrupted():
