@@ -271,7 +271,7 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str
     Of two attacks that are not the same, the settings that only one of them has are left out.
     """
     if theirs.get("attack") != ours.get("attack"):
-        compared = [key for key in compared if key == "attack" or (key in theirs and key in ours)]
+        compared = ["attack", *(key for key in compared if key != "attack" and key in theirs and key in ours)]
     return [
         f"{key} ({theirs.get(key)} there, {ours.get(key)} here)"
         for key in compared

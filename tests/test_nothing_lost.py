@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -24,8 +23,8 @@ from support import (
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT
 from caa_cli.run.target import Target
 
-CERTIFY = ["certify", "--checkpoint", "demo", "--samples", "200", "--limit", "2", "--chunk-size", "200", "--device", "cpu"]
-TRAIN = ["train", "--dataset", "demo", "--epochs", "1", "--evaluate-samples", "0", "--device", "cpu"]
+CERTIFY = "certify --checkpoint demo --samples 200 --limit 2 --chunk-size 200 --device cpu".split()  # noqa: SIM905
+TRAIN = "train --dataset demo --epochs 1 --evaluate-samples 0 --device cpu".split()  # noqa: SIM905
 
 
 @pytest.fixture(scope="module")
@@ -271,32 +270,32 @@ def test_trainings_follow_the_same_rule(tmp_path, monkeypatch):
     assert (tmp_path / "m.safetensors").read_bytes() == before["m.safetensors"]
 
 
-@pytest.mark.parametrize("shared", ["m.safetensors", "a.json", "a.safetensors"])
-def test_two_runs_at_once_do_not_write_one_file(tmp_path, monkeypatch, shared):
-    monkeypatch.chdir(tmp_path)
-    if shared == "m.safetensors":
-        words = [*TRAIN, "--output", shared]
-        process = start(*TRAIN, "--epochs", "1000", "--output", shared)
-        begun = tmp_path / "m.safetensors.training"
-        second = [*words, "--resume"]
-    else:
-        images = ["--save-adversarial", "a.safetensors"]
-        process = start("attack", *CHEAP, "--limit", "100", "--output", "a.json", *images)
-        begun = tmp_path / "a.json.jsonl"
-        second = ["attack", *CHEAP, "--limit", "1", "--output", "a.json", *images, "--resume"]
-        if shared == "a.safetensors":
-            second[second.index("a.json")] = "b.json"
+def refused_meanwhile(begun: Path, first: list[str], *others: list[str]) -> None:
+    """Runs `first` in a process of its own, and the others once it has begun to write; none of them may."""
+    process = start(*first)
     wait_until(lambda: begun.exists() and begun.stat().st_size, process)
     try:
-        refused = caa(*second)
+        for words in others:
+            assert_clean_error(caa(*words), 1, "another run is writing to", "wait for it to end")
         assert process.poll() is None
     finally:
         process.kill()
         process.communicate()
-    assert_clean_error(refused, 1, "another run is writing to", "wait for it to end")
+
+
+def test_two_runs_at_once_do_not_write_one_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = ["--save-adversarial", "a.safetensors"]
+    first = ["attack", *CHEAP, "--limit", "100", "--output", "a.json", *images]
+    other = ["attack", *CHEAP, "--limit", "1", "--output", "b.json", *images]
+    refused_meanwhile(tmp_path / "a.json.jsonl", first, [*first, "--resume"], other)
     assert not (tmp_path / "b.json").exists()
-    if shared != "m.safetensors":
-        assert caa(*second).exit_code == 0  # a lock ends with its process
+    assert caa(*other).exit_code == 0  # a lock ends with its process
+
+
+def test_two_trainings_at_once_do_not_write_one_checkpoint(tmp_path):
+    words = [*TRAIN, "--epochs", "1000", "--output", str(tmp_path / "m.safetensors")]
+    refused_meanwhile(tmp_path / "m.safetensors.training", words, [*words, "--resume"], [*words, "--overwrite"])
 
 
 def test_a_symbolic_link_is_followed(folder, finished):
@@ -313,5 +312,5 @@ def test_a_symbolic_link_is_followed(folder, finished):
     assert (folder / "images.safetensors").is_symlink()
     assert len(load_file(folder / "runs" / "a.safetensors")["indices"]) == 1
     assert {path.name for path in (folder / "runs").iterdir()} == {"attack.json", "a.safetensors"}
-    os.symlink("loop.json", folder / "loop.json")
+    (folder / "loop.json").symlink_to("loop.json")
     assert_clean_error(caa("attack", *CHEAP, "--output", "loop.json"), 1, "loop.json is no regular file", "--output")
