@@ -88,7 +88,7 @@ class Command:
         return found
 
     def result(self) -> dict[str, Any]:
-        """All that is left at the end but for times, by file. Hidden files are what kills leave of locks and writes."""
+        """All that is left but for times, by file. Hidden files are what kills leave of locks and writes."""
         found: dict[str, Any] = {}
         for path in self.folder.iterdir():
             if path.suffix == ".safetensors":
