@@ -272,7 +272,9 @@ def test_wrong_usage_is_said_before_anything_runs(tmp_path, monkeypatch):
     place = tmp_path / "nowhere" / "c.json"
     assert_clean_error(caa("compare", one, "--output", place), 1, "does not exist", "mkdir")
     words = ("--checkpoint", "demo", "--attacks", "caa", "--output", tmp_path / "c.json")
-    assert_clean_error(caa("compare", *words, "--html", tmp_path / "c.caa.json"), 2, "the result of caa")
+    assert_clean_error(
+        caa("compare", *words, "--html", tmp_path / "c.caa.json"), 2, "is the same file as --output of caa"
+    )
 
 
 def test_without_matplotlib_pictures_are_refused_before_any_work(tmp_path, monkeypatch):

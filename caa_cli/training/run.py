@@ -122,6 +122,8 @@ class TrainRun:
         if plan.resume and self.unfinished.path.exists():
             for note in self.unfinished.restore(trainer, sources.identity()):
                 self.display.warn(note)
+            if self.ranks.rank == 0:
+                self.unfinished.write_log(trainer)
             self.display.note(f"going on after epoch {trainer.state.epoch} of {self.unfinished.path}")
         if not self.ranks.agree(trainer.state.epoch, trainer.device):
             raise CaaError(

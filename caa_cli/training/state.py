@@ -66,14 +66,22 @@ class Unfinished:
         buffer = BytesIO()
         about = {"config": self.plan.config(), "processes": trainer.ranks.count, **images}
         torch.save({**about, **trainer.state_dict()}, buffer)
+        self._write(self.path, buffer.getvalue())
+        self.write_log(trainer)
+
+    def write_log(self, trainer: Trainer) -> None:
+        """Every epoch so far. Also after `restore`: a kill may have come between the state and the log."""
         lines = "".join(json.dumps(vars(report), allow_nan=False) + "\n" for report in trainer.state.history)
-        for path, content in ((self.path, buffer.getvalue()), (self.log, lines.encode())):
-            try:
-                write_atomically(path, content)
-            except OSError as error:
-                raise CaaError(
-                    f"can't write {path} ({error.strerror})", "free some space and repeat the command with --resume"
-                ) from error
+        self._write(self.log, lines.encode())
+
+    @staticmethod
+    def _write(path: Path, content: bytes) -> None:
+        try:
+            write_atomically(path, content)
+        except OSError as error:
+            raise CaaError(
+                f"can't write {path} ({error.strerror})", "free some space and repeat the command with --resume"
+            ) from error
 
     def restore(self, trainer: Trainer, images: dict[str, Any]) -> list[str]:
         """Puts the trainer where the run was left; returns what a user has to know.
