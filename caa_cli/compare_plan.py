@@ -13,6 +13,7 @@ from caa_cli import checks
 from caa_cli.attack_settings import ATTACK_SETTINGS, foreign, prefix
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS, SURROGATE_MODEL, TABLE_FORMATS
+from caa_cli.paths import check_distinct, check_file_name
 from caa_cli.plan import AttackPlan, ModelPlan
 from caa_cli.sharding import Shard
 
@@ -214,15 +215,25 @@ class ComparePlan:
             seen[same] = label
 
     def _check_files(self) -> None:
-        """What is written must not take the place of what is read, nor of each other, however a path is spelt."""
-        taken = {path.absolute(): "a result to read" for path in self.files}
-        for label, attack in self.attacks.items():
-            for path in (attack.output, attack.save_adversarial):
-                if path is not None:
-                    taken[path.absolute()] = f"the result of {label}"
-                    taken[path.with_name(path.name + ".jsonl").absolute()] = f"the record of {label}"
+        """No file of a comparison may be overwritten by another."""
         for option, path in self.written().items():
-            place = path.absolute()
-            if place in taken:
-                raise UsageError(f"{option} {path} is where {taken[place]} is", f"name another file with {option}")
-            taken[place] = option
+            check_file_name(option, path)
+        check_distinct(self.reads(), self.writes())
+
+    def reads(self) -> list[tuple[str, Path | None]]:
+        """The results to read, or what the attacks read, each with what it is."""
+        return [
+            *(("a result to read,", path) for path in self.files),
+            *(read for attack in self.attacks.values() for read in attack.reads().items()),
+        ]
+
+    def writes(self) -> list[tuple[str, Path | None]]:
+        """What each attack writes, and the comparison itself, each with what it is."""
+        return [
+            *(
+                (f"{what} of {label},", path)
+                for label, a in self.attacks.items()
+                for what, path in a.writes().items()
+            ),
+            *self.written().items(),
+        ]

@@ -17,6 +17,7 @@ from caa_cli import checks
 from caa_cli.attack_settings import AttackSettings, foreign
 from caa_cli.errors import UsageError
 from caa_cli.names import BOUNDS, DTYPES, FINISHES, GRADIENTS, MODEL, SPLITS, SURROGATE_MODEL, VOTES, WALKING
+from caa_cli.paths import check_distinct, check_file_name, sidecar
 from caa_cli.selection import default_limit, select
 from caa_cli.sharding import Shard
 
@@ -128,18 +129,26 @@ class ModelPlan(Plan):
         own: dict[str, Any] = {name: self.shard.own(path) for name, path in files.items() if path is not None}
         return replace(self, **own)
 
+    def reads(self) -> dict[str, Path | None]:
+        """The files and folders that options name to be read."""
+        checkpoint = None if self.checkpoint == "demo" else Path(self.checkpoint)
+        return {"--checkpoint": checkpoint, "--indices": self.indices_file, "--data-dir": self.data_dir}
+
+    def writes(self) -> dict[str, Path | None]:
+        """All that the run writes, by what it is: with what it keeps beside the result while it works."""
+        return {
+            "--output": self.output,
+            "the record of --output": sidecar(self.output, ".jsonl"),
+            "the images of --output": sidecar(self.output, ".images"),
+            **self.written(),
+        }
+
     def _check_files(self) -> None:
-        """The files of a run, with those that it keeps beside the result, must not overwrite each other."""
-        output = self.output
-        taken = {output: "the result", output.with_name(output.name + ".jsonl"): "the record of finished images"}
-        taken[output.with_name(output.name + ".images")] = "the images while the run goes on"
-        for option, path in self.written().items():
+        """No file of a run may be overwritten by another."""
+        for option, path in {"--output": self.output, **self.written()}.items():
             if path is not None:
-                if path in taken:
-                    raise UsageError(
-                        f"{option} {path} is where {taken[path]} goes", f"name another file with {option}"
-                    )
-                taken[path] = option
+                check_file_name(option, path)
+        check_distinct(self.reads().items(), self.writes().items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +196,11 @@ class AttackPlan(AttackSettings, ModelPlan):
         """The checkpoint that --gradient surrogate-model=… names."""
         kind, equals, checkpoint = self.gradient.partition("=")
         return checkpoint if equals and kind == SURROGATE_MODEL else None
+
+    def reads(self) -> dict[str, Path | None]:
+        """As of any run, and the surrogate's checkpoint."""
+        surrogate = self.surrogate_model
+        return {**super().reads(), "--gradient": None if surrogate in (None, "demo") else Path(str(surrogate))}
 
     def _check_gradient(self) -> None:
         kind, equals, checkpoint = self.gradient.partition("=")
@@ -252,7 +266,12 @@ def decisive(name: str, value: Any) -> Any:
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:
-    """Where two configurations differ in a setting that decides results, in words."""
+    """Where two configurations differ in a setting that decides results, in words.
+
+    Of two attacks that are not the same, the settings that only one of them has are left out.
+    """
+    if theirs.get("attack") != ours.get("attack"):
+        compared = ["attack", *(key for key in compared if key != "attack" and key in theirs and key in ours)]
     return [
         f"{key} ({theirs.get(key)} there, {ours.get(key)} here)"
         for key in compared

@@ -18,6 +18,7 @@ from caa_cli.names import (
     SCHEDULES,
     TRAINING_DTYPES,
 )
+from caa_cli.paths import check_distinct, check_file_name, sidecar
 from caa_cli.plan import Plan
 
 # The settings that belong to a method, with their defaults; None elsewhere.
@@ -118,6 +119,16 @@ class TrainPlan(Plan):
         if self.momentum >= 1:
             raise UsageError(f"--momentum must be below 1, not {self.momentum:g}", "for instance --momentum 0.9")
         checks.seed_in_range(self.seed)
+        check_file_name("--output", self.output)
+        check_distinct([("--data-dir", self.data_dir)], self.writes().items())
+
+    def writes(self) -> dict[str, Path | None]:
+        """All that the run writes, by what it is."""
+        return {
+            "--output": self.output,
+            "the state of --output": sidecar(self.output, ".training"),
+            "the log of --output": sidecar(self.output, ".log.jsonl"),
+        }
 
     def method_settings(self) -> dict[str, Any]:
         """The settings of the method, none of them None."""

@@ -99,6 +99,13 @@ def parse_strict(text: str) -> dict[str, Any]:
     return json.loads(text, parse_constant=refuse)
 
 
+def journal_of(document: dict[str, Any]) -> list[bytes]:
+    """The journal that such a run keeps until its document is written: a header line, and a line an example."""
+    left_out = ("tool_version", "created", "status", "examples", "summary")
+    header = {name: value for name, value in document.items() if name not in left_out}
+    return [f"{json.dumps(entry)}\n".encode() for entry in (header, *document["examples"])]
+
+
 def timeless(document: dict[str, Any]) -> list[dict[str, Any]]:
     """The examples without the time they took."""
     return [{name: value for name, value in example.items() if name != "seconds"} for example in document["examples"]]

@@ -312,19 +312,20 @@ def run_on_a_full_disk(size: int, *words: str | Path) -> tuple[int, str]:
 )
 def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, size, words):
     output = tmp_path / "attack.json"
-    output.write_text("an older result")
-    code, stderr = run_on_a_full_disk(size, "--output", output, *words)
+    attack(output, "--limit", "1", "--seed", "5")
+    older = output.read_bytes()
+    code, stderr = run_on_a_full_disk(size, "--output", output, *words, "--overwrite")
     assert code == 1, stderr
     assert_clean_text(stderr, "File too large", "--resume")
     assert str(output) + ".jsonl" in stderr
-    assert output.read_text() == "an older result"
+    assert output.read_bytes() == older
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     kept = (tmp_path / "attack.json.jsonl").read_bytes().count(b"\n") - 1
     assert kept > 0
     assert "what is finished is kept in" in stderr
 
     resumed = attack(output, *words, "--resume")
-    whole = attack(tmp_path / "whole.json", *words)
+    whole = attack(tmp_path / "whole.json", *(word.replace("a.safe", "b.safe") for word in words))
     assert timeless(resumed) == timeless(whole)
     if "--save-adversarial" in words:
         found = [example for example in whole["examples"] if example["outcome"] == "attacked"]
@@ -332,11 +333,9 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, size, words):
 
 
 def test_a_journal_that_cannot_be_begun_is_an_error(tmp_path):
-    (tmp_path / "attack.json.jsonl").symlink_to("/dev/full")
-    process = start("attack", *CHEAP, "--limit", "1", "--output", tmp_path / "attack.json")
-    _, stderr = process.communicate()
-    assert process.returncode == 1
-    assert_clean_text(stderr, "No space left on device", "free some space")
+    code, stderr = run_on_a_full_disk(100, "--limit", "1", "--output", tmp_path / "attack.json")
+    assert code == 1
+    assert_clean_text(stderr, "File too large", "free some space")
     assert not (tmp_path / "attack.json").exists()
 
 
@@ -351,7 +350,7 @@ def test_a_full_disk_keeps_the_training(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x02J\x00", b"PK\x03\x04"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04"])
 def test_a_damaged_training_is_not_resumed(tmp_path, content):
     (tmp_path / "m.safetensors.training").write_bytes(content)
     words = "--dataset demo --epochs 1 --device cpu --output m.safetensors --resume"
@@ -375,4 +374,4 @@ def test_a_path_with_odd_characters_works(tmp_path):
     folder.mkdir()
     document = attack(folder / "a b.json", "--limit", "1")
     assert document["config"]["output"] == str(folder / "a b.json")
-    assert {path.name for path in folder.iterdir()} == {"a b.json", "a b.json.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {"a b.json"}

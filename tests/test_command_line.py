@@ -263,10 +263,10 @@ def test_figure_is_a_picture(run):
     assert len(content) > 5000
 
 
-def test_only_the_asked_for_files_and_the_journal_stay(run):
+def test_only_the_asked_for_files_stay(run):
     _, _, files = run
     left = {path.name for path in files["output"].parent.iterdir()}
-    assert left == {"attack.json", "attack.json.jsonl", "a.safetensors", "f.png"}
+    assert left == {"attack.json", "a.safetensors", "f.png"}
 
 
 def test_shards_together_are_the_whole_run(run, tmp_path):

@@ -90,7 +90,6 @@ def test_in_a_comparison_it_fails_alone_too(tmp_path, tree):
     whole = {name: timeless(attack) for name, attack in read_strict(tmp_path / "c.json")["attacks"].items()}
     files(tree)[2].write_bytes(b"no image")
     (tmp_path / "c.pgd-epsilon=0.6.json").unlink()
-    (tmp_path / "c.pgd-epsilon=0.6.json.jsonl").unlink()
     result = caa(*words, "--resume")
     assert result.exit_code == 3, result.output
     assert "left out: 1 image (2) failed in pgd:epsilon=0.6" in result.stderr

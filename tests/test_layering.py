@@ -117,7 +117,7 @@ def test_the_command_line_imports_nothing_heavy_before_it_must():
     allowed = [
         "typer",
         *own("plan", "attack_settings", "train_plan", "compare_plan", "recipes"),
-        *own("names", "checks", "sizes", "errors", "cli", "launchers", "sharding", "signals", "streams"),
+        *own("names", "checks", "paths", "sizes", "errors", "cli", "launchers", "sharding", "signals", "streams"),
         "caa_cli.__version__",
         *sys.stdlib_module_names,
     ]
@@ -142,11 +142,14 @@ def test_what_the_command_line_starts_with_is_light():
         "caa_cli.signals",
         "caa_cli.streams",
         "caa_cli.checks",
+        "caa_cli.paths",
         "caa_cli.sizes",
         "caa_cli.errors",
     ]:
         allowed = [
-            *own("errors", "checks", "names", "selection", "launchers", "sharding", "plan", "attack_settings"),
+            *own(
+                "errors", "checks", "paths", "names", "selection", "launchers", "sharding", "plan", "attack_settings"
+            ),
             *sys.stdlib_module_names,
         ]
         others = {other for other in at_start(SOURCES[name]) if other != "caa_cli"}

@@ -88,7 +88,9 @@ def test_records_and_results_of_unfinished_runs_are_not_overwritten(tmp_path):
     files = shards(tmp_path)
     record_of = tmp_path / "1.json.jsonl"
     record_of.write_text("{}\n")
-    assert_clean_error(caa("merge", *files, "--output", record_of), 2, "is one of the files", "--output")
+    assert_clean_error(
+        caa("merge", *files, "--output", record_of), 2, "is the same file as a shard to read", "another name"
+    )
     place = killed(tmp_path, "all.json", shard(1), done=1)
     assert_clean_error(merge(tmp_path, *files)[0], 2, f"beside --output {place} is the record", "--resume")
 

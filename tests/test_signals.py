@@ -7,7 +7,7 @@ import signal
 import pytest
 from support import CHEAP, caa, read_strict
 
-from caa_cli.results.output import AttackOutput
+from caa_cli.results.attack_output import AttackOutput
 from caa_cli.signals import termination_interrupts, uninterrupted
 
 

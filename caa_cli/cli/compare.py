@@ -24,13 +24,15 @@ from caa_cli.compare_plan import (
 )
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS, TABLE_FORMATS
+from caa_cli.paths import check_distinct, check_file_name
 from caa_cli.plan import AttackPlan
 from caa_cli.sharding import Shard
 
 _COMPARISON = "Comparison"
 # What counts where files are read; all else says how to run attacks.
 _READING = {"files", "output", "format", "figure", "figure_excess", "figure_evaluations", "html", "bootstrap"}
-_READING |= {"figure_sweep", "figure_examples", "seed", "config", "require", "json", "quiet", "dry_run"}
+_READING |= {"figure_sweep", "figure_examples", "seed", "config", "require", "json", "quiet", "overwrite"}
+_READING |= {"dry_run"}
 
 
 @running.guarded
@@ -130,6 +132,7 @@ def compare(
         _check_reading(context)
     else:
         assert output is not None
+        check_file_name("--output", output)
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
         keep_images = html is not None or figure_examples is not None
         found = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output, keep_images)
@@ -153,6 +156,7 @@ def compare(
         overwrite=given["overwrite"],
         dry_run=given["dry_run"],
     )
+    check_distinct([("--config", given["config"])], plan.writes())
     if shard.chosen:
         plan = plan.with_own_files(shard)
     if given["json"] and format != ComparePlan.format:

@@ -10,6 +10,7 @@ import typer
 from caa_cli.cli import options, running
 from caa_cli.cli.options import RUN, option
 from caa_cli.errors import UsageError
+from caa_cli.paths import check_distinct
 
 
 @running.guarded
@@ -36,6 +37,7 @@ def merge(
     config: options.Config = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    overwrite: options.Overwrite = False,
     dry_run: Annotated[bool, option("--dry-run", help="Only check whether they fit together.", panel=RUN)] = False,
 ) -> None:
     """Join the shards of one attack or certification to the result that one process would have had.
@@ -47,6 +49,7 @@ def merge(
             "caa merge needs the files of all shards, and --output", "caa merge a.json b.json --output all.json"
         )
     others = {"--save-adversarial": save_adversarial, "--tsv": tsv}
+    check_distinct([("--config", config)], [("--output", output), *others.items()])
     from caa_cli.display import Display
     from caa_cli.run.merge import MergeRun
 
@@ -58,5 +61,6 @@ def merge(
         partial,
         dry_run,
         running.requirements(require),
+        overwrite,
     ).execute()
     raise typer.Exit(code)

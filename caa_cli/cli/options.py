@@ -18,6 +18,7 @@ import typer
 from caa_cli import checks
 from caa_cli.errors import UsageError
 from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES, NORMALISATIONS
+from caa_cli.paths import check_distinct
 from caa_cli.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.recipes import RECIPES
 from caa_cli.sharding import Shard
@@ -91,6 +92,7 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     if "shard" in settings:
         settings["shard"] = Shard.parse(settings["shard"], os.environ)
     plan = kind(**settings)
+    check_distinct([("--config", given.get("config"))], plan.writes().items())
     # Shards that were not named have one command line, and so files of one name.
     return plan.with_own_files() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan
 
@@ -280,7 +282,7 @@ Config = Annotated[
 Json = Annotated[bool, option("--json", help="The result as JSON on stdout, and nothing else there.", panel=RUN)]
 Quiet = Annotated[bool, option("--quiet", help="Only warnings and errors.", panel=RUN)]
 Resume = Annotated[bool, option("--resume", help="Go on with an interrupted run.", panel=RUN)]
-Overwrite = Annotated[bool, option("--overwrite", help="Discard an interrupted run.", panel=RUN)]
+Overwrite = Annotated[bool, option("--overwrite", help="Replace a finished or interrupted run's files.", panel=RUN)]
 Require = Annotated[
     list[str] | None,
     option(metavar="'FIELD>=N'", help="Exit code 4 unless the result meets this; may be repeated.", panel=RUN),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -54,6 +55,16 @@ def checkpoint_bytes(model: NormalisedClassifier, card: ModelCard) -> bytes:
     """The file's content, for the caller to write: safetensors with the card as its metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     return save(tensors, metadata=card.to_metadata())
+
+
+def trained_with(path: Path) -> dict[str, Any] | None:
+    """The settings of the training that wrote this checkpoint; None for a file that `caa train` did not write."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = ModelCard.from_metadata(file.metadata() or {})
+    except (OSError, SafetensorError, ValueError, TypeError, OverflowError, RecursionError):
+        return None
+    return None if card is None else card.training or None
 
 
 def find_checkpoint(path: str) -> Path:

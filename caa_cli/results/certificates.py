@@ -100,12 +100,15 @@ def certified_share(records: Sequence[CertifyRecord], radius: float) -> float:
     return sum(record.certified_at(radius) for record in records) / len(records)
 
 
+COHEN_COLUMNS = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+
+
 def cohen_log(records: Sequence[CertifyRecord]) -> str:
     """Tab-separated, with the columns of locuslab/smoothing's certify.py, for scripts that read its logs.
 
     An abstention is class -1 with radius 0, as there.
     """
-    lines = ["idx\tlabel\tpredict\tradius\tcorrect\ttime"]
+    lines = [COHEN_COLUMNS]
     for record in records:
         if record.outcome == FAILED:
             continue

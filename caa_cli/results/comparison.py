@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -65,6 +67,12 @@ class Comparison:
             "median_certified_radius": median(self.certified) if self.eligible else None,
         }
 
+    @property
+    def fingerprint(self) -> str:
+        """A short digest of what is compared: these attacks, on this model and these images."""
+        runs = [[a.label, a.parts[0].fingerprint, a.parts[0].images.get("files_sha256")] for a in self.attacks]
+        return hashlib.sha256(json.dumps(sorted(runs, key=str)).encode()).hexdigest()[:16]
+
     def to_json(self, status: str) -> dict[str, Any]:
         """The document of `caa compare`, strict JSON."""
         first = self.attacks[0].parts[0]
@@ -75,6 +83,7 @@ class Comparison:
             "status": status,
             "command": "compare",
             "config": self.config,
+            "fingerprint": self.fingerprint,
             "environment": first.environment,
             "checkpoint": first.checkpoint,
             "images": first.images,

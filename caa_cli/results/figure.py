@@ -13,6 +13,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.files import write_atomically
 from caa_cli.results.images import Image
+from caa_cli.results.ownership import mark
 from caa_cli.results.records import ATTACKED, FAILED, AttackRecord
 
 MOST_EXAMPLES = 8
@@ -96,8 +97,13 @@ def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title:
     write_figure(path, figure)
 
 
-def write_figure(path: Path, figure: Any) -> None:
-    """In the format that the name says. Raises OSError."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format=path.suffix.lstrip(".").lower())
+# The metadata that each format has room for.
+_MARKED_IN = {"png": "Comment", "svg": "Description", "pdf": "Subject", "eps": "Creator", "ps": "Creator"}
+
+
+def write_figure(path: Path, figure: Any, fingerprint: str = "") -> None:
+    """In the format that the name says, with caa's mark (see `ownership`). Raises OSError."""
+    buffer, form = BytesIO(), path.suffix.lstrip(".").lower()
+    metadata = {_MARKED_IN[form]: mark(fingerprint)} if form in _MARKED_IN else None
+    figure.savefig(buffer, format=form, metadata=metadata)
     write_atomically(path, buffer.getvalue())

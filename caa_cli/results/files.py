@@ -7,18 +7,21 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from caa_cli.errors import CaaError
+from caa_cli.paths import target_of
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Writes beside the target, syncs, then renames. Raises OSError; the target is then as it was.
 
+    A symbolic link stays: the file that it points to is replaced.
     content: all of it, or piece by piece where it is too large to be held at once.
     """
+    path = target_of(path)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -31,9 +34,20 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
         Path(temporary).replace(path)
+        _sync_folder(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new name is on the disk too, before anything that it replaces is removed."""
+    with suppress(OSError):  # a folder that can't be read, or a file system that syncs none
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -54,17 +68,35 @@ def written(path: Path, option: str, hint: str) -> Iterator[None]:
         raise CaaError(f"can't write {option} {path} ({error.strerror or error})", hint) from error
 
 
+def _is_stream(path: Path) -> bool:
+    """Whether it is what a process has open, /dev/stdout for instance: links that lead to a name in /proc."""
+    for _ in range(40):  # as many links as Linux follows
+        folder = os.path.realpath(path.parent)
+        if folder == "/dev/fd" or f"{folder}/".startswith("/proc/"):
+            return True
+        path = Path(folder, path.name)
+        try:
+            path = Path(folder, path.readlink())
+        except OSError:  # no link
+            return False
+    return False
+
+
 def check_writable(path: Path, option: str) -> None:
     """Raises CaaError if `path` can't be written, so that it is known before any work is done."""
+    if _is_stream(path):
+        hint = "--json writes the document to stdout" if option == "--output" else f"name a file with {option}"
+        raise CaaError(f"{option} {path} is a stream, not a file", hint)
+    path = target_of(path)
     try:
-        found = path.stat().st_mode
+        mode = path.lstat().st_mode
     except OSError:
-        found = None  # not there yet, or its folder can't be used, which shows below
-    if found is not None and not stat.S_ISDIR(found) and not stat.S_ISREG(found):
-        # A device or a pipe would be replaced by a file: /dev/null, for root.
-        raise CaaError(f"{option} {path} is no regular file", f"name another with {option}")
-    if found is not None and stat.S_ISDIR(found):
+        mode = stat.S_IFREG  # not there yet, or its folder can't be used, which shows below
+    if stat.S_ISDIR(mode):
         raise CaaError(f"{option} {path} is a folder", f"name a file in it: {option} {path / 'result.json'}")
+    if not stat.S_ISREG(mode):
+        # Renaming over it would destroy a device, a pipe, or a link that leads back to itself.
+        raise CaaError(f"{option} {path} is no regular file", f"name another with {option}")
     folder = path.parent
     if not folder.is_dir():
         raise CaaError(f"the folder of {option} {path} does not exist", f"create it first: mkdir -p {folder}")

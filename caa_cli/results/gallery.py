@@ -65,7 +65,7 @@ class Gallery:
     notes: tuple[str, ...] = ()
 
 
-def draw_gallery(path: Path, gallery: Gallery, title: str) -> None:
+def draw_gallery(path: Path, gallery: Gallery, title: str, fingerprint: str = "") -> None:
     """Two rows an image: itself and its adversarial ones; below, what was added to it. Raises OSError."""
     from matplotlib.figure import Figure
 
@@ -89,7 +89,7 @@ def draw_gallery(path: Path, gallery: Gallery, title: str) -> None:
             _show(axis, None if image is None else pixels(image))
         for axis, colours in zip(below[1:], shown.colours(), strict=True):
             _show(axis, colours)
-    write_figure(path, figure)
+    write_figure(path, figure, fingerprint)
 
 
 def _show(axis: Any, image: Any) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from caa_cli.paths import sidecar
 from caa_cli.results.files import write_atomically
 from caa_cli.results.records import ATTACKED, AttackRecord
 
@@ -56,7 +57,13 @@ class ImageJournal:
 
     @staticmethod
     def place(output: Path) -> Path:
-        return output.with_name(output.name + ".images")
+        return sidecar(output, ".images")
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether the file begins as these do, with a fingerprint: a kill may have cut it off."""
+        with path.open("rb") as file:
+            return set(file.read(16)) <= set(b"0123456789abcdef")
 
     def start(self) -> None:
         self.path.write_bytes(self._head)
@@ -153,6 +160,14 @@ def _header(metadata: dict[str, str], tensors: Mapping[str, tuple[np.dtype[Any],
 
 def _said(file: Any) -> dict[str, Any]:
     return dict(json.loads((file.metadata() or {}).get("caa", "{}")))
+
+
+def saved_fingerprint(path: Path) -> str | None:
+    """That of the run which saved its images there; None for a file that is none of these."""
+    try:
+        return _said(safe_open(path, framework="numpy")).get("fingerprint")
+    except (OSError, SafetensorError, ValueError, TypeError):
+        return None
 
 
 def saved_shard(path: Path) -> dict[str, Any] | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.plan import differences
+from caa_cli.paths import sidecar
+from caa_cli.results.agreement import disagreements
+from caa_cli.results.locks import lock
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
 
 R = TypeVar("R", bound=Record)
@@ -24,12 +26,26 @@ class Journal(Generic[R]):
 
     @staticmethod
     def beside(output: Path, kind: type[R]) -> Journal[R]:
-        return Journal(output.with_name(output.name + ".jsonl"), kind)
+        return Journal(sidecar(output, ".jsonl"), kind)
+
+    @property
+    def begun(self) -> bool:
+        """Whether its header is whole: else it was killed at its very beginning, and there is nothing to lose."""
+        try:
+            return b"\n" in self.path.read_bytes()
+        except FileNotFoundError:
+            return False
+
+    def reserve(self) -> None:
+        """Keeps it for this process alone, until `close`. Raises CaaError while another run writes to it."""
+        if self._file is None:
+            self._file = lock(self.path, self.path, "--output")
 
     def start(self, header: dict[str, Any]) -> None:
         """Begins anew, replacing whatever was there. Raises CaaError while another run writes to it."""
-        self._open(0)
-        self._append({"schema_version": SCHEMA_VERSION, **header})
+        self.reserve()
+        self._file.truncate(0)
+        self._append([{"schema_version": SCHEMA_VERSION, **header}])
 
     def resume(self, header: dict[str, Any], compared: list[str]) -> list[R]:
         """Goes on from what is there and returns its examples; failed ones are left out, to be tried again.
@@ -37,60 +53,41 @@ class Journal(Generic[R]):
         Raises UsageError if the journal belongs to a run with other settings: `compared` names the keys of
         header["config"] that have to agree, and the checkpoint's content has to.
         """
-        if b"\n" not in self.path.read_bytes():
-            # Killed before the header was whole: there is nothing to lose.
+        self.reserve()
+        if not self.begun:
             self.start(header)
             return []
         found_header, records, intact = self._read()
-        differing = differences(found_header.get("config", {}), header["config"], compared)
-        if found_header.get("checkpoint", {}).get("sha256") != header["checkpoint"]["sha256"]:
-            differing.insert(0, "checkpoint content")
-        if _surrogate(found_header) != _surrogate(header):
-            differing.insert(0, "the surrogate's checkpoint content")
-        if found_header.get("images", header.get("images")) != header.get("images"):
-            differing.insert(0, "the data set's files, so that an index means another image")
-        if found_header.get("command") != header["command"]:
-            differing.insert(0, "command")
-        ours, theirs = _shard(header), _shard(found_header)
-        if ours != "0/1":  # it would hold images that are another shard's to deliver
-            differing += differences({"shard": theirs}, {"shard": ours}, ["shard"])
+        differing = disagreements(found_header, header, compared)
         if differing:
             raise UsageError(
                 f"{self.path} belongs to a run with other settings: {', '.join(differing)}",
                 "repeat the command with the settings of that run, or choose another --output",
             )
         # A line that a kill cut off goes; what follows is appended where it began.
-        self._open(intact)
+        self._file.truncate(intact)
         return [record for record in records if record.outcome != FAILED]
 
-    def append(self, record: R) -> None:
-        self._append(record.to_json())
+    def append(self, *records: R) -> None:
+        self._append([record.to_json() for record in records])
 
     def close(self) -> None:
+        """One in which nothing was begun leaves no trace."""
         if self._file is not None:
+            if os.fstat(self._file.fileno()).st_size == 0:
+                self.path.unlink(missing_ok=True)
             self._file.close()
             self._file = None
 
-    def _open(self, keep: int) -> None:
-        """For appending after the first `keep` bytes, and for this process alone."""
-        file = self.path.open("ab", buffering=0)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise CaaError(
-                f"another run is writing to {self.path}", "wait for it to end, or choose another --output"
-            ) from error
-        except OSError:
-            pass  # a file system without locks
-        if os.fstat(file.fileno()).st_size > keep:
-            file.truncate(keep)
-        self._file = file
+    def remove(self) -> None:
+        """Once the document holds it all; before it is closed, so that no other run has begun to write to it."""
+        self.path.unlink(missing_ok=True)
+        self.close()
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        line = (json.dumps(entry, allow_nan=False) + "\n").encode()
-        while line:  # a disk that is nearly full takes a part; the next write then fails
-            line = line[self._file.write(line) :]
+    def _append(self, entries: Sequence[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries).encode()
+        while lines:  # a disk that is nearly full takes a part; the next write then fails
+            lines = lines[self._file.write(lines) :]
         os.fsync(self._file.fileno())
 
     def _read(self) -> tuple[dict[str, Any], list[R], int]:
@@ -114,16 +111,6 @@ class Journal(Generic[R]):
                 "finish it with the version of caa that began it, or choose another --output",
             )
         return header, list(records.values()), intact
-
-
-def _surrogate(header: dict[str, Any]) -> Any:
-    """The digest of the checkpoint that gradients come from, where it is not the target's own."""
-    return (header.get("surrogate_model") or {}).get("sha256")
-
-
-def _shard(header: dict[str, Any]) -> str:
-    found = header.get("shard", {})
-    return f"{found.get('index', 0)}/{found.get('count', 1)}"
 
 
 def unfinished(output: Path, kind: type[R]) -> bool:

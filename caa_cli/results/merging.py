@@ -11,6 +11,7 @@ from typing import Any
 
 from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.paths import sidecar
 from caa_cli.plan import AttackPlan, CertifyPlan, decisive
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
 from caa_cli.results.images import Image, StoredImages, kept_images
@@ -19,7 +20,7 @@ from caa_cli.results.parts import KINDS, Part, how_to_go_on, part_of, read_part
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackSummary, summarise
 from caa_cli.sharding import Shard
 
-_NOT_COMPARED = {"attack": AttackPlan.NOT_COMPARED, "certify": CertifyPlan.NOT_COMPARED}
+NOT_COMPARED = {"attack": AttackPlan.NOT_COMPARED, "certify": CertifyPlan.NOT_COMPARED}
 # What a merged result says of each of its shards.
 _OF_SHARDS = ("status", "created", "tool_version", "environment", "resume")
 
@@ -128,7 +129,7 @@ def _killed(parts: Sequence[Part[Any]], partial: bool) -> list[Part[Any]]:
 
 
 def _record_of(path: Path) -> Path:
-    return path.with_name(path.name + ".jsonl")
+    return sidecar(path, ".jsonl")
 
 
 def _check_one_run(parts: Sequence[Part[Any]]) -> None:
@@ -141,7 +142,7 @@ def _check_one_run(parts: Sequence[Part[Any]]) -> None:
             raise UsageError(
                 f"{first.path} is of caa {first.said['command']} and {part.path} of caa {part.said['command']}", hint
             )
-    left_out = _NOT_COMPARED[str(first.said["command"])]
+    left_out = NOT_COMPARED[str(first.said["command"])]
     names = dict.fromkeys(name for part in parts for name in part.config if name not in left_out)
     check_same(
         parts, {name: [decisive(name, _setting(part, name)) for part in parts] for name in names}, lambda _: hint

@@ -1,10 +1,10 @@
-"""Everything that a run leaves behind: the journal while it runs, and the documents at its end."""
+"""Everything that a run leaves behind: the journal while it runs, and the document at its end."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.results.agreement import disagreements
 from caa_cli.results.files import check_writable, read_object, write_atomically
-from caa_cli.results.images import Image, ImageJournal, save_images, saved_images, saved_shard
 from caa_cli.results.journal import Journal, header_of, unfinished
-from caa_cli.results.parts import how_to_go_on
-from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackRecord, Record
+from caa_cli.results.locks import locked
+from caa_cli.results.ownership import check_journals, check_result, check_side_file, something_at
+from caa_cli.results.parts import KINDS, Part, how_to_go_on, part_of
+from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
 from caa_cli.sharding import Shard
 
 R = TypeVar("R", bound=Record)
@@ -24,61 +26,51 @@ R = TypeVar("R", bound=Record)
 
 @dataclass
 class RunOutput(Generic[R]):
-    """The files of a run whose examples are records of one `kind`."""
+    """The files of a run whose examples are records of one `kind`.
+
+    side_files: what it writes beside the result, by option. resume, overwrite: what to do with an earlier run there.
+    """
 
     output: Path
     kind: type[R]
+    side_files: Mapping[str, Path | None] = field(default_factory=dict)
+    resume: bool = False
+    overwrite: bool = False
     header: dict[str, Any] = field(default_factory=dict)
     records: dict[int, R] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.journal = Journal.beside(self.output, self.kind)
-        self._others: dict[str, Path] = {}
+        self.source = self.journal.path  # what a resumed run goes on from
+        self.held: Part[R] | None = None
+        self.compared: list[str] = []
 
-    def check(self, others: dict[str, Path | None], resume: bool, overwrite: bool, shard: Shard) -> None:
-        """Before any work: can everything be written (`others` by option), and is nothing in the way?"""
+    def check(self, shard: Shard) -> None:
+        """Before any work: can everything be written, and is nothing in the way?"""
         check_writable(self.output, "--output")
-        for option, path in others.items():
+        check_journals(self.output)
+        document = check_result(self.output)
+        record = document or header_of(self.journal.path)
+        for option, path in self.side_files.items():
             if path is not None:
                 check_writable(path, option)
-        if not resume and not overwrite and unfinished(self.output, self.kind):
-            raise UsageError(
-                f"{self.journal.path} holds the finished images of a run that was cut short",
-                "add --resume to go on with it, or --overwrite to begin anew",
-            )
-        if resume and not self.journal.path.exists():
-            self._check_merged()
-        if not overwrite and shard.count > 1:
-            self._check_shards(shard)
-            self._others = {option: path for option, path in others.items() if path is not None}
-            self._check_others(shard)
-
-    def _check_others(self, shard: Shard) -> None:
-        """Nor what another shard writes beside its result, as far as the images there or a record here tell."""
-        for option, path in self._others.items():
-            said = saved_shard(path) if option == "--save-adversarial" else None
-            holders = [(path, said)] if said else []
-            for record in sorted(self.output.absolute().parent.glob("*.jsonl")):
-                header = header_of(record)
-                place = header.get("config", {}).get(option.removeprefix("--").replace("-", "_"))
-                if place is not None and Path(place).absolute() == path.absolute():
-                    holders.append((record, header.get("shard") or {}))
-            for holder, found in holders:
-                if found.get("count", 1) > 1 and (found.get("index"), found["count"]) != (shard.index, shard.count):
-                    raise UsageError(
-                        f"{option} {path} is where shard {found.get('index')} of {found['count']} has its own "
-                        f"({holder}), and this is {shard}",
-                        f"give each shard a {option} of its own, or add --overwrite",
-                    )
-
-    def _check_merged(self) -> None:
-        """A merged result has no record beside it, so going on with it would begin anew and replace it."""
-        held = read_object(self.output)
-        if held.get("merged"):
+                check_side_file(option, path, record, self.overwrite)
+        self._check_unfinished()
+        if self.resume and not self.journal.path.exists() and document.get("merged"):
+            # Its examples are those of the shards, which go on by themselves.
             raise UsageError(
                 f"{self.output} was merged from shards, and what they finished is not beside it: "
                 "--resume would begin anew",
-                f"{how_to_go_on(held)}; or begin anew with another --output",
+                f"{how_to_go_on(document)}; or begin anew with another --output",
+            )
+        if not self.overwrite and shard.count > 1:
+            self._check_shards(shard)
+
+    def _check_unfinished(self) -> None:
+        if not self.resume and not self.overwrite and unfinished(self.output, self.kind):
+            raise UsageError(
+                f"{self.journal.path} holds the finished images of a run that was cut short",
+                "add --resume to go on with it, or --overwrite to begin anew",
             )
 
     def _check_shards(self, shard: Shard) -> None:
@@ -96,25 +88,83 @@ class RunOutput(Generic[R]):
                 "give each shard an --output of its own, or add --overwrite",
             )
 
-    def begin(self, header: dict[str, Any], compared: list[str], resume: bool) -> None:
-        """Opens the journal, and fills `records` with the examples that a resumed run has already.
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """While this lasts no other run writes to any of these files. Raises CaaError where one does already."""
+        with ExitStack() as held:
+            with self.kept(self.journal.path):
+                held.enter_context(locked(self.side_files))
+                self.journal.reserve()
+                held.callback(self.journal.close)
+            yield
 
-        `header` is what the document says beside its examples: command, config, checkpoint, shard, environment.
+    def finished(self, header: dict[str, Any], compared: list[str], indices: Sequence[int]) -> Part[R] | None:
+        """The result that is there, if it is of this very run and has all that is asked for: nothing is to be done.
+
+        header: what the document says beside its examples: command, config, checkpoint, shard, environment.
+        compared: the settings that have to agree. None where there is work. Raises UsageError where the work would
+        destroy a finished result.
         """
-        self.header = header
+        self.header, self.compared = header, compared
+        if self.overwrite and not self.resume:
+            return None
+        self._check_unfinished()  # once more, now that no other run can change it
+        document = read_object(self.output)
+        differing = disagreements(document, header, compared) if document else []
+        begun = self.journal.begun
+        if unfinished(self.output, self.kind) or (
+            differing and begun and not disagreements(header_of(self.journal.path), header, compared)
+        ):
+            # The journal leads: a document of other settings gives way, for it was begun with --overwrite.
+            with suppress(CaaError):  # a damaged one has nothing that the journal lacks
+                self.held = None if differing or not document else part_of(self.output, document, KINDS)
+            return None
+        if differing:
+            raise UsageError(
+                f"{self.output} is the result of a run with other settings: {', '.join(differing)}",
+                "choose another --output, or add --overwrite to replace it",
+            )
+        if not document:
+            self._check_damaged()
+            return None
+        self.held = part_of(self.output, document, KINDS)
+        lacking = self._lacking(self.held, indices)
+        if not lacking and self.held.status == "complete":
+            self.journal.remove()  # a kill may have left it
+            return self.held
+        if not self.resume:
+            raise UsageError(
+                f"{self.output} is the result of this run, but {lacking or 'it is ' + self.held.status}",
+                "add --resume to go on with it, or --overwrite to begin anew",
+            )
+        return None
+
+    def _check_damaged(self) -> None:
+        if something_at(self.output):
+            raise UsageError(
+                f"{self.output} is a result that was cut off or damaged",
+                "add --overwrite to begin anew, or move it away",
+            )
+
+    def _lacking(self, held: Part[R], indices: Sequence[int]) -> str:
+        """What is asked for and not in the result, in words; empty for nothing."""
+        done = {record.index for record in held.records}
+        missing = sum(index not in done for index in indices)
+        return f"{missing} of the images asked for are not in it" if missing else ""
+
+    def begin(self) -> None:
+        """Opens the journal, and fills `records` with the examples that a resumed run has already."""
         with self.kept(self.journal.path):
-            if resume and self.journal.path.exists():
-                self.records = {record.index: record for record in self.journal.resume(header, compared)}
+            if not self.resume or not self.journal.begun:
+                self.journal.start(self.header)
+                self.source = self.output
             else:
-                self.journal.start(header)
-        try:
-            # Now that the record says what is written: of shards that were started together one sees the other's.
-            self._check_others(Shard(header["shard"]["index"], header["shard"]["count"]))
-        except UsageError:
-            self.journal.close()
-            if not self.records:
-                self.journal.path.unlink()
-            raise
+                self.records = {record.index: record for record in self.journal.resume(self.header, self.compared)}
+            # Of a finished run the document alone is left; and a kill may have come while it was copied.
+            held = self.held.records if self.held is not None else ()
+            copied = [record for record in held if record.index not in self.records and record.outcome != FAILED]
+            self.journal.append(*copied)
+            self.records |= {record.index: record for record in copied}
 
     def add(self, record: R) -> None:
         """Keeps an example for good."""
@@ -136,7 +186,6 @@ class RunOutput(Generic[R]):
         try:
             yield
         except CaaError as error:
-            self.journal.close()
             if not self.records or "--resume" in (error.hint or ""):
                 raise
             where = f"what is finished is kept in {self.journal.path}: go on with --resume"
@@ -149,7 +198,6 @@ class RunOutput(Generic[R]):
 
     def finish(self, status: str, summary: dict[str, Any], records: list[R]) -> dict[str, Any]:
         """Writes the document and returns it."""
-        self.journal.close()
         document = {
             "schema_version": SCHEMA_VERSION,
             "tool_version": __version__,
@@ -159,10 +207,18 @@ class RunOutput(Generic[R]):
             "examples": [record.to_json() for record in records],
             "summary": summary,
         }
+        self.write(document)
+        return document
+
+    def write(self, document: dict[str, Any]) -> None:
         content = json.dumps(document, indent=2, allow_nan=False) + "\n"
         with self.kept(self.output):
             write_atomically(self.output, content.encode())
-        return document
+
+    def close(self, status: str) -> None:
+        """At the very end, when all is written: what a complete run kept meanwhile goes."""
+        if status == "complete":
+            self.journal.remove()
 
     @contextmanager
     def kept(self, path: Path) -> Iterator[None]:
@@ -175,72 +231,3 @@ class RunOutput(Generic[R]):
                 f"what is finished is kept in {self.journal.path}: free some space and repeat the command "
                 "with --resume",
             ) from error
-
-
-class AttackOutput(RunOutput[AttackRecord]):
-    """An attack also leaves images: `save_adversarial` (safetensors) and `figure`, if they are wanted.
-
-    again: an attacked example whose image a resumed run did not keep is attacked again, for its image.
-    """
-
-    def __init__(self, output: Path, save_adversarial: Path | None, figure: Path | None, again: bool = True) -> None:
-        super().__init__(output, AttackRecord)
-        self.save_adversarial, self.figure, self.again = save_adversarial, figure, again
-        self.images: ImageJournal | None = None
-
-    def begin(self, header: dict[str, Any], compared: list[str], resume: bool, shape: tuple[int, ...] = ()) -> None:
-        """As `RunOutput.begin`; `shape` is that of an image."""
-        if resume and self.save_adversarial is None:
-            header = self._with_images_saved_before(header)
-        super().begin(header, compared, resume)
-        place = ImageJournal.place(self.output)
-        with self.kept(place):
-            if not self.records:
-                place.unlink(missing_ok=True)
-            if self.save_adversarial is None and self.figure is None:
-                return
-            self.images = ImageJournal(place, shape, header["fingerprint"])
-            held = self.images.resume()
-            if self.save_adversarial is not None:
-                for index, image in saved_images(self.save_adversarial, header["fingerprint"]).items():
-                    if index not in held and index in self.records:
-                        self.images.append(index, image)
-                        held.add(index)
-        attacked = [record.index for record in self.records.values() if record.outcome == ATTACKED]
-        for index in set(attacked) - held if self.again else ():
-            del self.records[index]
-
-    def _with_images_saved_before(self, header: dict[str, Any]) -> dict[str, Any]:
-        """A run that is gone on with without --save-adversarial still has the images that it saved."""
-        saved = (read_object(self.output).get("config") or {}).get("save_adversarial")
-        if not saved or not saved_images(Path(saved), header["fingerprint"]):
-            return header
-        if saved_shard(Path(saved)) not in (None, header["shard"]):
-            return header
-        return {**header, "config": {**header["config"], "save_adversarial": saved}}
-
-    def add(self, record: AttackRecord, image: Image | None = None) -> None:
-        """The image goes first: a line in the journal says that all is there."""
-        if self.images is not None and image is not None:
-            with self.kept(self.images.path):
-                self.images.append(record.index, image)
-        super().add(record)
-
-    def finish_images(
-        self,
-        status: str,
-        records: list[AttackRecord],
-        draw: Callable[[Path, Mapping[int, Image], list[AttackRecord]], None],
-    ) -> None:
-        """Writes the images and the figure, after the document."""
-        if self.images is None:
-            return
-        found = self.images.read()
-        if self.save_adversarial is not None:
-            with self.kept(self.save_adversarial):
-                save_images(self.save_adversarial, found, records, self.header["fingerprint"], self.header["shard"])
-        if self.figure is not None:
-            with self.kept(self.figure):
-                draw(self.figure, found, records)
-        if status != "interrupted":
-            self.images.remove()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from io import BytesIO, StringIO
+from io import StringIO
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from caa_cli.results.colours import INK, styles
 from caa_cli.results.comparison import Comparison
-from caa_cli.results.files import write_atomically
+from caa_cli.results.figure import write_figure
 from caa_cli.results.joining import AttackResult
 from caa_cli.results.records import ATTACKED, AttackRecord
 from caa_cli.results.sweep import draw_sweep
@@ -99,10 +99,8 @@ PICTURES: dict[str, Draw] = {
 
 def write_picture(path: Path, name: str, comparison: Comparison, title: str) -> None:
     """Draws one of PICTURES, dark on white. Raises OSError if `path` can't be written."""
-    buffer = BytesIO()
     with _ink():
-        _figure(name, comparison, title).savefig(buffer, format=path.suffix.lstrip(".").lower())
-    write_atomically(path, buffer.getvalue())
+        write_figure(path, _figure(name, comparison, title), comparison.fingerprint)
 
 
 def inline_svg(name: str, comparison: Comparison) -> str:

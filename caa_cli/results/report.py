@@ -9,6 +9,7 @@ from typing import Any
 from caa_cli import __version__
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.gallery import Gallery, gallery_html
+from caa_cli.results.ownership import mark
 from caa_cli.results.pictures import inline_svg
 from caa_cli.results.sweep import find_sweep
 from caa_cli.results.tables import HEADINGS, caption, cells
@@ -73,6 +74,7 @@ def report(comparison: Comparison, created: str, gallery: Gallery | None = None)
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="{mark(comparison.fingerprint)}">
 <title>{escape(title)}</title>
 <style>{_STYLE}</style>
 </head>

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from caa_cli.device import resolve_device
 from caa_cli.errors import DONE
 from caa_cli.plan import AttackPlan
+from caa_cli.results.attack_output import AttackOutput
 from caa_cli.results.fields import attack_fields
 from caa_cli.results.images import Image
-from caa_cli.results.output import AttackOutput
-from caa_cli.results.records import AttackRecord, summarise
+from caa_cli.results.parts import Part
+from caa_cli.results.records import AttackRecord, AttackSummary, summarise
 from caa_cli.run.access import open_access
 from caa_cli.run.base import ImageRun
 from caa_cli.run.describe import attack_rows, estimate, most_evaluations
@@ -42,8 +45,8 @@ class AttackRun(ImageRun):
     def execute(self) -> int:
         """Runs it all; returns the exit code. Raises CaaError for whatever the user can mend."""
         plan = self.plan
-        output = AttackOutput(plan.output, plan.save_adversarial, plan.figure, self.images_again)
         self.gate.check(attack_fields())
+        output = AttackOutput(plan, self.images_again)
         self.check_files(plan, output)
         target, indices = load_target(plan, resolve_device(plan.device, plan.shard.local), self.display)
         access = open_access(plan, target.card, target.images, self.display)
@@ -63,18 +66,24 @@ class AttackRun(ImageRun):
                 {"config": plan.config(), "images": len(indices), **most_evaluations(plan, len(indices))}
             )
             return DONE
-        seen = f"{target.weights.sha256} {access.name}"
-        if seen not in self.classifiers:
-            self.classifiers[seen] = target.classifier(indices, self.display, access.differentiates, access)
-        classifier = self.classifiers[seen]
-        header = {**target.header("attack", plan, classifier, access.surrogate), "resume": self.resume_command}
-        output.begin(header, plan.compared_keys(), plan.resume, target.card.input_shape)
-        interrupted = self.work(
-            output,
-            indices,
-            lambda todo, bar: AttackWork(plan, classifier, target.images, output, bar, indices).run(todo),
-        )
-        interrupted = self._finish(output, target, interrupted)
+        header = {**target.header("attack", plan, access.surrogate), "resume": self.resume_command}
+        with output.reserved():
+            held = output.finished(header, plan.compared_keys(), indices)
+            if held is not None:
+                self._show_again(output, held, target)
+                return self.gate.exit_code(DONE, plan.shard.launched)
+            seen = f"{target.weights.sha256} {access.name}"
+            if seen not in self.classifiers:
+                self.classifiers[seen] = target.classifier(indices, self.display, access.differentiates, access)
+            classifier = self.classifiers[seen]
+            header["environment"]["engine"] = classifier.describe()
+            output.begin(target.card.input_shape)
+            interrupted = self.work(
+                output,
+                indices,
+                lambda todo, bar: AttackWork(plan, classifier, target.images, output, bar, indices).run(todo),
+            )
+            interrupted = self._finish(output, target, interrupted)
         check_memory(plan, classifier.device, self.display)
         code = self.exit_code(output, indices, interrupted, plan.shard.launched)
         return self.gate.exit_code(code, plan.shard.launched)
@@ -83,21 +92,36 @@ class AttackRun(ImageRun):
         """Writes it all and shows it; returns whether the run was interrupted, by now."""
         records, status = output.everything(), output.status(interrupted)
         summary = summarise(records, time.perf_counter() - self.began)
-
-        def draw(path: Path, found: Mapping[int, Image], attacked: list[AttackRecord]) -> None:
-            from caa_cli.results.figure import draw_examples
-
-            draw_examples(path, lambda index: target.images.image(index).numpy(), found, attacked)
-
         try:
             with uninterrupted():
                 document = output.finish(status, summary.to_json(), records)
-                output.finish_images(status, records, draw)
+                output.finish_images(records, partial(_draw, target))
+                output.close(status)
         except KeyboardInterrupt:  # it came while all was written, and ends what would follow
             interrupted = True
+        self._show(document, summary, interrupted)
+        return interrupted
+
+    def _show_again(self, output: AttackOutput, held: Part[AttackRecord], target: Target) -> None:
+        """The result of an earlier run; a figure that it did not draw is drawn of the images that it kept."""
+        document = self.nothing_to_do(output)
+        records = list(held.records)
+        if self.plan.figure is not None and not self.plan.figure.exists():
+            kept = output.kept_by(held.config)
+            images = {index: kept[index][index] for index in kept}
+            with uninterrupted(), output.kept(self.plan.figure):
+                _draw(target, self.plan.figure, images, records)
+        self._show(document, summarise(records, held.seconds))
+
+    def _show(self, document: dict[str, Any], summary: AttackSummary, interrupted: bool = False) -> None:
         fields = attack_fields(summary)
         self.display.document(self.gate.judge(document, fields))
         self.display.result("result", [*attack_summary(summary), *files(self.plan.output, self.plan.written())])
         if not interrupted:
             warn_of_nothing(self.display, fields, self.plan.shard.count > 1)
-        return interrupted
+
+
+def _draw(target: Target, path: Path, found: Mapping[int, Image], records: list[AttackRecord]) -> None:
+    from caa_cli.results.figure import draw_examples
+
+    draw_examples(path, lambda index: target.images.image(index).numpy(), found, records)

@@ -10,6 +10,7 @@ from typing import Any
 from caa_cli.display import Bar, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
 from caa_cli.plan import ModelPlan
+from caa_cli.results.files import read_object
 from caa_cli.results.output import RunOutput
 from caa_cli.results.records import FAILED
 from caa_cli.results.requirements import Requirement
@@ -34,11 +35,16 @@ class ImageRun:
     def check_files(self, plan: ModelPlan, output: RunOutput[Any]) -> None:
         """Before anything is loaded: can all that is asked for be written?"""
         if not plan.dry_run:
-            output.check(plan.written(), plan.resume, plan.overwrite, plan.shard)
+            output.check(plan.shard)
         if plan.figure is not None:
             from caa_cli.results.figure import check_figure
 
             check_figure(plan.figure)
+
+    def nothing_to_do(self, output: RunOutput[Any]) -> dict[str, Any]:
+        """Says that the result is there already; returns its document."""
+        self.display.note(f"{output.output} is finished already: there is nothing to do")
+        return read_object(output.output)
 
     def work(self, output: RunOutput[Any], indices: Sequence[int], do: Callable[[list[int], Bar], None]) -> bool:
         """Has `do` work through the images that are not done yet; returns whether it was interrupted.
@@ -48,7 +54,7 @@ class ImageRun:
         todo = [index for index in indices if index not in output.records]
         done = len(indices) - len(todo)
         if output.records:
-            self.display.note(f"going on with {output.journal.path}: {len(output.records)} images are done already")
+            self.display.note(f"going on with {output.source}: {len(output.records)} images are done already")
         try:
             with output.working(), self.display.bar("images", len(indices), done) as bar:
                 do(todo, bar)

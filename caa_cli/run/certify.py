@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -19,18 +21,21 @@ from caa_cli.results.certificates import (
     NOT_CERTIFIED,
     UNDECIDED,
     CertifyRecord,
+    CertifySummary,
     cohen_log,
     summarise_certificates,
 )
 from caa_cli.results.fields import certify_fields
 from caa_cli.results.files import write_atomically
 from caa_cli.results.output import RunOutput
+from caa_cli.results.ownership import names
+from caa_cli.results.parts import Part
 from caa_cli.results.records import ABSTAINED, FAILED
 from caa_cli.run.base import BATCH_LIMIT, ImageRun
 from caa_cli.run.engine import check_memory
 from caa_cli.run.gate import warn_of_nothing
 from caa_cli.run.summaries import certify_summary, files
-from caa_cli.run.target import load_target
+from caa_cli.run.target import Target, load_target
 from caa_cli.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -46,7 +51,7 @@ class CertifyRun(ImageRun):
     def execute(self) -> int:
         """Runs it all; returns the exit code. Raises CaaError for whatever the user can mend."""
         plan = self.plan
-        output = RunOutput(plan.output, CertifyRecord)
+        output = RunOutput(plan.output, CertifyRecord, plan.written(), plan.resume, plan.overwrite)
         self.gate.check(certify_fields(radius=plan.radius))
         self.check_files(plan, output)
         target, indices = load_target(plan, resolve_device(plan.device, plan.shard.local), self.display)
@@ -60,25 +65,36 @@ class CertifyRun(ImageRun):
                 {"config": plan.config(), "images": len(indices), "forward_evaluations_at_most": evaluations}
             )
             return DONE
-        classifier = target.classifier(indices, self.display, gradients=False)
-        header = {**target.header("certify", plan, classifier), "resume": self.resume_command}
-        output.begin(header, plan.compared_keys(), plan.resume)
-
-        def certify(todo: list[int], bar: Bar) -> None:
-            summed_up = 0.0
-            for done, record in enumerate(
-                self._records(classifier, target.images, todo), len(indices) - len(todo) + 1
-            ):
-                output.add(record)
-                if time.monotonic() - summed_up > REFRESH_SECONDS or done == len(indices):
-                    summed_up = time.monotonic()
-                    self._show(bar, output.of(indices))
-
-        interrupted = self.work(output, indices, certify)
-        interrupted = self._finish(output, interrupted)
+        header = {**target.header("certify", plan), "resume": self.resume_command}
+        with output.reserved():
+            held = output.finished(header, plan.compared_keys(), indices)
+            if held is not None:
+                self._show_again(output, held)
+                return self.gate.exit_code(DONE, plan.shard.launched)
+            classifier = target.classifier(indices, self.display, gradients=False)
+            header["environment"]["engine"] = classifier.describe()
+            output.begin()
+            interrupted = self.work(output, indices, partial(self._work, output, target, classifier, indices))
+            interrupted = self._finish(output, interrupted)
         check_memory(plan, classifier.device, self.display)
         code = self.exit_code(output, indices, interrupted, plan.shard.launched)
         return self.gate.exit_code(code, plan.shard.launched)
+
+    def _work(
+        self,
+        output: RunOutput[CertifyRecord],
+        target: Target,
+        classifier: SmoothedClassifier,
+        indices: Sequence[int],
+        todo: list[int],
+        bar: Bar,
+    ) -> None:
+        summed_up = 0.0
+        for done, record in enumerate(self._records(classifier, target.images, todo), len(indices) - len(todo) + 1):
+            output.add(record)
+            if time.monotonic() - summed_up > REFRESH_SECONDS or done == len(indices):
+                summed_up = time.monotonic()
+                self._show_progress(bar, output.of(indices))
 
     def _records(self, classifier: SmoothedClassifier, images: Images, todo: list[int]) -> Iterator[CertifyRecord]:
         """The examples in order; as many images at a time as their selection draws fill a chunk."""
@@ -180,7 +196,7 @@ class CertifyRun(ImageRun):
                 f"{plan.radius:g} (at most {most:.3f}): raise --samples"
             )
 
-    def _show(self, bar: Bar, records: list[CertifyRecord]) -> None:
+    def _show_progress(self, bar: Bar, records: list[CertifyRecord]) -> None:
         summary = summarise_certificates(records, self.plan.samples, 0.0, self.plan.radius)
         share = next(iter(summary.certified_accuracy.values()), 0.0)
         if self.plan.radius is None:
@@ -198,24 +214,51 @@ class CertifyRun(ImageRun):
         try:
             with uninterrupted():
                 document = output.finish(status, summary.to_json(), records)
-                if plan.tsv is not None:
-                    with output.kept(plan.tsv):
-                        write_atomically(plan.tsv, cohen_log(records).encode())
-                if plan.figure is not None:
-                    from caa_cli.results.figure import draw_certified_accuracy
-
-                    with output.kept(plan.figure):
-                        draw_certified_accuracy(
-                            plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}"
-                        )
+                self._write_side_files(output, records)
+                output.close(status)
         except KeyboardInterrupt:  # it came while all was written, and ends what would follow
             interrupted = True
+        self._show(document, summary, records, interrupted)
+        return interrupted
+
+    def _show_again(self, output: RunOutput[CertifyRecord], held: Part[CertifyRecord]) -> None:
+        """The result of an earlier run; a log or a figure that it did not write is written now."""
+        plan, document = self.plan, self.nothing_to_do(output)
+        config = {name: str(getattr(plan, name)) for name in plan.WRITTEN if getattr(plan, name) is not None}
+        if not all(
+            names(document, option, path) and path.exists() for option, path in plan.written().items() if path
+        ):
+            with uninterrupted():
+                self._write_side_files(output, held.records)
+                document["config"] |= config
+                output.write(document)
+        summary = summarise_certificates(held.records, plan.samples, held.seconds, plan.radius)
+        self._show(document, summary, held.records)
+
+    def _write_side_files(self, output: RunOutput[CertifyRecord], records: Sequence[CertifyRecord]) -> None:
+        plan = self.plan
+        if plan.tsv is not None:
+            with output.kept(plan.tsv):
+                write_atomically(plan.tsv, cohen_log(records).encode())
+        if plan.figure is not None:
+            from caa_cli.results.figure import draw_certified_accuracy
+
+            with output.kept(plan.figure):
+                draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")
+
+    def _show(
+        self,
+        document: dict[str, Any],
+        summary: CertifySummary,
+        records: Sequence[CertifyRecord],
+        interrupted: bool = False,
+    ) -> None:
+        plan = self.plan
         fields = certify_fields(summary, records, plan.radius)
         self.display.document(self.gate.judge(document, fields))
         self.display.result("result", [*certify_summary(summary, plan.radius), *files(plan.output, plan.written())])
         if not interrupted:
             warn_of_nothing(self.display, fields, plan.shard.count > 1)
-        return interrupted
 
 
 def _certify_rows(plan: CertifyPlan) -> Rows:

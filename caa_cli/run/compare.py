@@ -13,12 +13,14 @@ from caa_cli import __version__
 from caa_cli.compare_plan import ComparePlan
 from caa_cli.display import Display, PartDisplay
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
+from caa_cli.results.attack_output import AttackOutput
+from caa_cli.results.compare_output import CompareOutput
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.fields import Fields, compare_fields
-from caa_cli.results.files import check_writable, write_atomically, written
+from caa_cli.results.files import write_atomically, written
 from caa_cli.results.joining import AttackResult, join
 from caa_cli.results.journal import Journal
-from caa_cli.results.output import AttackOutput
+from caa_cli.results.locks import locked
 from caa_cli.results.parts import Part, part_of, read_part
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord
 from caa_cli.results.requirements import Requirement
@@ -42,19 +44,22 @@ class CompareRun:
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.display, self.requirements)
+        self.output = CompareOutput(self.plan)
 
     def execute(self) -> int:
         """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
-        if self.plan.attacks:
-            self.gate.check(compare_fields(self.plan.attacks))
-        self._check_files()
-        return self._read() if self.plan.files else self._run()
-
-    def _check_files(self) -> None:
-        """Before any work: can all that is asked for be written, and is nothing in the way?"""
         plan = self.plan
-        for option, path in ({} if plan.dry_run else plan.written()).items():
-            check_writable(path, option)
+        if plan.attacks:
+            self.gate.check(compare_fields(plan.attacks))
+        self._check_figures()
+        if not plan.dry_run:
+            self.output.check()
+            self._check_attacks()
+        with locked({} if plan.dry_run else plan.written()):
+            return self._read() if plan.files else self._run()
+
+    def _check_figures(self) -> None:
+        plan = self.plan
         wanted = dict(plan.pictures.values())
         if plan.figure_examples is not None:
             wanted["--figure-examples"] = plan.figure_examples
@@ -64,14 +69,15 @@ class CompareRun:
             from caa_cli.results.figure import check_figure
 
             check_figure(path, option)
-        if plan.dry_run:
-            return
+
+    def _check_attacks(self) -> None:
+        """Can every attack write its own files, and is no earlier comparison in the way that was cut short?"""
+        plan = self.plan
         for attack in plan.attacks.values():
-            AttackOutput(attack.output, attack.save_adversarial, None).check(
-                attack.written(), plan.resume, plan.overwrite, attack.shard
-            )
-        begun = [a.output for a in plan.attacks.values() if Journal.beside(a.output, AttackRecord).path.exists()]
-        if not plan.resume and not plan.overwrite and 0 < len(begun) < len(plan.attacks):
+            AttackOutput(attack).check(attack.shard)
+        outputs = [attack.output for attack in plan.attacks.values()]
+        begun = [path for path in outputs if path.exists() or Journal.beside(path, AttackRecord).path.exists()]
+        if not plan.resume and not plan.overwrite and 0 < len(begun) < len(outputs):
             raise UsageError(
                 f"{begun[0]} is of a comparison that was cut short: some of its attacks are done",
                 "add --resume to go on with it, or --overwrite to begin anew",
@@ -90,7 +96,7 @@ class CompareRun:
             )
             self.display.document(comparison.to_json(status))
             return DONE
-        fields = self._finish(comparison, status)
+        fields = self._finish(comparison, status, replacing=True)
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(PARTIAL if partial else DONE)
 
@@ -174,8 +180,11 @@ class CompareRun:
             with written(self.plan.output, "--output", _KEPT):
                 write_atomically(self.plan.output, content.encode())
 
-    def _finish(self, comparison: Comparison, status: str) -> Fields:
-        """Writes what was asked for, then shows the table; returns its numbers."""
+    def _finish(self, comparison: Comparison, status: str, replacing: bool = False) -> Fields:
+        """Writes what was asked for, then shows the table; returns its numbers.
+
+        replacing: what is written may be in place of another comparison, which is then refused.
+        """
         plan = self.plan
         if plan.figure_sweep is not None and find_sweep(comparison) is None:
             comparison = replace(comparison, notes=(*comparison.notes, _NO_SWEEP))
@@ -185,6 +194,12 @@ class CompareRun:
 
             gallery = gallery_of(comparison)
         document = comparison.to_json(status)
+        if replacing:
+            self.output.check_shown(document)
+        # As in the result of any run, so that a later one knows them for its own.
+        document["config"] |= {
+            option.removeprefix("--").replace("-", "_"): str(path) for option, path in self.output.side_files.items()
+        }
         first = comparison.attacks[0].parts[0]
         title = f"{first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
         with uninterrupted():
@@ -198,7 +213,7 @@ class CompareRun:
                 from caa_cli.results.gallery import draw_gallery
 
                 with written(plan.figure_examples, "--figure-examples", _KEPT):
-                    draw_gallery(plan.figure_examples, gallery, title)
+                    draw_gallery(plan.figure_examples, gallery, title, comparison.fingerprint)
             if plan.html is not None:
                 from caa_cli.results.report import report
 

@@ -6,15 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from caa_cli.display import Display
 from caa_cli.errors import DONE, PARTIAL, UsageError
+from caa_cli.paths import check_distinct, check_file_name, sidecar
+from caa_cli.results.agreement import disagreements
 from caa_cli.results.certificates import cohen_log
 from caa_cli.results.fields import Fields, attack_fields, certify_fields
-from caa_cli.results.files import check_writable, write_atomically, written
+from caa_cli.results.files import check_writable, read_object, write_atomically, written
 from caa_cli.results.images import save_images
 from caa_cli.results.journal import unfinished
-from caa_cli.results.merging import Merged, merge, merged_images, read_shard
+from caa_cli.results.locks import locked
+from caa_cli.results.merging import NOT_COMPARED, Merged, merge, merged_images, read_shard
+from caa_cli.results.ownership import check_result, check_side_file
 from caa_cli.results.parts import KINDS, how_to_go_on
 from caa_cli.results.records import FAILED, AttackSummary
 from caa_cli.results.requirements import Requirement
@@ -27,7 +32,10 @@ _KEPT = "the shards' own results are kept: free some space and repeat the comman
 
 @dataclass
 class MergeRun:
-    """others: further files to write, by option. partial: join what is there, although something is missing."""
+    """others: further files to write, by option. partial: join what is there, although something is missing.
+
+    overwrite: another result at `output` may be replaced.
+    """
 
     display: Display
     shards: tuple[Path, ...]
@@ -36,6 +44,7 @@ class MergeRun:
     partial: bool = False
     dry_run: bool = False
     requirements: Sequence[Requirement] = ()
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.display, self.requirements)
@@ -79,21 +88,39 @@ class MergeRun:
             self.display.warn(f"to try again, {how_to_go_on(part.said)}")
 
     def _check_files(self) -> None:
-        taken = {path.absolute() for path in self.shards}
-        taken |= {path.with_name(path.name + ".jsonl") for path in taken}
+        files = {"--output": self.output, **self.others}
+        for option, path in files.items():
+            check_file_name(option, path)
+        read = [*self.shards, *(sidecar(path, ".jsonl") for path in self.shards)]
+        check_distinct([("a shard to read,", path) for path in read], files.items())
         if all(unfinished(self.output, kind) for kind in KINDS.values()):  # of either command
             raise UsageError(
                 f"beside --output {self.output} is the record of a run that was cut short: its result goes there",
                 "name another with --output, or finish that run with --resume",
             )
-        for option, path in {"--output": self.output, **self.others}.items():
-            if path.absolute() in taken:
-                raise UsageError(
-                    f"{option} {path} is one of the files to read or write", f"name another with {option}"
-                )
-            taken.add(path.absolute())
-            if not self.dry_run:
-                check_writable(path, option)
+        if self.dry_run:
+            return
+        for option, path in files.items():
+            check_writable(path, option)
+        held = check_result(self.output)
+        for option, path in self.others.items():
+            check_side_file(option, path, held, self.overwrite)
+
+    def _check_replaced(self, document: dict[str, Any]) -> None:
+        """A result at --output may be replaced by one that holds all of it. Raises UsageError."""
+        held = read_object(self.output)
+        if not held or self.overwrite:
+            return
+        compared = [name for name in document["config"] if name not in NOT_COMPARED[document["command"]]]
+        differing = disagreements(held, document, compared)
+        examples = {example["index"]: example for example in document["examples"]}
+        lost = sum(examples.get(example["index"]) != example for example in held.get("examples", []))
+        differing += [f"{lost} of its images are not so in these shards"] if lost and not differing else []
+        if differing:
+            raise UsageError(
+                f"{self.output} is another result: {', '.join(differing)}",
+                "choose another --output, or add --overwrite to replace it",
+            )
 
     def _write(self, merged: Merged, fields: Fields) -> None:
         images, log = self.others.get("--save-adversarial"), self.others.get("--tsv")
@@ -106,7 +133,8 @@ class MergeRun:
             }
         )
         content = json.dumps(document, indent=2, allow_nan=False) + "\n"
-        with uninterrupted():
+        with locked({"--output": self.output, **self.others}), uninterrupted():
+            self._check_replaced(document)
             with written(self.output, "--output", _KEPT):
                 write_atomically(self.output, content.encode())
             if images is not None:

@@ -70,19 +70,17 @@ class Target:
             ("device", f"{describe_device(self.device)}, {plan.dtype}"),
         ]
 
-    def header(
-        self, command: str, plan: ModelPlan, classifier: SmoothedClassifier, surrogate: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """What a result says of the run; `plan` is the resolved one. surrogate: the checkpoint of its gradients."""
+    def header(self, command: str, plan: ModelPlan, surrogate: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What a result says of the run but for `environment.engine`, which is known once the model is set up.
+
+        plan: the resolved one. surrogate: the checkpoint of its gradients.
+        """
         own = self.weights.card or self.card  # what the checkpoint says of itself; `config` has what was used
         return {
             "command": command,
             "config": plan.config(),
             "fingerprint": plan.fingerprint(self.weights.sha256 + (surrogate["sha256"] if surrogate else "")),
-            "environment": {
-                **environment(describe_device(self.device), torch.get_num_threads()),
-                "engine": classifier.describe(),
-            },
+            "environment": environment(describe_device(self.device), torch.get_num_threads()),
             "checkpoint": {
                 "path": str(self.weights.path),
                 "sha256": self.weights.sha256,

@@ -14,8 +14,8 @@ from caa_cli.errors import CaaError
 from caa_cli.memory import is_out_of_memory
 from caa_cli.names import VOTES
 from caa_cli.plan import AttackPlan
+from caa_cli.results.attack_output import AttackOutput
 from caa_cli.results.images import Image
-from caa_cli.results.output import AttackOutput
 from caa_cli.results.records import (
     ABSTAINED,
     ATTACKED,

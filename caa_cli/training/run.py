@@ -17,11 +17,13 @@ from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
 from caa_cli.memory import is_out_of_memory
 from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import checkpoint_bytes, read_weights
+from caa_cli.models.checkpoint import checkpoint_bytes, trained_with
 from caa_cli.models.load import probe
 from caa_cli.names import NORMALISATIONS
 from caa_cli.plan import differences
 from caa_cli.results.files import check_writable, write_atomically
+from caa_cli.results.locks import locked
+from caa_cli.results.ownership import foreign, something_at
 from caa_cli.train_plan import TrainPlan
 from caa_cli.training.describe import plan_rows, result_rows
 from caa_cli.training.devices import Ranks
@@ -58,11 +60,16 @@ class TrainRun:
 
     def _execute(self) -> int:
         plan = self.plan
-        if not plan.dry_run:
-            check_writable(plan.output, "--output")
+        if plan.dry_run:
+            return self._begin()
+        check_writable(plan.output, "--output")
+        # One process writes; the others would find the file locked by it.
+        with locked({"--output": plan.output} if self.ranks.rank == 0 else {}):
             self.unfinished.check()
-            if plan.resume and self._finished():
-                return DONE
+            return DONE if self._finished() else self._begin()
+
+    def _begin(self) -> int:
+        plan = self.plan
         device = self.ranks.device(resolve_device(plan.device))
         if plan.download and self.ranks.count > 1:
             raise UsageError("several processes would all --download at once", "download first, with one process")
@@ -115,6 +122,8 @@ class TrainRun:
         if plan.resume and self.unfinished.path.exists():
             for note in self.unfinished.restore(trainer, sources.identity()):
                 self.display.warn(note)
+            if self.ranks.rank == 0:
+                self.unfinished.write_log(trainer)
             self.display.note(f"going on after epoch {trainer.state.epoch} of {self.unfinished.path}")
         if not self.ranks.agree(trainer.state.epoch, trainer.device):
             raise CaaError(
@@ -249,18 +258,24 @@ class TrainRun:
     def _finished(self) -> bool:
         """Whether the checkpoint is there already, made with these settings, which is then said.
 
-        Raises UsageError where it was made with others: a resumed run must not overwrite another's result.
+        Raises UsageError where it is another training's, or not caa's at all: it is not to be lost.
         """
-        if self.unfinished.path.exists() or not self.plan.output.exists():
+        plan = self.plan
+        if not something_at(plan.output):
             return False
-        card = read_weights(self.plan.output).card
-        there = {} if card is None else card.training
-        differing = differences(there, self.plan.config(), self.plan.compared_keys())
+        there = trained_with(plan.output)
+        if there is None:
+            raise foreign("--output", plan.output, "a checkpoint")
+        if (
+            plan.overwrite or self.unfinished.path.exists()
+        ):  # which was begun with --overwrite, or is of this training
+            return False
+        differing = differences(there, plan.config(), plan.compared_keys())
         if differing:
             raise UsageError(
-                f"{self.plan.output} is finished, and was made with other settings: {', '.join(differing)}",
-                "choose another --output, or leave out --resume to begin anew and replace it",
+                f"{plan.output} is finished, and was made with other settings: {', '.join(differing)}",
+                "choose another --output, or add --overwrite to replace it",
             )
-        self.display.note(f"{self.plan.output} is finished already: there is nothing to resume")
+        self.display.note(f"{plan.output} is finished already: there is nothing to do")
         self.display.document(self._document(there, self.unfinished.history(), 0.0))
         return True

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.paths import sidecar
 from caa_cli.plan import differences
 from caa_cli.results.files import write_atomically
+from caa_cli.results.ownership import foreign
 from caa_cli.train_plan import TrainPlan
 from caa_cli.training.loop import EpochReport, Trainer
 
@@ -25,18 +27,28 @@ class Unfinished:
 
     @property
     def path(self) -> Path:
-        return self.plan.output.with_name(self.plan.output.name + ".training")
+        return sidecar(self.plan.output, ".training")
 
     @property
     def log(self) -> Path:
-        return self.plan.output.with_name(self.plan.output.name + ".log.jsonl")
+        return sidecar(self.plan.output, ".log.jsonl")
 
     def check(self) -> None:
-        """Nothing may be in the way of a new run. Raises UsageError."""
-        if self.path.exists() and not self.plan.resume and not self.plan.overwrite:
+        """Nothing may be in the way: no other training, and nothing that is not caa's. Raises UsageError."""
+        for path, beginning in ((self.path, _ARCHIVE), (self.log, _LOG)):
+            if path.exists() and not (path.is_file() and _begins(path, beginning)):
+                raise foreign("--output", path, "a training" if path == self.path else "the log of a training")
+        if self.plan.resume or self.plan.overwrite:
+            return
+        if self.path.exists():
             raise UsageError(
                 f"{self.path} holds a training that was cut short",
                 "add --resume to go on with it, or --overwrite to begin anew",
+            )
+        if self.log.exists() and not self.plan.output.exists():
+            raise UsageError(
+                f"{self.log} is the log of another training",
+                "choose another --output, move it away, or add --overwrite",
             )
 
     def discard(self) -> None:
@@ -54,14 +66,22 @@ class Unfinished:
         buffer = BytesIO()
         about = {"config": self.plan.config(), "processes": trainer.ranks.count, **images}
         torch.save({**about, **trainer.state_dict()}, buffer)
+        self._write(self.path, buffer.getvalue())
+        self.write_log(trainer)
+
+    def write_log(self, trainer: Trainer) -> None:
+        """Every epoch so far. Also after `restore`: a kill may have come between the state and the log."""
         lines = "".join(json.dumps(vars(report), allow_nan=False) + "\n" for report in trainer.state.history)
-        for path, content in ((self.path, buffer.getvalue()), (self.log, lines.encode())):
-            try:
-                write_atomically(path, content)
-            except OSError as error:
-                raise CaaError(
-                    f"can't write {path} ({error.strerror})", "free some space and repeat the command with --resume"
-                ) from error
+        self._write(self.log, lines.encode())
+
+    @staticmethod
+    def _write(path: Path, content: bytes) -> None:
+        try:
+            write_atomically(path, content)
+        except OSError as error:
+            raise CaaError(
+                f"can't write {path} ({error.strerror})", "free some space and repeat the command with --resume"
+            ) from error
 
     def restore(self, trainer: Trainer, images: dict[str, Any]) -> list[str]:
         """Puts the trainer where the run was left; returns what a user has to know.
@@ -91,6 +111,16 @@ class Unfinished:
             raise damaged from error
         before, now = saved.get("processes"), trainer.ranks.count
         return [] if before == now else [f"processes of this training: {before} before, {now} now, with other noise"]
+
+
+# How torch.save, and a line of the log, begin.
+_ARCHIVE, _LOG = b"PK\x03\x04", b'{"epoch"'
+
+
+def _begins(path: Path, beginning: bytes) -> bool:
+    """An empty file is nobody's loss."""
+    with path.open("rb") as file:
+        return file.read(len(beginning)) in (beginning, b"")
 
 
 def epoch_line(report: EpochReport, epochs: int) -> str:

@@ -1,0 +1,60 @@
+"""The files that a command line names: whether a name can be a file's, and whether two names are one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from caa_cli.errors import UsageError
+
+
+def check_file_name(option: str, path: Path) -> None:
+    """Raises UsageError for a path without a last part: an empty one, or `.`."""
+    if not path.name or "\0" in str(path):
+        raise UsageError(f"{option} {str(path)!r} names no file", f"for instance {option} result.json")
+
+
+def target_of(path: Path) -> Path:
+    """Where a file of this name is written: beside what a symbolic link points to, so that the link stays."""
+    # Path.is_symlink raises for a name that is too long.
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114
+
+
+def sidecar(path: Path, suffix: str) -> Path:
+    """The file of that suffix which a run keeps beside `path` while it works: attack.json.jsonl."""
+    target = target_of(path)
+    return target.with_name(target.name + suffix)
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two names are one file, through links and however they are spelt; it need not be there."""
+    return not _identities(one).isdisjoint(_identities(other))
+
+
+Named = Iterable[tuple[str, Path | None]]
+
+
+def check_distinct(reads: Named, writes: Named) -> None:
+    """No file that is written may be one that is read, or another that is written.
+
+    Each comes with what it is: an option, or words such as `the record of --output`. Raises UsageError, with both.
+    """
+    taken: dict[object, str] = {}
+    for what, path in reads:
+        taken |= dict.fromkeys(_identities(path), f"{what} {path}") if path is not None else {}
+    for what, path in writes:
+        found = _identities(path) if path is not None else set()
+        for identity in found & taken.keys():
+            raise UsageError(f"{what} {path} is the same file as {taken[identity]}", "give one of them another name")
+        taken |= dict.fromkeys(found, f"{what} {path}")
+
+
+def _identities(path: Path) -> set[object]:
+    """The place without links, and the file itself (device and inode), which hard links share, if it is there."""
+    found: set[object] = {os.path.realpath(path)}
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return found
+    return {*found, (status.st_dev, status.st_ino)}
