@@ -14,10 +14,10 @@ from caa_cli.attacks.crossing import cross
 from caa_cli.attacks.loop import Example, Search
 from caa_cli.attacks.newton import Newton
 from caa_cli.attacks.walk import Walk
-from caa_cli.smoothing.access import Transfer, VotesOnly
+from caa_cli.smoothing.gradients import Transfer, VotesOnly
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogitRatio, LogRatio
-from caa_cli.smoothing.spectrum import without_noise
+from caa_cli.smoothing.wiener import without_noise
 from caa_cli.verify import Verifier
 
 DISTANCES = (0.9, 1.5)

@@ -25,7 +25,7 @@ from caa_cli.attacks.loop import Batch, Example
 from caa_cli.attacks.newton import margins, shortest
 from caa_cli.attacks.rivals import Race, Runs, still_racing
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.spectrum import without_noise
+from caa_cli.smoothing.wiener import without_noise
 
 # Beyond this many σ from the boundary too few votes differ for a gradient.
 _NEAR = 0.6

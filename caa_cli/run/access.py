@@ -22,7 +22,7 @@ from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.names import SURROGATE_MODEL, VOTES
 from caa_cli.plan import AttackPlan
-from caa_cli.smoothing.access import Transfer, VotesOnly
+from caa_cli.smoothing.gradients import Transfer, VotesOnly
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
 # How many images are looked through for those that an attack without gradients begins with: as many as this, or as

@@ -17,7 +17,7 @@ from caa_cli.smoothing.chunks import Piece
 from caa_cli.smoothing.classifier import SmoothedClassifier, SurrogatePass, winners
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import Objective, Slopes
-from caa_cli.smoothing.spectrum import without_noise
+from caa_cli.smoothing.wiener import without_noise
 
 
 class Transfer(SmoothedClassifier):
