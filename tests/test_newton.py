@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.optimize import minimize
 from torch import nn
 
-import caa_cli.smoothing.classifier
+import caa_cli.smoothing.gradients
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Candidate, Example, Finding, Search
 from caa_cli.attacks.newton import Newton, margins, shortest
@@ -138,8 +138,8 @@ def test_memory_that_runs_out_late_counts_nothing_twice(monkeypatch):
             raise torch.OutOfMemoryError("no room")
         return lengths(*given)
 
-    lengths = caa_cli.smoothing.classifier._lengths
-    monkeypatch.setattr("caa_cli.smoothing.classifier._lengths", no_room)
+    lengths = caa_cli.smoothing.gradients._lengths
+    monkeypatch.setattr("caa_cli.smoothing.gradients._lengths", no_room)
     again = classifier.towards(*arguments)
     assert refused
     assert torch.equal(again.votes, expected.votes)

@@ -62,7 +62,7 @@ class Baseline:
             state.x[rows], state.labels[rows], state.keys(self.seed, rows), self.samples, objective
         )
         state.forward[rows] += passed.forward_evaluations
-        state.backward[rows] += self.samples
+        state.backward[rows] += passed.backward_evaluations
         found = self.offer(state, rows, passed.votes)
         direction, norm, usable = unit(passed.gradient.flatten(1))
         return Look(direction, norm, usable, found, passed.log_mean)

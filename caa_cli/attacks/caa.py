@@ -162,7 +162,7 @@ class CertificationAware:
             passed = classifier.surrogate(x, labels, keys, samples, self.objective)
             gradient = passed.gradient
         state.forward[rows] += passed.forward_evaluations
-        state.backward[rows] += samples
+        state.backward[rows] += passed.backward_evaluations
         return passed.votes, gradient.flatten(1)
 
     def _judge(

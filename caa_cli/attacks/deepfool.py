@@ -50,7 +50,7 @@ class DeepFool(Baseline):
             state.x, state.labels, state.rivals, state.keys(self.seed, rows), self.samples
         )
         state.forward += passed.forward_evaluations
-        state.backward += self.samples * state.rivals.shape[1]
+        state.backward += passed.backward_evaluations
         found = self.offer(state, rows, passed.votes)
         state.done |= found
         directions, norms, usable = unit(passed.gradient.flatten(2))
@@ -76,7 +76,7 @@ class DeepFool(Baseline):
             keys = state.keys(self.seed, rows)
             passed = classifier.surrogate(state.x[rows], state.labels[rows], keys, samples, LogRatio())
             state.forward[rows] += passed.forward_evaluations
-            state.backward[rows] += samples
+            state.backward[rows] += passed.backward_evaluations
             likely = passed.log_mean
         others = likely.scatter(1, state.labels[rows][:, None], -torch.inf)
         state.rivals[rows] = others.topk(count, dim=1).indices

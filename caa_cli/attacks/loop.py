@@ -251,7 +251,7 @@ class Search:
             ],
             int(state.iteration[row]),
             int(state.forward[row]),
-            int(state.backward[row]) if self.classifier.differentiates else 0,
+            int(state.backward[row]),
             int(state.lost_gradients[row]),
             float(state.seconds[row]),
         )

@@ -115,7 +115,7 @@ class Newton(Race):
             along,
         )
         state.forward.index_put_((rows,), passed.forward_evaluations, accumulate=True)
-        state.backward.index_put_((rows,), torch.full_like(rows, samples), accumulate=True)
+        state.backward.index_put_((rows,), torch.full_like(rows, passed.backward_evaluations), accumulate=True)
         direction, _, usable = unit(passed.gradient.flatten(1))
         state.lost_gradients[rows[~usable].unique()] += 1
         seen = margins(passed.votes, passed.moments, labels, rivals, samples, classifier.sigma)

@@ -25,7 +25,7 @@ from caa_cli.attacks.loop import Batch, Example
 from caa_cli.attacks.newton import margins, shortest
 from caa_cli.attacks.rivals import Race, Runs, still_racing
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.wiener import without_noise
+from caa_cli.smoothing.wiener import wiener_filter
 
 # Beyond this many σ from the boundary too few votes differ for a gradient.
 _NEAR = 0.6
@@ -108,13 +108,13 @@ class Walk(Race):
             self._direction(state, rows, runs, classifier),
         )
         state.forward.index_put_((rows,), passed.forward_evaluations, accumulate=True)
-        state.backward.index_put_((rows,), torch.full_like(rows, samples), accumulate=True)
+        state.backward.index_put_((rows,), torch.full_like(rows, passed.backward_evaluations), accumulate=True)
         seen = margins(passed.votes, passed.moments, labels, rivals, samples, sigma)
         confident = adversarial(passed.votes, labels, samples, self.alpha, self.bound)
         last = (state.iteration[rows] == self.steps - 1) & (seen.h > -_AT_BOUNDARY * sigma)
         state.offer(rows, runs, passed.votes, confident, last)
         assert passed.variance is not None, "the walk is for a classifier that is seen by its votes"
-        gradient, variance = passed.gradient.flatten(1), passed.variance[:, 0]
+        gradient, variance = passed.gradient.flatten(1), passed.variance
         usable = unit(gradient)[2]
         state.lost_gradients[rows[~usable].unique()] += 1
         near = usable & (seen.h.abs() < _NEAR * sigma)
@@ -126,7 +126,7 @@ class Walk(Race):
     def _direction(self, state: WalkState, rows: Tensor, runs: Tensor, classifier: SmoothedClassifier) -> Tensor:
         """The averaged gradient without most of its noise, at unit length; zero where there is none yet."""
         variance = state.spread[rows, runs] / state.weight[rows, runs].square().clamp(min=1e-30)
-        return unit(without_noise(state.gradient[rows, runs], variance, classifier.input_shape))[0]
+        return unit(wiener_filter(state.gradient[rows, runs], variance, classifier.input_shape))[0]
 
     def _learn(self, state: WalkState, rows: Tensor, runs: Tensor, gradient: Tensor, variance: Tensor) -> None:
         """Averages this look's gradient into the run's, older ones counting less."""

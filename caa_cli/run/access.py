@@ -20,14 +20,21 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
 from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
-from caa_cli.names import SURROGATE_MODEL, VOTES
+from caa_cli.names import MODEL, SURROGATE_MODEL, VOTES
 from caa_cli.plan import AttackPlan
-from caa_cli.smoothing.gradients import Transfer, VotesOnly
-from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradients import GradientCost, GradientSource, SurrogateModel, WhiteBox
+from caa_cli.smoothing.stein import SteinEstimator
 
 # How many images are looked through for those that an attack without gradients begins with: as many as this, or as
 # have this many numbers.
 _LOOKED_THROUGH, _NUMBERS = 1000, 2**25
+
+
+_SOURCES: dict[str, type[WhiteBox | SurrogateModel | SteinEstimator]] = {
+    MODEL: WhiteBox,
+    SURROGATE_MODEL: SurrogateModel,
+    VOTES: SteinEstimator,
+}
 
 
 @dataclass(frozen=True)
@@ -53,20 +60,19 @@ class Access:
         return self.kind if self.weights is None else f"{self.kind} {self.weights.sha256}"
 
     @property
-    def differentiates(self) -> bool:
-        return self.kind != VOTES
+    def cost(self) -> GradientCost:
+        """Model evaluations of a sample with gradients."""
+        return _SOURCES[self.kind].cost
 
-    def beside(self, arch: str) -> str:
-        """The name under which speeds are kept: a gradient takes both models."""
+    def tuning_name(self, arch: str) -> str:
+        """The name under which chunk sizes are kept, for a target `arch`: a gradient takes both models."""
         return arch if self.card is None else f"{arch} and {self.card.arch}"
 
-    def of(self, classifier: SmoothedClassifier) -> SmoothedClassifier:
-        """The classifier as the search sees it; its votes are the same."""
-        if self.kind == VOTES:
-            return VotesOnly.of(classifier)
-        if self.weights is None or self.card is None:
-            return classifier
-        return Transfer.of(classifier, build_model(self.weights, self.card))
+    def gradients(self) -> GradientSource:
+        """The source of gradients, a surrogate's model loaded."""
+        if self.weights is not None and self.card is not None:
+            return SurrogateModel(build_model(self.weights, self.card))
+        return SteinEstimator() if self.kind == VOTES else WhiteBox()
 
 
 def open_access(plan: AttackPlan, target: ModelCard, images: Images, display: Display) -> Access:

@@ -62,7 +62,7 @@ class AttackRun(ImageRun):
             return DONE
         seen = f"{target.weights.sha256} {access.name}"
         if seen not in self.classifiers:
-            self.classifiers[seen] = target.classifier(indices, self.display, access.differentiates, access)
+            self.classifiers[seen] = target.classifier(indices, self.display, access.cost.differentiates, access)
         classifier = self.classifiers[seen]
         header = {**target.header("attack", plan, classifier, access.surrogate), "resume": self.resume_command}
         output.begin(header, plan.compared_keys(), plan.resume, target.card.input_shape)

@@ -28,6 +28,7 @@ from caa_cli.run.engine import choose_chunks
 from caa_cli.run.plausibility import Plausibility
 from caa_cli.sharding import Shard
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key, Purpose
 
 
@@ -114,6 +115,7 @@ class Target:
                 input_shape=self.card.input_shape,
                 device=self.device,
                 dtype=self.dtype,
+                gradients=WhiteBox() if access is None else access.gradients(),
                 **chunks,
             )
         except RuntimeError as error:
@@ -124,9 +126,7 @@ class Target:
                 "wait for others to free it, raise --max-memory, or choose another device with --device cpu",
             ) from error
         self._try_out(classifier, indices)
-        arch = self.card.arch
-        if access is not None:
-            classifier, arch = access.of(classifier), access.beside(arch)
+        arch = self.card.arch if access is None else access.tuning_name(self.card.arch)
         choose_chunks(classifier, self.plan, arch, gradients, display)
         self._check_normalisation(classifier, model, display)
         return classifier

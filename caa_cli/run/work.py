@@ -56,10 +56,9 @@ class AttackWork:
         self.bar.update(self.done, self.text)
         batch = most_images(plan, self.classifier.input_shape)
         if plan.batch_size is None:
-            chunk = self.classifier.gradient_chunk if self.classifier.differentiates else self.classifier.votes_chunk
-            batch = max(1, min(batch, chunk // first_look(plan)))
+            batch = max(1, min(batch, self.classifier.search_chunk // first_look(plan)))
         attack_sigma = plan.attack_sigma or self.classifier.sigma
-        search = Search(build_attack(plan), self.classifier.believing(attack_sigma), batch, self._on_step)
+        search = Search(build_attack(plan), self.classifier.with_sigma(attack_sigma), batch, self._on_step)
         verifier = Verifier(
             samples=plan.verification_draws,
             alpha=plan.alpha,

@@ -1,169 +1,287 @@
-"""What an attacker may see of the target: classifiers whose gradients are not of its own backward pass.
+"""Where gradients of the smoothed classifier come from: its own backward pass, or that of another model.
 
-White box is `SmoothedClassifier` itself. The two here show an attack the target's hard votes and nothing else of it.
+The classifier owns votes and noise. A gradient source owns how a pass with gradients is made and what it costs;
+`SmoothedClassifier(model, gradients=…)` takes one. `smoothing.stein` has the source that needs votes alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from caa_cli.smoothing.chunks import Piece
-from caa_cli.smoothing.classifier import SmoothedClassifier, SurrogatePass, winners
 from caa_cli.smoothing.noise import Key
-from caa_cli.smoothing.objective import Objective, Slopes
-from caa_cli.smoothing.wiener import without_noise
+from caa_cli.smoothing.noisy import NoisyModel, votes_of
+from caa_cli.smoothing.objective import LogRatio, Objective, Slopes, cotangent, log_mean_probability
+
+# The samples whose mean prediction linearises the objective. On smoothed MNIST models the gradient is within a
+# fraction of a degree of the one that takes all 1,500 (docs/engine.md).
+PILOT = 128
 
 
-class Transfer(SmoothedClassifier):
-    """Votes of the target, gradients of a surrogate: another model of the same images and classes.
+@dataclass(frozen=True)
+class GradientRequest:
+    """The gradients that one pass takes.
 
-    Both see the same noisy samples. Soft predictions are the surrogate's, and with them the class that an objective
-    takes for the rival. The smoothed logits that come with a gradient are the target's as far as its votes go:
-    log (votes + q̄)/(n + 1), with the surrogate's mean prediction q̄ in the weight of one vote, so that classes
-    without votes have an order. Each sample of such a pass is two forward evaluations, one of either model.
+    soft: defines the soft predictions. slopes: for each of the `count` functions J of the class probabilities, the
+    slopes ∂J/∂p̄ at a given log p̄ (rows, classes), for a range of the examples. pilot: the samples whose mean that
+    log p̄ is. along: (examples, dimensions) the directions of `GradientPass.moments`. denoise: whether an estimator
+    filters its noise out; a caller that averages several gradients filters the average instead.
     """
 
-    surrogate_model: nn.Module
+    soft: Objective
+    slopes: Callable[[Tensor, slice], list[Slopes]]
+    count: int = 1
+    pilot: int = PILOT
+    along: Tensor | None = None
+    denoise: bool = False
 
-    @classmethod
-    def of(cls, classifier: SmoothedClassifier, surrogate: nn.Module) -> Self:
-        """The same classifier with the gradients of `surrogate`, which maps inputs to logits as `model` does."""
-        other = cls.__new__(cls)
-        other.__dict__.update(vars(classifier))
-        other.surrogate_model = surrogate.to(device=other.device, dtype=other.dtype).eval().requires_grad_(False)
-        return other
+
+@dataclass
+class GradientPass:
+    """Gradients over n noise samples of each example, with the votes of the same samples.
+
+    votes: (examples, classes) int64, of the classifier that is attacked.
+    gradient: (examples, count, *input_shape) float32, ∂J/∂x of each function; `SmoothedClassifier.surrogate` and
+    `towards` drop the second axis.
+    forward_evaluations: (examples,) int64 model evaluations, those of the pilot included where a chunk was too small
+    to hold it. backward_evaluations: of each example.
+    log_mean: (examples, classes) float32, log p̄: the log of the mean soft prediction over all n samples, the
+    smoothed logits. −inf for every class where all samples abstained.
+    moments: (examples, classes) float32, the mean over the samples of 1{vote = c} ⟨noise, direction⟩ where a
+    direction was given, else 0. Divided by σ² it estimates the derivative of p_c along it (Stein's lemma).
+    variance: (examples, count) float32, of the noise in every pixel of an estimated gradient; None of an exact one.
+    """
+
+    votes: Tensor
+    gradient: Tensor
+    forward_evaluations: Tensor
+    backward_evaluations: int
+    log_mean: Tensor
+    moments: Tensor
+    variance: Tensor | None = None
+
+    def single(self) -> GradientPass:
+        """The same pass with one gradient an example, without the axis of the functions."""
+        variance = None if self.variance is None else self.variance[:, 0]
+        return replace(self, gradient=self.gradient[:, 0], variance=variance)
+
+
+@dataclass(frozen=True)
+class GradientCost:
+    """Model evaluations of a noise sample whose gradients are taken; `backward` of them for each gradient."""
+
+    forward: int
+    backward: int
 
     @property
-    def gradient_model(self) -> nn.Module:
-        return self.surrogate_model
+    def differentiates(self) -> bool:
+        """Whether there are backward passes."""
+        return self.backward > 0
+
+
+class GradientSource(Protocol):
+    """How a pass with gradients is made. The classifier passes itself in: its noise, its chunks and its votes."""
+
+    @property
+    def cost(self) -> GradientCost: ...
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves what the source holds to where the classifier works."""
+        ...
 
     def lay_out(self, memory_format: torch.memory_format) -> None:
-        super().lay_out(memory_format)
-        self.surrogate_model.to(memory_format=memory_format)
+        """Puts the source's weights in this layout, as `NoisyModel.lay_out` does."""
+        ...
 
-    def _gradients(
-        self,
-        x: Tensor,
-        keys: Sequence[Key],
-        samples: int,
-        soft: Objective,
-        slopes_at: Callable[[Tensor, slice], list[Slopes]],
-        count: int,
-        pilot: int | None,
-        along: Tensor | None = None,
-    ) -> SurrogatePass:
-        passed = super()._gradients(x, keys, samples, soft, slopes_at, count, pilot, along)
+    def gradients(
+        self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest
+    ) -> GradientPass:
+        """The gradients that `request` asks for at x (examples, *input_shape)."""
+        ...
+
+    def log_mean(self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
+        """The smoothed logits log p̄ of the softmax: (examples, classes) float32."""
+        ...
+
+
+class WhiteBox:
+    """The classifier's own gradients: one forward and one backward pass give votes and gradient."""
+
+    cost = GradientCost(forward=1, backward=1)
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Nothing to move."""
+
+    def lay_out(self, memory_format: torch.memory_format) -> None:
+        """No weights but the classifier's."""
+
+    def gradients(
+        self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest
+    ) -> GradientPass:
+        return differentiate(classifier, classifier.model, x, keys, samples, request)
+
+    def log_mean(self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
+        return mean_softmax(classifier, classifier.model, x, keys, samples)
+
+
+class SurrogateModel:
+    """The gradients of another model of the same images and classes; votes are the classifier's.
+
+    Both see the same noisy samples. Soft predictions are the surrogate's, and with them the class that an objective
+    takes for the rival. The smoothed logits that come with a gradient are the classifier's as far as its votes go:
+    log (votes + q̄)/(n + 1), with the surrogate's mean prediction q̄ in the weight of one vote, so that classes
+    without votes have an order.
+    """
+
+    # One evaluation of either model.
+    cost = GradientCost(forward=2, backward=1)
+
+    def __init__(self, model: nn.Module) -> None:
+        """model: maps inputs to logits as the classifier's model does."""
+        self.model = model
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.model = self.model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+    def lay_out(self, memory_format: torch.memory_format) -> None:
+        self.model.to(memory_format=memory_format)
+
+    def gradients(
+        self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest
+    ) -> GradientPass:
+        passed = differentiate(classifier, self.model, x, keys, samples, request)
         return replace(
             passed,
             forward_evaluations=passed.forward_evaluations + samples,
             log_mean=torch.logaddexp(passed.votes.float().log(), passed.log_mean) - math.log(samples + 1),
         )
 
-    def _winners_beside(self, logits: Tensor, noisy: Tensor, piece: Piece) -> Tensor:
-        with torch.inference_mode():
-            return winners(self.model(noisy), piece)
+    def log_mean(self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
+        return mean_softmax(classifier, self.model, x, keys, samples)
 
 
-class VotesOnly(SmoothedClassifier):
-    """Gradients from the votes, without a backward pass: Stein's lemma, or the score function of the noise.
+def differentiate(
+    classifier: NoisyModel,
+    model: nn.Module,
+    x: Tensor,
+    keys: Sequence[Key],
+    samples: int,
+    request: GradientRequest,
+) -> GradientPass:
+    """The gradients of functions of the mean soft prediction of `model`, from one forward pass.
 
-    With f the base classifier, η ~ N(0, σ²) and p_c = P(f(x + η) = c),
-
-        ∇p_c = E[(1{f(x + η) = c} − p_c) η] / σ²,
-
-    and the gradient of an objective J of the class probabilities is Σ_c ∂J/∂p_c ∇p_c. Taking off p_c changes nothing
-    in expectation and takes noise away. What is kept is the sum of η over the votes of each class that has any, so
-    memory does not grow with the samples.
-
-    What is left of the noise is white: the variance in every pixel, `SurrogatePass.variance`, is that of ∂J/∂p_c over
-    the votes, divided by nσ². `surrogate` filters it out as far as can be; the others leave that to those who average
-    several gradients first.
+    The slopes are taken at the mean prediction of the pilot. It costs no evaluation unless a chunk is smaller than it.
+    A chunk's graph is freed before the next chunk, so memory does not grow with the samples.
     """
+    pilot, count, soft, along = min(samples, request.pilot), request.count, request.soft, request.along
+    counts = classifier.no_counts(len(x))
+    gradient = torch.zeros((len(x), count, *classifier.input_shape), device=classifier.device)
+    log_sum = _no_log_sum(classifier, len(x))
+    moments = torch.zeros((len(x), classifier.num_classes + 1), device=classifier.device)
+    evaluations = torch.full((len(x),), samples, dtype=torch.int64, device=classifier.device)
+    slopes: dict[tuple[int, int], list[Slopes]] = {}
+    scale = 1.0 / (samples * soft.temperature)
 
-    differentiates = False
+    def process(piece: Piece) -> None:
+        rows = piece.examples
+        key = (rows.start, rows.stop)
+        if key not in slopes and not piece.holds_first(pilot):
+            slopes[key] = request.slopes(_pilot_log_mean(classifier, model, x, keys, piece, pilot, soft), rows)
+            evaluations[rows] += pilot
+        noisy = classifier.noisy(x, keys, piece).requires_grad_(True)
+        with torch.enable_grad():
+            logits = model(noisy)
+        log_q = soft_predictions(classifier, logits.detach(), keys, piece, soft)
+        if key not in slopes:
+            slopes[key] = request.slopes(log_mean_probability(log_q[:, :pilot]), rows)
+        total = torch.empty((piece.num_examples, count, *classifier.input_shape), device=classifier.device)
+        for number, at_mean in enumerate(slopes[key]):
+            at_logits = cotangent(log_q, at_mean, scale).flatten(0, 1).to(logits.dtype)
+            (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits, retain_graph=number < count - 1)
+            # A sample that abstains has no say in the gradient either.
+            at_inputs = torch.nan_to_num(at_inputs, nan=0.0).float()
+            total[:, number] = at_inputs.view(piece.num_examples, piece.num_samples, *classifier.input_shape).sum(
+                dim=1
+            )
+        # In float64, so that the order of the pieces leaves no trace.
+        log_total = torch.logaddexp(log_sum[rows], torch.logsumexp(log_q.double(), dim=1))
+        inputs = noisy.detach()
+        winner = votes_of(logits.detach(), piece) if model is classifier.model else classifier.vote(inputs, piece)
+        one = torch.ones_like(winner)
+        lengths = None if along is None else _lengths(inputs, x, along, piece) / samples
+        # No allocation below: retrying after out-of-memory must not count twice.
+        counts[rows].scatter_add_(1, winner, one)
+        if lengths is not None:
+            moments[rows].scatter_add_(1, winner, lengths)
+        log_sum[rows] = log_total
+        gradient[rows] += total
 
-    @classmethod
-    def of(cls, classifier: SmoothedClassifier) -> Self:
-        """The same classifier, seen by its votes alone; the model is shared."""
-        other = cls.__new__(cls)
-        other.__dict__.update(vars(classifier))
-        return other
-
-    def surrogate(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        keys: Sequence[Key],
-        samples: int,
-        objective: Objective,
-        pilot: int | None = None,
-    ) -> SurrogatePass:
-        passed = super().surrogate(x, labels, keys, samples, objective, pilot)
-        assert passed.variance is not None
-        variance = passed.variance[:, 0]
-        filtered = without_noise(passed.gradient.flatten(1), variance, self.input_shape)
-        return replace(passed, gradient=filtered.view_as(x), variance=variance)
-
-    def log_mean(self, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
-        return log_shares(self.votes(x, keys, samples), samples)
-
-    def _gradients(
-        self,
-        x: Tensor,
-        keys: Sequence[Key],
-        samples: int,
-        soft: Objective,
-        slopes_at: Callable[[Tensor, slice], list[Slopes]],
-        count: int,
-        pilot: int | None,
-        along: Tensor | None = None,
-    ) -> SurrogatePass:
-        """As the white box's, with vote shares in place of soft predictions: log_mean are theirs, and the slopes are
-        taken at the shares of all samples, so that no pilot is wanted."""
-        counts = self._no_counts(len(x))
-        sums: dict[int, Tensor] = {}
-
-        def process(piece: Piece) -> None:
-            rows = piece.examples
-            noisy = self.noisy(x, keys, piece)
-            with torch.inference_mode():
-                winner = winners(self.model(noisy), piece)
-            noise = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) - x[rows].flatten(1)[:, None]
-            classes = winner.unique()
-            added = (winner[:, None] == classes[:, None]).float() @ noise
-            for c in classes.tolist():
-                sums.setdefault(c, torch.zeros_like(x).flatten(1))
-            one = torch.ones_like(winner)
-            # From here on nothing is allocated that a lack of memory could refuse.
-            counts[rows].scatter_add_(1, winner, one)
-            for place, c in enumerate(classes.tolist()):
-                sums[c][rows] += added[:, place]
-
-        self.votes_chunk = self.run(process, len(x), samples, self.votes_chunk)
-        sums.pop(self.num_classes, None)  # a sample that abstains has no say in the gradient either
-        votes = counts[:, : self.num_classes]
-        shares, log_mean = votes / samples, log_shares(votes, samples)
-        # (examples, gradients, classes) each; the mean of a row of weights is what taking off p_c comes to.
-        weights = torch.stack([sign * log.exp() for log, sign in slopes_at(log_mean, slice(0, len(x)))], dim=1)
-        mean = (weights * shares[:, None]).sum(dim=2, keepdim=True)
-        gradient = torch.zeros((len(x), count, x[0].numel()), device=self.device)
-        moments = torch.zeros_like(shares)
-        for c, total in sums.items():
-            gradient += (weights - mean)[:, :, c, None] * total[:, None]
-            if along is not None:
-                moments[:, c] = (total * along).sum(dim=1) / samples
-        gradient = (gradient / (samples * self.sigma**2)).view(len(x), count, *self.input_shape)
-        spread = (weights.square() * shares[:, None]).sum(dim=2) - mean[..., 0].square()
-        forward = torch.full((len(x),), samples, dtype=torch.int64, device=self.device)
-        return SurrogatePass(votes, gradient, forward, log_mean, moments, spread / (samples * self.sigma**2))
+    classifier.gradient_chunk = classifier.run(process, len(x), samples, classifier.gradient_chunk)
+    log_mean = (log_sum - math.log(samples)).float()
+    classes = classifier.num_classes
+    return GradientPass(counts[:, :classes], gradient, evaluations, samples * count, log_mean, moments[:, :classes])
 
 
-def log_shares(votes: Tensor, samples: int) -> Tensor:
-    """log of the vote shares (examples, classes), float32; a class without votes is given half of one."""
-    return (votes.clamp(min=0.5) / samples).log().float()
+def mean_softmax(classifier: NoisyModel, model: nn.Module, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
+    """The smoothed logits log p̄ of `model`'s softmax, without a gradient: (examples, classes) float32."""
+    log_sum = _no_log_sum(classifier, len(x))
+
+    def process(piece: Piece) -> None:
+        noisy = classifier.noisy(x, keys, piece)
+        with torch.inference_mode():
+            log_q = soft_predictions(classifier, model(noisy), keys, piece, LogRatio())
+            log_sum[piece.examples] = torch.logaddexp(log_sum[piece.examples], torch.logsumexp(log_q.double(), dim=1))
+
+    classifier.votes_chunk = classifier.run(process, len(x), samples, classifier.votes_chunk)
+    return (log_sum - math.log(samples)).float()
+
+
+def soft_predictions(
+    classifier: NoisyModel, logits: Tensor, keys: Sequence[Key], piece: Piece, objective: Objective
+) -> Tensor:
+    """Soft predictions of a piece's samples: log q, (examples, samples, classes) float32."""
+    shaped = logits.float().view(piece.num_examples, piece.num_samples, classifier.num_classes)
+    if objective.gumbel:
+        draws = torch.empty_like(shaped)
+        classifier.noise.gumbel(draws, keys[piece.examples], piece.samples.start)
+        shaped = torch.log_softmax(shaped, dim=2) + draws
+    log_q = torch.log_softmax(shaped / objective.temperature, dim=2)
+    # An abstaining sample has no probability for any class.
+    return torch.where(log_q.isnan(), -torch.inf, log_q)
+
+
+def _pilot_log_mean(
+    classifier: NoisyModel,
+    model: nn.Module,
+    x: Tensor,
+    keys: Sequence[Key],
+    piece: Piece,
+    pilot: int,
+    soft: Objective,
+) -> Tensor:
+    """log p̄ of the pilot for a piece that does not hold the whole of it: extra forward passes."""
+    parts = []
+    for part in piece.first(pilot).cut(piece.size, classifier.noise.block):
+        with torch.no_grad():
+            logits = model(classifier.noisy(x, keys, part))
+        parts.append(soft_predictions(classifier, logits, keys, part, soft))
+    return log_mean_probability(torch.cat(parts, dim=1))
+
+
+def _no_log_sum(classifier: NoisyModel, examples: int) -> Tensor:
+    """log of sums over no samples, (examples, classes) float64."""
+    shape = (examples, classifier.num_classes)
+    return torch.full(shape, -torch.inf, dtype=torch.float64, device=classifier.device)
+
+
+def _lengths(noisy: Tensor, x: Tensor, along: Tensor, piece: Piece) -> Tensor:
+    """⟨noise, direction⟩ of each sample, (examples, samples) float32."""
+    rows = piece.examples
+    products = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) @ along[rows, :, None]
+    return products[..., 0] - (x[rows].flatten(1) * along[rows]).sum(dim=1, keepdim=True)

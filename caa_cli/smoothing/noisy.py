@@ -1,4 +1,4 @@
-"""A model and the noise that it is shown, in chunks that fit the memory."""
+"""A model, its noisy inputs and its votes, in chunks that fit the memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ E = TypeVar("E", bound="NoisyModel")
 
 
 class NoisyModel:
-    """What every pass over noisy inputs needs: the model, σ, the keyed noise, and work cut into chunks.
+    """What every pass over noisy inputs needs: the model, σ, the keyed noise, votes, and work cut into chunks.
 
     `model` maps (batch, *input_shape) in [0, 1] pixel units to logits (batch, classes) and holds its own
     normalisation, so that noise comes before it. Memory does not grow with the number of samples: a pass holds
@@ -54,8 +54,8 @@ class NoisyModel:
         self._buffer = torch.empty(0, device=self.device)
         self._laid_out = torch.empty(0, device=self.device, dtype=dtype)
 
-    def believing(self: E, sigma: float) -> E:
-        """The same classifier smoothed with another σ; the model is shared, buffers and chunk sizes are its own."""
+    def with_sigma(self: E, sigma: float) -> E:
+        """The same classifier smoothed with another σ; the model is shared, the chunk sizes are not."""
         if sigma == self.sigma:
             return self
         other = copy.copy(self)
@@ -76,6 +76,30 @@ class NoisyModel:
             "memory_format": "channels_last" if self.memory_format == torch.channels_last else "contiguous",
             "chosen": self.chosen,
         }
+
+    def votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
+        """Hard votes of `samples` noise draws: x (examples, *input_shape) → (examples, classes) int64.
+
+        start: how many draws of these keys have been counted before. A draw whose logits hold a NaN abstains: a row
+        then sums to less than `samples`.
+        """
+        counts = self.no_counts(len(x))
+
+        def process(piece: Piece) -> None:
+            winner = self.vote(self.noisy(x, keys, piece), piece)
+            counts[piece.examples].scatter_add_(1, winner, torch.ones_like(winner))
+
+        self.votes_chunk = self.run(process, len(x), samples, self.votes_chunk, start)
+        return counts[:, : self.num_classes]
+
+    def no_counts(self, examples: int) -> Tensor:
+        """Zeros (examples, classes + 1) int64: one column a class, and a last one for abstentions."""
+        return torch.zeros((examples, self.num_classes + 1), dtype=torch.int64, device=self.device)
+
+    def vote(self, noisy: Tensor, piece: Piece) -> Tensor:
+        """The model's vote on each noisy input of a piece, as `votes_of` gives it."""
+        with torch.inference_mode():
+            return votes_of(self.model(noisy), piece)
 
     def run(self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int, start: int = 0) -> int:
         """Calls `process` on every piece of the work; returns the chunk size that memory allowed.
@@ -127,6 +151,14 @@ class NoisyModel:
             noisy = noisy.movedim(-1, 2) if last else noisy
         torch.add(noise, x[piece.examples, None], out=noisy)
         return noisy.flatten(0, 1).detach()
+
+
+def votes_of(logits: Tensor, piece: Piece) -> Tensor:
+    """Each sample's vote, (examples, samples) int64; one beyond the last class is an abstention."""
+    # The maximum is NaN if any logit is; argmax alone would make that NaN a vote.
+    top, winner = logits.max(dim=1)
+    winner = torch.where(top.isnan(), logits.shape[1], winner)
+    return winner.view(piece.num_examples, piece.num_samples)
 
 
 def _part(buffer: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

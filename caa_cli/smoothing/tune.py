@@ -97,7 +97,7 @@ def one_chunk(classifier: SmoothedClassifier, name: str) -> Callable[[int], int]
             classifier.votes_chunk = chunk
         # One chunk holds its own pilot; a step of many pays for that once, which is little.
         classifier.surrogate(x, label, keys, chunk, LogRatio())
-        return classifier.gradient_chunk if classifier.differentiates else classifier.votes_chunk
+        return classifier.search_chunk
 
     return {"votes": votes, "gradient": gradient}[name]
 

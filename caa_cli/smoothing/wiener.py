@@ -14,7 +14,7 @@ from torch.nn import functional as F
 _REACH = 1 / 14
 
 
-def without_noise(gradient: Tensor, variance: Tensor, shape: Sequence[int]) -> Tensor:
+def wiener_filter(gradient: Tensor, variance: Tensor, shape: Sequence[int]) -> Tensor:
     """Wiener's filter, first in the frequencies and then in the pixels: gradient (rows, dimensions), an image of this
     shape (channels, height, width) each with independent noise of this variance (rows,) in every pixel.
 
