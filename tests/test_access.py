@@ -13,7 +13,7 @@ from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.crossing import cross
 from caa_cli.attacks.loop import Example, Search
 from caa_cli.attacks.newton import Newton
-from caa_cli.attacks.walk import Walk
+from caa_cli.attacks.boundary_walk import Walk
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradients import SurrogateModel
 from caa_cli.smoothing.noise import Key, Purpose

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Example, Finding, Search
-from caa_cli.attacks.rivals import likeliest, look_at
+from caa_cli.attacks.race import likeliest, look_at
 from caa_cli.attacks.slide import slide
 from caa_cli.names import RADIAL, REFINEMENTS, TANGENTIAL
 from caa_cli.plan import AttackPlan

@@ -18,7 +18,7 @@ import caa_cli.smoothing.gradients
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Candidate, Example, Finding, Search
 from caa_cli.attacks.newton import Newton, margins, shortest
-from caa_cli.attacks.rivals import most_runs, still_racing
+from caa_cli.attacks.race import most_runs, still_racing
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.verify import Verifier

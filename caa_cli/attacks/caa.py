@@ -24,7 +24,7 @@ from caa_cli.attacks.caa_state import CaaState, Look
 from caa_cli.attacks.crossing import begin_beyond
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Example
-from caa_cli.attacks.rivals import likeliest, look_at
+from caa_cli.attacks.race import likeliest, look_at
 from caa_cli.attacks.slide import MEMORY, SHORTEST, SHRINK, slide
 from caa_cli.names import FIXED, RADIAL, STAGED, TANGENTIAL
 from caa_cli.smoothing.bounds import GOODMAN, leader, separation

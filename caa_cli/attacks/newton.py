@@ -27,7 +27,7 @@ from caa_cli.attacks.baseline import unit
 from caa_cli.attacks.geometry import no_longer
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
-from caa_cli.attacks.rivals import Race, Runs, likeliest, look_at, still_racing
+from caa_cli.attacks.race import Race, Runs, likeliest, look_at, still_racing
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
 # Beyond this many σ from the boundary probabilities are all but 0 and 1, and a plane says no more than a direction.

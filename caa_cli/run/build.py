@@ -17,8 +17,8 @@ from caa_cli.attacks.fmn import Fmn
 from caa_cli.attacks.loop import Attack
 from caa_cli.attacks.newton import Newton
 from caa_cli.attacks.pgd import Pgd
-from caa_cli.attacks.rivals import Race, look_at
-from caa_cli.attacks.walk import Walk
+from caa_cli.attacks.race import Race, look_at
+from caa_cli.attacks.boundary_walk import Walk
 from caa_cli.names import GUMBEL, TANGENTIAL, VOTES
 from caa_cli.plan import AttackPlan
 from caa_cli.smoothing.classifier import SmoothedClassifier

@@ -176,7 +176,7 @@ def differentiate(
 ) -> GradientPass:
     """The gradients of functions of the mean soft prediction of `model`, from one forward pass.
 
-    The slopes are taken at the mean prediction of the pilot. It costs no evaluation unless a chunk is smaller than it.
+    The slopes are taken at the mean prediction of the pilot, which costs no evaluation unless a chunk is smaller.
     A chunk's graph is freed before the next chunk, so memory does not grow with the samples.
     """
     pilot, count, soft, along = min(samples, request.pilot), request.count, request.soft, request.along
@@ -195,6 +195,7 @@ def differentiate(
             slopes[key] = request.slopes(_pilot_log_mean(classifier, model, x, keys, piece, pilot, soft), rows)
             evaluations[rows] += pilot
         noisy = classifier.noisy(x, keys, piece).requires_grad_(True)
+        shape = (piece.num_examples, piece.num_samples, *classifier.input_shape)
         with torch.enable_grad():
             logits = model(noisy)
         log_q = soft_predictions(classifier, logits.detach(), keys, piece, soft)
@@ -206,9 +207,7 @@ def differentiate(
             (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits, retain_graph=number < count - 1)
             # A sample that abstains has no say in the gradient either.
             at_inputs = torch.nan_to_num(at_inputs, nan=0.0).float()
-            total[:, number] = at_inputs.view(piece.num_examples, piece.num_samples, *classifier.input_shape).sum(
-                dim=1
-            )
+            total[:, number] = at_inputs.view(*shape).sum(dim=1)
         # In float64, so that the order of the pieces leaves no trace.
         log_total = torch.logaddexp(log_sum[rows], torch.logsumexp(log_q.double(), dim=1))
         inputs = noisy.detach()

@@ -23,7 +23,7 @@ from caa_cli.attacks.geometry import no_longer
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
 from caa_cli.attacks.newton import margins, shortest
-from caa_cli.attacks.rivals import Race, Runs, still_racing
+from caa_cli.attacks.race import Race, Runs, still_racing
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.wiener import wiener_filter
 
