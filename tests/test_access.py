@@ -9,11 +9,12 @@ import torch
 from conftest import make_linear, make_small
 from torch import nn
 
+from caa_cli.attacks.attack import Attack
+from caa_cli.attacks.boundary_walk import BoundaryWalk
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.crossing import cross
 from caa_cli.attacks.loop import Example, Search
 from caa_cli.attacks.newton import Newton
-from caa_cli.attacks.boundary_walk import Walk
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradients import SurrogateModel
 from caa_cli.smoothing.noise import Key, Purpose
@@ -72,6 +73,10 @@ def examples_of(linear) -> list[Example]:
         others = torch.stack([linear.at(-1.5) + 0.1 * torch.randn(1, 20, 20, generator=generator) for _ in range(3)])
         found.append(Example(index, linear.at(distance), 1, 0.0, others))
     return found
+
+
+def attacks(steps: int) -> list[Attack]:
+    return [BoundaryWalk(samples=200, steps=steps), CertificationAware(samples=300, iterations=steps)]
 
 
 def test_steins_gradient_lies_within_the_angle_that_its_noise_foretells():
@@ -160,7 +165,10 @@ def test_crossings_lie_on_the_boundary_nearest_first():
 
 @pytest.mark.parametrize(
     ("attack", "within"),
-    [(Walk(samples=1500), 1.06), (CertificationAware(samples=3000, sample_schedule="fixed", patience=20), 1.25)],
+    [
+        (BoundaryWalk(samples=1500), 1.06),
+        (CertificationAware(samples=3000, sample_schedule="fixed", patience=20), 1.25),
+    ],
     ids=["caa-newton", "caa"],
 )
 def test_by_votes_alone_the_radius_is_near_the_distance(attack, within):
@@ -177,7 +185,7 @@ def test_by_votes_alone_the_radius_is_near_the_distance(attack, within):
         assert finding.forward_evaluations > 0
 
 
-@pytest.mark.parametrize("attack", [Walk(samples=200, steps=8), CertificationAware(samples=300, iterations=8)])
+@pytest.mark.parametrize("attack", attacks(8))
 def test_neither_batch_nor_chunk_changes_what_votes_find(attack):
     linear = make_linear()
     alone = [f for e in examples_of(linear) for f in Search(attack, votes_only(linear, votes_chunk=100)).run([e])]
@@ -187,7 +195,7 @@ def test_neither_batch_nor_chunk_changes_what_votes_find(attack):
         assert [c.distance for c in one.candidates] == pytest.approx([c.distance for c in other.candidates], rel=1e-3)
 
 
-@pytest.mark.parametrize("attack", [Walk(samples=200, steps=4), CertificationAware(samples=300, iterations=4)])
+@pytest.mark.parametrize("attack", attacks(4))
 def test_without_an_image_to_begin_with_nothing_is_found_and_said_so(attack):
     linear = make_linear()
     (finding,) = Search(attack, votes_only(linear)).run([Example(0, linear.at(3.0), 1)])
@@ -198,7 +206,7 @@ def test_without_an_image_to_begin_with_nothing_is_found_and_said_so(attack):
 def test_the_image_to_begin_with_is_there_whatever_comes_of_the_walk():
     linear = make_linear()
     example = examples_of(linear)[0]
-    (finding,) = Search(Walk(samples=50, steps=1), votes_only(linear)).run([example])
+    (finding,) = Search(BoundaryWalk(samples=50, steps=1), votes_only(linear)).run([example])
     assert finding.confident is not None
     assert Verifier(samples=4000).verify(finding, linear.classifier).radius is not None
 

@@ -14,7 +14,7 @@ from caa_cli.cli.attack import attack as command
 from caa_cli.errors import UsageError
 from caa_cli.names import ATTACKS
 from caa_cli.plan import AttackPlan
-from caa_cli.run.build import BASELINES, build_attack, most_search_evaluations
+from caa_cli.run.build import BASELINES, build_attack
 from caa_cli.run.describe import attack_rows
 
 # Large steps and few samples: about a second an image. What they find is of no account here.
@@ -136,7 +136,7 @@ def test_settings_come_from_toml_and_the_environment_too(tmp_path):
 
 def test_the_most_evaluations_count_rounds_searches_and_candidates():
     def most(**settings: object) -> tuple[int, int]:
-        return most_search_evaluations(AttackPlan(checkpoint="demo", samples=100, iterations=10, **settings))
+        return build_attack(AttackPlan(checkpoint="demo", samples=100, iterations=10, **settings)).budget()
 
     assert most(attack="ddn") == (1000, 1000)
     assert most(attack="cw") == (9000, 9000)
@@ -157,5 +157,5 @@ def test_one_attacks_resolved_settings_are_not_anothers():
 
 def test_autoattack_says_what_it_leaves_out_of_two_classes():
     plan = AttackPlan(checkpoint="demo", attack="autoattack")
-    assert "two classes" in dict(attack_rows(plan, 2))
-    assert "two classes" not in dict(attack_rows(plan, 3))
+    assert "two classes" in dict(attack_rows(plan, build_attack(plan), 2))
+    assert "two classes" not in dict(attack_rows(plan, build_attack(plan), 3))

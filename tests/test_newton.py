@@ -17,8 +17,9 @@ from torch import nn
 import caa_cli.smoothing.gradients
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Candidate, Example, Finding, Search
-from caa_cli.attacks.newton import Newton, margins, shortest
-from caa_cli.attacks.race import most_runs, still_racing
+from caa_cli.attacks.newton import Newton
+from caa_cli.attacks.projection import project_beyond
+from caa_cli.attacks.race import margins, most_runs, still_racing
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.verify import Verifier
@@ -72,9 +73,9 @@ def test_votes_give_the_slope_by_steins_lemma():
     slope = stats.norm.pdf(distance / sigma) / sigma
     assert passed.moments[0, 0] / sigma**2 == pytest.approx(slope, abs=4.5 / (sigma * math.sqrt(n)))
     assert passed.moments[0, 1] / sigma**2 == pytest.approx(-slope, abs=4.5 / (sigma * math.sqrt(n)))
-    seen = margins(passed.votes, passed.moments, one, zero, n, sigma)
-    assert float(seen.h) == pytest.approx(-distance, abs=0.02)
-    assert float(seen.slope) == pytest.approx(1.0, abs=0.05)
+    margin, slope = margins(passed.votes, passed.moments, one, zero, n, sigma)
+    assert float(margin) == pytest.approx(-distance, abs=0.02)
+    assert float(slope) == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("chunk", [7, 64, 1000])
@@ -106,7 +107,7 @@ def test_the_shortest_step_to_a_half_space_within_the_box(seed: int, need: float
     direction = generator.normal(size=6)
     direction /= np.linalg.norm(direction)
     most = float((np.where(direction > 0, 1.0, 0.0) - clean) @ direction)
-    found = shortest(torch.tensor(clean)[None], torch.tensor(direction)[None], torch.tensor([need]))[0].numpy()
+    found = project_beyond(torch.tensor(clean)[None], torch.tensor(direction)[None], torch.tensor([need]))[0].numpy()
     assert ((clean + found) >= -1e-9).all()
     assert ((clean + found) <= 1 + 1e-9).all()
     if need <= 0:
@@ -216,10 +217,10 @@ def test_runs_towards_further_classes_are_given_up():
     assert alive[-1] == 1
     assert alive == sorted(alive, reverse=True)
     left = int(state.alive[0].nonzero())
-    assert state.size[0, left] <= state.size[0, 1 - left]
+    assert state.boundary_distance[0, left] <= state.boundary_distance[0, 1 - left]
     assert int(state.backward) == sum(runs * attack.draws(step) for step, runs in enumerate(alive))
     assert int(state.forward) == int(state.backward) + min(attack.samples, classifier.PILOT)
-    most_forward, most_backward = attack.most_evaluations()
+    most_forward, most_backward = attack.budget()
     assert int(state.forward) < most_forward
     assert int(state.backward) < most_backward
 
@@ -247,7 +248,7 @@ def test_no_example_takes_more_than_its_most_evaluations(steps: int):
     image = (0.5 + 0.5 * model[1].weight[0] / model[1].weight[0].norm()).view(1, 8, 8).clamp(0, 1).detach()
     attack = Newton(samples=300, rivals=4, steps=steps)
     (finding,) = Search(attack, classifier).run([Example(0, image, 0)])
-    most_forward, most_backward = attack.most_evaluations()
+    most_forward, most_backward = attack.budget()
     assert finding.forward_evaluations <= most_forward
     assert finding.backward_evaluations <= most_backward
     assert finding.backward_evaluations >= 4 * attack.draws(0)

@@ -97,11 +97,11 @@ class Target:
         }
 
     def classifier(
-        self, indices: Sequence[int], display: Display, gradients: bool = True, access: Access | None = None
+        self, indices: Sequence[int], display: Display, access: Access | None = None, reserve: int = 0
     ) -> SmoothedClassifier:
         """The smoothed model on its device, tried out on the first readable image, with its chunk sizes chosen.
 
-        gradients: whether there will be any. access: what a search sees of it, all where it is None.
+        access: what a search sees of it; None: no search. reserve: bytes that the run holds besides the passes.
         """
         model = build_model(self.weights, self.card)
         open_device(self.device)
@@ -127,7 +127,8 @@ class Target:
             ) from error
         self._try_out(classifier, indices)
         arch = self.card.arch if access is None else access.tuning_name(self.card.arch)
-        choose_chunks(classifier, self.plan, arch, gradients, display)
+        gradients = access is not None and access.cost.differentiates
+        choose_chunks(classifier, self.plan, arch, gradients, reserve, display)
         self._check_normalisation(classifier, model, display)
         return classifier
 

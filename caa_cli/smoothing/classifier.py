@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from caa_cli.smoothing.gradients import PILOT, GradientPass, GradientRequest, GradientSource, WhiteBox
+from caa_cli.smoothing.gradient_source import PILOT, GradientPass, GradientRequest, GradientSource
+from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.noisy import NoisyModel
 from caa_cli.smoothing.objective import LogRatio, Objective, Slopes, rival_over_label

@@ -104,7 +104,7 @@ class LogitRatio:
 
     def value(self, log_mean: Tensor, labels: Tensor) -> Tensor:
         """(examples,) float32; negative where the label has lost."""
-        return (margin(log_mean, labels) + self.tolerance) / _spread(log_mean)[0]
+        return (logit_margin(log_mean, labels) + self.tolerance) / _spread(log_mean)[0]
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
         spread, ends = _spread(log_mean)
@@ -114,7 +114,7 @@ class LogitRatio:
         return weights.abs().log() - log_mean, weights.sign()
 
 
-def margin(log_mean: Tensor, labels: Tensor) -> Tensor:
+def logit_margin(log_mean: Tensor, labels: Tensor) -> Tensor:
     """m = z_label − max of the other z, (examples,): negative where the label has lost."""
     rival = log_mean.gather(1, strongest_rival(log_mean, labels)[:, None])
     return (log_mean.gather(1, labels[:, None]) - rival)[:, 0]

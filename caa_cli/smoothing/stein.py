@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.smoothing.chunks import Piece
-from caa_cli.smoothing.gradients import GradientCost, GradientPass, GradientRequest
+from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.noisy import NoisyModel
 from caa_cli.smoothing.wiener import wiener_filter
