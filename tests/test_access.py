@@ -156,7 +156,7 @@ def test_crossings_lie_on_the_boundary_nearest_first():
     linear = make_linear()
     examples = examples_of(linear)
     found = cross([*examples, Example(9, linear.at(1.0), 1)], linear.classifier, 2, 0)
-    assert found.found.tolist() == [[True, False], [True, False], [False, False]]  # one rival, so one crossing
+    assert found.exists.tolist() == [[True, False], [True, False], [False, False]]  # one rival, so one crossing
     assert found.evaluations.tolist() == [3 * 8 * 64, 3 * 8 * 64, 0]
     for row in range(2):
         assert abs(linear.distance(found.point[row, 0])) < 0.15

@@ -17,7 +17,7 @@ from caa_cli.smoothing.objective import LogitRatio
 class AlmaState(Batch):
     """mu, rho: the penalty's multiplier and weight.  checked: the constraint y at its last check.
     square, momentum: (examples, dimensions) RMSProp's averages.  rate: its learning rate.
-    found_at: the step of the first adversarial point, inf before it.  scale: the divisor of y.
+    success_at: the step of the first adversarial point, inf before it.  scale: the divisor of y.
     """
 
     mu: Tensor
@@ -26,7 +26,7 @@ class AlmaState(Batch):
     square: Tensor
     momentum: Tensor
     rate: Tensor
-    found_at: Tensor
+    success_at: Tensor
     scale: Tensor
 
 
@@ -76,7 +76,7 @@ class Alma(Baseline[AlmaState]):
             square=torch.ones_like(flat),
             momentum=flat,
             rate=each(0.0),
-            found_at=each(torch.inf),
+            success_at=each(torch.inf),
             scale=each(1.0),
         )
 
@@ -105,15 +105,15 @@ class Alma(Baseline[AlmaState]):
         """Updates the multiplier and the weight of the penalty for this step's y."""
         first = state.iteration == 0
         check = ~first & ((state.iteration + 1) % self.check_steps == 0)
-        stuck = check & torch.isinf(state.found_at) & ~(y < self.tau * state.checked)
+        stuck = check & torch.isinf(state.success_at) & ~(y < self.tau * state.checked)
         state.rho = torch.where(stuck, self.gamma * state.rho, state.rho)
         state.checked = torch.where(check | first, y, state.checked)
         slope = _slope(y, state.mu, state.rho)
         # Where y is NaN the multiplier stays.
         moved = self.weight * state.mu + (1.0 - self.weight) * torch.where(slope.isnan(), state.mu, slope)
         state.mu = torch.where(first, state.mu, moved.clamp(1e-6, 1e12))
-        fresh = adversarial & torch.isinf(state.found_at)
-        state.found_at = torch.where(fresh, state.iteration.to(state.found_at.dtype), state.found_at)
+        fresh = adversarial & torch.isinf(state.success_at)
+        state.success_at = torch.where(fresh, state.iteration.to(state.success_at.dtype), state.success_at)
 
     def _first_rate(self, state: AlmaState, gradient: Tensor) -> Tensor:
         """The learning rate at which a gradient step from the clean image has the length `init_lr_distance`, box
@@ -136,9 +136,9 @@ class Alma(Baseline[AlmaState]):
 
     def _decay(self, state: AlmaState) -> Tensor:
         """From 1 at the first adversarial point down to `lr_reduction` at the last step."""
-        found = torch.isfinite(state.found_at)
-        since = torch.where(found, state.iteration - state.found_at, 0.0)
-        left = torch.where(found, self.steps - state.found_at, 1.0)
+        succeeded = torch.isfinite(state.success_at)
+        since = torch.where(succeeded, state.iteration - state.success_at, 0.0)
+        left = torch.where(succeeded, self.steps - state.success_at, 1.0)
         return self.lr_reduction ** (since / left)
 
 

@@ -18,12 +18,12 @@ from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, odds_against
 
 @dataclass
 class AutoAttackState(ApgdState):
-    """second: whether the run is the one on the ratio.  found: whether this search has found an adversarial point.
+    """second: whether the run is the one on the ratio.  succeeded: whether this search found an adversarial point.
     searched: searches ended.  lower, upper: the largest radius that failed and the smallest that succeeded.
     """
 
     second: Tensor
-    found: Tensor
+    succeeded: Tensor
     searched: Tensor
     lower: Tensor
     upper: Tensor
@@ -80,7 +80,7 @@ class AutoAttack(Baseline[AutoAttackState]):
             loss_at_check=each(-torch.inf),
             halved_at_check=each(True),
             second=each(False),
-            found=each(False),
+            succeeded=each(False),
             searched=each(0),
             lower=each(0.0),
             upper=each(torch.inf),
@@ -98,7 +98,7 @@ class AutoAttack(Baseline[AutoAttackState]):
             evaluation = self.evaluate(state, classifier, objective, rows)
             labels = state.labels[rows]
             state.lost_gradients[rows] += ~evaluation.usable
-            state.found[rows] |= evaluation.adversarial
+            state.succeeded[rows] |= evaluation.adversarial
             if objective is ratio:
                 direction[rows], loss[rows] = -evaluation.direction, -ratio.value(evaluation.log_mean, labels)
             else:
@@ -110,22 +110,22 @@ class AutoAttack(Baseline[AutoAttackState]):
         """Begins the next run, or the next search, of examples whose run is over."""
         over = state.taken == self.steps
         if self.minimise:
-            over = over | state.found
-        last = state.second | state.found | (classifier.num_classes < 3)
+            over = over | state.succeeded
+        last = state.second | state.succeeded | (classifier.num_classes < 3)
         next_search, next_run = over & last, over & ~last
         state.searched = state.searched + next_search
         state.done |= next_search & (state.searched >= (self.searches if self.minimise else 1))
-        state.upper = torch.where(next_search & state.found, state.epsilon, state.upper)
-        state.lower = torch.where(next_search & ~state.found, state.epsilon, state.lower)
+        state.upper = torch.where(next_search & state.succeeded, state.epsilon, state.upper)
+        state.lower = torch.where(next_search & ~state.succeeded, state.epsilon, state.lower)
         bounded = torch.isfinite(state.upper)
         following = torch.where(bounded, (state.lower + state.upper) / 2.0, 2.0 * state.epsilon)
         state.epsilon = torch.where(next_search, following, state.epsilon)
         state.second = (state.second & ~next_search) | next_run
-        state.found = state.found & ~next_search
+        state.succeeded = state.succeeded & ~next_search
         self._begin(state, classifier, over & ~state.done)
 
     def _begin(self, state: AutoAttackState, classifier: SmoothedClassifier, chosen: Tensor) -> None:
-        """Begins new runs for the examples of this mask, each from its own random start."""
+        """Begins new runs for the examples of this mask, each from another random start."""
         rows = every_row(state)[chosen]
         if len(rows) == 0:
             return

@@ -66,15 +66,15 @@ class Baseline(Attack[State]):
         )
         state.forward[rows] += passed.forward_evaluations
         state.backward[rows] += passed.backward_evaluations
-        found = self.judge(state, rows, passed.votes)
+        hits = self.judge(state, rows, passed.votes)
         direction, norm, usable = unit(passed.gradient.flatten(1))
-        return Evaluation(direction, norm, usable, found, passed.log_mean)
+        return Evaluation(direction, norm, usable, hits, passed.log_mean)
 
     def judge(self, state: Batch, rows: Tensor, votes: Tensor) -> Tensor:
         """Which of these rows are adversarial at x, (rows,) bool; those are remembered."""
-        found = adversarial(votes, state.labels[rows], self.samples, self.alpha, self.bound)
-        state.remember(rows[found], votes[found])
-        return found
+        hits = adversarial(votes, state.labels[rows], self.samples, self.alpha, self.bound)
+        state.remember(rows[hits], votes[hits])
+        return hits
 
 
 def every_row(state: Batch) -> Tensor:

@@ -74,7 +74,7 @@ class BoundaryWalk(Race[WalkState]):
         return WalkState(
             **vars(common),
             rivals=crossings.rival,
-            alive=crossings.found,
+            alive=crossings.exists,
             point=crossings.point,
             before=crossings.point.clone(),
             longest=_FIRST * home,
@@ -91,7 +91,7 @@ class BoundaryWalk(Race[WalkState]):
         evaluation = self.evaluate(state, classifier, rows, runs, samples, along)
         near = evaluation.usable & (evaluation.margin.abs() < _NEAR * classifier.sigma)
         self._learn_gradient(state, rows[near], runs[near], evaluation, near)
-        # Along the direction before this evaluation: along its own, its noise would bias the slope upwards.
+        # Along the direction before this evaluation: along this one's, its noise would bias the slope upwards.
         state.learn_slope(rows, runs, evaluation.slope, samples, near & (evaluation.slope != 0), _SLOPE_MOST)
         self._move(state, rows, runs, evaluation.margin, near, classifier)
 

@@ -71,7 +71,7 @@ class CertificationAware(Attack[CaaState]):
         state = CaaState.begin(examples, classifier.num_classes)
         if not classifier.differentiates:  # at the clean image votes show no direction
             # Without a crossing there is nowhere to begin.
-            state.done |= ~begin_beyond(state, examples, classifier, 1, self.seed).found[:, 0]
+            state.done |= ~begin_beyond(state, examples, classifier, 1, self.seed).exists[:, 0]
         return state
 
     def step(self, state: CaaState, classifier: SmoothedClassifier) -> None:
@@ -84,10 +84,10 @@ class CertificationAware(Attack[CaaState]):
 
         hits, others = rows[evaluation.adversarial], rows[~evaluation.adversarial]
         state.remember(hits, evaluation.votes[hits])
-        state.found[hits] = True
+        state.succeeded[hits] = True
         if self.refine == TANGENTIAL:
-            self._leave(state, rows[~state.found], evaluation.gradient, is_original)
-            self._slide(state, rows[state.found], evaluation, is_original)
+            self._leave(state, rows[~state.succeeded], evaluation.gradient, is_original)
+            self._slide(state, rows[state.succeeded], evaluation, is_original)
         else:
             # Refinement needs no gradient; the other branches do, and take the missing ones now, on the first of the
             # samples that the votes came from.
@@ -96,7 +96,7 @@ class CertificationAware(Attack[CaaState]):
                 evaluation.gradient[lacking] = self._gradient_pass(state, classifier, lacking)[1]
             self._leave(state, others, evaluation.gradient, is_original)
             self._refine(state, hits)
-        state.refined += state.found
+        state.refined += state.succeeded
         self._stop(state)
 
     def stages(self) -> list[int]:
@@ -148,7 +148,7 @@ class CertificationAware(Attack[CaaState]):
             radius=torch.zeros(size, device=device),
             adversarial=torch.zeros(size, dtype=torch.bool, device=device),
             gradient=torch.zeros_like(state.x.flatten(1)),
-            has_gradient=torch.ones_like(state.found) if self.refine == TANGENTIAL else ~state.found,
+            has_gradient=torch.ones_like(state.succeeded) if self.refine == TANGENTIAL else ~state.succeeded,
         )
         rows = every_row(state)
         with_gradient, votes_alone = rows[evaluation.has_gradient], rows[~evaluation.has_gradient]
@@ -266,12 +266,12 @@ class CertificationAware(Attack[CaaState]):
         nearest = state.near_distance[:, 0]
         improved = nearest < (1.0 - self.tolerance) * state.mark
         state.mark = torch.where(improved, nearest, state.mark)
-        state.stale = torch.where(improved | ~state.found, 0, state.stale + 1)
+        state.stale = torch.where(improved | ~state.succeeded, 0, state.stale + 1)
         over = state.stale >= self.patience if self.patience else torch.zeros_like(state.done)
         if state.rivals.shape[1]:
             rows = every_row(state)
             behind = state.distance(rows) > _GIVE_UP * nearest
-            over |= behind & (~state.found | (state.refined >= _AT_BOUNDARY))
+            over |= behind & (~state.succeeded | (state.refined >= _AT_BOUNDARY))
             over |= state.iteration + 1 - state.begun >= self.iterations // self.rivals
             again = over & (state.run < state.rivals.shape[1] - 1)
             state.next_run(rows[again])

@@ -14,7 +14,7 @@ from caa_cli.attacks.state import Batch, Example
 
 @dataclass
 class CaaState(Batch):
-    """original, adversarial: the certified balls of either side. found: whether this run has a confident point.
+    """original, adversarial: the certified balls of either side. succeeded: whether this run has a confident point.
 
     stale: steps since the nearest distance last fell by more than `tolerance`; mark: that distance.
     rivals: (examples, runs) the class that each run follows; (examples, 0): one run, after whichever class leads.
@@ -24,7 +24,7 @@ class CaaState(Batch):
 
     original: Balls
     adversarial: Balls
-    found: Tensor
+    succeeded: Tensor
     stale: Tensor
     mark: Tensor
     rivals: Tensor
@@ -46,7 +46,7 @@ class CaaState(Batch):
             num_classes,
             original=Balls(size, dimensions, device),
             adversarial=Balls(size, dimensions, device),
-            found=torch.zeros(size, dtype=torch.bool, device=device),
+            succeeded=torch.zeros(size, dtype=torch.bool, device=device),
             stale=counter(),
             mark=torch.full((size,), torch.inf, device=device),
             rivals=counter()[:, None][:, :0] if rivals is None else rivals,
@@ -61,7 +61,7 @@ class CaaState(Batch):
         self.run[rows] += 1
         self.begun[rows] = self.iteration[rows] + 1
         self.x[rows] = self.clean[rows]
-        self.found[rows] = False
+        self.succeeded[rows] = False
         self.stale[rows] = 0
         self.refined[rows] = 0
         self.normal[rows] = 0.0

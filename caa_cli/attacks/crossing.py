@@ -30,14 +30,14 @@ class Crossings:
     """The nearest crossings of each example, nearest first, at most C of them.
 
     point: (examples, C, dimensions), just beyond the boundary.  rival: (examples, C) int64, the leader there.
-    found: (examples, C) bool; where not, the point is the clean image.
+    exists: (examples, C) bool; where not, the point is the clean image.
     image: (examples, dimensions) the image at the end of the nearest one's segment; votes: (examples, classes) of it.
     evaluations: (examples,) int64 model evaluations.
     """
 
     point: Tensor
     rival: Tensor
-    found: Tensor
+    exists: Tensor
     image: Tensor
     votes: Tensor
     evaluations: Tensor
@@ -58,7 +58,7 @@ def begin_beyond(
     crossings = cross(examples, classifier, count, seed)
     state.forward += crossings.evaluations
     rows = torch.arange(len(state), device=state.x.device)
-    confident = adversarial(crossings.votes, state.labels, SAMPLES, ALPHA, GOODMAN) & crossings.found[:, 0]
+    confident = adversarial(crossings.votes, state.labels, SAMPLES, ALPHA, GOODMAN) & crossings.exists[:, 0]
     state.x = crossings.image.view_as(state.x).clone()
     state.remember(rows[confident], crossings.votes[confident])
     state.x = crossings.point[:, 0].reshape(state.x.shape).clone()  # a copy, because x is written to
@@ -103,7 +103,7 @@ def cross(examples: list[Example], classifier: SmoothedClassifier, count: int, s
         for rank, end in enumerate(_nearest_of_each(distance, rival, count)):
             crossings.point[row, rank] = torch.lerp(clean[row], ends[end], high[end])
             crossings.rival[row, rank] = rival[end]
-            crossings.found[row, rank] = True
+            crossings.exists[row, rank] = True
             if rank == 0:
                 crossings.image[row], crossings.votes[row] = ends[end], votes[end]
     return crossings

@@ -17,7 +17,7 @@ from caa_cli.smoothing.objective import LogRatio, logit_margin
 class CwState(Batch):
     """w: (examples, dimensions) the variables.  mean, square: Adam's averages of the gradient and its square.
     taken: the steps taken in this round.  constant: this round's c, between `lower` and `upper`.
-    found: whether this round has found an adversarial point.
+    succeeded: whether this round has found an adversarial point.
     """
 
     w: Tensor
@@ -27,7 +27,7 @@ class CwState(Batch):
     constant: Tensor
     lower: Tensor
     upper: Tensor
-    found: Tensor
+    succeeded: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ class CarliniWagner(Baseline[CwState]):
             constant=torch.full((size,), first, device=device),
             lower=torch.zeros(size, device=device),
             upper=torch.full((size,), torch.inf, device=device),
-            found=torch.zeros(size, dtype=torch.bool, device=device),
+            succeeded=torch.zeros(size, dtype=torch.bool, device=device),
         )
-        self._begin(state, torch.ones_like(state.found))
+        self._begin(state, torch.ones_like(state.succeeded))
         return state
 
     def step(self, state: CwState, classifier: SmoothedClassifier) -> None:
         evaluation = self.evaluate(state, classifier, LogRatio())
-        state.found |= evaluation.adversarial
+        state.succeeded |= evaluation.adversarial
         active = ~(logit_margin(evaluation.log_mean, state.labels) + self.confidence <= 0)
         state.lost_gradients += active & ~evaluation.usable
         weight = torch.where(active & evaluation.usable, state.constant * evaluation.norm, 0.0)
@@ -99,8 +99,8 @@ class CarliniWagner(Baseline[CwState]):
 
     def _search(self, state: CwState, over: Tensor) -> None:
         """The next c of examples whose round is over."""
-        state.upper = torch.where(over & state.found, state.constant, state.upper)
-        state.lower = torch.where(over & ~state.found, state.constant, state.lower)
+        state.upper = torch.where(over & state.succeeded, state.constant, state.upper)
+        state.lower = torch.where(over & ~state.succeeded, state.constant, state.lower)
         bounded = torch.isfinite(state.upper)
         following = torch.where(bounded, (state.lower + state.upper) / 2.0, 10.0 * state.constant)
         state.constant = torch.where(over, following, state.constant)
@@ -114,7 +114,7 @@ class CarliniWagner(Baseline[CwState]):
         state.mean = torch.where(chosen, 0.0, state.mean)
         state.square = torch.where(chosen, 0.0, state.square)
         state.taken = torch.where(rows, 0, state.taken)
-        state.found = state.found & ~rows
+        state.succeeded = state.succeeded & ~rows
         state.x = self._image(state)
 
     def _image(self, state: CwState) -> Tensor:

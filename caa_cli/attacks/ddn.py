@@ -39,9 +39,11 @@ class Ddn(Baseline[DdnState]):
         return DdnState.new(examples, classifier.num_classes, norm=norm)
 
     def step(self, state: DdnState, classifier: SmoothedClassifier) -> None:
-        found = self.evaluate(state, classifier, CrossEntropy())
-        state.lost_gradients += ~found.usable
-        turned = delta(state) + cosine(self.FIRST, self.LAST, state.iteration, self.steps)[:, None] * found.direction
-        state.norm = state.norm * torch.where(found.adversarial, 1.0 - self.gamma, 1.0 + self.gamma)
+        evaluation = self.evaluate(state, classifier, CrossEntropy())
+        state.lost_gradients += ~evaluation.usable
+        turned = (
+            delta(state) + cosine(self.FIRST, self.LAST, state.iteration, self.steps)[:, None] * evaluation.direction
+        )
+        state.norm = state.norm * torch.where(evaluation.adversarial, 1.0 - self.gamma, 1.0 + self.gamma)
         state.norm = torch.minimum(state.norm, max_l2(state.clean))
         set_perturbation(state, scale_to(turned, state.norm))

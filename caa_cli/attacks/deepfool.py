@@ -63,15 +63,15 @@ class DeepFool(Baseline[DeepFoolState]):
         )
         state.forward += passed.forward_evaluations
         state.backward += passed.backward_evaluations
-        found = self.judge(state, rows, passed.votes)
-        state.done |= found
+        hits = self.judge(state, rows, passed.votes)
+        state.done |= hits
         directions, norms, usable = unit(passed.gradient.flatten(2))
         z = passed.log_mean
         ahead = z.gather(1, state.rivals) - z.gather(1, state.labels[:, None])
         usable &= torch.isfinite(ahead)
         length, nearest = torch.where(usable, ahead.abs() / norms.clamp(min=1e-12), torch.inf).min(dim=1)
         lost = torch.isinf(length)
-        state.lost_gradients += lost & ~found
+        state.lost_gradients += lost & ~hits
         step = torch.where(lost, 0.0, length + self.BEYOND)[:, None] * directions[rows, nearest]
         state.total = state.total + step
         set_perturbation(state, (1.0 + self.overshoot) * state.total)

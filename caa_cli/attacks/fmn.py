@@ -38,15 +38,15 @@ class Fmn(Baseline[FmnState]):
         return FmnState.new(examples, classifier.num_classes, epsilon=epsilon)
 
     def step(self, state: FmnState, classifier: SmoothedClassifier) -> None:
-        found = self.evaluate(state, classifier, LogRatio())
-        state.lost_gradients += ~found.usable
+        evaluation = self.evaluate(state, classifier, LogRatio())
+        state.lost_gradients += ~evaluation.usable
         step_size = cosine(self.step_size_init, self.step_size_final, state.iteration, self.steps)
         gamma = cosine(self.gamma_init, self.gamma_final, state.iteration, self.steps)
         moved, best = delta(state), state.near_distance[:, 0]
-        to_boundary = logit_margin(found.log_mean, state.labels).abs() / found.norm.clamp(min=1e-12)
-        outward = moved.norm(dim=1) + torch.where(found.usable, to_boundary, 0.0)
+        to_boundary = logit_margin(evaluation.log_mean, state.labels).abs() / evaluation.norm.clamp(min=1e-12)
+        outward = moved.norm(dim=1) + torch.where(evaluation.usable, to_boundary, 0.0)
         grown = torch.where(torch.isfinite(best), state.epsilon * (1.0 + gamma), outward)
         shrunk = torch.minimum(state.epsilon * (1.0 - gamma), best)
-        state.epsilon = torch.where(found.adversarial, shrunk, grown)
+        state.epsilon = torch.where(evaluation.adversarial, shrunk, grown)
         state.epsilon = torch.minimum(state.epsilon, max_l2(state.clean))
-        set_perturbation(state, scale_to(moved - step_size[:, None] * found.direction, state.epsilon))
+        set_perturbation(state, scale_to(moved - step_size[:, None] * evaluation.direction, state.epsilon))

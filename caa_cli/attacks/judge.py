@@ -14,7 +14,7 @@ def adversarial(votes: Tensor, labels: Tensor, samples: int, alpha: float, bound
     votes: (examples, classes) of `samples` draws each. The other class is the one with the most votes. This is no
     verification: `verify` draws fresh noise.
     """
-    counts, own = votes.cpu().numpy(), labels.cpu().numpy()
-    rival = leader(counts, excluding=own)
-    ahead = separation(counts, samples, rival, alpha, bound, against=own)
+    counts, label = votes.cpu().numpy(), labels.cpu().numpy()
+    rival = leader(counts, excluding=label)
+    ahead = separation(counts, samples, rival, alpha, bound, against=label)
     return torch.from_numpy(ahead.confident).to(labels.device)

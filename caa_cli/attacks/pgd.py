@@ -22,7 +22,7 @@ class Pgd(Baseline[Batch]):
     TYPICAL_SHARE = 0.4
 
     def step(self, state: Batch, classifier: SmoothedClassifier) -> None:
-        found = self.evaluate(state, classifier, CrossEntropy())
-        state.done |= found.adversarial
-        state.lost_gradients += ~found.usable & ~found.adversarial
-        set_perturbation(state, delta(state) + self.epsilon * found.direction)
+        evaluation = self.evaluate(state, classifier, CrossEntropy())
+        state.done |= evaluation.adversarial
+        state.lost_gradients += ~evaluation.usable & ~evaluation.adversarial
+        set_perturbation(state, delta(state) + self.epsilon * evaluation.direction)

@@ -21,10 +21,10 @@ E = TypeVar("E", bound="NoisyModel")
 class NoisyModel:
     """What every pass over noisy inputs needs: the model, σ, the keyed noise, votes, and work cut into chunks.
 
-    `model` maps (batch, *input_shape) in [0, 1] pixel units to logits (batch, classes) and holds its own
-    normalisation, so that noise comes before it. Memory does not grow with the number of samples: a pass holds
-    one chunk of noisy inputs, at most `votes_chunk` (or `gradient_chunk`) of them, whoever they belong to.
-    Running out of memory halves the chunk and goes on with the same noise.
+    `model` maps (batch, *input_shape) in [0, 1] pixel units to logits (batch, classes) and includes the
+    normalisation, so that noise is added before it. Memory does not grow with the number of samples: a pass holds
+    one chunk of noisy inputs, at most `votes_chunk` (or `gradient_chunk`) of them, of any examples.
+    Running out of memory halves the chunk; the noise stays the same.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class NoisyModel:
         return other
 
     def lay_out(self, memory_format: torch.memory_format) -> None:
-        """Puts weights and inputs in this layout (contiguous or channels-last): some models are faster in the one,
-        some in the other. The noise stays the same; logits may move in their last bits."""
+        """Puts weights and inputs in this layout: contiguous or channels-last, whichever is faster for the model. The
+        noise stays the same; logits may change in their last bits."""
         self.model.to(memory_format=memory_format)
         self.memory_format = memory_format
 
     def describe(self) -> dict[str, object]:
-        """How it works, for the record: nothing here changes a result beyond its last bits."""
+        """Chunk sizes and layout, for the record; they change no result beyond its last bits."""
         return {
             "votes_chunk": self.votes_chunk,
             "gradient_chunk": self.gradient_chunk,
@@ -138,8 +138,8 @@ class NoisyModel:
     def noisy(self, x: Tensor, keys: Sequence[Key], piece: Piece) -> Tensor:
         """x + σ·noise for a piece, (piece.size, *input_shape), as the model takes it: of its dtype and in its layout.
 
-        In a buffer that the next piece overwrites. The noise itself is drawn as float32 in the one order of pixels,
-        whatever the layout; the sum is written where the model reads it, so that nothing is copied once more.
+        The result lies in a buffer that the next piece overwrites. The noise is drawn as float32 in one order of
+        pixels, whatever the layout; the sum is written where the model reads it, to save a copy.
         """
         shape = (piece.num_examples, piece.num_samples, *self.input_shape)
         self._buffer, noise = _part(self._buffer, shape)
@@ -162,7 +162,7 @@ def votes_of(logits: Tensor, piece: Piece) -> Tensor:
 
 
 def _part(buffer: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(the buffer, a new one if it is too small; its beginning in this shape)."""
+    """(the buffer, or a larger one if it is too small; a view of its beginning in this shape)."""
     elements = math.prod(shape)
     if buffer.numel() < elements:
         buffer = buffer.new_empty(elements)
