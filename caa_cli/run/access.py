@@ -29,8 +29,7 @@ from caa_cli.smoothing.stein import SteinEstimator
 # The starting points of an attack without gradients are chosen from at most so many images, of so many numbers.
 _MOST_IMAGES, _MOST_NUMBERS = 1000, 2**25
 
-
-_SOURCES: dict[str, type[WhiteBox | SurrogateModel | SteinEstimator]] = {
+_SOURCES: dict[str, type[GradientSource]] = {
     MODEL: WhiteBox,
     SURROGATE_MODEL: SurrogateModel,
     VOTES: SteinEstimator,
@@ -79,7 +78,7 @@ class Access:
         """The source of gradients, a surrogate's model loaded."""
         if self.weights is not None and self.card is not None:
             return SurrogateModel(build_model(self.weights, self.card))
-        return SteinEstimator() if self.kind == VOTES else WhiteBox()
+        return _SOURCES[self.kind]()
 
 
 def open_access(plan: AttackPlan, target: ModelCard, images: Images, display: Display) -> Access:

@@ -6,9 +6,10 @@ The classifier owns votes and noise. A gradient source owns how a pass with grad
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -87,26 +88,23 @@ class GradientCost:
         return samples * self.forward, samples * gradients * self.backward
 
 
-class GradientSource(Protocol):
+class GradientSource(ABC):
     """How a pass with gradients is made. The classifier passes itself in: its noise, its chunks and its votes."""
 
-    @property
-    def cost(self) -> GradientCost: ...
+    cost: ClassVar[GradientCost]
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Moves what the source holds to where the classifier works."""
-        ...
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: B027
+        """Moves the source's weights, if it has any, to where the classifier works."""
 
-    def lay_out(self, memory_format: torch.memory_format) -> None:
-        """Puts the source's weights in this layout, as `NoisyModel.lay_out` does."""
-        ...
+    def lay_out(self, memory_format: torch.memory_format) -> None:  # noqa: B027
+        """Puts the source's weights, if it has any, in this layout, as `NoisyModel.lay_out` does."""
 
+    @abstractmethod
     def gradients(
         self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest
     ) -> GradientPass:
         """The gradients that `request` asks for at x (examples, *input_shape)."""
-        ...
 
+    @abstractmethod
     def log_mean(self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
         """The smoothed logits log p̄ of the softmax: (examples, classes) float32."""
-        ...

@@ -10,22 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.smoothing.chunks import Piece
-from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest
+from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.noisy import NoisyModel, votes_of
 from caa_cli.smoothing.objective import LogRatio, Objective, Slopes, cotangent, log_mean_probability
 
 
-class WhiteBox:
+class WhiteBox(GradientSource):
     """The classifier's own gradients: one forward and one backward pass give votes and gradient."""
 
     cost = GradientCost(forward=1, backward=1)
-
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Nothing to move."""
-
-    def lay_out(self, memory_format: torch.memory_format) -> None:
-        """No weights but the classifier's."""
 
     def gradients(
         self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest
@@ -36,7 +30,7 @@ class WhiteBox:
         return mean_softmax(classifier, classifier.model, x, keys, samples)
 
 
-class SurrogateModel:
+class SurrogateModel(GradientSource):
     """The gradients of another model of the same images and classes; votes are the classifier's.
 
     Both see the same noisy samples. Soft predictions are the surrogate's, and with them the class that an objective

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from caa_cli.smoothing.chunks import Piece
-from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest
+from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.noisy import NoisyModel
 from caa_cli.smoothing.wiener import wiener_filter
 
 
-class SteinEstimator:
+class SteinEstimator(GradientSource):
     """Stein's lemma, or the score function of the noise.
 
     With f the base classifier, η ~ N(0, σ²) and p_c = P(f(x + η) = c),
@@ -30,12 +30,6 @@ class SteinEstimator:
     """
 
     cost = GradientCost(forward=1, backward=0)
-
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Nothing to move."""
-
-    def lay_out(self, memory_format: torch.memory_format) -> None:
-        """No weights but the classifier's."""
 
     def log_mean(self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
         return log_shares(classifier.votes(x, keys, samples), samples)
