@@ -58,17 +58,22 @@ class Attack(ABC, Generic[State]):
         """The fewest and the most samples that a step draws at one point."""
         return self.samples, self.samples
 
+    def points_a_step(self) -> int:
+        """The most points of one image that a step evaluates in one pass."""
+        return 1
+
     def first_samples(self) -> int:
-        """The samples of one image's first pass, at all its points together."""
-        return self.samples_a_step()[0]
+        """The samples of one image's first pass."""
+        return self.samples_a_step()[0] * self.points_a_step()
 
     def typical_share(self) -> float:
         """The share of the budget that a search usually takes."""
         return self.TYPICAL_SHARE
 
-    def state_bytes(self, input_shape: Sequence[int]) -> int:
+    def state_bytes(self, input_shape: Sequence[int], cost: GradientCost = WhiteBox.cost) -> int:
         """Bytes, at most, of one image's state in the search, on top of a chunk."""
-        return 4 * math.prod(input_shape) * (self._VECTORS + self.extra_vectors())
+        vectors = self._VECTORS + self.extra_vectors() + self.points_a_step() * cost.vectors
+        return 4 * math.prod(input_shape) * vectors
 
     def extra_vectors(self) -> int:
         """Vectors of an image's size that this attack keeps or needs beyond those of every attack."""

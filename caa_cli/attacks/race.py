@@ -138,8 +138,8 @@ class Race(Attack[RunState]):
         draws = [self.draws(step) for step in range(self.steps)]
         return min(draws), max(draws)
 
-    def first_samples(self) -> int:
-        return self.samples_a_step()[0] * self.rivals
+    def points_a_step(self) -> int:
+        return self.rivals
 
     def extra_vectors(self) -> int:
         return 10 * self.rivals
@@ -197,7 +197,7 @@ def margins(
     """
     pair = torch.stack([rivals, labels], dim=1)
     p = bounded(votes.gather(1, pair).cpu().numpy() / samples, samples)
-    change = moments.gather(1, pair).double().cpu().numpy() / sigma**2 * margin_per_probability(p, sigma)
+    change = moments.gather(1, pair).cpu().double().numpy() / sigma**2 * margin_per_probability(p, sigma)
     h, slope = margin_between(p[:, 0], p[:, 1], sigma), change[:, 0] - change[:, 1]
     device = moments.device
     return torch.from_numpy(h).float().to(device), torch.from_numpy(slope).float().to(device)

@@ -50,7 +50,7 @@ def choose_chunks(
 
 def search_bytes(plan: AttackPlan, attack: Attack[Any], access: Access, input_shape: Sequence[int]) -> int:
     """Bytes, at most, that a search holds besides the passes: the states of its images, and its starting points."""
-    image_bytes = attack.state_bytes(input_shape)
+    image_bytes = attack.state_bytes(input_shape, access.cost)
     return access.starting_points_bytes(input_shape) + most_images(plan, image_bytes) * image_bytes
 
 

@@ -117,7 +117,8 @@ class AttackWork:
 
     def _batch(self) -> int:
         """How many images are searched at a time: --batch-size, or as many as fill a chunk at first."""
-        batch = most_images(self.plan, self.attack.state_bytes(self.classifier.input_shape))
+        image_bytes = self.attack.state_bytes(self.classifier.input_shape, self.classifier.gradients.cost)
+        batch = most_images(self.plan, image_bytes)
         if self.plan.batch_size is not None:
             return batch
         return max(1, min(batch, self.classifier.search_chunk // self.attack.first_samples()))

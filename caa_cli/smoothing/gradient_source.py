@@ -73,10 +73,14 @@ class GradientPass:
 
 @dataclass(frozen=True)
 class GradientCost:
-    """Model evaluations of a noise sample whose gradients are taken; `backward` of them for each gradient."""
+    """What gradients cost. forward, backward: model evaluations of a noise sample, `backward` for each gradient.
+
+    vectors: of an image's size that a pass keeps for each of its points, beyond a chunk and the gradients themselves.
+    """
 
     forward: int
     backward: int
+    vectors: int = 0
 
     @property
     def differentiates(self) -> bool:
