@@ -28,7 +28,7 @@ class SmoothedClassifier(NoisyModel):
         """settings: as `NoisyModel` takes them."""
         super().__init__(model, **settings)
         self.gradients: GradientSource = WhiteBox() if gradients is None else gradients
-        self.gradients.place(self.device, self.dtype)
+        self.gradients.move_to(self.device, self.dtype)
 
     @property
     def differentiates(self) -> bool:

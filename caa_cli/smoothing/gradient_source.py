@@ -97,7 +97,7 @@ class GradientSource(ABC):
 
     cost: ClassVar[GradientCost]
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: B027
+    def move_to(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: B027
         """Moves the source's weights, if it has any, to where the classifier works."""
 
     def lay_out(self, memory_format: torch.memory_format) -> None:  # noqa: B027

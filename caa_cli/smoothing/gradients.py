@@ -46,7 +46,7 @@ class SurrogateModel(GradientSource):
         """model: maps inputs to logits as the classifier's model does."""
         self.model = model
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+    def move_to(self, device: torch.device, dtype: torch.dtype) -> None:
         self.model = self.model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
     def lay_out(self, memory_format: torch.memory_format) -> None:
