@@ -82,7 +82,7 @@ class CertificationAware(Attack[CaaState]):
         for side, balls in ((is_original, state.original), (~is_original, state.adversarial)):
             balls.add(rows, points, torch.where(side, evaluation.radius, 0.0))
 
-        hits, others = rows[evaluation.adversarial], rows[~evaluation.adversarial]
+        hits, misses = rows[evaluation.adversarial], rows[~evaluation.adversarial]
         state.remember(hits, evaluation.votes[hits])
         state.succeeded[hits] = True
         if self.refine == TANGENTIAL:
@@ -94,7 +94,7 @@ class CertificationAware(Attack[CaaState]):
             lacking = rows[~evaluation.adversarial & ~evaluation.has_gradient]
             if len(lacking):
                 evaluation.gradient[lacking] = self._gradient_pass(state, classifier, lacking)[1]
-            self._leave(state, others, evaluation.gradient, is_original)
+            self._leave(state, misses, evaluation.gradient, is_original)
             self._refine(state, hits)
         state.refined += state.succeeded
         self._stop(state)
