@@ -71,7 +71,7 @@ class CertifyRun(ImageRun):
             if held is not None:
                 self._show_again(output, held)
                 return self.gate.exit_code(DONE, plan.shard.launched)
-            classifier = target.classifier(indices, self.display, gradients=False)
+            classifier = target.classifier(indices, self.display)
             header["environment"]["engine"] = classifier.describe()
             output.begin()
             interrupted = self.work(output, indices, partial(self._work, output, target, classifier, indices))
