@@ -183,7 +183,7 @@ def kept_images(save_adversarial: str | None, result: Path, fingerprint: str) ->
     """
     found: dict[int, Mapping[int, Image]] = {}
     named = Path(save_adversarial or "")
-    for place in (result.with_name(named.name), named) if save_adversarial else ():
+    for place in (result.parent / named.name, named) if save_adversarial else ():
         images = saved_images(place, fingerprint)
         found |= dict.fromkeys(images, images)
     return found

@@ -10,7 +10,10 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.plan import differences
+from caa_cli.results.documents import check_header, check_version, read_record
+from caa_cli.results.files import read_object
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
+from caa_cli.results.schema import SchemaError, parse
 
 R = TypeVar("R", bound=Record)
 
@@ -21,6 +24,7 @@ class Journal(Generic[R]):
     def __init__(self, path: Path, kind: type[R]) -> None:
         self.path, self.kind = path, kind
         self._file: Any = None
+        self._finished: set[int] = set()
 
     @staticmethod
     def beside(output: Path, kind: type[R]) -> Journal[R]:
@@ -42,14 +46,14 @@ class Journal(Generic[R]):
             self.start(header)
             return []
         found_header, records, intact = self._read()
-        differing = differences(found_header.get("config", {}), header["config"], compared)
-        if found_header.get("checkpoint", {}).get("sha256") != header["checkpoint"]["sha256"]:
+        differing = differences(found_header["config"], header["config"], compared)
+        if found_header["checkpoint"]["sha256"] != header["checkpoint"]["sha256"]:
             differing.insert(0, "checkpoint content")
         if _surrogate(found_header) != _surrogate(header):
             differing.insert(0, "the surrogate's checkpoint content")
         if found_header.get("images", header.get("images")) != header.get("images"):
             differing.insert(0, "the data set's files, so that an index means another image")
-        if found_header.get("command") != header["command"]:
+        if found_header["command"] != header["command"]:
             differing.insert(0, "command")
         ours, theirs = _shard(header), _shard(found_header)
         if ours != "0/1":  # it would hold images that are another shard's to deliver
@@ -61,10 +65,19 @@ class Journal(Generic[R]):
             )
         # A line that a kill cut off goes; what follows is appended where it began.
         self._open(intact)
-        return [record for record in records if record.outcome != FAILED]
+        finished = [record for record in records if record.outcome != FAILED]
+        self._finished = {record.index for record in finished}
+        return finished
+
+    def check(self) -> None:
+        """Raises CaaError for a journal that --resume could not go on with, whatever the settings."""
+        if self.path.exists() and b"\n" in self.path.read_bytes():
+            self._read()
 
     def append(self, record: R) -> None:
-        self._append(record.to_json())
+        """An image that was finished before is marked, so that it is not taken for damage."""
+        again = {"again": True} if record.index in self._finished else {}
+        self._append({**record.to_json(), **again})
 
     def close(self) -> None:
         if self._file is not None:
@@ -94,26 +107,54 @@ class Journal(Generic[R]):
         os.fsync(self._file.fileno())
 
     def _read(self) -> tuple[dict[str, Any], list[R], int]:
-        """(header, records, length in bytes of the intact part)."""
-        content = self.path.read_bytes()
-        intact = content.rfind(b"\n") + 1
-        lines = content[:intact].splitlines()
-        try:
-            header, *entries = [json.loads(line) for line in lines]
-            if not isinstance(header, dict) or not isinstance(header.get("config", {}), dict):
-                raise ValueError("its first line is no header")
-            records = {entry["index"]: self.kind.from_json(entry) for entry in entries}
-        except (ValueError, TypeError, KeyError) as error:
-            raise CaaError(
-                f"{self.path} is no record of a run, or it is damaged ({error})",
-                "move it away, or choose another --output",
-            ) from error
-        if header.get("schema_version") != SCHEMA_VERSION:
-            raise CaaError(
-                f"{self.path} was written in schema {header.get('schema_version')}, this is {SCHEMA_VERSION}",
-                "finish it with the version of caa that began it, or choose another --output",
-            )
+        header, records, intact = read_journal(self.path)
         return header, list(records.values()), intact
+
+
+def read_journal(path: Path) -> tuple[dict[str, Any], dict[int, Any], int]:
+    """(header, records by index, length in bytes of the intact part), all of it checked.
+
+    The line that a kill cut off does not count. An image that failed may be there once more, and so may one that was
+    attacked again for its picture.
+
+    Raises CaaError where there is no whole line, and for a file that is damaged, no journal, or of another schema.
+    """
+    content = path.read_bytes()
+    intact = content.rfind(b"\n") + 1
+    lines = content[:intact].split(b"\n")[:-1]
+    number, records, seen = 1, dict[int, Any](), dict[int, int]()
+    try:
+        header = parse(_text(lines[0]))
+        if isinstance(header, dict):
+            check_version(path, header)
+        check_header(header)
+        for number, line in enumerate(lines[1:], 2):
+            entry = parse(_text(line))
+            record = read_record(entry, header)
+            held = records.get(record.index)
+            if held is not None and held.outcome != FAILED and not (entry.get("again") or _alike(held, record)):
+                raise SchemaError(
+                    f"is on line {seen[record.index]} already, with another result", f"image {record.index}"
+                )
+            records[record.index], seen[record.index] = record, number
+    except SchemaError as error:
+        raise CaaError(
+            f"{path} is no record of a run, or it is damaged (line {number}: {error})",
+            "mend or delete that line, move the file away, or choose another --output",
+        ) from error
+    return header, records, intact
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise SchemaError("is no text", "it") from error
+
+
+def _alike(one: Record, other: Record) -> bool:
+    """Whether it is the same result, however long it took."""
+    return {**one.to_json(), "seconds": None} == {**other.to_json(), "seconds": None}
 
 
 def _surrogate(header: dict[str, Any]) -> Any:
@@ -122,8 +163,8 @@ def _surrogate(header: dict[str, Any]) -> Any:
 
 
 def _shard(header: dict[str, Any]) -> str:
-    found = header.get("shard", {})
-    return f"{found.get('index', 0)}/{found.get('count', 1)}"
+    found = header.get("shard") or {"index": 0, "count": 1}
+    return f"{found['index']}/{found['count']}"
 
 
 def unfinished(output: Path, kind: type[R]) -> bool:
@@ -132,11 +173,11 @@ def unfinished(output: Path, kind: type[R]) -> bool:
     if not journal.path.exists() or journal.path.stat().st_size == 0:
         return False
     try:
-        document = json.loads(output.read_text(encoding="utf-8"))
+        document = read_object(output)
         held = {example["index"]: example for example in document["examples"]}
         _, records, _ = journal._read()
         return document["status"] != "complete" or any(held.get(r.index) != r.to_json() for r in records)
-    except (CaaError, OSError, ValueError, TypeError, KeyError):
+    except (CaaError, OSError, TypeError, KeyError):
         return True
 
 
@@ -144,7 +185,8 @@ def header_of(path: Path) -> dict[str, Any]:
     """The first line of the record there; nothing where it is none."""
     try:
         with path.open("rb") as file:
-            found = json.loads(file.readline())
-    except (OSError, ValueError, RecursionError):
+            header = parse(_text(file.readline()))
+        check_header(header)
+    except (OSError, SchemaError):
         return {}
-    return found if isinstance(found, dict) and isinstance(found.get("config"), dict) else {}
+    return dict(header)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,9 +12,11 @@ from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.plan import AttackPlan, CertifyPlan, decisive
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
+from caa_cli.results.documents import KINDS
 from caa_cli.results.images import Image, StoredImages, kept_images
 from caa_cli.results.joining import check_same, missing_shards, union
-from caa_cli.results.parts import KINDS, Part, how_to_go_on, part_of, read_part
+from caa_cli.results.journal import read_journal
+from caa_cli.results.parts import Part, how_to_go_on, joined_part, read_part
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackSummary, summarise
 from caa_cli.sharding import Shard
 
@@ -102,8 +103,8 @@ def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
         if not part.unfinished:
             continue
         missing = part.missing
-        shown = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
-        what = f"{len(missing)} of its images are missing ({shown})" if missing else "it was interrupted"
+        shown = ", ".join(map(str, part.first_missing(3))) + (", …" if missing > 3 else "")
+        what = f"{missing} of its images are missing ({shown})" if missing else "it was interrupted"
         if not partial:
             raise UsageError(
                 f"{part.path} is unfinished: {what}",
@@ -190,22 +191,12 @@ def read_shard(path: Path, partial: bool = False) -> Part[Any] | None:
             f"{path} is not there: its run ended before it had begun",
             "repeat that shard's command; or join what is there with --partial",
         )
-    try:
-        header, *entries = [
-            json.loads(line) for line in journal.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"
-        ]
-        entries = list(
-            {entry["index"]: entry for entry in entries}.values()
-        )  # one that failed may have been done again
-        document = {**header, "status": "interrupted", "examples": entries}
-        document["summary"] = {"seconds": sum(entry.get("seconds") or 0.0 for entry in entries)}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CaaError(f"{journal} is no record of a run, or it is damaged ({error})", "repeat that run") from error
-    part = part_of(path, document, KINDS)
+    header, records, _ = read_journal(journal)
+    part = joined_part(path, header, "interrupted", sum(r.seconds for r in records.values()), records.values())
     if partial:
         return part
     raise UsageError(
-        f"{path} is not there: its run ended before it could write it, with {len(entries)} images finished",
+        f"{path} is not there: its run ended before it could write it, with {len(records)} images finished",
         f"{how_to_go_on(part.said)}; or join what is there with --partial",
     )
 

@@ -41,6 +41,8 @@ class RunOutput(Generic[R]):
         for option, path in others.items():
             if path is not None:
                 check_writable(path, option)
+        if resume:
+            self.journal.check()
         if not resume and not overwrite and unfinished(self.output, self.kind):
             raise UsageError(
                 f"{self.journal.path} holds the finished images of a run that was cut short",

@@ -9,11 +9,12 @@ from pathlib import Path
 from caa_cli.display import Display
 from caa_cli.errors import DONE, PARTIAL, UsageError
 from caa_cli.results.certificates import cohen_log
+from caa_cli.results.documents import KINDS
 from caa_cli.results.files import check_writable, write_atomically, written
 from caa_cli.results.images import save_images
 from caa_cli.results.journal import unfinished
 from caa_cli.results.merging import Merged, merge, merged_images, read_shard
-from caa_cli.results.parts import KINDS, how_to_go_on
+from caa_cli.results.parts import how_to_go_on
 from caa_cli.results.records import FAILED, AttackSummary
 from caa_cli.run.summaries import attack_summary, certify_summary, files
 from caa_cli.signals import uninterrupted
