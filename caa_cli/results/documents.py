@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from caa_cli.errors import CaaError
 from caa_cli.plan import AttackPlan, CertifyPlan
 from caa_cli.results.certificates import CertifyRecord
+from caa_cli.results.files import read_object
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, Record
 from caa_cli.results.schema import (
     Check,
@@ -155,3 +156,13 @@ def read_record(value: Any, header: Mapping[str, Any]) -> Record:
         index = value.get("index") if isinstance(value, dict) else None
         raise (error.within(f"image {shown(index)}:") if type(index) is int else error) from None
     return record
+
+
+def document_at(path: Path) -> dict[str, Any]:
+    """The result there, its examples unchecked; nothing where there is none, or it is damaged."""
+    found = read_object(path)
+    try:
+        check_header(found, Document)
+    except SchemaError:
+        return {}
+    return found

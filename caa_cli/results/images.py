@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from caa_cli.results.documents import ShardOf
 from caa_cli.results.files import write_atomically
 from caa_cli.results.records import ATTACKED, AttackRecord
+from caa_cli.results.schema import check, parse
 
 Image = NDArray[np.float32]
 
@@ -152,7 +154,10 @@ def _header(metadata: dict[str, str], tensors: Mapping[str, tuple[np.dtype[Any],
 
 
 def _said(file: Any) -> dict[str, Any]:
-    return dict(json.loads((file.metadata() or {}).get("caa", "{}")))
+    said: dict[str, Any] = parse((file.metadata() or {}).get("caa", "{}"))
+    check(said, dict[str, Any])
+    check(said.get("shard"), ShardOf | None)
+    return said
 
 
 def saved_shard(path: Path) -> dict[str, Any] | None:
@@ -171,7 +176,7 @@ def saved_images(path: Path, fingerprint: str) -> Mapping[int, Image]:
         if said.get("fingerprint") != fingerprint:
             return {}
         images, indices = file.get_slice("images"), file.get_tensor("indices").tolist()
-    except (OSError, SafetensorError, ValueError, AttributeError):
+    except (OSError, SafetensorError, ValueError, AttributeError, TypeError):
         return {}
     return StoredImages({index: place for place, index in enumerate(indices)}, lambda place: images[place])
 

@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.results.files import check_writable, read_object, write_atomically
+from caa_cli.results.documents import document_at
+from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.results.images import Image, ImageJournal, save_images, saved_images, saved_shard
 from caa_cli.results.journal import Journal, header_of, unfinished
 from caa_cli.results.parts import how_to_go_on
@@ -75,7 +76,7 @@ class RunOutput(Generic[R]):
 
     def _check_merged(self) -> None:
         """A merged result has no record beside it, so going on with it would begin anew and replace it."""
-        held = read_object(self.output)
+        held = document_at(self.output)
         if held.get("merged"):
             raise UsageError(
                 f"{self.output} was merged from shards, and what they finished is not beside it: "
@@ -88,7 +89,7 @@ class RunOutput(Generic[R]):
         if shard.chosen is not None:
             shard.check_siblings(self.output)
         try:
-            held = read_object(self.output)["shard"]
+            held = document_at(self.output)["shard"]
             other = Shard(held["index"], held["count"])
         except (TypeError, KeyError):
             return
@@ -214,7 +215,7 @@ class AttackOutput(RunOutput[AttackRecord]):
 
     def _with_images_saved_before(self, header: dict[str, Any]) -> dict[str, Any]:
         """A run that is gone on with without --save-adversarial still has the images that it saved."""
-        saved = (read_object(self.output).get("config") or {}).get("save_adversarial")
+        saved = (document_at(self.output).get("config") or {}).get("save_adversarial")
         if not saved or not saved_images(Path(saved), header["fingerprint"]):
             return header
         if saved_shard(Path(saved)) not in (None, header["shard"]):

@@ -138,7 +138,8 @@ def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) 
     if not isinstance(document, dict) or "schema_version" not in document:
         raise CaaError(f"{path} is no result of {_kinds(commands)}", "name the file that its --output wrote")
     check_version(path, document)
-    if document.get("command") not in commands:
+    command = document.get("command")
+    if not isinstance(command, str) or command not in commands:
         raise _of_another_command(path, document, commands)
     try:
         check_header(document, Document)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from caa_cli.display import visible
 from caa_cli.results.colours import INK, colour_of
 from caa_cli.results.comparison import Comparison
+from caa_cli.results.escapes import drawn
 from caa_cli.results.metrics import Figures
 
 
@@ -72,8 +72,8 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
         places = [key[0] if numeric else values.index(key[0]) for key, _ in found]
         colour = colour_of(attack)
         for name, style, text in (
-            ("median_radius", "o-", f"{attack}: own successes"),
-            ("common_median_radius", "s--", f"{attack}: common images"),
+            ("median_radius", "o-", f"{drawn(attack)}: own successes"),
+            ("common_median_radius", "s--", f"{drawn(attack)}: common images"),
         ):
             radii = [getattr(row, name) for _, row in found]
             axis.plot(
@@ -89,7 +89,7 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
     if sweep.keys == ("attack_sigma",):
         axis.axvline(comparison.config["sigma"], color=INK, linewidth=0.8, label="the true σ")
     if not numeric:
-        axis.set_xticks(range(len(values)), [visible(str(value)) for value in values])
+        axis.set_xticks(range(len(values)), [drawn(str(value)) for value in values])
     elif _spread_out(values):
         axis.set_xscale("log")
         axis.set_xticks(values, [f"{value:g}" for value in values])
@@ -117,8 +117,8 @@ def _map(axis: Any, sweep: Sweep) -> None:
         text = f"{rate:.0%}" if np.isnan(radius) else f"{radius:.3f}\n{rate:.0%}"
         colour = INK if np.isnan(radius) else "#ffffff" if radius < middle else "#000000"
         axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
-    axis.set_xticks(np.arange(len(columns)) + 0.5, [visible(str(value)) for value in columns])
-    axis.set_yticks(np.arange(len(rows)) + 0.5, [visible(str(value)) for value in rows])
+    axis.set_xticks(np.arange(len(columns)) + 0.5, [drawn(str(value)) for value in columns])
+    axis.set_yticks(np.arange(len(rows)) + 0.5, [drawn(str(value)) for value in rows])
     axis.set(xlabel=_axis_name(sweep.keys[1]), ylabel=_axis_name(sweep.keys[0]))
     axis.grid(False)
     bar = axis.figure.colorbar(mesh, ax=axis)
@@ -126,7 +126,7 @@ def _map(axis: Any, sweep: Sweep) -> None:
 
 
 def _axis_name(setting: str) -> str:
-    return visible(setting.replace("_", "-"))
+    return drawn(setting.replace("_", "-"))
 
 
 def _spread_out(values: Sequence[float]) -> bool:
