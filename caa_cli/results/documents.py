@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from caa_cli.errors import CaaError
+from caa_cli.names import SPLITS
 from caa_cli.plan import AttackPlan, CertifyPlan
 from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.files import read_object
@@ -31,7 +32,7 @@ from caa_cli.results.schema import (
 
 KINDS: dict[str, type[Record]] = {"attack": AttackRecord, "certify": CertifyRecord}
 # How large a data set, and how many shards of it, reading a result can count through.
-_MOST_IMAGES, _MOST_SHARDS = 10**12, 10**6
+_MOST_IMAGES, _MOST_SHARDS = 10**12, 10**5
 
 
 class ShardOf(TypedDict):
@@ -111,6 +112,7 @@ _SETTINGS: dict[str, Any] = {
     "skip": Natural,
     "every": Count,
     "limit": Count | None,
+    "split": Literal[SPLITS],
     "image_size": Annotated[int, Range(1, 10_000)] | None,
     "radius": Positive | None,
 }

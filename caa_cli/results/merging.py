@@ -14,9 +14,9 @@ from caa_cli.plan import AttackPlan, CertifyPlan, decisive
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
 from caa_cli.results.documents import KINDS
 from caa_cli.results.images import Image, StoredImages, kept_images
-from caa_cli.results.joining import check_same, missing_shards, union
+from caa_cli.results.joining import MOST_NAMED, check_same, missing_shards, union
 from caa_cli.results.journal import read_journal
-from caa_cli.results.parts import Part, how_to_go_on, joined_part, read_part
+from caa_cli.results.parts import Part, checked_part, how_to_go_on, read_part
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackSummary, summarise
 from caa_cli.sharding import Shard
 
@@ -111,7 +111,10 @@ def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
                 f"{how_to_go_on(part.said)}; or join what is there with --partial",
             )
         gaps.append(f"{part.path}: {what}")
-    gaps += [f"shard {index} of {parts[0].shard[1]} is missing" for index in missing_shards(parts)]
+    absent, count = missing_shards(parts), parts[0].shard[1]
+    gaps += [f"shard {index} of {count} is missing" for index in absent[:MOST_NAMED]]
+    if len(absent) > MOST_NAMED:
+        gaps.append(f"{len(absent) - MOST_NAMED} more shards of {count} are missing")
     in_order = sorted(parts, key=lambda part: part.shard)
     return Merged(tuple(in_order), tuple(records[index] for index in sorted(records)), tuple(gaps))
 
@@ -192,7 +195,8 @@ def read_shard(path: Path, partial: bool = False) -> Part[Any] | None:
             "repeat that shard's command; or join what is there with --partial",
         )
     header, records, _ = read_journal(journal)
-    part = joined_part(path, header, "interrupted", sum(r.seconds for r in records.values()), records.values())
+    summary = {"seconds": sum(record.seconds for record in records.values())}
+    part = checked_part(path, {**header, "status": "interrupted", "summary": summary}, records.values())
     if partial:
         return part
     raise UsageError(
@@ -216,7 +220,7 @@ def merged_images(merged: Merged) -> Mapping[int, Image]:
             raise CaaError(
                 f"the images of {lost} attacked examples of {part.path} are not at hand"
                 + (f": they should be in {saved}" if saved else ": its run had no --save-adversarial"),
-                f"{part.said.get('resume', 'repeat it with --resume')} --save-adversarial FILE.safetensors",
+                f"{part.said.get('resume') or 'repeat it with --resume'} --save-adversarial FILE.safetensors",
             )
         found |= {index: places[index] for index in wanted}
     return StoredImages({index: index for index in found}, lambda index: found[index][index])

@@ -154,25 +154,23 @@ def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) 
             records[record.index] = record
     except SchemaError as error:
         raise CaaError(f"{path} is damaged ({error})", _AGAIN) from error
-    return joined_part(path, document, document["status"], document["summary"]["seconds"], records.values())
+    return checked_part(path, document, records.values())
 
 
-def joined_part(
-    path: Path, header: Mapping[str, Any], status: str, seconds: float, records: Iterable[Record]
-) -> Part[Any]:
-    """The part of a run with this (checked) header and these records."""
-    shard = header.get("shard") or {"index": 0, "count": 1}
+def checked_part(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> Part[Any]:
+    """Of a document that is checked already, with its examples as records."""
+    shard = document.get("shard") or {"index": 0, "count": 1}
     return Part(
         path,
-        {name: value for name, value in header.items() if name != "examples"},
-        status,
-        str(header.get("fingerprint")),
-        header["config"],
-        header["checkpoint"],
-        header.get("environment", {}),
-        header.get("images", {}),
+        {name: value for name, value in document.items() if name != "examples"},
+        document["status"],
+        str(document.get("fingerprint")),
+        document["config"],
+        document["checkpoint"],
+        document.get("environment", {}),
+        document.get("images", {}),
         (shard["index"], shard["count"]),
-        float(seconds),
+        float(document["summary"]["seconds"]),
         tuple(records),
     )
 
