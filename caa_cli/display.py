@@ -124,7 +124,7 @@ class Display:
         first = min(widths[0], max(console.width // 3, 12))
         for group in _groups(widths, console.width - first - 4):  # its edges and padding
             table = Table(
-                title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+                title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
             )
             table.add_column(columns[0][0], style="cyan", overflow="fold", width=first)
             for position in group:

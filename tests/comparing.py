@@ -25,6 +25,7 @@ def record(index: int, radius: float | None, certified: float = 1.0, **others: A
         "expectation": 0.9,
         "certified_radius": certified,
         "radius": radius,
+        "adversarial_class": None if radius is None else (index + 1) % 10,
         "seconds": 0.5,
         "forward_evaluations": 1000,
         "backward_evaluations": 100,

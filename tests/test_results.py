@@ -19,13 +19,15 @@ from caa_cli.results.images import ImageJournal, save_images, saved_images
 from caa_cli.results.journal import Journal, unfinished
 from caa_cli.results.records import AttackRecord, summarise
 
-HEADER = {"command": "attack", "config": {"samples": 100, "seed": 0}, "checkpoint": {"sha256": "abc"}}
+SETTINGS = {"attack": "caa", "sigma": 0.5, "samples": 100, "seed": 0}
+HEADER = {"command": "attack", "config": SETTINGS, "checkpoint": {"sha256": "abc"}}
 SHAPE = (1, 2, 3)
 
 OUTCOMES = ["attacked", "not_found", "not_verified", "misclassified", "abstained", "failed"]
 
 
-def record(index, outcome="attacked", certified=1.0, radius=None, **fields):
+def record(index, outcome="attacked", certified=1.0, radius=1.5, **fields):
+    fields = {"adversarial_class": 5, **fields}
     return AttackRecord(index, 3, outcome, certified_radius=certified, radius=radius, **fields)
 
 
@@ -87,17 +89,18 @@ def test_what_is_not_finite_is_written_as_null(value):
     json.dumps(summarise([attacked(0, 1.0, value, 1.0)], value).to_json(), allow_nan=False)
 
 
-finite = st.none() | st.floats(min_value=0, allow_infinity=False)
+lengths = st.floats(0, 1e100)
 records = st.builds(
     AttackRecord,
     index=st.integers(0, 10**6),
     label=st.integers(0, 999),
     outcome=st.sampled_from([name for name in OUTCOMES if name != "failed"]),
     prediction=st.none() | st.integers(0, 999),
-    certified_radius=finite,
-    radius=finite,
-    radius_search=finite,
-    seconds=st.floats(min_value=0, allow_infinity=False),
+    certified_radius=lengths,
+    radius=lengths,
+    radius_search=st.none() | lengths,
+    adversarial_class=st.integers(0, 999),
+    seconds=st.floats(0, 1e12),
     error=st.none() | st.text(),
 )
 
@@ -183,7 +186,7 @@ def test_an_example_written_twice_counts_once(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"config": {"samples": 200, "seed": 0}}, "samples (100 there, 200 here)"),
+        ({"config": {**SETTINGS, "samples": 200}}, "samples (100 there, 200 here)"),
         ({"checkpoint": {"sha256": "xyz"}}, "checkpoint content"),
         ({"command": "certify"}, "command"),
     ],
@@ -200,7 +203,7 @@ def test_a_journal_of_other_settings_is_refused_and_left_alone(tmp_path, change,
 
 def test_settings_that_decide_nothing_may_differ(tmp_path):
     journal = journal_of(tmp_path, [record(0)])
-    header = {**HEADER, "config": {"samples": 100, "seed": 1}}
+    header = {**HEADER, "config": {**SETTINGS, "seed": 1}}
     assert Journal(journal.path, AttackRecord).resume(header, ["samples"]) == [record(0)]
 
 

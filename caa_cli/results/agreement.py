@@ -41,5 +41,5 @@ def digest(header: dict[str, Any], checkpoint: str) -> str | None:
 
 
 def _shard(header: dict[str, Any]) -> str:
-    found = header.get("shard", {})
-    return f"{found.get('index', 0)}/{found.get('count', 1)}"
+    found = header.get("shard") or {"index": 0, "count": 1}
+    return f"{found['index']}/{found['count']}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.plan import AttackPlan
-from caa_cli.results.files import read_object
+from caa_cli.results.documents import document_at
 from caa_cli.results.images import Image, ImageJournal, kept_images, save_images, saved_images, saved_shard
 from caa_cli.results.output import RunOutput
 from caa_cli.results.parts import Part
@@ -48,7 +48,7 @@ class AttackOutput(RunOutput[AttackRecord]):
 
     def begin(self, shape: tuple[int, ...] = ()) -> None:
         """As `RunOutput.begin`; `shape` is that of an image."""
-        before = read_object(self.output).get("config") or {}
+        before = document_at(self.output).get("config") or {}
         if self.resume and self.save_adversarial is None:
             self.header = self._with_images_saved_before(before.get("save_adversarial"))
         super().begin()

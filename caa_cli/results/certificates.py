@@ -10,11 +10,13 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from caa_cli.results.records import ABSTAINED, FAILED, Record
+from caa_cli.results.schema import Length, Natural, Seconds
 
 CERTIFIED = "certified"
 NOT_CERTIFIED = "not_certified"
 UNDECIDED = "undecided"
 RADIUS_STEP = 0.25
+MOST_RADII = 1000
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,20 @@ class CertifyRecord(Record):
     out of `samples`.  seconds: this example's share of the time.
     """
 
-    prediction: int | None = None
-    radius: float | None = None
+    OUTCOMES = frozenset({CERTIFIED, NOT_CERTIFIED, UNDECIDED, ABSTAINED, FAILED})
+
+    prediction: Natural | None = None
+    radius: Length | None = None
     correct: bool = False
-    votes_top: int | None = None
-    samples: int = 0
-    abstentions: int = 0
-    evaluations: int = 0
-    seconds: float = 0.0
+    votes_top: Natural | None = None
+    samples: Natural = 0
+    abstentions: Natural = 0
+    evaluations: Natural = 0
+    seconds: Seconds = 0.0
     error: str | None = None
+
+    def needed(self) -> tuple[str, ...]:
+        return ("radius", "prediction") if self.outcome == CERTIFIED else ()
 
     def certified_at(self, radius: float) -> bool:
         """Right, and certified at this radius at least."""
@@ -73,7 +80,7 @@ def summarise_certificates(
     finished = [record for record in records if record.outcome != FAILED]
     radii = [record.radius or 0.0 if record.certified_at(0.0) else 0.0 for record in finished]
     if radius is None:
-        steps = math.floor(max(radii, default=0.0) / RADIUS_STEP) + 2
+        steps = min(math.floor(max(radii, default=0.0) / RADIUS_STEP) + 2, MOST_RADII)
         grid = [step * RADIUS_STEP for step in range(steps)]
     else:
         grid = [radius]

@@ -11,6 +11,7 @@ import numpy as np
 
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifyRecord
+from caa_cli.results.escapes import drawn
 from caa_cli.results.files import write_atomically
 from caa_cli.results.images import Image
 from caa_cli.results.ownership import mark
@@ -91,7 +92,7 @@ def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title:
     if len(radii):
         axis.step(np.r_[0.0, radii], np.r_[shares[0], shares], where="pre", color="#2166ac")
         axis.vlines(radii[-1], 0.0, shares[-1], color="#2166ac")
-    axis.set(xlabel="L2 radius", ylabel="certified accuracy", ylim=(0.0, 1.0), title=title)
+    axis.set(xlabel="L2 radius", ylabel="certified accuracy", ylim=(0.0, 1.0), title=drawn(title))
     axis.set_xlim(left=0.0)
     axis.grid(alpha=0.3)
     write_figure(path, figure)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from caa_cli.results.escapes import drawn, markup
 from caa_cli.results.figure import difference_colours, pixels, write_figure
 from caa_cli.results.images import Image
 from caa_cli.results.records import ATTACKED, AttackRecord
@@ -71,7 +71,7 @@ def draw_gallery(path: Path, gallery: Gallery, title: str, fingerprint: str = ""
 
     columns, rows = 1 + len(gallery.labels), 2 * max(len(gallery.rows), 1)
     figure = Figure(figsize=(1.5 * columns + 0.2, 1.5 * rows + 0.6), dpi=110, layout="constrained")
-    figure.suptitle("\n".join([title, *gallery.notes]), fontsize=10)
+    figure.suptitle("\n".join(map(drawn, [title, *gallery.notes])), fontsize=10)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -79,7 +79,7 @@ def draw_gallery(path: Path, gallery: Gallery, title: str, fingerprint: str = ""
         above, below = axes[2 * position], axes[2 * position + 1]
         captions = [shown.caption, *shown.captions()]
         if position == 0:
-            headings = ["clean", *(label.replace(":", "\n") for label in gallery.labels)]
+            headings = ["clean", *(drawn(label).replace(":", "\n") for label in gallery.labels)]
             depth = 1 + max(map(len, captions))
             captions = [
                 [name, *[""] * (depth - len(text)), *text] for name, text in zip(headings, captions, strict=True)
@@ -99,7 +99,7 @@ def _show(axis: Any, image: Any) -> None:
 
 def gallery_html(gallery: Gallery) -> str:
     """The same as a table with its images inside it."""
-    notes = "".join(f"<p>{escape(note)}.</p>" for note in gallery.notes)
+    notes = "".join(f"<p>{markup(note)}.</p>" for note in gallery.notes)
     if not gallery.rows:
         return notes
     head = "".join(f'<th scope="col">{_breakable(name)}</th>' for name in ("clean", *gallery.labels))
@@ -120,7 +120,7 @@ def _cell(caption: Sequence[str], images: Sequence[Any]) -> str:
         for name, image in zip(("image", "perturbation"), images, strict=False)
         if image is not None
     )
-    return f"<td>{shown}<small>{'<br/>'.join(map(escape, caption))}</small></td>"
+    return f"<td>{shown}<small>{'<br/>'.join(map(markup, caption))}</small></td>"
 
 
 def _png(image: Any) -> str:
@@ -132,4 +132,4 @@ def _png(image: Any) -> str:
 
 
 def _breakable(label: str) -> str:
-    return escape(label).replace(":", ":<wbr/>")
+    return markup(label).replace(":", ":<wbr/>")

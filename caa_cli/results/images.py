@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from caa_cli.paths import sidecar
+from caa_cli.results.documents import ShardOf
 from caa_cli.results.files import write_atomically
 from caa_cli.results.records import ATTACKED, AttackRecord
+from caa_cli.results.schema import check, parse
 
 Image = NDArray[np.float32]
 
@@ -159,7 +161,10 @@ def _header(metadata: dict[str, str], tensors: Mapping[str, tuple[np.dtype[Any],
 
 
 def _said(file: Any) -> dict[str, Any]:
-    return dict(json.loads((file.metadata() or {}).get("caa", "{}")))
+    said: dict[str, Any] = parse((file.metadata() or {}).get("caa", "{}"))
+    check(said, dict[str, Any])
+    check(said.get("shard"), ShardOf | None)
+    return said
 
 
 def saved_fingerprint(path: Path) -> str | None:
@@ -186,7 +191,7 @@ def saved_images(path: Path, fingerprint: str) -> Mapping[int, Image]:
         if said.get("fingerprint") != fingerprint:
             return {}
         images, indices = file.get_slice("images"), file.get_tensor("indices").tolist()
-    except (OSError, SafetensorError, ValueError, AttributeError):
+    except (OSError, SafetensorError, ValueError, AttributeError, TypeError):
         return {}
     return StoredImages({index: place for place, index in enumerate(indices)}, lambda place: images[place])
 
@@ -198,7 +203,7 @@ def kept_images(save_adversarial: str | None, result: Path, fingerprint: str) ->
     """
     found: dict[int, Mapping[int, Image]] = {}
     named = Path(save_adversarial or "")
-    for place in (result.with_name(named.name), named) if save_adversarial else ():
+    for place in (result.parent / named.name, named) if save_adversarial else ():
         images = saved_images(place, fingerprint)
         found |= dict.fromkeys(images, images)
     return found

@@ -14,6 +14,9 @@ from caa_cli.plan import decisive
 from caa_cli.results.parts import Part, R
 from caa_cli.results.records import AttackRecord
 
+# How many of the missing shards a message names.
+MOST_NAMED = 20
+
 
 @dataclass(frozen=True)
 class AttackResult:
@@ -143,8 +146,9 @@ def union(parts: Sequence[Part[R]], gaps: bool = False) -> dict[int, R]:
     for alike in () if gaps else selections.values():
         absent = missing_shards(alike)
         if absent:
+            shown = ", ".join(map(str, absent[:MOST_NAMED])) + (", …" if len(absent) > MOST_NAMED else "")
             raise UsageError(
-                f"shard {', '.join(map(str, absent))} of {alike[0].shard[1]} is missing beside "
+                f"shard {shown} of {alike[0].shard[1]} is missing beside "
                 f"{', '.join(str(part.path) for part in alike)}",
                 "name the files of all shards (with the same --limit, --skip and --every)",
             )

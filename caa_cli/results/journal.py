@@ -11,8 +11,11 @@ from typing import Any, Generic, TypeVar
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.paths import sidecar
 from caa_cli.results.agreement import disagreements
+from caa_cli.results.documents import check_header, check_version, read_record
+from caa_cli.results.files import read_object
 from caa_cli.results.locks import lock
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
+from caa_cli.results.schema import SchemaError, parse
 
 R = TypeVar("R", bound=Record)
 
@@ -23,6 +26,7 @@ class Journal(Generic[R]):
     def __init__(self, path: Path, kind: type[R]) -> None:
         self.path, self.kind = path, kind
         self._file: Any = None
+        self._finished: set[int] = set()
 
     @staticmethod
     def beside(output: Path, kind: type[R]) -> Journal[R]:
@@ -66,10 +70,19 @@ class Journal(Generic[R]):
             )
         # A line that a kill cut off goes; what follows is appended where it began.
         self._file.truncate(intact)
-        return [record for record in records if record.outcome != FAILED]
+        finished = [record for record in records if record.outcome != FAILED]
+        self._finished = {record.index for record in finished}
+        return finished
+
+    def check(self) -> None:
+        """Raises CaaError for a journal that --resume could not go on with, whatever the settings."""
+        if self.begun:
+            self._read()
 
     def append(self, *records: R) -> None:
-        self._append([record.to_json() for record in records])
+        """An image that was finished before is marked, so that it is not taken for damage."""
+        again = {"again": True}
+        self._append([{**r.to_json(), **(again if r.index in self._finished else {})} for r in records])
 
     def close(self) -> None:
         """One in which nothing was begun leaves no trace."""
@@ -91,26 +104,54 @@ class Journal(Generic[R]):
         os.fsync(self._file.fileno())
 
     def _read(self) -> tuple[dict[str, Any], list[R], int]:
-        """(header, records, length in bytes of the intact part)."""
-        content = self.path.read_bytes()
-        intact = content.rfind(b"\n") + 1
-        lines = content[:intact].splitlines()
-        try:
-            header, *entries = [json.loads(line) for line in lines]
-            if not isinstance(header, dict) or not isinstance(header.get("config", {}), dict):
-                raise ValueError("its first line is no header")
-            records = {entry["index"]: self.kind.from_json(entry) for entry in entries}
-        except (ValueError, TypeError, KeyError) as error:
-            raise CaaError(
-                f"{self.path} is no record of a run, or it is damaged ({error})",
-                "move it away, or choose another --output",
-            ) from error
-        if header.get("schema_version") != SCHEMA_VERSION:
-            raise CaaError(
-                f"{self.path} was written in schema {header.get('schema_version')}, this is {SCHEMA_VERSION}",
-                "finish it with the version of caa that began it, or choose another --output",
-            )
+        header, records, intact = read_journal(self.path)
         return header, list(records.values()), intact
+
+
+def read_journal(path: Path) -> tuple[dict[str, Any], dict[int, Any], int]:
+    """(header, records by index, length in bytes of the intact part), all of it checked.
+
+    The line that a kill cut off does not count. An image that failed may be there once more, and so may one that was
+    attacked again for its picture.
+
+    Raises CaaError where there is no whole line, and for a file that is damaged, no journal, or of another schema.
+    """
+    content = path.read_bytes()
+    intact = content.rfind(b"\n") + 1
+    lines = content[:intact].split(b"\n")[:-1]
+    number, records, seen = 1, dict[int, Any](), dict[int, int]()
+    try:
+        header = parse(_text(lines[0]))
+        if isinstance(header, dict):
+            check_version(path, header)
+        check_header(header)
+        for number, line in enumerate(lines[1:], 2):
+            entry = parse(_text(line))
+            record = read_record(entry, header)
+            held = records.get(record.index)
+            if held is not None and held.outcome != FAILED and not (entry.get("again") or _alike(held, record)):
+                raise SchemaError(
+                    f"is on line {seen[record.index]} already, with another result", f"image {record.index}"
+                )
+            records[record.index], seen[record.index] = record, number
+    except SchemaError as error:
+        raise CaaError(
+            f"{path} is no record of a run, or it is damaged (line {number}: {error})",
+            "mend or delete that line, move the file away, or choose another --output",
+        ) from error
+    return header, records, intact
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise SchemaError("is no text", "it") from error
+
+
+def _alike(one: Record, other: Record) -> bool:
+    """Whether it is the same result, however long it took."""
+    return {**one.to_json(), "seconds": None} == {**other.to_json(), "seconds": None}
 
 
 def unfinished(output: Path, kind: type[R]) -> bool:
@@ -119,11 +160,11 @@ def unfinished(output: Path, kind: type[R]) -> bool:
     if not journal.path.exists() or journal.path.stat().st_size == 0:
         return False
     try:
-        document = json.loads(output.read_text(encoding="utf-8"))
+        document = read_object(output)
         held = {example["index"]: example for example in document["examples"]}
         _, records, _ = journal._read()
         return document["status"] != "complete" or any(held.get(r.index) != r.to_json() for r in records)
-    except (CaaError, OSError, ValueError, TypeError, KeyError):
+    except (CaaError, OSError, TypeError, KeyError):
         return True
 
 
@@ -131,7 +172,8 @@ def header_of(path: Path) -> dict[str, Any]:
     """The first line of the record there; nothing where it is none."""
     try:
         with path.open("rb") as file:
-            found = json.loads(file.readline())
-    except (OSError, ValueError, RecursionError):
+            header = parse(_text(file.readline()))
+        check_header(header)
+    except (OSError, SchemaError):
         return {}
-    return found if isinstance(found, dict) and isinstance(found.get("config"), dict) else {}
+    return dict(header)

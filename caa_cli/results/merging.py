@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,9 +13,11 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.paths import sidecar
 from caa_cli.plan import AttackPlan, CertifyPlan, decisive
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
+from caa_cli.results.documents import KINDS
 from caa_cli.results.images import Image, StoredImages, kept_images
-from caa_cli.results.joining import check_same, missing_shards, union
-from caa_cli.results.parts import KINDS, Part, how_to_go_on, part_of, read_part
+from caa_cli.results.joining import MOST_NAMED, check_same, missing_shards, union
+from caa_cli.results.journal import read_journal
+from caa_cli.results.parts import Part, checked_part, how_to_go_on, read_part
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackSummary, summarise
 from caa_cli.sharding import Shard
 
@@ -107,15 +108,18 @@ def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
         if not part.unfinished:
             continue
         missing = part.missing
-        shown = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
-        what = f"{len(missing)} of its images are missing ({shown})" if missing else "it was interrupted"
+        shown = ", ".join(map(str, part.first_missing(3))) + (", …" if missing > 3 else "")
+        what = f"{missing} of its images are missing ({shown})" if missing else "it was interrupted"
         if not partial:
             raise UsageError(
                 f"{part.path} is unfinished: {what}",
                 f"{how_to_go_on(part.said)}; or join what is there with --partial",
             )
         gaps.append(f"{part.path}: {what}")
-    gaps += [f"shard {index} of {parts[0].shard[1]} is missing" for index in missing_shards(parts)]
+    absent, count = missing_shards(parts), parts[0].shard[1]
+    gaps += [f"shard {index} of {count} is missing" for index in absent[:MOST_NAMED]]
+    if len(absent) > MOST_NAMED:
+        gaps.append(f"{len(absent) - MOST_NAMED} more shards of {count} are missing")
     in_order = sorted(parts, key=lambda part: part.shard)
     return Merged(tuple(in_order), tuple(records[index] for index in sorted(records)), tuple(gaps))
 
@@ -195,22 +199,13 @@ def read_shard(path: Path, partial: bool = False) -> Part[Any] | None:
             f"{path} is not there: its run ended before it had begun",
             "repeat that shard's command; or join what is there with --partial",
         )
-    try:
-        header, *entries = [
-            json.loads(line) for line in journal.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"
-        ]
-        entries = list(
-            {entry["index"]: entry for entry in entries}.values()
-        )  # one that failed may have been done again
-        document = {**header, "status": "interrupted", "examples": entries}
-        document["summary"] = {"seconds": sum(entry.get("seconds") or 0.0 for entry in entries)}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CaaError(f"{journal} is no record of a run, or it is damaged ({error})", "repeat that run") from error
-    part = part_of(path, document, KINDS)
+    header, records, _ = read_journal(journal)
+    summary = {"seconds": sum(record.seconds for record in records.values())}
+    part = checked_part(path, {**header, "status": "interrupted", "summary": summary}, records.values())
     if partial:
         return part
     raise UsageError(
-        f"{path} is not there: its run ended before it could write it, with {len(entries)} images finished",
+        f"{path} is not there: its run ended before it could write it, with {len(records)} images finished",
         f"{how_to_go_on(part.said)}; or join what is there with --partial",
     )
 
@@ -230,7 +225,7 @@ def merged_images(merged: Merged) -> Mapping[int, Image]:
             raise CaaError(
                 f"the images of {lost} attacked examples of {part.path} are not at hand"
                 + (f": they should be in {saved}" if saved else ": its run had no --save-adversarial"),
-                f"{part.said.get('resume', 'repeat it with --resume')} --save-adversarial FILE.safetensors",
+                f"{part.said.get('resume') or 'repeat it with --resume'} --save-adversarial FILE.safetensors",
             )
         found |= {index: places[index] for index in wanted}
     return StoredImages({index: index for index in found}, lambda index: found[index][index])

@@ -13,11 +13,12 @@ from typing import Any, Generic, TypeVar
 from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
-from caa_cli.results.files import check_writable, read_object, write_atomically
+from caa_cli.results.documents import KINDS, document_at
+from caa_cli.results.files import check_writable, write_atomically
 from caa_cli.results.journal import Journal, header_of, unfinished
 from caa_cli.results.locks import locked
-from caa_cli.results.ownership import check_journals, check_result, check_side_file, something_at
-from caa_cli.results.parts import KINDS, Part, how_to_go_on, part_of
+from caa_cli.results.ownership import check_intact, check_journals, check_result, check_side_file
+from caa_cli.results.parts import Part, how_to_go_on, part_of
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
 from caa_cli.sharding import Shard
 
@@ -55,6 +56,8 @@ class RunOutput(Generic[R]):
             if path is not None:
                 check_writable(path, option)
                 check_side_file(option, path, record, self.overwrite)
+        if self.resume:
+            self.journal.check()
         self._check_unfinished()
         if self.resume and not self.journal.path.exists() and document.get("merged"):
             # Its examples are those of the shards, which go on by themselves.
@@ -78,7 +81,7 @@ class RunOutput(Generic[R]):
         if shard.chosen is not None:
             shard.check_siblings(self.output)
         try:
-            held = read_object(self.output)["shard"]
+            held = document_at(self.output)["shard"]
             other = Shard(held["index"], held["count"])
         except (TypeError, KeyError):
             return
@@ -109,7 +112,7 @@ class RunOutput(Generic[R]):
         if self.overwrite and not self.resume:
             return None
         self._check_unfinished()  # once more, now that no other run can change it
-        document = read_object(self.output)
+        document = document_at(self.output)
         differing = disagreements(document, header, compared) if document else []
         begun = self.journal.begun
         if unfinished(self.output, self.kind) or (
@@ -125,7 +128,7 @@ class RunOutput(Generic[R]):
                 "choose another --output, or add --overwrite to replace it",
             )
         if not document:
-            self._check_damaged()
+            check_intact(self.output)
             return None
         self.held = part_of(self.output, document, KINDS)
         lacking = self._lacking(self.held, indices)
@@ -138,13 +141,6 @@ class RunOutput(Generic[R]):
                 "add --resume to go on with it, or --overwrite to begin anew",
             )
         return None
-
-    def _check_damaged(self) -> None:
-        if something_at(self.output):
-            raise UsageError(
-                f"{self.output} is a result that was cut off or damaged",
-                "add --overwrite to begin anew, or move it away",
-            )
 
     def _lacking(self, held: Part[R], indices: Sequence[int]) -> str:
         """What is asked for and not in the result, in words; empty for nothing."""

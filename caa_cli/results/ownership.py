@@ -13,7 +13,8 @@ from typing import Any
 from caa_cli.errors import UsageError
 from caa_cli.paths import same_file, sidecar
 from caa_cli.results.certificates import COHEN_COLUMNS
-from caa_cli.results.files import check_writable, read_object
+from caa_cli.results.documents import document_at
+from caa_cli.results.files import check_writable
 from caa_cli.results.images import ImageJournal, saved_fingerprint
 
 _MARK = re.compile(rb"made by caa(?: \(([0-9a-f]{16})\))?")
@@ -36,7 +37,15 @@ def check_result(path: Path) -> dict[str, Any]:
     """The document at --output, empty where there is none. Raises UsageError where the file there is not caa's."""
     if something_at(path) and not _begins_as_result(path):
         raise foreign("--output", path, "a result")
-    return read_object(path)
+    return document_at(path)
+
+
+def check_intact(path: Path) -> None:
+    """Raises UsageError for a file that is there, where `document_at` finds no result: a damaged one is one too."""
+    if something_at(path):
+        raise UsageError(
+            f"{path} is a result that was cut off or damaged", "add --overwrite to begin anew, or move it away"
+        )
 
 
 def check_journals(output: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -14,27 +14,13 @@ from caa_cli.compare_plan import OWN, SHARED, default_of, own_settings
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.names import FIXED
 from caa_cli.plan import AttackPlan
-from caa_cli.results.certificates import CERTIFIED, NOT_CERTIFIED, UNDECIDED, CertifyRecord
-from caa_cli.results.records import (
-    ABSTAINED,
-    ATTACKED,
-    ELIGIBLE,
-    FAILED,
-    MISCLASSIFIED,
-    SCHEMA_VERSION,
-    AttackRecord,
-    Record,
-)
+from caa_cli.results.documents import Compared, Document, check_header, check_version, read_record
+from caa_cli.results.records import Record
+from caa_cli.results.schema import SchemaError, check, parse, shown
 from caa_cli.selection import default_limit, select
 
 R = TypeVar("R", bound=Record)
-KINDS: dict[str, type[Record]] = {"attack": AttackRecord, "certify": CertifyRecord}
-_OUTCOMES = {
-    "attack": {*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED},
-    "certify": {CERTIFIED, NOT_CERTIFIED, UNDECIDED, ABSTAINED, FAILED},
-}
-_MAY_LACK = ("certified_radius", "radius", "expectation", "votes_top", "seconds")
-_NUMBERS = (*_MAY_LACK, "forward_evaluations", "backward_evaluations", "samples", "evaluations")
+_COMMANDS = ("attack", "certify", "compare")
 # What runs did before there was such a setting, where that is not its default now.
 _BEFORE = {"sample_schedule": FIXED}
 _AS = {"attack_sigma": "sigma", "selection_samples": "samples"}
@@ -84,7 +70,7 @@ class Part(Generic[R]):
     def surrogate(self) -> str | None:
         """The digest of the checkpoint that gradients come from, where it is not the model's own."""
         found = self.said.get("surrogate_model")
-        return str(found.get("sha256")) if isinstance(found, dict) else None
+        return str(found["sha256"]) if found else None
 
     @property
     def selection(self) -> dict[str, object]:
@@ -101,14 +87,20 @@ class Part(Generic[R]):
         return chosen[index :: self.shard[1]]
 
     @property
-    def missing(self) -> list[int]:
-        """Images of this shard that are not in it, as far as that can be known."""
+    def missing(self) -> int:
+        """How many images of this shard are not in it, as far as that can be known."""
+        chosen = self.of_shard(self.shard[0]) or ()
+        return len(chosen) - sum(record.index in chosen for record in self.records)
+
+    def first_missing(self, most: int) -> list[int]:
+        """The first of the images that are missing."""
         held = {record.index for record in self.records}
-        return [index for index in self.of_shard(self.shard[0]) or () if index not in held]
+        absent = (index for index in self.of_shard(self.shard[0]) or () if index not in held)
+        return list(islice(absent, most))
 
     @property
     def unfinished(self) -> bool:
-        return self.status == "interrupted" or bool(self.missing)
+        return self.status == "interrupted" or self.missing > 0
 
 
 def read_part(path: Path, commands: Collection[str] = ("attack",)) -> Part[Any]:
@@ -118,7 +110,7 @@ def read_part(path: Path, commands: Collection[str] = ("attack",)) -> Part[Any]:
 
 def read_document(path: Path, commands: Collection[str]) -> Any:
     """The JSON of a file, not checked further. Raises CaaError for one that is missing, empty, cut off or no JSON."""
-    kinds = " or ".join(f"caa {command}" for command in commands)
+    kinds = _kinds(commands)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -133,72 +125,80 @@ def read_document(path: Path, commands: Collection[str]) -> Any:
             f"finish that run with {kinds} … --resume, and name its --output",
         )
     try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise CaaError(f"{path} is no JSON, or it was cut off ({error})", _AGAIN) from error
+        return parse(text)
+    except SchemaError as error:
+        raise CaaError(f"{path} is damaged ({error})", _AGAIN) from error
 
 
 _AGAIN = "repeat the command that wrote it with --resume: what it finished is kept beside it"
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not allowed")
+def _kinds(commands: Collection[str]) -> str:
+    return " or ".join(f"caa {command}" for command in commands)
 
 
 def check_origin(path: Path, document: Any, commands: Collection[str]) -> str:
     """Which of these commands wrote the document. Raises CaaError where none did, or in another schema version."""
-    kinds = " or ".join(f"caa {command}" for command in commands)
     if not isinstance(document, dict) or "schema_version" not in document:
-        raise CaaError(f"{path} is no result of {kinds}", "name the file that its --output wrote")
-    if document["schema_version"] != SCHEMA_VERSION:
-        raise CaaError(
-            f"{path} was written in schema {document['schema_version']}, this is {SCHEMA_VERSION}",
-            f"it was made by caa {document.get('tool_version', 'of another version')}: read it with that",
-        )
-    command = str(document.get("command"))
-    if command not in commands:
-        hint = f"name the files of {kinds}"
-        if command == "compare":
-            found = [file for attack in document.get("attacks", {}).values() for file in attack.get("files", [])]
-            # Of all shards, where it is one: they differ in this mark alone.
-            every = [re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in found]
-            hint = f"name the files that it compares: {' '.join(dict.fromkeys(every))}"
-            if "certify" in commands:  # caa merge
-                hint = f"name one attack's files of all shards: {' or '.join(dict.fromkeys(every))}"
-        raise UsageError(f"{path} is a result of caa {command}, not of {kinds}", hint)
+        raise CaaError(f"{path} is no result of {_kinds(commands)}", "name the file that its --output wrote")
+    check_version(path, document)
+    command = document.get("command")
+    if not isinstance(command, str) or command not in commands:
+        raise _of_another_command(path, document, commands)
     return command
 
 
 def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) -> Part[Any]:
     """The document of a run of one of these commands, checked. Raises CaaError."""
-    command = check_origin(path, document, commands)
+    check_origin(path, document, commands)
     try:
-        records = tuple(_record(entry, command) for entry in document["examples"])
-        part = Part(
-            path,
-            {name: value for name, value in document.items() if name != "examples"},
-            str(document["status"]),
-            str(document.get("fingerprint")),
-            dict(document["config"]),
-            dict(document["checkpoint"]),
-            dict(document.get("environment", {})),
-            dict(document.get("images", {})),
-            (int(document["shard"]["index"]), int(document["shard"]["count"])),
-            float(document["summary"]["seconds"]),
-            records,
-        )
-        seen: set[int] = set()
-        for record in records:
-            if record.index in seen:
-                raise ValueError(f"image {record.index} is in it twice")
-            seen.add(record.index)
-        if not 0 <= part.shard[0] < part.shard[1]:
-            raise ValueError(f"there is no shard {part.shard[0]} of {part.shard[1]}")
-        _ = part.config["attack" if command == "attack" else "samples"], part.checkpoint["sha256"], part.of_shard(0)
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
-        raise CaaError(f"{path} is damaged ({what})", _AGAIN) from error
-    return part
+        check_header(document, Document)
+        records: dict[int, Record] = {}
+        for position, entry in enumerate(document["examples"]):
+            try:
+                record = read_record(entry, document)
+            except SchemaError as error:
+                raise error if error.place.startswith("image ") else error.within(f"examples[{position}]") from None
+            if record.index in records:
+                raise SchemaError("is in it twice", f"image {record.index}")
+            records[record.index] = record
+    except SchemaError as error:
+        raise CaaError(f"{path} is damaged ({error})", _AGAIN) from error
+    return checked_part(path, document, records.values())
+
+
+def checked_part(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> Part[Any]:
+    """Of a document that is checked already, with its examples as records."""
+    shard = document.get("shard") or {"index": 0, "count": 1}
+    return Part(
+        path,
+        {name: value for name, value in document.items() if name != "examples"},
+        document["status"],
+        str(document.get("fingerprint")),
+        document["config"],
+        document["checkpoint"],
+        document.get("environment", {}),
+        document.get("images", {}),
+        (shard["index"], shard["count"]),
+        float(document["summary"]["seconds"]),
+        tuple(records),
+    )
+
+
+def _of_another_command(path: Path, document: Mapping[str, Any], commands: Collection[str]) -> CaaError:
+    command, hint = document.get("command"), f"name the files of {_kinds(commands)}"
+    if not isinstance(command, str) or command not in _COMMANDS:
+        return CaaError(f"{path} is no result of {_kinds(commands)}: its command is {shown(command)}", hint)
+    if command == "compare":
+        with suppress(SchemaError):  # the hint is then without its files
+            check(document, Compared)
+            found = [file for attack in document["attacks"].values() for file in attack["files"]]
+            # Of all shards, where it is one: they differ in this mark alone.
+            every = dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in found)
+            hint = f"name the files that it compares: {' '.join(every)}"
+            if "certify" in commands:  # caa merge
+                hint = f"name one attack's files of all shards: {' or '.join(every)}"
+    return UsageError(f"{path} is a result of caa {command}, not of {_kinds(commands)}", hint)
 
 
 def how_to_go_on(said: dict[str, Any]) -> str:
@@ -212,23 +212,3 @@ def how_to_go_on(said: dict[str, Any]) -> str:
     files = ", ".join(str(shard.get("file")) for shard in shards)
     how = f"finish its shards with: {'; '.join(commands)}" if commands else f"finish its shards ({files}, …)"
     return f"{how}, and merge them again"
-
-
-def _record(entry: Any, command: str) -> Record:
-    """Raises ValueError or TypeError for what can't be one."""
-    if not isinstance(entry, dict):
-        raise TypeError("an example is no object")
-    record = KINDS[command].from_json(entry)
-    if type(record.index) is not int or record.outcome not in _OUTCOMES[command]:
-        raise ValueError(f"an example has index {record.index!r} and outcome {record.outcome!r}")
-    for name in _NUMBERS:
-        value = getattr(record, name, 0)
-        if value is None and name in _MAY_LACK:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise ValueError(f"{name} of image {record.index} is {value!r}")
-    if isinstance(record, AttackRecord) and record.eligible and record.certified_radius is None:
-        raise ValueError(f"image {record.index} has no certified radius")
-    if record.outcome == ATTACKED and getattr(record, "radius", None) is None:
-        raise ValueError(f"image {record.index} was attacked at no radius")
-    return record

@@ -14,6 +14,7 @@ import numpy as np
 
 from caa_cli.results.colours import INK, styles
 from caa_cli.results.comparison import Comparison
+from caa_cli.results.escapes import drawn
 from caa_cli.results.figure import write_figure
 from caa_cli.results.joining import AttackResult
 from caa_cli.results.records import ATTACKED, AttackRecord
@@ -31,7 +32,9 @@ def proportion(axis: Any, comparison: Comparison) -> None:
     _steps(axis, certified, count, right, label="certified bound", color=INK, linestyle=":", linewidth=1.6)
     for attack, style in _styles(comparison):
         radii = np.sort([record.radius or 0.0 for record in _successes(comparison, attack)])
-        _steps(axis, radii, count, right, label=attack.label, color=style["color"], linestyle=style["linestyle"])
+        _steps(
+            axis, radii, count, right, label=drawn(attack.label), color=style["color"], linestyle=style["linestyle"]
+        )
     axis.set(xlabel="L2 radius", ylabel="attack proportion", ylim=(0.0, 1.02), xlim=(0.0, right))
 
 
@@ -44,7 +47,7 @@ def excess(axis: Any, comparison: Comparison) -> None:
             if record.expectation is not None and record.percent_over_certified is not None
         ]
         if points:
-            _scatter(axis, points, attack.label, style)
+            _scatter(axis, points, drawn(attack.label), style)
     if not axis.lines:
         axis.text(0.5, 0.5, "no class expectation is recorded", transform=axis.transAxes, ha="center")
     axis.set(xlabel="largest class expectation of the clean image", ylabel="% over the certified radius")
@@ -72,7 +75,7 @@ def evaluations(axis: Any, comparison: Comparison) -> None:
             for record in _successes(comparison, attack)
         ]
         if points:
-            _scatter(axis, points, attack.label, {**style, "alpha": 0.3})
+            _scatter(axis, points, drawn(attack.label), {**style, "alpha": 0.3})
             middle = median(x for x, _ in points), median(y for _, y in points)
             axis.plot(*middle, style["marker"], color=style["color"], markersize=11, markeredgecolor=INK)
     axis.set(xlabel="model evaluations (forward and backward)", ylabel="L2 radius")
@@ -120,14 +123,14 @@ def inline_svg(name: str, comparison: Comparison) -> str:
 def _figure(name: str, comparison: Comparison, title: str) -> Any:
     from matplotlib.figure import Figure
 
-    columns = min(4, max(1, 80 // (8 + max(map(len, comparison.labels)))))
+    columns = min(4, max(1, 80 // (8 + max(len(drawn(label)) for label in comparison.labels))))
     rows = math.ceil(len(comparison.labels) / columns)
     figure = Figure(figsize=(6.4, 3.8 + 0.2 * rows), dpi=130, layout="constrained")
     axis = figure.subplots()
     axis.grid(alpha=0.2, color=INK)
     axis.set_axisbelow(True)
     PICTURES[name](axis, comparison)
-    axis.set_title(title)
+    axis.set_title(drawn(title))
     # Below, where no curve can be behind it; in as many columns as its longest label leaves room for.
     if axis.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
@@ -145,6 +148,10 @@ def _ink(others: dict[str, str] | None = None) -> Any:
 
 def _styles(comparison: Comparison) -> list[tuple[AttackResult, dict[str, Any]]]:
     return list(zip(comparison.attacks, styles([attack.attack for attack in comparison.attacks]), strict=True))
+
+
+def _line(style: dict[str, Any]) -> dict[str, Any]:
+    return {name: style[name] for name in ("color", "linestyle")}
 
 
 def _successes(comparison: Comparison, attack: AttackResult) -> list[AttackRecord]:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import median
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from caa_cli.results.schema import SMALLEST, Length, Natural, SchemaError, Seconds, Share, check
 
 SCHEMA_VERSION = 1
 
@@ -22,20 +24,33 @@ ELIGIBLE = (ATTACKED, NOT_FOUND, NOT_VERIFIED)
 
 @dataclass(frozen=True)
 class Record:
-    """One example of a run, as the journal and the document hold it."""
+    """One example of a run, as the journal and the document hold it. The types say what a file may hold."""
 
-    index: int
-    label: int
+    OUTCOMES: ClassVar[frozenset[str]]
+
+    index: Natural
+    label: Natural
     outcome: str
 
     def to_json(self) -> dict[str, Any]:
         return _json(self)
 
     @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Self:
-        """Raises TypeError where a field is missing; ignores those it does not know."""
+    def from_json(cls, found: Any) -> Self:
+        """Raises SchemaError for what is no such record; ignores fields that it does not know."""
+        check(found, cls)
         known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in found.items() if key in known})
+        record = cls(**{key: value for key, value in found.items() if key in known})
+        if record.outcome not in cls.OUTCOMES:
+            raise SchemaError(f"is {record.outcome[:40]!r}, not one of {', '.join(sorted(cls.OUTCOMES))}", "outcome")
+        for name in record.needed():
+            if getattr(record, name) is None:
+                raise SchemaError(f"is missing, and the outcome is {record.outcome}", name)
+        return record
+
+    def needed(self) -> tuple[str, ...]:
+        """The fields that can't be None with this outcome."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -48,20 +63,26 @@ class AttackRecord(Record):
     seconds: this example's share of the time, in all stages. error: why it failed.
     """
 
-    prediction: int | None = None
-    expectation: float | None = None
-    certified_radius: float | None = None
-    radius: float | None = None
-    radius_search: float | None = None
-    adversarial_class: int | None = None
-    iterations: int = 0
-    forward_evaluations: int = 0
-    backward_evaluations: int = 0
-    lost_gradients: int = 0
-    verify_tries: int = 0
-    abstentions: int = 0
-    seconds: float = 0.0
+    OUTCOMES = frozenset({*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED})
+
+    prediction: Natural | None = None
+    expectation: Share | None = None
+    certified_radius: Length | None = None
+    radius: Length | None = None
+    radius_search: Length | None = None
+    adversarial_class: Natural | None = None
+    iterations: Natural = 0
+    forward_evaluations: Natural = 0
+    backward_evaluations: Natural = 0
+    lost_gradients: Natural = 0
+    verify_tries: Natural = 0
+    abstentions: Natural = 0
+    seconds: Seconds = 0.0
     error: str | None = None
+
+    def needed(self) -> tuple[str, ...]:
+        attacked = ("radius", "adversarial_class") if self.outcome == ATTACKED else ()
+        return (*(("certified_radius",) if self.eligible else ()), *attacked)
 
     @property
     def eligible(self) -> bool:
@@ -70,7 +91,7 @@ class AttackRecord(Record):
     @property
     def percent_over_certified(self) -> float | None:
         """100·(radius / certified − 1): how far the attack is from the best that any attack can do."""
-        if self.radius is None or not self.certified_radius:
+        if self.radius is None or self.certified_radius is None or self.certified_radius < SMALLEST:
             return None
         return 100.0 * (self.radius / self.certified_radius - 1.0)
 

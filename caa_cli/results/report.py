@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from caa_cli import __version__
 from caa_cli.results.comparison import Comparison
+from caa_cli.results.escapes import markup
 from caa_cli.results.gallery import Gallery, gallery_html
 from caa_cli.results.ownership import mark
 from caa_cli.results.pictures import inline_svg
@@ -64,27 +64,27 @@ def report(comparison: Comparison, created: str, gallery: Gallery | None = None)
     title = f"Attacks on {first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
     shown = _PICTURES if len(comparison.attacks) > 2 and find_sweep(comparison) else _WITHOUT_SWEEP
     pictures = "\n".join(
-        f'<figure role="img" aria-label="{escape(text)}">{inline_svg(name, comparison)}'
-        f"<figcaption>{escape(text)}</figcaption></figure>"
+        f'<figure role="img" aria-label="{markup(text)}">{inline_svg(name, comparison)}'
+        f"<figcaption>{markup(text)}</figcaption></figure>"
         for name, text in shown.items()
     )
-    notes = "\n".join(f'<p class="note">{escape(note)}</p>' for note in comparison.notes)
+    notes = "\n".join(f'<p class="note">{markup(note)}</p>' for note in comparison.notes)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="{mark(comparison.fingerprint)}">
-<title>{escape(title)}</title>
+<title>{markup(title)}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
-<h1>{escape(title)}</h1>
-<p>{escape(checkpoint)}; caa {escape(__version__)}, {escape(created)}</p>
+<h1>{markup(title)}</h1>
+<p>{markup(checkpoint)}; caa {markup(__version__)}, {markup(created)}</p>
 {notes}
 <h2>Results</h2>
 <div class="wide">{_results(comparison)}</div>
-<p>{escape(caption(comparison))}. Radii are L2 with pixels in [0, 1], every one proved on fresh noise. best: the
+<p>{markup(caption(comparison))}. Radii are L2 with pixels in [0, 1], every one proved on fresh noise. best: the
 share of eligible images where this attack is the nearest (ties shared out); near-best: within 1% of the nearest; r₅₀:
 median radius; %-C: median excess over the certified radius; forward and backward: model evaluations an image.</p>
 <h2>Pictures</h2>
@@ -102,11 +102,11 @@ median radius; %-C: median excess over the certified radius; forward and backwar
 
 
 def _results(comparison: Comparison) -> str:
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in ("attack", *(h.text for h in HEADINGS)))
+    head = "".join(f'<th scope="col">{markup(text)}</th>' for text in ("attack", *(h.text for h in HEADINGS)))
     rows = []
     for label, row in zip(comparison.labels, cells(comparison), strict=True):
         shown = "".join(
-            f"<td>{escape(value)}{f'<small>{escape(spread)}</small>' if spread else ''}</td>" for value, spread in row
+            f"<td>{markup(value)}{f'<small>{markup(spread)}</small>' if spread else ''}</td>" for value, spread in row
         )
         rows.append(f'<tr><th scope="row">{_label(label)}</th>{shown}</tr>')
     return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
@@ -127,19 +127,19 @@ def _attacks(comparison: Comparison) -> str:
         settings = ", ".join(f"{name} {_text(value)}" for name, value in attack.parts[0].own.items())
         files = ", ".join(str(part.path) for part in attack.parts)
         rows.append(
-            f'<tr><th scope="row">{_label(attack.label)}</th><td>{escape(settings)}</td><td>{escape(files)}</td></tr>'
+            f'<tr><th scope="row">{_label(attack.label)}</th><td>{markup(settings)}</td><td>{markup(files)}</td></tr>'
         )
     return f'<table class="settings"><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _label(label: str) -> str:
     """A long one may be broken between its settings."""
-    return escape(label).replace(":", ":<wbr/>")
+    return markup(label).replace(":", ":<wbr/>")
 
 
 def _pairs(pairs: Mapping[str, Any]) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{escape(str(name))}</th><td>{escape(_text(value))}</td></tr>'
+        f'<tr><th scope="row">{markup(str(name))}</th><td>{markup(_text(value))}</td></tr>'
         for name, value in pairs.items()
     )
     return f'<table class="settings"><tbody>{rows}</tbody></table>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from caa_cli.results.colours import INK, colour_of
 from caa_cli.results.comparison import Comparison
+from caa_cli.results.escapes import drawn
 from caa_cli.results.metrics import Figures
 
 
@@ -70,8 +72,8 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
         places = [key[0] if numeric else values.index(key[0]) for key, _ in found]
         colour = colour_of(attack)
         for name, style, text in (
-            ("median_radius", "o-", f"{attack}: own successes"),
-            ("common_median_radius", "s--", f"{attack}: common images"),
+            ("median_radius", "o-", f"{drawn(attack)}: own successes"),
+            ("common_median_radius", "s--", f"{drawn(attack)}: common images"),
         ):
             radii = [getattr(row, name) for _, row in found]
             axis.plot(
@@ -87,13 +89,13 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
     if sweep.keys == ("attack_sigma",):
         axis.axvline(comparison.config["sigma"], color=INK, linewidth=0.8, label="the true σ")
     if not numeric:
-        axis.set_xticks(range(len(values)), [str(value) for value in values])
+        axis.set_xticks(range(len(values)), [drawn(str(value)) for value in values])
     elif _spread_out(values):
         axis.set_xscale("log")
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.set_xticks([], minor=True)
     axis.margins(y=0.12)
-    axis.set(xlabel=sweep.keys[0].replace("_", "-"), ylabel="median L2 radius")
+    axis.set(xlabel=_axis_name(sweep.keys[0]), ylabel="median L2 radius")
 
 
 def _map(axis: Any, sweep: Sweep) -> None:
@@ -115,12 +117,16 @@ def _map(axis: Any, sweep: Sweep) -> None:
         text = f"{rate:.0%}" if np.isnan(radius) else f"{radius:.3f}\n{rate:.0%}"
         colour = INK if np.isnan(radius) else "#ffffff" if radius < middle else "#000000"
         axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
-    axis.set_xticks(np.arange(len(columns)) + 0.5, [str(value) for value in columns])
-    axis.set_yticks(np.arange(len(rows)) + 0.5, [str(value) for value in rows])
-    axis.set(xlabel=sweep.keys[1].replace("_", "-"), ylabel=sweep.keys[0].replace("_", "-"))
+    axis.set_xticks(np.arange(len(columns)) + 0.5, [drawn(str(value)) for value in columns])
+    axis.set_yticks(np.arange(len(rows)) + 0.5, [drawn(str(value)) for value in rows])
+    axis.set(xlabel=_axis_name(sweep.keys[1]), ylabel=_axis_name(sweep.keys[0]))
     axis.grid(False)
     bar = axis.figure.colorbar(mesh, ax=axis)
     bar.set_label(f"median L2 radius ({'common images' if common else 'own successes'})")
+
+
+def _axis_name(setting: str) -> str:
+    return drawn(setting.replace("_", "-"))
 
 
 def _spread_out(values: Sequence[float]) -> bool:
@@ -133,4 +139,4 @@ def _numbers(values: Sequence[Any]) -> bool:
 
 
 def _hashable(value: Any) -> Hashable:
-    return tuple(value) if isinstance(value, list) else value
+    return json.dumps(value) if isinstance(value, (list, dict)) else value

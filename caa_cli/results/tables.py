@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from caa_cli.results import escapes
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.metrics import Figures
 
@@ -76,21 +77,15 @@ def markdown(comparison: Comparison) -> str:
     ]
     for label, row in zip(comparison.labels, cells(comparison), strict=True):
         shown = [f"{value} [{spread}]" if spread else value for value, spread in row]
-        lines.append(f"| {label.replace('|', chr(92) + '|')} | {' | '.join(shown)} |")
+        lines.append(f"| {escapes.markdown(label)} | {' | '.join(shown)} |")
     return "\n".join([*lines, "", caption(comparison) + "."]) + "\n"
-
-
-_LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$"}
-_LATEX |= {"{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-# In LaTeX's first font these would be other characters.
-_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"}
 
 
 def latex(comparison: Comparison) -> str:
     """A table for the package booktabs."""
     lines = [
         r"\begin{table}",
-        rf"  \caption{{{_escaped(caption(comparison)).replace('“', '``').replace('”', chr(39) * 2)}.}}",
+        rf"  \caption{{{escapes.latex(caption(comparison)).replace('“', '``').replace('”', chr(39) * 2)}.}}",
         r"  \centering",
         rf"  \begin{{tabular}}{{l{'r' * len(HEADINGS)}}}",
         r"    \toprule",
@@ -99,12 +94,8 @@ def latex(comparison: Comparison) -> str:
     ]
     for label, row in zip(comparison.labels, cells(comparison), strict=True):
         shown = [rf"{value} {{\scriptsize [{spread}]}}" if spread else value for value, spread in row]
-        lines.append("    " + " & ".join([_escaped(label), *(s.replace("–", "--") for s in shown)]) + r" \\")
+        lines.append("    " + " & ".join([escapes.latex(label), *(s.replace("–", "--") for s in shown)]) + r" \\")
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
-
-
-def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def plain(comparison: Comparison) -> list[dict[str, Any]]:
@@ -120,7 +111,7 @@ def plain(comparison: Comparison) -> list[dict[str, Any]]:
 
 def comma_separated(comparison: Comparison) -> str:
     """An empty cell is a value that there is none of."""
-    rows = plain(comparison)
+    rows = [{**row, "attack": escapes.csv_cell(row["attack"])} for row in plain(comparison)]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

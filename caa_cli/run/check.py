@@ -10,9 +10,10 @@ from typing import Any
 from caa_cli.display import Display
 from caa_cli.errors import DONE, PARTIAL, REQUIREMENT_NOT_MET, CaaError
 from caa_cli.results.certificates import CertifySummary
+from caa_cli.results.documents import KINDS
 from caa_cli.results.fields import Fields, attack_fields, certify_fields, compare_fields
 from caa_cli.results.merging import summary_of
-from caa_cli.results.parts import KINDS, check_origin, how_to_go_on, part_of, read_document
+from caa_cli.results.parts import check_origin, how_to_go_on, part_of, read_document
 from caa_cli.results.requirements import Requirement, judge
 from caa_cli.run.gate import Gate, say_unmet
 

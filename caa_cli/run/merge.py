@@ -13,14 +13,15 @@ from caa_cli.errors import DONE, PARTIAL, UsageError
 from caa_cli.paths import check_distinct, check_file_name, sidecar
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.certificates import cohen_log
+from caa_cli.results.documents import KINDS, document_at
 from caa_cli.results.fields import Fields, attack_fields, certify_fields
-from caa_cli.results.files import check_writable, read_object, write_atomically, written
+from caa_cli.results.files import check_writable, write_atomically, written
 from caa_cli.results.images import save_images
 from caa_cli.results.journal import unfinished
 from caa_cli.results.locks import locked
 from caa_cli.results.merging import NOT_COMPARED, Merged, merge, merged_images, read_shard
-from caa_cli.results.ownership import check_result, check_side_file
-from caa_cli.results.parts import KINDS, how_to_go_on
+from caa_cli.results.ownership import check_intact, check_result, check_side_file
+from caa_cli.results.parts import how_to_go_on
 from caa_cli.results.records import FAILED, AttackSummary
 from caa_cli.results.requirements import Requirement
 from caa_cli.run.gate import Gate, warn_of_nothing
@@ -108,8 +109,11 @@ class MergeRun:
 
     def _check_replaced(self, document: dict[str, Any]) -> None:
         """A result at --output may be replaced by one that holds all of it. Raises UsageError."""
-        held = read_object(self.output)
-        if not held or self.overwrite:
+        if self.overwrite:
+            return
+        held = document_at(self.output)
+        if not held:
+            check_intact(self.output)
             return
         compared = [name for name in document["config"] if name not in NOT_COMPARED[document["command"]]]
         differing = disagreements(held, document, compared)

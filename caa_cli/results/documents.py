@@ -1,0 +1,170 @@
+"""What the results and journals of `caa attack` and `caa certify` hold, and how they are read: checked once, here.
+
+Fields that are not named here are kept as they are, so that files of other minor versions are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from caa_cli.errors import CaaError
+from caa_cli.names import SPLITS
+from caa_cli.plan import AttackPlan, CertifyPlan
+from caa_cli.results.certificates import CertifyRecord
+from caa_cli.results.files import read_object
+from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, Record
+from caa_cli.results.schema import (
+    Check,
+    Count,
+    Natural,
+    Positive,
+    Range,
+    SchemaError,
+    Seconds,
+    check,
+    hints,
+    object_of,
+    shown,
+)
+
+KINDS: dict[str, type[Record]] = {"attack": AttackRecord, "certify": CertifyRecord}
+# How large a data set, and how many shards of it, reading a result can count through.
+_MOST_IMAGES, _MOST_SHARDS = 10**12, 10**5
+
+
+class ShardOf(TypedDict):
+    index: Natural
+    count: Annotated[int, Range(1, _MOST_SHARDS)]
+
+
+class Checkpoint(TypedDict):
+    sha256: str
+    path: NotRequired[str | None]
+    arch: NotRequired[str | None]
+    dataset: NotRequired[str | None]
+    sigma: NotRequired[float | None]
+
+
+class Images(TypedDict, total=False):
+    """count: of the whole split.  files_sha256: None where it is no tree of files."""
+
+    count: Annotated[int, Range(0, _MOST_IMAGES)] | None
+    files_sha256: str | None
+
+
+class MergedShard(TypedDict, total=False):
+    file: str
+    shard: ShardOf
+    status: str | None
+    resume: str | None
+
+
+class Header(TypedDict):
+    """The first line of a journal; of a result all but what `Document` adds. config: see `_SETTINGS`."""
+
+    schema_version: int
+    command: Literal["attack", "certify"]
+    config: dict[str, Any]
+    checkpoint: Checkpoint
+    surrogate_model: NotRequired[Checkpoint | None]
+    fingerprint: NotRequired[str | None]
+    environment: NotRequired[dict[str, Any]]
+    images: NotRequired[Images]
+    shard: NotRequired[ShardOf]
+    resume: NotRequired[str | None]
+    tool_version: NotRequired[str]
+    created: NotRequired[str]
+
+
+class Summary(TypedDict):
+    """What is read of it; the rest follows from the examples."""
+
+    seconds: Seconds
+
+
+class Document(Header):
+    """`examples` are read one by one, see `read_record`."""
+
+    status: Literal["complete", "partial", "interrupted"]
+    summary: Summary
+    examples: list[object]
+    merged: NotRequired[list[MergedShard]]
+    gaps: NotRequired[list[str]]
+
+
+class ComparedAttack(TypedDict):
+    files: list[str]
+
+
+class Compared(TypedDict):
+    """What is read of a result of `caa compare`: which files it is about."""
+
+    attacks: dict[str, ComparedAttack]
+
+
+# Settings are of the kinds that the plan has for them. Reading a result also relies on some being in their range.
+_SETTINGS: dict[str, Any] = {
+    "sigma": Positive,
+    "samples": Count,
+    "skip": Natural,
+    "every": Count,
+    "limit": Count | None,
+    "split": Literal[SPLITS],
+    "image_size": Annotated[int, Range(1, 10_000)] | None,
+    "radius": Positive | None,
+}
+
+
+@cache
+def _settings(command: str) -> Check:
+    if command == "attack":
+        return object_of({**hints(AttackPlan), **_SETTINGS}, frozenset({"attack", "sigma"}))
+    return object_of({**hints(CertifyPlan), **_SETTINGS}, frozenset({"samples"}))
+
+
+def check_header(header: Any, kind: Any = Header) -> None:
+    """Raises SchemaError for what is no header (kind: or no Document) of a run."""
+    check(header, kind)
+    try:
+        _settings(header["command"])(header["config"])
+    except SchemaError as error:
+        raise error.within("config") from None
+    shard = header.get("shard") or {"index": 0, "count": 1}
+    if shard["index"] >= shard["count"]:
+        raise SchemaError(f"{shard['index']} of {shard['count']}", "there is no shard")
+
+
+def check_version(path: Path, header: Mapping[str, Any]) -> None:
+    """Raises CaaError for a file of another schema version, which may hold anything."""
+    version = header.get("schema_version")
+    if isinstance(version, int) and version != SCHEMA_VERSION:
+        raise CaaError(
+            f"{path} was written in schema {shown(version)}, this is {SCHEMA_VERSION}",
+            f"use the version of caa that wrote it: {shown(header.get('tool_version', 'another'))}",
+        )
+
+
+def read_record(value: Any, header: Mapping[str, Any]) -> Record:
+    """An example of the run with this (checked) header. Raises SchemaError, which names the image where it can."""
+    try:
+        record = KINDS[header["command"]].from_json(value)
+        count = header.get("images", {}).get("count")
+        if count is not None and record.index >= count:
+            raise SchemaError(f"is {record.index}, and the data set has {count} images", "index")
+    except SchemaError as error:
+        index = value.get("index") if isinstance(value, dict) else None
+        raise (error.within(f"image {shown(index)}:") if type(index) is int else error) from None
+    return record
+
+
+def document_at(path: Path) -> dict[str, Any]:
+    """The result there, its examples unchecked; nothing where there is none, or it is damaged."""
+    found = read_object(path)
+    try:
+        check_header(found, Document)
+    except SchemaError:
+        return {}
+    return found

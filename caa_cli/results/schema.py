@@ -1,0 +1,189 @@
+"""One reader for JSON that others may have written: the types of the declarations are the schema.
+
+Dataclasses and TypedDicts are objects (fields that they don't name may hold any JSON), `Annotated[float, Range(0)]` a
+number of at least 0, a Path and a str texts, tuples and lists JSON's lists, `X | None` may be null.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
+
+# What is computed with numbers of this size can still be written as JSON. No result has larger ones.
+LARGEST, SMALLEST = 1e100, 1e-100
+DEEPEST = 32
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number must lie in, ends included."""
+
+    least: float
+    most: float = LARGEST
+
+    def __str__(self) -> str:
+        if self.most < LARGEST:
+            return f"from {self.least} to {self.most:g}"
+        return "above 0" if self.least == SMALLEST else f"of at least {self.least}"
+
+
+Natural = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1)]
+Share = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(SMALLEST)]
+Length = Annotated[float, Range(0)]
+Seconds = Annotated[float, Range(0, 1e12)]
+
+
+class SchemaError(ValueError):
+    """What is wrong, in words that go on after the name of the place."""
+
+    def __init__(self, problem: str, place: str = "") -> None:
+        super().__init__(f"{place} {problem}".lstrip())
+        self.problem, self.place = problem, place
+
+    def within(self, holder: str) -> SchemaError:
+        """The same, seen from the object or the list that holds the place."""
+        between = " " if holder.endswith(":") else "" if self.place.startswith("[") or not self.place else "."
+        return SchemaError(self.problem, f"{holder}{between}{self.place}")
+
+
+Check = Callable[[Any], None]
+
+
+def parse(text: str) -> Any:
+    """The value that strict JSON stands for. Raises SchemaError."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError as error:
+        raise SchemaError("is nested too deeply", "it") from error
+    except SchemaError:
+        raise
+    except ValueError as error:
+        raise SchemaError(f"is no JSON, or it was cut off ({error})", "it") from error
+
+
+def _refuse(constant: str) -> None:
+    raise SchemaError(f"{constant} is not allowed")
+
+
+def check(value: Any, kind: Any) -> None:
+    """Raises SchemaError, with the place in it, unless the value is of this kind."""
+    _checker(kind)(value)
+
+
+def object_of(kinds: Mapping[str, Any], required: frozenset[str] = frozenset(), rest: Any = Any) -> Check:
+    """The check of an object with fields of these kinds, and any others of the kind `rest`."""
+    check_other = _checker(rest)
+    checks = {name: _checker(kind) for name, kind in kinds.items()}
+
+    def check_object(value: Any) -> None:
+        if not isinstance(value, dict):
+            raise SchemaError(f"is {shown(value)}, not an object")
+        for name in required:
+            if name not in value:
+                raise SchemaError("is missing", name)
+        for name, held in value.items():
+            try:
+                checks.get(name, check_other)(held)
+            except SchemaError as error:
+                raise error.within(name if len(name) <= 40 else f"{name[:30]}…") from None
+
+    return check_object
+
+
+@cache
+def _checker(kind: Any) -> Check:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is NotRequired:
+        return _checker(arguments[0])
+    if origin is Annotated:
+        return _number(arguments[0], arguments[1])
+    if NoneType in arguments:
+        (other,) = (argument for argument in arguments if argument is not NoneType)
+        check_other = _checker(other)
+        return lambda value: None if value is None else check_other(value)
+    if origin is Literal:
+        return _scalar(lambda value: isinstance(value, str) and value in arguments, f"one of {', '.join(arguments)}")
+    if origin in (list, tuple):
+        return _list(_checker(arguments[0]))
+    if origin is dict:
+        return object_of({}, rest=arguments[1])
+    if is_dataclass(kind):
+        mandatory = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+        return object_of(hints(kind), frozenset(mandatory))
+    if is_typeddict(kind):
+        kinds = get_type_hints(kind, include_extras=True)
+        required = {name for name, held in kinds.items() if kind.__total__ and get_origin(held) is not NotRequired}
+        return object_of(kinds, frozenset(required))
+    return _SIMPLE[kind]
+
+
+def hints(kind: Any) -> dict[str, Any]:
+    """The kinds of a dataclass's fields, by name."""
+    found = get_type_hints(kind, include_extras=True)
+    return {f.name: found[f.name] for f in fields(kind)}
+
+
+def _scalar(fits: Callable[[Any], bool], expected: str) -> Check:
+    def check_scalar(value: Any) -> None:
+        if not fits(value):
+            raise SchemaError(f"is {shown(value)}, not {expected}")
+
+    return check_scalar
+
+
+def _number(kind: type, bounds: Range) -> Check:
+    """bool is an int to Python, not here; NaN fails any comparison."""
+    kinds = (int,) if kind is int else (int, float)
+    most = min(bounds.most, 2**63 - 1) if kind is int else bounds.most
+    what = "whole number" if kind is int else "number"
+    return _scalar(lambda value: type(value) in kinds and bounds.least <= value <= most, f"a {what} {bounds}")
+
+
+def _list(check_entry: Check) -> Check:
+    def check_list(value: Any) -> None:
+        if not isinstance(value, list):
+            raise SchemaError(f"is {shown(value)}, not a list")
+        for position, entry in enumerate(value):
+            try:
+                check_entry(entry)
+            except SchemaError as error:
+                raise error.within(f"[{position}]") from None
+
+    return check_list
+
+
+def _plain(value: Any, depth: int = 0) -> None:
+    """Any JSON that can be written again: no number too large, nothing nested without end."""
+    if depth > DEEPEST:
+        raise SchemaError("is nested too deeply")
+    if isinstance(value, (dict, list)):
+        for entry in value.values() if isinstance(value, dict) else value:
+            _plain(entry, depth + 1)
+    elif isinstance(value, (int, float)) and not -LARGEST <= value <= LARGEST:
+        raise SchemaError(f"is {shown(value)}, which is too large")
+
+
+def shown(value: Any) -> str:
+    """Short, whatever it is."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = json.dumps(value) if isinstance(value, (str, bool, NoneType)) else str(value)
+    return text if len(text) <= 40 else f"{text[:30]}…"
+
+
+_SIMPLE: dict[Any, Check] = {
+    Any: _plain,
+    object: lambda value: None,  # checked elsewhere
+    int: _scalar(lambda value: type(value) is int and -(2**63) <= value < 2**63, "a whole number"),
+    float: _scalar(lambda value: type(value) in (int, float) and -LARGEST <= value <= LARGEST, "a number"),
+    bool: _scalar(lambda value: isinstance(value, bool), "true or false"),
+    str: _scalar(lambda value: isinstance(value, str), "a text"),
+    Path: _scalar(lambda value: isinstance(value, str) and "\0" not in value, "the name of a file"),
+}
