@@ -38,6 +38,9 @@ class CompareRun:
     resume_command: str
     plan: ComparePlan
 
+    def __post_init__(self) -> None:
+        self.output = CompareOutput(self.plan)
+
     def execute(self) -> int:
         """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
         plan = self.plan
@@ -47,9 +50,6 @@ class CompareRun:
             self._check_attacks()
         with locked({} if plan.dry_run else plan.written()):
             return self._read() if plan.files else self._run()
-
-    def __post_init__(self) -> None:
-        self.output = CompareOutput(self.plan)
 
     def _check_figures(self) -> None:
         plan = self.plan
