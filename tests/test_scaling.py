@@ -42,8 +42,10 @@ def shard_file(folder: Path, index: int, count: int = 2) -> Path:
 
 
 def finished(output: Path) -> list[int]:
-    """The images in the record of a run, in the order in which they were finished."""
+    """The images in the record of a run, in the order in which they were finished; or those in its whole result."""
     journal = output.with_name(output.name + ".jsonl")
+    if output.exists() and not journal.exists():
+        return [example["index"] for example in read_strict(output)["examples"]]
     lines = journal.read_bytes().split(b"\n")[1:-1] if journal.exists() else []
     return [json.loads(line)["index"] for line in lines]
 

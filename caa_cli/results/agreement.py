@@ -15,31 +15,38 @@ def disagreements(theirs: dict[str, Any], ours: dict[str, Any], compared: list[s
     decisive = {
         "command": (theirs.get("command"), ours["command"]),
         "the data set's files, so that an index means another image": (
-            _data(theirs.get("images", ours.get("images"))),  # older journals don't say
-            _data(ours.get("images")),
+            _data(theirs if "images" in theirs else ours),  # older journals don't say
+            _data(ours),
         ),
         "the surrogate's checkpoint content": (digest(theirs, "surrogate_model"), digest(ours, "surrogate_model")),
         "checkpoint content": (digest(theirs, "checkpoint"), digest(ours, "checkpoint")),
     }
     found = [f"{what} ({there} there, {here} here)" for what, (there, here) in decisive.items() if there != here]
     if theirs.get("command") == ours["command"]:
-        found += differences(theirs.get("config", {}), ours["config"], compared)
+        found += differences(_part(theirs, "config"), ours["config"], compared)
     if _shard(ours) != "0/1":  # it would hold images that are another shard's to deliver
         found += differences({"shard": _shard(theirs)}, {"shard": _shard(ours)}, ["shard"])
     return found
 
 
-def _data(images: Any) -> str:
+def _part(header: dict[str, Any], name: str) -> dict[str, Any]:
+    """Of a header that may be damaged."""
+    found = header.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _data(header: dict[str, Any]) -> str:
     """How many images, and the digest of their files."""
+    images = _part(header, "images")
     return "none" if not images else f"{images.get('count')} images, files {str(images.get('files_sha256'))[:12]}"
 
 
 def digest(header: dict[str, Any], checkpoint: str) -> str | None:
     """Of the checkpoint's content; None where there is none, as for most runs' surrogate."""
-    digest = (header.get(checkpoint) or {}).get("sha256")
+    digest = _part(header, checkpoint).get("sha256")
     return None if digest is None else f"sha256 {str(digest)[:12]}"
 
 
 def _shard(header: dict[str, Any]) -> str:
-    found = header.get("shard") or {"index": 0, "count": 1}
-    return f"{found['index']}/{found['count']}"
+    found = _part(header, "shard")
+    return f"{found.get('index', 0)}/{found.get('count', 1)}"

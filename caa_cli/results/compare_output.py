@@ -49,7 +49,10 @@ class CompareOutput:
         if self.plan.overwrite:
             return
         if self.held:
-            self._refuse(_lost(self.held, document))
+            try:
+                self._refuse(_lost(self.held, document))
+            except (KeyError, TypeError, AttributeError):
+                self._refuse(["it is damaged"])
         for option, path in self.side_files.items():
             ours = not something_at(path) or names(self.held, option, path)
             if not ours and marked(path) != document["fingerprint"]:

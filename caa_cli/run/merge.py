@@ -21,7 +21,7 @@ from caa_cli.results.journal import unfinished
 from caa_cli.results.locks import locked
 from caa_cli.results.merging import NOT_COMPARED, Merged, merge, merged_images, read_shard
 from caa_cli.results.ownership import check_intact, check_result, check_side_file
-from caa_cli.results.parts import how_to_go_on
+from caa_cli.results.parts import how_to_go_on, part_of
 from caa_cli.results.records import FAILED, AttackSummary
 from caa_cli.results.requirements import Requirement
 from caa_cli.run.gate import Gate, warn_of_nothing
@@ -117,9 +117,11 @@ class MergeRun:
             return
         compared = [name for name in document["config"] if name not in NOT_COMPARED[document["command"]]]
         differing = disagreements(held, document, compared)
-        examples = {example["index"]: example for example in document["examples"]}
-        lost = sum(examples.get(example["index"]) != example for example in held.get("examples", []))
-        differing += [f"{lost} of its images are not so in these shards"] if lost and not differing else []
+        if not differing:
+            here = {example["index"]: example for example in document["examples"]}
+            there = part_of(self.output, held, KINDS).records
+            lost = sum(here.get(record.index) != record.to_json() for record in there)
+            differing = [f"{lost} of its images are not so in these shards"] if lost else []
         if differing:
             raise UsageError(
                 f"{self.output} is another result: {', '.join(differing)}",

@@ -266,9 +266,8 @@ class TrainRun:
         there = trained_with(plan.output)
         if there is None:
             raise foreign("--output", plan.output, "a checkpoint")
-        if (
-            plan.overwrite or self.unfinished.path.exists()
-        ):  # which was begun with --overwrite, or is of this training
+        # A training that was cut short beside it is the same one, or was begun with --overwrite.
+        if plan.overwrite or self.unfinished.path.exists():
             return False
         differing = differences(there, plan.config(), plan.compared_keys())
         if differing:
