@@ -30,9 +30,9 @@ from caa_cli.models.plain import pack, unpack
 
 # Beside what the process holds already: what any small file may take, and that for each byte of a file.
 _BYTES, _BYTES_PER_BYTE = 2**30, 2
-# Reading takes about a second a gigabyte. A process that waits for others on a busy machine gets twice the time.
-_SECONDS, _SECONDS_PER_BYTE, _WAIT = 10.0, 2e-8, 2
-# The description of 20,000 tensors takes 20 MB at most.
+# Reading takes about a second a gigabyte. On a busy machine a process gets a part of the time only.
+_SECONDS, _SECONDS_PER_BYTE, _WAIT = 5.0, 2e-8, 4
+# 20,000 tensors take 25 MB at most, names of a thousand characters included.
 _MOST_HEADER = 2**26
 _MEMORY, _DAMAGED = "memory", "damaged"
 

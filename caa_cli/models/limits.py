@@ -24,11 +24,8 @@ def check_names(path: Path, names: Collection[str]) -> None:
     """Raises CaaError where there are more tensors, or longer names, than any network has."""
     problem = None
     if len(names) > MOST_TENSORS:
-        problem = f"{len(names):,} tensors"
+        problem = f"{len(names):,} tensors (caa reads {MOST_TENSORS:,} at most)"
     elif (longest := max(map(len, names), default=0)) > LONGEST_NAME:
-        problem = f"a tensor whose name has {longest:,} characters"
+        problem = f"a tensor whose name has {longest:,} characters (caa reads {LONGEST_NAME:,} at most)"
     if problem is not None:
-        raise CaaError(
-            f"the checkpoint {path} holds {problem}; no network that caa can load has as many",
-            "check that it is the right file",
-        )
+        raise CaaError(f"the checkpoint {path} holds {problem}", "check that it is the right file")

@@ -91,6 +91,6 @@ def _rebuilt(description: list[Any], storages: list[torch.UntypedStorage]) -> Te
     empty, storage = torch.empty(0, dtype=_DTYPES[dtype]), storages[index]
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     # `set_` would make the storage larger.
-    if min(offset, *shape, *stride) < 0 or (all(shape) and (last + 1) * empty.element_size() > storage.nbytes()):
+    if min([offset, *shape, *stride]) < 0 or (all(shape) and (last + 1) * empty.element_size() > storage.nbytes()):
         raise ValueError("a tensor lies outside of its storage")
     return empty.set_(storage, offset, shape, stride)
