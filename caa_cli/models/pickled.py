@@ -62,7 +62,7 @@ def read_state(path: Path, content: bytes) -> dict[str, Any] | None:
     try:
         found = _load(content, safe=True)
     except Exception as error:
-        forbidden = re.search(r"Unsupported (?:global|class).*?GLOBAL (\S+)", str(error), re.DOTALL)
+        forbidden = re.search(r"(?:Unsupported (?:global|class).*?|unsupported )GLOBAL (\S+)", str(error), re.DOTALL)
         # PyTorch's careful reader knows the older pickle protocols only.
         pickle = content[:1] == b"\x80" and "Unsupported operand" in str(error)
         if forbidden or pickle:

@@ -10,6 +10,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,7 @@ def _runs(rng: random.Random) -> bytes:
     """Code in each container."""
     value = rng.choice([Runs(), {"state_dict": state(), "epoch": Runs()}, [Runs()]])
     return rng.choice(
-        [lambda: pickle.dumps(value, protocol=p) for p in range(6)]
+        [partial(pickle.dumps, value, protocol=p) for p in range(6)]
         + [lambda: saved(value), lambda: saved(value, legacy=True), lambda: script(Writes())]
         + [
             lambda: b"\x80\x02(X\x03\x00\x00\x00ranios\nmkdir\n.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,3 +64,22 @@ def try_all(files: Iterable[tuple[str, bytes]], seed: int) -> Counter[str]:
         worst = {key: max(value, getattr(ended, key)) for key, value in worst.items()}
     print(dict(counts), f"slowest {worst['seconds']:.1f} s, most memory {worst['peak'] / 2**30:.2f} GiB")
     return counts
+
+
+def test_a_checkpoint_of_each_kind_that_does_harm():
+    files = ((name, content) for name, content in hostile(0, 1) if not name.startswith("keys of one hash"))
+    assert try_all(files, 0)["files"] == len(FAMILIES) - 1
+
+
+def test_damaged_checkpoints():
+    assert try_all(damaged(0, 20), 0)["files"] == 20
+
+
+@pytest.mark.slow
+def test_hostile_checkpoints_at_length():
+    assert try_all(hostile(1, 8), 1)["files"] == 8 * len(FAMILIES)
+
+
+@pytest.mark.slow
+def test_damaged_checkpoints_at_length():
+    assert try_all(damaged(1, 500), 1)["files"] == 500
