@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from checkpoints import CANARY, FAMILIES, damaged, hostile
+from checkpoints import FAMILIES, damaged, hostile
+from containers import CANARY
 from processes import Ended, prepare, run
 
 MOST_BYTES, MOST_SECONDS = 4 * 2**30, 30
