@@ -13,14 +13,11 @@ from containers import CANARY
 from processes import Ended, prepare, run
 
 MOST_BYTES, MOST_SECONDS = 4 * 2**30, 30
-# Each runs all of the reading; the attack builds the model too.
+# All that goes before the work itself, which is that of an honest file.
 COMMANDS = (
     ("inspect", "x"),
     ("attack", "--checkpoint", "x", "--dataset", "demo", "--sigma", "0.5", "--dry-run"),
-    (
-        *("attack", "--checkpoint", "demo", "--gradient", "surrogate-model=x", "--limit", "1", "--samples", "100"),
-        *("--iterations", "1", "--verify-samples", "100", "--device", "cpu", "--overwrite"),
-    ),
+    ("attack", "--checkpoint", "demo", "--gradient", "surrogate-model=x", "--limit", "1", "--dry-run"),
 )
 
 
