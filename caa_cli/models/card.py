@@ -13,6 +13,8 @@ FORMAT_VERSION = 1
 
 # More than any model has. Without a limit, a file could ask for all memory, or hold a number that no float can.
 _MOST_CLASSES, _MOST_PIXELS, _MOST = 10**6, 10**5, 1e6
+# In characters, of the whole description and of a name in it.
+_LONGEST, _LONGEST_NAME = 10**6, 300
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,16 @@ class ModelCard:
         """The card in a safetensors header; None if it holds none. Raises ValueError on one that is broken."""
         if "caa" not in metadata:
             return None
+        if len(metadata["caa"]) > _LONGEST:
+            raise ValueError(f"it has {len(metadata['caa']):,} characters")
         found = json.loads(metadata["caa"])
         if not isinstance(found, dict) or "format_version" not in found:
             raise ValueError("it is no description of a model")
         version = found.pop("format_version")
         if version != FORMAT_VERSION:
-            raise ValueError(f"checkpoint format {version}; this version of caa reads format {FORMAT_VERSION}")
+            raise ValueError(
+                f"checkpoint format {reprlib.repr(version)}; this version of caa reads format {FORMAT_VERSION}"
+            )
         known = {f.name for f in fields(ModelCard)}
         card = ModelCard(**{key: value for key, value in found.items() if key in known})
         card._check()
@@ -76,13 +82,13 @@ class ModelCard:
             )
 
         def text(value: Any) -> bool:
-            return value is None or isinstance(value, str)
+            return value is None or (isinstance(value, str) and len(value) <= _LONGEST_NAME)
 
         real = (int, float)
         wrong = [
             name
             for name, fine in {
-                "arch": isinstance(self.arch, str),
+                "arch": self.arch is not None and text(self.arch),
                 "num_classes": numbers([self.num_classes], int, 0, _MOST_CLASSES),
                 "input_shape": numbers(self.input_shape, int, 0, _MOST_PIXELS) and len(self.input_shape) == 3,
                 "mean": numbers(self.mean, real, -_MOST, _MOST) and len(self.mean) > 0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,19 +10,24 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from caa_cli.errors import CaaError, UsageError
+from caa_cli.errors import CaaError
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.card import ModelCard
+from caa_cli.models.checkpoint_file import DEMO_CHECKPOINT, find_checkpoint, read_file, too_large
 from caa_cli.models.contents import Contents
+from caa_cli.models.limits import short
 from caa_cli.models.ordinary import oddity
 from caa_cli.models.pickled import read_pickled
 from caa_cli.models.recognise import Recognised, recognise
-from caa_cli.models.torchscript import is_torchscript, read_torchscript, untrusted
+from caa_cli.models.safetensors_file import read_tensors
 
-DEMO_CHECKPOINT = Path(__file__).with_name("demo.safetensors")
+__all__ = ["DEMO_CHECKPOINT", "Weights", "checkpoint_bytes", "find_checkpoint", "look_at", "read_weights"]
+
+# How often the numbers of a file may be seen by different tensors.
+_MOST_OVERLAP = 8
 
 
 @dataclass(frozen=True)
@@ -67,21 +71,6 @@ def trained_with(path: Path) -> dict[str, Any] | None:
     return None if card is None else card.training or None
 
 
-def find_checkpoint(path: str) -> Path:
-    """`demo` names the checkpoint in the package. Raises UsageError where there is no such file."""
-    if path == "demo":
-        return DEMO_CHECKPOINT
-    found = Path(path)
-    try:
-        is_file = found.is_file()
-    except OSError as error:
-        raise UsageError(f"the checkpoint {path} can't be read ({error.strerror})", "check the path") from error
-    if not is_file:
-        what = "is a folder, not a file" if found.is_dir() else "does not exist"
-        raise UsageError(f"the checkpoint {path} {what}", "check the path, or try: caa attack --checkpoint demo")
-    return found
-
-
 def read_weights(path: Path, trust: bool = False) -> Weights:
     """Reads safetensors or a PyTorch file of plain tensors; with `trust` also TorchScript and a pickled network.
 
@@ -95,64 +84,72 @@ def read_weights(path: Path, trust: bool = False) -> Weights:
 
 def look_at(path: Path, trust: bool = False) -> Weights:
     """As `read_weights`, but TorchScript that is not trusted comes back unopened, with its `refusal`."""
+    content, metadata = read_file(path)
+    sha256, size, card, refusal = hashlib.sha256(content).hexdigest(), len(content), None, None
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CaaError(f"the checkpoint {path} can't be read ({error.strerror})") from error
-    if not content:
-        raise CaaError(f"the checkpoint {path} is empty", "copy it again; the copy may have been cut off")
-    sha256, size, card = hashlib.sha256(content).hexdigest(), len(content), None
-    if _looks_like_safetensors(content):
-        contents, card = _read_safetensors(path, content)
-    elif is_torchscript(content):
-        if not trust:
-            return Weights(path, sha256, {}, None, size, "TorchScript, not loaded", refusal=untrusted(path))
-        contents = read_torchscript(path, content)
-    else:
-        contents = read_pickled(path, content, trust)
-    del content
-    tensors = contents.tensors
-    if not tensors and contents.module is None:
-        raise CaaError(f"the checkpoint {path} holds no tensors", "name the file that holds the weights")
-    odd = {name: what for name, tensor in tensors.items() if (what := oddity(tensor)) is not None}
-    if odd and contents.module is None:
-        name, what = next(iter(odd.items()))
+        if metadata is not None:
+            contents, card = Contents("safetensors", read_tensors(path, content)), _card(path, metadata)
+        else:
+            contents, refusal = read_pickled(path, content, trust)
+        del content
+        if refusal is None:
+            _check(path, contents)
+    except MemoryError as error:
+        raise too_large(path, size) from error
+    return Weights(
+        path, sha256, contents.tensors, card, size, contents.format, contents.module, contents.keys, contents.beside,
+        refusal,
+    )  # fmt: skip
+
+
+def _card(path: Path, metadata: dict[str, Any]) -> ModelCard | None:
+    try:
+        return ModelCard.from_metadata(metadata)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CaaError(
-            f"the checkpoint {path} holds a tensor that can't be used: {name} is {what} ({len(odd)} such tensors)",
-            "save the weights as ordinary tensors of floating-point numbers",
+            f"the metadata of {path} can't be read: {short(error, 200)}", "update caa, or train again"
+        ) from error
+
+
+def _check(path: Path, contents: Contents) -> None:
+    """Raises CaaError unless there are weights, all of them ordinary finite tensors."""
+    tensors, odd = contents.tensors, contents.odd
+    if contents.module is None:
+        if odd:
+            name, what = next(iter(odd.items()))
+            raise CaaError(
+                f"the checkpoint {path} holds a tensor that can't be used: {short(name)} is {what} "
+                f"({len(odd)} such tensors)",
+                "save the weights as ordinary tensors of floating-point numbers",
+            )
+        if not tensors:
+            raise CaaError(f"the checkpoint {path} holds no tensors", "name the file that holds the weights")
+    else:  # a network may well keep an infinity in a buffer, a mask for instance
+        parameters = dict(contents.module.named_parameters())
+        tensors = {name: tensor for name, tensor in parameters.items() if oddity(tensor) is None}
+    # Tied weights are one tensor of several names, and fused ones parts of another.
+    different = {_identity(tensor): tensor for tensor in tensors.values()}
+    sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in different.values()}
+    if sum(tensor.nbytes for tensor in different.values()) > _MOST_OVERLAP * sum(sizes.values()):
+        raise CaaError(
+            f"the checkpoint {path} holds {len(tensors):,} tensors that are parts of one another over and over",
+            "save each weight as a tensor of its own",
         )
-    # A network may well keep an infinity in a buffer, a mask for instance.
-    finite = tensors if contents.module is None else dict(contents.module.named_parameters())
-    broken = [name for name, tensor in finite.items() if name not in odd and _not_finite(tensor)]
+    infinite = {key for key, tensor in different.items() if _not_finite(tensor)}
+    broken = [name for name, tensor in tensors.items() if _identity(tensor) in infinite]
     if broken:
         raise CaaError(
-            f"the checkpoint {path} holds NaN or infinite weights ({broken[0]}, {len(broken)} tensors in all)",
+            f"the checkpoint {path} holds NaN or infinite weights ({short(broken[0])}, {len(broken)} tensors in all)",
             "training diverged, or the file is damaged: take an earlier checkpoint",
         )
-    return Weights(
-        path, sha256, tensors, card, size, contents.format, contents.module, contents.keys, contents.beside
-    )
 
 
-def _looks_like_safetensors(content: bytes) -> bool:
-    header = int.from_bytes(content[:8], "little")
-    return len(content) > 9 and header < 100_000_000 and content[8:9] == b"{"
-
-
-def _read_safetensors(path: Path, content: bytes) -> tuple[Contents, ModelCard | None]:
-    try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        contents = Contents("safetensors", load(content))
-        metadata = header.get("__metadata__") or {}
-    except Exception as error:  # whatever the first wrong byte leads to: SafetensorError, ValueError, KeyError, …
-        raise CaaError(
-            f"the checkpoint {path} is damaged or cut off ({error})", "copy it again, or train it again"
-        ) from error
-    try:
-        return contents, ModelCard.from_metadata(metadata)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise CaaError(f"the metadata of {path} can't be read: {error}", "update caa, or train again") from error
+def _identity(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _not_finite(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    if not tensor.is_floating_point():
+        return False
+    # PyTorch can't ask that of numbers of 8 bits.
+    return not bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from caa_cli.models.limits import short
 from caa_cli.models.ordinary import oddity
 
 # What published training code calls the weights in its containers, in the order of preference.
@@ -27,6 +28,8 @@ _WEIGHTS = (
 )
 # Published code has two containers, one in the other; a container may hold itself.
 _DEEPEST = 8
+# Things beside the weights that are worth telling of.
+_MOST_BESIDE = 100
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Contents:
 
     format: in words.  keys: what was opened on the way to the weights, such as ("state_dict",).
     beside: the keys that were left, with their values where these are numbers or texts.
+    odd: why some of the weights can't be used, by their names; they are not among the tensors.
     """
 
     format: str
@@ -42,6 +46,7 @@ class Contents:
     module: nn.Module | None = None
     keys: tuple[str, ...] = ()
     beside: dict[str, Any] = field(default_factory=dict)
+    odd: dict[str, str] = field(default_factory=dict)
 
 
 def unwrap(found: Any, format: str) -> Contents | None:
@@ -54,7 +59,8 @@ def unwrap(found: Any, format: str) -> Contents | None:
         key = next((key for key in _WEIGHTS if isinstance(found.get(key), (Mapping, nn.Module))), None)
         if key is None:
             break
-        beside |= {str(name): _plain(value) for name, value in found.items() if name != key}
+        left = [(name, value) for name, value in found.items() if name != key][:_MOST_BESIDE]
+        beside |= {short(name): _plain(value) for name, value in left}
         keys += (key,)
         found = found[key]
     if isinstance(found, nn.Module):
@@ -62,7 +68,9 @@ def unwrap(found: Any, format: str) -> Contents | None:
     if not isinstance(found, Mapping):
         return None
     tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-    return Contents(format, tensors, None, keys, beside)
+    odd = {name: what for name, tensor in tensors.items() if (what := oddity(tensor)) is not None}
+    usable = {name: tensor for name, tensor in tensors.items() if name not in odd}
+    return Contents(format, usable, None, keys, beside, odd)
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from caa_cli.errors import CaaError
 from caa_cli.models.architectures import NormalisedClassifier, build, runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
+from caa_cli.models.limits import short
 from caa_cli.models.prefixes import fit_names
 
 
@@ -86,9 +87,9 @@ def _checked(weights: Weights, card: ModelCard, wanted: Mapping[str, Tensor]) ->
     if misshapen:
         detail = misshapen[0]
     elif missing:
-        detail = f"{missing[0]} is missing" + (f", {unexpected[0]} is not known" if unexpected else "")
+        detail = f"{missing[0]} is missing" + (f", {short(unexpected[0])} is not known" if unexpected else "")
     else:
-        detail = f"{unexpected[0]} is not known"
+        detail = f"{short(unexpected[0])} is not known"
     count = len(missing) + len(unexpected) + len(misshapen)
     found = weights.recognised
     size = f" on {found.channels}×{found.size}×{found.size} images" if found and found.size else ""

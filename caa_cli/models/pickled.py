@@ -1,4 +1,7 @@
-"""PyTorch's own files: plain tensors. Whatever holds more could run code, and is refused unless it is trusted."""
+"""PyTorch's own files: plain tensors. Whatever holds more could run code, and is refused unless it is trusted.
+
+They are read in a child process (see `confined`), and by PyTorch's careful reader even there.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,72 @@ from typing import Any
 import torch
 
 from caa_cli.errors import CaaError
+from caa_cli.models.archive import check_entries, entries_of, is_archive, is_torchscript
+from caa_cli.models.confined import read_confined
 from caa_cli.models.contents import Contents, unwrap
 from caa_cli.models.factory import import_from_here
+from caa_cli.models.limits import check_names, short
+from caa_cli.models.torchscript import read_torchscript, untrusted
 
 _SAVE_STATE = "save its state dict instead: torch.save(model.state_dict(), 'weights.pt')"
+_FORMAT, _TORCHSCRIPT = "PyTorch", "TorchScript, not loaded"
 
 
-def read_pickled(path: Path, content: bytes, trust: bool) -> Contents:
-    """A state dict, bare or in a container; with `trust` also a whole network. Raises CaaError on anything else."""
+def read_pickled(path: Path, content: bytes, trust: bool) -> tuple[Contents, CaaError | None]:
+    """(a state dict, bare or in a container; why nothing was loaded, for TorchScript).
+
+    With `trust` also a whole network. Raises CaaError on anything else.
+    """
     try:
-        contents = unwrap(_load(content, safe=True), "PyTorch")
-    except Exception as error:  # whatever the first wrong byte leads to: struct.error, OSError, …
-        forbidden = re.search(r"Unsupported (?:global|class).*?GLOBAL (\S+)", str(error), re.DOTALL)
+        if not trust and not (is_archive(content) or content[:1] == b"\x80"):
+            raise _neither(path)
+        found = read_confined(read_state, path, content, _neither(path))
+    except CaaError:
+        if not trust:
+            raise
+        contents = unwrap(_load_trusted(path, content), f"{_FORMAT}, loaded by running its code")
+        if contents is None:
+            raise _nothing(path) from None
+        return contents, None
+    if found is not None:
+        return Contents(**found), None
+    if trust:
+        return read_torchscript(path, content), None
+    return Contents(_TORCHSCRIPT, {}), untrusted(path)
+
+
+def read_state(path: Path, content: bytes) -> dict[str, Any] | None:
+    """The fields of the file's Contents, None for TorchScript: for a child process.
+
+    Raises CaaError, or whatever the first wrong byte leads to.
+    """
+    if is_archive(content):
+        entries = entries_of(path, content)
+        if is_torchscript(entries):
+            return None
+        check_entries(path, content, entries)
+    try:
+        found = _load(content, safe=True)
+    except Exception as error:
+        forbidden = re.search(r"(?:Unsupported (?:global|class).*?|unsupported )GLOBAL (\S+)", str(error), re.DOTALL)
         # PyTorch's careful reader knows the older pickle protocols only.
         pickle = content[:1] == b"\x80" and "Unsupported operand" in str(error)
-        if not trust and (forbidden or pickle):
-            raise _refusal(path, forbidden[1] if forbidden else "written by pickle itself") from error
-        if not trust:
-            raise CaaError(
-                f"{path} is neither safetensors nor a PyTorch checkpoint, or it is damaged",
-                "copy it again, or check that it is the right file",
-            ) from error
-        contents = unwrap(_load_trusted(path, content), "PyTorch, loaded by running its code")
+        if forbidden or pickle:
+            raise _refusal(path, short(forbidden[1]) if forbidden else "written by pickle itself") from error
+        raise
+    contents = unwrap(found, _FORMAT)
     if contents is None:
-        raise CaaError(f"the checkpoint {path} holds neither a state dict nor a network", _SAVE_STATE)
-    return contents
+        raise _nothing(path)
+    check_names(path, contents.tensors)
+    check_names(path, contents.odd)
+    return vars(contents)
+
+
+def read_training(path: Path, content: bytes) -> Any:
+    """All that a file of `caa train`'s state holds: for a child process."""
+    if is_archive(content):
+        check_entries(path, content, entries_of(path, content))
+    return _load(content, safe=True)
 
 
 def _load(content: bytes, safe: bool) -> Any:
@@ -53,11 +97,24 @@ def _load_trusted(path: Path, content: bytes) -> Any:
             return _load(content, safe=False)
     except (AttributeError, ImportError) as error:
         raise CaaError(
-            f"{path} is a pickled object whose code isn't here ({error})",
+            f"{path} is a pickled object whose code isn't here ({short(error, 200)})",
             "run caa in the folder of the code that made it, or there " + _SAVE_STATE,
         ) from error
     except (Exception, SystemExit) as error:  # the file's own code may raise anything
-        raise CaaError(f"unpickling {path} failed ({type(error).__name__}: {error})", _SAVE_STATE) from error
+        raise CaaError(
+            f"unpickling {path} failed ({type(error).__name__}: {short(error, 200)})", _SAVE_STATE
+        ) from error
+
+
+def _neither(path: Path) -> CaaError:
+    return CaaError(
+        f"{path} is neither safetensors nor a PyTorch checkpoint, or it is damaged",
+        "copy it again, or check that it is the right file",
+    )
+
+
+def _nothing(path: Path) -> CaaError:
+    return CaaError(f"the checkpoint {path} holds neither a state dict nor a network", _SAVE_STATE)
 
 
 def _refusal(path: Path, what: str) -> CaaError:

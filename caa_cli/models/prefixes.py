@@ -8,6 +8,8 @@ from torch import Tensor
 
 # torch.compile, DataParallel, a network kept as an attribute, and nn.Sequential(normalisation, network).
 PREFIXES = ("_orig_mod.", "module.", "model.", "network.", "1.")
+# Published code puts three in front of a name; a file made to do harm may repeat one a thousand times.
+_MOST = 8
 
 _MEANS = ("mean", "means", "new_mean", "mu")
 _STDS = ("std", "stds", "sd", "sds", "new_std", "sigma")
@@ -19,7 +21,9 @@ def peelings(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Ten
     Only what every name begins with is taken off. Constants of a normalisation are left out.
     """
     off, names = "", {name: tensor for name, tensor in tensors.items() if not _is_constant(name, tensor)}
-    while names:
+    for _ in range(_MOST + 1):
+        if not names:
+            return
         yield off, names
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
         if prefix is None:

@@ -9,6 +9,7 @@ from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.layouts import layout_of, normalisations_to_try, sigma_in_name
+from caa_cli.models.limits import short
 from caa_cli.models.load import probe
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
@@ -171,7 +172,7 @@ def _classes(weights: Weights, expected: int) -> int:
 
 def _beginning(weights: Weights) -> str:
     name, tensor = next(iter(weights.tensors.items()))
-    return f"{len(weights.tensors)} tensors, the first is {name} {tuple(tensor.shape)}"
+    return f"{len(weights.tensors)} tensors, the first is {short(name)} {tuple(tensor.shape)}"
 
 
 def _by(shape: tuple[int, ...]) -> str:

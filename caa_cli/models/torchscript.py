@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -11,18 +10,7 @@ import torch
 
 from caa_cli.errors import CaaError
 from caa_cli.models.contents import Contents
-
-
-def is_torchscript(content: bytes) -> bool:
-    """Whether PyTorch would take the file for TorchScript, going by the names in the archive alone."""
-    if content[:2] != b"PK":
-        return False
-    try:
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            names = [f"/{name}" for name in archive.namelist()]
-    except Exception:  # no archive, or one that is cut off
-        return False
-    return any(name.endswith("/constants.pkl") or "/code/" in name for name in names)
+from caa_cli.models.limits import short
 
 
 def untrusted(path: Path) -> CaaError:
@@ -42,7 +30,7 @@ def read_torchscript(path: Path, content: bytes) -> Contents:
             module = torch.jit.load(BytesIO(content), map_location="cpu")
     except Exception as error:  # whatever the first wrong byte leads to
         raise CaaError(
-            f"the TorchScript file {path} can't be loaded ({str(error).strip().splitlines()[-1]})",
+            f"the TorchScript file {path} can't be loaded ({short(str(error).strip().splitlines()[-1], 200)})",
             "copy it again, or save it with the PyTorch version that is used here",
         ) from error
     return Contents("TorchScript", dict(module.state_dict()), module)

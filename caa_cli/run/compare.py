@@ -46,9 +46,6 @@ class CompareRun:
         self.gate = Gate(self.display, self.requirements)
         self.output = CompareOutput(self.plan)
 
-    def __post_init__(self) -> None:
-        self.output = CompareOutput(self.plan)
-
     def execute(self) -> int:
         """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
         plan = self.plan

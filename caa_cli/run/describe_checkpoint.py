@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from caa_cli.display import Rows
+from caa_cli.models.limits import short
 
 # Deeper than any description of a training; a file may hold far deeper ones, to break whoever follows them.
 _DEEPEST = 20
@@ -57,14 +58,15 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
         ("σ", sigma + (f"; its name suggests {named}" if named else "")),
         ("normalisation", normalised),
     ]
-    facts = [f"{name.replace('_', ' ')} {value}" for name, value in document["training"].items() if _short(value)]
+    training = document["training"].items()
+    facts = [f"{short(name).replace('_', ' ')} {value}" for name, value in training if _is_short(value)]
     rows += [("training", ", ".join(facts))] if facts else []
     rows += [("problem", document["problem"])] if document["problem"] else []
     rows.append(("missing", ", ".join(document["missing"]) or "nothing"))
     return [*rows, ("attack", document["attack"])]
 
 
-def _short(value: Any) -> bool:
+def _is_short(value: Any) -> bool:
     return isinstance(value, (int, float, str)) and not isinstance(value, bool) and len(str(value)) < 40
 
 

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.models.checkpoint_file import read_file
+from caa_cli.models.confined import read_confined
+from caa_cli.models.pickled import read_training
 from caa_cli.paths import sidecar
 from caa_cli.plan import differences
 from caa_cli.results.files import write_atomically
@@ -90,9 +93,10 @@ class Unfinished:
         """
         damaged = CaaError(f"{self.path} can't be read: it is damaged", "use --overwrite to begin the training anew")
         try:
-            saved = torch.load(self.path, map_location=trainer.device, weights_only=True)
+            content, _ = read_file(self.path)
+            saved = read_confined(read_training, self.path, content, damaged)
             there = dict(saved["config"])
-        except Exception as error:  # torch.load raises whatever the first wrong byte leads to
+        except (CaaError, TypeError, KeyError, ValueError) as error:
             raise damaged from error
         differing = differences(there, self.plan.config(), self.plan.compared_keys())
         if differing:

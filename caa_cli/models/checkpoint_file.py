@@ -1,0 +1,75 @@
+"""Checkpoints as files: which may be read at all, and their bytes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.models.limits import short
+from caa_cli.models.safetensors_file import looks_like_safetensors, read_header
+
+DEMO_CHECKPOINT = Path(__file__).with_name("demo.safetensors")
+
+_KINDS = {
+    stat.S_IFDIR: ("is a folder, not a file", "name the file in it"),
+    stat.S_IFIFO: ("is a pipe, and a checkpoint is read more than once", "save it to a file first, and name that"),
+    stat.S_IFSOCK: ("is a socket, not a file", "save what comes from it to a file first, and name that"),
+    stat.S_IFCHR: ("is a device, not a file", "name a file"),
+    stat.S_IFBLK: ("is a device, not a file", "name a file"),
+}
+
+
+def find_checkpoint(path: str) -> Path:
+    """`demo` names the checkpoint in the package. Raises UsageError for what is no file."""
+    if path == "demo":
+        return DEMO_CHECKPOINT
+    try:
+        kind = stat.S_IFMT(Path(path).stat().st_mode)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"the checkpoint {short(path, 1000)} does not exist",
+            "check the path, or try: caa attack --checkpoint demo",
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"the checkpoint {short(path, 1000)} can't be read ({reason})", "check the path") from error
+    if kind != stat.S_IFREG:
+        what, hint = _KINDS.get(kind, ("is not a file", "name a file"))
+        raise UsageError(f"the checkpoint {path} {what}", f"{hint}, or try: caa attack --checkpoint demo")
+    return Path(path)
+
+
+def read_file(path: Path) -> tuple[bytes, dict[str, Any] | None]:
+    """(all bytes of it; the metadata of a safetensors file, None for another).
+
+    A header is checked before the rest is read. Raises CaaError where the file can't be read, or its header not be
+    right.
+    """
+    size, metadata = 0, None
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            # The bytes and the tensors made of them.
+            if 2 * size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+                raise too_large(path, size)
+            if looks_like_safetensors(file.peek(9)):
+                metadata = read_header(path, file, size)
+                file.seek(0)
+            content = file.read()
+    except OSError as error:
+        raise CaaError(f"the checkpoint {path} can't be read ({error.strerror})") from error
+    except MemoryError as error:
+        raise too_large(path, size) from error
+    if not content:
+        raise CaaError(f"the checkpoint {path} is empty", "copy it again; the copy may have been cut off")
+    return content, metadata
+
+
+def too_large(path: Path, size: int) -> CaaError:
+    return CaaError(
+        f"the checkpoint {path} has {size / 1e9:,.1f} GB, too much for the memory of this machine",
+        "check that it is the right file, or use a machine with more memory",
+    )

@@ -1,0 +1,31 @@
+"""What no checkpoint of a classifier goes beyond, and how names out of files are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from caa_cli.errors import CaaError
+
+# ResNet-152 has 932 tensors, their names have 40 characters.
+MOST_TENSORS, LONGEST_NAME = 20_000, 1_000
+# Characters of a name that a message shows.
+_SHOWN = 80
+
+
+def short(text: object, most: int = _SHOWN) -> str:
+    """The text, cut in the middle where it is longer than `most` characters: files may hold names of megabytes."""
+    text = str(text)
+    kept = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:kept]}…{text[-kept:]}"
+
+
+def check_names(path: Path, names: Collection[str]) -> None:
+    """Raises CaaError where there are more tensors, or longer names, than any network has."""
+    problem = None
+    if len(names) > MOST_TENSORS:
+        problem = f"{len(names):,} tensors (caa reads {MOST_TENSORS:,} at most)"
+    elif (longest := max(map(len, names), default=0)) > LONGEST_NAME:
+        problem = f"a tensor whose name has {longest:,} characters (caa reads {LONGEST_NAME:,} at most)"
+    if problem is not None:
+        raise CaaError(f"the checkpoint {path} holds {problem}", "check that it is the right file")
