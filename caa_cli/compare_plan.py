@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from caa_cli import checks
-from caa_cli.attack_settings import ATTACK_SETTINGS, foreign, prefix
+from caa_cli.config.attacks import ATTACKS, declared, prefix
+from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, flag
+from caa_cli.config.settings import check_each
 from caa_cli.errors import UsageError
-from caa_cli.names import ATTACKS, SURROGATE_MODEL, TABLE_FORMATS
+from caa_cli.names import SURROGATE_MODEL, TABLE_FORMATS
 from caa_cli.plan import AttackPlan, ModelPlan
 from caa_cli.sharding import Shard
 
@@ -23,16 +24,17 @@ SHARED = (
     *("selection_samples", "certify_samples", "verify_samples", "finish"),
 )
 SEARCH = ("samples", "iterations", "attack_sigma", "gradient")
-OWN = tuple(f.name for f in fields(AttackPlan) if f.name not in {*SHARED, *AttackPlan.NOT_COMPARED, "attack"})
 
 
 def own_settings(attack: str) -> list[str]:
-    return [name for name in OWN if name not in foreign(attack)]
+    """The names of all settings that are an attack's own; of one that this version does not know, SEARCH."""
+    return [*(declared(attack) if attack in ATTACKS else ()), *SEARCH]
 
 
 def default_of(attack: str, name: str) -> Any:
-    """Of a setting of this attack; None for one that this version does not know."""
-    return ATTACK_SETTINGS.get(attack, {}).get(name, getattr(AttackPlan, name, None))
+    """A setting's default; None for one that this version does not know."""
+    setting = declared(attack).get(name) if attack in ATTACKS else None
+    return getattr(AttackPlan, name, None) if setting is None else setting.default
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class NamedAttack:
     def parse(text: str) -> NamedAttack:
         """Raises UsageError for an unknown attack or setting, and for one that all attacks share."""
         attack, *pairs = _parts(text)
-        checks.one_of("--attacks", attack, ATTACKS)
+        OneOf(ATTACKS).check("--attacks", attack)
         settings: dict[str, str] = {}
         for pair in pairs:
             key, equals, value = (part.strip() for part in pair.partition("="))
@@ -86,7 +88,7 @@ def _setting(text: str, attack: str, key: str) -> str:
     if name in SHARED:
         raise UsageError(
             f"--attacks {text!r}: {key} has to be the same for all attacks",
-            f"give it for all of them: {checks.flag(name)}",
+            f"give it for all of them: {flag(name)}",
         )
     others = ", ".join(own.removeprefix(prefix(attack)).replace("_", "-") for own in own_settings(attack))
     raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
@@ -156,25 +158,23 @@ class ComparePlan:
 
     attacks: dict[str, AttackPlan]
     files: tuple[Path, ...] = ()
-    output: Path | None = None
-    format: str = "table"
-    figure: Path | None = None
-    figure_excess: Path | None = None
-    figure_evaluations: Path | None = None
-    figure_sweep: Path | None = None
-    figure_examples: Path | None = None
-    html: Path | None = None
+    output: Annotated[Path | None, FileName()] = None
+    format: Annotated[str, OneOf(TABLE_FORMATS)] = "table"
+    figure: Annotated[Path | None, FileName()] = None
+    figure_excess: Annotated[Path | None, FileName()] = None
+    figure_evaluations: Annotated[Path | None, FileName()] = None
+    figure_sweep: Annotated[Path | None, FileName()] = None
+    figure_examples: Annotated[Path | None, FileName()] = None
+    html: Annotated[Path | None, FileName()] = None
     images_again: bool = False
-    bootstrap: int = 0
-    seed: int = 0
+    bootstrap: Annotated[int, Count(0, MOST_STEPS)] = 0
+    seed: Annotated[int, SEED] = 0
     resume: bool = False
     overwrite: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        checks.one_of("--format", self.format, TABLE_FORMATS)
-        checks.not_negative("--bootstrap", self.bootstrap)
-        checks.seed_in_range(self.seed)
+        check_each(self)
         self._check_attacks()
         self._check_files()
 

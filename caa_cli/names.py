@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-ATTACKS = ("caa", "caa-newton", "pgd", "cw", "deepfool", "autoattack", "ddn", "fmn", "alma")
 BOUNDS = ("goodman", "clopper-pearson", "cp-bonferroni")
-GUMBEL = "gumbel"
-SURROGATES = ("log-ratio", GUMBEL)
+LOG_RATIO, GUMBEL = SURROGATES = ("log-ratio", "gumbel")
 STAGED, FIXED = SAMPLE_SCHEDULES = ("staged", "fixed")
 RADIAL, TANGENTIAL = REFINEMENTS = ("radial", "tangential")
 FINISHES = ("ray", "none")
 # Where the search's gradients come from: the target, another checkpoint (surrogate-model=FILE), or votes alone.
 MODEL, SURROGATE_MODEL, VOTES = GRADIENTS = ("model", "surrogate-model", "votes")
-# The attacks that can begin on the far side of the boundary, as one that sees only votes has to.
-WALKING = ("caa", "caa-newton")
 # float32 with the products on a GPU rounded to TF32.
 TF32 = "tf32"
 DTYPES = ("float32", TF32, "bfloat16", "float16", "float64")
@@ -62,7 +58,6 @@ NORMALISATION_OF = {
     "folder": "none",
 }
 
-METHODS = ("gaussian", "stability", "smoothadv", "macer", "consistency")
 SCHEDULES = ("constant", "step", "cosine")
 OPTIMIZERS = ("adam", "sgd")
 INNER_ATTACKS = ("pgd", "ddn")

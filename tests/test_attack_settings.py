@@ -8,13 +8,12 @@ from dataclasses import fields
 import pytest
 from support import assert_clean_error, caa, parse_strict, read_strict
 
-from caa_cli.attack_settings import ATTACK_SETTINGS
 from caa_cli.attacks.loop import Attack
 from caa_cli.cli.attack import attack as command
+from caa_cli.config.attacks import ATTACKS, declared, flat
 from caa_cli.errors import UsageError
-from caa_cli.names import ATTACKS
 from caa_cli.plan import AttackPlan
-from caa_cli.run.build import BASELINES, build_attack, most_search_evaluations
+from caa_cli.run.build import build_attack, most_search_evaluations
 from caa_cli.run.describe import attack_rows
 
 # Large steps and few samples: about a second an image. What they find is of no account here.
@@ -45,11 +44,11 @@ def test_every_attack_runs_and_says_with_what_settings(document):
     config = document["config"]
     assert document["status"] == "complete"
     assert all(example["outcome"] in ("attacked", "not_found", "not_verified") for example in document["examples"])
-    for name, settings in ATTACK_SETTINGS.items():
-        for setting, default in settings.items():
+    for name in ATTACKS:
+        for setting, about in declared(name).items():
             if name != config["attack"]:
                 assert setting not in config
-            elif default is not None:
+            elif about.default is not None:
                 assert config[setting] is not None
     for word, value in zip(OWN[config["attack"]].split()[::2], OWN[config["attack"]].split()[1::2], strict=True):
         assert config[word[2:].replace("-", "_")] == pytest.approx(float(value))
@@ -75,10 +74,13 @@ def test_the_plans_defaults_are_the_attacks_own(name: str):
     assert defaults(built) == defaults(type(built)())
 
 
-def test_every_attack_has_a_name_and_every_setting_an_option():
-    assert set(ATTACKS) == set(ATTACK_SETTINGS) == {"caa", "caa-newton", *BASELINES}
-    options = set(inspect.signature(command).parameters)
-    assert {setting for settings in ATTACK_SETTINGS.values() for setting in settings} <= options
+def test_every_setting_has_an_option_a_help_text_and_a_range():
+    options = inspect.signature(command).parameters
+    for attack in ATTACKS:
+        for name, setting in declared(attack).items():
+            assert name in options
+            assert setting.help.endswith(".")
+            assert setting.checks or setting.kind is bool
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_every_attack_has_a_name_and_every_setting_an_option():
         ("--attack alma --alma-alpha nan", "--alma-alpha"),
         ("--attack deepfool --deepfool-candidates 1", "--deepfool-candidates"),
         ("--refine foo", "--refine 'foo'"),
-        ("--rivals 0", "--rivals must be at least 1, not 0"),
+        ("--rivals 0", "--rivals must be at least 1 and at most 1,000, not 0"),
         ("--rivals 2 --surrogate gumbel", "--rivals 2 goes with --surrogate log-ratio only"),
         ("--attack pgd --refine tangential", "--refine is a setting of the attack caa, not of pgd"),
         ("--attack caa-newton --rivals 2", "--rivals is a setting of the attack caa, not of caa-newton"),
@@ -108,7 +110,7 @@ def test_what_makes_no_sense_is_refused(words, problem):
 
 
 def test_a_setting_decides_the_result_and_so_the_fingerprint():
-    one, other = (AttackPlan(checkpoint="demo", attack="ddn", ddn_gamma=gamma) for gamma in (0.05, 0.1))
+    one, other = (AttackPlan.of(checkpoint="demo", attack="ddn", ddn_gamma=gamma) for gamma in (0.05, 0.1))
     assert "ddn_gamma" in one.compared_keys()
     assert one.fingerprint("x") != other.fingerprint("x")
     assert one.fingerprint("x") == AttackPlan(checkpoint="demo", attack="ddn").fingerprint("x")
@@ -136,7 +138,7 @@ def test_settings_come_from_toml_and_the_environment_too(tmp_path):
 
 def test_the_most_evaluations_count_rounds_searches_and_candidates():
     def most(**settings: object) -> tuple[int, int]:
-        return most_search_evaluations(AttackPlan(checkpoint="demo", samples=100, iterations=10, **settings))
+        return most_search_evaluations(AttackPlan.of(checkpoint="demo", samples=100, iterations=10, **settings))
 
     assert most(attack="ddn") == (1000, 1000)
     assert most(attack="cw") == (9000, 9000)
@@ -152,7 +154,7 @@ def test_the_most_evaluations_count_rounds_searches_and_candidates():
 def test_one_attacks_resolved_settings_are_not_anothers():
     plan = AttackPlan(checkpoint="demo", attack="fmn")
     with pytest.raises(UsageError, match="of the attack fmn, not of ddn"):
-        AttackPlan(checkpoint="demo", attack="ddn", **plan.attack_settings())
+        AttackPlan.of(checkpoint="demo", attack="ddn", **flat("fmn", plan.settings))
 
 
 def test_autoattack_says_what_it_leaves_out_of_two_classes():

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
+from caa_cli.config.settings import Settings
 from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import Objective
@@ -45,6 +47,11 @@ class Baseline:
     alpha: float = 0.005
     bound: str = GOODMAN
     seed: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings, iterations: int, **run: Any) -> Self:
+        """The attack with these settings. iterations: as --iterations says; run: samples, alpha, bound and seed."""
+        return cls(steps=iterations, **run, **vars(settings))
 
     @property
     def iterations(self) -> int:

@@ -14,7 +14,8 @@ an example has a run for each of the likeliest other classes, one after another,
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -26,10 +27,12 @@ from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Example
 from caa_cli.attacks.rivals import likeliest, look_at
 from caa_cli.attacks.slide import MEMORY, SHORTEST, SHRINK, slide
-from caa_cli.names import FIXED, RADIAL, STAGED, TANGENTIAL
+from caa_cli.config import attacks as settings
+from caa_cli.config.settings import Settings
+from caa_cli.names import FIXED, GUMBEL, TANGENTIAL
 from caa_cli.smoothing.bounds import GOODMAN, leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.objective import LogRatio, Objective
+from caa_cli.smoothing.objective import GumbelGap, LogRatio, Objective
 
 # A run this many times as far away as the nearest point of the runs before it is given up: before it has found
 # anything, or once it has refined for as many steps as bring it to its boundary.
@@ -37,7 +40,7 @@ _GIVE_UP, _AT_BOUNDARY = 1.1, 4
 
 
 @dataclass(frozen=True)
-class CertificationAware:
+class CertificationAware(settings.Caa):
     """Settings, with the paper's values. Lengths are L2 in [0, 1] pixel units.
 
     overshoot, undershoot: the paper's 1 + δ₁ and 1 − δ₂. patience, tolerance: an example stops once `patience`
@@ -51,16 +54,16 @@ class CertificationAware:
     alpha: float = 0.005
     bound: str = GOODMAN
     seed: int = 0
-    overshoot: float = 1.05
-    undershoot: float = 0.95
-    step_min: float = 0.1
-    step_max: float = 0.25
-    patience: int = 8
-    tolerance: float = 0.005
-    sample_schedule: str = STAGED
-    refine: str = RADIAL
-    rivals: int = 1
-    objective: Objective = field(default_factory=LogRatio)
+
+    @classmethod
+    def of(cls, settings: Settings, iterations: int, **run: Any) -> Self:
+        """The attack with these settings. iterations: as --iterations says, of each run."""
+        attack = cls(iterations=iterations, **run, **vars(settings))
+        return replace(attack, iterations=iterations * attack.rivals)
+
+    @property
+    def objective(self) -> Objective:
+        return GumbelGap(self.temperature) if self.surrogate == GUMBEL else LogRatio()
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> CaaState:
         if self.rivals > 1:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baseline import Baseline, delta
 from caa_cli.attacks.loop import Batch, Example
+from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import LogRatio, margin
 
@@ -31,7 +32,7 @@ class CwState(Batch):
 
 
 @dataclass(frozen=True)
-class CarliniWagner(Baseline):
+class CarliniWagner(settings.Cw, Baseline):
     """Minimises ‖δ‖² + c·max(m + κ, 0) with Adam over w, x = (tanh w + 1)/2, m the margin of the smoothed logits.
 
     confidence: κ.  c is searched for: from `initial_constant`, ten times as large until a round of `steps` steps
@@ -40,12 +41,6 @@ class CarliniWagner(Baseline):
     0.01 do, which black and white pixels need: they start at |w| ≈ 7, where tanh is flat. The authors' early end of
     a round whose loss stagnates is left out: noise would trigger it.
     """
-
-    constant: float | None = None
-    initial_constant: float = 1e-3
-    binary_search_steps: int = 9
-    learning_rate: float | None = None
-    confidence: float = 0.0
 
     @property
     def iterations(self) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baseline import Baseline, cosine, delta, furthest, of_length, place
 from caa_cli.attacks.loop import Batch, Example
+from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import CrossEntropy
 
@@ -21,15 +22,12 @@ class DdnState(Batch):
 
 
 @dataclass(frozen=True)
-class Ddn(Baseline):
+class Ddn(settings.Ddn, Baseline):
     """The gradient of the cross-entropy turns the perturbation; its length is set apart from that, shorter by the
     share `gamma` after an adversarial point and longer by as much after any other. initial_norm: the first length.
 
     Pixels are not quantised.
     """
-
-    initial_norm: float = 1.0
-    gamma: float = 0.05
 
     # The gradient's step, falling along a cosine.
     FIRST, LAST = 1.0, 0.01

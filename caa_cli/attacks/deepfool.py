@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baseline import Baseline, every_row, place, unit
 from caa_cli.attacks.loop import Batch, Example
+from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import LogRatio
 
@@ -23,16 +24,13 @@ class DeepFoolState(Batch):
 
 
 @dataclass(frozen=True)
-class DeepFool(Baseline):
+class DeepFool(settings.DeepFool, Baseline):
     """With f_k = z_k − z_label, steps to where the linearisation of the nearest f_k is zero, and a little beyond.
 
     candidates: the classes that the clean image is likeliest to be, its label among them; the others are aimed at.
     overshoot: the share by which every point lies beyond the sum of the steps. An example stops at its first
     adversarial point, as the authors' does.
     """
-
-    overshoot: float = 0.02
-    candidates: int = 10
 
     # The authors' addition to every step, for it to cross what it aims at.
     BEYOND = 1e-4

@@ -6,18 +6,17 @@ from dataclasses import dataclass
 
 from caa_cli.attacks.baseline import Baseline, delta, place
 from caa_cli.attacks.loop import Batch
+from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import CrossEntropy
 
 
 @dataclass(frozen=True)
-class Pgd(Baseline):
+class Pgd(settings.Pgd, Baseline):
     """x ← Π(x + ε ∇CE/‖∇CE‖), Π the box (Kurakin et al., 2017; Madry et al., 2018). epsilon: the step, L2.
 
     An example stops at its first adversarial point, for every further step would lead away from the clean image.
     """
-
-    epsilon: float = 20 / 255
 
     def step(self, state: Batch, classifier: SmoothedClassifier) -> None:
         seen = self.look(state, classifier, CrossEntropy())

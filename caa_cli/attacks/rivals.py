@@ -6,13 +6,15 @@ other, and one whose boundary turns out to be too much further away than the nea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from caa_cli.attacks.loop import Batch, Example
+from caa_cli.config import attacks as settings
+from caa_cli.config.settings import Settings
 from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
@@ -73,7 +75,7 @@ class Runs(Batch):
 
 
 @dataclass(frozen=True)
-class Race:
+class Race(settings.CaaNewton):
     """The settings of attacks whose runs race each other.
 
     steps: of one run. rivals: how many classes race at first. memory: what earlier looks weigh after each step,
@@ -84,13 +86,16 @@ class Race:
     SHARES: ClassVar[tuple[float, float, float, float]]
 
     samples: int = 1500
-    steps: int = 30
     alpha: float = 0.005
     bound: str = GOODMAN
     seed: int = 0
-    rivals: int = 4
-    memory: float = 0.75
     target: float = 0.06
+
+    @classmethod
+    def of(cls, settings: Settings, iterations: int, **run: Any) -> Self:
+        """The attack with these settings, and of no more steps than --iterations allows."""
+        attack = cls(**run, **vars(settings))
+        return replace(attack, steps=min(attack.steps, iterations))
 
     @property
     def iterations(self) -> int:

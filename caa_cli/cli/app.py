@@ -12,6 +12,7 @@ from caa_cli.cli.certify import certify
 from caa_cli.cli.compare import compare
 from caa_cli.cli.inspect import inspect
 from caa_cli.cli.merge import merge
+from caa_cli.cli.options import strict
 from caa_cli.cli.train import train
 
 app = typer.Typer(
@@ -23,12 +24,8 @@ app = typer.Typer(
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CAA"},
 )
-app.command()(attack)
-app.command()(certify)
-app.command()(compare)
-app.command()(merge)
-app.command()(train)
-app.command()(inspect)
+for command in (attack, certify, compare, merge, train, inspect):
+    app.command()(strict(command))
 
 
 def _version(asked: bool) -> None:

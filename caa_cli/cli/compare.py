@@ -8,22 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli import checks
 from caa_cli.cli import options, running
 from caa_cli.cli.attack import attack
 from caa_cli.cli.options import option
 from caa_cli.compare_plan import (
-    ATTACK_SETTINGS,
     ComparePlan,
     NamedAttack,
     beside,
-    foreign,
     parse_attacks,
     parse_sweeps,
     swept,
 )
+from caa_cli.config.attacks import ATTACKS, declared, foreign
+from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
-from caa_cli.names import ATTACKS, TABLE_FORMATS
+from caa_cli.names import TABLE_FORMATS
 from caa_cli.plan import AttackPlan
 from caa_cli.sharding import Shard
 
@@ -169,7 +168,7 @@ def _check_reading(context: typer.Context) -> None:
     for name in context.params:
         if name not in _READING and _typed(context, name):
             raise UsageError(
-                f"{checks.flag(name)} says how to run attacks, but files to read are named",
+                f"{flag(name)} says how to run attacks, but files to read are named",
                 "leave it out, or leave the files out",
             )
 
@@ -215,11 +214,11 @@ def _with_the_rule_of(common: AttackPlan, plan: AttackPlan) -> AttackPlan:
 
 def _check_settings(context: typer.Context, attacks: list[str]) -> None:
     """A setting of an attack that is not run would be ignored."""
-    for owner, settings in ATTACK_SETTINGS.items():
-        for name in settings:
+    for owner in ATTACKS:
+        for name in declared(owner):
             if owner not in attacks and _typed(context, name):
                 raise UsageError(
-                    f"{checks.flag(name)} is a setting of {owner}, which --attacks does not name",
+                    f"{flag(name)} is a setting of {owner}, which --attacks does not name",
                     "leave it out, or add the attack",
                 )
 

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Collection
-from dataclasses import fields
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
-from caa_cli import checks
+from caa_cli.cli.values import PARSERS, number, shortened, whole
+from caa_cli.config import attacks, methods
+from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.methods import METHODS
+from caa_cli.config.ranges import OneOf, flag
 from caa_cli.errors import UsageError
 from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES, NORMALISATIONS
 from caa_cli.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.recipes import RECIPES
 from caa_cli.sharding import Shard
 from caa_cli.sizes import parse_size
-from caa_cli.train_plan import METHOD_SETTINGS, TrainPlan
+from caa_cli.train_plan import TrainPlan
 
 Command = TypeVar("Command", bound=Callable[..., None])
 P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
@@ -38,8 +42,8 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise typer.BadParameter(f"{path} can't be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{path} is no TOML file ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{path} is no TOML file that can be read ({error})") from error
     name = context.info_name or ""
     commands = context.parent.command.commands if context.parent else {name: context.command}  # type: ignore[attr-defined]
     settings = {
@@ -60,13 +64,30 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         if _parameter(key) not in settings[name]:
             raise typer.BadParameter(f"{path}: [{name}] has no setting {key!r}; see caa {name} --help")
         defaults[_parameter(key)] = value
-    several = {p.name for p in context.command.params if getattr(p, "multiple", False)}
-    joined = {
-        key: ",".join(map(str, v)) if isinstance(v, list) and key not in several else v for key, v in defaults.items()
-    }
-    joined |= {key: [v] for key, v in joined.items() if key in several and isinstance(v, str)}
-    context.default_map = {**(context.default_map or {}), **joined}
+    parameters = {p.name: p for p in context.command.params}
+    checked: dict[str, Any] = {}
+    for key, value in defaults.items():
+        try:
+            checked[key] = _from_toml(parameters[key], value)
+        except typer.BadParameter as error:
+            raise typer.BadParameter(f"{path}: {key.replace('_', '-')} = {error.message}") from error
+    context.default_map = {**(context.default_map or {}), **checked}
     return path
+
+
+def _from_toml(parameter: Any, value: Any) -> Any:
+    """The value as the option takes it; an option that takes words takes numbers too, and a list of either."""
+    if parameter.is_flag:
+        if isinstance(value, bool):
+            return value
+        raise typer.BadParameter(f"{shortened(value)} is neither true nor false")
+    if (parser := getattr(parameter.type, "func", None)) is not None:
+        return parser(value)
+    words = value if isinstance(value, list) else [value]
+    kinds = (str,) if parameter.type.name == "path" or parameter.multiple else (str, int, float)
+    if any(type(word) not in kinds for word in words) or (words != [value] and parameter.type.name == "path"):
+        raise typer.BadParameter(f'{shortened(value)} is no text, for instance {flag(parameter.name)[2:]} = "…"')
+    return words if parameter.multiple else ",".join(map(str, words))
 
 
 def _parameter(key: str) -> str:
@@ -78,19 +99,18 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     # A plan has a method of the name that the first option has, and the other's word is a setting of its own.
     measure = given.get("chunk_size") == "measure"
     given = {**given, "indices_file": given.get("indices"), "measure_chunks": measure}
-    settings = {setting.name: given[setting.name] for setting in fields(kind)}
-    if "mean" in settings:
-        settings |= normalisation(given)
+    if "mean" in given:
+        given |= normalisation(given)
     if measure:
-        settings["chunk_size"] = None
-    if isinstance(settings.get("max_memory"), str):
-        settings["max_memory"] = parse_size(settings["max_memory"], "--max-memory")
+        given["chunk_size"] = None
+    if isinstance(given.get("max_memory"), str):
+        given["max_memory"] = parse_size(given["max_memory"], "--max-memory")
     for name in ("batch_size", "chunk_size"):
-        if isinstance(settings.get(name), str):
-            settings[name] = automatic(settings[name], checks.flag(name))
-    if "shard" in settings:
-        settings["shard"] = Shard.parse(settings["shard"], os.environ)
-    plan = kind(**settings)
+        if isinstance(given.get(name), str):
+            given[name] = automatic(given[name], flag(name))
+    if "shard" in given:
+        given["shard"] = Shard.parse(given["shard"], os.environ)
+    plan = kind.of(**given)
     # Shards that were not named have one command line, and so files of one name.
     return plan.with_own_files() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan
 
@@ -106,15 +126,15 @@ def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]
     name = given["recipe"]
     if name is None:
         return given
-    checks.one_of("--recipe", name, RECIPES)
+    OneOf(RECIPES).check("--recipe", name)
     settings = RECIPES[name].at(given["sigma"])
 
     def open_(option: str) -> bool:
         return source_of(context, option) == "DEFAULT"
 
     if not open_("method"):  # what belongs to the recipe's own method is nothing to another
-        own = METHOD_SETTINGS.get(given["method"], {})
-        others = set(METHOD_SETTINGS[settings.get("method", TrainPlan.method)]) - set(own)
+        own = methods.declared(given["method"]) if given["method"] in METHODS else {}
+        others = methods.declared(settings.get("method", TrainPlan.method)).keys() - own.keys()
         settings = {option: value for option, value in settings.items() if option not in others}
     return {**given, **{option: value for option, value in settings.items() if open_(option)}}
 
@@ -126,26 +146,73 @@ def with_options_of(source: Callable[..., None], without: Collection[str] = ()) 
     """
 
     def extend(command: Command) -> Command:
-        hints = {**get_type_hints(source, include_extras=True), **get_type_hints(command, include_extras=True)}
-        mine = {
-            name: parameter
-            for name, parameter in inspect.signature(command).parameters.items()
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-        }
-        theirs = {
-            name: parameter
-            for name, parameter in inspect.signature(source).parameters.items()
-            if name not in without and name not in mine
-        }
-        parameters = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
-            for name, parameter in {**mine, **theirs}.items()
-        ]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return command
+        mine, theirs = _parameters(command), _parameters(source)
+        return _with_parameters(command, {**mine, **{n: p for n, p in theirs.items() if n not in {*without, *mine}}})
 
     return extend
+
+
+def with_options(found: Mapping[str, inspect.Parameter], before: str) -> Callable[[Command], Command]:
+    """Adds options in front of one of a command's own. They arrive as keyword arguments, None where not given."""
+
+    def extend(command: Command) -> Command:
+        mine = list(_parameters(command).items())
+        place = [name for name, _ in mine].index(before)
+        return _with_parameters(command, {**dict(mine[:place]), **found, **dict(mine[place:])})
+
+    return extend
+
+
+def attack_settings() -> dict[str, inspect.Parameter]:
+    """The settings of every attack that is registered, a panel an attack."""
+    return {
+        name: _optional(name, setting.kind, setting.help, setting.shown, f"Only with --attack {attack}")
+        for attack in ATTACKS
+        for name, setting in attacks.declared(attack).items()
+    }
+
+
+def method_settings() -> dict[str, inspect.Parameter]:
+    """The settings of every training method; one that several methods have is one option."""
+    found: dict[str, inspect.Parameter] = {}
+    for name, methods_ in methods.every_setting().items():
+        several = [methods.declared(method)[name] for method in methods_]
+        help = f"{', '.join(methods_)}: {next(setting.help for setting in several if setting.help)}"
+        found[name] = _optional(name, several[0].kind, help, "the method's", METHOD)
+    return found
+
+
+def _optional(name: str, kind: Any, help: str, default: str | None, panel: str) -> inspect.Parameter:
+    metavar = "NAME" if kind is str else None
+    about = option(flag(name), help=help, show_default=default, metavar=metavar, panel=panel)
+    annotation = Annotated[kind | None, about]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def strict(command: Command) -> Command:
+    """The command with parsers of our own for whole numbers and numbers."""
+    return _with_parameters(command, _parameters(command))
+
+
+def _parameters(command: Callable[..., None]) -> dict[str, inspect.Parameter]:
+    """By name, their annotations evaluated, without `**given`."""
+    hints = get_type_hints(command, include_extras=True)
+    return {
+        name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+
+
+def _with_parameters(command: Command, parameters: dict[str, inspect.Parameter]) -> Command:
+    for parameter in parameters.values():
+        kind, *about = get_args(parameter.annotation) or (parameter.annotation,)
+        for info in about:
+            if isinstance(info, OptionInfo):
+                info.parser = next((PARSERS[k] for k in get_args(kind) or (kind,) if k in PARSERS), None)
+    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    return command
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
@@ -153,10 +220,10 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
+        return tuple(number(part) for part in text.split(","))
+    except typer.BadParameter as error:
         raise UsageError(
-            f"{option} {text!r} is not a number, or several separated by commas",
+            f"{option} {shortened(text)} is not a number, or several separated by commas",
             f"for instance {option} 0.5,0.5,0.5",
         ) from error
 
@@ -167,8 +234,7 @@ def normalisation(given: dict[str, Any]) -> dict[str, tuple[float, ...] | None]:
     name = given.get("normalisation")
     if name is None:
         return found
-    if name not in NORMALISATIONS:
-        raise UsageError(f"--normalisation {name!r} is not known", f"use one of: {', '.join(NORMALISATIONS)}")
+    OneOf(NORMALISATIONS).check("--normalisation", name)
     if found != {"mean": None, "std": None}:
         raise UsageError(
             "--normalisation and --mean or --std say the same thing twice", "give a name, or the numbers"
@@ -182,9 +248,9 @@ def automatic(text: str, option: str) -> int | None:
     if text == "auto":
         return None
     try:
-        return int(text)
-    except ValueError as error:
-        raise UsageError(f"{option} {text!r} is neither auto nor a whole number") from error
+        return whole(text)
+    except typer.BadParameter as error:
+        raise UsageError(f"{option} {shortened(text)} is neither auto nor a whole number") from error
 
 
 def option(*names: str, panel: str, **settings: Any) -> Any:
@@ -192,7 +258,7 @@ def option(*names: str, panel: str, **settings: Any) -> Any:
     return typer.Option(*names, rich_help_panel=panel, show_envvar=False, **settings)
 
 
-DATA, RUN, COMPUTE = "Model and data", "Run", "Compute"
+DATA, METHOD, RUN, COMPUTE = "Model and data", "Method", "Run", "Compute"
 
 Checkpoint = Annotated[str, option(metavar="FILE", help="The model; `demo` is one that comes with caa.", panel=DATA)]
 Sigma = Annotated[

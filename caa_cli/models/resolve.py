@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from caa_cli.config.ranges import MEAN, SIGMA, STD
 from caa_cli.errors import UsageError
 from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.card import ModelCard
@@ -23,9 +25,9 @@ class Overrides:
     """What the command line says of a checkpoint; None where it says nothing."""
 
     arch: str | None = None
-    sigma: float | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    sigma: Annotated[float | None, SIGMA] = None
+    mean: Annotated[tuple[float, ...] | None, MEAN] = None
+    std: Annotated[tuple[float, ...] | None, STD] = None
 
     @property
     def normalisation(self) -> bool:

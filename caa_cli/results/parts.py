@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from caa_cli.compare_plan import OWN, SHARED, default_of, own_settings
+from caa_cli.compare_plan import SHARED, default_of, own_settings
+from caa_cli.config.attacks import foreign
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.names import FIXED
 from caa_cli.plan import AttackPlan
@@ -77,8 +78,9 @@ class Part(Generic[R]):
     @property
     def own(self) -> dict[str, Any]:
         """The settings of the attack itself; those that this version does not know too."""
-        unknown = self.config.keys() - {*OWN, *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
-        return {name: self.setting(name) for name in (*own_settings(self.attack), *sorted(unknown))}
+        own = own_settings(self.attack)
+        unknown = self.config.keys() - {*own, *foreign(self.attack), *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
+        return {name: self.setting(name) for name in (*own, *sorted(unknown))}
 
     @property
     def surrogate(self) -> str | None:

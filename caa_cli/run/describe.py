@@ -48,7 +48,7 @@ def most_evaluations(plan: AttackPlan, images: int) -> dict[str, int]:
 
 def estimate(plan: AttackPlan, images: int) -> Rows:
     share = TYPICAL_SHARE.get(plan.attack, 1.0)
-    if (plan.rivals or 1) > 1:
+    if plan.attack == "caa" and build_attack(plan).iterations > plan.iterations:
         share /= 2  # most of the runs after the first are given up early
     usual = _evaluations(plan, share, TYPICAL_TRIES)
     return [

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
+from caa_cli.attacks.rivals import Race
 from caa_cli.display import Display
 from caa_cli.memory import peak_resident
 from caa_cli.names import VOTES
 from caa_cli.plan import AttackPlan, ModelPlan
 from caa_cli.run.access import others_bytes
 from caa_cli.run.base import BATCH_LIMIT
+from caa_cli.run.build import build_attack
 from caa_cli.run.tuning import tuned
 from caa_cli.sizes import show_size
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -64,7 +66,8 @@ def _image_bytes(plan: AttackPlan, input_shape: Sequence[int]) -> int:
     """Bytes, at most, of one image's state in an attack. The visited points of either side are kept, their places
     doubled as they fill up, and a ray through one side's balls takes two copies of them. Newton's runs take less."""
     points = 2 ** math.ceil(math.log2(max(plan.iterations, 8)))
-    runs = plan.newton_rivals or 0
+    attack = build_attack(plan)
+    runs = attack.rivals if isinstance(attack, Race) else 0
     return 4 * math.prod(input_shape) * (20 + max(5 * points, 10 * runs))
 
 

@@ -29,7 +29,7 @@ def plan_rows(
 ) -> Rows:
     """What is about to run."""
     weights = sum(parameter.numel() for parameter in model.parameters())
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plan.method_settings().items())
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in vars(plan.settings).items())
     optimizer = f"{plan.optimizer} at {plan.learning_rate:g}, {schedule(plan)}"
     if plan.optimizer == "sgd":
         optimizer += f", momentum {plan.momentum:g}"
