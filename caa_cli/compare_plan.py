@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 from caa_cli.config.attacks import ATTACKS, declared, prefix
+from caa_cli.config.pictures import PICTURES
 from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, flag
 from caa_cli.config.settings import check_each
 from caa_cli.errors import UsageError
@@ -153,6 +154,8 @@ def beside(path: Path, label: str, suffix: str) -> Path:
 class ComparePlan:
     """attacks: those to run, by label; or files: results to read. output: None writes no document.
 
+    figures: the files of the PICTURES to draw, by the picture's name.
+
     images_again: an image that a resumed run broke but did not keep is attacked again, to be kept.
     """
 
@@ -160,10 +163,7 @@ class ComparePlan:
     files: tuple[Path, ...] = ()
     output: Annotated[Path | None, FileName()] = None
     format: Annotated[str, OneOf(TABLE_FORMATS)] = "table"
-    figure: Annotated[Path | None, FileName()] = None
-    figure_excess: Annotated[Path | None, FileName()] = None
-    figure_evaluations: Annotated[Path | None, FileName()] = None
-    figure_sweep: Annotated[Path | None, FileName()] = None
+    figures: dict[str, Path] = field(default_factory=dict)
     figure_examples: Annotated[Path | None, FileName()] = None
     html: Annotated[Path | None, FileName()] = None
     images_again: bool = False
@@ -175,19 +175,15 @@ class ComparePlan:
 
     def __post_init__(self) -> None:
         check_each(self)
+        for option, path in self.pictures.values():
+            FileName().check(option, path)
         self._check_attacks()
         self._check_files()
 
     @property
     def pictures(self) -> dict[str, tuple[str, Path]]:
         """By the picture's name: the option and the file."""
-        wanted = {
-            "proportion": ("--figure", self.figure),
-            "excess": ("--figure-excess", self.figure_excess),
-            "evaluations": ("--figure-evaluations", self.figure_evaluations),
-            "sweep": ("--figure-sweep", self.figure_sweep),
-        }
-        return {name: (option, path) for name, (option, path) in wanted.items() if path is not None}
+        return {name: (PICTURES[name].flag, path) for name, path in self.figures.items()}
 
     def written(self) -> dict[str, Path]:
         """The files that the comparison itself writes, by option."""
@@ -196,10 +192,9 @@ class ComparePlan:
 
     def with_own_files(self, shard: Shard) -> ComparePlan:
         """What the comparison itself writes under names of this shard's own, as its attacks' files have them."""
-        names = ("output", "figure", "figure_excess", "figure_evaluations", "figure_sweep", "figure_examples", "html")
-        files = {name: getattr(self, name) for name in names}
+        files = {name: getattr(self, name) for name in ("output", "figure_examples", "html")}
         own: dict[str, Any] = {name: shard.own(path) for name, path in files.items() if path is not None}
-        return replace(self, **own)
+        return replace(self, **own, figures={name: shard.own(path) for name, path in self.figures.items()})
 
     def _check_attacks(self) -> None:
         place = Path("x")

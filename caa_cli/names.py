@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-BOUNDS = ("goodman", "clopper-pearson", "cp-bonferroni")
 LOG_RATIO, GUMBEL = SURROGATES = ("log-ratio", "gumbel")
 STAGED, FIXED = SAMPLE_SCHEDULES = ("staged", "fixed")
 RADIAL, TANGENTIAL = REFINEMENTS = ("radial", "tangential")
@@ -15,9 +14,6 @@ DTYPES = ("float32", TF32, "bfloat16", "float16", "float64")
 SPLITS = ("test", "train")
 TABLE_FORMATS = ("table", "markdown", "latex", "csv", "json")
 
-# Those whose images --image-size brings to one size.
-RESIZED = ("imagenet", "folder")
-DATASETS = ("demo", "mnist", "fashion-mnist", "cifar10", "imagenet", "folder")
 # How many images a run takes of the demo, unless told otherwise.
 DEMO_LIMIT = 20
 
@@ -48,16 +44,6 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": (_IMAGENET_MEAN, (0.229, 0.224, 0.225)),
     "imagenet-mean-only": (_IMAGENET_MEAN, (1.0, 1.0, 1.0)),
 }
-# What `caa train` puts in front of a network, by data set.
-NORMALISATION_OF = {
-    "demo": "mnist",
-    "mnist": "mnist",
-    "fashion-mnist": "fashion-mnist",
-    "cifar10": "cifar10",
-    "imagenet": "imagenet",
-    "folder": "none",
-}
-
 SCHEDULES = ("constant", "step", "cosine")
 OPTIMIZERS = ("adam", "sgd")
 INNER_ATTACKS = ("pgd", "ddn")

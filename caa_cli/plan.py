@@ -15,6 +15,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from caa_cli.config import attacks
 from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.bounds import BOUNDS, GOODMAN
+from caa_cli.config.datasets import DATASETS
 from caa_cli.config.ranges import (
     ALPHA,
     IMAGE_SIZE,
@@ -31,7 +33,7 @@ from caa_cli.config.ranges import (
 )
 from caa_cli.config.settings import Called, Settings, check_each
 from caa_cli.errors import UsageError
-from caa_cli.names import BOUNDS, DTYPES, FINISHES, GRADIENTS, MODEL, SPLITS, SURROGATE_MODEL, VOTES
+from caa_cli.names import DTYPES, FINISHES, GRADIENTS, MODEL, SPLITS, SURROGATE_MODEL, VOTES
 from caa_cli.selection import default_limit, select
 from caa_cli.sharding import Shard
 
@@ -80,7 +82,7 @@ class ModelPlan(Plan):
     mean: Annotated[tuple[float, ...] | None, MEAN] = None
     std: Annotated[tuple[float, ...] | None, STD] = None
     trust_checkpoint: bool = False
-    dataset: str | None = None
+    dataset: Annotated[str | None, OneOf(DATASETS)] = None
     data_dir: Path | None = None
     split: Annotated[str, OneOf(SPLITS)] = "test"
     image_size: Annotated[int | None, IMAGE_SIZE] = None
@@ -92,7 +94,7 @@ class ModelPlan(Plan):
     shard: Shard = field(default_factory=Shard)
 
     alpha: Annotated[float, ALPHA] = 0.005
-    bound: Annotated[str, OneOf(BOUNDS)] = "goodman"
+    bound: Annotated[str, OneOf(BOUNDS)] = GOODMAN
     seed: Annotated[int, SEED] = 0
 
     device: str = "auto"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from caa_cli.config import methods
+from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
 from caa_cli.config.ranges import (
     IMAGE_SIZE,
@@ -21,7 +22,7 @@ from caa_cli.config.ranges import (
     Range,
 )
 from caa_cli.config.settings import Settings
-from caa_cli.names import AUGMENTATIONS, NORMALISATION_OF, NORMALISATIONS, OPTIMIZERS, SCHEDULES, TRAINING_DTYPES
+from caa_cli.names import AUGMENTATIONS, NORMALISATIONS, OPTIMIZERS, SCHEDULES, TRAINING_DTYPES
 from caa_cli.plan import Plan
 
 
@@ -29,7 +30,7 @@ from caa_cli.plan import Plan
 class TrainPlan(Plan):
     """One run of `caa train`. settings: the method's own; None: its defaults. normalisation: None: the data set's."""
 
-    dataset: str = "mnist"
+    dataset: Annotated[str, OneOf(DATASETS)] = "mnist"
     data_dir: Path | None = None
     download: bool = False
     image_size: Annotated[int | None, IMAGE_SIZE] = None
@@ -77,9 +78,9 @@ class TrainPlan(Plan):
         return super().of(**{**given, "settings": methods.chosen(given.get("method", cls.method), given)})
 
     def __post_init__(self) -> None:
-        if self.normalisation is None:
-            object.__setattr__(self, "normalisation", NORMALISATION_OF.get(self.dataset, "none"))
         super().__post_init__()
+        if self.normalisation is None:
+            object.__setattr__(self, "normalisation", DATASETS[self.dataset].normalisation)
         if self.settings is None:
             object.__setattr__(self, "settings", METHODS[self.method].settings())  # frozen from here on
         methods.check(self.method, self.settings)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from support import assert_clean_error, caa, parse_strict, read_strict
 
+import caa_cli
 from caa_cli.attacks.loop import Attack
 from caa_cli.cli.attack import attack as command
 from caa_cli.config.attacks import ATTACKS, declared, flat
@@ -161,3 +164,14 @@ def test_autoattack_says_what_it_leaves_out_of_two_classes():
     plan = AttackPlan(checkpoint="demo", attack="autoattack")
     assert "two classes" in dict(attack_rows(plan, 2))
     assert "two classes" not in dict(attack_rows(plan, 3))
+
+
+def test_the_name_of_a_setting_stands_in_its_declaration_and_its_attack_alone():
+    """Names of one word mean other things too; the flags and the names in results are made, never written."""
+    sources = {path: path.read_text(encoding="utf-8") for path in Path(caa_cli.__file__).parent.rglob("*.py")}
+    for attack in ATTACKS:
+        for name, setting in declared(attack).items():
+            for word in {setting.field, setting.name, name}:
+                if "_" in word:
+                    found = [str(path) for path, text in sources.items() if re.search(rf"\b{word}\b", text)]
+                    assert len(found) <= 2, (word, found)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from support import assert_clean_error, caa, parse_strict
 
+from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
 from caa_cli.models.architectures import ARCHITECTURES
-from caa_cli.names import DATASETS, NORMALISATION_OF, NORMALISATIONS
+from caa_cli.names import NORMALISATIONS
 from caa_cli.recipes import RECIPES
 from caa_cli.train_plan import TrainPlan
 
@@ -39,8 +40,7 @@ def test_there_is_a_recipe_of_every_method_for_mnist():
 
 
 def test_every_data_set_has_a_normalisation():
-    assert set(NORMALISATION_OF) == set(DATASETS)
-    assert set(NORMALISATION_OF.values()) <= set(NORMALISATIONS)
+    assert {spec.normalisation for spec in DATASETS.values()} <= set(NORMALISATIONS)
 
 
 def test_a_recipe_fills_in_what_is_not_said():

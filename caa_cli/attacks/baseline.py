@@ -15,8 +15,8 @@ from torch import Tensor
 
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.loop import Batch, Example
+from caa_cli.config.bounds import GOODMAN
 from caa_cli.config.settings import Settings
-from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import Objective
 

@@ -28,9 +28,10 @@ from caa_cli.attacks.loop import Example
 from caa_cli.attacks.rivals import likeliest, look_at
 from caa_cli.attacks.slide import MEMORY, SHORTEST, SHRINK, slide
 from caa_cli.config import attacks as settings
+from caa_cli.config.bounds import GOODMAN
 from caa_cli.config.settings import Settings
 from caa_cli.names import FIXED, GUMBEL, TANGENTIAL
-from caa_cli.smoothing.bounds import GOODMAN, leader, separation
+from caa_cli.smoothing.bounds import leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import GumbelGap, LogRatio, Objective
 

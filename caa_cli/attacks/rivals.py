@@ -14,8 +14,8 @@ from torch import Tensor
 
 from caa_cli.attacks.loop import Batch, Example
 from caa_cli.config import attacks as settings
+from caa_cli.config.bounds import GOODMAN
 from caa_cli.config.settings import Settings
-from caa_cli.smoothing.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 

@@ -10,7 +10,8 @@ import typer
 from caa_cli.cli import options, running
 from caa_cli.cli.options import option
 from caa_cli.config.attacks import ATTACKS
-from caa_cli.names import BOUNDS, FINISHES, GRADIENTS, SURROGATE_MODEL
+from caa_cli.config.bounds import BOUNDS
+from caa_cli.names import FINISHES, GRADIENTS, SURROGATE_MODEL
 from caa_cli.plan import AttackPlan
 
 _RUN, _COMPUTE = options.RUN, options.COMPUTE

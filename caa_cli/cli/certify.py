@@ -9,7 +9,7 @@ import typer
 
 from caa_cli.cli import options, running
 from caa_cli.cli.options import option
-from caa_cli.names import BOUNDS
+from caa_cli.config.bounds import BOUNDS
 from caa_cli.plan import CertifyPlan
 
 _CERTIFICATE = "Certificate"

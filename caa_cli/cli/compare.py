@@ -20,20 +20,22 @@ from caa_cli.compare_plan import (
     swept,
 )
 from caa_cli.config.attacks import ATTACKS, declared, foreign
+from caa_cli.config.pictures import PICTURES
 from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
 from caa_cli.names import TABLE_FORMATS
 from caa_cli.plan import AttackPlan
 from caa_cli.sharding import Shard
 
-_COMPARISON = "Comparison"
+_COMPARISON = options.COMPARISON
 # What counts where files are read; all else says how to run attacks.
-_READING = {"files", "output", "format", "figure", "figure_excess", "figure_evaluations", "html", "bootstrap"}
-_READING |= {"figure_sweep", "figure_examples", "seed", "config", "json", "quiet", "dry_run"}
+_READING = {"files", "output", "format", "html", "figure_examples", "bootstrap", "seed", "config", "json", "quiet"}
+_READING |= {"dry_run", *(spec.option for spec in PICTURES.values())}
 
 
 @running.guarded
 @options.with_options_of(attack, without=["attack"])
+@options.with_options(options.pictures(), before="figure_examples")
 def compare(
     context: typer.Context,
     files: Annotated[
@@ -57,35 +59,11 @@ def compare(
     bootstrap: Annotated[
         int, option(metavar="N", help="95% intervals from N resamples of the images; 0: none.", panel=_COMPARISON)
     ] = ComparePlan.bootstrap,
-    figure: Annotated[
-        Path | None,
-        option(metavar="FILE.png", help="Draw the share attacked by radius (extra: plot).", panel=_COMPARISON),
-    ] = None,
-    figure_excess: Annotated[
-        Path | None,
-        option(
-            metavar="FILE.png",
-            help="Draw % over the certified radius by class expectation (extra: plot).",
-            panel=_COMPARISON,
-        ),
-    ] = None,
-    figure_evaluations: Annotated[
-        Path | None,
-        option(metavar="FILE.png", help="Draw radius by model evaluations (extra: plot).", panel=_COMPARISON),
-    ] = None,
     sweep: Annotated[
         list[str] | None,
         option(
             metavar="KEY=V1,V2,…",
             help="Run each attack with each of these values of a setting; twice: with all combinations.",
-            panel=_COMPARISON,
-        ),
-    ] = None,
-    figure_sweep: Annotated[
-        Path | None,
-        option(
-            metavar="FILE.png",
-            help="Draw radius by the one or two settings that vary (extra: plot).",
             panel=_COMPARISON,
         ),
     ] = None,
@@ -138,10 +116,7 @@ def compare(
         files=tuple(files or ()),
         output=output,
         format=format,
-        figure=figure,
-        figure_excess=figure_excess,
-        figure_evaluations=figure_evaluations,
-        figure_sweep=figure_sweep,
+        figures={name: given[spec.option] for name, spec in PICTURES.items() if given[spec.option] is not None},
         figure_examples=figure_examples,
         html=html,
         # For a page alone it would be too much.

@@ -18,10 +18,12 @@ from typer.models import OptionInfo
 from caa_cli.cli.values import PARSERS, number, shortened, whole
 from caa_cli.config import attacks, methods
 from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.datasets import DATASETS, those_that
 from caa_cli.config.methods import METHODS
+from caa_cli.config.pictures import PICTURES
 from caa_cli.config.ranges import OneOf, flag
 from caa_cli.errors import UsageError
-from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES, NORMALISATIONS
+from caa_cli.names import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS
 from caa_cli.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.recipes import RECIPES
 from caa_cli.sharding import Shard
@@ -182,8 +184,18 @@ def method_settings() -> dict[str, inspect.Parameter]:
     return found
 
 
-def _optional(name: str, kind: Any, help: str, default: str | None, panel: str) -> inspect.Parameter:
-    metavar = "NAME" if kind is str else None
+def pictures() -> dict[str, inspect.Parameter]:
+    """The files of the pictures of a comparison."""
+    return {
+        spec.option: _optional(spec.option, Path, spec.help, None, COMPARISON, "FILE.png")
+        for spec in PICTURES.values()
+    }
+
+
+def _optional(
+    name: str, kind: Any, help: str, default: str | None, panel: str, metavar: str | None = None
+) -> inspect.Parameter:
+    metavar = "NAME" if kind is str else metavar
     about = option(flag(name), help=help, show_default=default, metavar=metavar, panel=panel)
     annotation = Annotated[kind | None, about]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
@@ -258,7 +270,7 @@ def option(*names: str, panel: str, **settings: Any) -> Any:
     return typer.Option(*names, rich_help_panel=panel, show_envvar=False, **settings)
 
 
-DATA, METHOD, RUN, COMPUTE = "Model and data", "Method", "Run", "Compute"
+DATA, METHOD, COMPARISON, RUN, COMPUTE = "Model and data", "Method", "Comparison", "Run", "Compute"
 
 Checkpoint = Annotated[str, option(metavar="FILE", help="The model; `demo` is one that comes with caa.", panel=DATA)]
 Sigma = Annotated[
@@ -278,13 +290,13 @@ ImageSize = Annotated[
     int | None,
     option(
         metavar="N",
-        help="Resize and crop to N×N (imagenet, folder).",
+        help=f"Resize and crop to N×N ({those_that('resized')}).",
         show_default="the checkpoint's, or 224; a folder's own size",
         panel=DATA,
     ),
 ]
 Download = Annotated[
-    bool, option("--download", help="First download what is missing (mnist, fashion-mnist, cifar10).", panel=DATA)
+    bool, option("--download", help=f"First download what is missing ({those_that('downloads')}).", panel=DATA)
 ]
 Arch = Annotated[
     str | None,

@@ -9,11 +9,11 @@ import typer
 
 from caa_cli.cli import options, running
 from caa_cli.cli.options import option
+from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
 from caa_cli.names import (
     ARCHITECTURES,
     AUGMENTATIONS,
-    DATASETS,
     NORMALISATIONS,
     OPTIMIZERS,
     SCHEDULES,
@@ -23,6 +23,9 @@ from caa_cli.recipes import RECIPES
 from caa_cli.train_plan import TrainPlan
 
 _MODEL, _RUN, _METHOD, _TRAINING = options.DATA, options.RUN, options.METHOD, "Training"
+
+# What `auto` is, where it is something.
+_AUTO = ", ".join(f"{spec.augment} for {name}" for name, spec in DATASETS.items() if spec.augment != "none")
 
 
 @running.guarded
@@ -66,7 +69,7 @@ def train(
     augment: Annotated[
         str,
         option(
-            help=f"{', '.join(AUGMENTATIONS)}; auto: crop-flip for cifar10, resized-crop-flip for imagenet.",
+            help=f"{', '.join(AUGMENTATIONS)}; auto: {_AUTO}.",
             panel=_TRAINING,
         ),
     ] = TrainPlan.augment,

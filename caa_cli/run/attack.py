@@ -21,7 +21,9 @@ from caa_cli.run.summaries import attack_summary, files
 from caa_cli.run.target import Target, load_target
 from caa_cli.run.work import AttackWork
 from caa_cli.signals import uninterrupted
+from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.verify import Verifier
 
 
 @dataclass
@@ -54,6 +56,7 @@ class AttackRun(ImageRun):
             verify_samples=plan.verification_draws,
         )
         self.display.plan("caa attack", [*target.describe(indices), *attack_rows(plan, target.card.num_classes)])
+        self._warn_if_impossible(target.card.num_classes)
         if plan.dry_run:
             self.display.plan("model evaluations: at most · typical on MNIST", estimate(plan, len(indices)))
             self.display.document(
@@ -74,6 +77,19 @@ class AttackRun(ImageRun):
         interrupted = self._finish(output, target, interrupted)
         check_memory(plan, classifier.device, self.display)
         return self.exit_code(output, indices, interrupted, plan.shard.launched)
+
+    def _warn_if_impossible(self, num_classes: int) -> None:
+        """Says where too few samples make a run find nothing, whatever it does."""
+        plan, tries = self.plan, Verifier().tries
+        for option, what, samples, alpha in (
+            ("--certify-samples", "certify", plan.certification_draws, plan.alpha),
+            ("--verify-samples", "prove", plan.verification_draws, plan.alpha / tries),
+        ):
+            if not Certifier(samples=samples, alpha=alpha, bound=plan.bound).best(num_classes).confident:
+                self.display.warn(
+                    f"{option} {samples} can {what} nothing: not even a unanimous vote is enough "
+                    f"at α = {plan.alpha:g}"
+                )
 
     def _finish(self, output: AttackOutput, target: Target, interrupted: bool) -> bool:
         """Writes it all and shows it; returns whether the run was interrupted, by now."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from caa_cli import __version__
 from caa_cli.compare_plan import ComparePlan
+from caa_cli.config.pictures import SWEEP
 from caa_cli.display import Display, PartDisplay
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.results.comparison import Comparison, compare
@@ -166,7 +167,7 @@ class CompareRun:
     def _finish(self, comparison: Comparison, status: str) -> None:
         """Writes what was asked for, then shows the table."""
         plan = self.plan
-        if plan.figure_sweep is not None and find_sweep(comparison) is None:
+        if SWEEP in plan.figures and find_sweep(comparison) is None:
             comparison = replace(comparison, notes=(*comparison.notes, _NO_SWEEP))
         gallery = None
         if plan.html is not None or plan.figure_examples is not None:

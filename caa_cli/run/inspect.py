@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caa_cli import __version__
+from caa_cli.config.datasets import DATASETS
 from caa_cli.config.ranges import OneOf
 from caa_cli.config.settings import check_each
 from caa_cli.display import Display
@@ -17,7 +18,6 @@ from caa_cli.models.load import build_model, count_weights, probe
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
 from caa_cli.models.resolve import Overrides, resolve_card
-from caa_cli.names import DATASETS
 from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict
 
 # What the images of a data set are, without opening it: (shape, classes); None where that depends on the files.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from caa_cli.config.datasets import DATASETS
 from caa_cli.device import describe_device
 from caa_cli.display import Rows, clock
 from caa_cli.recipes import RECIPES
@@ -19,9 +20,7 @@ from caa_cli.training.loop import TrainingState
 
 def augmentation(plan: TrainPlan) -> str:
     """`auto` is what the data set is trained with everywhere."""
-    if plan.augment != "auto":
-        return plan.augment
-    return {"cifar10": "crop-flip", "imagenet": "resized-crop-flip"}.get(plan.dataset, "none")
+    return DATASETS[plan.dataset].augment if plan.augment == "auto" else plan.augment
 
 
 def plan_rows(
