@@ -38,6 +38,12 @@ def default_of(attack: str, name: str) -> Any:
     return getattr(AttackPlan, name, None) if setting is None else setting.default
 
 
+def formerly(attack: str, name: str) -> Any:
+    """What runs did before there was such a setting, where that is not its default now; else None."""
+    setting = declared(attack).get(name) if attack in ATTACKS else None
+    return None if setting is None else setting.formerly
+
+
 @dataclass(frozen=True)
 class NamedAttack:
     """One entry of --attacks: `caa`, or `caa:overshoot=1.2:step-min=0.2`; settings: texts, by AttackPlan's names."""

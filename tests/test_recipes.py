@@ -89,7 +89,11 @@ def test_an_unknown_recipe_is_refused():
 @pytest.mark.parametrize(
     ("words", "problem", "hint"),
     [
-        (["--method", "gaussian", "--eta", "1"], "--eta is no setting of the method gaussian", "--draws"),
+        (
+            ["--method", "gaussian", "--eta", "1"],
+            "--eta is a setting of the method consistency",
+            "--draws",
+        ),
         (["--method", "macer", "--draws", "1"], "--draws must be at least 2 and at most 10,000, not 1", "--draws 2"),
         (["--method", "stability", "--weight", "-1"], "--weight must be at least 0", "--weight"),
         (["--method", "smoothadv", "--inner-attack", "cw"], "--inner-attack 'cw' is not known", "pgd, ddn"),
@@ -102,7 +106,7 @@ def test_an_unknown_recipe_is_refused():
         (["--heldout", "600"], "--heldout 600 leaves too few", "--heldout"),
         (
             ["--recipe", "cohen-mnist", "--method", "macer", "--eta", "1"],
-            "--eta is no setting of the method macer",
+            "--eta is a setting of the method consistency, not of macer",
             "--beta",
         ),
     ],

@@ -10,9 +10,9 @@ from caa_cli import __version__
 from caa_cli.cli.attack import attack
 from caa_cli.cli.certify import certify
 from caa_cli.cli.compare import compare
+from caa_cli.cli.generate import strict
 from caa_cli.cli.inspect import inspect
 from caa_cli.cli.merge import merge
-from caa_cli.cli.options import strict
 from caa_cli.cli.train import train
 
 app = typer.Typer(

@@ -7,19 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import options, running
-from caa_cli.cli.options import option
+from caa_cli.cli import generate, options, running
+from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.names import FINISHES, GRADIENTS, SURROGATE_MODEL
 from caa_cli.plan import AttackPlan
 
-_RUN, _COMPUTE = options.RUN, options.COMPUTE
+_RUN, _COMPUTE = generate.RUN, generate.COMPUTE
 _SEARCH, _PROOF = "Attack", "Certificate and proof"
 
 
 @running.guarded
-@options.with_options(options.attack_settings(), before="device")
+@generate.with_options(generate.attack_settings(), before="device")
 def attack(
     checkpoint: options.Checkpoint,
     sigma: options.Sigma = None,

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import options, running
+from caa_cli.cli import generate, options, running
 from caa_cli.cli.attack import attack
-from caa_cli.cli.options import option
+from caa_cli.cli.generate import option
 from caa_cli.compare_plan import (
     ComparePlan,
     NamedAttack,
@@ -27,15 +27,15 @@ from caa_cli.names import TABLE_FORMATS
 from caa_cli.plan import AttackPlan
 from caa_cli.sharding import Shard
 
-_COMPARISON = options.COMPARISON
+_COMPARISON = generate.COMPARISON
 # What counts where files are read; all else says how to run attacks.
 _READING = {"files", "output", "format", "html", "figure_examples", "bootstrap", "seed", "config", "json", "quiet"}
 _READING |= {"dry_run", *(spec.option for spec in PICTURES.values())}
 
 
 @running.guarded
-@options.with_options_of(attack, without=["attack"])
-@options.with_options(options.pictures(), before="figure_examples")
+@generate.with_options_of(attack, without=["attack"])
+@generate.with_options(generate.pictures(), before="figure_examples")
 def compare(
     context: typer.Context,
     files: Annotated[
@@ -43,7 +43,7 @@ def compare(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        option(metavar="FILE", help="The model; `demo` is one that comes with caa.", panel=options.DATA),
+        option(metavar="FILE", help="The model; `demo` is one that comes with caa.", panel=generate.DATA),
     ] = None,
     attacks: Annotated[
         str | None,
@@ -89,7 +89,7 @@ def compare(
             metavar="FILE.json",
             help="The comparison; each attack's own result goes beside it.",
             show_default="compare.json, where attacks are run",
-            panel=options.RUN,
+            panel=generate.RUN,
         ),
     ] = None,
     **given: Any,

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import options, running
-from caa_cli.cli.options import option
+from caa_cli.cli import generate, options, running
+from caa_cli.cli.generate import option
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
 from caa_cli.names import (
@@ -22,14 +22,14 @@ from caa_cli.names import (
 from caa_cli.recipes import RECIPES
 from caa_cli.train_plan import TrainPlan
 
-_MODEL, _RUN, _METHOD, _TRAINING = options.DATA, options.RUN, options.METHOD, "Training"
+_MODEL, _RUN, _METHOD, _TRAINING = generate.DATA, generate.RUN, generate.METHOD, "Training"
 
 # What `auto` is, where it is something.
 _AUTO = ", ".join(f"{spec.augment} for {name}" for name, spec in DATASETS.items() if spec.augment != "none")
 
 
 @running.guarded
-@options.with_options(options.method_settings(), before="epochs")
+@generate.with_options(generate.method_settings(), before="epochs")
 def train(
     context: typer.Context,
     recipe: Annotated[
@@ -94,14 +94,14 @@ def train(
     device: options.Device = "auto",
     dtype: Annotated[
         str,
-        option(help=f"Of mixed precision: {', '.join(TRAINING_DTYPES)}.", panel=options.COMPUTE),
+        option(help=f"Of mixed precision: {', '.join(TRAINING_DTYPES)}.", panel=generate.COMPUTE),
     ] = TrainPlan.dtype,
     channels_last: Annotated[
         bool,
-        option("--channels-last/--no-channels-last", help="Layout of images in memory.", panel=options.COMPUTE),
+        option("--channels-last/--no-channels-last", help="Layout of images in memory.", panel=generate.COMPUTE),
     ] = TrainPlan.channels_last,
     workers: Annotated[
-        int, option(help="Processes that decode images which are not held in memory.", panel=options.COMPUTE)
+        int, option(help="Processes that decode images which are not held in memory.", panel=generate.COMPUTE)
     ] = TrainPlan.workers,
     output: Annotated[Path, option(metavar="FILE.safetensors", help="The checkpoint.", panel=_RUN)] = Path(
         "model.safetensors"

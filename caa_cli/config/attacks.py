@@ -6,10 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from caa_cli.config.ranges import MOST_STEPS, Between, Count, NotNegative, OneOf, Positive, Range, flag
-from caa_cli.config.settings import Called, Setting, Settings, Shown, check_each, filled, settings_of
+from caa_cli.config.ranges import MOST_STEPS, Between, Count, NotNegative, OneOf, Positive, Range
+from caa_cli.config.settings import (
+    Called,
+    Formerly,
+    Setting,
+    Settings,
+    Shown,
+    check_each,
+    filled,
+    refuse_foreign,
+    settings_of,
+)
 from caa_cli.errors import UsageError
-from caa_cli.names import GUMBEL, LOG_RATIO, RADIAL, REFINEMENTS, SAMPLE_SCHEDULES, STAGED, SURROGATES
+from caa_cli.names import FIXED, GUMBEL, LOG_RATIO, RADIAL, REFINEMENTS, SAMPLE_SCHEDULES, STAGED, SURROGATES
 
 # What multiplies, or is raised to a power with every round.
 _FACTOR, _ROUNDS = Positive(100.0), Count(most=30)
@@ -32,6 +42,7 @@ class Caa(Settings):
     sample_schedule: Annotated[
         str,
         OneOf(SAMPLE_SCHEDULES),
+        Formerly(FIXED),
         f"{' or '.join(SAMPLE_SCHEDULES)}: a sixth of --samples a step, a third where the class is open; or all.",
     ] = STAGED
     refine: Annotated[
@@ -204,13 +215,7 @@ def chosen(attack: str, given: Mapping[str, Any]) -> Settings:
     Raises UsageError for an unknown attack, and for a value of a setting that is another attack's.
     """
     OneOf(ATTACKS).check("--attack", attack)
-    for other in ATTACKS:
-        for name in declared(other) if other != attack else ():
-            if given.get(name) is not None:
-                raise UsageError(
-                    f"{flag(name)} is a setting of the attack {other}, not of {attack}",
-                    f"leave it out; {attack} has " + ", ".join(map(flag, declared(attack))),
-                )
+    refuse_foreign("attack", attack, {name: declared(name) for name in ATTACKS}, given)
     return filled(ATTACKS[attack].settings, given, prefix(attack))
 
 

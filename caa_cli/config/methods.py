@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from caa_cli.config.ranges import MOST_STEPS, Count, NotNegative, OneOf, Positive, flag
-from caa_cli.config.settings import Setting, Settings, check_each, filled, settings_of
-from caa_cli.errors import UsageError
+from caa_cli.config.ranges import MOST_STEPS, Count, NotNegative, OneOf, Positive
+from caa_cli.config.settings import Setting, Settings, check_each, filled, refuse_foreign, settings_of
 from caa_cli.names import INNER_ATTACKS
 
 _MOST_DRAWS = 10_000
@@ -101,12 +100,7 @@ def chosen(method: str, given: Mapping[str, Any]) -> Settings:
     Raises UsageError for an unknown method, and for a value of a setting that it has not.
     """
     OneOf(METHODS).check("--method", method)
-    for name in every_setting():
-        if given.get(name) is not None and name not in declared(method):
-            raise UsageError(
-                f"{flag(name)} is no setting of the method {method}",
-                f"leave it out; {method} has " + ", ".join(map(flag, declared(method))),
-            )
+    refuse_foreign("method", method, {name: declared(name) for name in METHODS}, given)
     return filled(METHODS[method].settings, given)
 
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
 from caa_cli.config.ranges import flag
+from caa_cli.errors import UsageError
 
 
 class Check(Protocol):
@@ -34,8 +35,18 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Formerly:
+    """What runs did before there was such a setting, where that is not its default now: for files of those days."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
 class Setting:
-    """One field of a dataclass. name: for users.  kind: the type of its values but None.  shown: its default."""
+    """One field of a dataclass. name: for users.  kind: the type of its values but None.  shown: its default.
+
+    formerly: what a file that lacks it means.
+    """
 
     field: str
     name: str
@@ -44,6 +55,7 @@ class Setting:
     help: str
     shown: str | None
     checks: tuple[Check, ...]
+    formerly: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +91,7 @@ def _setting(name: str, hint: Any, default: Any) -> Setting:
         help=found.get(str, ""),
         shown=shown.default if shown else _shown(default),
         checks=tuple(word for word in about if hasattr(word, "check")),
+        formerly=found[Formerly].value if Formerly in found else None,
     )
 
 
@@ -100,6 +113,19 @@ def load(place: str) -> Any:
     """What `package.module:name` names; loaded when it is wanted, since most of it needs torch."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
+
+
+def refuse_foreign(
+    what: str, name: str, declared: Mapping[str, Mapping[str, Setting]], given: Mapping[str, Any]
+) -> None:
+    """Raises UsageError for a value of a setting that others have, by their names, and this one has not."""
+    for other, settings in declared.items():
+        for setting in settings:
+            if given.get(setting) is not None and setting not in declared[name]:
+                raise UsageError(
+                    f"{flag(setting)} is a setting of the {what} {other}, not of {name}",
+                    f"leave it out; {name} has " + ", ".join(map(flag, declared[name])),
+                )
 
 
 def filled(owner: type, given: Mapping[str, Any], prefix: str = "") -> Any:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from caa_cli.compare_plan import SHARED, default_of, own_settings
+from caa_cli.compare_plan import SHARED, default_of, formerly, own_settings
 from caa_cli.config.attacks import foreign
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.names import FIXED
 from caa_cli.plan import AttackPlan
 from caa_cli.results.certificates import CERTIFIED, NOT_CERTIFIED, UNDECIDED, CertifyRecord
 from caa_cli.results.records import (
@@ -36,8 +35,6 @@ _OUTCOMES = {
 }
 _MAY_LACK = ("certified_radius", "radius", "expectation", "votes_top", "seconds")
 _NUMBERS = (*_MAY_LACK, "forward_evaluations", "backward_evaluations", "samples", "evaluations")
-# What runs did before there was such a setting, where that is not its default now.
-_BEFORE = {"sample_schedule": FIXED}
 _AS = {"attack_sigma": "sigma", "selection_samples": "samples"}
 
 
@@ -66,8 +63,8 @@ class Part(Generic[R]):
 
     def setting(self, name: str) -> Any:
         """As the run had it; a file from before there was such a setting has its default, or what was done then."""
-        if name in _BEFORE and name not in self.config and name in own_settings(self.attack):
-            return _BEFORE[name]
+        if name not in self.config and (before := formerly(self.attack, name)) is not None:
+            return before
         found = self.config.get(name)
         return self.default(name) if found is None else found
 
