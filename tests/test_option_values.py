@@ -93,6 +93,7 @@ def test_what_no_run_can_take_is_refused_with_the_range(command: str, words: str
         ("quiet = 5", "c.toml: quiet = 5 is neither true nor false"),
         ("output = 5", "c.toml: output = 5 is no text"),
         ("output = ['a', 'b']", "c.toml: output = ['a', 'b'] is no text"),
+        ('save-adversarial = "\\u0000"', "c.toml: save-adversarial = a text with a null character"),
         ("bound = true", "c.toml: bound = true is no text"),
         ("mean = [0.5, true]", "c.toml: mean = [0.5, True] is no text"),
         ("samples = " + "[" * 5000, "c.toml is no TOML file that can be read"),

@@ -66,6 +66,8 @@ def _from_toml(parameter: Any, value: Any) -> Any:
     kinds = (str,) if parameter.type.name == "path" or parameter.multiple else (str, int, float)
     if any(type(word) not in kinds for word in words) or (words != [value] and parameter.type.name == "path"):
         raise typer.BadParameter(f'{shortened(value)} is no text, for instance {flag(parameter.name)[2:]} = "…"')
+    if any(isinstance(word, str) and "\0" in word for word in words):
+        raise typer.BadParameter("a text with a null character, which no name has")
     return words if parameter.multiple else ",".join(map(str, words))
 
 

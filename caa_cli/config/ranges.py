@@ -100,8 +100,6 @@ class FileName:
     def check(self, option: str, path: Path) -> None:
         if path.name in ("", ".."):
             raise UsageError(f"{option} '{path}' names no file", f"for instance {option} results/{option[2:]}")
-        if "\0" in str(path):
-            raise UsageError(f"{option} has a null character in it", "no file can have such a name")
 
 
 # Settings of several subcommands.

@@ -15,7 +15,8 @@ import typer
 from support import caa
 
 from caa_cli.cli.app import app
-from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.attacks import ATTACKS, declared
+from caa_cli.config.ranges import Range, flag
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 # They end the command, name a device that is not here, run code, or take files for what they are not.
@@ -187,3 +188,22 @@ def test_a_few_option_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_many_option_sets(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     found = try_sets(300, seed, tmp_path, monkeypatch)
     print(f"\n{found.total()} option sets, by command and exit code: {dict(sorted(found.items()))}")
+
+
+TINY = "--checkpoint demo --limit 1 --samples 40 --verify-samples 300 --chunk-size 64 --device cpu --iterations 4"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_setting_runs_at_either_end_of_its_range(attack: str, tmp_path: Path):
+    for name, setting in declared(attack).items():
+        for check in setting.checks:
+            if not isinstance(check, Range):
+                continue
+            for end in (1e-12 if check.above else check.low, 0.999999 if check.below else check.high):
+                value = min(int(end), 30) if setting.kind is int else end  # not the hours that a million steps take
+                other = {"step_min": ["--step-max", "1e9"], "step_max": ["--step-min", "1e-12"]}.get(name, [])
+                output = tmp_path / f"{name}-{value}.json"
+                words = [*TINY.split(), "--attack", attack, flag(name), str(value), *other, "--output", output]
+                result = caa("attack", *words)
+                assert result.exit_code == 0, f"{words}\n{result.output}"
