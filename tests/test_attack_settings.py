@@ -18,6 +18,7 @@ from caa_cli.errors import UsageError
 from caa_cli.plan import AttackPlan
 from caa_cli.run.build import build_attack, most_search_evaluations
 from caa_cli.run.describe import attack_rows
+from caa_cli.train_plan import TrainPlan
 
 # Large steps and few samples: about a second an image. What they find is of no account here.
 _TINY = "--checkpoint demo --limit 2 --samples 60 --verify-samples 600 --chunk-size 256 --device cpu --iterations 6"
@@ -167,11 +168,31 @@ def test_autoattack_says_what_it_leaves_out_of_two_classes():
 
 
 def test_the_name_of_a_setting_stands_in_its_declaration_and_its_attack_alone():
-    """Names of one word mean other things too; the flags and the names in results are made, never written."""
+    """Names of one word, or of a training too, mean other things; flags and names in results are made."""
+    training = {setting.name for setting in fields(TrainPlan)}
     sources = {path: path.read_text(encoding="utf-8") for path in Path(caa_cli.__file__).parent.rglob("*.py")}
     for attack in ATTACKS:
         for name, setting in declared(attack).items():
-            for word in {setting.field, setting.name, name}:
+            for word in {setting.field, setting.name, name} - training:
                 if "_" in word:
                     found = [str(path) for path, text in sources.items() if re.search(rf"\b{word}\b", text)]
                     assert len(found) <= 2, (word, found)
+
+
+# Of version 0.1.0's first results: a journal of those days is only continued where the digest is still the same.
+FINGERPRINTS = {
+    "caa": "a9b1672dbb7bf641",
+    "caa-newton": "a18ff0aee33032ad",
+    "pgd": "dc2175f74d90df53",
+    "cw": "fe0641326dcea5bf",
+    "deepfool": "1c97f236c3037cf3",
+    "autoattack": "23f2d8edbfdb3729",
+    "ddn": "0432debd984a9fee",
+    "fmn": "87f9bdc95a4296af",
+    "alma": "20b0c4fe0e344e4a",
+}
+
+
+@pytest.mark.parametrize("name", FINGERPRINTS)
+def test_runs_of_earlier_versions_can_be_continued(name: str):
+    assert AttackPlan(checkpoint="demo", attack=name).fingerprint("x") == FINGERPRINTS[name]

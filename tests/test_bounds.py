@@ -119,3 +119,9 @@ def test_the_certified_radius_of_a_linear_model_is_seldom_beyond_its_boundary():
         radius = separation(counts, np.full(repeats, n), np.zeros(repeats, int), alpha, bound).radius(sigma)
         too_far = int((radius > distance).sum())
         assert too_far <= stats.binom.ppf(0.9999, repeats, alpha), f"{bound}: {too_far} of {repeats}"
+
+
+def test_an_unknown_bound_raises():
+    """A name that falls through to some other bound would promise what nobody proved."""
+    with pytest.raises(KeyError, match="wilson"):
+        separation([9, 1], 10, 0, 0.05, "wilson")
