@@ -1,16 +1,16 @@
-"""Re-proof on fresh noise: the one rule by which any attack's success is judged.
+"""Verification on fresh noise: the one rule by which any attack's success is judged.
 
-An attack proposes its nearest candidates, found on search noise. Choosing and judging on the same noise would
-overstate success, so the search's votes prove nothing here:
+An attack proposes its nearest candidates, chosen on search noise. Choosing and judging on the same noise would
+overstate success, so the search's votes count for nothing here:
 
-1. The finish looks along the ray from the clean image through the nearest candidate for the shortest distance at
-   which a proof is likely to succeed, on noise of its own.
-2. Up to `tries` points are tried, each on noise drawn for that one try and at level alpha / tries, and the first
-   that passes is the result. A try passes if the lower bound of another class exceeds the upper bound of the
-   original class (the paper's Eq. attack_criteria).
+1. The boundary line search estimates, on independent noise, the shortest distance along the ray from the clean image
+   through the nearest candidate at which a verification is likely to pass.
+2. Up to `tries` points are tried, each on fresh noise and at level alpha / tries, and the first that passes is the
+   result. A try passes if the lower bound of another class exceeds the upper bound of the original class (the paper's
+   Eq. attack_criteria).
 
-So an image for which the original class is in truth the likelier one at every point tried passes with probability
-at most alpha, however many tries it takes (as far as the bound itself is sound; see `smoothing.bounds`).
+So if the original class is the more likely one at every point tried, an image passes with probability at most alpha,
+however many tries it takes (as far as the bound itself is sound; see `smoothing.bounds`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from caa_cli.attacks.loop import Finding
+from caa_cli.attacks.state import Finding
 from caa_cli.config.bounds import BOUNDS, GOODMAN
 from caa_cli.smoothing.boundary import Crossing, Votes, margin, margin_to_pass
 from caa_cli.smoothing.bounds import leader, separation
@@ -30,10 +30,10 @@ from caa_cli.smoothing.noise import Key, Purpose
 
 @dataclass(frozen=True)
 class Verified:
-    """A proved adversarial example, or the failure to prove one (image, radius and class None).
+    """A verified adversarial example; image, radius and class are None if no try passed.
 
-    image: (*input_shape).  radius: L2 distance to the clean image.  tries: proofs attempted.
-    forward_evaluations: model evaluations spent here, probes included.
+    image: (*input_shape).  radius: L2 distance to the clean image.  tries: how many were made.
+    forward_evaluations: of the model, those of the line search included.
     """
 
     image: Tensor | None
@@ -45,10 +45,12 @@ class Verified:
 
 @dataclass(frozen=True)
 class Verifier:
-    """The settings. finish: `ray` searches along the ray first; `none` tries the candidates as they are.
+    """The settings of a verification.
 
-    search_sigma: the σ at which the candidates' votes were drawn (None: the classifier's). They only say where to
-    begin; probes and proofs are at the classifier's σ.
+    samples, alpha: of all `tries`. finish: `ray` begins with the boundary line search, of `probes` points with
+    `probe_samples` each; `none` tries the candidates as they are. search_sigma: the σ at which the candidates' votes
+    were drawn (None: the classifier's); they only determine where the line search begins, which like every try is at
+    the classifier's σ.
     """
 
     samples: int = 15000
@@ -62,7 +64,7 @@ class Verifier:
     search_sigma: float | None = None
 
     def verify(self, finding: Finding, classifier: SmoothedClassifier) -> Verified:
-        """Proves the nearest point that it can."""
+        """The nearest point that passes a try, out of a finding's candidates and their rays."""
         if not finding.candidates:
             return Verified(None, None, None, 0, 0)
         points = (_AlongTheRay if self.finish == "ray" else _AsProposed)(self, finding, classifier)
@@ -71,7 +73,7 @@ class Verifier:
         for attempt in range(self.tries):
             image = points.propose(attempt)
             votes = points.draw(image, Purpose.VERIFICATION, attempt, self.samples)
-            # A one-sided bound holds for a class named beforehand; the simultaneous ones for any.
+            # A one-sided bound holds for a class chosen on other samples; the simultaneous ones hold for any.
             claimed = points.rival if BOUNDS[self.bound].one_sided else int(leader(votes, excluding=label))
             level = self.alpha / self.tries
             if separation(votes, self.samples, claimed, level, self.bound, against=label).confident:
@@ -82,7 +84,7 @@ class Verifier:
 
 
 class _AsProposed:
-    """The candidates, nearest first, and then points further out on the ray of the last one."""
+    """Proposes the candidates, nearest first, and then points further out on the ray of the last one."""
 
     def __init__(self, settings: Verifier, finding: Finding, classifier: SmoothedClassifier) -> None:
         self.settings, self.finding, self.classifier = settings, finding, classifier
@@ -92,33 +94,34 @@ class _AsProposed:
         self.rival = int(leader(finding.candidates[0].votes.cpu().numpy(), excluding=self.label))
 
     def prepare(self) -> None:
-        """Whatever has to be known before the first proposal."""
+        """Runs before the first proposal."""
 
     def propose(self, attempt: int) -> Tensor:
-        """The point for this try."""
+        """The point of this try."""
         if attempt < len(self.candidates):
             return self.candidates[attempt].image
         last = self.candidates[-1]
         return self.on_ray(last.image, 1.0 + 0.02 * (attempt - len(self.candidates) + 1))
 
     def failed(self, image: Tensor, votes: Votes) -> None:
-        """Told of each try that did not pass."""
+        """Takes the votes of a try that did not pass."""
 
     def on_ray(self, image: Tensor, scale: float) -> Tensor:
-        """The point at `scale` times the image's distance, in the box."""
+        """The point at `scale` times the image's distance from the clean image, in the box."""
         return (self.clean + scale * (image - self.clean)).clamp(0.0, 1.0)
 
     def draw(self, image: Tensor, purpose: Purpose, iteration: int, samples: int) -> Votes:
+        """Votes (classes,) on fresh noise; counts the evaluations."""
         key = Key(self.settings.seed, self.finding.example.index, purpose, iteration)
         self.evaluations += samples
         return np.asarray(self.classifier.votes(image[None], [key], samples)[0].cpu().numpy())
 
 
 class _AlongTheRay(_AsProposed):
-    """Points on the nearest candidate's ray, where its line of margins says that a proof will pass."""
+    """Proposes points on the nearest candidate's ray, where the line through its margins lets a try pass."""
 
-    # How many standard errors to spare at each try. About one image in five needs a second proof; to spare more
-    # would make the radius of the other four longer (docs/verification.md has the figures).
+    # The standard errors to spare at each try. About one image in five needs a second try; to spare more would make
+    # the radius of the other four longer (docs/verification.md has the figures).
     SPARE = (0.5, 1.0, 2.0, 3.0)
 
     def __init__(self, settings: Verifier, finding: Finding, classifier: SmoothedClassifier) -> None:
@@ -128,8 +131,8 @@ class _AlongTheRay(_AsProposed):
         self.furthest = 0.0
 
     def prepare(self) -> None:
-        """Probes the ray, each time where the line through the probes so far says that a proof would pass."""
-        # The search's votes flatter the point that they made the nearest, but say where to begin.
+        """Measures margins on the ray, each where the line through the margins so far lets a try pass."""
+        # The search's votes are biased at the point that they made the nearest, but good enough to begin with.
         seen = self.nearest.votes.cpu().numpy()
         opening = Crossing()
         sigma = self.settings.search_sigma or self.classifier.sigma
@@ -146,7 +149,7 @@ class _AlongTheRay(_AsProposed):
         distance = max(distance, 1.003 * self.furthest)
         if attempt == self.settings.tries - 1:
             sure = self.finding.confident
-            if sure is not None and sure is not self.nearest:  # the ray was a guess
+            if sure is not None and sure is not self.nearest:  # the ray is an unconfirmed candidate's
                 return self.on_ray(sure.image, max(1.0, distance / sure.distance))
             distance = max(distance, self.nearest.distance)
         self.furthest = distance

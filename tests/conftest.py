@@ -6,6 +6,7 @@ import gzip
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ class Linear:
         return grey + (distance - self.distance(grey)) * normal
 
 
-def make_linear(sigma: float = 0.5, seed: int = 0, scale: float = 4.0, **settings: int) -> Linear:
+def make_linear(sigma: float = 0.5, seed: int = 0, scale: float = 4.0, **settings: Any) -> Linear:
     shape = (1, 20, 20)
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(400, generator=generator)
@@ -91,5 +92,5 @@ class SmallNet(nn.Module):
         return 3.0 * self.layers(x)
 
 
-def make_small(sigma: float = 0.5, **settings: int) -> SmoothedClassifier:
+def make_small(sigma: float = 0.5, **settings: Any) -> SmoothedClassifier:
     return SmoothedClassifier(SmallNet(), sigma=sigma, num_classes=3, input_shape=(1, 8, 8), **settings)

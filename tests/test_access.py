@@ -9,15 +9,18 @@ import torch
 from conftest import make_linear, make_small
 from torch import nn
 
+from caa_cli.attacks.attack import Attack
+from caa_cli.attacks.boundary_walk import BoundaryWalk
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.crossing import cross
 from caa_cli.attacks.loop import Example, Search
 from caa_cli.attacks.newton import Newton
-from caa_cli.attacks.walk import Walk
-from caa_cli.smoothing.access import Transfer, VotesOnly
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradients import SurrogateModel
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogitRatio, LogRatio
-from caa_cli.smoothing.spectrum import without_noise
+from caa_cli.smoothing.stein import SteinEstimator
+from caa_cli.smoothing.wiener import wiener_filter
 from caa_cli.verify import Verifier
 
 DISTANCES = (0.9, 1.5)
@@ -46,11 +49,16 @@ class Closed(nn.Module):
         return NoBackward.apply(self.model(x))
 
 
-def votes_only(linear, **settings: int) -> VotesOnly:
-    classifier = VotesOnly.of(linear.classifier)
-    classifier.model = Closed(classifier.model)
-    classifier.__dict__.update(settings)
-    return classifier
+def votes_only(linear, **settings: int) -> SmoothedClassifier:
+    target = linear.classifier
+    return SmoothedClassifier(
+        Closed(target.model),
+        gradients=SteinEstimator(),
+        sigma=target.sigma,
+        num_classes=target.num_classes,
+        input_shape=target.input_shape,
+        **{"votes_chunk": target.votes_chunk, **settings},
+    )
 
 
 def keys(count: int, iteration: int = 0) -> list[Key]:
@@ -65,6 +73,10 @@ def examples_of(linear) -> list[Example]:
         others = torch.stack([linear.at(-1.5) + 0.1 * torch.randn(1, 20, 20, generator=generator) for _ in range(3)])
         found.append(Example(index, linear.at(distance), 1, 0.0, others))
     return found
+
+
+def attacks(steps: int) -> list[Attack]:
+    return [BoundaryWalk(samples=200, steps=steps), CertificationAware(samples=300, iterations=steps)]
 
 
 def test_steins_gradient_lies_within_the_angle_that_its_noise_foretells():
@@ -101,11 +113,15 @@ def test_every_objective_has_the_gradient_of_its_value_at_the_vote_shares(object
 def test_neither_chunk_nor_batch_changes_the_gradient_of_votes(chunk: int):
     x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     labels, rivals = torch.tensor([0, 1, 2]), torch.tensor([[1, 2], [2, 0], [0, 1]])
-    whole = VotesOnly.of(make_small(votes_chunk=10_000)).rival_gradients(x, labels, rivals, keys(3), 300)
-    cut = VotesOnly.of(make_small(votes_chunk=chunk)).rival_gradients(x, labels, rivals, keys(3), 300)
+    whole = make_small(votes_chunk=10_000, gradients=SteinEstimator()).rival_gradients(
+        x, labels, rivals, keys(3), 300
+    )
+    cut = make_small(votes_chunk=chunk, gradients=SteinEstimator()).rival_gradients(x, labels, rivals, keys(3), 300)
     assert torch.equal(whole.votes, cut.votes)
     assert torch.allclose(whole.gradient, cut.gradient, atol=1e-4)
-    alone = VotesOnly.of(make_small()).rival_gradients(x[1:2], labels[1:2], rivals[1:2], keys(3)[1:2], 300)
+    alone = make_small(gradients=SteinEstimator()).rival_gradients(
+        x[1:2], labels[1:2], rivals[1:2], keys(3)[1:2], 300
+    )
     assert torch.allclose(whole.gradient[1:2], alone.gradient, atol=1e-4)
 
 
@@ -119,11 +135,11 @@ def test_where_all_votes_agree_there_is_no_gradient():
 def test_the_filter_leaves_a_clean_gradient_as_it_is_and_takes_noise_from_a_smooth_one():
     generator = torch.Generator().manual_seed(0)
     gradient = torch.randn(2, 3 * 8 * 6, generator=generator)
-    assert torch.allclose(without_noise(gradient, torch.zeros(2), (3, 8, 6)), gradient, atol=1e-5)
+    assert torch.allclose(wiener_filter(gradient, torch.zeros(2), (3, 8, 6)), gradient, atol=1e-5)
     rows = torch.linspace(0, math.pi, 16)
     smooth = (rows.cos()[:, None] + rows.sin()).flatten()[None]
     noise = torch.randn(1, 256, generator=generator)
-    filtered = without_noise(smooth + noise, torch.ones(1), (1, 16, 16))
+    filtered = wiener_filter(smooth + noise, torch.ones(1), (1, 16, 16))
     before = torch.cosine_similarity(smooth + noise, smooth)
     assert float(torch.cosine_similarity(filtered, smooth)) > max(0.9, float(before) + 0.2)
 
@@ -132,7 +148,7 @@ def test_the_filter_costs_a_white_direction_little():
     signal = torch.randn(1, 400, generator=torch.Generator().manual_seed(2))
     noise = torch.randn(1, 400, generator=torch.Generator().manual_seed(3))
     raw = torch.cosine_similarity(signal + noise, signal)
-    filtered = torch.cosine_similarity(without_noise(signal + noise, torch.ones(1), (1, 20, 20)), signal)
+    filtered = torch.cosine_similarity(wiener_filter(signal + noise, torch.ones(1), (1, 20, 20)), signal)
     assert float(filtered) > 0.9 * float(raw)
 
 
@@ -140,7 +156,7 @@ def test_crossings_lie_on_the_boundary_nearest_first():
     linear = make_linear()
     examples = examples_of(linear)
     found = cross([*examples, Example(9, linear.at(1.0), 1)], linear.classifier, 2, 0)
-    assert found.found.tolist() == [[True, False], [True, False], [False, False]]  # one rival, so one crossing
+    assert found.exists.tolist() == [[True, False], [True, False], [False, False]]  # one rival, so one crossing
     assert found.evaluations.tolist() == [3 * 8 * 64, 3 * 8 * 64, 0]
     for row in range(2):
         assert abs(linear.distance(found.point[row, 0])) < 0.15
@@ -149,7 +165,10 @@ def test_crossings_lie_on_the_boundary_nearest_first():
 
 @pytest.mark.parametrize(
     ("attack", "within"),
-    [(Walk(samples=1500), 1.06), (CertificationAware(samples=3000, sample_schedule="fixed", patience=20), 1.25)],
+    [
+        (BoundaryWalk(samples=1500), 1.06),
+        (CertificationAware(samples=3000, sample_schedule="fixed", patience=20), 1.25),
+    ],
     ids=["caa-newton", "caa"],
 )
 def test_by_votes_alone_the_radius_is_near_the_distance(attack, within):
@@ -166,7 +185,7 @@ def test_by_votes_alone_the_radius_is_near_the_distance(attack, within):
         assert finding.forward_evaluations > 0
 
 
-@pytest.mark.parametrize("attack", [Walk(samples=200, steps=8), CertificationAware(samples=300, iterations=8)])
+@pytest.mark.parametrize("attack", attacks(8))
 def test_neither_batch_nor_chunk_changes_what_votes_find(attack):
     linear = make_linear()
     alone = [f for e in examples_of(linear) for f in Search(attack, votes_only(linear, votes_chunk=100)).run([e])]
@@ -176,7 +195,7 @@ def test_neither_batch_nor_chunk_changes_what_votes_find(attack):
         assert [c.distance for c in one.candidates] == pytest.approx([c.distance for c in other.candidates], rel=1e-3)
 
 
-@pytest.mark.parametrize("attack", [Walk(samples=200, steps=4), CertificationAware(samples=300, iterations=4)])
+@pytest.mark.parametrize("attack", attacks(4))
 def test_without_an_image_to_begin_with_nothing_is_found_and_said_so(attack):
     linear = make_linear()
     (finding,) = Search(attack, votes_only(linear)).run([Example(0, linear.at(3.0), 1)])
@@ -187,7 +206,7 @@ def test_without_an_image_to_begin_with_nothing_is_found_and_said_so(attack):
 def test_the_image_to_begin_with_is_there_whatever_comes_of_the_walk():
     linear = make_linear()
     example = examples_of(linear)[0]
-    (finding,) = Search(Walk(samples=50, steps=1), votes_only(linear)).run([example])
+    (finding,) = Search(BoundaryWalk(samples=50, steps=1), votes_only(linear)).run([example])
     assert finding.confident is not None
     assert Verifier(samples=4000).verify(finding, linear.classifier).radius is not None
 
@@ -199,7 +218,7 @@ def test_the_image_to_begin_with_is_there_whatever_comes_of_the_walk():
 )
 def test_a_surrogate_that_is_the_target_gives_what_the_white_box_does(attack):
     white = make_small(sigma=0.25)
-    transfer = Transfer.of(make_small(sigma=0.25), make_small().model)
+    transfer = make_small(sigma=0.25, gradients=SurrogateModel(make_small().model))
     transfer.model = Closed(transfer.model)
     images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     labels = white.model(images).argmax(dim=1).tolist()
@@ -211,8 +230,9 @@ def test_a_surrogate_that_is_the_target_gives_what_the_white_box_does(attack):
 
 
 def test_votes_are_the_targets_and_gradients_the_surrogates():
-    target, other = make_linear(seed=0), make_linear(seed=1)
-    classifier = Transfer.of(target.classifier, other.classifier.model)
+    other = make_linear(seed=1)
+    target = make_linear(seed=0, gradients=SurrogateModel(other.classifier.model))
+    classifier = target.classifier
     x, label = target.at(0.3)[None], torch.tensor([1])
     passed = classifier.surrogate(x, label, keys(1), 500, LogRatio())
     assert torch.equal(passed.votes, make_linear(seed=0).classifier.votes(x, keys(1), 500))

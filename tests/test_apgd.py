@@ -67,7 +67,7 @@ def new_state(rows: int) -> ApgdState:
     return ApgdState(
         **Batch.common(examples, 3),
         epsilon=each(EPSILON),
-        size=each(0.0),
+        step_size=each(0.0),
         taken=each(0),
         previous=flat,
         best=flat,
@@ -98,7 +98,7 @@ def test_points_and_step_sizes_are_those_of_one_example_at_a_time():
         loss, direction = loss_and_direction(x, TARGETS)
         advance(state, loss, direction, STEPS, RHO)
         for row in range(2):
-            logs[row].append((x[row].tolist(), float(state.size[row])))
+            logs[row].append((x[row].tolist(), float(state.step_size[row])))
     for row in range(2):
         expected = scalar(starts[row], TARGETS[row])
         sizes = [size for _, size in expected]
@@ -120,4 +120,4 @@ def test_a_new_run_leaves_the_other_examples_where_they_are():
     begin(state, torch.tensor([True, False]), torch.ones(2, 4))
     assert torch.equal(state.x[1], before)
     assert state.taken.tolist() == [0, 12]
-    assert float(state.size[0]) == 2 * float(state.epsilon[0])
+    assert float(state.step_size[0]) == 2 * float(state.epsilon[0])

@@ -11,13 +11,15 @@ import pytest
 from support import assert_clean_error, caa, parse_strict, read_strict
 
 import caa_cli
-from caa_cli.attacks.loop import Attack
+from caa_cli.attacks.attack import Attack
 from caa_cli.cli.attack import attack as command
 from caa_cli.config.attacks import ATTACKS, declared, flat
 from caa_cli.errors import UsageError
 from caa_cli.plan import AttackPlan
-from caa_cli.run.build import build_attack, most_search_evaluations
+from caa_cli.run.build import build_attack
 from caa_cli.run.describe import attack_rows
+from caa_cli.smoothing.gradients import SurrogateModel
+from caa_cli.smoothing.stein import SteinEstimator
 from caa_cli.train_plan import TrainPlan
 
 # Large steps and few samples: about a second an image. What they find is of no account here.
@@ -142,7 +144,7 @@ def test_settings_come_from_toml_and_the_environment_too(tmp_path):
 
 def test_the_most_evaluations_count_rounds_searches_and_candidates():
     def most(**settings: object) -> tuple[int, int]:
-        return most_search_evaluations(AttackPlan.of(checkpoint="demo", samples=100, iterations=10, **settings))
+        return build_attack(AttackPlan.of(checkpoint="demo", samples=100, iterations=10, **settings)).budget()
 
     assert most(attack="ddn") == (1000, 1000)
     assert most(attack="cw") == (9000, 9000)
@@ -155,6 +157,56 @@ def test_the_most_evaluations_count_rounds_searches_and_candidates():
     assert most(attack="caa", refine="tangential", rivals=3) == (3100, 3000)
 
 
+@pytest.mark.parametrize(
+    ("settings", "surrogate"),
+    [
+        ({"attack": "pgd"}, (2000, 1000)),
+        # A sample with nine gradients is shown to either model once.
+        ({"attack": "deepfool"}, (2200, 9100)),
+        ({"attack": "caa"}, (3000, 1000)),
+        ({"attack": "caa", "rivals": 3}, (9100, 3000)),
+        ({"attack": "caa-newton", "newton_steps": 1, "newton_rivals": 2}, (2 * 2 * 9 + 100, 2 * 9)),
+    ],
+)
+def test_a_surrogate_costs_one_more_forward_evaluation_a_sample_with_gradients(settings, surrogate):
+    attack = build_attack(AttackPlan.of(checkpoint="demo", samples=100, iterations=10, **settings))
+    assert attack.budget(SurrogateModel.cost) == surrogate
+    forward, backward = attack.budget()
+    assert backward == surrogate[1]
+    assert forward < surrogate[0]
+
+
+def test_votes_cost_no_backward_evaluation_and_the_crossings_besides():
+    crossings = 9 * 64 * 8
+    names = ("caa", "caa-newton")
+    caa, newton = (AttackPlan(checkpoint="demo", samples=100, attack=name, gradient="votes") for name in names)
+    assert build_attack(caa).budget(SteinEstimator.cost) == (crossings + 100 * 200, 0)
+    walk = build_attack(newton)
+    assert walk.budget(SteinEstimator.cost) == (crossings + walk.most_draws(), 0)
+
+
+def test_a_plan_says_which_algorithm_runs_by_votes():
+    def rows(gradient: str) -> dict[str, str]:
+        plan = AttackPlan(checkpoint="demo", attack="caa-newton", gradient=gradient)
+        return dict(attack_rows(plan, build_attack(plan), 10))
+
+    assert "walk along the boundary" in rows("votes")["algorithm"]
+    assert "algorithm" not in rows("model")
+
+
+def test_the_state_of_an_image_grows_with_what_the_attack_keeps():
+    def vectors(**settings: object) -> float:
+        return build_attack(AttackPlan.of(checkpoint="demo", **settings)).state_bytes((1, 28, 28)) / (4 * 784)
+
+    assert vectors(attack="ddn", iterations=1000) == vectors(attack="ddn")
+    assert vectors(iterations=100) - vectors(iterations=50) == 5 * 64
+    assert vectors(iterations=100, rivals=3) == vectors(iterations=100), "each run clears the balls of the last"
+    assert vectors(attack="caa-newton", newton_rivals=5) - vectors(attack="caa-newton") == 10
+    walk = build_attack(AttackPlan(checkpoint="demo", attack="caa-newton", gradient="votes"))
+    more = walk.state_bytes((1, 28, 28), SteinEstimator.cost) - walk.state_bytes((1, 28, 28))
+    assert more == 4 * 784 * 4 * SteinEstimator.cost.vectors > 0
+
+
 def test_one_attacks_resolved_settings_are_not_anothers():
     plan = AttackPlan(checkpoint="demo", attack="fmn")
     with pytest.raises(UsageError, match="of the attack fmn, not of ddn"):
@@ -163,8 +215,8 @@ def test_one_attacks_resolved_settings_are_not_anothers():
 
 def test_autoattack_says_what_it_leaves_out_of_two_classes():
     plan = AttackPlan(checkpoint="demo", attack="autoattack")
-    assert "two classes" in dict(attack_rows(plan, 2))
-    assert "two classes" not in dict(attack_rows(plan, 3))
+    assert "two classes" in dict(attack_rows(plan, build_attack(plan), 2))
+    assert "two classes" not in dict(attack_rows(plan, build_attack(plan), 3))
 
 
 def test_the_name_of_a_setting_stands_in_its_declaration_and_its_attack_alone():

@@ -69,7 +69,7 @@ def test_on_a_linear_model_the_boundary_is_the_same_for_every_sigma(method, shar
     linear, distances = make_linear(gradient_chunk=2048, votes_chunk=2048), (0.9, 1.5)
     examples = [Example(index, linear.at(distance), 1) for index, distance in enumerate(distances)]
     sigma = share * linear.classifier.sigma
-    search = Search(replace(method, samples=1000), linear.classifier.believing(sigma), 2)
+    search = Search(replace(method, samples=1000), linear.classifier.with_sigma(sigma), 2)
     verifier = Verifier(samples=40_000, probe_samples=4000, finish=finish, search_sigma=sigma)
     for finding in search.run(examples):
         distance = distances[finding.example.index]
@@ -95,12 +95,12 @@ def test_the_proof_is_at_the_true_sigma():
     for finish in ("ray", "none"):
         proved = Verifier(samples=2000, finish=finish, search_sigma=0.02).verify(small, classifier)
         assert proved.image is None
-    assert Verifier(samples=2000, finish="none").verify(small, classifier.believing(0.02)).radius == 0.5
+    assert Verifier(samples=2000, finish="none").verify(small, classifier.with_sigma(0.02)).radius == 0.5
 
 
 def test_another_sigma_shares_the_model():
     classifier = make_linear(sigma=0.5).classifier
-    other = classifier.believing(0.25)
+    other = classifier.with_sigma(0.25)
     assert (other.sigma, classifier.sigma) == (0.25, 0.5)
     assert other.model is classifier.model
-    assert classifier.believing(0.5) is classifier
+    assert classifier.with_sigma(0.5) is classifier

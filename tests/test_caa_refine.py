@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Example, Finding, Search
-from caa_cli.attacks.rivals import likeliest, look_at
+from caa_cli.attacks.race import ranking_samples, top_classes
 from caa_cli.attacks.slide import slide
 from caa_cli.names import RADIAL, REFINEMENTS, TANGENTIAL
 from caa_cli.plan import AttackPlan
-from caa_cli.run.build import build_attack, most_search_evaluations
+from caa_cli.run.build import build_attack
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.verify import Verifier
 
@@ -96,7 +96,7 @@ def test_sliding_makes_good_what_a_misleading_gradient_spoilt(seed: int):
 @pytest.mark.parametrize("refine", REFINEMENTS)
 def test_of_several_rivals_the_nearest_counts(refine: str):
     classifier, example = smoothed(Nearer(), 3), Example(0, GREY, 0)
-    assert likeliest([example], classifier, 2, 0, 1500).tolist() == [[1, 2]], "the further one is the likelier"
+    assert top_classes([example], classifier, 2, 0, 1500).tolist() == [[1, 2]], "the further one is the likelier"
     assert radius(CertificationAware(refine=refine), classifier, example) > 1.9
     both = CertificationAware(refine=refine, rivals=2, iterations=200)
     assert 0.99 * 1.2 < radius(both, classifier, example) < 1.06 * 1.2
@@ -167,7 +167,7 @@ def test_evaluations_are_counted_one_by_one_and_announced(refine: str, rivals: i
     classifier.model.register_forward_pre_hook(count)
     (finding,) = found(build_attack(plan), classifier, examples[0])
     assert [finding.forward_evaluations, finding.backward_evaluations] == taken
-    forward, backward = most_search_evaluations(plan)
+    forward, backward = build_attack(plan).budget()
     assert finding.forward_evaluations <= forward
     assert finding.backward_evaluations <= backward
     assert finding.iterations <= 12 * min(rivals, 3)
@@ -188,13 +188,13 @@ def test_tangential_steps_take_the_gradient_with_the_votes():
 def test_every_run_begins_anew_and_patience_ends_it(refine: str):
     attack, classifier = CertificationAware(refine=refine, rivals=2, iterations=120), smoothed(Nearer(), 3)
     state = attack.start([Example(0, GREY, 0)], classifier)
-    assert state.forward.tolist() == [look_at(1500)]
+    assert state.forward.tolist() == [ranking_samples(1500)]
     while int(state.run) == 0:
         attack.step(state, classifier)
         state.iteration += 1
     assert bool(state.x.equal(state.clean))
     assert int(state.iteration) == int(state.begun) < 60, "not for lack of steps"
-    assert not bool(state.found)
+    assert not bool(state.succeeded)
     assert int((state.original.radii >= 0).sum()) == int((state.adversarial.radii >= 0).sum()) == 0
     first = float(state.near_distance[0, 0])
     assert 1.9 < first < 2.4

@@ -14,11 +14,13 @@ from scipy import stats
 from scipy.optimize import minimize
 from torch import nn
 
-import caa_cli.smoothing.classifier
+import caa_cli.smoothing.gradients
 from caa_cli.attacks.caa import CertificationAware
 from caa_cli.attacks.loop import Candidate, Example, Finding, Search
-from caa_cli.attacks.newton import Newton, margins, shortest
-from caa_cli.attacks.rivals import most_runs, still_racing
+from caa_cli.attacks.newton import Newton
+from caa_cli.attacks.projection import project_beyond, step_beyond
+from caa_cli.attacks.race import margins, most_runs, still_racing
+from caa_cli.smoothing.boundary import margin
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.verify import Verifier
@@ -41,6 +43,27 @@ def test_on_a_linear_model_the_verified_radius_is_the_distance_and_the_margin_of
         # What Goodman's bounds at a quarter of α ask of 10,000 votes, about 0.045 σ, and the spread of the votes.
         assert -0.01 * sigma < proved.radius - distance < 0.09 * sigma + 0.01 * distance
         assert linear.distance(proved.image) < 0
+
+
+def test_the_margin_of_a_run_is_the_one_of_the_line_search():
+    votes, samples, sigma = torch.tensor([[70, 20, 10], [0, 100, 0]]), 100, 0.5
+    labels, rivals = torch.tensor([0, 0]), torch.tensor([1, 1])
+    runs, _ = margins(votes, torch.zeros(2, 3), labels, rivals, samples, sigma)
+    for row in range(2):
+        assert float(runs[row]) == pytest.approx(margin(votes[row].numpy(), samples, 0, sigma).h, rel=1e-6)
+    assert float(runs[0]) == pytest.approx(0.25 * (stats.norm.ppf(0.2) - stats.norm.ppf(0.7)), rel=1e-6)
+    assert float(runs[1]) == pytest.approx(-0.5 * stats.norm.ppf(0.5 / samples), rel=1e-6)
+
+
+def test_a_step_is_no_longer_than_its_limit_and_ends_at_the_nearest_point_within_it():
+    clean, point = torch.full((2, 4), 0.5), torch.full((2, 4), 0.5) + torch.tensor([0.0, 0.3, 0.0, 0.0])
+    direction = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(2, 4)
+    step, nearest = step_beyond(clean, point, direction, torch.full((2,), 0.2), torch.tensor([1.0, 0.1]))
+    assert torch.allclose(nearest, clean + 0.2 * direction)
+    assert torch.allclose(step[0], nearest[0])
+    assert float((step[1] - point[1]).norm()) == pytest.approx(0.1, rel=1e-5)
+    free = step_beyond(clean, point, direction, torch.full((2,), 0.2), torch.tensor([1.0, 0.1]), 0.2 * direction)[0]
+    assert torch.allclose(free[1], point[1] + torch.tensor([0.2, -0.1, 0.0, 0.0])), "the limit is of the rest"
 
 
 @pytest.mark.parametrize(("distance", "guessed"), [(0.1, True), (0.25, True), (0.4, False)])
@@ -72,9 +95,9 @@ def test_votes_give_the_slope_by_steins_lemma():
     slope = stats.norm.pdf(distance / sigma) / sigma
     assert passed.moments[0, 0] / sigma**2 == pytest.approx(slope, abs=4.5 / (sigma * math.sqrt(n)))
     assert passed.moments[0, 1] / sigma**2 == pytest.approx(-slope, abs=4.5 / (sigma * math.sqrt(n)))
-    seen = margins(passed.votes, passed.moments, one, zero, n, sigma)
-    assert float(seen.h) == pytest.approx(-distance, abs=0.02)
-    assert float(seen.slope) == pytest.approx(1.0, abs=0.05)
+    h, slope = margins(passed.votes, passed.moments, one, zero, n, sigma)
+    assert float(h) == pytest.approx(-distance, abs=0.02)
+    assert float(slope) == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("chunk", [7, 64, 1000])
@@ -106,7 +129,7 @@ def test_the_shortest_step_to_a_half_space_within_the_box(seed: int, need: float
     direction = generator.normal(size=6)
     direction /= np.linalg.norm(direction)
     most = float((np.where(direction > 0, 1.0, 0.0) - clean) @ direction)
-    found = shortest(torch.tensor(clean)[None], torch.tensor(direction)[None], torch.tensor([need]))[0].numpy()
+    found = project_beyond(torch.tensor(clean)[None], torch.tensor(direction)[None], torch.tensor([need]))[0].numpy()
     assert ((clean + found) >= -1e-9).all()
     assert ((clean + found) <= 1 + 1e-9).all()
     if need <= 0:
@@ -138,8 +161,8 @@ def test_memory_that_runs_out_late_counts_nothing_twice(monkeypatch):
             raise torch.OutOfMemoryError("no room")
         return lengths(*given)
 
-    lengths = caa_cli.smoothing.classifier._lengths
-    monkeypatch.setattr("caa_cli.smoothing.classifier._lengths", no_room)
+    lengths = caa_cli.smoothing.gradients._lengths
+    monkeypatch.setattr("caa_cli.smoothing.gradients._lengths", no_room)
     again = classifier.towards(*arguments)
     assert refused
     assert torch.equal(again.votes, expected.votes)
@@ -216,10 +239,10 @@ def test_runs_towards_further_classes_are_given_up():
     assert alive[-1] == 1
     assert alive == sorted(alive, reverse=True)
     left = int(state.alive[0].nonzero())
-    assert state.size[0, left] <= state.size[0, 1 - left]
+    assert state.boundary_distance[0, left] <= state.boundary_distance[0, 1 - left]
     assert int(state.backward) == sum(runs * attack.draws(step) for step, runs in enumerate(alive))
     assert int(state.forward) == int(state.backward) + min(attack.samples, classifier.PILOT)
-    most_forward, most_backward = attack.most_evaluations()
+    most_forward, most_backward = attack.budget()
     assert int(state.forward) < most_forward
     assert int(state.backward) < most_backward
 
@@ -247,7 +270,7 @@ def test_no_example_takes_more_than_its_most_evaluations(steps: int):
     image = (0.5 + 0.5 * model[1].weight[0] / model[1].weight[0].norm()).view(1, 8, 8).clamp(0, 1).detach()
     attack = Newton(samples=300, rivals=4, steps=steps)
     (finding,) = Search(attack, classifier).run([Example(0, image, 0)])
-    most_forward, most_backward = attack.most_evaluations()
+    most_forward, most_backward = attack.budget()
     assert finding.forward_evaluations <= most_forward
     assert finding.backward_evaluations <= most_backward
     assert finding.backward_evaluations >= 4 * attack.draws(0)

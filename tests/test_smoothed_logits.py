@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, LogRatio, margin, odds_against
+from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, LogRatio, logit_margin, odds_against
 
 KEYS = [Key(0, index, Purpose.SEARCH) for index in range(3)]
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -86,8 +86,8 @@ def test_the_ratio_has_the_value_and_the_gradient_of_its_definition(tolerance: f
 def test_of_two_classes_the_ratio_is_the_margin():
     z = torch.tensor([[0.7, 0.3], [0.2, 0.8]]).log()
     labels = torch.tensor([0, 0])
-    assert torch.equal(LogitRatio().value(z, labels), margin(z, labels))
-    assert torch.equal(margin(z, labels), z[:, 0] - z[:, 1])
+    assert torch.equal(LogitRatio().value(z, labels), logit_margin(z, labels))
+    assert torch.equal(logit_margin(z, labels), z[:, 0] - z[:, 1])
 
 
 @pytest.mark.parametrize("chunk", [50, 300, 100_000])

@@ -16,8 +16,8 @@ TOY = '''
 from dataclasses import dataclass
 from typing import Annotated
 
-from caa_cli.attacks.baseline import Baseline, delta, place
-from caa_cli.attacks.loop import Batch
+from caa_cli.attacks.baseline import Baseline, delta, set_perturbation
+from caa_cli.attacks.state import Batch
 from caa_cli.config.attacks import ATTACKS, AttackSpec
 from caa_cli.config.ranges import Between
 from caa_cli.config.settings import Settings
@@ -34,12 +34,12 @@ class Toy(Settings):
 
 
 @dataclass(frozen=True)
-class ToyAttack(Toy, Baseline):
+class ToyAttack(Toy, Baseline[Batch]):
     def step(self, state: Batch, classifier: SmoothedClassifier) -> None:
-        seen = self.look(state, classifier, LogRatio())
+        evaluation = self.evaluate(state, classifier, LogRatio())
         if self.eager:
-            state.done |= seen.adversarial
-        place(state, delta(state) - self.stride * seen.direction)
+            state.done |= evaluation.adversarial
+        set_perturbation(state, delta(state) - self.stride * evaluation.direction)
 
 
 ATTACKS["toy"] = AttackSpec(Toy, "toy:ToyAttack")

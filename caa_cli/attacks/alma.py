@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baseline import Baseline, delta, place, unit
-from caa_cli.attacks.loop import Batch, Example
+from caa_cli.attacks.baseline import Baseline, delta, set_perturbation, unit
+from caa_cli.attacks.state import Batch, Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import LogitRatio
@@ -16,9 +16,9 @@ from caa_cli.smoothing.objective import LogitRatio
 
 @dataclass
 class AlmaState(Batch):
-    """mu, rho: the penalty's multiplier and weight.  checked: the constraint y when it was last checked.
+    """mu, rho: the penalty's multiplier and weight.  checked: the constraint y at its last check.
     square, momentum: (examples, dimensions) RMSProp's averages.  rate: its learning rate.
-    found_at: the step of the first adversarial point, inf before it.  scale: what y is divided by.
+    success_at: the step of the first adversarial point, inf before it.  scale: the divisor of y.
     """
 
     mu: Tensor
@@ -27,86 +27,88 @@ class AlmaState(Batch):
     square: Tensor
     momentum: Tensor
     rate: Tensor
-    found_at: Tensor
+    success_at: Tensor
     scale: Tensor
 
 
 @dataclass(frozen=True)
-class Alma(settings.Alma, Baseline):
+class Alma(settings.Alma, Baseline[AlmaState]):
     """Minimises ‖δ‖ + P(y; μ, ρ) with RMSProp, y ≤ 0 being the constraint that the label has lost.
 
     y is the difference-of-logits ratio plus `logit_tolerance`, P the authors' penalty P2. average: their α, the
-    weight of every moving average; None is their 0.9 (for 1,000 steps) from 500 steps on, and their 0.5 (for 100)
-    below. init_lr_distance: how far the first step goes. lr_reduction: the share of the
-    learning rate that is left at the end, after a first success. Every `check_steps` steps an example without
-    success whose y has not fallen below `tau` of what it was gets a weight ρ that is `gamma` times as large.
+    weight of every moving average; None: their 0.9 (for 1,000 steps) from 500 steps on, and their 0.5 (for 100)
+    below. init_lr_distance: the length of the first step. lr_reduction: the share of the learning rate that is left
+    at the end, after a first success. Every `check_steps` steps, an example without success whose y has not fallen
+    below the share `tau` of its last checked value has its weight ρ multiplied by `gamma`.
 
-    The ratio needs three classes. Of two, y is the margin over what it is at the clean image.
+    The ratio needs three classes. With two, y is the logit margin divided by its value at the clean image.
     """
 
     @property
     def weight(self) -> float:
+        """The weight of the past in every moving average."""
         if self.average is not None:
             return self.average
         return 0.9 if self.steps >= 500 else 0.5
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> AlmaState:
-        common = Batch.common(examples, classifier.num_classes)
-        flat = common["clean"].flatten(1)
+        size, device = len(examples), examples[0].image.device
+        flat = torch.zeros((size, examples[0].image.numel()), device=device)
 
         def each(value: float) -> Tensor:
-            return torch.full((len(examples),), value, device=flat.device)
+            return torch.full((size,), value, device=device)
 
-        return AlmaState(
-            **common,
+        return AlmaState.new(
+            examples,
+            classifier.num_classes,
             mu=each(self.mu_init),
             rho=each(self.rho_init),
             checked=each(torch.inf),
             square=torch.ones_like(flat),
-            momentum=torch.zeros_like(flat),
+            momentum=flat,
             rate=each(0.0),
-            found_at=each(torch.inf),
+            success_at=each(torch.inf),
             scale=each(1.0),
         )
 
     def step(self, state: AlmaState, classifier: SmoothedClassifier) -> None:
         ratio = LogitRatio(self.logit_tolerance)
-        seen = self.look(state, classifier, ratio)
-        state.lost_gradients += ~seen.usable
-        y = ratio.value(seen.log_mean, state.labels)
+        evaluation = self.evaluate(state, classifier, ratio)
+        state.lost_gradients += ~evaluation.usable
+        y = ratio.value(evaluation.log_mean, state.labels)
         if classifier.num_classes < 3:
             state.scale = torch.where(state.iteration == 0, y.abs().clamp(min=1e-12), state.scale)
             y = y / state.scale
-        self._adjust(state, y, seen.adversarial)
+        self._adjust(state, y, evaluation.adversarial)
         first = state.iteration == 0
         downhill = torch.where(first[:, None], 0.0, unit(delta(state))[0])
-        pull = torch.where(seen.usable, _slope(y, state.mu, state.rho) * seen.norm / state.scale, 0.0)
-        gradient = downhill + pull[:, None] * seen.direction
+        pull = torch.where(evaluation.usable, _slope(y, state.mu, state.rho) * evaluation.norm / state.scale, 0.0)
+        gradient = downhill + pull[:, None] * evaluation.direction
         state.square = self.weight * state.square + (1.0 - self.weight) * gradient.square()
         scaled = gradient / (state.square.sqrt() + 1e-8)
         state.momentum = self.weight * state.momentum + scaled
-        # A first step without a gradient leaves the rate to the next one.
+        # Without a gradient in the first step, the next one sets the rate.
         unset = state.rate == 0
-        state.rate = torch.where(unset & seen.usable, self._first_rate(state, gradient), state.rate)
-        place(state, delta(state) - (state.rate * self._decay(state))[:, None] * state.momentum)
+        state.rate = torch.where(unset & evaluation.usable, self._first_rate(state, gradient), state.rate)
+        set_perturbation(state, delta(state) - (state.rate * self._decay(state))[:, None] * state.momentum)
 
     def _adjust(self, state: AlmaState, y: Tensor, adversarial: Tensor) -> None:
-        """The multiplier and the weight of the penalty, for this step's y."""
+        """Updates the multiplier and the weight of the penalty for this step's y."""
         first = state.iteration == 0
         check = ~first & ((state.iteration + 1) % self.check_steps == 0)
-        stuck = check & torch.isinf(state.found_at) & ~(y < self.tau * state.checked)
+        stuck = check & torch.isinf(state.success_at) & ~(y < self.tau * state.checked)
         state.rho = torch.where(stuck, self.gamma * state.rho, state.rho)
         state.checked = torch.where(check | first, y, state.checked)
         slope = _slope(y, state.mu, state.rho)
-        # A y that is no number says nothing about the multiplier.
+        # Where y is NaN the multiplier stays.
         moved = self.weight * state.mu + (1.0 - self.weight) * torch.where(slope.isnan(), state.mu, slope)
         state.mu = torch.where(first, state.mu, moved.clamp(1e-6, 1e12))
-        fresh = adversarial & torch.isinf(state.found_at)
-        state.found_at = torch.where(fresh, state.iteration.to(state.found_at.dtype), state.found_at)
+        fresh = adversarial & torch.isinf(state.success_at)
+        state.success_at = torch.where(fresh, state.iteration.to(state.success_at.dtype), state.success_at)
 
     def _first_rate(self, state: AlmaState, gradient: Tensor) -> Tensor:
-        """The learning rate at which a plain gradient step from the clean image would go `init_lr_distance` far, box
-        included: doubled until it is far enough, then bisected."""
+        """The learning rate at which a gradient step from the clean image has the length `init_lr_distance`, box
+        included: doubled until it is long enough, then bisected."""
         clean = state.clean.flatten(1)
 
         def reach(rate: Tensor) -> Tensor:
@@ -114,7 +116,7 @@ class Alma(settings.Alma, Baseline):
 
         low = torch.zeros_like(state.rate)
         high = self.init_lr_distance / gradient.norm(dim=1).clamp(min=1e-12)
-        for _ in range(20):  # the box holds back what would leave it
+        for _ in range(20):  # clipping to the box shortens the step
             short = reach(high) < self.init_lr_distance
             low, high = torch.where(short, high, low), torch.where(short, 2.0 * high, high)
         for _ in range(20):
@@ -125,9 +127,9 @@ class Alma(settings.Alma, Baseline):
 
     def _decay(self, state: AlmaState) -> Tensor:
         """From 1 at the first adversarial point down to `lr_reduction` at the last step."""
-        found = torch.isfinite(state.found_at)
-        since = torch.where(found, state.iteration - state.found_at, 0.0)
-        left = torch.where(found, self.steps - state.found_at, 1.0)
+        succeeded = torch.isfinite(state.success_at)
+        since = torch.where(succeeded, state.iteration - state.success_at, 0.0)
+        left = torch.where(succeeded, self.steps - state.success_at, 1.0)
         return self.lr_reduction ** (since / left)
 
 

@@ -1,4 +1,4 @@
-"""Auto-PGD in L2 (Croce and Hein, 2020): projected gradient steps whose length halves when they stop to gain."""
+"""Auto-PGD in L2 (Croce and Hein, 2020): projected gradient steps whose size is halved when the loss stops rising."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.loop import Batch
+from caa_cli.attacks.baseline import scale_to
+from caa_cli.attacks.projection import limit_length
+from caa_cli.attacks.state import Batch
 
 
 @dataclass
 class ApgdState(Batch):
     """One run of APGD an example; vectors are (examples, dimensions), x among them as it is in the batch.
 
-    epsilon: the radius of the ball.  size: the step.  taken: points that this run has seen.  previous: the point
-    before x.  best, best_direction, best_loss: of the best point of the run.  last_loss: of the last point.
-    gains: steps since the last checkpoint that raised the loss.  loss_at_check, halved_at_check: there.
+    epsilon: the radius of the ball.  taken: points that this run has evaluated.  previous: the point before x.
+    best, best_direction, best_loss: of the best point of the run.  last_loss: of the last point.
+    gains: steps since the last checkpoint that raised the loss.  loss_at_check, halved_at_check: at that checkpoint.
     """
 
     epsilon: Tensor
-    size: Tensor
+    step_size: Tensor
     taken: Tensor
     previous: Tensor
     best: Tensor
@@ -33,7 +35,7 @@ class ApgdState(Batch):
 
 
 def checkpoints(steps: int) -> list[int]:
-    """For each point of a run, 0 to steps: the length of the interval that ends there, 0 where none does."""
+    """The length of the interval that ends at each point of a run, 0 to steps; 0 where none ends."""
     interval, least, shorter = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
     lengths = [0] * (steps + 1)
     end = interval
@@ -45,10 +47,10 @@ def checkpoints(steps: int) -> list[int]:
 
 
 def advance(state: ApgdState, loss: Tensor, direction: Tensor, steps: int, rho: float) -> None:
-    """Takes note of the loss at x, (examples,), and moves x; direction: uphill, of unit length or zero.
+    """Records the loss at x, (examples,), and moves x; direction: uphill, of unit length or zero.
 
-    At a checkpoint the step is halved, and the run returns to its best point, if fewer than the share `rho` of the
-    interval's steps raised the loss, or if the best loss is what it was and the last checkpoint did not halve.
+    At a checkpoint the step size is halved, and the run returns to its best point, if fewer than the share `rho` of
+    the interval's steps raised the loss, or if the best loss is unchanged and the last checkpoint did not halve.
     """
     loss = torch.where(loss.isnan(), -torch.inf, loss)
     first = state.taken == 0
@@ -66,15 +68,15 @@ def advance(state: ApgdState, loss: Tensor, direction: Tensor, steps: int, rho: 
     halve = check & (
         (state.gains < rho * interval) | (~state.halved_at_check & (state.loss_at_check >= state.best_loss))
     )
-    state.size = torch.where(halve, state.size / 2.0, state.size)
+    state.step_size = torch.where(halve, state.step_size / 2.0, state.step_size)
     state.halved_at_check = torch.where(check, halve, state.halved_at_check)
     state.loss_at_check = torch.where(check, state.best_loss, state.loss_at_check)
     state.gains = torch.where(check, 0, state.gains)
     x = torch.where(halve[:, None], state.best, x)
     direction = torch.where(halve[:, None], state.best_direction, direction)
 
-    uphill = _project(state, x + state.size[:, None] * direction)
-    # The first step has no other before it to carry on.
+    uphill = _project(state, x + state.step_size[:, None] * direction)
+    # The first step has no momentum.
     momentum = torch.where(first[:, None], uphill, x + 0.75 * (uphill - x) + 0.25 * (x - state.previous))
     state.previous = x
     state.x = _project(state, momentum).view_as(state.x)
@@ -82,20 +84,16 @@ def advance(state: ApgdState, loss: Tensor, direction: Tensor, steps: int, rho: 
 
 
 def begin(state: ApgdState, rows: Tensor, normals: Tensor) -> None:
-    """New runs for the examples of this mask, on the sphere of `epsilon` in the direction of `normals`."""
+    """Begins new runs for the examples of this mask, on the sphere of `epsilon` in the direction of `normals`."""
     chosen = rows[:, None]
-    away = normals * (state.epsilon / normals.norm(dim=1).clamp(min=1e-12))[:, None]
-    start = (state.clean.flatten(1) + away).clamp(0.0, 1.0)
+    start = (state.clean.flatten(1) + scale_to(normals, state.epsilon)).clamp(0.0, 1.0)
     state.x = torch.where(chosen, start, state.x.flatten(1)).view_as(state.x)
-    state.size = torch.where(rows, 2.0 * state.epsilon, state.size)
+    state.step_size = torch.where(rows, 2.0 * state.epsilon, state.step_size)
     state.taken = torch.where(rows, 0, state.taken)
     state.halved_at_check = state.halved_at_check | rows
 
 
 def _project(state: ApgdState, points: Tensor) -> Tensor:
-    """To the ball, then to the box."""
+    """The points projected onto the ball, then clipped to the box."""
     clean = state.clean.flatten(1)
-    away = points - clean
-    length = away.norm(dim=1)
-    shrink = torch.where(length > state.epsilon, state.epsilon / length.clamp(min=1e-12), 1.0)
-    return (clean + shrink[:, None] * away).clamp(0.0, 1.0)
+    return (clean + limit_length(points - clean, state.epsilon)).clamp(0.0, 1.0)

@@ -10,7 +10,7 @@ from torch import Tensor
 from caa_cli.attacks import apgd
 from caa_cli.attacks.apgd import ApgdState
 from caa_cli.attacks.baseline import Baseline, every_row
-from caa_cli.attacks.loop import Batch, Example
+from caa_cli.attacks.state import Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
@@ -19,45 +19,53 @@ from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, odds_against
 
 @dataclass
 class AutoAttackState(ApgdState):
-    """second: whether the run is the one on the ratio.  found: whether this search has met an adversarial point.
-    searched: searches ended.  lower, upper: the largest radius that failed and the smallest that did not.
+    """second: whether the run is the one on the ratio.  succeeded: whether this search found an adversarial point.
+    searched: searches ended.  lower, upper: the largest radius that failed and the smallest that succeeded.
     """
 
     second: Tensor
-    found: Tensor
+    succeeded: Tensor
     searched: Tensor
     lower: Tensor
     upper: Tensor
 
 
 @dataclass(frozen=True)
-class AutoAttack(settings.AutoAttack, Baseline):
-    """The `rand` version of Croce and Hein (2020): a search is a run of APGD-CE of `steps` points, and where that
-    finds nothing one of APGD-DLR. A point's loss is that of the mean over the noise of its own step.
+class AutoAttack(settings.AutoAttack, Baseline[AutoAttackState]):
+    """The `rand` version of Croce and Hein (2020): a search is a run of APGD-CE of `steps` points, and if that finds
+    nothing, one of APGD-DLR. The loss of a point is that of the mean prediction over the noise of its step.
 
     radius: of the ball, L2; by default the paper's max(5 × certified radius, 0.1) of each image.
-    minimise: doubles the radius until a search succeeds, then bisects, `searches` of them in all; a search then ends
-    at its first adversarial point.  rho: the share of steps that have to gain for APGD to keep its step.
+    minimise: doubles the radius until a search succeeds, then bisects, `searches` in all; a search then ends at its
+    first adversarial point.  rho: the share of steps that have to raise the loss for APGD to keep its step size.
 
-    The ratio needs three classes: of two there is the first run only.
+    The ratio needs three classes: with two there is the first run only.
     """
+
+    TYPICAL_SHARE = 0.5
 
     @property
     def iterations(self) -> int:
         return 2 * self.steps * (self.searches if self.minimise else 1)
 
+    def notes(self, num_classes: int) -> list[tuple[str, str]]:
+        if num_classes >= 3:
+            return []
+        return [("two classes", "APGD on the cross-entropy alone: the logit ratio needs a third")]
+
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> AutoAttackState:
-        common = Batch.common(examples, classifier.num_classes)
-        flat, size = common["clean"].flatten(1), len(examples)
+        size, device = len(examples), examples[0].image.device
+        flat = torch.stack([example.image for example in examples]).flatten(1)
         radius = [self.radius or max(5.0 * example.certified_radius, 0.1) for example in examples]
 
         def each(value: float | int | bool) -> Tensor:
-            return torch.full((size,), value, device=flat.device)
+            return torch.full((size,), value, device=device)
 
-        state = AutoAttackState(
-            **common,
-            epsilon=torch.tensor(radius, device=flat.device),
-            size=each(0.0),
+        state = AutoAttackState.new(
+            examples,
+            classifier.num_classes,
+            epsilon=torch.tensor(radius, device=device),
+            step_size=each(0.0),
             taken=each(0),
             previous=flat,
             best=flat,
@@ -68,7 +76,7 @@ class AutoAttack(settings.AutoAttack, Baseline):
             loss_at_check=each(-torch.inf),
             halved_at_check=each(True),
             second=each(False),
-            found=each(False),
+            succeeded=each(False),
             searched=each(0),
             lower=each(0.0),
             upper=each(torch.inf),
@@ -79,41 +87,41 @@ class AutoAttack(settings.AutoAttack, Baseline):
     def step(self, state: AutoAttackState, classifier: SmoothedClassifier) -> None:
         direction, loss = torch.zeros_like(state.x.flatten(1)), torch.zeros_like(state.best_loss)
         ratio = LogitRatio()
-        for objective, of_these in ((CrossEntropy(), ~state.second), (ratio, state.second)):
-            rows = every_row(state)[of_these]
+        for objective, mask in ((CrossEntropy(), ~state.second), (ratio, state.second)):
+            rows = every_row(state)[mask]
             if len(rows) == 0:
                 continue
-            seen = self.look(state, classifier, objective, rows)
+            evaluation = self.evaluate(state, classifier, objective, rows)
             labels = state.labels[rows]
-            state.lost_gradients[rows] += ~seen.usable
-            state.found[rows] |= seen.adversarial
+            state.lost_gradients[rows] += ~evaluation.usable
+            state.succeeded[rows] |= evaluation.adversarial
             if objective is ratio:
-                direction[rows], loss[rows] = -seen.direction, -ratio.value(seen.log_mean, labels)
+                direction[rows], loss[rows] = -evaluation.direction, -ratio.value(evaluation.log_mean, labels)
             else:
-                direction[rows], loss[rows] = seen.direction, odds_against(seen.log_mean, labels)
+                direction[rows], loss[rows] = evaluation.direction, odds_against(evaluation.log_mean, labels)
         apgd.advance(state, loss, direction, self.steps, self.rho)
         self._end_runs(state, classifier)
 
     def _end_runs(self, state: AutoAttackState, classifier: SmoothedClassifier) -> None:
-        """Goes on to the next run, or the next search, where one is over."""
+        """Begins the next run, or the next search, of examples whose run is over."""
         over = state.taken == self.steps
         if self.minimise:
-            over = over | state.found
-        last = state.second | state.found | (classifier.num_classes < 3)
+            over = over | state.succeeded
+        last = state.second | state.succeeded | (classifier.num_classes < 3)
         next_search, next_run = over & last, over & ~last
         state.searched = state.searched + next_search
         state.done |= next_search & (state.searched >= (self.searches if self.minimise else 1))
-        state.upper = torch.where(next_search & state.found, state.epsilon, state.upper)
-        state.lower = torch.where(next_search & ~state.found, state.epsilon, state.lower)
+        state.upper = torch.where(next_search & state.succeeded, state.epsilon, state.upper)
+        state.lower = torch.where(next_search & ~state.succeeded, state.epsilon, state.lower)
         bounded = torch.isfinite(state.upper)
         following = torch.where(bounded, (state.lower + state.upper) / 2.0, 2.0 * state.epsilon)
         state.epsilon = torch.where(next_search, following, state.epsilon)
         state.second = (state.second & ~next_search) | next_run
-        state.found = state.found & ~next_search
+        state.succeeded = state.succeeded & ~next_search
         self._begin(state, classifier, over & ~state.done)
 
     def _begin(self, state: AutoAttackState, classifier: SmoothedClassifier, chosen: Tensor) -> None:
-        """New runs for the examples of this mask, each from a random start of its own."""
+        """Begins new runs for the examples of this mask, each from another random start."""
         rows = every_row(state)[chosen]
         if len(rows) == 0:
             return

@@ -1,4 +1,4 @@
-"""What the baseline attacks share: one look at the current points, and the geometry of a step.
+"""What the baseline attacks share: one evaluation of the current points, and the geometry of a step.
 
 They were made for plain classifiers. Here each sees the smoothed one: its logits z are the log of the mean softmax
 over the noise, its gradients those of z, and a point is adversarial where the votes say so confidently.
@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
+from caa_cli.attacks.attack import Attack, State
 from caa_cli.attacks.judge import adversarial
-from caa_cli.attacks.loop import Batch, Example
-from caa_cli.config.bounds import GOODMAN
+from caa_cli.attacks.state import Batch, Example
 from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradient_source import GradientCost
+from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.objective import Objective
 
 
 @dataclass
-class Look:
-    """What one evaluation says of some points, one row an example.
+class Evaluation:
+    """One evaluation of some points, one row an example.
 
     direction: (rows, dimensions) the objective's gradient at unit length, zero where there is none.
     norm: (rows,) its length before.  usable: (rows,) whether there is a gradient.
@@ -39,49 +41,49 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """Settings that all of them have. steps: of a run; samples: noise draws a step; alpha: of the judgement."""
+class Baseline(Attack[State]):
+    """An attack of so many steps, each an evaluation with a gradient. steps: of one run."""
 
-    samples: int = 1500
     steps: int = 100
-    alpha: float = 0.005
-    bound: str = GOODMAN
-    seed: int = 0
 
     @classmethod
     def of(cls, settings: Settings, iterations: int, **run: Any) -> Self:
-        """The attack with these settings. iterations: as --iterations says; run: samples, alpha, bound and seed."""
         return cls(steps=iterations, **run, **vars(settings))
 
     @property
     def iterations(self) -> int:
         return self.steps
 
-    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> Batch:
-        return Batch(**Batch.common(examples, classifier.num_classes))
+    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> State:
+        """A plain batch; attacks with further state override this."""
+        return cast(State, Batch.new(examples, classifier.num_classes))
 
-    def look(
+    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
+        return cost.evaluations(self.iterations * self.samples)
+
+    def evaluate(
         self, state: Batch, classifier: SmoothedClassifier, objective: Objective, rows: Tensor | None = None
-    ) -> Look:
-        """Evaluates x of these rows (or all) with a gradient, offers it as a candidate and counts the cost."""
+    ) -> Evaluation:
+        """Evaluates x of these rows (or all) with a gradient, keeps adversarial points and counts the cost."""
         rows = every_row(state) if rows is None else rows
         passed = classifier.surrogate(
             state.x[rows], state.labels[rows], state.keys(self.seed, rows), self.samples, objective
         )
         state.forward[rows] += passed.forward_evaluations
-        state.backward[rows] += self.samples
-        found = self.offer(state, rows, passed.votes)
+        state.backward[rows] += passed.backward_evaluations
+        hits = self.judge(state, rows, passed.votes)
         direction, norm, usable = unit(passed.gradient.flatten(1))
-        return Look(direction, norm, usable, found, passed.log_mean)
+        return Evaluation(direction, norm, usable, hits, passed.log_mean)
 
-    def offer(self, state: Batch, rows: Tensor, votes: Tensor) -> Tensor:
-        """Remembers the adversarial ones among x of these rows; says which they are, (rows,) bool."""
-        found = adversarial(votes, state.labels[rows], self.samples, self.alpha, self.bound)
-        state.remember(rows[found], votes[found])
-        return found
+    def judge(self, state: Batch, rows: Tensor, votes: Tensor) -> Tensor:
+        """Which of these rows are adversarial at x, (rows,) bool; those are remembered."""
+        hits = adversarial(votes, state.labels[rows], self.samples, self.alpha, self.bound)
+        state.remember(rows[hits], votes[hits])
+        return hits
 
 
 def every_row(state: Batch) -> Tensor:
+    """The numbers of all rows."""
     return torch.arange(len(state), device=state.x.device)
 
 
@@ -99,17 +101,17 @@ def delta(state: Batch) -> Tensor:
     return (state.x - state.clean).flatten(1)
 
 
-def place(state: Batch, moved: Tensor) -> None:
-    """Sets x to clean + moved, in the box; moved: (examples, dimensions)."""
-    state.x = (state.clean + moved.view_as(state.clean)).clamp(0.0, 1.0)
+def set_perturbation(state: Batch, perturbation: Tensor) -> None:
+    """Sets x to clean + perturbation, in the box; perturbation: (examples, dimensions)."""
+    state.x = (state.clean + perturbation.view_as(state.clean)).clamp(0.0, 1.0)
 
 
-def of_length(vectors: Tensor, length: Tensor) -> Tensor:
+def scale_to(vectors: Tensor, length: Tensor) -> Tensor:
     """The vectors (examples, dimensions) at these lengths; zero vectors stay what they are."""
     return vectors * (length / vectors.norm(dim=1).clamp(min=1e-12))[:, None]
 
 
-def furthest(clean: Tensor) -> Tensor:
+def max_l2(clean: Tensor) -> Tensor:
     """The distance from each clean image to the furthest corner of the box, (examples,)."""
     return torch.maximum(clean, 1.0 - clean).flatten(1).norm(dim=1)
 

@@ -1,7 +1,7 @@
-"""Where an attack without gradients begins: on the boundary, on the way to an image of another class.
+"""Starting points beyond the boundary, for attacks without gradients.
 
-Where the label has every vote, votes say nothing of a direction. So images of other classes are taken, and the
-segment from the clean image to each is bisected to where the label loses its lead: votes alone, and few of them.
+Where the label has every vote, votes show no direction. So the segment from the clean image to each of a few images
+of other classes is bisected to where the label loses its lead, with few votes.
 """
 
 from __future__ import annotations
@@ -12,61 +12,65 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.judge import adversarial
-from caa_cli.attacks.loop import Batch, Example
+from caa_cli.attacks.state import Batch, Example
 from caa_cli.config.bounds import GOODMAN
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
-# Votes a look, and looks along a segment: its hundredth part is far less than a step of what follows.
-LOOK, LOOKS = 64, 7
-# Images of other classes to begin with, at most.
-MOST_OTHERS = 9
-# For the image at the end of the way to count as adversarial in the search; proof is for `verify`.
+# Votes of an evaluation, and evaluations along a segment: a hundredth of it is far less than a step of what follows.
+SAMPLES, BISECTIONS = 64, 7
+# The most images of other classes to begin with.
+MOST_STARTING_POINTS = 9
+# The level at which an image of another class counts as adversarial in the search.
 ALPHA = 0.005
 
 
 @dataclass
 class Crossings:
-    """The nearest crossings of each example, nearest first: (examples, C) rows, C = `count`.
+    """The nearest crossings of each example, nearest first, at most C of them.
 
     point: (examples, C, dimensions), just beyond the boundary.  rival: (examples, C) int64, the leader there.
-    found: (examples, C) bool; where not, the point is the clean image.
-    image: (examples, dimensions) the image at the end of the nearest one's way; votes: (examples, classes) of it.
+    exists: (examples, C) bool; where not, the point is the clean image.
+    image: (examples, dimensions) the image at the end of the nearest one's segment; votes: (examples, classes) of it.
     evaluations: (examples,) int64 model evaluations.
     """
 
     point: Tensor
     rival: Tensor
-    found: Tensor
+    exists: Tensor
     image: Tensor
     votes: Tensor
     evaluations: Tensor
 
 
+def crossing_evaluations() -> int:
+    """The most model evaluations that `begin_beyond` takes of an image, all forward."""
+    return MOST_STARTING_POINTS * SAMPLES * (BISECTIONS + 1)
+
+
 def begin_beyond(
     state: Batch, examples: list[Example], classifier: SmoothedClassifier, count: int, seed: int
 ) -> Crossings:
-    """Crosses the boundary for examples that have just joined: x is the nearest crossing.
+    """Sets x of examples that have just joined to their nearest crossing; returns all crossings.
 
-    What is remembered is the image that it was found on the way to, so that there is something to prove whatever
-    comes of the search.
+    The image at the end of its segment is remembered, so that there is a candidate whatever the search finds.
     """
     crossings = cross(examples, classifier, count, seed)
     state.forward += crossings.evaluations
     rows = torch.arange(len(state), device=state.x.device)
-    confident = adversarial(crossings.votes, state.labels, LOOK, ALPHA, GOODMAN) & crossings.found[:, 0]
+    confident = adversarial(crossings.votes, state.labels, SAMPLES, ALPHA, GOODMAN) & crossings.exists[:, 0]
     state.x = crossings.image.view_as(state.x).clone()
     state.remember(rows[confident], crossings.votes[confident])
-    state.x = crossings.point[:, 0].reshape(state.x.shape).clone()  # no view: x is written to
+    state.x = crossings.point[:, 0].reshape(state.x.shape).clone()  # a copy, because x is written to
     return crossings
 
 
 def cross(examples: list[Example], classifier: SmoothedClassifier, count: int, seed: int) -> Crossings:
-    """Bisects the way from each clean image to its `others`, on common noise."""
+    """Bisects the segments from each clean image to its starting points, on common noise, for `count` crossings."""
     clean = torch.stack([example.image for example in examples]).flatten(1)
     size = len(clean)
-    found = Crossings(
+    crossings = Crossings(
         clean[:, None].repeat(1, count, 1),
         torch.zeros((size, count), dtype=torch.int64, device=clean.device),
         torch.zeros((size, count), dtype=torch.bool, device=clean.device),
@@ -75,41 +79,41 @@ def cross(examples: list[Example], classifier: SmoothedClassifier, count: int, s
         torch.zeros(size, dtype=torch.int64, device=clean.device),
     )
     for row, example in enumerate(examples):
-        if example.others is None or len(example.others) == 0:
+        if example.starting_points is None or len(example.starting_points) == 0:
             continue
-        others = example.others.to(clean.device).flatten(1)
+        ends = example.starting_points.to(clean.device).flatten(1)
         key = Key(seed, example.index, Purpose.START)
 
-        def look(share: Tensor, others: Tensor = others, row: int = row, key: Key = key) -> tuple[Tensor, Tensor]:
-            """(votes, the class with the most of them) at these shares of the ways."""
-            at = torch.lerp(clean[row], others, share[:, None]).view(-1, *classifier.input_shape)
-            votes = classifier.votes(at, [key] * len(at), LOOK)
-            found.evaluations[row] += LOOK * len(at)
+        def evaluate(share: Tensor, ends: Tensor = ends, row: int = row, key: Key = key) -> tuple[Tensor, Tensor]:
+            """(votes, the class with the most of them) at these shares of the segments."""
+            points = torch.lerp(clean[row], ends, share[:, None]).view(-1, *classifier.input_shape)
+            votes = classifier.votes(points, [key] * len(points), SAMPLES)
+            crossings.evaluations[row] += SAMPLES * len(points)
             return votes, torch.from_numpy(leader(votes.cpu().numpy())).to(clean.device)
 
-        low, high = torch.zeros(len(others), device=clean.device), torch.ones(len(others), device=clean.device)
-        votes, rival = look(high)
+        low, high = torch.zeros(len(ends), device=clean.device), torch.ones(len(ends), device=clean.device)
+        votes, rival = evaluate(high)
         beyond = rival != example.label
-        for _ in range(LOOKS):
+        for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)
-            _, top = look(middle)
+            _, top = evaluate(middle)
             over = top != example.label
             low, high = torch.where(over, low, middle), torch.where(over, middle, high)
             rival = torch.where(over, top, rival)
-        distance = torch.where(beyond, high * (others - clean[row]).norm(dim=1), torch.inf)
-        for place, other in enumerate(_nearest_of_each(distance, rival, count)):
-            found.point[row, place] = torch.lerp(clean[row], others[other], high[other])
-            found.rival[row, place] = rival[other]
-            found.found[row, place] = True
-            if place == 0:
-                found.image[row], found.votes[row] = others[other], votes[other]
-    return found
+        distance = torch.where(beyond, high * (ends - clean[row]).norm(dim=1), torch.inf)
+        for rank, end in enumerate(_nearest_of_each(distance, rival, count)):
+            crossings.point[row, rank] = torch.lerp(clean[row], ends[end], high[end])
+            crossings.rival[row, rank] = rival[end]
+            crossings.exists[row, rank] = True
+            if rank == 0:
+                crossings.image[row], crossings.votes[row] = ends[end], votes[end]
+    return crossings
 
 
 def _nearest_of_each(distance: Tensor, rival: Tensor, count: int) -> list[int]:
-    """Up to `count` places with a finite distance, nearest first, one for each rival."""
+    """Up to `count` numbers of segments with a finite distance, nearest first, one for each rival."""
     chosen: dict[int, int] = {}
-    for place in distance.argsort().tolist():
-        if distance[place] < torch.inf:
-            chosen.setdefault(int(rival[place]), place)
+    for number in distance.argsort().tolist():
+        if distance[number] < torch.inf:
+            chosen.setdefault(int(rival[number]), number)
     return list(chosen.values())[:count]

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.baseline import Baseline, delta
-from caa_cli.attacks.loop import Batch, Example
+from caa_cli.attacks.state import Batch, Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.objective import LogRatio, margin
+from caa_cli.smoothing.objective import LogRatio, logit_margin
 
 
 @dataclass
 class CwState(Batch):
     """w: (examples, dimensions) the variables.  mean, square: Adam's averages of the gradient and its square.
-    taken: the steps of this round.  constant: this round's c, between `lower` and `upper`.
-    found: whether this round has met an adversarial point.
+    taken: the steps taken in this round.  constant: this round's c, between `lower` and `upper`.
+    succeeded: whether this round has found an adversarial point.
     """
 
     w: Tensor
@@ -28,18 +28,18 @@ class CwState(Batch):
     constant: Tensor
     lower: Tensor
     upper: Tensor
-    found: Tensor
+    succeeded: Tensor
 
 
 @dataclass(frozen=True)
-class CarliniWagner(settings.Cw, Baseline):
+class CarliniWagner(settings.Cw, Baseline[CwState]):
     """Minimises ‖δ‖² + c·max(m + κ, 0) with Adam over w, x = (tanh w + 1)/2, m the margin of the smoothed logits.
 
-    confidence: κ.  c is searched for: from `initial_constant`, ten times as large until a round of `steps` steps
+    confidence: κ.  c is searched for: from `initial_constant`, multiplied by ten until a round of `steps` steps
     finds an adversarial point, then bisected, `binary_search_steps` rounds in all. constant: a fixed c instead, and
-    one round. learning_rate: Adam's. None lets a round of any length travel as far as the authors' 1,000 steps of
-    0.01 do, which black and white pixels need: they start at |w| ≈ 7, where tanh is flat. The authors' early end of
-    a round whose loss stagnates is left out: noise would trigger it.
+    one round. learning_rate: of Adam; None: such that a round of any length travels as far as the authors' 1,000
+    steps of 0.01, which black and white pixels need: they start at |w| ≈ 7, where tanh is flat. The authors end a
+    round early when its loss stagnates; noise would trigger that, so it is left out.
     """
 
     @property
@@ -48,15 +48,16 @@ class CarliniWagner(settings.Cw, Baseline):
 
     @property
     def rate(self) -> float:
+        """Adam's learning rate."""
         return max(10.0 / self.steps, 0.01) if self.learning_rate is None else self.learning_rate
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> CwState:
-        common = Batch.common(examples, classifier.num_classes)
-        size, device = len(examples), common["clean"].device
-        flat = torch.zeros_like(common["clean"].flatten(1))
+        size, device = len(examples), examples[0].image.device
+        flat = torch.zeros((size, examples[0].image.numel()), device=device)
         first = self.initial_constant if self.constant is None else self.constant
-        state = CwState(
-            **common,
+        state = CwState.new(
+            examples,
+            classifier.num_classes,
             w=flat,
             mean=flat.clone(),
             square=flat.clone(),
@@ -64,18 +65,18 @@ class CarliniWagner(settings.Cw, Baseline):
             constant=torch.full((size,), first, device=device),
             lower=torch.zeros(size, device=device),
             upper=torch.full((size,), torch.inf, device=device),
-            found=torch.zeros(size, dtype=torch.bool, device=device),
+            succeeded=torch.zeros(size, dtype=torch.bool, device=device),
         )
-        self._begin(state, torch.ones_like(state.found))
+        self._begin(state, torch.ones_like(state.succeeded))
         return state
 
     def step(self, state: CwState, classifier: SmoothedClassifier) -> None:
-        seen = self.look(state, classifier, LogRatio())
-        state.found |= seen.adversarial
-        active = ~(margin(seen.log_mean, state.labels) + self.confidence <= 0)
-        state.lost_gradients += active & ~seen.usable
-        weight = torch.where(active & seen.usable, state.constant * seen.norm, 0.0)
-        in_pixels = 2.0 * delta(state) + weight[:, None] * seen.direction
+        evaluation = self.evaluate(state, classifier, LogRatio())
+        state.succeeded |= evaluation.adversarial
+        active = ~(logit_margin(evaluation.log_mean, state.labels) + self.confidence <= 0)
+        state.lost_gradients += active & ~evaluation.usable
+        weight = torch.where(active & evaluation.usable, state.constant * evaluation.norm, 0.0)
+        in_pixels = 2.0 * delta(state) + weight[:, None] * evaluation.direction
         self._descend(state, in_pixels * (1.0 - torch.tanh(state.w).square()) / 2.0)
         over = state.taken == self.steps
         self._search(state, over)
@@ -93,8 +94,8 @@ class CarliniWagner(settings.Cw, Baseline):
 
     def _search(self, state: CwState, over: Tensor) -> None:
         """The next c of examples whose round is over."""
-        state.upper = torch.where(over & state.found, state.constant, state.upper)
-        state.lower = torch.where(over & ~state.found, state.constant, state.lower)
+        state.upper = torch.where(over & state.succeeded, state.constant, state.upper)
+        state.lower = torch.where(over & ~state.succeeded, state.constant, state.lower)
         bounded = torch.isfinite(state.upper)
         following = torch.where(bounded, (state.lower + state.upper) / 2.0, 10.0 * state.constant)
         state.constant = torch.where(over, following, state.constant)
@@ -108,8 +109,9 @@ class CarliniWagner(settings.Cw, Baseline):
         state.mean = torch.where(chosen, 0.0, state.mean)
         state.square = torch.where(chosen, 0.0, state.square)
         state.taken = torch.where(rows, 0, state.taken)
-        state.found = state.found & ~rows
+        state.succeeded = state.succeeded & ~rows
         state.x = self._image(state)
 
     def _image(self, state: CwState) -> Tensor:
+        """x as a function of w."""
         return ((torch.tanh(state.w) + 1.0) / 2.0).view_as(state.clean)

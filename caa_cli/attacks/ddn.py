@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baseline import Baseline, cosine, delta, furthest, of_length, place
-from caa_cli.attacks.loop import Batch, Example
+from caa_cli.attacks.baseline import Baseline, cosine, delta, max_l2, scale_to, set_perturbation
+from caa_cli.attacks.state import Batch, Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import CrossEntropy
@@ -16,30 +16,32 @@ from caa_cli.smoothing.objective import CrossEntropy
 
 @dataclass
 class DdnState(Batch):
-    """norm: (examples,) the length that the next point is given."""
+    """norm: (examples,) the length of the next perturbation."""
 
     norm: Tensor
 
 
 @dataclass(frozen=True)
-class Ddn(settings.Ddn, Baseline):
-    """The gradient of the cross-entropy turns the perturbation; its length is set apart from that, shorter by the
-    share `gamma` after an adversarial point and longer by as much after any other. initial_norm: the first length.
+class Ddn(settings.Ddn, Baseline[DdnState]):
+    """The gradient of the cross-entropy turns the perturbation; its length is set separately: shorter by the share
+    `gamma` after an adversarial point and longer by as much after any other. initial_norm: the first length.
 
-    Pixels are not quantised.
+    Unlike in the authors' code, pixels are not quantised.
     """
 
-    # The gradient's step, falling along a cosine.
+    # The step along the gradient, annealed along a cosine.
     FIRST, LAST = 1.0, 0.01
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> DdnState:
-        common = Batch.common(examples, classifier.num_classes)
-        return DdnState(**common, norm=torch.full((len(examples),), self.initial_norm, device=common["clean"].device))
+        norm = torch.full((len(examples),), self.initial_norm, device=examples[0].image.device)
+        return DdnState.new(examples, classifier.num_classes, norm=norm)
 
     def step(self, state: DdnState, classifier: SmoothedClassifier) -> None:
-        seen = self.look(state, classifier, CrossEntropy())
-        state.lost_gradients += ~seen.usable
-        turned = delta(state) + cosine(self.FIRST, self.LAST, state.iteration, self.steps)[:, None] * seen.direction
-        state.norm = state.norm * torch.where(seen.adversarial, 1.0 - self.gamma, 1.0 + self.gamma)
-        state.norm = torch.minimum(state.norm, furthest(state.clean))
-        place(state, of_length(turned, state.norm))
+        evaluation = self.evaluate(state, classifier, CrossEntropy())
+        state.lost_gradients += ~evaluation.usable
+        turned = (
+            delta(state) + cosine(self.FIRST, self.LAST, state.iteration, self.steps)[:, None] * evaluation.direction
+        )
+        state.norm = state.norm * torch.where(evaluation.adversarial, 1.0 - self.gamma, 1.0 + self.gamma)
+        state.norm = torch.minimum(state.norm, max_l2(state.clean))
+        set_perturbation(state, scale_to(turned, state.norm))

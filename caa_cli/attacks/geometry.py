@@ -10,13 +10,13 @@ from torch.nn import functional as F
 class Balls:
     """Certified balls of a batch of examples: centres (examples, capacity, dimensions), radii (examples, capacity).
 
-    An unused place has a negative radius and cuts no ray. Capacity grows with the longest history.
+    An unused slot has a negative radius and intersects no ray. Capacity grows with the longest history.
     """
 
     def __init__(self, examples: int, dimensions: int, device: torch.device) -> None:
         self.centres = torch.zeros((examples, 0, dimensions), device=device)
         self.radii = torch.zeros((examples, 0), device=device)
-        # No example has more balls than this; the true number is asked of the device only where this is too many.
+        # An upper bound of the balls of any example: the exact number needs a synchronisation with the device.
         self._at_most = 0
 
     def add(self, rows: Tensor, centres: Tensor, radii: Tensor) -> None:
@@ -35,16 +35,16 @@ class Balls:
             self._grow(max(2 * self.capacity, 8))
         if self.capacity == 0:
             return
-        place = filled[rows].clamp(max=self.capacity - 1)
-        self.centres[rows, place] = torch.where(useful[:, None], centres, self.centres[rows, place])
-        self.radii[rows, place] = torch.where(useful, radii, self.radii[rows, place])
+        slot = filled[rows].clamp(max=self.capacity - 1)
+        self.centres[rows, slot] = torch.where(useful[:, None], centres, self.centres[rows, slot])
+        self.radii[rows, slot] = torch.where(useful, radii, self.radii[rows, slot])
 
     def exit(self, rows: Tensor, origin: Tensor, direction: Tensor) -> Tensor:
         """`ray_exit` for the examples `rows`: origin and unit direction (rows, dimensions) → (rows,)."""
         return ray_exit(origin, direction, self.centres[rows], self.radii[rows])
 
     def clear(self, rows: Tensor) -> None:
-        """Forgets the balls of these examples."""
+        """Removes the balls of these examples."""
         self.radii[rows] = -1.0
 
     @property
@@ -77,9 +77,9 @@ def ray_exit(origin: Tensor, direction: Tensor, centres: Tensor, radii: Tensor) 
     radii: (examples, balls), negative where there is no ball. Returns (examples,) ≥ 0; 0 where the origin itself
     is in no ball.
 
-    This is the constraint of the paper's Eqs. epsilon_complex and correction, solved exactly: each ball cuts the
-    ray in an interval, and the reach grows over the intervals, in the order in which they begin, until one of
-    them begins beyond it.
+    This is the constraint of the paper's Eqs. epsilon_complex and correction, solved exactly: each ball intersects
+    the ray in an interval, and the reach is extended over the intervals, in the order in which they begin, until one
+    begins beyond it.
     """
     if centres.shape[1] == 0:
         return origin.new_zeros(len(origin))
@@ -97,8 +97,3 @@ def ray_exit(origin: Tensor, direction: Tensor, centres: Tensor, radii: Tensor) 
     before = F.pad(reach[:, :-1], (1, 0))
     covered = (begin <= before).cumprod(dim=1)
     return (reach * covered).amax(dim=1)
-
-
-def no_longer(move: Tensor, longest: Tensor) -> Tensor:
-    """The moves (rows, dimensions), those that are longer than `longest` (rows,) cut to it."""
-    return move * (longest / move.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)[:, None]

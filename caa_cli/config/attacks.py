@@ -183,7 +183,9 @@ class AttackSpec:
 
 ATTACKS: dict[str, AttackSpec] = {
     "caa": AttackSpec(Caa, "caa_cli.attacks.caa:CertificationAware", "caa_cli.attacks.caa:CertificationAware"),
-    "caa-newton": AttackSpec(CaaNewton, "caa_cli.attacks.newton:Newton", "caa_cli.attacks.walk:Walk"),
+    "caa-newton": AttackSpec(
+        CaaNewton, "caa_cli.attacks.newton:Newton", "caa_cli.attacks.boundary_walk:BoundaryWalk"
+    ),
     "pgd": AttackSpec(Pgd, "caa_cli.attacks.pgd:Pgd"),
     "cw": AttackSpec(Cw, "caa_cli.attacks.cw:CarliniWagner"),
     "deepfool": AttackSpec(DeepFool, "caa_cli.attacks.deepfool:DeepFool"),

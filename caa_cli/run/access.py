@@ -1,4 +1,4 @@
-"""What a plan lets the search see of its target: the model itself, another one's gradients, or votes alone."""
+"""The threat model of a plan: whether the search sees the target's gradients, a surrogate's, or votes alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.crossing import MOST_OTHERS
+from caa_cli.attacks.crossing import MOST_STARTING_POINTS
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images, spread
 from caa_cli.display import Display
@@ -20,19 +20,25 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
 from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
-from caa_cli.names import SURROGATE_MODEL, VOTES
+from caa_cli.names import MODEL, SURROGATE_MODEL, VOTES
 from caa_cli.plan import AttackPlan
-from caa_cli.smoothing.access import Transfer, VotesOnly
-from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradient_source import GradientCost, GradientSource
+from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
+from caa_cli.smoothing.stein import SteinEstimator
 
-# How many images are looked through for those that an attack without gradients begins with: as many as this, or as
-# have this many numbers.
-_LOOKED_THROUGH, _NUMBERS = 1000, 2**25
+# The starting points of an attack without gradients are chosen from at most so many images, of so many numbers.
+_MOST_IMAGES, _MOST_NUMBERS = 1000, 2**25
+
+_SOURCES: dict[str, type[GradientSource]] = {
+    MODEL: WhiteBox,
+    SURROGATE_MODEL: SurrogateModel,
+    VOTES: SteinEstimator,
+}
 
 
 @dataclass(frozen=True)
 class Access:
-    """What the search sees, ready to be put in front of a classifier."""
+    """What the search sees of its target. kind: of `names.GRADIENTS`; weights, card: of a surrogate's checkpoint."""
 
     kind: str
     weights: Weights | None = None
@@ -40,7 +46,7 @@ class Access:
 
     @property
     def surrogate(self) -> dict[str, Any] | None:
-        """What a result says of the surrogate's checkpoint."""
+        """The record of the surrogate's checkpoint in a result, None without one."""
         if self.weights is None or self.card is None:
             return None
         card = self.card
@@ -49,41 +55,47 @@ class Access:
 
     @property
     def name(self) -> str:
-        """Of the kind of access, and of the surrogate by its content."""
+        """The kind of access, with the surrogate's content hash."""
         return self.kind if self.weights is None else f"{self.kind} {self.weights.sha256}"
 
     @property
-    def differentiates(self) -> bool:
-        return self.kind != VOTES
+    def cost(self) -> GradientCost:
+        """Model evaluations of a sample with gradients."""
+        return _SOURCES[self.kind].cost
 
-    def beside(self, arch: str) -> str:
-        """The name under which speeds are kept: a gradient takes both models."""
+    def tuning_name(self, arch: str) -> str:
+        """The name under which chunk sizes are kept, for a target `arch`: a gradient takes both models."""
         return arch if self.card is None else f"{arch} and {self.card.arch}"
 
-    def of(self, classifier: SmoothedClassifier) -> SmoothedClassifier:
-        """The classifier as the search sees it; its votes are the same."""
-        if self.kind == VOTES:
-            return VotesOnly.of(classifier)
-        if self.weights is None or self.card is None:
-            return classifier
-        return Transfer.of(classifier, build_model(self.weights, self.card))
+    def starting_points_bytes(self, input_shape: Sequence[int]) -> int:
+        """The most bytes that `StartingPoints` take: their images, and twice as much while they are put together or
+        compared with one. 0 where the search begins at the clean image."""
+        if self.cost.differentiates:
+            return 0
+        return 3 * 4 * math.prod(input_shape) * min(_MOST_IMAGES, _images_of(input_shape))
+
+    def gradients(self) -> GradientSource:
+        """The source of gradients, a surrogate's model loaded."""
+        if self.weights is not None and self.card is not None:
+            return SurrogateModel(build_model(self.weights, self.card))
+        return _SOURCES[self.kind]()
 
 
 def open_access(plan: AttackPlan, target: ModelCard, images: Images, display: Display) -> Access:
-    """Reads and checks the surrogate, where one is named. Raises CaaError where it doesn't fit the target.
+    """The access of a plan, its surrogate read and checked. Raises CaaError if that doesn't fit the target.
 
-    A surrogate that does not say its σ is taken to have the target's: the search sets the noise in any case.
+    A surrogate whose checkpoint holds no σ is given the target's; the search sets the noise in any case.
     """
     path = plan.surrogate_model
     if path is None:
         return Access(plan.gradient)
-    said = f"--gradient {SURROGATE_MODEL}={path}"
+    option = f"--gradient {SURROGATE_MODEL}={path}"
     try:
         weights = read_weights(find_checkpoint(path), plan.trust_checkpoint)
-        own = weights.card.sigma if weights.card is not None else None
+        sigma = weights.card.sigma if weights.card is not None else None
         card, notes = resolve_card(
             weights,
-            Overrides(sigma=None if own is not None else target.sigma),
+            Overrides(sigma=None if sigma is not None else target.sigma),
             images.name,
             images.input_shape,
             images.num_classes,
@@ -93,29 +105,25 @@ def open_access(plan: AttackPlan, target: ModelCard, images: Images, display: Di
         hint = "name the checkpoint of a model of the same images and classes"
         if "--trust-checkpoint" in (error.hint or ""):
             hint = f"{error.hint}; or {hint}"
-        raise CaaError(f"{said}: {error.problem}", hint, error.exit_code) from error
+        raise CaaError(f"{option}: {error.problem}", hint, error.exit_code) from error
     if card.num_classes != target.num_classes:
         raise UsageError(
-            f"{said}: it knows {card.num_classes} classes, the model that is attacked {target.num_classes}",
+            f"{option}: it knows {card.num_classes} classes, the model that is attacked {target.num_classes}",
             "name a checkpoint of the same classes, in the same order",
         )
     for note in notes:
-        display.warn(f"{said}: {note}")
+        display.warn(f"{option}: {note}")
     return Access(SURROGATE_MODEL, weights, card)
 
 
-def others_bytes(input_shape: Sequence[int]) -> int:
-    """What `Others` takes at most: its images, and as much twice while they are put together or compared with one."""
-    return 3 * 4 * math.prod(input_shape) * min(_LOOKED_THROUGH, _most_images(input_shape))
-
-
-def _most_images(input_shape: Sequence[int]) -> int:
-    return max(64, _NUMBERS // math.prod(input_shape))
+def _images_of(input_shape: Sequence[int]) -> int:
+    """How many images of this shape hold `_MOST_NUMBERS`, at least 64."""
+    return max(64, _MOST_NUMBERS // math.prod(input_shape))
 
 
 @dataclass
-class Others:
-    """The images that an attack without gradients may begin with: of other classes, near, one a class."""
+class StartingPoints:
+    """The images that an attack without gradients may begin with: the nearest of each other class."""
 
     images: Images
     _labels: list[int] = field(default_factory=list)
@@ -125,19 +133,19 @@ class Others:
         pool = self._pool
         distance = (pool - image.cpu()).flatten(1).norm(dim=1)
         nearest: dict[int, int] = {}
-        for place in distance.argsort().tolist():
-            if self._labels[place] != label:
-                nearest.setdefault(self._labels[place], place)
-        return pool[list(nearest.values())[:MOST_OTHERS]]
+        for number in distance.argsort().tolist():
+            if self._labels[number] != label:
+                nearest.setdefault(self._labels[number], number)
+        return pool[list(nearest.values())[:MOST_STARTING_POINTS]]
 
     @cached_property
     def _pool(self) -> Tensor:
-        """Images at even distances in the split, (N, *input_shape); those that can't be read are passed over."""
-        found = [torch.zeros(0, *self.images.input_shape)]
-        for index in spread(len(self.images), min(_LOOKED_THROUGH, _most_images(self.images.input_shape))):
+        """Evenly spaced images of the split, (N, *input_shape), without those that can't be read."""
+        readable = [torch.zeros(0, *self.images.input_shape)]
+        for index in spread(len(self.images), min(_MOST_IMAGES, _images_of(self.images.input_shape))):
             try:
-                found.append(self.images.image(index)[None])
+                readable.append(self.images.image(index)[None])
             except ImageError:
                 continue
             self._labels.append(self.images.label(index))
-        return torch.cat(found)
+        return torch.cat(readable)

@@ -15,8 +15,9 @@ from caa_cli.results.output import AttackOutput
 from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.run.access import open_access
 from caa_cli.run.base import ImageRun
+from caa_cli.run.build import build_attack
 from caa_cli.run.describe import attack_rows, estimate, most_evaluations
-from caa_cli.run.engine import check_memory
+from caa_cli.run.engine import check_memory, search_bytes
 from caa_cli.run.summaries import attack_summary, files
 from caa_cli.run.target import Target, load_target
 from caa_cli.run.work import AttackWork
@@ -55,24 +56,28 @@ class AttackRun(ImageRun):
             certify_samples=plan.certification_draws,
             verify_samples=plan.verification_draws,
         )
-        self.display.plan("caa attack", [*target.describe(indices), *attack_rows(plan, target.card.num_classes)])
+        attack = build_attack(plan)
+        rows = attack_rows(plan, attack, target.card.num_classes)
+        self.display.plan("caa attack", [*target.describe(indices), *rows])
         self._warn_if_impossible(target.card.num_classes)
         if plan.dry_run:
-            self.display.plan("model evaluations: at most · typical on MNIST", estimate(plan, len(indices)))
-            self.display.document(
-                {"config": plan.config(), "images": len(indices), **most_evaluations(plan, len(indices))}
+            self.display.plan(
+                "model evaluations: at most · typical on MNIST", estimate(plan, attack, access.cost, len(indices))
             )
+            most = most_evaluations(plan, attack, access.cost, len(indices))
+            self.display.document({"config": plan.config(), "images": len(indices), **most})
             return DONE
         seen = f"{target.weights.sha256} {access.name}"
         if seen not in self.classifiers:
-            self.classifiers[seen] = target.classifier(indices, self.display, access.differentiates, access)
+            reserve = search_bytes(plan, attack, access, target.card.input_shape)
+            self.classifiers[seen] = target.classifier(indices, self.display, access, reserve)
         classifier = self.classifiers[seen]
         header = {**target.header("attack", plan, classifier, access.surrogate), "resume": self.resume_command}
         output.begin(header, plan.compared_keys(), plan.resume, target.card.input_shape)
         interrupted = self.work(
             output,
             indices,
-            lambda todo, bar: AttackWork(plan, classifier, target.images, output, bar, indices).run(todo),
+            lambda todo, bar: AttackWork(plan, attack, classifier, target.images, output, bar, indices).run(todo),
         )
         interrupted = self._finish(output, target, interrupted)
         check_memory(plan, classifier.device, self.display)

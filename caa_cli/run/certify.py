@@ -57,7 +57,7 @@ class CertifyRun(ImageRun):
                 {"config": plan.config(), "images": len(indices), "forward_evaluations_at_most": evaluations}
             )
             return DONE
-        classifier = target.classifier(indices, self.display, gradients=False)
+        classifier = target.classifier(indices, self.display)
         header = {**target.header("certify", plan, classifier), "resume": self.resume_command}
         output.begin(header, plan.compared_keys(), plan.resume)
 

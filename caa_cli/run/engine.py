@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from caa_cli.attacks.rivals import Race
+from caa_cli.attacks.attack import Attack
 from caa_cli.display import Display
 from caa_cli.memory import peak_resident
-from caa_cli.names import VOTES
 from caa_cli.plan import AttackPlan, ModelPlan
-from caa_cli.run.access import others_bytes
+from caa_cli.run.access import Access
 from caa_cli.run.base import BATCH_LIMIT
-from caa_cli.run.build import build_attack
 from caa_cli.run.tuning import tuned
 from caa_cli.sizes import show_size
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.room import largest_chunk
 
-# What drawing a figure takes: matplotlib above all.
+# The memory to draw a figure, matplotlib's above all.
 _FIGURE_BYTES = 80_000_000
 
 
 def choose_chunks(
-    classifier: SmoothedClassifier, plan: ModelPlan, arch: str, gradients: bool, display: Display
+    classifier: SmoothedClassifier, plan: ModelPlan, arch: str, gradients: bool, reserve: int, display: Display
 ) -> None:
-    """Sets the classifier's chunk sizes and layout as the plan says, and says which. Raises CaaError for a limit of
-    memory that is too small for one sample."""
+    """Sets the classifier's chunk sizes and layout as the plan says, and displays them.
+
+    arch: the name under which measured chunk sizes are kept. gradients: whether there are backward passes. reserve:
+    bytes that the run holds besides the passes and a figure. Raises CaaError for a limit of memory that is too small
+    for one sample.
+    """
     wanted, most = plan.chunk_size, None
     if plan.max_memory is not None and classifier.device.type == "cpu":
-        reserve = beside_the_passes(plan, classifier.input_shape)
+        reserve += _FIGURE_BYTES if plan.figure is not None else 0
         most = largest_chunk(classifier, plan.max_memory, gradients, reserve, wanted)
         if wanted is not None and most < wanted:
             display.warn(f"chunks of {most} samples, not {wanted}, to stay below --max-memory")
@@ -46,33 +48,22 @@ def choose_chunks(
     display.note(f"chunks of {classifier.votes_chunk} samples for votes{also}{layout}{again}")
 
 
-def beside_the_passes(plan: ModelPlan, input_shape: Sequence[int]) -> int:
-    """Bytes, at most, of what a run on the CPU holds beside a chunk: images, the attack's state, a figure."""
-    figure = _FIGURE_BYTES if plan.figure is not None else 0
-    if not isinstance(plan, AttackPlan):
-        return figure
-    others = others_bytes(input_shape) if plan.gradient == VOTES else 0
-    return figure + others + most_images(plan, input_shape) * _image_bytes(plan, input_shape)
+def search_bytes(plan: AttackPlan, attack: Attack[Any], access: Access, input_shape: Sequence[int]) -> int:
+    """Bytes, at most, that a search holds besides the passes: the states of its images, and its starting points."""
+    image_bytes = attack.state_bytes(input_shape, access.cost)
+    return access.starting_points_bytes(input_shape) + most_images(plan, image_bytes) * image_bytes
 
 
-def most_images(plan: AttackPlan, input_shape: Sequence[int]) -> int:
-    """How many may be attacked at a time: what --batch-size says, or as many as a small part of the memory holds."""
+def most_images(plan: AttackPlan, image_bytes: int) -> int:
+    """How many images, of so many bytes each, may be attacked at a time: --batch-size, or as many as a small part of
+    the memory holds."""
     if plan.batch_size is not None or plan.max_memory is None:
         return plan.batch_size or BATCH_LIMIT
-    return max(1, min(BATCH_LIMIT, plan.max_memory // 20 // _image_bytes(plan, input_shape)))
-
-
-def _image_bytes(plan: AttackPlan, input_shape: Sequence[int]) -> int:
-    """Bytes, at most, of one image's state in an attack. The visited points of either side are kept, their places
-    doubled as they fill up, and a ray through one side's balls takes two copies of them. Newton's runs take less."""
-    points = 2 ** math.ceil(math.log2(max(plan.iterations, 8)))
-    attack = build_attack(plan)
-    runs = attack.rivals if isinstance(attack, Race) else 0
-    return 4 * math.prod(input_shape) * (20 + max(5 * points, 10 * runs))
+    return max(1, min(BATCH_LIMIT, plan.max_memory // 20 // image_bytes))
 
 
 def check_memory(plan: ModelPlan, device: torch.device, display: Display) -> None:
-    """After the run: was the limit kept? On a GPU the allocator saw to it."""
+    """Warns after the run if it exceeded --max-memory. On a GPU the allocator keeps the limit."""
     if plan.max_memory is not None and device.type == "cpu" and peak_resident() > plan.max_memory:
         display.warn(
             f"the process took {show_size(peak_resident())}, more than --max-memory {show_size(plan.max_memory)}: "

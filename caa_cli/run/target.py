@@ -28,6 +28,7 @@ from caa_cli.run.engine import choose_chunks
 from caa_cli.run.plausibility import Plausibility
 from caa_cli.sharding import Shard
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key, Purpose
 
 
@@ -96,11 +97,11 @@ class Target:
         }
 
     def classifier(
-        self, indices: Sequence[int], display: Display, gradients: bool = True, access: Access | None = None
+        self, indices: Sequence[int], display: Display, access: Access | None = None, reserve: int = 0
     ) -> SmoothedClassifier:
         """The smoothed model on its device, tried out on the first readable image, with its chunk sizes chosen.
 
-        gradients: whether there will be any. access: what a search sees of it, all where it is None.
+        access: what a search sees of it; None: no search. reserve: bytes that the run holds besides the passes.
         """
         model = build_model(self.weights, self.card)
         open_device(self.device)
@@ -114,6 +115,7 @@ class Target:
                 input_shape=self.card.input_shape,
                 device=self.device,
                 dtype=self.dtype,
+                gradients=WhiteBox() if access is None else access.gradients(),
                 **chunks,
             )
         except RuntimeError as error:
@@ -124,10 +126,9 @@ class Target:
                 "wait for others to free it, raise --max-memory, or choose another device with --device cpu",
             ) from error
         self._try_out(classifier, indices)
-        arch = self.card.arch
-        if access is not None:
-            classifier, arch = access.of(classifier), access.beside(arch)
-        choose_chunks(classifier, self.plan, arch, gradients, display)
+        arch = self.card.arch if access is None else access.tuning_name(self.card.arch)
+        gradients = access is not None and access.cost.differentiates
+        choose_chunks(classifier, self.plan, arch, gradients, reserve, display)
         self._check_normalisation(classifier, model, display)
         return classifier
 

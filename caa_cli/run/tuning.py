@@ -1,8 +1,8 @@
-"""What was measured of a model on this machine, kept for the next run.
+"""A cache of measured chunk sizes, for the next run of a model on this machine.
 
-One small JSON file a model, device, dtype, number of threads and version of PyTorch, in the user's cache folder. One
-that is damaged, out of date or of something else counts as none. Each is written whole and then renamed, so that runs
-that start together do each other no harm: the last to measure is kept.
+One small JSON file for each model, device, dtype, number of threads and version of PyTorch, in the user's cache
+folder. A file that is damaged, out of date or of another key is ignored. Each is written whole and then renamed, so
+that concurrent runs do no harm: the last to measure is kept.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ from caa_cli.results.files import write_atomically
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.tune import PASSES, Tuning, tune_chunks
 
-# Counts up when what is measured, or the engine, changes enough for old measurements to mislead.
+# Increased when the measurement, or the engine, changes so much that old figures would mislead.
 _VERSION = 1
-# A file of ours has a few hundred bytes.
+# A valid file has a few hundred bytes.
 _MOST_BYTES = 100_000
 _LARGEST_CHUNK = 2**20
-# For each pass: what many runs will use may take longer to measure.
+# The time to measure each pass; longer for what is kept for many runs.
 _SECONDS, _SECONDS_KEPT = 1.0, 2.0
 
 
 def tuned(
     classifier: SmoothedClassifier, arch: str, dtype: str, gradients: bool, anew: bool, most: int | None = None
 ) -> str:
-    """Applies the tuning of an earlier run, or measures: returns `cache` or `measured`. anew: don't read, replace.
+    """Applies the tuning of an earlier run, or measures and keeps it; returns `cache` or `measured`.
 
-    most: the most samples that a chunk may hold.
+    anew: measure in any case. most: the most samples that a chunk may hold.
     """
     key = _key(classifier, arch, dtype, gradients)
-    place = _place(key)
-    tuning = None if anew or place is None else _read(place, key)
+    path = _path(key)
+    tuning = None if anew or path is None else _read(path, key)
     if tuning is not None:
         try:
             tuning.apply(classifier, most)
             return "cache"
-        except RuntimeError:  # a layout that this network can't be brought to
+        except RuntimeError:  # a layout that this network can't take
             pass
-    keep = place is not None and most is None and not _busy(classifier.device)  # a limit leaves larger sizes out
+    keep = path is not None and most is None and not _busy(classifier.device)  # a limit leaves larger sizes out
     tuning = tune_chunks(classifier, _SECONDS_KEPT if keep else _SECONDS, gradients, most)
-    if keep and place is not None:
-        _write(place, key, tuning)
+    if keep and path is not None:
+        _write(path, key, tuning)
     return "measured"
 
 
 def _busy(device: torch.device) -> bool:
-    """Whether others had the processors: what several threads take together then says little."""
+    """Whether other processes use the processors, so that times of several threads would mislead."""
     return device.type == "cpu" and torch.get_num_threads() > 1 and os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
 
 
 def cache_folder() -> Path | None:
-    """CAA_CACHE_DIR, or `caa` in the user's cache folder. None where CAA_TUNING_CACHE=off, or nobody has a home."""
+    """CAA_CACHE_DIR, or `caa` in the user's cache folder. None with CAA_TUNING_CACHE=off, or without a home."""
     if os.environ.get("CAA_TUNING_CACHE", "").lower() in ("off", "0", "no", "false"):
         return None
     named, shared = os.environ.get("CAA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
@@ -71,7 +71,7 @@ def cache_folder() -> Path | None:
 
 
 def _key(classifier: SmoothedClassifier, arch: str, dtype: str, gradients: bool) -> dict[str, Any]:
-    """All that a speed depends on but the weights' values and who else uses the machine."""
+    """What speed depends on, except for the values of the weights and the load of the machine."""
     shapes = [(name, list(value.shape)) for name, value in classifier.model.state_dict().items()]
     return {
         "version": _VERSION,
@@ -86,7 +86,7 @@ def _key(classifier: SmoothedClassifier, arch: str, dtype: str, gradients: bool)
     }
 
 
-def _place(key: dict[str, Any]) -> Path | None:
+def _path(key: dict[str, Any]) -> Path | None:
     folder = cache_folder()
     if folder is None:
         return None
@@ -94,31 +94,31 @@ def _place(key: dict[str, Any]) -> Path | None:
     return folder / "tuning" / f"{digest}.json"
 
 
-def _read(place: Path, key: dict[str, Any]) -> Tuning | None:
-    """None unless the file holds all of what it should, and is of this key."""
+def _read(path: Path, key: dict[str, Any]) -> Tuning | None:
+    """The tuning in this file; None unless it is complete and of this key."""
     try:
-        if not place.is_file() or place.stat().st_size > _MOST_BYTES:
+        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
             return None
-        found = json.loads(place.read_text(encoding="utf-8"))
-        if found["key"] != key or set(found["seconds"]) != set(key["passes"]):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["key"] != key or set(document["seconds"]) != set(key["passes"]):
             return None
         measured = {
             name: {int(size): float(seconds) for size, seconds in times.items()}
-            for name, times in found["seconds"].items()
+            for name, times in document["seconds"].items()
         }
         for times in measured.values():
             if not times or not all(0 < size <= _LARGEST_CHUNK for size in times):
                 return None
             if not all(0 < seconds < math.inf for seconds in times.values()):
                 return None
-        return Tuning(measured, found["channels_last"] is True)
+        return Tuning(measured, document["channels_last"] is True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
-def _write(place: Path, key: dict[str, Any], tuning: Tuning) -> None:
-    """A folder that can't be written only means that the next run measures again."""
+def _write(path: Path, key: dict[str, Any], tuning: Tuning) -> None:
+    """Writes the tuning. In a folder that can't be written nothing is kept, and the next run measures again."""
     document = {"key": key, "channels_last": tuning.channels_last, "seconds": tuning.measured}
     with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, json.dumps(document, indent=1).encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(document, indent=1).encode())

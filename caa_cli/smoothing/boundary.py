@@ -1,9 +1,7 @@
-"""Where a ray crosses the decision boundary of a smoothed classifier, from votes at a few points of it.
+"""Boundary line search: where a ray crosses the decision boundary, estimated from votes at a few of its points.
 
-For the label y and its rival k, h = σ/2 (Φ⁻¹(p_k) − Φ⁻¹(p_y)) is negative where the label leads and positive
-where the rival does; without confidence bounds its size is the certified radius. It is 1-Lipschitz (Salman et
-al., 2019) and linear along a ray if the base classifier is linear, so a line through a few noisy votes says
-where it reaches the margin that a proof will ask for.
+The margin h (see `smoothing.margin`) is linear along a ray if the base classifier is linear. So a line through a few
+noisy margins estimates where h reaches the value that a verification needs.
 """
 
 from __future__ import annotations
@@ -13,22 +11,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from caa_cli.smoothing.bounds import leader, separation
+from caa_cli.smoothing.margin import bounded, margin_between, margin_per_probability
 
 Votes = NDArray[np.int64]
 
-# What is known of the slope dh/dt along a ray before any vote: it can't exceed 1, and on rays that attacks
-# find it is seldom below a half.
+# The prior of the slope dh/dt along a ray: it can't exceed 1, and on rays that attacks find it is seldom below 1/2.
 _SLOPE, _SLOPE_SPREAD, _SLOPE_MIN = 0.75, 0.25, 0.2
-# How far h may bend away from a line, as a share of its distance from the boundary.
+# How much h may deviate from a line, as a share of its distance from the boundary.
 _BEND = 0.25
 
 
 @dataclass(frozen=True)
 class Margin:
-    """h at one point with its standard error (pixel units, both), and p_y + p_k there."""
+    """The margin h at one point with its standard error (pixel units, both), and mass = p_y + p_k there."""
 
     h: float
     error: float
@@ -36,14 +33,13 @@ class Margin:
 
 
 def margin(votes: Votes, total: int, label: int, sigma: float) -> Margin:
-    """Estimates h from votes (classes,) out of `total` samples; probabilities are kept in [1/2n, 1 − 1/2n]."""
+    """The margin over the label of the class with the most other votes; votes: (classes,) out of `total` samples."""
     rival = int(leader(votes, excluding=label))
-    p = np.clip(np.array([votes[rival], votes[label]]) / total, 0.5 / total, 1.0 - 0.5 / total)
-    quantile = ndtri(p)
-    per_probability = 0.5 * sigma * math.sqrt(2.0 * math.pi) * np.exp(0.5 * quantile**2)
+    p = bounded(np.array([votes[rival], votes[label]]) / total, total)
+    per_probability = margin_per_probability(p, sigma)
     variance = (per_probability**2 * p * (1.0 - p)).sum() + 2.0 * per_probability.prod() * p.prod()
     return Margin(
-        0.5 * sigma * float(quantile[0] - quantile[1]),
+        float(margin_between(p[0], p[1], sigma)),
         math.sqrt(float(variance) / total),
         float(min(p.sum(), 1.0)),
     )
@@ -52,9 +48,9 @@ def margin(votes: Votes, total: int, label: int, sigma: float) -> Margin:
 def margin_to_pass(
     mass: float, total: int, classes: int, alpha: float, bound: str, sigma: float, spare: float
 ) -> float:
-    """The h at which votes `spare` standard errors below their expectation still prove the rival ahead.
+    """The h at which votes `spare` standard errors below their expectation still pass a verification.
 
-    mass: p_y + p_k; the remaining probability is taken to lie on one other class.
+    mass: p_y + p_k; the remaining probability is assumed to lie on one other class.
     """
     counts = np.zeros(max(classes, 3 if mass < 1.0 else 2))
 
@@ -69,31 +65,32 @@ def margin_to_pass(
     for _ in range(20):
         middle = 0.5 * (low + high)
         low, high = (low, middle) if passes(middle) else (middle, high)
-    p = np.clip([0.5 * (mass + high), 0.5 * (mass - high)], 0.5 / total, 1.0 - 0.5 / total)
-    return 0.5 * sigma * float(ndtri(p[0]) - ndtri(p[1]))
+    p = bounded([0.5 * (mass + high), 0.5 * (mass - high)], total)
+    return float(margin_between(p[0], p[1], sigma))
 
 
 class Crossing:
-    """A line through noisy margins along a ray: where h reaches a target."""
+    """A weighted line through noisy margins along a ray, with a prior on its slope."""
 
     def __init__(self) -> None:
         self.distances: list[float] = []
         self.margins: list[Margin] = []
 
-    def add(self, distance: float, seen: Margin) -> None:
+    def add(self, distance: float, measured: Margin) -> None:
+        """Adds the margin measured at this distance along the ray."""
         self.distances.append(distance)
-        self.margins.append(seen)
+        self.margins.append(measured)
 
     @property
     def mass(self) -> float:
         """p_y + p_k at the point nearest to the boundary so far."""
-        return min(self.margins, key=lambda seen: abs(seen.h)).mass
+        return min(self.margins, key=lambda measured: abs(measured.h)).mass
 
     def solve(self, spare: float, target: float) -> float:
         """The distance at which the line, lowered by `spare` of its own standard errors, reaches `target`."""
         t = np.array(self.distances)
-        h = np.array([seen.h for seen in self.margins])
-        errors = np.array([seen.error for seen in self.margins])
+        h = np.array([measured.h for measured in self.margins])
+        errors = np.array([measured.error for measured in self.margins])
         weight = 1.0 / (errors**2 + (_BEND * h) ** 2)
         total = weight.sum()
         t_mean, h_mean = (weight * t).sum() / total, (weight * h).sum() / total

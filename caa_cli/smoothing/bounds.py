@@ -1,7 +1,7 @@
 """Confidence intervals for class probabilities, and the certified radii that follow from them.
 
-Everything here is a pure function of integer vote counts, in float64, with no model in sight. Counts have
-shape (..., K): the last axis runs over the classes. The total is passed beside them, because a sample whose
+Everything here is a pure function of integer vote counts, in float64. Counts have
+shape (..., K): the last axis runs over the classes. The total is an argument of its own, because a sample whose
 logits are NaN abstains: it belongs to the total but to no class.
 """
 
@@ -63,10 +63,10 @@ def cp_bonferroni(counts: ArrayLike, total: ArrayLike, alpha: float) -> tuple[Fl
 
 @dataclass(frozen=True)
 class Separation:
-    """How far one class stands above the others, by the bounds.
+    """The bounds of one class and of its competitors.
 
     `lower` is the lower confidence bound of the chosen class, `upper` the largest upper bound among the
-    classes it is held against; both float64 of the leading shape of the counts.
+    classes it is compared with; both float64 of the leading shape of the counts.
     """
 
     lower: Floats
@@ -74,7 +74,7 @@ class Separation:
 
     @property
     def confident(self) -> NDArray[np.bool_]:
-        """The chosen class is the more likely one at the level the bounds were drawn up for."""
+        """Whether the chosen class is the more likely one, at the level of the bounds."""
         return self.lower > self.upper
 
     def radius(self, sigma: float) -> Floats:
@@ -97,8 +97,8 @@ def separation(
     counts: (..., K) integers; total, chosen, against: (...) integers.
 
     bound: one of BOUNDS. With most of them all classes are bounded at once, so `chosen` may have been picked from
-    the same counts. With a one-sided one (Cohen et al., 2019) only the chosen class is bounded, the rest share
-    what is left (p_B = 1 − p_A), and the promise of alpha needs a class chosen on *other* samples.
+    the same counts. With a one-sided one (Cohen et al., 2019) only the chosen class is bounded, p_B = 1 − p_A,
+    and the level alpha holds only for a class chosen on *other* samples.
     """
     k = np.asarray(counts)
     if k.shape[-1] < 2:

@@ -1,4 +1,4 @@
-"""The clean image: which class the smoothed classifier gives it, how surely, and within which radius."""
+"""Prediction and certified radius of a clean image."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from caa_cli.smoothing.noise import Key, Purpose
 
 @dataclass(frozen=True)
 class Certificate:
-    """prediction: the class chosen on the selection draw.  confident: that choice holds at level alpha.
+    """prediction: the class chosen on the selection draw.  confident: whether that choice holds at level alpha.
 
     radius: certified L2 radius around the image, pixel units; 0 without confidence.  votes_top: of the prediction,
-    out of the draw that decided.  abstentions: samples of it with NaN logits.  evaluations: of the model.
+    in the draw that decided.  abstentions: samples of that draw with NaN logits.  evaluations: of the model.
     """
 
     prediction: int
@@ -33,7 +33,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Certifier:
-    """Prediction and radius, each on noise of its own, as in Cohen et al. (2019), with any of the bounds."""
+    """Prediction and radius, each on independent noise, as in Cohen et al. (2019), with any of the bounds."""
 
     selection_samples: int = 1500
     samples: int = 15000
@@ -48,8 +48,11 @@ class Certifier:
         indices: Sequence[int],
         wanted: Sequence[int] | None = None,
     ) -> list[Certificate]:
-        """images: (examples, *input_shape) in [0, 1]. Where the selection draw favours another class than `wanted`,
-        the certification's samples are saved: the radius is left at 0 and the selection's votes decide."""
+        """The certificates of images (examples, *input_shape) in [0, 1].
+
+        Where the selection draw favours another class than `wanted`, no samples are spent on certification: the
+        radius is 0 and the selection's votes decide.
+        """
         selected = self._draw(classifier, images, indices, Purpose.SELECTION, self.selection_samples)
         predictions = leader(selected)
         going_on = np.ones(len(indices), bool) if wanted is None else predictions == np.asarray(wanted)
@@ -59,12 +62,12 @@ class Certifier:
             votes[rows] = self._draw(
                 classifier, images[rows], [indices[row] for row in rows], Purpose.CERTIFICATION, self.samples
             )
-        found = separation(votes, totals, predictions, self.alpha, self.bound)
-        # A one-sided bound is for a class chosen on other samples; for one chosen on its own, any of K may be meant.
+        separated = separation(votes, totals, predictions, self.alpha, self.bound)
+        # A one-sided bound holds for a class chosen on other samples; chosen on the same ones, it may be any of K.
         chosen_here = separation(votes, totals, predictions, self.alpha / classifier.num_classes, self.bound)
         one_sided = BOUNDS[self.bound].one_sided
-        confident = np.where(going_on | (not one_sided), found.confident, chosen_here.confident)
-        radii = np.where(going_on, found.radius(classifier.sigma), 0.0)
+        confident = np.where(going_on | (not one_sided), separated.confident, chosen_here.confident)
+        radii = np.where(going_on, separated.radius(classifier.sigma), 0.0)
         evaluations = self.selection_samples + np.where(going_on, self.samples, 0)
         return [
             Certificate(
@@ -79,7 +82,7 @@ class Certifier:
         ]
 
     def best(self, num_classes: int) -> Separation:
-        """What a unanimous vote would prove: the most that these settings can."""
+        """The bounds of a unanimous vote: the most that these settings can certify."""
         votes = np.zeros(num_classes, dtype=np.int64)
         votes[0] = self.samples
         return separation(votes, self.samples, 0, self.alpha, self.bound)

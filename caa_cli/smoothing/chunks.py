@@ -1,4 +1,4 @@
-"""How examples × samples are cut into pieces that fit a chunk."""
+"""Cutting examples × samples into pieces that fit a chunk."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Piece:
         return Piece(self.examples, slice(0, samples))
 
     def holds_first(self, samples: int) -> bool:
+        """Whether this piece begins with the first samples, and holds so many of them."""
         return self.samples.start == 0 and self.num_samples >= samples
 
     def cut(self, chunk: int, block: int) -> list[Piece]:
@@ -42,7 +43,7 @@ class Piece:
                 Piece(slice(first, min(first + step, self.examples.stop)), self.samples)
                 for first in range(self.examples.start, self.examples.stop, step)
             ]
-        # Whole blocks, where a chunk holds one, so that no noise is drawn to be thrown away.
+        # Whole blocks, where a chunk holds one, so that no noise is drawn in vain.
         step = chunk - chunk % block if chunk >= block else chunk
         return [
             Piece(self.examples, slice(first, min(first + step, self.samples.stop)))
@@ -51,8 +52,8 @@ class Piece:
 
 
 def plan_pieces(examples: int, samples: int, chunk: int, block: int, start: int = 0) -> deque[Piece]:
-    """All the work of a pass over samples start, start + 1, … of each example. A piece is several whole examples, or
-    a range of samples of one."""
+    """The pieces of a pass over samples start, start + 1, … of each example: several whole examples each, or a range
+    of one example's samples."""
     together = max(1, chunk // samples)
     pieces: deque[Piece] = deque()
     for first in range(0, examples, together):

@@ -1,4 +1,4 @@
-"""Is an image certified at one given radius? A yes or no needs far fewer samples than the radius itself."""
+"""Whether an image is certified at one given radius, decided sequentially: far cheaper than the radius itself."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from caa_cli.smoothing.noise import Key, Purpose
 
 @dataclass(frozen=True)
 class Decision:
-    """prediction: the class chosen on the selection draw.  certified: None if `samples` did not decide.
+    """prediction: the class chosen on the selection draw.  certified: None if undecided after `samples` draws.
 
-    votes_top: of the prediction, out of `samples` draws; evaluations counts the selection too.
+    votes_top: of the prediction, out of `samples` draws; evaluations: of the model, with those of the selection.
     """
 
     prediction: int
@@ -28,10 +28,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Decider:
-    """Sequential test of p_prediction > Φ(radius/σ), which is what Cohen et al.'s certificate at `radius` says.
+    """Sequential test of p_prediction > Φ(radius/σ), the condition of Cohen et al.'s certificate at `radius`.
 
     Samples are drawn in stages, each doubling the total, at most `samples` in all. After each stage exact
-    (Clopper–Pearson) bounds on all votes so far decide if they can. With alpha shared out equally over the stages,
+    (Clopper–Pearson) bounds on all votes so far decide if they can. With alpha divided equally over the stages,
     "certified" is wrong with probability at most alpha, and so is "not certified", whenever the test stops.
     """
 
@@ -43,22 +43,22 @@ class Decider:
     first_stage: int = 100
 
     def stages(self) -> list[int]:
-        """The totals after each stage."""
+        """The total number of samples after each stage."""
         totals = [min(self.first_stage, self.samples)]
         while totals[-1] < self.samples:
             totals.append(min(2 * totals[-1], self.samples))
         return totals
 
     def share(self) -> float:
-        """The part of alpha that each stage may spend."""
+        """The part of alpha that each stage spends."""
         return self.alpha / len(self.stages())
 
     def largest_radius(self, sigma: float) -> float:
-        """What a unanimous vote of all samples proves: at this radius, and at any above, no image is certified."""
+        """The supremum of radii that a unanimous vote of all samples certifies."""
         return sigma * float(ndtri(clopper_pearson_lower(self.samples, self.samples, self.share())))
 
     def decide(self, classifier: SmoothedClassifier, image: Tensor, index: int) -> Decision:
-        """image: (*input_shape) in [0, 1]."""
+        """Decides for one image (*input_shape) in [0, 1]; index: its global index, for the noise."""
 
         def draw(purpose: Purpose, stage: int, samples: int) -> Tensor:
             return classifier.votes(image[None], [Key(self.seed, index, purpose, stage)], samples)[0].cpu()

@@ -1,9 +1,9 @@
-"""Keyed noise: what an example is shown depends on its key alone.
+"""Keyed noise: the noise of an example depends on its key alone.
 
 A key is (seed, global example index, purpose, iteration). Its stream of samples is cut into blocks of a fixed
-number of samples, and each block has a generator seed of its own, hashed from the key and the block's number.
-So the batch an example sat in, the chunk size and the shard change nothing, any sample can be redrawn without
-drawing those before it, and search, certification and verification never see the same draw.
+number of samples, and each block has a generator seed hashed from the key and the block's number. So batch, chunk
+size and shard change nothing, any sample can be redrawn without those before it, and search, certification and
+verification never share a draw.
 
 The two kinds of device have different generators: a CPU run and a CUDA run see different noise of the same law.
 PyTorch's CPU generator keeps 32 bits of a seed. Two given blocks therefore coincide with probability 2⁻³²;
@@ -30,10 +30,10 @@ class Purpose(IntEnum):
 
     SELECTION = 1  # which class the clean image is given
     CERTIFICATION = 2  # the certified radius of the clean image
-    SEARCH = 3  # the attack's own iterations
-    PROBE = 4  # the finish: looking for the boundary along a ray
-    VERIFICATION = 5  # the proof of a success
-    GUMBEL = 6  # the paper's Gumbel–softmax, beside SEARCH
+    SEARCH = 3  # the iterations of an attack
+    PROBE = 4  # the boundary line search
+    VERIFICATION = 5  # whether a candidate is adversarial, on fresh noise
+    GUMBEL = 6  # the Gumbel draws of the paper's surrogate, together with SEARCH
     TUNING = 7  # measuring chunk sizes
     EVALUATION = 8  # accuracy after training
     DECISION = 9  # whether an image is certified at one given radius
@@ -59,7 +59,7 @@ class Key:
 class NoiseSource:
     """Draws the samples of a key for inputs of one shape on one device."""
 
-    # Elements a block: on a CPU small enough to stay in the cache, on a GPU large enough to fill it.
+    # Elements of a block: on a CPU few enough to stay in the cache, on a GPU enough to fill it.
     _BLOCK_ELEMENTS_CPU, _BLOCK_ELEMENTS_GPU = 2**16, 2**21
 
     def __init__(self, input_shape: Sequence[int], device: torch.device) -> None:
@@ -90,8 +90,8 @@ class NoiseSource:
             if offset == 0 and end - position == self.block:
                 draw(out[position - start : end - start], self._generator)
             else:
-                # A generator's output depends on how much is asked for at once, so a part of a block
-                # is cut out of the whole block.
+                # A generator's output depends on the number of values drawn at once, so a part of a block is cut out
+                # of the whole block.
                 whole = out.new_empty((self.block, *out.shape[1:]))
                 draw(whole, self._generator)
                 out[position - start : end - start] = whole[offset : offset + end - position]

@@ -1,4 +1,4 @@
-"""A model and the noise that it is shown, in chunks that fit the memory."""
+"""A model, its noisy inputs and its votes, in chunks that fit the memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ E = TypeVar("E", bound="NoisyModel")
 
 
 class NoisyModel:
-    """What every pass over noisy inputs needs: the model, σ, the keyed noise, and work cut into chunks.
+    """What every pass over noisy inputs needs: the model, σ, the keyed noise, votes, and work cut into chunks.
 
-    `model` maps (batch, *input_shape) in [0, 1] pixel units to logits (batch, classes) and holds its own
-    normalisation, so that noise comes before it. Memory does not grow with the number of samples: a pass holds
-    one chunk of noisy inputs, at most `votes_chunk` (or `gradient_chunk`) of them, whoever they belong to.
-    Running out of memory halves the chunk and goes on with the same noise.
+    `model` maps (batch, *input_shape) in [0, 1] pixel units to logits (batch, classes) and includes the
+    normalisation, so that noise is added before it. Memory does not grow with the number of samples: a pass holds
+    one chunk of noisy inputs, at most `votes_chunk` (or `gradient_chunk`) of them, of any examples.
+    Running out of memory halves the chunk; the noise stays the same.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class NoisyModel:
         self._buffer = torch.empty(0, device=self.device)
         self._laid_out = torch.empty(0, device=self.device, dtype=dtype)
 
-    def believing(self: E, sigma: float) -> E:
-        """The same classifier smoothed with another σ; the model is shared, buffers and chunk sizes are its own."""
+    def with_sigma(self: E, sigma: float) -> E:
+        """The same classifier smoothed with another σ; the model is shared, the chunk sizes are not."""
         if sigma == self.sigma:
             return self
         other = copy.copy(self)
@@ -63,19 +63,43 @@ class NoisyModel:
         return other
 
     def lay_out(self, memory_format: torch.memory_format) -> None:
-        """Puts weights and inputs in this layout (contiguous or channels-last): some models are faster in the one,
-        some in the other. The noise stays the same; logits may move in their last bits."""
+        """Puts weights and inputs in this layout: contiguous or channels-last, whichever is faster for the model. The
+        noise stays the same; logits may change in their last bits."""
         self.model.to(memory_format=memory_format)
         self.memory_format = memory_format
 
     def describe(self) -> dict[str, object]:
-        """How it works, for the record: nothing here changes a result beyond its last bits."""
+        """Chunk sizes and layout, for the record; they change no result beyond its last bits."""
         return {
             "votes_chunk": self.votes_chunk,
             "gradient_chunk": self.gradient_chunk,
             "memory_format": "channels_last" if self.memory_format == torch.channels_last else "contiguous",
             "chosen": self.chosen,
         }
+
+    def votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
+        """Hard votes of `samples` noise draws: x (examples, *input_shape) → (examples, classes) int64.
+
+        start: how many draws of these keys have been counted before. A draw whose logits hold a NaN abstains: a row
+        then sums to less than `samples`.
+        """
+        counts = self.no_counts(len(x))
+
+        def process(piece: Piece) -> None:
+            winner = self.vote(self.noisy(x, keys, piece), piece)
+            counts[piece.examples].scatter_add_(1, winner, torch.ones_like(winner))
+
+        self.votes_chunk = self.run(process, len(x), samples, self.votes_chunk, start)
+        return counts[:, : self.num_classes]
+
+    def no_counts(self, examples: int) -> Tensor:
+        """Zeros (examples, classes + 1) int64: one column a class, and a last one for abstentions."""
+        return torch.zeros((examples, self.num_classes + 1), dtype=torch.int64, device=self.device)
+
+    def vote(self, noisy: Tensor, piece: Piece) -> Tensor:
+        """The model's vote on each noisy input of a piece, as `votes_of` gives it."""
+        with torch.inference_mode():
+            return votes_of(self.model(noisy), piece)
 
     def run(self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int, start: int = 0) -> int:
         """Calls `process` on every piece of the work; returns the chunk size that memory allowed.
@@ -114,8 +138,8 @@ class NoisyModel:
     def noisy(self, x: Tensor, keys: Sequence[Key], piece: Piece) -> Tensor:
         """x + σ·noise for a piece, (piece.size, *input_shape), as the model takes it: of its dtype and in its layout.
 
-        In a buffer that the next piece overwrites. The noise itself is drawn as float32 in the one order of pixels,
-        whatever the layout; the sum is written where the model reads it, so that nothing is copied once more.
+        The result lies in a buffer that the next piece overwrites. The noise is drawn as float32 in one order of
+        pixels, whatever the layout; the sum is written where the model reads it, to save a copy.
         """
         shape = (piece.num_examples, piece.num_samples, *self.input_shape)
         self._buffer, noise = _part(self._buffer, shape)
@@ -129,8 +153,16 @@ class NoisyModel:
         return noisy.flatten(0, 1).detach()
 
 
+def votes_of(logits: Tensor, piece: Piece) -> Tensor:
+    """Each sample's vote, (examples, samples) int64; one beyond the last class is an abstention."""
+    # The maximum is NaN if any logit is; argmax alone would make that NaN a vote.
+    top, winner = logits.max(dim=1)
+    winner = torch.where(top.isnan(), logits.shape[1], winner)
+    return winner.view(piece.num_examples, piece.num_samples)
+
+
 def _part(buffer: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(the buffer, a new one if it is too small; its beginning in this shape)."""
+    """(the buffer, or a larger one if it is too small; a view of its beginning in this shape)."""
     elements = math.prod(shape)
     if buffer.numel() < elements:
         buffer = buffer.new_empty(elements)

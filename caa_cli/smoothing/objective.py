@@ -1,12 +1,12 @@
-"""Smooth stand-ins for the hard votes, so that there is a gradient to follow.
+"""Smooth surrogates of the hard votes, which have a gradient.
 
 Each noise sample i is given soft class probabilities q_i; their mean over the noise is p̄, and an objective J is
 a smooth function of log p̄. The gradient reaches the model through one cotangent a sample, at its logits:
 
     ∂J/∂logits_i = 1/(nτ) · (b_i − q_i Σ_k b_ik),   b_ik = ∂J/∂p̄_k · q_ik,   τ the temperature of q
 
-Only ∂J/∂p̄ ties the samples together. It is taken at the p̄ of a pilot, the first samples of the same draw
-(see `SmoothedClassifier.surrogate`), which is why one forward and one backward pass are enough.
+Only ∂J/∂p̄ depends on all samples. It is taken at the p̄ of a pilot, the first samples of the same draw
+(see `SmoothedClassifier.surrogate`), so that one forward and one backward pass are enough.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Slopes = tuple[Tensor, Tensor]
 
 
 class Objective(Protocol):
-    """What an attack follows the gradient of."""
+    """A smooth function J of the class probabilities, whose gradient an attack follows."""
 
     @property
     def temperature(self) -> float:
-        """Of the soft predictions."""
+        """The temperature of the soft predictions."""
         ...
 
     @property
@@ -41,15 +41,15 @@ class Objective(Protocol):
 
 
 def strongest_rival(log_mean: Tensor, labels: Tensor) -> Tensor:
-    """The likeliest class other than the label, (examples,) int64."""
+    """The most likely class other than the label, (examples,) int64."""
     return log_mean.scatter(1, labels[:, None], -torch.inf).argmax(dim=1)
 
 
 @dataclass(frozen=True)
 class LogRatio:
-    """log p̄_label − log p̄_rival with q the softmax: useful however confident the model is.
+    """log p̄_label − log p̄_rival with q the softmax: it has a gradient however confident the model is.
 
-    The rival is the likeliest other class of the pilot.
+    The rival is the most likely other class of the pilot.
     """
 
     temperature: float = 1.0
@@ -78,7 +78,7 @@ class GumbelGap:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """The direction of the cross-entropy −log p̄_label, for attacks that only follow where it points.
+    """The direction of the cross-entropy −log p̄_label, for attacks that use only its direction.
 
     J = log(1 − p̄_label), which grows in the same direction and, unlike the cross-entropy itself, does not vanish
     where the model is certain. Its slopes are the same for every class but the label.
@@ -95,16 +95,16 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class LogitRatio:
-    """(m + tolerance)/(z_π1 − z_π3), with m the margin: the difference-of-logits ratio (Croce and Hein, 2020), which
-    does not change with the scale of the logits. Of two classes it is m + tolerance."""
+    """(m + tolerance)/(z_π1 − z_π3), with m the logit margin: the difference-of-logits ratio (Croce and Hein, 2020),
+    which does not depend on the scale of the logits. With two classes it is m + tolerance."""
 
     tolerance: float = 0.0
     temperature: float = 1.0
     gumbel: bool = False
 
     def value(self, log_mean: Tensor, labels: Tensor) -> Tensor:
-        """(examples,) float32; negative where the label has lost."""
-        return (margin(log_mean, labels) + self.tolerance) / _spread(log_mean)[0]
+        """The ratio, (examples,) float32; negative where the label has lost."""
+        return (logit_margin(log_mean, labels) + self.tolerance) / _spread(log_mean)[0]
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
         spread, ends = _spread(log_mean)
@@ -114,15 +114,15 @@ class LogitRatio:
         return weights.abs().log() - log_mean, weights.sign()
 
 
-def margin(log_mean: Tensor, labels: Tensor) -> Tensor:
+def logit_margin(log_mean: Tensor, labels: Tensor) -> Tensor:
     """m = z_label − max of the other z, (examples,): negative where the label has lost."""
     rival = log_mean.gather(1, strongest_rival(log_mean, labels)[:, None])
     return (log_mean.gather(1, labels[:, None]) - rival)[:, 0]
 
 
 def odds_against(log_mean: Tensor, labels: Tensor) -> Tensor:
-    """log (1 − p̄_label)/p̄_label, (examples,): grows with the cross-entropy and keeps its digits where that is
-    all but zero."""
+    """log (1 − p̄_label)/p̄_label, (examples,): increases with the cross-entropy, and stays precise where that is
+    almost zero."""
     others = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
     return others - log_mean.gather(1, labels[:, None])[:, 0]
 

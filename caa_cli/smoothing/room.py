@@ -1,8 +1,8 @@
-"""How many noise samples fit under a limit of the process' memory, measured on chunks of growing size.
+"""The number of noise samples that fit under a limit of the process' memory, measured on chunks of growing size.
 
-What a pass needs, an allocator's habits and a library's scratch space included, can't be computed from outside. So
-the peak of the process is watched while chunks of 1, 2, 4, … samples run. A chunk of twice the size takes at most
-twice what this one took, so the limit is never tried out.
+The memory of a pass, with the allocator's overhead and a library's scratch space, can't be computed from outside. So
+the peak of the process is measured while chunks of 1, 2, 4, … samples run. A chunk of twice the size takes at most
+twice the memory, so the limit is never exceeded in a test.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from caa_cli.sizes import show_size
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.tune import one_chunk
 
-# A chunk that takes this thread so long gains nothing from being larger.
+# A chunk that takes so much time of this thread gains nothing from being larger.
 _LONG_SECONDS = 2.0
 _LARGEST = 2048
-# What the process takes beside the passes: lists, files, and what an allocator can't give back.
+# Memory of the process besides the passes: lists, files, and what an allocator can't return.
 _SPARE_SHARE, _SPARE_BYTES = 0.04, 32_000_000
-# What a run reserves may grow with the limit: it takes more images at a time, in at most this share of it.
+# A run's reserve may grow with the limit, because it takes more images at a time: by at most this share of it.
 _MORE_RESERVE = 0.05
 
 
@@ -33,15 +33,15 @@ def largest_chunk(
 ) -> int:
     """The most samples a chunk may hold for the process to stay below `limit` bytes, at most `most`.
 
-    reserve: bytes that the run will take beside the passes. Leaves the classifier in the contiguous layout and with
-    chunks of one sample. Raises CaaError where not even one sample fits, and says what would do.
+    reserve: bytes that the run holds besides the passes. Leaves the classifier in the contiguous layout and with
+    chunks of one sample. Raises CaaError where not even one sample fits, with a limit that would suffice.
     """
     spare = int(_SPARE_SHARE * limit) + _SPARE_BYTES + reserve
     base = resident()
     forget_peak()  # reading a checkpoint may have taken more than a pass will
     room = limit - spare - base
     classifier.votes_chunk = classifier.gradient_chunk = 1
-    # A votes pass takes no more than a gradient pass, which keeps what every layer gave, or from votes the noise.
+    # A votes pass takes no more than a gradient pass, which keeps every layer's output, or from votes the noise.
     run = one_chunk(classifier, "gradient" if gradients or not classifier.differentiates else "votes")
     size = 1
     while True:
@@ -59,7 +59,7 @@ def largest_chunk(
 
 
 def _too_little(limit: int, base: int, least: int) -> CaaError:
-    """least: what one sample comes to, before the share that is spared."""
+    """The error for a limit that is too small; least: the bytes for one sample, without the spare share."""
     step = 50_000_000
     enough = -(-int(least / (1.0 - _SPARE_SHARE - _MORE_RESERVE) + 0.2 * step) // step) * step
     return CaaError(
@@ -70,7 +70,7 @@ def _too_little(limit: int, base: int, least: int) -> CaaError:
 
 
 def _run_in_both_layouts(classifier: SmoothedClassifier, run: Callable[[int], int], size: int) -> None:
-    with suppress(RuntimeError):  # a network that can't be laid out so will not be
+    with suppress(RuntimeError):  # a network that can't take this layout
         classifier.lay_out(torch.channels_last)
         run(size)
     classifier.lay_out(torch.contiguous_format)

@@ -13,35 +13,35 @@ from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
 
 _SIZES = {"cpu": tuple(2**p for p in range(3, 12)), "other": tuple(2**p for p in range(8, 16))}
-# A quick size is run again for this long, and at most so often: other work on a machine only ever adds time.
+# A fast size is repeated for this long, and at most so often; the least time counts, as other work only adds time.
 _REPEAT_SECONDS, _REPEATS = 0.03, 8
 # In the first rounds every size is measured that isn't hopeless, so that a slow spell of the machine rules none out;
-# in the others only what is nearly as good as the best.
+# in later rounds only sizes nearly as good as the best.
 _ROUNDS, _FIRST_ROUNDS = 10, 3
 _HOPELESS, _NEAR = 3.0, 1.25
-# A slow model may take this many times as long as asked for before larger sizes are left out.
+# A slow model may take this many times as long as requested before larger sizes are left out.
 _PATIENCE = 8.0
-# Channels-last has to be so much faster to be chosen.
+# Channels-last is chosen only if its time is below this share of the contiguous layout's.
 _CLEARLY = 0.9
-# Of sizes as good as the best within this, the largest is taken: a slow machine makes a small chunk look good, never
-# a large one, which pays for its calls less often. Below `_SMALL` samples a size has to be better by more.
+# Of sizes within this factor of the best, the largest is taken: a busy machine can make a small chunk seem fast, but
+# not a large one, which has fewer calls. Below `_SMALL` samples a size has to be better by more.
 _AS_GOOD, _SMALL, _AS_GOOD_AS_SMALL = 1.03, 32, 1.06
 
-# Seconds a sample by pass ("votes", "gradient") and chunk size.
+# Seconds per sample by pass ("votes", "gradient") and chunk size.
 Measured = dict[str, dict[int, float]]
 PASSES = ("votes", "gradient")
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was measured, in the layout that was found the faster one."""
+    """The measured times, in the faster layout."""
 
     measured: Measured
     channels_last: bool
 
     def apply(self, classifier: SmoothedClassifier, most: int | None = None) -> None:
-        """Sets layout and chunk sizes to the fastest, of at most `most` samples. That changes speed and memory, never
-        a result beyond the last bits of a sum. RuntimeError: the network can't be laid out so."""
+        """Sets layout and chunk sizes to the fastest, of at most `most` samples. Results change in the last bits of a
+        sum only. RuntimeError: the network can't take the layout."""
         classifier.lay_out(torch.channels_last if self.channels_last else torch.contiguous_format)
         for name, times in self.measured.items():
             setattr(classifier, f"{name}_chunk", best_chunk(times, most))
@@ -50,16 +50,18 @@ class Tuning:
 def tune_chunks(
     classifier: SmoothedClassifier, seconds: float = 1.0, gradients: bool = True, most: int | None = None
 ) -> Tuning:
-    """Measures chunks of up to `most` samples in both layouts and applies the best, in about `seconds` for each of
-    votes and (where `gradients` are wanted) gradients; a slow model takes longer, up to the time of the few chunks
-    that it needs."""
+    """The times of chunks of up to `most` samples in both layouts; the best are applied.
+
+    Takes about `seconds` for votes and as much for gradients, where those are wanted; a slow model takes longer, for
+    the few chunks that it needs.
+    """
     passes = PASSES if gradients else PASSES[:1]
     classifier.lay_out(torch.contiguous_format)
     tuning = Tuning(_measure(classifier, passes, seconds / 2, most), channels_last=False)
     try:
         classifier.lay_out(torch.channels_last)
         last = _measure(classifier, passes, seconds / 2, most)
-    except RuntimeError:  # a network that can't be laid out otherwise, such as a frozen one
+    except RuntimeError:  # a network that can't take another layout, such as a frozen one
         last = {}
     if last and _total(last) < _CLEARLY * _total(tuning.measured):
         tuning = Tuning(last, channels_last=True)
@@ -68,7 +70,7 @@ def tune_chunks(
 
 
 def best_chunk(times: dict[int, float], most: int | None = None) -> int:
-    """The size to take, given seconds a sample by size; `most` itself where only larger ones were measured."""
+    """The best size, given seconds per sample by size; `most` itself where only larger ones were measured."""
     times = {size: seconds for size, seconds in times.items() if most is None or size <= most}
     if not times:
         assert most is not None
@@ -95,9 +97,9 @@ def one_chunk(classifier: SmoothedClassifier, name: str) -> Callable[[int], int]
         classifier.gradient_chunk = chunk
         if not classifier.differentiates:
             classifier.votes_chunk = chunk
-        # One chunk holds its own pilot; a step of many pays for that once, which is little.
+        # One chunk holds its pilot; a step of many chunks evaluates it once more, which is little.
         classifier.surrogate(x, label, keys, chunk, LogRatio())
-        return classifier.gradient_chunk if classifier.differentiates else classifier.votes_chunk
+        return classifier.search_chunk
 
     return {"votes": votes, "gradient": gradient}[name]
 
@@ -115,8 +117,8 @@ def _measure(classifier: SmoothedClassifier, passes: Sequence[str], seconds: flo
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """On a CPU the time that this thread ran, which leaves out when others had the processor: by the clock on the
-    wall a busy machine has made a chunk of 16 look the fastest where one of 512 is."""
+    """A clock in seconds. On a CPU the time that this thread ran: by the clock on the wall, a busy machine has made
+    chunks of 16 seem the fastest where chunks of 512 are."""
     if device.type == "cpu":
         return time.thread_time
 
@@ -131,13 +133,14 @@ def _clock(device: torch.device) -> Callable[[], float]:
 def sweep(
     run: Callable[[int], int], sizes: Sequence[int], clock: Callable[[], float], seconds: float
 ) -> dict[int, float]:
-    """Seconds a sample by chunk size: the least of several runs of one chunk. `run` returns what memory allowed."""
+    """Seconds per sample by chunk size: the least of several runs of one chunk. `run` returns the size that memory
+    allowed."""
     begin = clock()
-    first = run(sizes[0])  # loads the kernels, which is no part of any size's time
+    first = run(sizes[0])  # loads the kernels, which is not part of a size's time
     times: dict[int, float] = {}
     for size in (*range(first, sizes[0], first), *sizes) if first < sizes[0] else sizes:
         if run(size) < size:  # the first run of a size sets it up
-            break  # memory ran out, and the classifier went on with less
+            break  # memory ran out, and the classifier went on with a smaller chunk
         times[size] = _time(run, size, clock)
         # The next size takes about four times as long as this one's timed run: two runs of twice the samples.
         if clock() - begin + 4 * times[size] * size > _PATIENCE * seconds:
@@ -161,7 +164,7 @@ def _past_the_best(times: dict[int, float]) -> bool:
 
 
 def _time(run: Callable[[int], int], size: int, clock: Callable[[], float]) -> float:
-    """Seconds a sample in chunks of this size: the least of a few runs."""
+    """Seconds per sample in chunks of this size: the least of a few runs."""
     best, spent = float("inf"), 0.0
     for _ in range(_REPEATS):
         begin = clock()

@@ -67,7 +67,7 @@ def reference(classifier: SmoothedClassifier, example: Example, samples: int) ->
     """The distance to each class that came near, by class."""
     attack = Newton(samples=3000, steps=30, rivals=classifier.num_classes - 1, memory=0.8)
     state = attack.start([example], classifier)
-    with patch("caa_cli.attacks.newton.still_racing", _all_race):
+    with patch("caa_cli.attacks.race.still_racing", _all_race):
         for _ in range(attack.steps):
             attack.step(state, classifier)
             state.iteration += 1

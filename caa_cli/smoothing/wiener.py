@@ -1,4 +1,4 @@
-"""Taking the noise out of an estimated gradient, by what its spectrum says of itself."""
+"""A Wiener filter for estimated gradients, with the signal's power estimated from the gradient itself."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# How far the neighbourhood of a pixel reaches, as a share of the image's longer side: 2 of 28 pixels.
+# The reach of a pixel's neighbourhood, as a share of the image's longer side: 2 of 28 pixels.
 _REACH = 1 / 14
 
 
-def without_noise(gradient: Tensor, variance: Tensor, shape: Sequence[int]) -> Tensor:
-    """Wiener's filter, first in the frequencies and then in the pixels: gradient (rows, dimensions), an image of this
-    shape (channels, height, width) each with independent noise of this variance (rows,) in every pixel.
+def wiener_filter(gradient: Tensor, variance: Tensor, shape: Sequence[int]) -> Tensor:
+    """The gradient (rows, dimensions) filtered in the frequencies and then in the pixels.
 
-    The noise is white, and the gradients of image classifiers are not: most of theirs lies in a few low frequencies,
-    and where the object is. The mean square of the cosine coefficients in a ring of frequencies, less the noise's
-    variance, estimates the signal's power S there, and S/(S + variance) of each coefficient is kept; then the same
-    for the pixels of a neighbourhood, with what is left of the noise. A gradient that is white too loses by it a
-    little, less the weaker the noise is. The bases are orthonormal, so variances are those of the pixels.
+    Each row is an image of this shape (channels, height, width) with independent noise of this variance (rows,) in
+    every pixel. The noise is white, and the gradients of image classifiers are not: they are concentrated in a few
+    low frequencies, and where the object is. The mean square of the cosine coefficients in a ring of frequencies,
+    less the noise's variance, estimates the signal's power S there, and each coefficient is multiplied by
+    S/(S + variance); then the same for the pixels of a neighbourhood, with the remaining noise. A white gradient
+    loses a little by it, the less the weaker the noise. The bases are orthonormal: variances are those of pixels.
     """
     rows, columns, ring = _bases(*shape[-2:], gradient.device)
     images = gradient.view(len(gradient), -1, *shape[-2:])
@@ -32,10 +32,10 @@ def without_noise(gradient: Tensor, variance: Tensor, shape: Sequence[int]) -> T
     power /= torch.bincount(ring)
     kept = _kept(power, variance[:, None, None])[:, :, ring]
     filtered = rows.T @ (coefficients * kept).view_as(images) @ columns
-    left = variance[:, None] * kept.square().mean(dim=2)
+    remaining = variance[:, None] * kept.square().mean(dim=2)
     reach = max(1, round(_REACH * max(shape[-2:])))
     nearby = F.avg_pool2d(filtered.square(), 2 * reach + 1, 1, reach, count_include_pad=False)
-    return (filtered * _kept(nearby, left[..., None, None])).flatten(1)
+    return (filtered * _kept(nearby, remaining[..., None, None])).flatten(1)
 
 
 def _kept(power: Tensor, variance: Tensor) -> Tensor:
@@ -51,13 +51,13 @@ def _bases(height: int, width: int, device: torch.device) -> tuple[Tensor, Tenso
     down = torch.arange(height, device=device) * (size / height)
     across = torch.arange(width, device=device) * (size / width)
     ring = (down[:, None].square() + across.square()).sqrt().round().long()
-    # Without gaps, so that every ring has coefficients.
+    # Rings are numbered without gaps, so that each has coefficients.
     return _cosines(height, device), _cosines(width, device), ring.flatten().unique(return_inverse=True)[1]
 
 
 def _cosines(size: int, device: torch.device) -> Tensor:
     """The orthonormal cosine transform (DCT-II), (size, size): one frequency a row."""
-    place = torch.arange(size, dtype=torch.float64, device=device)
-    basis = torch.cos(math.pi * (place + 0.5) * place[:, None] / size) * math.sqrt(2.0 / size)
+    pixel = torch.arange(size, dtype=torch.float64, device=device)
+    basis = torch.cos(math.pi * (pixel + 0.5) * pixel[:, None] / size) * math.sqrt(2.0 / size)
     basis[0] /= math.sqrt(2.0)
     return basis.float()

@@ -1,0 +1,114 @@
+"""What a gradient source is: how the classifier asks for gradients, what it gets back, and what that costs.
+
+The classifier owns votes and noise. A gradient source owns how a pass with gradients is made and what it costs;
+`SmoothedClassifier(model, gradients=…)` takes one (see `smoothing.gradients` and `smoothing.stein`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from caa_cli.smoothing.noise import Key
+from caa_cli.smoothing.noisy import NoisyModel
+from caa_cli.smoothing.objective import Objective, Slopes
+
+# The samples whose mean prediction linearises the objective. On smoothed MNIST models the gradient is within a
+# fraction of a degree of the one that takes all 1,500 (docs/engine.md).
+PILOT = 128
+
+
+@dataclass(frozen=True)
+class GradientRequest:
+    """The gradients that one pass takes.
+
+    soft: defines the soft predictions. slopes: for each of the `count` functions J of the class probabilities, the
+    slopes ∂J/∂p̄ at a given log p̄ (rows, classes), for a range of the examples. pilot: the samples whose mean that
+    log p̄ is. along: (examples, dimensions) the directions of `GradientPass.moments`. denoise: whether an estimator
+    filters its noise out; a caller that averages several gradients filters the average instead.
+    """
+
+    soft: Objective
+    slopes: Callable[[Tensor, slice], list[Slopes]]
+    count: int = 1
+    pilot: int = PILOT
+    along: Tensor | None = None
+    denoise: bool = False
+
+
+@dataclass
+class GradientPass:
+    """Gradients over n noise samples of each example, with the votes of the same samples.
+
+    votes: (examples, classes) int64, of the classifier that is attacked.
+    gradient: (examples, count, *input_shape) float32, ∂J/∂x of each function; `SmoothedClassifier.surrogate` and
+    `towards` drop the second axis.
+    forward_evaluations: (examples,) int64 model evaluations, those of the pilot included where a chunk was too small
+    to hold it. backward_evaluations: of each example.
+    log_mean: (examples, classes) float32, log p̄: the log of the mean soft prediction over all n samples, the
+    smoothed logits. −inf for every class where all samples abstained.
+    moments: (examples, classes) float32, the mean over the samples of 1{vote = c} ⟨noise, direction⟩ where a
+    direction was given, else 0. Divided by σ² it estimates the derivative of p_c along it (Stein's lemma).
+    variance: (examples, count) float32, of the noise in every pixel of an estimated gradient; None of an exact one.
+    """
+
+    votes: Tensor
+    gradient: Tensor
+    forward_evaluations: Tensor
+    backward_evaluations: int
+    log_mean: Tensor
+    moments: Tensor
+    variance: Tensor | None = None
+
+    def single(self) -> GradientPass:
+        """The same pass with one gradient an example, without the axis of the functions."""
+        variance = None if self.variance is None else self.variance[:, 0]
+        return replace(self, gradient=self.gradient[:, 0], variance=variance)
+
+
+@dataclass(frozen=True)
+class GradientCost:
+    """What gradients cost. forward, backward: model evaluations of a noise sample, `backward` for each gradient.
+
+    vectors: of an image's size that a pass keeps for each of its points, beyond a chunk and the gradients themselves.
+    """
+
+    forward: int
+    backward: int
+    vectors: int = 0
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether there are backward passes."""
+        return self.backward > 0
+
+    def evaluations(self, samples: int, gradients: int = 1) -> tuple[int, int]:
+        """(forward, backward) evaluations of so many samples with this number of gradients each."""
+        return samples * self.forward, samples * gradients * self.backward
+
+
+class GradientSource(ABC):
+    """How a pass with gradients is made. The classifier passes itself in: its noise, its chunks and its votes."""
+
+    cost: ClassVar[GradientCost]
+
+    def move_to(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: B027
+        """Moves the source's weights, if it has any, to where the classifier works."""
+
+    def lay_out(self, memory_format: torch.memory_format) -> None:  # noqa: B027
+        """Puts the source's weights, if it has any, in this layout, as `NoisyModel.lay_out` does."""
+
+    @abstractmethod
+    def gradients(
+        self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest
+    ) -> GradientPass:
+        """The gradients that `request` asks for at x (examples, *input_shape)."""
+
+    @abstractmethod
+    def log_mean(self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
+        """The smoothed logits log p̄ of the softmax: (examples, classes) float32."""

@@ -1,0 +1,186 @@
+"""Gradients by a backward pass, of the classifier's own model or of a surrogate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from caa_cli.smoothing.chunks import Piece
+from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest, GradientSource
+from caa_cli.smoothing.noise import Key
+from caa_cli.smoothing.noisy import NoisyModel, votes_of
+from caa_cli.smoothing.objective import LogRatio, Objective, Slopes, cotangent, log_mean_probability
+
+
+class WhiteBox(GradientSource):
+    """The classifier's own gradients: one forward and one backward pass give votes and gradient."""
+
+    cost = GradientCost(forward=1, backward=1)
+
+    def gradients(
+        self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest
+    ) -> GradientPass:
+        return differentiate(classifier, classifier.model, x, keys, samples, request)
+
+    def log_mean(self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
+        return mean_softmax(classifier, classifier.model, x, keys, samples)
+
+
+class SurrogateModel(GradientSource):
+    """The gradients of another model of the same images and classes; votes are the classifier's.
+
+    Both see the same noisy samples. Soft predictions are the surrogate's, and with them the class that an objective
+    takes for the rival. The smoothed logits that come with a gradient are the classifier's as far as its votes go:
+    log (votes + q̄)/(n + 1), with the surrogate's mean prediction q̄ in the weight of one vote, so that classes
+    without votes have an order.
+    """
+
+    # One evaluation of either model.
+    cost = GradientCost(forward=2, backward=1)
+
+    def __init__(self, model: nn.Module) -> None:
+        """model: maps inputs to logits as the classifier's model does."""
+        self.model = model
+
+    def move_to(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.model = self.model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+    def lay_out(self, memory_format: torch.memory_format) -> None:
+        self.model.to(memory_format=memory_format)
+
+    def gradients(
+        self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest
+    ) -> GradientPass:
+        passed = differentiate(classifier, self.model, x, keys, samples, request)
+        return replace(
+            passed,
+            forward_evaluations=passed.forward_evaluations + samples,
+            log_mean=torch.logaddexp(passed.votes.float().log(), passed.log_mean) - math.log(samples + 1),
+        )
+
+    def log_mean(self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
+        return mean_softmax(classifier, self.model, x, keys, samples)
+
+
+def differentiate(
+    classifier: NoisyModel,
+    model: nn.Module,
+    x: Tensor,
+    keys: Sequence[Key],
+    samples: int,
+    request: GradientRequest,
+) -> GradientPass:
+    """The gradients of functions of the mean soft prediction of `model`, from one forward pass.
+
+    The slopes are taken at the mean prediction of the pilot, which costs no evaluation unless a chunk is smaller.
+    A chunk's graph is freed before the next chunk, so memory does not grow with the samples.
+    """
+    pilot, count, soft, along = min(samples, request.pilot), request.count, request.soft, request.along
+    counts = classifier.no_counts(len(x))
+    gradient = torch.zeros((len(x), count, *classifier.input_shape), device=classifier.device)
+    log_sum = _no_log_sum(classifier, len(x))
+    moments = torch.zeros((len(x), classifier.num_classes + 1), device=classifier.device)
+    evaluations = torch.full((len(x),), samples, dtype=torch.int64, device=classifier.device)
+    slopes: dict[tuple[int, int], list[Slopes]] = {}
+    scale = 1.0 / (samples * soft.temperature)
+
+    def process(piece: Piece) -> None:
+        rows = piece.examples
+        key = (rows.start, rows.stop)
+        if key not in slopes and not piece.holds_first(pilot):
+            slopes[key] = request.slopes(_pilot_log_mean(classifier, model, x, keys, piece, pilot, soft), rows)
+            evaluations[rows] += pilot
+        noisy = classifier.noisy(x, keys, piece).requires_grad_(True)
+        shape = (piece.num_examples, piece.num_samples, *classifier.input_shape)
+        with torch.enable_grad():
+            logits = model(noisy)
+        log_q = soft_predictions(classifier, logits.detach(), keys, piece, soft)
+        if key not in slopes:
+            slopes[key] = request.slopes(log_mean_probability(log_q[:, :pilot]), rows)
+        total = torch.empty((piece.num_examples, count, *classifier.input_shape), device=classifier.device)
+        for number, at_mean in enumerate(slopes[key]):
+            at_logits = cotangent(log_q, at_mean, scale).flatten(0, 1).to(logits.dtype)
+            (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits, retain_graph=number < count - 1)
+            # A sample that abstains has no say in the gradient either.
+            at_inputs = torch.nan_to_num(at_inputs, nan=0.0).float()
+            total[:, number] = at_inputs.view(*shape).sum(dim=1)
+        # In float64, so that the order of the pieces leaves no trace.
+        log_total = torch.logaddexp(log_sum[rows], torch.logsumexp(log_q.double(), dim=1))
+        inputs = noisy.detach()
+        winner = votes_of(logits.detach(), piece) if model is classifier.model else classifier.vote(inputs, piece)
+        one = torch.ones_like(winner)
+        lengths = None if along is None else _lengths(inputs, x, along, piece) / samples
+        # No allocation below: retrying after out-of-memory must not count twice.
+        counts[rows].scatter_add_(1, winner, one)
+        if lengths is not None:
+            moments[rows].scatter_add_(1, winner, lengths)
+        log_sum[rows] = log_total
+        gradient[rows] += total
+
+    classifier.gradient_chunk = classifier.run(process, len(x), samples, classifier.gradient_chunk)
+    log_mean = (log_sum - math.log(samples)).float()
+    classes = classifier.num_classes
+    return GradientPass(counts[:, :classes], gradient, evaluations, samples * count, log_mean, moments[:, :classes])
+
+
+def mean_softmax(classifier: NoisyModel, model: nn.Module, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
+    """The smoothed logits log p̄ of `model`'s softmax, without a gradient: (examples, classes) float32."""
+    log_sum = _no_log_sum(classifier, len(x))
+
+    def process(piece: Piece) -> None:
+        noisy = classifier.noisy(x, keys, piece)
+        with torch.inference_mode():
+            log_q = soft_predictions(classifier, model(noisy), keys, piece, LogRatio())
+            log_sum[piece.examples] = torch.logaddexp(log_sum[piece.examples], torch.logsumexp(log_q.double(), dim=1))
+
+    classifier.votes_chunk = classifier.run(process, len(x), samples, classifier.votes_chunk)
+    return (log_sum - math.log(samples)).float()
+
+
+def soft_predictions(
+    classifier: NoisyModel, logits: Tensor, keys: Sequence[Key], piece: Piece, objective: Objective
+) -> Tensor:
+    """Soft predictions of a piece's samples: log q, (examples, samples, classes) float32."""
+    shaped = logits.float().view(piece.num_examples, piece.num_samples, classifier.num_classes)
+    if objective.gumbel:
+        draws = torch.empty_like(shaped)
+        classifier.noise.gumbel(draws, keys[piece.examples], piece.samples.start)
+        shaped = torch.log_softmax(shaped, dim=2) + draws
+    log_q = torch.log_softmax(shaped / objective.temperature, dim=2)
+    # An abstaining sample has no probability for any class.
+    return torch.where(log_q.isnan(), -torch.inf, log_q)
+
+
+def _pilot_log_mean(
+    classifier: NoisyModel,
+    model: nn.Module,
+    x: Tensor,
+    keys: Sequence[Key],
+    piece: Piece,
+    pilot: int,
+    soft: Objective,
+) -> Tensor:
+    """log p̄ of the pilot for a piece that does not hold the whole of it: extra forward passes."""
+    parts = []
+    for part in piece.first(pilot).cut(piece.size, classifier.noise.block):
+        with torch.no_grad():
+            logits = model(classifier.noisy(x, keys, part))
+        parts.append(soft_predictions(classifier, logits, keys, part, soft))
+    return log_mean_probability(torch.cat(parts, dim=1))
+
+
+def _no_log_sum(classifier: NoisyModel, examples: int) -> Tensor:
+    """log of sums over no samples, (examples, classes) float64."""
+    shape = (examples, classifier.num_classes)
+    return torch.full(shape, -torch.inf, dtype=torch.float64, device=classifier.device)
+
+
+def _lengths(noisy: Tensor, x: Tensor, along: Tensor, piece: Piece) -> Tensor:
+    """⟨noise, direction⟩ of each sample, (examples, samples) float32."""
+    rows = piece.examples
+    products = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) @ along[rows, :, None]
+    return products[..., 0] - (x[rows].flatten(1) * along[rows]).sum(dim=1, keepdim=True)

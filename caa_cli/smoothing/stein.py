@@ -1,0 +1,87 @@
+"""Gradients from hard votes alone, without a backward pass, by Stein's lemma."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from caa_cli.smoothing.chunks import Piece
+from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest, GradientSource
+from caa_cli.smoothing.noise import Key
+from caa_cli.smoothing.noisy import NoisyModel
+from caa_cli.smoothing.wiener import wiener_filter
+
+
+class SteinEstimator(GradientSource):
+    """Stein's lemma, or the score function of the noise.
+
+    With f the base classifier, η ~ N(0, σ²) and p_c = P(f(x + η) = c),
+
+        ∇p_c = E[(1{f(x + η) = c} − p_c) η] / σ²,
+
+    and the gradient of an objective J of the class probabilities is Σ_c ∂J/∂p_c ∇p_c. Subtracting p_c leaves the
+    expectation as it is and lowers the variance. Only the sums of η over the votes of each class are kept, so memory
+    does not grow with the samples.
+
+    The remaining noise is white: its variance in every pixel, `GradientPass.variance`, is the variance of ∂J/∂p_c
+    over the votes, divided by nσ².
+    """
+
+    # A sum for each class that has votes: near a boundary a dozen at most.
+    cost = GradientCost(forward=1, backward=0, vectors=12)
+
+    def log_mean(self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
+        return log_shares(classifier.votes(x, keys, samples), samples)
+
+    def gradients(
+        self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest
+    ) -> GradientPass:
+        """As the white box's, with vote shares in place of soft predictions: `log_mean` is of the shares, and the
+        slopes are taken at the shares of all samples, so that no pilot is needed."""
+        counts = classifier.no_counts(len(x))
+        sums: dict[int, Tensor] = {}
+
+        def process(piece: Piece) -> None:
+            rows = piece.examples
+            noisy = classifier.noisy(x, keys, piece)
+            winner = classifier.vote(noisy, piece)
+            noise = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) - x[rows].flatten(1)[:, None]
+            classes = winner.unique()
+            added = (winner[:, None] == classes[:, None]).float() @ noise
+            for c in classes.tolist():
+                sums.setdefault(c, torch.zeros_like(x).flatten(1))
+            one = torch.ones_like(winner)
+            # No allocation below: retrying after out-of-memory must not count twice.
+            counts[rows].scatter_add_(1, winner, one)
+            for number, c in enumerate(classes.tolist()):
+                sums[c][rows] += added[:, number]
+
+        classifier.votes_chunk = classifier.run(process, len(x), samples, classifier.votes_chunk)
+        sums.pop(classifier.num_classes, None)  # a sample that abstains has no say in the gradient either
+        votes = counts[:, : classifier.num_classes]
+        shares, log_mean = votes / samples, log_shares(votes, samples)
+        # (examples, gradients, classes) each; subtracting p_c amounts to subtracting the mean of a row of weights.
+        slopes = request.slopes(log_mean, slice(0, len(x)))
+        weights = torch.stack([sign * log.exp() for log, sign in slopes], dim=1)
+        mean = (weights * shares[:, None]).sum(dim=2, keepdim=True)
+        flat = torch.zeros((len(x), request.count, x[0].numel()), device=classifier.device)
+        moments = torch.zeros_like(shares)
+        for c, total in sums.items():
+            flat += (weights - mean)[:, :, c, None] * total[:, None]
+            if request.along is not None:
+                moments[:, c] = (total * request.along).sum(dim=1) / samples
+        flat = flat / (samples * classifier.sigma**2)
+        spread = (weights.square() * shares[:, None]).sum(dim=2) - mean[..., 0].square()
+        variance = spread / (samples * classifier.sigma**2)
+        if request.denoise:
+            flat = wiener_filter(flat.flatten(0, 1), variance.flatten(), classifier.input_shape).view_as(flat)
+        gradient = flat.view(len(x), request.count, *classifier.input_shape)
+        forward = torch.full((len(x),), samples, dtype=torch.int64, device=classifier.device)
+        return GradientPass(votes, gradient, forward, 0, log_mean, moments, variance)
+
+
+def log_shares(votes: Tensor, samples: int) -> Tensor:
+    """log of the vote shares (examples, classes), float32; a class without votes is given half of one."""
+    return (votes.clamp(min=0.5) / samples).log().float()
