@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from caa_cli import checks
-from caa_cli.attack_settings import ATTACK_SETTINGS, foreign, prefix
+from caa_cli.config.attacks import ATTACKS, declared, prefix
+from caa_cli.config.pictures import PICTURES
+from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, flag
+from caa_cli.config.settings import check_each
 from caa_cli.errors import UsageError
-from caa_cli.names import ATTACKS, SURROGATE_MODEL, TABLE_FORMATS
-from caa_cli.paths import check_distinct, check_file_name
+from caa_cli.names import SURROGATE_MODEL, TABLE_FORMATS
+from caa_cli.paths import check_distinct
 from caa_cli.plan import AttackPlan, ModelPlan
 from caa_cli.sharding import Shard
 
@@ -24,16 +26,23 @@ SHARED = (
     *("selection_samples", "certify_samples", "verify_samples", "finish"),
 )
 SEARCH = ("samples", "iterations", "attack_sigma", "gradient")
-OWN = tuple(f.name for f in fields(AttackPlan) if f.name not in {*SHARED, *AttackPlan.NOT_COMPARED, "attack"})
 
 
 def own_settings(attack: str) -> list[str]:
-    return [name for name in OWN if name not in foreign(attack)]
+    """The names of all settings that are an attack's own; of one that this version does not know, SEARCH."""
+    return [*(declared(attack) if attack in ATTACKS else ()), *SEARCH]
 
 
 def default_of(attack: str, name: str) -> Any:
-    """Of a setting of this attack; None for one that this version does not know."""
-    return ATTACK_SETTINGS.get(attack, {}).get(name, getattr(AttackPlan, name, None))
+    """A setting's default; None for one that this version does not know."""
+    setting = declared(attack).get(name) if attack in ATTACKS else None
+    return getattr(AttackPlan, name, None) if setting is None else setting.default
+
+
+def formerly(attack: str, name: str) -> Any:
+    """What runs did before there was such a setting, where that is not its default now; else None."""
+    setting = declared(attack).get(name) if attack in ATTACKS else None
+    return None if setting is None else setting.formerly
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class NamedAttack:
     def parse(text: str) -> NamedAttack:
         """Raises UsageError for an unknown attack or setting, and for one that all attacks share."""
         attack, *pairs = _parts(text)
-        checks.one_of("--attacks", attack, ATTACKS)
+        OneOf(ATTACKS).check("--attacks", attack)
         settings: dict[str, str] = {}
         for pair in pairs:
             key, equals, value = (part.strip() for part in pair.partition("="))
@@ -87,7 +96,7 @@ def _setting(text: str, attack: str, key: str) -> str:
     if name in SHARED:
         raise UsageError(
             f"--attacks {text!r}: {key} has to be the same for all attacks",
-            f"give it for all of them: {checks.flag(name)}",
+            f"give it for all of them: {flag(name)}",
         )
     others = ", ".join(own.removeprefix(prefix(attack)).replace("_", "-") for own in own_settings(attack))
     raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
@@ -152,43 +161,36 @@ def beside(path: Path, label: str, suffix: str) -> Path:
 class ComparePlan:
     """attacks: those to run, by label; or files: results to read. output: None writes no document.
 
+    figures: the files of the PICTURES to draw, by the picture's name.
+
     images_again: an image that a resumed run broke but did not keep is attacked again, to be kept.
     """
 
     attacks: dict[str, AttackPlan]
     files: tuple[Path, ...] = ()
-    output: Path | None = None
-    format: str = "table"
-    figure: Path | None = None
-    figure_excess: Path | None = None
-    figure_evaluations: Path | None = None
-    figure_sweep: Path | None = None
-    figure_examples: Path | None = None
-    html: Path | None = None
+    output: Annotated[Path | None, FileName()] = None
+    format: Annotated[str, OneOf(TABLE_FORMATS)] = "table"
+    figures: dict[str, Path] = field(default_factory=dict)
+    figure_examples: Annotated[Path | None, FileName()] = None
+    html: Annotated[Path | None, FileName()] = None
     images_again: bool = False
-    bootstrap: int = 0
-    seed: int = 0
+    bootstrap: Annotated[int, Count(0, MOST_STEPS)] = 0
+    seed: Annotated[int, SEED] = 0
     resume: bool = False
     overwrite: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        checks.one_of("--format", self.format, TABLE_FORMATS)
-        checks.not_negative("--bootstrap", self.bootstrap)
-        checks.seed_in_range(self.seed)
+        check_each(self)
+        for option, path in self.pictures.values():
+            FileName().check(option, path)
         self._check_attacks()
         self._check_files()
 
     @property
     def pictures(self) -> dict[str, tuple[str, Path]]:
         """By the picture's name: the option and the file."""
-        wanted = {
-            "proportion": ("--figure", self.figure),
-            "excess": ("--figure-excess", self.figure_excess),
-            "evaluations": ("--figure-evaluations", self.figure_evaluations),
-            "sweep": ("--figure-sweep", self.figure_sweep),
-        }
-        return {name: (option, path) for name, (option, path) in wanted.items() if path is not None}
+        return {name: (PICTURES[name].flag, path) for name, path in self.figures.items()}
 
     def written(self) -> dict[str, Path]:
         """The files that the comparison itself writes, by option."""
@@ -197,10 +199,9 @@ class ComparePlan:
 
     def with_own_files(self, shard: Shard) -> ComparePlan:
         """What the comparison itself writes under names of this shard's own, as its attacks' files have them."""
-        names = ("output", "figure", "figure_excess", "figure_evaluations", "figure_sweep", "figure_examples", "html")
-        files = {name: getattr(self, name) for name in names}
+        files = {name: getattr(self, name) for name in ("output", "figure_examples", "html")}
         own: dict[str, Any] = {name: shard.own(path) for name, path in files.items() if path is not None}
-        return replace(self, **own)
+        return replace(self, **own, figures={name: shard.own(path) for name, path in self.figures.items()})
 
     def _check_attacks(self) -> None:
         place = Path("x")
@@ -217,7 +218,7 @@ class ComparePlan:
     def _check_files(self) -> None:
         """No file of a comparison may be overwritten by another."""
         for option, path in self.written().items():
-            check_file_name(option, path)
+            FileName().check(option, path)
         check_distinct(self.reads(), self.writes())
 
     def reads(self) -> list[tuple[str, Path | None]]:

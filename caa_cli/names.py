@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-ATTACKS = ("caa", "caa-newton", "pgd", "cw", "deepfool", "autoattack", "ddn", "fmn", "alma")
-BOUNDS = ("goodman", "clopper-pearson", "cp-bonferroni")
-GUMBEL = "gumbel"
-SURROGATES = ("log-ratio", GUMBEL)
+LOG_RATIO, GUMBEL = SURROGATES = ("log-ratio", "gumbel")
 STAGED, FIXED = SAMPLE_SCHEDULES = ("staged", "fixed")
 RADIAL, TANGENTIAL = REFINEMENTS = ("radial", "tangential")
 FINISHES = ("ray", "none")
 # Where the search's gradients come from: the target, another checkpoint (surrogate-model=FILE), or votes alone.
 MODEL, SURROGATE_MODEL, VOTES = GRADIENTS = ("model", "surrogate-model", "votes")
-# The attacks that can begin on the far side of the boundary, as one that sees only votes has to.
-WALKING = ("caa", "caa-newton")
 # float32 with the products on a GPU rounded to TF32.
 TF32 = "tf32"
 DTYPES = ("float32", TF32, "bfloat16", "float16", "float64")
 SPLITS = ("test", "train")
 TABLE_FORMATS = ("table", "markdown", "latex", "csv", "json")
 
-# Those whose images --image-size brings to one size.
-RESIZED = ("imagenet", "folder")
-DATASETS = ("demo", "mnist", "fashion-mnist", "cifar10", "imagenet", "folder")
 # How many images a run takes of the demo, unless told otherwise.
 DEMO_LIMIT = 20
 
@@ -52,17 +44,6 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": (_IMAGENET_MEAN, (0.229, 0.224, 0.225)),
     "imagenet-mean-only": (_IMAGENET_MEAN, (1.0, 1.0, 1.0)),
 }
-# What `caa train` puts in front of a network, by data set.
-NORMALISATION_OF = {
-    "demo": "mnist",
-    "mnist": "mnist",
-    "fashion-mnist": "fashion-mnist",
-    "cifar10": "cifar10",
-    "imagenet": "imagenet",
-    "folder": "none",
-}
-
-METHODS = ("gaussian", "stability", "smoothadv", "macer", "consistency")
 SCHEDULES = ("constant", "step", "cosine")
 OPTIMIZERS = ("adam", "sgd")
 INNER_ATTACKS = ("pgd", "ddn")

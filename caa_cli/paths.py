@@ -1,4 +1,4 @@
-"""The files that a command line names: whether a name can be a file's, and whether two names are one file."""
+"""The files that a command line names: whether two names are one file, and where a file is written."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from caa_cli.errors import UsageError
-
-
-def check_file_name(option: str, path: Path) -> None:
-    """Raises UsageError for a path without a last part: an empty one, or `.`."""
-    if not path.name or "\0" in str(path):
-        raise UsageError(f"{option} {str(path)!r} names no file", f"for instance {option} result.json")
 
 
 def target_of(path: Path) -> Path:

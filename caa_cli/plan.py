@@ -11,13 +11,30 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from caa_cli import checks
-from caa_cli.attack_settings import AttackSettings, foreign
+from caa_cli.config import attacks
+from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.bounds import BOUNDS, GOODMAN
+from caa_cli.config.datasets import DATASETS
+from caa_cli.config.ranges import (
+    ALPHA,
+    IMAGE_SIZE,
+    MEAN,
+    MOST_STEPS,
+    SEED,
+    SIGMA,
+    STD,
+    Count,
+    FileName,
+    OneOf,
+    Positive,
+    flag,
+)
+from caa_cli.config.settings import Called, Settings, check_each
 from caa_cli.errors import UsageError
-from caa_cli.names import BOUNDS, DTYPES, FINISHES, GRADIENTS, MODEL, SPLITS, SURROGATE_MODEL, VOTES, WALKING
-from caa_cli.paths import check_distinct, check_file_name, sidecar
+from caa_cli.names import DTYPES, FINISHES, GRADIENTS, MODEL, SPLITS, SURROGATE_MODEL, VOTES
+from caa_cli.paths import check_distinct, sidecar
 from caa_cli.selection import default_limit, select
 from caa_cli.sharding import Shard
 
@@ -27,6 +44,14 @@ class Plan:
     """What every plan can do. NOT_COMPARED names the settings that change nothing in a result."""
 
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """The plan of values by users' names, of which it takes those that are its settings. Raises UsageError."""
+        return cls(**{f.name: given[f.name] for f in fields(cls) if f.name in given})
+
+    def __post_init__(self) -> None:
+        check_each(self)
 
     def config(self) -> dict[str, Any]:
         """Every setting, as JSON."""
@@ -54,33 +79,33 @@ class ModelPlan(Plan):
 
     checkpoint: str
     arch: str | None = None
-    sigma: float | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    sigma: Annotated[float | None, SIGMA] = None
+    mean: Annotated[tuple[float, ...] | None, MEAN] = None
+    std: Annotated[tuple[float, ...] | None, STD] = None
     trust_checkpoint: bool = False
-    dataset: str | None = None
+    dataset: Annotated[str | None, OneOf(DATASETS)] = None
     data_dir: Path | None = None
-    split: str = "test"
-    image_size: int | None = None
+    split: Annotated[str, OneOf(SPLITS)] = "test"
+    image_size: Annotated[int | None, IMAGE_SIZE] = None
     download: bool = False
-    limit: int | None = None
-    skip: int = 0
-    every: int = 1
-    indices_file: Path | None = None
+    limit: Annotated[int | None, Count()] = None
+    skip: Annotated[int, Count(0)] = 0
+    every: Annotated[int, Count()] = 1
+    indices_file: Annotated[Path | None, Called("indices")] = None
     shard: Shard = field(default_factory=Shard)
 
-    alpha: float = 0.005
-    bound: str = "goodman"
-    seed: int = 0
+    alpha: Annotated[float, ALPHA] = 0.005
+    bound: Annotated[str, OneOf(BOUNDS)] = GOODMAN
+    seed: Annotated[int, SEED] = 0
 
     device: str = "auto"
-    dtype: str = "float32"
-    chunk_size: int | None = None
+    dtype: Annotated[str, OneOf(DTYPES)] = "float32"
+    chunk_size: Annotated[int | None, Count()] = None
     measure_chunks: bool = False
-    max_memory: int | None = None
+    max_memory: Annotated[int | None, Count(most=2**63)] = None
 
-    output: Path
-    figure: Path | None = None
+    output: Annotated[Path, FileName()]
+    figure: Annotated[Path | None, FileName()] = None
     resume: bool = False
     overwrite: bool = False
     dry_run: bool = False
@@ -94,23 +119,11 @@ class ModelPlan(Plan):
     WRITTEN: ClassVar[tuple[str, ...]] = ("figure",)
 
     def __post_init__(self) -> None:
-        checks.one_of("--bound", self.bound, BOUNDS)
-        checks.one_of("--dtype", self.dtype, DTYPES)
-        checks.one_of("--split", self.split, SPLITS)
-        checks.at_least_one("--chunk-size", self.chunk_size)
-        checks.at_least_one("--max-memory", self.max_memory)
-        checks.at_least_one("--limit", self.limit)
-        checks.not_negative("--skip", self.skip)
-        checks.at_least_one("--every", self.every)
-        checks.at_least_one("--image-size", self.image_size)
+        super().__post_init__()
         if self.indices_file is not None and (self.skip or self.every > 1):
             raise UsageError(
                 f"--indices {self.indices_file} says which images to take", "leave --skip and --every out"
             )
-        checks.positive("--sigma", self.sigma)
-        checks.fraction("--alpha", self.alpha)
-        checks.seed_in_range(self.seed)
-        checks.normalisation(self.mean, self.std)
         self._check_files()
 
     def indices(self, size: int) -> Sequence[int]:
@@ -121,7 +134,7 @@ class ModelPlan(Plan):
 
     def written(self) -> dict[str, Path | None]:
         """The files that options name beside --output."""
-        return {checks.flag(name): getattr(self, name) for name in self.WRITTEN}
+        return {flag(name): getattr(self, name) for name in self.WRITTEN}
 
     def with_own_files(self) -> Self:
         """Every file that is written under a name of this shard's own."""
@@ -145,51 +158,59 @@ class ModelPlan(Plan):
 
     def _check_files(self) -> None:
         """No file of a run may be overwritten by another."""
-        for option, path in {"--output": self.output, **self.written()}.items():
-            if path is not None:
-                check_file_name(option, path)
         check_distinct(self.reads().items(), self.writes().items())
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackPlan(AttackSettings, ModelPlan):
+class AttackPlan(ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
 
-    attack_sigma: what the search takes σ to be; None: the true one. gradient: where the search's gradients come from.
+    settings: the attack's own; None: its defaults.  attack_sigma: what the search takes σ to be; None: the true one.
+    gradient: where the search's gradients come from.
     """
 
-    samples: int = 1500
-    iterations: int = 100
-    attack_sigma: float | None = None
+    attack: Annotated[str, OneOf(ATTACKS)] = "caa"
+    settings: Settings = None  # type: ignore[assignment]  # filled in below
+    samples: Annotated[int, Count()] = 1500
+    iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
+    attack_sigma: Annotated[float | None, SIGMA] = None
     gradient: str = MODEL
-    selection_samples: int | None = None
-    certify_samples: int | None = None
-    verify_samples: int | None = None
-    finish: str = "ray"
-    batch_size: int | None = None
-    output: Path = Path("attack.json")
-    save_adversarial: Path | None = None
+    selection_samples: Annotated[int | None, Count()] = None
+    certify_samples: Annotated[int | None, Count()] = None
+    verify_samples: Annotated[int | None, Count()] = None
+    finish: Annotated[str, OneOf(FINISHES)] = "ray"
+    batch_size: Annotated[int | None, Count()] = None
+    output: Annotated[Path, FileName()] = Path("attack.json")
+    save_adversarial: Annotated[Path | None, FileName()] = None
 
     NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"batch_size", "save_adversarial"}
     WRITTEN = ("save_adversarial", *ModelPlan.WRITTEN)
 
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """The plan of values by users' names, the attack's settings among them (`ddn_gamma`); None: not given.
+
+        Raises UsageError, also for a setting of another attack.
+        """
+        return super().of(**{**given, "settings": attacks.chosen(given.get("attack", cls.attack), given)})
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_attack()
-        checks.one_of("--finish", self.finish, FINISHES)
-        checks.at_least_one("--samples", self.samples)
-        checks.at_least_one("--iterations", self.iterations)
-        checks.positive("--attack-sigma", self.attack_sigma)
+        if self.settings is None:
+            object.__setattr__(self, "settings", ATTACKS[self.attack].settings())  # frozen from here on
         self._check_gradient()
-        checks.at_least_one("--selection-samples", self.selection_samples)
-        checks.at_least_one("--certify-samples", self.certify_samples)
-        checks.at_least_one("--verify-samples", self.verify_samples)
-        checks.at_least_one("--batch-size", self.batch_size)
+        attacks.check(self.attack, self.settings, self.gradient == VOTES)
 
     def config(self) -> dict[str, Any]:
-        """Every setting, as JSON, but those of the attacks that are not run."""
-        others = foreign(self.attack)
-        return {name: value for name, value in super().config().items() if name not in others}
+        """Every setting, as JSON; those of the attack by users' names, where `settings` stands."""
+        found: dict[str, Any] = {}
+        for name, value in super().config().items():
+            found |= attacks.flat(self.attack, self.settings) if name == "settings" else {name: value}
+        return found
+
+    def compared_keys(self) -> list[str]:
+        names = [name for name in super().compared_keys() if name != "settings"]
+        return [*names, *attacks.declared(self.attack)]
 
     @property
     def surrogate_model(self) -> str | None:
@@ -213,15 +234,11 @@ class AttackPlan(AttackSettings, ModelPlan):
                 f"--gradient {self.gradient!r} is not known",
                 f"use one of: {MODEL}, {SURROGATE_MODEL}=CHECKPOINT, {VOTES}",
             )
-        if kind == VOTES and self.attack not in WALKING:
+        if kind == VOTES and ATTACKS[self.attack].by_votes is None:
+            able = [name for name, spec in ATTACKS.items() if spec.by_votes]
             raise UsageError(
                 f"{self.attack} begins at the clean image, where votes alone show no direction (--gradient {VOTES})",
-                f"use --attack {' or '.join(WALKING)}, or --gradient {SURROGATE_MODEL}=CHECKPOINT",
-            )
-        if kind == VOTES and (self.rivals or 1) > 1:
-            raise UsageError(
-                f"--rivals {self.rivals} begins every run at the clean image, where votes alone show no direction",
-                f"leave --rivals out, or use --attack {WALKING[1]}, which follows several classes by votes too",
+                f"use --attack {' or '.join(able)}, or --gradient {SURROGATE_MODEL}=CHECKPOINT",
             )
 
     @property
@@ -243,21 +260,15 @@ class AttackPlan(AttackSettings, ModelPlan):
 class CertifyPlan(ModelPlan):
     """One run of `caa certify`. radius: decide only whether each image is certified at this L2 radius."""
 
-    samples: int = 100_000
-    selection_samples: int = 100
-    alpha: float = 0.001
-    radius: float | None = None
-    output: Path = Path("certify.json")
-    tsv: Path | None = None
+    samples: Annotated[int, Count()] = 100_000
+    selection_samples: Annotated[int, Count()] = 100
+    alpha: Annotated[float, ALPHA] = 0.001
+    radius: Annotated[float | None, Positive()] = None
+    output: Annotated[Path, FileName()] = Path("certify.json")
+    tsv: Annotated[Path | None, FileName()] = None
 
     NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"tsv"}
     WRITTEN = ("tsv", *ModelPlan.WRITTEN)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least_one("--samples", self.samples)
-        checks.at_least_one("--selection-samples", self.selection_samples)
-        checks.positive("--radius", self.radius)
 
 
 def decisive(name: str, value: Any) -> Any:

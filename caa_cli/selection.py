@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from caa_cli.config.datasets import DEMO
 from caa_cli.errors import UsageError
 from caa_cli.names import DEMO_LIMIT
 
@@ -18,7 +19,7 @@ def select(size: int, skip: int, every: int, limit: int | None, file: Path | Non
 
 def default_limit(limit: int | None, dataset: str | None, file: Path | None) -> int | None:
     """The demo is for a first look, so not all of it is taken unless it is asked for."""
-    return DEMO_LIMIT if limit is None and dataset == "demo" and file is None else limit
+    return DEMO_LIMIT if limit is None and dataset == DEMO and file is None else limit
 
 
 def read_indices(path: Path, size: int) -> tuple[int, ...]:

@@ -59,10 +59,10 @@ class Shard:
 
         Raises UsageError for what is none of them, and where the environment says something else.
         """
-        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
         if match:
             return _said(int(match[1]), int(match[2]), environment)
-        match = re.fullmatch(r"auto(?:/(?:(\d{1,9})|(\d{1,9})-(\d{1,9})(?::(\d{1,9}))?))?", text)
+        match = re.fullmatch(r"auto(?:/(?:(\d{1,9})|(\d{1,9})-(\d{1,9})(?::(\d{1,9}))?))?", text, re.ASCII)
         if not match:
             raise UsageError(
                 f"--shard {text!r} is not of the form k/n", "for instance --shard 0/4; or auto, or auto/8"

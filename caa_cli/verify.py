@@ -21,8 +21,9 @@ import numpy as np
 from torch import Tensor
 
 from caa_cli.attacks.state import Finding
+from caa_cli.config.bounds import BOUNDS, GOODMAN
 from caa_cli.smoothing.boundary import Crossing, Votes, margin, margin_to_pass
-from caa_cli.smoothing.bounds import CLOPPER_PEARSON, GOODMAN, leader, separation
+from caa_cli.smoothing.bounds import leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
@@ -73,7 +74,7 @@ class Verifier:
             image = points.propose(attempt)
             votes = points.draw(image, Purpose.VERIFICATION, attempt, self.samples)
             # A one-sided bound holds for a class chosen on other samples; the simultaneous ones hold for any.
-            claimed = points.rival if self.bound == CLOPPER_PEARSON else int(leader(votes, excluding=label))
+            claimed = points.rival if BOUNDS[self.bound].one_sided else int(leader(votes, excluding=label))
             level = self.alpha / self.tries
             if separation(votes, self.samples, claimed, level, self.bound, against=label).confident:
                 radius = float((image - clean).double().norm())

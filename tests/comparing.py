@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from caa_cli.config.attacks import ATTACKS, declared
 from caa_cli.plan import AttackPlan, Shard
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.joining import join
@@ -40,7 +41,7 @@ def document(records: list[AttackRecord], attack: str = "caa", shard: Shard | No
     plan = AttackPlan(
         checkpoint="demo", arch="small-cnn", sigma=0.5, mean=(0.5,), std=(0.5,), dataset="demo", shard=shard
     )
-    known = {f.name for f in fields(AttackPlan)}
+    known = {f.name for f in fields(AttackPlan)}.union(*map(declared, ATTACKS))
     assert settings.keys() <= known
     return {
         "schema_version": 1,

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from support import assert_clean_error, caa, parse_strict, read_strict
 
-from caa_cli.attack_settings import ATTACK_SETTINGS
+import caa_cli
 from caa_cli.attacks.attack import Attack
 from caa_cli.cli.attack import attack as command
+from caa_cli.config.attacks import ATTACKS, declared, flat
 from caa_cli.errors import UsageError
-from caa_cli.names import ATTACKS, WALKING
 from caa_cli.plan import AttackPlan
-from caa_cli.run.build import BASELINES, build_attack
+from caa_cli.run.build import build_attack
 from caa_cli.run.describe import attack_rows
 from caa_cli.smoothing.gradients import SurrogateModel
 from caa_cli.smoothing.stein import SteinEstimator
+from caa_cli.train_plan import TrainPlan
 
 # Large steps and few samples: about a second an image. What they find is of no account here.
 _TINY = "--checkpoint demo --limit 2 --samples 60 --verify-samples 600 --chunk-size 256 --device cpu --iterations 6"
@@ -47,11 +50,11 @@ def test_every_attack_runs_and_says_with_what_settings(document):
     config = document["config"]
     assert document["status"] == "complete"
     assert all(example["outcome"] in ("attacked", "not_found", "not_verified") for example in document["examples"])
-    for name, settings in ATTACK_SETTINGS.items():
-        for setting, default in settings.items():
+    for name in ATTACKS:
+        for setting, about in declared(name).items():
             if name != config["attack"]:
                 assert setting not in config
-            elif default is not None:
+            elif about.default is not None:
                 assert config[setting] is not None
     for word, value in zip(OWN[config["attack"]].split()[::2], OWN[config["attack"]].split()[1::2], strict=True):
         assert config[word[2:].replace("-", "_")] == pytest.approx(float(value))
@@ -77,10 +80,13 @@ def test_the_plans_defaults_are_the_attacks_own(name: str):
     assert defaults(built) == defaults(type(built)())
 
 
-def test_every_attack_has_a_name_and_every_setting_an_option():
-    assert set(ATTACKS) == set(ATTACK_SETTINGS) == {"caa", "caa-newton", *BASELINES}
-    options = set(inspect.signature(command).parameters)
-    assert {setting for settings in ATTACK_SETTINGS.values() for setting in settings} <= options
+def test_every_setting_has_an_option_a_help_text_and_a_range():
+    options = inspect.signature(command).parameters
+    for attack in ATTACKS:
+        for name, setting in declared(attack).items():
+            assert name in options
+            assert setting.help.endswith(".")
+            assert setting.checks or setting.kind is bool
 
 
 @pytest.mark.parametrize(
@@ -98,7 +104,7 @@ def test_every_attack_has_a_name_and_every_setting_an_option():
         ("--attack alma --alma-alpha nan", "--alma-alpha"),
         ("--attack deepfool --deepfool-candidates 1", "--deepfool-candidates"),
         ("--refine foo", "--refine 'foo'"),
-        ("--rivals 0", "--rivals must be at least 1, not 0"),
+        ("--rivals 0", "--rivals must be at least 1 and at most 1,000, not 0"),
         ("--rivals 2 --surrogate gumbel", "--rivals 2 goes with --surrogate log-ratio only"),
         ("--attack pgd --refine tangential", "--refine is a setting of the attack caa, not of pgd"),
         ("--attack caa-newton --rivals 2", "--rivals is a setting of the attack caa, not of caa-newton"),
@@ -110,7 +116,7 @@ def test_what_makes_no_sense_is_refused(words, problem):
 
 
 def test_a_setting_decides_the_result_and_so_the_fingerprint():
-    one, other = (AttackPlan(checkpoint="demo", attack="ddn", ddn_gamma=gamma) for gamma in (0.05, 0.1))
+    one, other = (AttackPlan.of(checkpoint="demo", attack="ddn", ddn_gamma=gamma) for gamma in (0.05, 0.1))
     assert "ddn_gamma" in one.compared_keys()
     assert one.fingerprint("x") != other.fingerprint("x")
     assert one.fingerprint("x") == AttackPlan(checkpoint="demo", attack="ddn").fingerprint("x")
@@ -138,7 +144,7 @@ def test_settings_come_from_toml_and_the_environment_too(tmp_path):
 
 def test_the_most_evaluations_count_rounds_searches_and_candidates():
     def most(**settings: object) -> tuple[int, int]:
-        return build_attack(AttackPlan(checkpoint="demo", samples=100, iterations=10, **settings)).budget()
+        return build_attack(AttackPlan.of(checkpoint="demo", samples=100, iterations=10, **settings)).budget()
 
     assert most(attack="ddn") == (1000, 1000)
     assert most(attack="cw") == (9000, 9000)
@@ -163,7 +169,7 @@ def test_the_most_evaluations_count_rounds_searches_and_candidates():
     ],
 )
 def test_a_surrogate_costs_one_more_forward_evaluation_a_sample_with_gradients(settings, surrogate):
-    attack = build_attack(AttackPlan(checkpoint="demo", samples=100, iterations=10, **settings))
+    attack = build_attack(AttackPlan.of(checkpoint="demo", samples=100, iterations=10, **settings))
     assert attack.budget(SurrogateModel.cost) == surrogate
     forward, backward = attack.budget()
     assert backward == surrogate[1]
@@ -172,7 +178,8 @@ def test_a_surrogate_costs_one_more_forward_evaluation_a_sample_with_gradients(s
 
 def test_votes_cost_no_backward_evaluation_and_the_crossings_besides():
     crossings = 9 * 64 * 8
-    caa, newton = (AttackPlan(checkpoint="demo", samples=100, attack=name, gradient="votes") for name in WALKING)
+    names = ("caa", "caa-newton")
+    caa, newton = (AttackPlan(checkpoint="demo", samples=100, attack=name, gradient="votes") for name in names)
     assert build_attack(caa).budget(SteinEstimator.cost) == (crossings + 100 * 200, 0)
     walk = build_attack(newton)
     assert walk.budget(SteinEstimator.cost) == (crossings + walk.most_draws(), 0)
@@ -189,7 +196,7 @@ def test_a_plan_says_which_algorithm_runs_by_votes():
 
 def test_the_state_of_an_image_grows_with_what_the_attack_keeps():
     def vectors(**settings: object) -> float:
-        return build_attack(AttackPlan(checkpoint="demo", **settings)).state_bytes((1, 28, 28)) / (4 * 784)
+        return build_attack(AttackPlan.of(checkpoint="demo", **settings)).state_bytes((1, 28, 28)) / (4 * 784)
 
     assert vectors(attack="ddn", iterations=1000) == vectors(attack="ddn")
     assert vectors(iterations=100) - vectors(iterations=50) == 5 * 64
@@ -203,10 +210,41 @@ def test_the_state_of_an_image_grows_with_what_the_attack_keeps():
 def test_one_attacks_resolved_settings_are_not_anothers():
     plan = AttackPlan(checkpoint="demo", attack="fmn")
     with pytest.raises(UsageError, match="of the attack fmn, not of ddn"):
-        AttackPlan(checkpoint="demo", attack="ddn", **plan.attack_settings())
+        AttackPlan.of(checkpoint="demo", attack="ddn", **flat("fmn", plan.settings))
 
 
 def test_autoattack_says_what_it_leaves_out_of_two_classes():
     plan = AttackPlan(checkpoint="demo", attack="autoattack")
     assert "two classes" in dict(attack_rows(plan, build_attack(plan), 2))
     assert "two classes" not in dict(attack_rows(plan, build_attack(plan), 3))
+
+
+def test_the_name_of_a_setting_stands_in_its_declaration_and_its_attack_alone():
+    """Names of one word, or of a training too, mean other things; flags and names in results are made."""
+    training = {setting.name for setting in fields(TrainPlan)}
+    sources = {path: path.read_text(encoding="utf-8") for path in Path(caa_cli.__file__).parent.rglob("*.py")}
+    for attack in ATTACKS:
+        for name, setting in declared(attack).items():
+            for word in {setting.field, setting.name, name} - training:
+                if "_" in word:
+                    found = [str(path) for path, text in sources.items() if re.search(rf"\b{word}\b", text)]
+                    assert len(found) <= 2, (word, found)
+
+
+# Of version 0.1.0's first results: a journal of those days is only continued where the digest is still the same.
+FINGERPRINTS = {
+    "caa": "a9b1672dbb7bf641",
+    "caa-newton": "a18ff0aee33032ad",
+    "pgd": "dc2175f74d90df53",
+    "cw": "fe0641326dcea5bf",
+    "deepfool": "1c97f236c3037cf3",
+    "autoattack": "23f2d8edbfdb3729",
+    "ddn": "0432debd984a9fee",
+    "fmn": "87f9bdc95a4296af",
+    "alma": "20b0c4fe0e344e4a",
+}
+
+
+@pytest.mark.parametrize("name", FINGERPRINTS)
+def test_runs_of_earlier_versions_can_be_continued(name: str):
+    assert AttackPlan(checkpoint="demo", attack=name).fingerprint("x") == FINGERPRINTS[name]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from caa_cli.config.bounds import BOUNDS
 from caa_cli.smoothing.bounds import (
-    BOUNDS,
     clopper_pearson_lower,
     clopper_pearson_upper,
     cp_bonferroni,
@@ -68,7 +68,7 @@ def test_simultaneous_intervals_hold_the_observed_shares(votes: list[int], absta
 
 @given(
     votes=st.lists(st.integers(0, 3000), min_size=3, max_size=10).filter(lambda v: sum(v) > 0),
-    bound=st.sampled_from(BOUNDS),
+    bound=st.sampled_from(sorted(BOUNDS)),
     sigma=st.floats(0.01, 10),
 )
 def test_a_radius_is_positive_exactly_when_confident(votes: list[int], bound: str, sigma: float):
@@ -119,3 +119,9 @@ def test_the_certified_radius_of_a_linear_model_is_seldom_beyond_its_boundary():
         radius = separation(counts, np.full(repeats, n), np.zeros(repeats, int), alpha, bound).radius(sigma)
         too_far = int((radius > distance).sum())
         assert too_far <= stats.binom.ppf(0.9999, repeats, alpha), f"{bound}: {too_far} of {repeats}"
+
+
+def test_an_unknown_bound_raises():
+    """A name that falls through to some other bound would promise what nobody proved."""
+    with pytest.raises(KeyError, match="wilson"):
+        separation([9, 1], 10, 0, 0.05, "wilson")

@@ -156,7 +156,7 @@ def test_an_example_of_a_batch_goes_as_if_alone(refine: str, rivals: int):
 @pytest.mark.parametrize("refine", REFINEMENTS)
 @pytest.mark.parametrize("rivals", [1, 2, 7])
 def test_evaluations_are_counted_one_by_one_and_announced(refine: str, rivals: int):
-    plan = AttackPlan(checkpoint="demo", samples=900, iterations=12, refine=refine, rivals=rivals)
+    plan = AttackPlan.of(checkpoint="demo", samples=900, iterations=12, refine=refine, rivals=rivals)
     classifier, examples = four_classes()
     taken = [0, 0]
 

@@ -233,7 +233,7 @@ def test_what_attacks_can_not_say(text, problem):
         ("", "--attacks names no attack"),
         ("caa,caa", "names caa twice"),
         ("caa,caa:overshoot=1.05", "one attack with the same settings"),
-        ("caa,caa:overshoot=x", "--attacks caa:overshoot=x: 'x' is not a valid float"),
+        ("caa,caa:overshoot=x", "--attacks caa:overshoot=x: 'x' is not a number"),
         ("caa,caa:overshoot=0.5", "--overshoot must be at least 1"),
     ],
 )
@@ -261,7 +261,7 @@ def test_wrong_usage_is_said_before_anything_runs(tmp_path, monkeypatch):
     one = write(tmp_path / "a.json", document([record(0, 1.0)]))
     for words, problem in [
         (["--format", "xml"], "--format 'xml' is not known"),
-        (["--bootstrap", "-1"], "--bootstrap must not be negative"),
+        (["--bootstrap", "-1"], "--bootstrap must be at least 0"),
         (["--output", one], "is the same file as a result to read"),
         (["--output", "c.json", "--html", "c.json"], "is the same file as --output"),
         (["--figure", "c.xyz"], "no picture format is called '.xyz'"),

@@ -15,8 +15,9 @@ from comparing import assert_as_by_hand, by_index, comparison_of, document, reco
 from rich.console import Console
 from support import caa, parse_strict, read_strict
 
+from caa_cli.config.pictures import PICTURES
 from caa_cli.display import Display
-from caa_cli.results.pictures import PICTURES, inline_svg, write_picture
+from caa_cli.results.pictures import evaluations, inline_svg, proportion, write_picture
 from caa_cli.results.report import report
 from caa_cli.results.tables import HEADINGS, WRITERS, cells, comma_separated, latex, markdown
 
@@ -145,7 +146,7 @@ def test_the_curves_are_the_shares_attacked_within_a_radius(comparison):
     from matplotlib.figure import Figure
 
     axis = Figure().subplots()
-    PICTURES["proportion"](axis, comparison)
+    proportion(axis, comparison)
     bound, first, second = axis.lines
     for line, radii in [(bound, [0.5, 0.6, 0.7, 0.8]), (first, [1.0, 2.0, 3.0]), (second, [1.5, 2.0, 2.99, 4.0])]:
         x, y = line.get_data()
@@ -158,14 +159,14 @@ def test_radii_are_beside_the_smallest_that_any_attack_found(comparison):
     from matplotlib.figure import Figure
 
     axis = Figure().subplots()
-    PICTURES["evaluations"](axis, comparison)
+    evaluations(axis, comparison)
     images, middle, others, their_middle = (line.get_ydata() for line in axis.lines)
     assert list(images) == pytest.approx([0.0, 0.0, 100 * (3.0 / 2.99 - 1.0)])
     assert list(middle) == pytest.approx([0.0])
     assert list(others) == pytest.approx([0.0, 50.0, 0.0, 0.0])
     assert list(their_middle) == pytest.approx([0.0])
     alone = Figure().subplots()
-    PICTURES["evaluations"](alone, comparison_of(by_index([[2.0], [1.0]])))
+    evaluations(alone, comparison_of(by_index([[2.0], [1.0]])))
     assert list(alone.lines[0].get_ydata()) == pytest.approx([2.0, 1.0])
 
 

@@ -21,6 +21,7 @@ from support import ENVIRONMENT, demo_images, write_mnist
 from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 
+from caa_cli.config.datasets import DATASETS
 from caa_cli.data.cifar10 import CLASSES, from_batches
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.decoding import ImageError
@@ -29,7 +30,6 @@ from caa_cli.data.imagenet import wnids
 from caa_cli.data.images import Images, ImageSet
 from caa_cli.data.load import load
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.names import DATASETS
 
 CAA_DATA = Path(os.environ.get("CAA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

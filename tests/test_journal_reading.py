@@ -35,8 +35,10 @@ def written(path, *lines, **header):
 
 def fails(path, problem):
     before = path.read_bytes()
+    journal = Journal(path, AttackRecord)
     with pytest.raises(CaaError) as refused:
-        Journal(path, AttackRecord).resume(HEADER, [])
+        journal.resume(HEADER, [])
+    journal.close()
     assert f"{path} is no record of a run, or it is damaged ({problem}" in refused.value.problem
     assert refused.value.hint
     assert path.read_bytes() == before

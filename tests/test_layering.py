@@ -72,7 +72,7 @@ def own(*stages: str) -> list[str]:
         (
             [
                 "plan",
-                "attack_settings",
+                "config",
                 "selection",
                 "sharding",
                 "launchers",
@@ -92,7 +92,7 @@ def own(*stages: str) -> list[str]:
         (["run"], own("training")),
         (["training"], own("run")),
         (["errors"], ["caa_cli"]),
-        (["plan", "attack_settings"], own("data", "models", "results", "display")),
+        (["plan", "config"], own("data", "models", "results", "display")),
     ],
     ids="+".join,
 )
@@ -116,8 +116,8 @@ def test_the_command_line_imports_nothing_heavy_before_it_must():
     """`caa_cli` alone is the root, which holds the version."""
     allowed = [
         "typer",
-        *own("plan", "attack_settings", "train_plan", "compare_plan", "recipes"),
-        *own("names", "checks", "paths", "sizes", "errors", "cli", "launchers", "sharding", "signals", "streams"),
+        *own("plan", "config", "train_plan", "compare_plan", "recipes"),
+        *own("names", "paths", "sizes", "errors", "cli", "launchers", "sharding", "signals", "streams"),
         "caa_cli.__version__",
         *sys.stdlib_module_names,
     ]
@@ -129,9 +129,9 @@ def test_the_command_line_imports_nothing_heavy_before_it_must():
 def test_what_the_command_line_starts_with_is_light():
     """Plan, errors and the root are imported with it, so they must not import more."""
     for name in [
+        *modules("config"),
         "caa_cli",
         "caa_cli.plan",
-        "caa_cli.attack_settings",
         "caa_cli.train_plan",
         "caa_cli.compare_plan",
         "caa_cli.recipes",
@@ -141,15 +141,12 @@ def test_what_the_command_line_starts_with_is_light():
         "caa_cli.sharding",
         "caa_cli.signals",
         "caa_cli.streams",
-        "caa_cli.checks",
         "caa_cli.paths",
         "caa_cli.sizes",
         "caa_cli.errors",
     ]:
         allowed = [
-            *own(
-                "errors", "checks", "paths", "names", "selection", "launchers", "sharding", "plan", "attack_settings"
-            ),
+            *own("errors", "paths", "names", "selection", "launchers", "sharding", "plan", "config"),
             *sys.stdlib_module_names,
         ]
         others = {other for other in at_start(SOURCES[name]) if other != "caa_cli"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
-from caa_cli.train_plan import METHOD_SETTINGS
+from caa_cli.config.methods import METHODS
+from caa_cli.config.settings import load
 from caa_cli.training.consistency import Consistency
 from caa_cli.training.gaussian import Gaussian
 from caa_cli.training.macer import Macer
-from caa_cli.training.methods import METHODS, build_method
 from caa_cli.training.smoothadv import MeanPrediction, SmoothAdv, ddn, norms, pgd, unit
 from caa_cli.training.stability import Stability
 from caa_cli.training.step import Method, Outcome, Step
@@ -62,7 +61,7 @@ def probabilities(model: nn.Module, draws: int) -> np.ndarray:
 @pytest.mark.parametrize("draws", [1, 3])
 def test_gaussian_is_the_mean_cross_entropy(draws: int):
     model = network()
-    loss, found, step = outcome(Gaussian(draws), model)
+    loss, found, step = outcome(Gaussian(draws=draws), model)
     p = probabilities(model, draws)
     expected = -np.mean([math.log(p[i, d, int(step.labels[i])]) for i in range(IMAGES) for d in range(draws)])
     assert loss == pytest.approx(expected)
@@ -83,7 +82,7 @@ def test_stability_draws_the_noisy_prediction_to_the_clean_one():
 @pytest.mark.parametrize("draws", [2, 5])
 def test_consistency_is_divergence_and_entropy_of_the_mean(draws: int):
     model = network()
-    loss, _, step = outcome(Consistency(draws, weight=7.0, eta=0.3), model)
+    loss, _, step = outcome(Consistency(draws=draws, weight=7.0, eta=0.3), model)
     p, expected = probabilities(model, draws), 0.0
     for i in range(IMAGES):
         mean = p[i].mean(axis=0)
@@ -97,7 +96,7 @@ def test_consistency_is_divergence_and_entropy_of_the_mean(draws: int):
 def test_macer_is_a_hinge_on_the_radius(gamma: float):
     model = network(seed=3)
     draws, beta, weight = 4, 3.0, 5.0
-    loss, _, step = outcome(Macer(draws, weight, gamma, beta), model)
+    loss, _, step = outcome(Macer(draws=draws, weight=weight, gamma=gamma, beta=beta), model)
     p = probabilities(model, draws)
     expected, counted = 0.0, 0
     for i in range(IMAGES):
@@ -138,7 +137,14 @@ def test_macer_gives_no_nan_where_all_draws_agree_entirely():
 
 @pytest.mark.parametrize(
     "method",
-    [Gaussian(2), Stability(), Consistency(), Macer(draws=4), SmoothAdv(warmup=0), SmoothAdv(inner_attack="ddn")],
+    [
+        Gaussian(draws=2),
+        Stability(),
+        Consistency(),
+        Macer(draws=4),
+        SmoothAdv(warmup=0),
+        SmoothAdv(inner_attack="ddn"),
+    ],
     ids=lambda method: type(method).__name__,
 )
 def test_gradients_reach_every_weight(method: Method):
@@ -212,11 +218,10 @@ def test_the_attack_of_smoothadv_grows_with_the_epochs():
     assert losses[0] < losses[1] < losses[2] == losses[3]
 
 
-def test_the_plan_knows_the_settings_of_every_method_and_their_defaults():
-    assert set(METHOD_SETTINGS) == set(METHODS)
-    for name, method in METHODS.items():
-        assert METHOD_SETTINGS[name] == {f.name: f.default for f in fields(method)}
-        assert build_method(name, METHOD_SETTINGS[name]) == method()
+def test_every_method_takes_the_settings_that_are_declared_for_it():
+    for spec in METHODS.values():
+        method = load(spec.runs)
+        assert method(**vars(spec.settings())) == method()
 
 
 @given(seed=st.integers(0, 2**32 - 1), exponent=st.integers(-40, 30))

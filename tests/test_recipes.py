@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import assert_clean_error, caa, parse_strict
 
+from caa_cli.config.datasets import DATASETS
+from caa_cli.config.methods import METHODS
 from caa_cli.models.architectures import ARCHITECTURES
-from caa_cli.names import DATASETS, METHODS, NORMALISATION_OF, NORMALISATIONS
+from caa_cli.names import NORMALISATIONS
 from caa_cli.recipes import RECIPES
 from caa_cli.train_plan import TrainPlan
 
@@ -26,8 +27,8 @@ def planned(*words: str, env: dict[str, str] | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0])
 def test_every_recipe_is_a_plan(name: str, sigma: float):
     settings = RECIPES[name].at(sigma)
-    assert set(settings) <= {setting.name for setting in fields(TrainPlan)}
-    plan = TrainPlan(sigma=sigma, recipe=name, **settings)
+    assert settings.keys() <= TrainPlan().config().keys()
+    plan = TrainPlan.of(sigma=sigma, recipe=name, **settings)
     assert plan.arch in ARCHITECTURES
     assert plan.dataset == name.split("-")[1]
 
@@ -39,8 +40,7 @@ def test_there_is_a_recipe_of_every_method_for_mnist():
 
 
 def test_every_data_set_has_a_normalisation():
-    assert set(NORMALISATION_OF) == set(DATASETS)
-    assert set(NORMALISATION_OF.values()) <= set(NORMALISATIONS)
+    assert {spec.normalisation for spec in DATASETS.values()} <= set(NORMALISATIONS)
 
 
 def test_a_recipe_fills_in_what_is_not_said():
@@ -89,20 +89,24 @@ def test_an_unknown_recipe_is_refused():
 @pytest.mark.parametrize(
     ("words", "problem", "hint"),
     [
-        (["--method", "gaussian", "--eta", "1"], "--eta is no setting of the method gaussian", "--draws"),
-        (["--method", "macer", "--draws", "1"], "--draws 1: macer compares several noises", "--draws 2"),
-        (["--method", "stability", "--weight", "-1"], "--weight must be a number of at least 0", "--weight"),
+        (
+            ["--method", "gaussian", "--eta", "1"],
+            "--eta is a setting of the method consistency",
+            "--draws",
+        ),
+        (["--method", "macer", "--draws", "1"], "--draws must be at least 2 and at most 10,000, not 1", "--draws 2"),
+        (["--method", "stability", "--weight", "-1"], "--weight must be at least 0", "--weight"),
         (["--method", "smoothadv", "--inner-attack", "cw"], "--inner-attack 'cw' is not known", "pgd, ddn"),
         (["--optimizer", "lion"], "--optimizer 'lion' is not known", "adam, sgd"),
-        (["--momentum", "1"], "--momentum must be below 1", "0.9"),
+        (["--momentum", "1"], "--momentum must be at least 0 and below 1, not 1", "0.9"),
         (["--dtype", "float64"], "--dtype 'float64' is not known", "bfloat16"),
-        (["--clip-norm", "0"], "--clip-norm must be a number above 0", "--clip-norm"),
+        (["--clip-norm", "0"], "--clip-norm must be above 0", "--clip-norm"),
         (["--normalisation", "svhn"], "--normalisation 'svhn' is not known", "cifar10"),
         (["--normalisation", "cifar10"], "--normalisation cifar10 is for 3 channels, demo has 1", "none"),
         (["--heldout", "600"], "--heldout 600 leaves too few", "--heldout"),
         (
             ["--recipe", "cohen-mnist", "--method", "macer", "--eta", "1"],
-            "--eta is no setting of the method macer",
+            "--eta is a setting of the method consistency, not of macer",
             "--beta",
         ),
     ],

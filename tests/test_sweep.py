@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 
 from caa_cli.compare_plan import NamedAttack, parse_sweeps, swept
+from caa_cli.config.pictures import PICTURES
 from caa_cli.errors import UsageError
 from caa_cli.results.comparison import compare
 from caa_cli.results.joining import join
 from caa_cli.results.parts import part_of
-from caa_cli.results.pictures import PICTURES
 from caa_cli.results.report import report
-from caa_cli.results.sweep import find_sweep
+from caa_cli.results.sweep import draw_sweep, find_sweep
 
 
 def comparison_of(*settings, attack="caa"):
@@ -31,7 +31,7 @@ def comparison_of(*settings, attack="caa"):
 
 def draw(comparison):
     axis = Figure().subplots()
-    PICTURES["sweep"](axis, comparison)
+    draw_sweep(axis, comparison)
     return axis
 
 

@@ -9,8 +9,9 @@ from conftest import Linear, make_linear
 from scipy import stats
 
 from caa_cli.attacks.loop import Candidate, Example, Finding
+from caa_cli.config.bounds import BOUNDS
 from caa_cli.smoothing.boundary import Crossing, margin, margin_to_pass
-from caa_cli.smoothing.bounds import BOUNDS, leader, separation
+from caa_cli.smoothing.bounds import leader, separation
 from caa_cli.verify import Verifier
 
 

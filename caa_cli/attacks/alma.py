@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baseline import Baseline, delta, set_perturbation, unit
 from caa_cli.attacks.state import Batch, Example
+from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import LogitRatio
 
@@ -31,7 +32,7 @@ class AlmaState(Batch):
 
 
 @dataclass(frozen=True)
-class Alma(Baseline[AlmaState]):
+class Alma(settings.Alma, Baseline[AlmaState]):
     """Minimises ‖δ‖ + P(y; μ, ρ) with RMSProp, y ≤ 0 being the constraint that the label has lost.
 
     y is the difference-of-logits ratio plus `logit_tolerance`, P the authors' penalty P2. average: their α, the
@@ -42,16 +43,6 @@ class Alma(Baseline[AlmaState]):
 
     The ratio needs three classes. With two, y is the logit margin divided by its value at the clean image.
     """
-
-    init_lr_distance: float = 0.1
-    lr_reduction: float = 0.01
-    average: float | None = None
-    mu_init: float = 1.0
-    rho_init: float = 1.0
-    check_steps: int = 10
-    tau: float = 0.95
-    gamma: float = 1.2
-    logit_tolerance: float = 1e-4
 
     @property
     def weight(self) -> float:

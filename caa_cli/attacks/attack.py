@@ -6,10 +6,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from caa_cli.attacks.state import Batch, Example
-from caa_cli.smoothing.bounds import GOODMAN
+from caa_cli.config.bounds import GOODMAN
+from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
@@ -33,6 +34,11 @@ class Attack(ABC, Generic[State]):
     TYPICAL_SHARE: ClassVar[float] = 1.0
     # Vectors of an image's size that the batch, the passes and the temporaries of a step take.
     _VECTORS: ClassVar[int] = 20
+
+    @classmethod
+    @abstractmethod
+    def of(cls, settings: Settings, iterations: int, **run: Any) -> Self:
+        """The attack with its declared settings. iterations: as --iterations says; run: the settings above."""
 
     @property
     @abstractmethod

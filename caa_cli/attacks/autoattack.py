@@ -11,6 +11,7 @@ from caa_cli.attacks import apgd
 from caa_cli.attacks.apgd import ApgdState
 from caa_cli.attacks.baseline import Baseline, every_row
 from caa_cli.attacks.state import Example
+from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, odds_against
@@ -30,7 +31,7 @@ class AutoAttackState(ApgdState):
 
 
 @dataclass(frozen=True)
-class AutoAttack(Baseline[AutoAttackState]):
+class AutoAttack(settings.AutoAttack, Baseline[AutoAttackState]):
     """The `rand` version of Croce and Hein (2020): a search is a run of APGD-CE of `steps` points, and if that finds
     nothing, one of APGD-DLR. The loss of a point is that of the mean prediction over the noise of its step.
 
@@ -40,11 +41,6 @@ class AutoAttack(Baseline[AutoAttackState]):
 
     The ratio needs three classes: with two there is the first run only.
     """
-
-    radius: float | None = None
-    minimise: bool = False
-    searches: int = 10
-    rho: float = 0.75
 
     TYPICAL_SHARE = 0.5
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from caa_cli.attacks.attack import Attack, State
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.state import Batch, Example
+from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
@@ -44,6 +45,10 @@ class Baseline(Attack[State]):
     """An attack of so many steps, each an evaluation with a gradient. steps: of one run."""
 
     steps: int = 100
+
+    @classmethod
+    def of(cls, settings: Settings, iterations: int, **run: Any) -> Self:
+        return cls(steps=iterations, **run, **vars(settings))
 
     @property
     def iterations(self) -> int:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -28,12 +29,14 @@ from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.race import ranking_samples, top_classes
 from caa_cli.attacks.slide import MEMORY, SHORTEST, SHRINK, slide
 from caa_cli.attacks.state import Example
-from caa_cli.names import FIXED, RADIAL, STAGED, TANGENTIAL
+from caa_cli.config import attacks as settings
+from caa_cli.config.settings import Settings
+from caa_cli.names import FIXED, GUMBEL, TANGENTIAL
 from caa_cli.smoothing.bounds import leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import PILOT, GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
-from caa_cli.smoothing.objective import LogRatio, Objective
+from caa_cli.smoothing.objective import GumbelGap, LogRatio, Objective
 
 # A run whose distance is this many times the nearest point's is given up: before it has found anything, or once it
 # has refined for as many steps as usually bring it to its boundary.
@@ -41,7 +44,7 @@ _GIVE_UP, _AT_BOUNDARY = 1.1, 4
 
 
 @dataclass(frozen=True)
-class CertificationAware(Attack[CaaState]):
+class CertificationAware(settings.Caa, Attack[CaaState]):
     """Settings, with the paper's values. Lengths are L2 in [0, 1] pixel units.
 
     overshoot, undershoot: the paper's 1 + δ₁ and 1 − δ₂. patience, tolerance: an example stops once `patience`
@@ -51,16 +54,15 @@ class CertificationAware(Attack[CaaState]):
     """
 
     iterations: int = 100
-    overshoot: float = 1.05
-    undershoot: float = 0.95
-    step_min: float = 0.1
-    step_max: float = 0.25
-    patience: int = 8
-    tolerance: float = 0.005
-    sample_schedule: str = STAGED
-    refine: str = RADIAL
-    rivals: int = 1
-    objective: Objective = field(default_factory=LogRatio)
+
+    @classmethod
+    def of(cls, settings: Settings, iterations: int, **run: Any) -> Self:
+        attack = cls(iterations=iterations, **run, **vars(settings))
+        return replace(attack, iterations=iterations * attack.rivals)  # --iterations limits each run
+
+    @property
+    def objective(self) -> Objective:
+        return GumbelGap(self.temperature) if self.surrogate == GUMBEL else LogRatio()
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> CaaState:
         if self.rivals > 1:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.state import Batch, Example
-from caa_cli.smoothing.bounds import GOODMAN, leader
+from caa_cli.config.bounds import GOODMAN
+from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 

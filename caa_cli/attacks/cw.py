@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baseline import Baseline, delta
 from caa_cli.attacks.state import Batch, Example
+from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import LogRatio, logit_margin
 
@@ -31,7 +32,7 @@ class CwState(Batch):
 
 
 @dataclass(frozen=True)
-class CarliniWagner(Baseline[CwState]):
+class CarliniWagner(settings.Cw, Baseline[CwState]):
     """Minimises ‖δ‖² + c·max(m + κ, 0) with Adam over w, x = (tanh w + 1)/2, m the margin of the smoothed logits.
 
     confidence: κ.  c is searched for: from `initial_constant`, multiplied by ten until a round of `steps` steps
@@ -40,12 +41,6 @@ class CarliniWagner(Baseline[CwState]):
     steps of 0.01, which black and white pixels need: they start at |w| ≈ 7, where tanh is flat. The authors end a
     round early when its loss stagnates; noise would trigger that, so it is left out.
     """
-
-    constant: float | None = None
-    initial_constant: float = 1e-3
-    binary_search_steps: int = 9
-    learning_rate: float | None = None
-    confidence: float = 0.0
 
     @property
     def iterations(self) -> int:

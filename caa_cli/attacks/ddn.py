@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baseline import Baseline, cosine, delta, max_l2, scale_to, set_perturbation
 from caa_cli.attacks.state import Batch, Example
+from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import CrossEntropy
 
@@ -21,15 +22,12 @@ class DdnState(Batch):
 
 
 @dataclass(frozen=True)
-class Ddn(Baseline[DdnState]):
+class Ddn(settings.Ddn, Baseline[DdnState]):
     """The gradient of the cross-entropy turns the perturbation; its length is set separately: shorter by the share
     `gamma` after an adversarial point and longer by as much after any other. initial_norm: the first length.
 
     Unlike in the authors' code, pixels are not quantised.
     """
-
-    initial_norm: float = 1.0
-    gamma: float = 0.05
 
     # The step along the gradient, annealed along a cosine.
     FIRST, LAST = 1.0, 0.01

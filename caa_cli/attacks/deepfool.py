@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baseline import Baseline, every_row, set_perturbation, unit
 from caa_cli.attacks.state import Batch, Example
+from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import PILOT, GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
@@ -25,16 +26,13 @@ class DeepFoolState(Batch):
 
 
 @dataclass(frozen=True)
-class DeepFool(Baseline[DeepFoolState]):
+class DeepFool(settings.DeepFool, Baseline[DeepFoolState]):
     """With f_k = z_k − z_label, steps to where the linearisation of the nearest f_k is zero, and a little beyond.
 
     candidates: how many of the clean image's top classes are considered, the label among them; the others are the
     rivals. overshoot: the share by which every point lies beyond the sum of the steps. An example stops at its first
     adversarial point, as in the authors' code.
     """
-
-    overshoot: float = 0.02
-    candidates: int = 10
 
     # The authors' addition to every step, for it to cross the boundary that it aims at.
     BEYOND = 1e-4

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baseline import Baseline, cosine, delta, max_l2, scale_to, set_perturbation
 from caa_cli.attacks.state import Batch, Example
+from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import LogRatio, logit_margin
 
@@ -21,17 +22,12 @@ class FmnState(Batch):
 
 
 @dataclass(frozen=True)
-class Fmn(Baseline[FmnState]):
+class Fmn(settings.Fmn, Baseline[FmnState]):
     """Steps down the gradient of the logit margin, on a sphere that shrinks by the share γ after an adversarial point
     and grows by it after any other. Until the first adversarial point its radius is the distance of the boundary if
     the margin were linear. step_size (the authors' α) and γ are annealed along a cosine, each from `_init` to
     `_final`.
     """
-
-    step_size_init: float = 1.0
-    step_size_final: float = 0.01
-    gamma_init: float = 0.05
-    gamma_final: float = 0.001
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> FmnState:
         epsilon = torch.zeros(len(examples), device=examples[0].image.device)

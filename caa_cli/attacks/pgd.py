@@ -6,18 +6,17 @@ from dataclasses import dataclass
 
 from caa_cli.attacks.baseline import Baseline, delta, set_perturbation
 from caa_cli.attacks.state import Batch
+from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import CrossEntropy
 
 
 @dataclass(frozen=True)
-class Pgd(Baseline[Batch]):
+class Pgd(settings.Pgd, Baseline[Batch]):
     """x ← Π(x + ε ∇CE/‖∇CE‖), Π the box (Kurakin et al., 2017; Madry et al., 2018). epsilon: the step, L2.
 
     An example stops at its first adversarial point: every further step would lead away from the clean image.
     """
-
-    epsilon: float = 20 / 255
 
     TYPICAL_SHARE = 0.4
 

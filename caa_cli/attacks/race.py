@@ -7,8 +7,8 @@ and a run whose boundary turns out to be too much further away than the nearest 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from caa_cli.attacks.attack import Attack
 from caa_cli.attacks.baseline import unit
 from caa_cli.attacks.judge import adversarial
 from caa_cli.attacks.state import Batch, Example
+from caa_cli.config import attacks as settings
+from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import PILOT
 from caa_cli.smoothing.margin import bounded, margin_between, margin_per_probability
@@ -99,7 +101,7 @@ class RunEvaluation:
 
 
 @dataclass(frozen=True)
-class Race(Attack[RunState]):
+class Race(settings.CaaNewton, Attack[RunState]):
     """The settings and the loop of attacks whose runs race each other.
 
     steps: of one run. rivals: how many classes race at first. memory: the weight of earlier evaluations after each
@@ -111,10 +113,12 @@ class Race(Attack[RunState]):
     # A run's last point is kept as an unconfirmed candidate unless it is this many σ short of the boundary.
     UNCONFIRMED: ClassVar[float]
 
-    steps: int = 30
-    rivals: int = 4
-    memory: float = 0.75
     target: float = 0.06
+
+    @classmethod
+    def of(cls, settings: Settings, iterations: int, **run: Any) -> Self:
+        attack = cls(**run, **vars(settings))
+        return replace(attack, steps=min(attack.steps, iterations))
 
     @property
     def iterations(self) -> int:

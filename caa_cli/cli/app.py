@@ -12,6 +12,7 @@ from caa_cli.cli.attack import attack
 from caa_cli.cli.certify import certify
 from caa_cli.cli.check import check
 from caa_cli.cli.compare import compare
+from caa_cli.cli.generate import strict
 from caa_cli.cli.inspect import inspect
 from caa_cli.cli.merge import merge
 from caa_cli.cli.running import Command, show_error
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for subcommand in (attack, certify, compare, merge, check, train, inspect):
-    app.command(cls=Command)(subcommand)
+    app.command(cls=Command)(strict(subcommand))
 
 
 def _version(asked: bool) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import attack_options as own
-from caa_cli.cli import options, running
-from caa_cli.cli.options import option
-from caa_cli.names import ATTACKS, BOUNDS, FINISHES, GRADIENTS, SURROGATE_MODEL
+from caa_cli.cli import generate, options, running
+from caa_cli.cli.generate import option
+from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.bounds import BOUNDS
+from caa_cli.names import FINISHES, GRADIENTS, SURROGATE_MODEL
 from caa_cli.plan import AttackPlan
 
-_RUN, _COMPUTE = options.RUN, options.COMPUTE
+_RUN, _COMPUTE = generate.RUN, generate.COMPUTE
 _SEARCH, _PROOF = "Attack", "Certificate and proof"
 
 
 @running.guarded
+@generate.with_options(generate.attack_settings(), before="device")
 def attack(
     checkpoint: options.Checkpoint,
     sigma: options.Sigma = None,
@@ -82,47 +84,6 @@ def attack(
             panel=_PROOF,
         ),
     ] = AttackPlan.finish,
-    overshoot: own.Overshoot = None,
-    undershoot: own.Undershoot = None,
-    step_min: own.StepMin = None,
-    step_max: own.StepMax = None,
-    patience: own.Patience = None,
-    tolerance: own.Tolerance = None,
-    sample_schedule: own.SampleSchedule = None,
-    refine: own.Refine = None,
-    rivals: own.Rivals = None,
-    surrogate: own.Surrogate = None,
-    temperature: own.Temperature = None,
-    newton_rivals: own.NewtonRivals = None,
-    newton_steps: own.NewtonSteps = None,
-    newton_memory: own.NewtonMemory = None,
-    pgd_epsilon: own.PgdEpsilon = None,
-    cw_constant: own.CwConstant = None,
-    cw_initial_constant: own.CwInitialConstant = None,
-    cw_binary_search_steps: own.CwBinarySearchSteps = None,
-    cw_learning_rate: own.CwLearningRate = None,
-    cw_confidence: own.CwConfidence = None,
-    deepfool_overshoot: own.DeepfoolOvershoot = None,
-    deepfool_candidates: own.DeepfoolCandidates = None,
-    autoattack_radius: own.AutoattackRadius = None,
-    autoattack_minimise: own.AutoattackMinimise = None,
-    autoattack_searches: own.AutoattackSearches = None,
-    autoattack_rho: own.AutoattackRho = None,
-    ddn_initial_norm: own.DdnInitialNorm = None,
-    ddn_gamma: own.DdnGamma = None,
-    fmn_alpha_init: own.FmnAlphaInit = None,
-    fmn_alpha_final: own.FmnAlphaFinal = None,
-    fmn_gamma_init: own.FmnGammaInit = None,
-    fmn_gamma_final: own.FmnGammaFinal = None,
-    alma_init_lr_distance: own.AlmaInitLrDistance = None,
-    alma_lr_reduction: own.AlmaLrReduction = None,
-    alma_alpha: own.AlmaAlpha = None,
-    alma_mu_init: own.AlmaMuInit = None,
-    alma_rho_init: own.AlmaRhoInit = None,
-    alma_check_steps: own.AlmaCheckSteps = None,
-    alma_tau: own.AlmaTau = None,
-    alma_gamma: own.AlmaGamma = None,
-    alma_logit_tolerance: own.AlmaLogitTolerance = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     batch_size: Annotated[str, option(help="Images at a time.", panel=_COMPUTE)] = "auto",
@@ -146,12 +107,14 @@ def attack(
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
+    **settings: Any,
 ) -> None:
     """Attack a smoothed classifier: find the nearest images that it gets wrong, and prove each one.
 
     [bold]caa attack --checkpoint demo[/] runs on what comes with caa.
     """
-    plan = options.plan_of(AttackPlan, locals())
+    given = locals()
+    plan = options.plan_of(AttackPlan, given | given.pop("settings"))
     from caa_cli.run.attack import AttackRun
 
     requirements = running.requirements(require)

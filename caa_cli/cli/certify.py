@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from caa_cli.cli import options, running
-from caa_cli.cli.options import option
-from caa_cli.names import BOUNDS
+from caa_cli.cli.generate import RUN, option
+from caa_cli.config.bounds import BOUNDS
 from caa_cli.plan import CertifyPlan
 
 _CERTIFICATE = "Certificate"
@@ -51,15 +51,13 @@ def certify(
     dtype: options.Dtype = "float32",
     chunk_size: options.ChunkSize = "auto",
     max_memory: options.MaxMemory = None,
-    output: Annotated[Path, option(metavar="FILE.json", help="The result.", panel=options.RUN)] = Path(
-        "certify.json"
-    ),
+    output: Annotated[Path, option(metavar="FILE.json", help="The result.", panel=RUN)] = Path("certify.json"),
     tsv: Annotated[
-        Path | None, option(metavar="FILE.tsv", help="Also as a log in Cohen's format.", panel=options.RUN)
+        Path | None, option(metavar="FILE.tsv", help="Also as a log in Cohen's format.", panel=RUN)
     ] = None,
     figure: Annotated[
         Path | None,
-        option(metavar="FILE.png", help="Draw certified accuracy by radius (extra: plot).", panel=options.RUN),
+        option(metavar="FILE.png", help="Draw certified accuracy by radius (extra: plot).", panel=RUN),
     ] = None,
     seed: options.Seed = 0,
     shard: options.ShardOption = "0/1",

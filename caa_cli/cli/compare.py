@@ -8,35 +8,35 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli import checks
-from caa_cli.cli import options, running
+from caa_cli.cli import generate, options, running
 from caa_cli.cli.attack import attack
-from caa_cli.cli.options import option
+from caa_cli.cli.generate import option
 from caa_cli.compare_plan import (
-    ATTACK_SETTINGS,
     ComparePlan,
     NamedAttack,
     beside,
-    foreign,
     parse_attacks,
     parse_sweeps,
     swept,
 )
+from caa_cli.config.attacks import ATTACKS, declared, foreign
+from caa_cli.config.pictures import PICTURES
+from caa_cli.config.ranges import FileName, flag
 from caa_cli.errors import UsageError
-from caa_cli.names import ATTACKS, TABLE_FORMATS
-from caa_cli.paths import check_distinct, check_file_name
+from caa_cli.names import TABLE_FORMATS
+from caa_cli.paths import check_distinct
 from caa_cli.plan import AttackPlan
 from caa_cli.sharding import Shard
 
-_COMPARISON = "Comparison"
+_COMPARISON = generate.COMPARISON
 # What counts where files are read; all else says how to run attacks.
-_READING = {"files", "output", "format", "figure", "figure_excess", "figure_evaluations", "html", "bootstrap"}
-_READING |= {"figure_sweep", "figure_examples", "seed", "config", "require", "json", "quiet", "overwrite"}
-_READING |= {"dry_run"}
+_READING = {"files", "output", "format", "html", "figure_examples", "bootstrap", "seed", "config", "require", "json"}
+_READING |= {"quiet", "overwrite", "dry_run", *(spec.option for spec in PICTURES.values())}
 
 
 @running.guarded
-@options.with_options_of(attack, without=["attack"])
+@generate.with_options_of(attack, without=["attack"])
+@generate.with_options(generate.pictures(), before="figure_examples")
 def compare(
     context: typer.Context,
     files: Annotated[
@@ -44,7 +44,7 @@ def compare(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        option(metavar="FILE", help="The model; `demo` is one that comes with caa.", panel=options.DATA),
+        option(metavar="FILE", help="The model; `demo` is one that comes with caa.", panel=generate.DATA),
     ] = None,
     attacks: Annotated[
         str | None,
@@ -60,35 +60,11 @@ def compare(
     bootstrap: Annotated[
         int, option(metavar="N", help="95% intervals from N resamples of the images; 0: none.", panel=_COMPARISON)
     ] = ComparePlan.bootstrap,
-    figure: Annotated[
-        Path | None,
-        option(metavar="FILE.png", help="Draw the share attacked by radius (extra: plot).", panel=_COMPARISON),
-    ] = None,
-    figure_excess: Annotated[
-        Path | None,
-        option(
-            metavar="FILE.png",
-            help="Draw % over the certified radius by class expectation (extra: plot).",
-            panel=_COMPARISON,
-        ),
-    ] = None,
-    figure_evaluations: Annotated[
-        Path | None,
-        option(metavar="FILE.png", help="Draw radius by model evaluations (extra: plot).", panel=_COMPARISON),
-    ] = None,
     sweep: Annotated[
         list[str] | None,
         option(
             metavar="KEY=V1,V2,…",
             help="Run each attack with each of these values of a setting; twice: with all combinations.",
-            panel=_COMPARISON,
-        ),
-    ] = None,
-    figure_sweep: Annotated[
-        Path | None,
-        option(
-            metavar="FILE.png",
-            help="Draw radius by the one or two settings that vary (extra: plot).",
             panel=_COMPARISON,
         ),
     ] = None,
@@ -114,7 +90,7 @@ def compare(
             metavar="FILE.json",
             help="The comparison; each attack's own result goes beside it.",
             show_default="compare.json, where attacks are run",
-            panel=options.RUN,
+            panel=generate.RUN,
         ),
     ] = None,
     **given: Any,
@@ -132,7 +108,7 @@ def compare(
         _check_reading(context)
     else:
         assert output is not None
-        check_file_name("--output", output)
+        FileName().check("--output", output)
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
         keep_images = html is not None or figure_examples is not None
         found = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output, keep_images)
@@ -142,10 +118,7 @@ def compare(
         files=tuple(files or ()),
         output=output,
         format=format,
-        figure=figure,
-        figure_excess=figure_excess,
-        figure_evaluations=figure_evaluations,
-        figure_sweep=figure_sweep,
+        figures={name: given[spec.option] for name, spec in PICTURES.items() if given[spec.option] is not None},
         figure_examples=figure_examples,
         html=html,
         # For a page alone it would be too much.
@@ -173,7 +146,7 @@ def _check_reading(context: typer.Context) -> None:
     for name in context.params:
         if name not in _READING and _typed(context, name):
             raise UsageError(
-                f"{checks.flag(name)} says how to run attacks, but files to read are named",
+                f"{flag(name)} says how to run attacks, but files to read are named",
                 "leave it out, or leave the files out",
             )
 
@@ -219,11 +192,11 @@ def _with_the_rule_of(common: AttackPlan, plan: AttackPlan) -> AttackPlan:
 
 def _check_settings(context: typer.Context, attacks: list[str]) -> None:
     """A setting of an attack that is not run would be ignored."""
-    for owner, settings in ATTACK_SETTINGS.items():
-        for name in settings:
+    for owner in ATTACKS:
+        for name in declared(owner):
             if owner not in attacks and _typed(context, name):
                 raise UsageError(
-                    f"{checks.flag(name)} is a setting of {owner}, which --attacks does not name",
+                    f"{flag(name)} is a setting of {owner}, which --attacks does not name",
                     "leave it out, or add the attack",
                 )
 

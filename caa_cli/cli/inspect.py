@@ -7,17 +7,13 @@ from typing import Annotated
 import typer
 
 from caa_cli.cli import options, running
-from caa_cli.cli.options import option
-
-_PANEL = options.DATA
+from caa_cli.cli.generate import DATA, option
 
 
 @running.guarded
 def inspect(
     checkpoint: Annotated[str, typer.Argument(metavar="FILE", help="The model; `demo` is the one of caa.")],
-    dataset: Annotated[
-        str | None, option(help="The images it is for, if the file does not say.", panel=_PANEL)
-    ] = None,
+    dataset: Annotated[str | None, option(help="The images it is for, if the file does not say.", panel=DATA)] = None,
     sigma: options.Sigma = None,
     arch: options.Arch = None,
     normalisation: options.Normalisation = None,

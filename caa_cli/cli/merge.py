@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from caa_cli.cli import options, running
-from caa_cli.cli.options import RUN, option
+from caa_cli.cli.generate import RUN, option
 from caa_cli.errors import UsageError
 from caa_cli.paths import check_distinct
 

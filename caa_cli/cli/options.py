@@ -6,72 +6,29 @@ becomes the default map.
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Collection
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from caa_cli import checks
+from caa_cli.cli.generate import COMPUTE, DATA, RUN, option
+from caa_cli.cli.toml import load_config
+from caa_cli.cli.values import number, shortened, whole
+from caa_cli.config import methods
+from caa_cli.config.datasets import DATASETS, those_that
+from caa_cli.config.methods import METHODS
+from caa_cli.config.ranges import OneOf, flag
 from caa_cli.errors import UsageError
-from caa_cli.names import ARCHITECTURES, DATASETS, DEMO_LIMIT, DTYPES, NORMALISATIONS
+from caa_cli.names import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS
 from caa_cli.paths import check_distinct
 from caa_cli.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.recipes import RECIPES
 from caa_cli.sharding import Shard
 from caa_cli.sizes import parse_size
-from caa_cli.train_plan import METHOD_SETTINGS, TrainPlan
+from caa_cli.train_plan import TrainPlan
 
-Command = TypeVar("Command", bound=Callable[..., None])
 P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
-
-
-def load_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Makes a TOML file the command's defaults: top-level keys, and those of the table of the command's name."""
-    if path is None or context.resilient_parsing:
-        return path
-    import tomllib
-
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise typer.BadParameter(f"{path} can't be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{path} is no TOML file ({error})") from error
-    name = context.info_name or ""
-    commands = context.parent.command.commands if context.parent else {name: context.command}  # type: ignore[attr-defined]
-    settings = {
-        command: {p.name for p in at.params if p.param_type_name == "option"} - {"config"}  # files are no settings
-        for command, at in commands.items()
-    }
-    defaults: dict[str, Any] = {}
-    for key, value in found.items():
-        if isinstance(value, dict):
-            if key not in settings:
-                raise typer.BadParameter(f"{path}: there is no subcommand for the table [{key}]")
-        elif not any(_parameter(key) in known for known in settings.values()):
-            raise typer.BadParameter(f"{path}: no subcommand has a setting {key!r}")
-        elif _parameter(key) in settings[name]:
-            defaults[_parameter(key)] = value
-    table = found.get(name)  # may be a plain setting too: caa attack has one of its own name
-    for key, value in table.items() if isinstance(table, dict) else ():
-        if _parameter(key) not in settings[name]:
-            raise typer.BadParameter(f"{path}: [{name}] has no setting {key!r}; see caa {name} --help")
-        defaults[_parameter(key)] = value
-    several = {p.name for p in context.command.params if getattr(p, "multiple", False)}
-    joined = {
-        key: ",".join(map(str, v)) if isinstance(v, list) and key not in several else v for key, v in defaults.items()
-    }
-    joined |= {key: [v] for key, v in joined.items() if key in several and isinstance(v, str)}
-    context.default_map = {**(context.default_map or {}), **joined}
-    return path
-
-
-def _parameter(key: str) -> str:
-    return key.replace("-", "_")
 
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
@@ -79,19 +36,18 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     # A plan has a method of the name that the first option has, and the other's word is a setting of its own.
     measure = given.get("chunk_size") == "measure"
     given = {**given, "indices_file": given.get("indices"), "measure_chunks": measure}
-    settings = {setting.name: given[setting.name] for setting in fields(kind)}
-    if "mean" in settings:
-        settings |= normalisation(given)
+    if "mean" in given:
+        given |= normalisation(given)
     if measure:
-        settings["chunk_size"] = None
-    if isinstance(settings.get("max_memory"), str):
-        settings["max_memory"] = parse_size(settings["max_memory"], "--max-memory")
+        given["chunk_size"] = None
+    if isinstance(given.get("max_memory"), str):
+        given["max_memory"] = parse_size(given["max_memory"], "--max-memory")
     for name in ("batch_size", "chunk_size"):
-        if isinstance(settings.get(name), str):
-            settings[name] = automatic(settings[name], checks.flag(name))
-    if "shard" in settings:
-        settings["shard"] = Shard.parse(settings["shard"], os.environ)
-    plan = kind(**settings)
+        if isinstance(given.get(name), str):
+            given[name] = automatic(given[name], flag(name))
+    if "shard" in given:
+        given["shard"] = Shard.parse(given["shard"], os.environ)
+    plan = kind.of(**given)
     check_distinct([("--config", given.get("config"))], plan.writes().items())
     # Shards that were not named have one command line, and so files of one name.
     return plan.with_own_files() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan
@@ -108,46 +64,17 @@ def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]
     name = given["recipe"]
     if name is None:
         return given
-    checks.one_of("--recipe", name, RECIPES)
+    OneOf(RECIPES).check("--recipe", name)
     settings = RECIPES[name].at(given["sigma"])
 
     def open_(option: str) -> bool:
         return source_of(context, option) == "DEFAULT"
 
     if not open_("method"):  # what belongs to the recipe's own method is nothing to another
-        own = METHOD_SETTINGS.get(given["method"], {})
-        others = set(METHOD_SETTINGS[settings.get("method", TrainPlan.method)]) - set(own)
+        own = methods.declared(given["method"]) if given["method"] in METHODS else {}
+        others = methods.declared(settings.get("method", TrainPlan.method)).keys() - own.keys()
         settings = {option: value for option, value in settings.items() if option not in others}
     return {**given, **{option: value for option, value in settings.items() if open_(option)}}
-
-
-def with_options_of(source: Callable[..., None], without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Adds the options of another subcommand to a command's own, which go before them.
-
-    They arrive as keyword arguments; a new setting of the one is so a setting of the other too.
-    """
-
-    def extend(command: Command) -> Command:
-        hints = {**get_type_hints(source, include_extras=True), **get_type_hints(command, include_extras=True)}
-        mine = {
-            name: parameter
-            for name, parameter in inspect.signature(command).parameters.items()
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-        }
-        theirs = {
-            name: parameter
-            for name, parameter in inspect.signature(source).parameters.items()
-            if name not in without and name not in mine
-        }
-        parameters = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
-            for name, parameter in {**mine, **theirs}.items()
-        ]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return command
-
-    return extend
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
@@ -155,10 +82,10 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
+        return tuple(number(part) for part in text.split(","))
+    except typer.BadParameter as error:
         raise UsageError(
-            f"{option} {text!r} is not a number, or several separated by commas",
+            f"{option} {shortened(text)} is not a number, or several separated by commas",
             f"for instance {option} 0.5,0.5,0.5",
         ) from error
 
@@ -169,8 +96,7 @@ def normalisation(given: dict[str, Any]) -> dict[str, tuple[float, ...] | None]:
     name = given.get("normalisation")
     if name is None:
         return found
-    if name not in NORMALISATIONS:
-        raise UsageError(f"--normalisation {name!r} is not known", f"use one of: {', '.join(NORMALISATIONS)}")
+    OneOf(NORMALISATIONS).check("--normalisation", name)
     if found != {"mean": None, "std": None}:
         raise UsageError(
             "--normalisation and --mean or --std say the same thing twice", "give a name, or the numbers"
@@ -184,17 +110,10 @@ def automatic(text: str, option: str) -> int | None:
     if text == "auto":
         return None
     try:
-        return int(text)
-    except ValueError as error:
-        raise UsageError(f"{option} {text!r} is neither auto nor a whole number") from error
+        return whole(text)
+    except typer.BadParameter as error:
+        raise UsageError(f"{option} {shortened(text)} is neither auto nor a whole number") from error
 
-
-def option(*names: str, panel: str, **settings: Any) -> Any:
-    """A typer.Option in a panel of the help. Environment variables are explained once, in docs/command-line.md."""
-    return typer.Option(*names, rich_help_panel=panel, show_envvar=False, **settings)
-
-
-DATA, RUN, COMPUTE = "Model and data", "Run", "Compute"
 
 Checkpoint = Annotated[str, option(metavar="FILE", help="The model; `demo` is one that comes with caa.", panel=DATA)]
 Sigma = Annotated[
@@ -214,13 +133,13 @@ ImageSize = Annotated[
     int | None,
     option(
         metavar="N",
-        help="Resize and crop to N×N (imagenet, folder).",
+        help=f"Resize and crop to N×N ({those_that('resized')}).",
         show_default="the checkpoint's, or 224; a folder's own size",
         panel=DATA,
     ),
 ]
 Download = Annotated[
-    bool, option("--download", help="First download what is missing (mnist, fashion-mnist, cifar10).", panel=DATA)
+    bool, option("--download", help=f"First download what is missing ({those_that('downloads')}).", panel=DATA)
 ]
 Arch = Annotated[
     str | None,

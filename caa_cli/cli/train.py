@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import options, running
-from caa_cli.cli.options import option
+from caa_cli.cli import generate, options, running
+from caa_cli.cli.generate import option
+from caa_cli.config.datasets import DATASETS
+from caa_cli.config.methods import METHODS
 from caa_cli.names import (
     ARCHITECTURES,
     AUGMENTATIONS,
-    DATASETS,
-    INNER_ATTACKS,
-    METHODS,
     NORMALISATIONS,
     OPTIMIZERS,
     SCHEDULES,
@@ -23,11 +22,14 @@ from caa_cli.names import (
 from caa_cli.recipes import RECIPES
 from caa_cli.train_plan import TrainPlan
 
-_MODEL, _RUN, _METHOD, _TRAINING = options.DATA, options.RUN, "Method", "Training"
-_OWN = "the method's"
+_MODEL, _RUN, _METHOD, _TRAINING = generate.DATA, generate.RUN, generate.METHOD, "Training"
+
+# What `auto` is, where it is something.
+_AUTO = ", ".join(f"{spec.augment} for {name}" for name, spec in DATASETS.items() if spec.augment != "none")
 
 
 @running.guarded
+@generate.with_options(generate.method_settings(), before="epochs")
 def train(
     context: typer.Context,
     recipe: Annotated[
@@ -51,38 +53,6 @@ def train(
     ] = None,
     sigma: Annotated[float, option(help="Noise to train for, pixel units.", panel=_MODEL)] = TrainPlan.sigma,
     method: Annotated[str, option(help=f"{', '.join(METHODS)}.", panel=_METHOD)] = TrainPlan.method,
-    draws: Annotated[
-        int | None, option(help="Noises an image (not stability).", show_default=_OWN, panel=_METHOD)
-    ] = None,
-    weight: Annotated[
-        float | None,
-        option(help="λ, of the term that stability, macer or consistency adds.", show_default=_OWN, panel=_METHOD),
-    ] = None,
-    eta: Annotated[
-        float | None, option(help="consistency: weight of the entropy.", show_default=_OWN, panel=_METHOD)
-    ] = None,
-    gamma: Annotated[
-        float | None, option(help="macer: the hinge, in units of σ/2.", show_default=_OWN, panel=_METHOD)
-    ] = None,
-    beta: Annotated[
-        float | None, option(help="macer: inverse temperature.", show_default=_OWN, panel=_METHOD)
-    ] = None,
-    defer: Annotated[
-        int | None, option(help="macer: epochs before the hinge counts.", show_default=_OWN, panel=_METHOD)
-    ] = None,
-    inner_attack: Annotated[
-        str | None, option(help=f"smoothadv: {' or '.join(INNER_ATTACKS)}.", show_default=_OWN, panel=_METHOD)
-    ] = None,
-    epsilon: Annotated[
-        float | None, option(help="smoothadv: largest move, L2, pixel units.", show_default=_OWN, panel=_METHOD)
-    ] = None,
-    attack_steps: Annotated[
-        int | None, option(help="smoothadv: steps of the attack.", show_default=_OWN, panel=_METHOD)
-    ] = None,
-    warmup: Annotated[
-        int | None,
-        option(help="smoothadv: epochs over which epsilon grows.", show_default=_OWN, panel=_METHOD),
-    ] = None,
     epochs: Annotated[int, option(help="Passes over the images.", panel=_TRAINING)] = TrainPlan.epochs,
     batch_size: Annotated[int, option(help="Images a step.", panel=_TRAINING)] = TrainPlan.batch_size,
     optimizer: Annotated[str, option(help=f"{' or '.join(OPTIMIZERS)}.", panel=_TRAINING)] = TrainPlan.optimizer,
@@ -99,7 +69,7 @@ def train(
     augment: Annotated[
         str,
         option(
-            help=f"{', '.join(AUGMENTATIONS)}; auto: crop-flip for cifar10, resized-crop-flip for imagenet.",
+            help=f"{', '.join(AUGMENTATIONS)}; auto: {_AUTO}.",
             panel=_TRAINING,
         ),
     ] = TrainPlan.augment,
@@ -124,14 +94,14 @@ def train(
     device: options.Device = "auto",
     dtype: Annotated[
         str,
-        option(help=f"Of mixed precision: {', '.join(TRAINING_DTYPES)}.", panel=options.COMPUTE),
+        option(help=f"Of mixed precision: {', '.join(TRAINING_DTYPES)}.", panel=generate.COMPUTE),
     ] = TrainPlan.dtype,
     channels_last: Annotated[
         bool,
-        option("--channels-last/--no-channels-last", help="Layout of images in memory.", panel=options.COMPUTE),
+        option("--channels-last/--no-channels-last", help="Layout of images in memory.", panel=generate.COMPUTE),
     ] = TrainPlan.channels_last,
     workers: Annotated[
-        int, option(help="Processes that decode images which are not held in memory.", panel=options.COMPUTE)
+        int, option(help="Processes that decode images which are not held in memory.", panel=generate.COMPUTE)
     ] = TrainPlan.workers,
     output: Annotated[Path, option(metavar="FILE.safetensors", help="The checkpoint.", panel=_RUN)] = Path(
         "model.safetensors"
@@ -143,9 +113,11 @@ def train(
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
+    **settings: Any,
 ) -> None:
     """Train a classifier for randomised smoothing, and write a checkpoint that the other commands read."""
-    plan = options.plan_of(TrainPlan, options.with_recipe(context, locals()))
+    given = locals()
+    plan = options.plan_of(TrainPlan, options.with_recipe(context, given | given.pop("settings")))
     from caa_cli.display import Display
     from caa_cli.training.run import TrainRun
 

@@ -8,13 +8,19 @@ from caa_cli.data.download import DOWNLOAD, fetch, torchvision_line
 from caa_cli.data.images import ImageSet
 from caa_cli.errors import UsageError
 
-# Data set → torchvision's class, which is also the folder of its files.
-MNIST_KINDS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+
+def open_mnist(data_dir: Path, split: str, download: bool) -> ImageSet:
+    """DIR/MNIST/raw. Raises UsageError where the files are not there, or can't be read."""
+    return _open("mnist", "MNIST", data_dir, split, download)
 
 
-def open_mnist(name: str, data_dir: Path, split: str, download: bool) -> ImageSet:
-    """DIR/MNIST/raw or DIR/FashionMNIST/raw. Raises UsageError where they are not there, or can't be read."""
-    kind = MNIST_KINDS[name]
+def open_fashion_mnist(data_dir: Path, split: str, download: bool) -> ImageSet:
+    """DIR/FashionMNIST/raw. Raises UsageError as above."""
+    return _open("fashion-mnist", "FashionMNIST", data_dir, split, download)
+
+
+def _open(name: str, kind: str, data_dir: Path, split: str, download: bool) -> ImageSet:
+    """kind: torchvision's class, which is also the folder of its files."""
     if download:
         fetch(kind, data_dir)
     raw = data_dir / kind / "raw"

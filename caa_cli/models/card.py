@@ -7,7 +7,7 @@ import reprlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from caa_cli.names import RESIZED
+from caa_cli.config.datasets import DATASETS, FOLDER, IMAGENET
 
 FORMAT_VERSION = 1
 
@@ -41,11 +41,11 @@ class ModelCard:
     def image_size(self, dataset: str | None) -> int | None:
         """The --image-size that makes images of `dataset` as the model's were; None: the images as they are."""
         _, height, width = self.input_shape
-        if height != width or dataset not in RESIZED:
+        if height != width or dataset not in DATASETS or not DATASETS[dataset].resized:
             return None
         # Those of a folder may have had the model's size from the first, and are then not resized.
-        own = self.dataset == "folder" and self.training.get("image_size", height) == height
-        return height if own or "imagenet" in (dataset, self.dataset) else None
+        own = self.dataset == FOLDER and self.training.get("image_size", height) == height
+        return height if own or IMAGENET in (dataset, self.dataset) else None
 
     def to_metadata(self) -> dict[str, str]:
         """As safetensors keeps it: one JSON text, because safetensors writes several in an order of its own."""

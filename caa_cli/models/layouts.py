@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caa_cli.config.datasets import DATASETS
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.recognise import Recognised
-from caa_cli.names import NORMALISATION_OF, NORMALISATIONS
+from caa_cli.names import NORMALISATIONS
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def layout_of(weights: Weights, found: Recognised | None) -> Layout:
 
 def normalisations_to_try(layout: Layout, dataset: str | None, channels: int) -> list[str]:
     """Every preset that fits the channels, the likeliest first."""
-    order = [*layout.normalisations, NORMALISATION_OF.get(dataset or "", "none"), *NORMALISATIONS]
+    usual = DATASETS[dataset].normalisation if dataset in DATASETS else "none"
+    order = [*layout.normalisations, usual, *NORMALISATIONS]
     return [name for name in dict.fromkeys(order) if _fits(name, channels)]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from caa_cli.config.datasets import DATASETS
+from caa_cli.config.ranges import MEAN, SIGMA, STD
 from caa_cli.errors import UsageError
 from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.card import ModelCard
@@ -15,18 +18,15 @@ from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
 from caa_cli.names import NORMALISATIONS
 
-# Data sets whose classes may be a choice among those that a model knows.
-_OPEN = ("imagenet", "folder")
-
 
 @dataclass(frozen=True)
 class Overrides:
     """What the command line says of a checkpoint; None where it says nothing."""
 
     arch: str | None = None
-    sigma: float | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    sigma: Annotated[float | None, SIGMA] = None
+    mean: Annotated[tuple[float, ...] | None, MEAN] = None
+    std: Annotated[tuple[float, ...] | None, STD] = None
 
     @property
     def normalisation(self) -> bool:
@@ -67,7 +67,7 @@ def resolve_card(
             "add --sigma, for instance --sigma 0.5",
         )  # fmt: skip
     _check_fit(card, dataset, input_shape, num_classes)
-    if card.num_classes > num_classes and dataset in _OPEN:
+    if card.num_classes > num_classes and DATASETS[dataset].open_classes:
         notes.append(
             f"the model knows {card.num_classes} classes, the images have {num_classes}: "
             "their labels must be numbered as the model's"
@@ -149,7 +149,7 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
             f"the model takes {_by(card.input_shape)} images, {dataset} has {_by(input_shape)}",
             f"use the data set it was trained on (--dataset {card.dataset or '…'}), or another checkpoint",
         )
-    if card.num_classes < num_classes or (card.num_classes > num_classes and dataset not in _OPEN):
+    if card.num_classes < num_classes or (card.num_classes > num_classes and not DATASETS[dataset].open_classes):
         raise UsageError(
             f"the model knows {card.num_classes} classes, {dataset} has {num_classes}",
             "use the data set it was trained on, or another checkpoint",

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from caa_cli.config.attacks import ATTACKS, declared
 from caa_cli.errors import CaaError
 from caa_cli.names import SPLITS
 from caa_cli.plan import AttackPlan, CertifyPlan
@@ -120,9 +121,15 @@ _SETTINGS: dict[str, Any] = {
 
 @cache
 def _settings(command: str) -> Check:
+    """Of types alone: a setting's range may have been another in the version that wrote the file."""
     if command == "attack":
-        return object_of({**hints(AttackPlan), **_SETTINGS}, frozenset({"attack", "sigma"}))
-    return object_of({**hints(CertifyPlan), **_SETTINGS}, frozenset({"samples"}))
+        own = {name: setting.kind | None for attack in ATTACKS for name, setting in declared(attack).items()}
+        return object_of({**_types(AttackPlan), **own, **_SETTINGS}, frozenset({"attack", "sigma"}))
+    return object_of({**_types(CertifyPlan), **_SETTINGS}, frozenset({"samples"}))
+
+
+def _types(plan: type) -> dict[str, Any]:
+    return {name: kind for name, kind in hints(plan, ranges=False).items() if name != "settings"}
 
 
 def check_header(header: Any, kind: Any = Header) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caa_cli.checks import flag
 from caa_cli.compare_plan import SEARCH, SHARED, label_of
+from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
 from caa_cli.plan import decisive
 from caa_cli.results.parts import Part, R

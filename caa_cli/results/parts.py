@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from caa_cli.compare_plan import OWN, SHARED, default_of, own_settings
+from caa_cli.compare_plan import SHARED, default_of, formerly, own_settings
+from caa_cli.config.attacks import foreign
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.names import FIXED
 from caa_cli.plan import AttackPlan
 from caa_cli.results.documents import Compared, Document, check_header, check_version, read_record
 from caa_cli.results.records import Record
@@ -21,8 +21,6 @@ from caa_cli.selection import default_limit, select
 
 R = TypeVar("R", bound=Record)
 _COMMANDS = ("attack", "certify", "compare")
-# What runs did before there was such a setting, where that is not its default now.
-_BEFORE = {"sample_schedule": FIXED}
 _AS = {"attack_sigma": "sigma", "selection_samples": "samples"}
 
 
@@ -51,8 +49,8 @@ class Part(Generic[R]):
 
     def setting(self, name: str) -> Any:
         """As the run had it; a file from before there was such a setting has its default, or what was done then."""
-        if name in _BEFORE and name not in self.config and name in own_settings(self.attack):
-            return _BEFORE[name]
+        if name not in self.config and (before := formerly(self.attack, name)) is not None:
+            return before
         found = self.config.get(name)
         return self.default(name) if found is None else found
 
@@ -63,8 +61,9 @@ class Part(Generic[R]):
     @property
     def own(self) -> dict[str, Any]:
         """The settings of the attack itself; those that this version does not know too."""
-        unknown = self.config.keys() - {*OWN, *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
-        return {name: self.setting(name) for name in (*own_settings(self.attack), *sorted(unknown))}
+        own = own_settings(self.attack)
+        unknown = self.config.keys() - {*own, *foreign(self.attack), *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
+        return {name: self.setting(name) for name in (*own, *sorted(unknown))}
 
     @property
     def surrogate(self) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from caa_cli.config.pictures import PICTURES
+from caa_cli.config.settings import load
 from caa_cli.results.colours import INK, styles
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.escapes import drawn
 from caa_cli.results.figure import write_figure
 from caa_cli.results.joining import AttackResult
 from caa_cli.results.records import ATTACKED, AttackRecord
-from caa_cli.results.sweep import draw_sweep
-
-Draw = Callable[[Any, Comparison], None]
 
 
 def proportion(axis: Any, comparison: Comparison) -> None:
@@ -92,14 +91,6 @@ def evaluations(axis: Any, comparison: Comparison) -> None:
         axis.xaxis.set_major_formatter("{x:,.0f}")
 
 
-PICTURES: dict[str, Draw] = {
-    "proportion": proportion,
-    "excess": excess,
-    "evaluations": evaluations,
-    "sweep": draw_sweep,
-}
-
-
 def write_picture(path: Path, name: str, comparison: Comparison, title: str) -> None:
     """Draws one of PICTURES, dark on white. Raises OSError if `path` can't be written."""
     with _ink():
@@ -129,7 +120,7 @@ def _figure(name: str, comparison: Comparison, title: str) -> Any:
     axis = figure.subplots()
     axis.grid(alpha=0.2, color=INK)
     axis.set_axisbelow(True)
-    PICTURES[name](axis, comparison)
+    load(PICTURES[name].draws)(axis, comparison)
     axis.set_title(drawn(title))
     # Below, where no curve can be behind it; in as many columns as its longest label leaves room for.
     if axis.get_legend_handles_labels()[0]:

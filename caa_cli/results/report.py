@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from caa_cli import __version__
+from caa_cli.config.pictures import PICTURES, SWEEP
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.escapes import markup
 from caa_cli.results.gallery import Gallery, gallery_html
@@ -46,27 +47,18 @@ figure { margin: 1rem 0; break-inside: avoid; } svg { max-width: 100%; height: a
 }
 """
 
-_PICTURES = {
-    "proportion": "Attack proportion: the share of eligible images with a verified attack within a radius. No attack "
-    "can be left of the certified bound, but with probability α an image.",
-    "excess": "Percentage over the certified radius against the share of votes of the clean image’s class; one mark "
-    "an image.",
-    "evaluations": "Radius against what it took; one mark an image, the large ones at the medians.",
-    "sweep": "Median radius by setting, with the share of eligible images that were attacked.",
-}
-_WITHOUT_SWEEP = {name: text for name, text in _PICTURES.items() if name != "sweep"}
-
 
 def report(comparison: Comparison, created: str, gallery: Gallery | None = None) -> str:
     """The page; `created` as in the document. Needs matplotlib."""
     first = comparison.attacks[0].parts[0]
     checkpoint = f"{first.checkpoint.get('path')} (sha256 {str(first.checkpoint['sha256'])[:12]})"
     title = f"Attacks on {first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
-    shown = _PICTURES if len(comparison.attacks) > 2 and find_sweep(comparison) else _WITHOUT_SWEEP
+    has_sweep = len(comparison.attacks) > 2 and find_sweep(comparison) is not None
+    captions = {name: spec.caption for name, spec in PICTURES.items() if has_sweep or name != SWEEP}
     pictures = "\n".join(
         f'<figure role="img" aria-label="{markup(text)}">{inline_svg(name, comparison)}'
         f"<figcaption>{markup(text)}</figcaption></figure>"
-        for name, text in shown.items()
+        for name, text in captions.items()
     )
     notes = "\n".join(f'<p class="note">{markup(note)}</p>' for note in comparison.notes)
     return f"""<!DOCTYPE html>

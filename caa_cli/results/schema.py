@@ -124,9 +124,9 @@ def _checker(kind: Any) -> Check:
     return _SIMPLE[kind]
 
 
-def hints(kind: Any) -> dict[str, Any]:
-    """The kinds of a dataclass's fields, by name."""
-    found = get_type_hints(kind, include_extras=True)
+def hints(kind: Any, ranges: bool = True) -> dict[str, Any]:
+    """The kinds of a dataclass's fields, by name; with the ranges that it declares, or as bare types."""
+    found = get_type_hints(kind, include_extras=ranges)
     return {f.name: found[f.name] for f in fields(kind)}
 
 

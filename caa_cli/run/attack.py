@@ -27,7 +27,9 @@ from caa_cli.run.summaries import attack_summary, files
 from caa_cli.run.target import Target, load_target
 from caa_cli.run.work import AttackWork
 from caa_cli.signals import uninterrupted
+from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.verify import Verifier
 
 
 @dataclass
@@ -63,6 +65,7 @@ class AttackRun(ImageRun):
         attack = build_attack(plan)
         rows = attack_rows(plan, attack, target.card.num_classes)
         self.display.plan("caa attack", [*target.describe(indices), *rows])
+        self._warn_if_impossible(target.card.num_classes)
         if plan.dry_run:
             self.display.plan(
                 "model evaluations: at most · typical on MNIST", estimate(plan, attack, access.cost, len(indices))
@@ -92,6 +95,19 @@ class AttackRun(ImageRun):
         check_memory(plan, classifier.device, self.display)
         code = self.exit_code(output, indices, interrupted, plan.shard.launched)
         return self.gate.exit_code(code, plan.shard.launched)
+
+    def _warn_if_impossible(self, num_classes: int) -> None:
+        """Says where too few samples make a run find nothing, whatever it does."""
+        plan, tries = self.plan, Verifier().tries
+        for option, what, samples, alpha in (
+            ("--certify-samples", "certify", plan.certification_draws, plan.alpha),
+            ("--verify-samples", "prove", plan.verification_draws, plan.alpha / tries),
+        ):
+            if not Certifier(samples=samples, alpha=alpha, bound=plan.bound).best(num_classes).confident:
+                self.display.warn(
+                    f"{option} {samples} can {what} nothing: not even a unanimous vote is enough "
+                    f"at α = {plan.alpha:g}"
+                )
 
     def _finish(self, output: AttackOutput, target: Target, interrupted: bool) -> bool:
         """Writes it all and shows it; returns whether the run was interrupted, by now."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from caa_cli import __version__
 from caa_cli.compare_plan import ComparePlan
+from caa_cli.config.pictures import SWEEP
 from caa_cli.display import Display, PartDisplay
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.results.attack_output import AttackOutput
@@ -186,7 +187,7 @@ class CompareRun:
         replacing: what is written may be in place of another comparison, which is then refused.
         """
         plan = self.plan
-        if plan.figure_sweep is not None and find_sweep(comparison) is None:
+        if SWEEP in plan.figures and find_sweep(comparison) is None:
             comparison = replace(comparison, notes=(*comparison.notes, _NO_SWEEP))
         gallery = None
         if plan.html is not None or plan.figure_examples is not None:

@@ -6,7 +6,10 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from caa_cli import __version__, checks
+from caa_cli import __version__
+from caa_cli.config.datasets import DATASETS
+from caa_cli.config.ranges import OneOf
+from caa_cli.config.settings import check_each
 from caa_cli.display import Display
 from caa_cli.errors import DONE, FAILED, CaaError
 from caa_cli.models.checkpoint import Weights, find_checkpoint, look_at
@@ -15,7 +18,6 @@ from caa_cli.models.load import build_model, count_weights, probe
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
 from caa_cli.models.resolve import Overrides, resolve_card
-from caa_cli.names import DATASETS
 from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict
 
 # What the images of a data set are, without opening it: (shape, classes); None where that depends on the files.
@@ -41,9 +43,8 @@ class Inspection:
     def execute(self) -> int:
         """Shows it; returns the exit code: 1 where the architecture is not recognised, or not looked at."""
         if self.dataset is not None:
-            checks.one_of("--dataset", self.dataset, DATASETS)
-        checks.positive("--sigma", self.said.sigma)
-        checks.normalisation(self.said.mean, self.said.std)
+            OneOf(DATASETS).check("--dataset", self.dataset)
+        check_each(self.said)
         weights = look_at(find_checkpoint(self.checkpoint), self.trust)
         document = self.describe(weights)
         if weights.refusal is not None:

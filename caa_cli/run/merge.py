@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caa_cli.config.ranges import FileName
 from caa_cli.display import Display
 from caa_cli.errors import DONE, PARTIAL, UsageError
-from caa_cli.paths import check_distinct, check_file_name, sidecar
+from caa_cli.paths import check_distinct, sidecar
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.certificates import cohen_log
 from caa_cli.results.documents import KINDS, document_at
@@ -91,7 +92,7 @@ class MergeRun:
     def _check_files(self) -> None:
         files = {"--output": self.output, **self.others}
         for option, path in files.items():
-            check_file_name(option, path)
+            FileName().check(option, path)
         read = [*self.shards, *(sidecar(path, ".jsonl") for path in self.shards)]
         check_distinct([("a shard to read,", path) for path in read], files.items())
         if all(unfinished(self.output, kind) for kind in KINDS.values()):  # of either command

@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv, chdtri, ndtri
 
-Floats = NDArray[np.float64]
+from caa_cli.config.bounds import BOUNDS
+from caa_cli.config.settings import load
 
-GOODMAN = "goodman"
-CLOPPER_PEARSON = "clopper-pearson"
-CP_BONFERRONI = "cp-bonferroni"
-BOUNDS = (GOODMAN, CLOPPER_PEARSON, CP_BONFERRONI)
+Floats = NDArray[np.float64]
 
 
 def goodman(counts: ArrayLike, total: ArrayLike, alpha: float) -> tuple[Floats, Floats]:
@@ -98,21 +96,19 @@ def separation(
 
     counts: (..., K) integers; total, chosen, against: (...) integers.
 
-    With `goodman` and `cp-bonferroni` all classes are bounded at once, so `chosen` may have been picked from
-    the same counts. With `clopper-pearson` (Cohen et al., 2019) only the chosen class is bounded, p_B = 1 − p_A,
+    bound: one of BOUNDS. With most of them all classes are bounded at once, so `chosen` may have been picked from
+    the same counts. With a one-sided one (Cohen et al., 2019) only the chosen class is bounded, p_B = 1 − p_A,
     and the level alpha holds only for a class chosen on *other* samples.
     """
     k = np.asarray(counts)
     if k.shape[-1] < 2:
         raise ValueError("a classifier needs at least two classes")
     picked = np.asarray(chosen)[..., None]
-    if bound == CLOPPER_PEARSON:
-        count = np.take_along_axis(k, picked, axis=-1)[..., 0]
-        lower = clopper_pearson_lower(count, total, alpha)
+    spec = BOUNDS[bound]
+    if spec.one_sided:
+        lower = load(spec.bounds)(np.take_along_axis(k, picked, axis=-1)[..., 0], total, alpha)
         return Separation(lower, 1.0 - lower)
-    if bound not in BOUNDS:
-        raise ValueError(f"unknown bound {bound!r}")
-    lowers, uppers = (goodman if bound == GOODMAN else cp_bonferroni)(k, total, alpha)
+    lowers, uppers = load(spec.bounds)(k, total, alpha)
     lower = np.take_along_axis(lowers, picked, axis=-1)[..., 0]
     if against is not None:
         upper = np.take_along_axis(uppers, np.asarray(against)[..., None], axis=-1)[..., 0]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caa_cli.smoothing.bounds import CLOPPER_PEARSON, GOODMAN, Separation, leader, separation
+from caa_cli.config.bounds import BOUNDS, GOODMAN
+from caa_cli.smoothing.bounds import Separation, leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
@@ -64,7 +65,7 @@ class Certifier:
         separated = separation(votes, totals, predictions, self.alpha, self.bound)
         # A one-sided bound holds for a class chosen on other samples; chosen on the same ones, it may be any of K.
         chosen_here = separation(votes, totals, predictions, self.alpha / classifier.num_classes, self.bound)
-        one_sided = self.bound == CLOPPER_PEARSON
+        one_sided = BOUNDS[self.bound].one_sided
         confident = np.where(going_on | (not one_sided), separated.confident, chosen_here.confident)
         radii = np.where(going_on, separated.radius(classifier.sigma), 0.0)
         evaluations = self.selection_samples + np.where(going_on, self.samples, 0)

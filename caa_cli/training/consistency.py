@@ -7,19 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from caa_cli.config import methods as settings
 from caa_cli.training.step import Outcome, Step
 
 
 @dataclass(frozen=True)
-class Consistency:
+class Consistency(settings.Consistency):
     """Jeong and Shin (2020): predictions under `draws` noises of an image are drawn to their mean p̄.
 
     Mean cross-entropy + weight · mean KL(p̄ ‖ p) + eta · entropy(p̄).
     """
-
-    draws: int = 2
-    weight: float = 10.0
-    eta: float = 0.5
 
     def loss(self, step: Step) -> Outcome:
         logits = step.forward(step.repeated(self.draws) + step.noise(self.draws))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from caa_cli.config.datasets import DATASETS
 from caa_cli.device import describe_device
 from caa_cli.display import Rows, clock
 from caa_cli.recipes import RECIPES
@@ -19,9 +20,7 @@ from caa_cli.training.loop import TrainingState
 
 def augmentation(plan: TrainPlan) -> str:
     """`auto` is what the data set is trained with everywhere."""
-    if plan.augment != "auto":
-        return plan.augment
-    return {"cifar10": "crop-flip", "imagenet": "resized-crop-flip"}.get(plan.dataset, "none")
+    return DATASETS[plan.dataset].augment if plan.augment == "auto" else plan.augment
 
 
 def plan_rows(
@@ -29,7 +28,7 @@ def plan_rows(
 ) -> Rows:
     """What is about to run."""
     weights = sum(parameter.numel() for parameter in model.parameters())
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plan.method_settings().items())
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in vars(plan.settings).items())
     optimizer = f"{plan.optimizer} at {plan.learning_rate:g}, {schedule(plan)}"
     if plan.optimizer == "sgd":
         optimizer += f", momentum {plan.momentum:g}"

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 
 from torch.nn import functional as F
 
+from caa_cli.config import methods as settings
 from caa_cli.training.step import Outcome, Step
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(settings.Gaussian):
     """Cross-entropy under noise (Lecuyer et al., 2019; Cohen et al., 2019), `draws` of it an image.
 
     The noise is added in pixel units, before normalisation, and never clipped.
     """
-
-    draws: int = 1
 
     def loss(self, step: Step) -> Outcome:
         logits = step.forward(step.repeated(self.draws) + step.noise(self.draws))

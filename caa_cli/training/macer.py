@@ -7,22 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from caa_cli.config import methods as settings
 from caa_cli.training.step import Outcome, Step
 
 
 @dataclass(frozen=True)
-class Macer:
+class Macer(settings.Macer):
     """Zhai et al. (2020): a hinge on the radius of the soft-smoothed classifier, over `draws` noises an image.
 
     −log p̄_y + weight · σ/2 · max(0, gamma − ξ), where ξ = Φ⁻¹(p̄₁) − Φ⁻¹(p̄₂) of the two likeliest classes is taken
     at logits scaled by beta, for images that p̄ classifies rightly. The hinge waits for `defer` epochs.
     """
-
-    draws: int = 16
-    weight: float = 12.0
-    gamma: float = 8.0
-    beta: float = 16.0
-    defer: int = 0
 
     def loss(self, step: Step) -> Outcome:
         logits = step.forward(step.repeated(self.draws) + step.noise(self.draws))

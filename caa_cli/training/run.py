@@ -10,6 +10,8 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from caa_cli import __version__
+from caa_cli.config.methods import METHODS
+from caa_cli.config.settings import load
 from caa_cli.data.images import Images
 from caa_cli.device import resolve_device
 from caa_cli.display import Display
@@ -29,7 +31,6 @@ from caa_cli.training.describe import plan_rows, result_rows
 from caa_cli.training.devices import Ranks
 from caa_cli.training.evaluate import smoothed_accuracy
 from caa_cli.training.loop import Recipe, Trainer
-from caa_cli.training.methods import build_method
 from caa_cli.training.sources import Sources, open_sources
 from caa_cli.training.state import Unfinished, epoch_line
 from caa_cli.training.step import Method
@@ -227,7 +228,8 @@ class TrainRun:
         }
 
     def _method(self) -> Method:
-        return build_method(self.plan.method, self.plan.method_settings())
+        method: Method = load(METHODS[self.plan.method].runs)(**vars(self.plan.settings))
+        return method
 
     def _recipe(self) -> Recipe:
         """The plan's settings that the loop needs, by the same names."""

@@ -10,22 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from caa_cli.config import methods as settings
 from caa_cli.training.step import Outcome, Step
 
 
 @dataclass(frozen=True)
-class SmoothAdv:
+class SmoothAdv(settings.SmoothAdv):
     """Salman et al. (2019): images are first moved by an attack on the mean prediction over `draws` noises.
 
     inner_attack: `pgd` or `ddn`.  epsilon: the largest L2 move, pixel units; it grows to that over the first
     `warmup` epochs.  The same noise is used in the attack and in the training step.
     """
-
-    draws: int = 2
-    inner_attack: str = "pgd"
-    epsilon: float = 1.0
-    attack_steps: int = 10
-    warmup: int = 10
 
     def loss(self, step: Step) -> Outcome:
         noise = step.noise(self.draws)

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 
 from torch.nn import functional as F
 
+from caa_cli.config import methods as settings
 from caa_cli.training.step import Outcome, Step
 
 
 @dataclass(frozen=True)
-class Stability:
+class Stability(settings.Stability):
     """Li et al. (2019): cross-entropy on the clean image, and the prediction under noise drawn to the clean one.
 
     L(f(x), y) + weight · H(f(x), f(x + ε)), with H the cross-entropy of the second distribution under the first.
     """
-
-    weight: float = 2.0
 
     def loss(self, step: Step) -> Outcome:
         # Two passes: in one, batch normalisation would mix the statistics of clean and noisy images.

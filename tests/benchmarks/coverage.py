@@ -12,7 +12,8 @@ import json
 import numpy as np
 from scipy.stats import norm
 
-from caa_cli.smoothing.bounds import BOUNDS, cp_bonferroni, goodman, separation
+from caa_cli.config.bounds import BOUNDS
+from caa_cli.smoothing.bounds import cp_bonferroni, goodman, separation
 
 PROBABILITIES = {
     "two even classes": [0.5, 0.5],

@@ -31,7 +31,7 @@ def plan_of(text: str) -> AttackPlan:
     named = NamedAttack.parse(text)
     values = {key: value if value.isalpha() else float(value) for key, value in named.settings.items()}
     whole = {key: int(v) if isinstance(v, float) and v.is_integer() else v for key, v in values.items()}
-    return AttackPlan(checkpoint="demo", attack=named.attack, **whole)
+    return AttackPlan.of(checkpoint="demo", attack=named.attack, **whole)
 
 
 def main() -> None:

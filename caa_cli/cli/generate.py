@@ -1,0 +1,111 @@
+"""Options made from what `config` declares, and how a command gets them into the signature that typer reads."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+import typer
+from typer.models import OptionInfo
+
+from caa_cli.cli.values import PARSERS
+from caa_cli.config import attacks, methods
+from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.pictures import PICTURES
+from caa_cli.config.ranges import flag
+
+DATA, METHOD, COMPARISON, RUN, COMPUTE = "Model and data", "Method", "Comparison", "Run", "Compute"
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def option(*names: str, panel: str, **settings: Any) -> Any:
+    """A typer.Option in a panel of the help. Environment variables are explained once, in docs/command-line.md."""
+    return typer.Option(*names, rich_help_panel=panel, show_envvar=False, **settings)
+
+
+def with_options_of(source: Callable[..., None], without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Adds the options of another subcommand to a command's own, which go before them.
+
+    They arrive as keyword arguments; a new setting of the one is so a setting of the other too.
+    """
+
+    def extend(command: Command) -> Command:
+        mine, theirs = _parameters(command), _parameters(source)
+        return _with_parameters(command, {**mine, **{n: p for n, p in theirs.items() if n not in {*without, *mine}}})
+
+    return extend
+
+
+def with_options(found: Mapping[str, inspect.Parameter], before: str) -> Callable[[Command], Command]:
+    """Adds options in front of one of a command's own. They arrive as keyword arguments, None where not given."""
+
+    def extend(command: Command) -> Command:
+        mine = list(_parameters(command).items())
+        place = [name for name, _ in mine].index(before)
+        return _with_parameters(command, {**dict(mine[:place]), **found, **dict(mine[place:])})
+
+    return extend
+
+
+def attack_settings() -> dict[str, inspect.Parameter]:
+    """The settings of every attack that is registered, a panel an attack."""
+    return {
+        name: _optional(name, setting.kind, setting.help, setting.shown, f"Only with --attack {attack}")
+        for attack in ATTACKS
+        for name, setting in attacks.declared(attack).items()
+    }
+
+
+def method_settings() -> dict[str, inspect.Parameter]:
+    """The settings of every training method; one that several methods have is one option."""
+    found: dict[str, inspect.Parameter] = {}
+    for name, methods_ in methods.every_setting().items():
+        several = [methods.declared(method)[name] for method in methods_]
+        help = f"{', '.join(methods_)}: {next(setting.help for setting in several if setting.help)}"
+        found[name] = _optional(name, several[0].kind, help, "the method's", METHOD)
+    return found
+
+
+def pictures() -> dict[str, inspect.Parameter]:
+    """The files of the pictures of a comparison."""
+    return {
+        spec.option: _optional(spec.option, Path, spec.help, None, COMPARISON, "FILE.png")
+        for spec in PICTURES.values()
+    }
+
+
+def _optional(
+    name: str, kind: Any, help: str, default: str | None, panel: str, metavar: str | None = None
+) -> inspect.Parameter:
+    metavar = "NAME" if kind is str else metavar
+    about = option(flag(name), help=help, show_default=default, metavar=metavar, panel=panel)
+    annotation = Annotated[kind | None, about]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def strict(command: Command) -> Command:
+    """The command with parsers of our own for whole numbers and numbers."""
+    return _with_parameters(command, _parameters(command))
+
+
+def _parameters(command: Callable[..., None]) -> dict[str, inspect.Parameter]:
+    """By name, their annotations evaluated, without `**given`."""
+    hints = get_type_hints(command, include_extras=True)
+    return {
+        name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+
+
+def _with_parameters(command: Command, parameters: dict[str, inspect.Parameter]) -> Command:
+    for parameter in parameters.values():
+        kind, *about = get_args(parameter.annotation) or (parameter.annotation,)
+        for info in about:
+            if isinstance(info, OptionInfo):
+                info.parser = next((PARSERS[k] for k in get_args(kind) or (kind,) if k in PARSERS), None)
+    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    return command

@@ -1,0 +1,75 @@
+"""The TOML file of --config: its values become the defaults of a command's options, checked as those are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from caa_cli.cli.values import shortened
+from caa_cli.config.ranges import flag
+
+
+def load_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Makes a TOML file the command's defaults: top-level keys, and those of the table of the command's name."""
+    if path is None or context.resilient_parsing:
+        return path
+    import tomllib
+
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise typer.BadParameter(f"{path} can't be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{path} is no TOML file that can be read ({error})") from error
+    name = context.info_name or ""
+    commands = context.parent.command.commands if context.parent else {name: context.command}  # type: ignore[attr-defined]
+    settings = {
+        command: {p.name for p in at.params if p.param_type_name == "option"} - {"config"}  # files are no settings
+        for command, at in commands.items()
+    }
+    defaults: dict[str, Any] = {}
+    for key, value in found.items():
+        if isinstance(value, dict):
+            if key not in settings:
+                raise typer.BadParameter(f"{path}: there is no subcommand for the table [{key}]")
+        elif not any(_parameter(key) in known for known in settings.values()):
+            raise typer.BadParameter(f"{path}: no subcommand has a setting {key!r}")
+        elif _parameter(key) in settings[name]:
+            defaults[_parameter(key)] = value
+    table = found.get(name)  # may be a plain setting too: caa attack has one of its own name
+    for key, value in table.items() if isinstance(table, dict) else ():
+        if _parameter(key) not in settings[name]:
+            raise typer.BadParameter(f"{path}: [{name}] has no setting {key!r}; see caa {name} --help")
+        defaults[_parameter(key)] = value
+    parameters = {p.name: p for p in context.command.params}
+    checked: dict[str, Any] = {}
+    for key, value in defaults.items():
+        try:
+            checked[key] = _from_toml(parameters[key], value)
+        except typer.BadParameter as error:
+            raise typer.BadParameter(f"{path}: {key.replace('_', '-')} = {error.message}") from error
+    context.default_map = {**(context.default_map or {}), **checked}
+    return path
+
+
+def _from_toml(parameter: Any, value: Any) -> Any:
+    """The value as the option takes it; an option that takes words takes numbers too, and a list of either."""
+    if parameter.is_flag:
+        if isinstance(value, bool):
+            return value
+        raise typer.BadParameter(f"{shortened(value)} is neither true nor false")
+    if (parser := getattr(parameter.type, "func", None)) is not None:
+        return parser(value)
+    words = value if isinstance(value, list) else [value]
+    kinds = (str,) if parameter.type.name == "path" or parameter.multiple else (str, int, float)
+    if any(type(word) not in kinds for word in words) or (words != [value] and parameter.type.name == "path"):
+        raise typer.BadParameter(f'{shortened(value)} is no text, for instance {flag(parameter.name)[2:]} = "…"')
+    if any(isinstance(word, str) and "\0" in word for word in words):
+        raise typer.BadParameter("a text with a null character, which no name has")
+    return words if parameter.multiple else ",".join(map(str, words))
+
+
+def _parameter(key: str) -> str:
+    return key.replace("-", "_")

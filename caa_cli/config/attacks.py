@@ -1,0 +1,234 @@
+"""The attacks: a dataclass of settings and a row of `ATTACKS` each. Nothing else in the package lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from caa_cli.config.ranges import MOST_STEPS, Between, Count, NotNegative, OneOf, Positive, Range
+from caa_cli.config.settings import (
+    Called,
+    Formerly,
+    Setting,
+    Settings,
+    Shown,
+    check_each,
+    filled,
+    refuse_foreign,
+    settings_of,
+)
+from caa_cli.errors import UsageError
+from caa_cli.names import FIXED, GUMBEL, LOG_RATIO, RADIAL, REFINEMENTS, SAMPLE_SCHEDULES, STAGED, SURROGATES
+
+# What multiplies, or is raised to a power with every round.
+_FACTOR, _ROUNDS = Positive(100.0), Count(most=30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caa(Settings):
+    """The certification-aware attack (the paper's)."""
+
+    overshoot: Annotated[
+        float,
+        Range(1.0, 100.0, hint="below 1 a step would stay where no adversarial example can be"),
+        "The paper's 1 + δ₁.",
+    ] = 1.05
+    undershoot: Annotated[float, Range(0.0, 1.0, above=True), "The paper's 1 − δ₂."] = 0.95
+    step_min: Annotated[float, Positive(), "Shortest step."] = 0.1
+    step_max: Annotated[float, Positive(), "Longest step."] = 0.25
+    patience: Annotated[int, Count(0, MOST_STEPS), "Steps without gain before an image stops; 0: never."] = 8
+    tolerance: Annotated[float, Range(0.0, 1.0, below=True), "The share of the radius that counts as a gain."] = 0.005
+    sample_schedule: Annotated[
+        str,
+        OneOf(SAMPLE_SCHEDULES),
+        Formerly(FIXED),
+        f"{' or '.join(SAMPLE_SCHEDULES)}: a sixth of --samples a step, a third where the class is open; or all.",
+    ] = STAGED
+    refine: Annotated[
+        str,
+        OneOf(REFINEMENTS),
+        f"{REFINEMENTS[0]}: on the ray to the clean image, as the paper; {REFINEMENTS[1]}: along the boundary too.",
+    ] = RADIAL
+    rivals: Annotated[
+        int,
+        Count(most=1000),
+        "Runs, each after one of the likeliest other classes; 1: one, after whichever leads.",
+    ] = 1
+    surrogate: Annotated[
+        str, OneOf(SURROGATES), f"Whose gradient is followed: {' or '.join(SURROGATES)} (the paper's)."
+    ] = LOG_RATIO
+    temperature: Annotated[float, Positive(), "Temperature of --surrogate gumbel."] = 0.01
+
+    def check(self, by_votes: bool) -> None:
+        if self.step_max < self.step_min:
+            raise UsageError(f"--step-max {self.step_max:g} is below --step-min {self.step_min:g}")
+        if self.rivals > 1 and self.surrogate == GUMBEL:
+            raise UsageError(
+                f"--rivals {self.rivals} goes with --surrogate log-ratio only",
+                "the Gumbel surrogate follows whichever class leads; leave one of the two out",
+            )
+        if self.rivals > 1 and by_votes:
+            raise UsageError(
+                f"--rivals {self.rivals} begins every run at the clean image, where votes alone show no direction",
+                "leave --rivals out, or use --attack caa-newton, which follows several classes by votes too",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaaNewton(Settings):
+    """The certificate as Newton's step."""
+
+    rivals: Annotated[int, Count(most=1000), "Likeliest other classes to follow at first."] = 4
+    steps: Annotated[int, Count(most=MOST_STEPS), "Steps, if --iterations allows as many."] = 30
+    memory: Annotated[float, Between(0, 1), "What the planes so far weigh after a step, against 1."] = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pgd(Settings):
+    """The iterative fast gradient method, without a ball (Kurakin et al., 2017; Madry et al., 2018)."""
+
+    epsilon: Annotated[float, Positive(), "Length of a step.", Shown("20/255")] = 20 / 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cw(Settings):
+    """Carlini and Wagner (2017)."""
+
+    constant: Annotated[
+        float | None, NotNegative(), "A fixed c (the paper's: 1e-4); --iterations steps.", Shown("searched for")
+    ] = None
+    initial_constant: Annotated[float, Positive(1e6), "The c that the search begins with."] = 1e-3
+    binary_search_steps: Annotated[int, _ROUNDS, "Values of c to try, --iterations steps each."] = 9
+    learning_rate: Annotated[
+        float | None, Positive(), "Of Adam (the paper's: 0.01).", Shown("10/iterations, at least 0.01")
+    ] = None
+    confidence: Annotated[float, NotNegative(), "κ, the margin to reach."] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepFool(Settings):
+    """Moosavi-Dezfooli et al. (2016)."""
+
+    overshoot: Annotated[float, NotNegative(), "Share added to the sum of the steps."] = 0.02
+    candidates: Annotated[
+        int,
+        Count(2, MOST_STEPS, hint="the label is one of them"),
+        "Likeliest classes to choose from, the label among them.",
+    ] = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Settings):
+    """Croce and Hein (2020), their version for models with randomness."""
+
+    radius: Annotated[float | None, Positive(), "Of the ball.", Shown("5 × certified radius, at least 0.1")] = None
+    minimise: Annotated[bool, "Search for the smallest radius: double until success, then bisect."] = False
+    searches: Annotated[int, _ROUNDS, "Radii that --autoattack-minimise tries."] = 10
+    rho: Annotated[
+        float, Between(0, 1), "APGD's ρ: the share of steps that have to gain for it to keep its step."
+    ] = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ddn(Settings):
+    """Decoupling direction and norm (Rony et al., 2019)."""
+
+    initial_norm: Annotated[float, Positive(), "First length of the perturbation."] = 1.0
+    gamma: Annotated[float, Between(0, 1), "Share by which the length changes each step."] = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fmn(Settings):
+    """The fast minimum-norm attack (Pintor et al., 2021). The authors' α is a step size."""
+
+    step_size_init: Annotated[float, Positive(), "First step size.", Called("alpha_init")] = 1.0
+    step_size_final: Annotated[float, Positive(), "Last step size.", Called("alpha_final")] = 0.01
+    gamma_init: Annotated[float, Between(0, 1), "First share by which the radius changes."] = 0.05
+    gamma_final: Annotated[float, Between(0, 1), "Last share by which the radius changes."] = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alma(Settings):
+    """The augmented Lagrangian method (Rony et al., 2021). The authors' α is the weight of moving averages."""
+
+    init_lr_distance: Annotated[float, Positive(), "How far the first step goes."] = 0.1
+    lr_reduction: Annotated[float, Positive(), "Share of the learning rate left at the end."] = 0.01
+    average: Annotated[
+        float | None,
+        Between(0, 1),
+        "Weight of the moving averages.",
+        Called("alpha"),
+        Shown("0.9 from 500 iterations on, else 0.5"),
+    ] = None
+    mu_init: Annotated[float, Positive(), "First multiplier μ of the penalty."] = 1.0
+    rho_init: Annotated[float, Positive(), "First weight ρ of the penalty."] = 1.0
+    check_steps: Annotated[int, Count(most=MOST_STEPS), "Steps between checks of the constraint."] = 10
+    tau: Annotated[float, Between(0, 1), "The constraint has gained if it fell below this share."] = 0.95
+    gamma: Annotated[float, _FACTOR, "What ρ is multiplied by where it has not."] = 1.2
+    logit_tolerance: Annotated[float, NotNegative(), "Added to the margin."] = 1e-4
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """settings: a dataclass.  runs: `module:class` of the attack, with the classmethod `of` (see attacks.baseline).
+
+    by_votes: the class for --gradient votes, where the attack can begin on the far side of the boundary.
+    """
+
+    settings: type[Settings]
+    runs: str
+    by_votes: str | None = None
+
+
+ATTACKS: dict[str, AttackSpec] = {
+    "caa": AttackSpec(Caa, "caa_cli.attacks.caa:CertificationAware", "caa_cli.attacks.caa:CertificationAware"),
+    "caa-newton": AttackSpec(
+        CaaNewton, "caa_cli.attacks.newton:Newton", "caa_cli.attacks.boundary_walk:BoundaryWalk"
+    ),
+    "pgd": AttackSpec(Pgd, "caa_cli.attacks.pgd:Pgd"),
+    "cw": AttackSpec(Cw, "caa_cli.attacks.cw:CarliniWagner"),
+    "deepfool": AttackSpec(DeepFool, "caa_cli.attacks.deepfool:DeepFool"),
+    "autoattack": AttackSpec(AutoAttack, "caa_cli.attacks.autoattack:AutoAttack"),
+    "ddn": AttackSpec(Ddn, "caa_cli.attacks.ddn:Ddn"),
+    "fmn": AttackSpec(Fmn, "caa_cli.attacks.fmn:Fmn"),
+    "alma": AttackSpec(Alma, "caa_cli.attacks.alma:Alma"),
+}
+
+
+def prefix(attack: str) -> str:
+    """What users' names of an attack's settings begin with, so that none is another's; those of `caa`: nothing."""
+    return "" if attack == "caa" else attack.removeprefix("caa-").replace("-", "_") + "_"
+
+
+def declared(attack: str) -> dict[str, Setting]:
+    """The settings of an attack by the names that users and results have for them: `ddn_gamma`."""
+    return {prefix(attack) + setting.name: setting for setting in settings_of(ATTACKS[attack].settings)}
+
+
+def foreign(attack: str) -> set[str]:
+    """The names of the settings that only other attacks have."""
+    return {name for other in ATTACKS if other != attack for name in declared(other)}
+
+
+def chosen(attack: str, given: Mapping[str, Any]) -> Settings:
+    """The attack's settings out of values by users' names, where None is one that nobody gave.
+
+    Raises UsageError for an unknown attack, and for a value of a setting that is another attack's.
+    """
+    OneOf(ATTACKS).check("--attack", attack)
+    refuse_foreign("attack", attack, {name: declared(name) for name in ATTACKS}, given)
+    return filled(ATTACKS[attack].settings, given, prefix(attack))
+
+
+def check(attack: str, settings: Settings, by_votes: bool) -> None:
+    """Raises UsageError for a value out of its range, and for two that don't go together."""
+    if type(settings) is not ATTACKS[attack].settings:
+        raise TypeError(f"{type(settings).__name__} has no settings of {attack}")
+    check_each(settings, prefix(attack))
+    settings.check(by_votes)
+
+
+def flat(attack: str, settings: Settings) -> dict[str, Any]:
+    """The values by users' names, as results record them."""
+    return {name: getattr(settings, setting.field) for name, setting in declared(attack).items()}

@@ -1,0 +1,65 @@
+"""The data sets: a row of `DATASETS` each. Nothing else in the package lists them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEMO, IMAGENET, FOLDER = "demo", "imagenet", "folder"
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """opens: `module:function` of a split, and of data_dir, download and image_size where the fields below say so.
+
+    layout: what --data-dir has to hold; None: the images come with caa.  downloads: whether they can be fetched.
+    resized: whether --image-size brings the images to one size.  open_classes: whether its classes may be a choice
+    among those that a model knows.  normalisation, augment: what `caa train` does unless told otherwise.
+    """
+
+    opens: str
+    layout: str | None = None
+    downloads: bool = False
+    resized: bool = False
+    open_classes: bool = False
+    normalisation: str = "none"
+    augment: str = "none"
+
+
+DATASETS: dict[str, DatasetSpec] = {
+    DEMO: DatasetSpec("caa_cli.data.datasets:open_demo", normalisation="mnist"),
+    "mnist": DatasetSpec(
+        "caa_cli.data.mnist:open_mnist",
+        "DIR/MNIST/raw has the four MNIST files",
+        downloads=True,
+        normalisation="mnist",
+    ),
+    "fashion-mnist": DatasetSpec(
+        "caa_cli.data.mnist:open_fashion_mnist",
+        "DIR/FashionMNIST/raw has the four Fashion-MNIST files",
+        downloads=True,
+        normalisation="fashion-mnist",
+    ),
+    "cifar10": DatasetSpec(
+        "caa_cli.data.cifar10:open_cifar10",
+        "DIR has cifar-10-batches-py, or image files in test/<class>/",
+        downloads=True,
+        normalisation="cifar10",
+        augment="crop-flip",
+    ),
+    IMAGENET: DatasetSpec(
+        "caa_cli.data.imagenet:open_imagenet",
+        "DIR/val has a folder for each wnid",
+        resized=True,
+        open_classes=True,
+        normalisation="imagenet",
+        augment="resized-crop-flip",
+    ),
+    FOLDER: DatasetSpec(
+        "caa_cli.data.folder:open_folder", "DIR has a folder for each class", resized=True, open_classes=True
+    ),
+}
+
+
+def those_that(trait: str) -> str:
+    """The data sets of which a field of the row is true, as the help lists them."""
+    return ", ".join(name for name, spec in DATASETS.items() if getattr(spec, trait))

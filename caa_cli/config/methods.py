@@ -1,0 +1,116 @@
+"""The training methods: a dataclass of settings and a row of `METHODS` each. Nothing else in the package lists them.
+
+Methods share settings by name: `--draws` is one option, for whichever method is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from caa_cli.config.ranges import MOST_STEPS, Count, NotNegative, OneOf, Positive
+from caa_cli.config.settings import Setting, Settings, check_each, filled, refuse_foreign, settings_of
+from caa_cli.names import INNER_ATTACKS
+
+_MOST_DRAWS = 10_000
+_SEVERAL = Count(2, _MOST_DRAWS, hint="it compares several noises of an image: use at least --draws 2")
+_DRAWS = "noises an image."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Settings):
+    """Cross-entropy under noise (Lecuyer et al., 2019; Cohen et al., 2019)."""
+
+    draws: Annotated[int, Count(most=_MOST_DRAWS), _DRAWS] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stability(Settings):
+    """Li et al. (2019)."""
+
+    weight: Annotated[float, NotNegative(), "λ, of the term that it adds."] = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consistency(Settings):
+    """Jeong and Shin (2020)."""
+
+    draws: Annotated[int, _SEVERAL, _DRAWS] = 2
+    weight: Annotated[float, NotNegative()] = 10.0
+    eta: Annotated[float, NotNegative(), "weight of the entropy."] = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Macer(Settings):
+    """Zhai et al. (2020)."""
+
+    draws: Annotated[int, _SEVERAL, _DRAWS] = 16
+    weight: Annotated[float, NotNegative()] = 12.0
+    gamma: Annotated[float, Positive(), "the hinge, in units of σ/2."] = 8.0
+    beta: Annotated[float, Positive(), "inverse temperature."] = 16.0
+    defer: Annotated[int, Count(0, MOST_STEPS), "epochs before the hinge counts."] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothAdv(Settings):
+    """Salman et al. (2019)."""
+
+    draws: Annotated[int, Count(most=_MOST_DRAWS), _DRAWS] = 2
+    inner_attack: Annotated[str, OneOf(INNER_ATTACKS), f"{' or '.join(INNER_ATTACKS)}."] = "pgd"
+    epsilon: Annotated[float, Positive(), "largest move, L2, pixel units."] = 1.0
+    attack_steps: Annotated[int, Count(most=MOST_STEPS), "steps of the attack."] = 10
+    warmup: Annotated[int, Count(0, MOST_STEPS), "epochs over which epsilon grows."] = 10
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """settings: a dataclass.  runs: `module:class` of the method, which takes them and has a `loss`."""
+
+    settings: type[Settings]
+    runs: str
+
+
+METHODS: dict[str, MethodSpec] = {
+    "gaussian": MethodSpec(Gaussian, "caa_cli.training.gaussian:Gaussian"),
+    "stability": MethodSpec(Stability, "caa_cli.training.stability:Stability"),
+    "consistency": MethodSpec(Consistency, "caa_cli.training.consistency:Consistency"),
+    "macer": MethodSpec(Macer, "caa_cli.training.macer:Macer"),
+    "smoothadv": MethodSpec(SmoothAdv, "caa_cli.training.smoothadv:SmoothAdv"),
+}
+
+
+def declared(method: str) -> dict[str, Setting]:
+    """The settings of a method by name."""
+    return {setting.name: setting for setting in settings_of(METHODS[method].settings)}
+
+
+def every_setting() -> dict[str, list[str]]:
+    """The methods that have a setting, by its name."""
+    found: dict[str, list[str]] = {}
+    for method in METHODS:
+        for name in declared(method):
+            found.setdefault(name, []).append(method)
+    return found
+
+
+def chosen(method: str, given: Mapping[str, Any]) -> Settings:
+    """The method's settings out of values by name, where None is one that nobody gave.
+
+    Raises UsageError for an unknown method, and for a value of a setting that it has not.
+    """
+    OneOf(METHODS).check("--method", method)
+    refuse_foreign("method", method, {name: declared(name) for name in METHODS}, given)
+    return filled(METHODS[method].settings, given)
+
+
+def check(method: str, settings: Settings) -> None:
+    """Raises UsageError for a value out of its range."""
+    if type(settings) is not METHODS[method].settings:
+        raise TypeError(f"{type(settings).__name__} has no settings of {method}")
+    check_each(settings)
+
+
+def flat(settings: Settings) -> dict[str, Any]:
+    """The value of every setting of every method, as results record them; None of those that this one has not."""
+    return {name: getattr(settings, name, None) for name in every_setting()}

@@ -1,0 +1,56 @@
+"""The pictures of `caa compare`: a row of `PICTURES` each. Nothing else in the package lists them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caa_cli.config.ranges import flag
+
+SWEEP = "sweep"
+
+
+@dataclass(frozen=True)
+class PictureSpec:
+    """draws: `module:function` of a matplotlib axis and a comparison.  help: of its option.
+
+    caption: below it, on the page of --html.  option: its name in an environment variable or a TOML file.
+    """
+
+    option: str
+    draws: str
+    help: str
+    caption: str
+
+    @property
+    def flag(self) -> str:
+        return flag(self.option)
+
+
+PICTURES: dict[str, PictureSpec] = {
+    "proportion": PictureSpec(
+        "figure",
+        "caa_cli.results.pictures:proportion",
+        "Draw the share attacked by radius (extra: plot).",
+        "Attack proportion: the share of eligible images with a verified attack within a radius. No attack can be "
+        "left of the certified bound, but with probability α an image.",
+    ),
+    "excess": PictureSpec(
+        "figure_excess",
+        "caa_cli.results.pictures:excess",
+        "Draw % over the certified radius by class expectation (extra: plot).",
+        "Percentage over the certified radius against the share of votes of the clean image’s class; one mark "
+        "an image.",
+    ),
+    "evaluations": PictureSpec(
+        "figure_evaluations",
+        "caa_cli.results.pictures:evaluations",
+        "Draw radius by model evaluations (extra: plot).",
+        "Radius against what it took; one mark an image, the large ones at the medians.",
+    ),
+    SWEEP: PictureSpec(
+        "figure_sweep",
+        "caa_cli.results.sweep:draw_sweep",
+        "Draw radius by the one or two settings that vary (extra: plot).",
+        "Median radius by setting, with the share of eligible images that were attacked.",
+    ),
+}

@@ -1,0 +1,110 @@
+"""What a setting may be. Each check raises UsageError with the option's name and the whole of what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from caa_cli.errors import UsageError
+
+# More than any run can take, and few enough for every product of two of them to fit into 64 bits.
+MOST_SAMPLES = 10**9
+MOST_STEPS = 10**6
+# Larger numbers would overflow float32 once they are multiplied or squared.
+LARGEST = 1e9
+
+
+def flag(name: str) -> str:
+    """The option of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two ends, each of which may be left out of it (`above`, `below`). hint: what to do instead."""
+
+    low: float
+    high: float
+    above: bool = False
+    below: bool = False
+    hint: str | None = None
+
+    def __contains__(self, value: float) -> bool:
+        high_enough = value > self.low if self.above else value >= self.low
+        return high_enough and (value < self.high if self.below else value <= self.high)
+
+    def __str__(self) -> str:
+        return f"{'above' if self.above else 'at least'} {_shown(self.low)} and " + (
+            f"{'below' if self.below else 'at most'} {_shown(self.high)}"
+        )
+
+    def check(self, option: str, value: float) -> None:
+        if value not in self:
+            shown = str(value) if isinstance(value, int) else f"{value:g}"
+            raise UsageError(
+                f"{option} must be {self}, not {shown}", self.hint or f"leave {option} out for its default"
+            )
+
+
+def _shown(end: float) -> str:
+    return f"{end:,}" if isinstance(end, int) else f"{end:g}"
+
+
+def Count(least: int = 1, most: int = MOST_SAMPLES, hint: str | None = None) -> Range:  # noqa: N802
+    """Whole numbers, both ends included."""
+    return Range(least, most, hint=hint)
+
+
+def Positive(most: float = LARGEST, hint: str | None = None) -> Range:  # noqa: N802
+    """Numbers above 0."""
+    return Range(0, most, above=True, hint=hint)
+
+
+def NotNegative(most: float = LARGEST) -> Range:  # noqa: N802
+    """Numbers from 0 on."""
+    return Range(0, most)
+
+
+def Between(low: float, high: float) -> Range:  # noqa: N802
+    """Numbers between the two, neither of them included."""
+    return Range(low, high, above=True, below=True)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Names: those that a registry has when a value is checked."""
+
+    names: Iterable[str]
+
+    def check(self, option: str, value: str) -> None:
+        if value not in self.names:
+            raise UsageError(f"{option} {value!r} is not known", f"use one of: {', '.join(self.names)}")
+
+
+@dataclass(frozen=True)
+class Each:
+    """Several numbers, each of which has to be in the range."""
+
+    range: Range
+
+    def check(self, option: str, values: Iterable[float]) -> None:
+        for value in values:
+            self.range.check(option, value)
+
+
+@dataclass(frozen=True)
+class FileName:
+    """Where a file can be written: a path that ends in a name."""
+
+    def check(self, option: str, path: Path) -> None:
+        if path.name in ("", ".."):
+            raise UsageError(f"{option} '{path}' names no file", f"for instance {option} results/{option[2:]}")
+
+
+# Settings of several subcommands.
+SIGMA = Range(1e-6, 1000.0, hint="pixels lie in [0, 1]: published models have a σ between 0.1 and 1")
+ALPHA = Range(1e-12, 0.5, hint="it is the probability of error allowed an image; the paper uses 0.005")
+IMAGE_SIZE = Count(most=10_000)
+SEED = Range(0, 2**63 - 1, hint="for instance --seed 0")
+MEAN, STD = Each(Range(-LARGEST, LARGEST)), Each(Positive())

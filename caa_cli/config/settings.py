@@ -1,0 +1,134 @@
+"""Settings as a frozen dataclass declares them: `gamma: Annotated[float, Between(0, 1), "What it is."] = 0.05`.
+
+Flags, help, environment variables, TOML keys, checks, labels and the record in a result are all made from that.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol, get_args, get_origin, get_type_hints
+
+from caa_cli.config.ranges import flag
+from caa_cli.errors import UsageError
+
+
+class Check(Protocol):
+    def check(self, option: str, value: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Called:
+    """The name of a setting for users, where the code has another one."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How the help shows a default that depends on something else."""
+
+    default: str
+
+
+@dataclass(frozen=True)
+class Formerly:
+    """What runs did before there was such a setting, where that is not its default now: for files of those days."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of a dataclass. name: for users.  kind: the type of its values but None.  shown: its default.
+
+    formerly: what a file that lacks it means.
+    """
+
+    field: str
+    name: str
+    kind: Any
+    default: Any
+    help: str
+    shown: str | None
+    checks: tuple[Check, ...]
+    formerly: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one attack or training method."""
+
+    def check(self, by_votes: bool) -> None:
+        """Raises UsageError where settings, each in its range, don't go together. by_votes: with --gradient votes."""
+
+
+def settings_of(owner: object) -> tuple[Setting, ...]:
+    """The settings that a dataclass declares, in its order."""
+    return _read(owner)
+
+
+@cache
+def _read(owner: Any) -> tuple[Setting, ...]:
+    hints = get_type_hints(owner, include_extras=True)
+    return tuple(_setting(f.name, hints[f.name], None if f.default is MISSING else f.default) for f in fields(owner))
+
+
+def _setting(name: str, hint: Any, default: Any) -> Setting:
+    kind, *about = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+    if get_origin(kind) is types.UnionType:
+        (kind,) = set(get_args(kind)) - {type(None)}
+    found: dict[type, Any] = {type(word): word for word in about}
+    called, shown = found.get(Called), found.get(Shown)
+    return Setting(
+        field=name,
+        name=called.name if called else name,
+        kind=kind,
+        default=default,
+        help=found.get(str, ""),
+        shown=shown.default if shown else _shown(default),
+        checks=tuple(word for word in about if hasattr(word, "check")),
+        formerly=found[Formerly].value if Formerly in found else None,
+    )
+
+
+def _shown(default: Any) -> str | None:
+    if default is None or isinstance(default, bool):
+        return None
+    return f"{default:.4g}" if isinstance(default, (int, float)) else str(default)
+
+
+def check_each(values: Any, prefix: str = "") -> None:
+    """Raises UsageError for a value of a dataclass that is not in the range declared for it. None is no value."""
+    for setting in settings_of(type(values)):
+        value = getattr(values, setting.field)
+        for check in setting.checks if value is not None else ():
+            check.check(flag(prefix + setting.name), value)
+
+
+def load(place: str) -> Any:
+    """What `package.module:name` names; loaded when it is wanted, since most of it needs torch."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def refuse_foreign(
+    what: str, name: str, declared: Mapping[str, Mapping[str, Setting]], given: Mapping[str, Any]
+) -> None:
+    """Raises UsageError for a value of a setting that others have, by their names, and this one has not."""
+    for other, settings in declared.items():
+        for setting in settings:
+            if given.get(setting) is not None and setting not in declared[name]:
+                raise UsageError(
+                    f"{flag(setting)} is a setting of the {what} {other}, not of {name}",
+                    f"leave it out; {name} has " + ", ".join(map(flag, declared[name])),
+                )
+
+
+def filled(owner: type, given: Mapping[str, Any], prefix: str = "") -> Any:
+    """The dataclass with these values, by users' names; those that are None or not there get their defaults."""
+    values = {s.field: given.get(prefix + s.name) for s in settings_of(owner)}
+    return owner(**{name: value for name, value in values.items() if value is not None})

@@ -1,0 +1,141 @@
+"""Every option has a type and a range, the same in flags, variables and TOML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import assert_clean_error, caa, parse_strict
+
+# Arabic and full-width digits, which Python's int() and float() take.
+FOREIGN = ("١٠٠", "１００")
+
+
+def refused(said: str, *words: str) -> None:
+    """One message from the command line's parser, whose frame is taken off before it is compared."""
+    result = caa(*words)
+    assert not isinstance(result.exception, Exception), repr(result.exception)
+    assert result.exit_code == 2, result.output
+    assert said in " ".join(result.stderr.replace("│", " ").split()), result.stderr
+
+
+@pytest.mark.parametrize("text", [*FOREIGN, "1_000", "1.5", "0x10", "9" * 5000, "", "true"])
+def test_a_count_has_the_digits_of_the_standard(text: str):
+    refused("is not a whole number", "attack", "--checkpoint", "demo", "--samples", text)
+
+
+@pytest.mark.parametrize("text", [*FOREIGN, "1_0.5", "0x1p3", "half", "1e", ""])
+def test_a_number_has_the_digits_of_the_standard(text: str):
+    refused("is not a number", "attack", "--checkpoint", "demo", "--step-max", text)
+    assert_clean_error(caa("attack", "--checkpoint", "demo", "--mean", text), 2, "--mean")
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+@pytest.mark.parametrize("option", ["--batch-size", "--chunk-size", "--max-memory", "--shard"])
+def test_other_words_have_the_digits_of_the_standard_too(option: str, text: str):
+    value = f"{text}GB" if option == "--max-memory" else f"0/{text}" if option == "--shard" else text
+    assert_clean_error(caa("attack", "--checkpoint", "demo", option, value), 2, option)
+
+
+_HUGE = "--step-max --cw-constant --cw-initial-constant --ddn-initial-norm --alma-mu-init --alma-rho-init --sigma"
+
+
+@pytest.mark.parametrize("option", [*_HUGE.split(), "--attack-sigma", "--std"])
+@pytest.mark.parametrize("value", ["1e308", "inf", "nan"])
+def test_a_number_that_would_overflow_is_refused_with_the_largest(option: str, value: str):
+    attack = option[2:].partition("-")[0]
+    words = ["--attack", attack] if attack in ("cw", "ddn", "alma") else []
+    assert_clean_error(caa("attack", "--checkpoint", "demo", *words, option, value), 2, f"{option} must be ")
+
+
+@pytest.mark.parametrize("command", ["attack", "certify", "train", "inspect"])
+@pytest.mark.parametrize("value", ["1e-308", "1e300", "0", "-1"])
+def test_a_sigma_that_no_model_has_is_refused(command: str, value: str):
+    words = {"train": ["train"], "inspect": ["inspect", "demo"]}.get(command, [command, "--checkpoint", "demo"])
+    problem = "--sigma must be at least 1e-06 and at most 1000"
+    assert_clean_error(caa(*words, "--sigma", value), 2, problem, "between 0.1 and 1")
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "problem"),
+    [
+        ("train", "--weight-decay 1e308", "--weight-decay must be at least 0 and at most 1e+09, not 1e+308"),
+        ("train", f"--epochs {10**23}", "--epochs must be at least 1 and at most 1,000,000"),
+        ("train", "--workers 100000", "--workers must be at least 0 and at most 1,024"),
+        ("attack", f"--samples {10**23}", "--samples must be at least 1 and at most 1,000,000,000"),
+        ("attack", f"--iterations {10**23}", "--iterations must be at least 1 and at most 1,000,000"),
+        ("attack", f"--limit {10**23}", "--limit must be"),
+        ("attack", f"--batch-size {10**23}", "--batch-size must be"),
+        ("attack", "--alpha 0.9999", "--alpha must be at least 1e-12 and at most 0.5, not 0.9999"),
+        ("certify", "--alpha 0.6", "--alpha must be at least 1e-12 and at most 0.5, not 0.6"),
+        ("certify", "--radius 1e308", "--radius must be above 0"),
+        ("attack", "--dataset nonsense", "--dataset 'nonsense' is not known"),
+        ("attack", "--seed -1", "--seed must be at least 0"),
+        ("attack", "--output .", "--output '.' names no file"),
+    ],
+    ids=lambda value: value.split()[0] if isinstance(value, str) else "",
+)
+def test_what_no_run_can_take_is_refused_with_the_range(command: str, words: str, problem: str):
+    needed = [] if command == "train" else ["--checkpoint", "demo"]
+    assert_clean_error(caa(command, *needed, *words.split()), 2, problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("samples = 2020-01-01", "c.toml: samples = 2020-01-01 is not a whole number"),
+        ("[attack.samples]", "c.toml: samples = {} is not a whole number"),
+        ("samples = true", "c.toml: samples = true is not a whole number"),
+        ("samples = 100.5", "c.toml: samples = 100.5 is not a whole number"),
+        ("samples = [1]", "c.toml: samples = [1] is not a whole number"),
+        ("sigma = true", "c.toml: sigma = true is not a number"),
+        ("step-max = 'x'", "c.toml: step-max = 'x' is not a number"),
+        ("quiet = 5", "c.toml: quiet = 5 is neither true nor false"),
+        ("output = 5", "c.toml: output = 5 is no text"),
+        ("output = ['a', 'b']", "c.toml: output = ['a', 'b'] is no text"),
+        ('save-adversarial = "\\u0000"', "c.toml: save-adversarial = a text with a null character"),
+        ("bound = true", "c.toml: bound = true is no text"),
+        ("mean = [0.5, true]", "c.toml: mean = [0.5, True] is no text"),
+        ("samples = " + "[" * 5000, "c.toml is no TOML file that can be read"),
+        ("samples = " + "9" * 5000, "c.toml is no TOML file that can be read"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_value_of_the_wrong_kind_is_refused_with_file_and_key(tmp_path: Path, monkeypatch, text: str, said: str):
+    monkeypatch.chdir(tmp_path)
+    Path("c.toml").write_text(text, encoding="utf-8")
+    refused(said, "attack", "--checkpoint", "demo", "--config", "c.toml")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.toml"]
+
+
+@pytest.mark.parametrize("text", ["output = ''", "[attack]\noutput = '.'"])
+def test_an_output_that_is_no_file_is_refused_in_toml_too(tmp_path: Path, text: str):
+    file = tmp_path / "c.toml"
+    file.write_text(text, encoding="utf-8")
+    assert_clean_error(caa("attack", "--checkpoint", "demo", "--config", file), 2, "--output '.' names no file")
+
+
+def test_toml_may_write_numbers_lists_and_texts_as_one_would(tmp_path: Path):
+    file = tmp_path / "c.toml"
+    text = "sigma = 1\nchunk-size = 64\nmean = 0.5\nstd = [0.5]\nquiet = true\nmax-memory = '4GiB'\nstep-max = 1\n"
+    file.write_text(text, encoding="utf-8")
+    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--json", "--config", file)
+    assert result.exit_code == 0, result.output
+    config = parse_strict(result.stdout)["config"]
+    assert (config["sigma"], config["chunk_size"], config["mean"], config["std"]) == (1.0, 64, [0.5], [0.5])
+
+
+def test_variables_are_checked_as_flags_are():
+    result = caa("attack", "--checkpoint", "demo", env={"CAA_ATTACK_SAMPLES": "1_000"})
+    assert result.exit_code == 2
+    assert "is not a whole number" in result.stderr
+    problem = "--alpha must be at least 1e-12 and at most 0.5"
+    assert_clean_error(caa("attack", "--checkpoint", "demo", env={"CAA_ATTACK_ALPHA": "0.9"}), 2, problem)
+
+
+@pytest.mark.parametrize(("option", "what"), [("--certify-samples", "certify"), ("--verify-samples", "prove")])
+def test_an_attack_that_can_prove_nothing_is_warned_of(option: str, what: str):
+    result = caa("attack", "--checkpoint", "demo", "--dry-run", option, "1")
+    assert result.exit_code == 0, result.output
+    assert f"{option} 1 can {what} nothing: not even a unanimous vote is enough at α = 0.005" in result.stderr
+    assert "unanimous" not in caa("attack", "--checkpoint", "demo", "--dry-run").stderr
