@@ -22,6 +22,7 @@ CERTIFICATES = [
 def certification(records: list[CertifyRecord]) -> Any:
     """What `caa certify` would have written."""
     found = {**document([]), "command": "certify", "status": "complete"}
+    found["config"] |= {"selection_samples": 100}
     return {
         **found,
         "examples": [record.to_json() for record in records],

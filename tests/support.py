@@ -114,7 +114,7 @@ def timeless(document: dict[str, Any]) -> list[dict[str, Any]]:
 def assert_clean_error(result: Result, code: int, problem: str, hint: str | None = None) -> None:
     """One message that a user can act on, and no traceback."""
     assert not isinstance(result.exception, Exception), repr(result.exception)
-    assert result.exit_code == code, result.output
+    assert result.exit_code == code, (result.exit_code, result.output)
     assert result.stdout == ""
     assert_clean_text(result.stderr, problem, hint)
 

@@ -98,7 +98,7 @@ class FileName:
     """Where a file can be written: a path that ends in a name."""
 
     def check(self, option: str, path: Path) -> None:
-        if path.name in ("", ".."):
+        if not path.name:
             raise UsageError(f"{option} '{path}' names no file", f"for instance {option} results/{option[2:]}")
 
 
