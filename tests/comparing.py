@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from caa_cli.config.attacks import ATTACKS, declared
-from caa_cli.plan import AttackPlan, Shard
+from caa_cli.config.plan import AttackPlan, Shard
 from caa_cli.results.comparison import Comparison, compare
-from caa_cli.results.joining import join
-from caa_cli.results.parts import part_of
 from caa_cli.results.records import AttackRecord, summarise
+from caa_cli.results.shards.joining import join
+from caa_cli.results.shards.result_file import part_of
 
 ATTACKED, NOT_FOUND, MISCLASSIFIED, FAILED = "attacked", "not_found", "misclassified", "failed"
 

@@ -9,19 +9,19 @@ import torch
 from conftest import make_linear, make_small
 from torch import nn
 
-from caa_cli.attacks.attack import Attack
-from caa_cli.attacks.boundary_walk import BoundaryWalk
-from caa_cli.attacks.caa import CertificationAware
-from caa_cli.attacks.crossing import cross
-from caa_cli.attacks.loop import Example, Search
-from caa_cli.attacks.newton import Newton
+from caa_cli.attacks.caa.attack import CertificationAware
+from caa_cli.attacks.common.attack import Attack
+from caa_cli.attacks.common.loop import Example, Search
+from caa_cli.attacks.common.starting_points import cross
+from caa_cli.attacks.newton.attack import Newton
+from caa_cli.attacks.newton.boundary_walk import BoundaryWalk
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradients import SurrogateModel
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogitRatio, LogRatio
 from caa_cli.smoothing.stein import SteinEstimator
 from caa_cli.smoothing.wiener import wiener_filter
-from caa_cli.verify import Verifier
+from caa_cli.verification.verifier import Verifier
 
 DISTANCES = (0.9, 1.5)
 

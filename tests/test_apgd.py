@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.apgd import ApgdState, advance, begin, checkpoints
-from caa_cli.attacks.loop import Batch, Example
+from caa_cli.attacks.baselines.apgd import ApgdState, advance, begin, checkpoints
+from caa_cli.attacks.common.loop import Batch, Example
 
 STEPS, RHO = 40, 0.75
 # Uphill on a bowl, elongated so that long steps overshoot: one target within the ball, one beyond it.

@@ -11,16 +11,16 @@ import pytest
 from support import assert_clean_error, caa, parse_strict, read_strict
 
 import caa_cli
-from caa_cli.attacks.attack import Attack
+from caa_cli.attacks.common.attack import Attack
 from caa_cli.cli.attack import attack as command
 from caa_cli.config.attacks import ATTACKS, declared, flat
+from caa_cli.config.plan import AttackPlan
+from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import UsageError
-from caa_cli.plan import AttackPlan
-from caa_cli.run.build import build_attack
 from caa_cli.run.describe import attack_rows
+from caa_cli.run.registry import build_attack
 from caa_cli.smoothing.gradients import SurrogateModel
 from caa_cli.smoothing.stein import SteinEstimator
-from caa_cli.train_plan import TrainPlan
 
 # Large steps and few samples: about a second an image. What they find is of no account here.
 _TINY = "--checkpoint demo --limit 2 --samples 60 --verify-samples 600 --chunk-size 256 --device cpu --iterations 6"

@@ -9,13 +9,13 @@ import torch
 from conftest import make_linear
 from support import assert_clean_error, attack, caa, parse_strict, timeless
 
-from caa_cli.attacks.caa import CertificationAware
-from caa_cli.attacks.deepfool import DeepFool
-from caa_cli.attacks.fmn import Fmn
-from caa_cli.attacks.loop import Candidate, Example, Finding, Search
-from caa_cli.attacks.pgd import Pgd
-from caa_cli.names import FIXED
-from caa_cli.verify import Verifier
+from caa_cli.attacks.baselines.deepfool import DeepFool
+from caa_cli.attacks.baselines.fmn import Fmn
+from caa_cli.attacks.baselines.pgd import Pgd
+from caa_cli.attacks.caa.attack import CertificationAware
+from caa_cli.attacks.common.loop import Candidate, Example, Finding, Search
+from caa_cli.config.choices import FIXED
+from caa_cli.verification.verifier import Verifier
 
 CLEAN = ("index", "label", "prediction", "expectation", "certified_radius", "abstentions")
 

@@ -10,18 +10,18 @@ import torch
 from conftest import SmallNet, make_linear, make_small
 from torch import Tensor, nn
 
-from caa_cli.attacks.alma import Alma
-from caa_cli.attacks.autoattack import AutoAttack
-from caa_cli.attacks.baseline import Baseline
-from caa_cli.attacks.caa import CertificationAware
-from caa_cli.attacks.cw import CarliniWagner
-from caa_cli.attacks.ddn import Ddn
-from caa_cli.attacks.deepfool import DeepFool
-from caa_cli.attacks.fmn import Fmn
-from caa_cli.attacks.loop import Batch, Example, Finding, Search
-from caa_cli.attacks.pgd import Pgd
+from caa_cli.attacks.baselines.alma import Alma
+from caa_cli.attacks.baselines.autoattack import AutoAttack
+from caa_cli.attacks.baselines.baseline import Baseline
+from caa_cli.attacks.baselines.cw import CarliniWagner
+from caa_cli.attacks.baselines.ddn import Ddn
+from caa_cli.attacks.baselines.deepfool import DeepFool
+from caa_cli.attacks.baselines.fmn import Fmn
+from caa_cli.attacks.baselines.pgd import Pgd
+from caa_cli.attacks.caa.attack import CertificationAware
+from caa_cli.attacks.common.loop import Batch, Example, Finding, Search
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.verify import Verifier
+from caa_cli.verification.verifier import Verifier
 
 # One of every kind, and of every branch: small budgets that end some examples earlier than others.
 CHEAP: dict[str, Baseline] = {

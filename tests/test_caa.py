@@ -10,14 +10,14 @@ import torch
 from conftest import Linear, SmallNet, make_linear, make_small
 from torch import nn
 
-from caa_cli.attacks.caa import CertificationAware
-from caa_cli.attacks.caa_state import CaaState
-from caa_cli.attacks.judge import adversarial
-from caa_cli.attacks.loop import Example, Finding, Search
-from caa_cli.names import FIXED, SAMPLE_SCHEDULES, STAGED
+from caa_cli.attacks.caa.attack import CertificationAware
+from caa_cli.attacks.caa.state import CaaState
+from caa_cli.attacks.common.criterion import adversarial
+from caa_cli.attacks.common.loop import Example, Finding, Search
+from caa_cli.config.choices import FIXED, SAMPLE_SCHEDULES, STAGED
 from caa_cli.smoothing.bounds import separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.verify import Verifier
+from caa_cli.verification.verifier import Verifier
 
 DISTANCES = (1.0, 1.2, 1.5, 1.8, 2.2)
 
@@ -193,7 +193,7 @@ def test_alpha_is_shared_out_over_the_stages(monkeypatch):
         levels.append((samples, alpha))
         return adversarial(votes, labels, samples, alpha, bound)
 
-    monkeypatch.setattr("caa_cli.attacks.caa.adversarial", noted)
+    monkeypatch.setattr("caa_cli.attacks.caa.attack.adversarial", noted)
     state = attack.start([Example(0, linear.at(0.0), 1)], linear.classifier)
     attack.step(state, linear.classifier)
     assert levels == [(250, 0.01), (500, 0.01)]

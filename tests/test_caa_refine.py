@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from support import CHEAP, caa, read_strict
 from torch import Tensor, nn
 
-from caa_cli.attacks.caa import CertificationAware
-from caa_cli.attacks.loop import Example, Finding, Search
-from caa_cli.attacks.race import ranking_samples, top_classes
-from caa_cli.attacks.slide import slide
-from caa_cli.names import RADIAL, REFINEMENTS, TANGENTIAL
-from caa_cli.plan import AttackPlan
-from caa_cli.run.build import build_attack
+from caa_cli.attacks.caa.attack import CertificationAware
+from caa_cli.attacks.caa.tangential import slide
+from caa_cli.attacks.common.loop import Example, Finding, Search
+from caa_cli.attacks.common.race import ranking_samples, top_classes
+from caa_cli.config.choices import RADIAL, REFINEMENTS, TANGENTIAL
+from caa_cli.config.plan import AttackPlan
+from caa_cli.run.registry import build_attack
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.verify import Verifier
+from caa_cli.verification.verifier import Verifier
 
 GREY = torch.full((1, 20, 20), 0.5)
 AXES = torch.linalg.qr(torch.randn(400, 3, generator=torch.Generator().manual_seed(7))).Q.T

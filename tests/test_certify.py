@@ -15,10 +15,10 @@ from scipy.special import ndtr, ndtri
 from support import caa, read_strict
 
 from caa_cli.config.bounds import BOUNDS
+from caa_cli.config.choices import ARCHITECTURES as NAMED
 from caa_cli.models.architectures import ARCHITECTURES
-from caa_cli.names import ARCHITECTURES as NAMED
 from caa_cli.smoothing.certify import Certifier
-from caa_cli.smoothing.decide import Decider
+from caa_cli.smoothing.sequential import Decider
 
 
 def test_a_class_chosen_on_its_own_votes_needs_more_of_them():

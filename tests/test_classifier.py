@@ -17,7 +17,7 @@ from caa_cli.errors import CaaError
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import GumbelGap, LogRatio, strongest_rival
-from caa_cli.smoothing.tune import tune_chunks
+from caa_cli.tuning.sweep import tune_chunks
 
 KEYS = [Key(0, index, Purpose.SEARCH) for index in range(3)]
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -10,13 +10,13 @@ from comparing import COLUMNS, assert_as_by_hand, by_hand, by_index, comparison_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caa_cli.plan import Shard
+from caa_cli.config.plan import Shard
+from caa_cli.report.tables import HEADINGS, cells
 from caa_cli.results.bootstrap import intervals
 from caa_cli.results.comparison import compare
-from caa_cli.results.joining import join
 from caa_cli.results.metrics import columns, figures
-from caa_cli.results.parts import part_of
-from caa_cli.results.tables import HEADINGS, cells
+from caa_cli.results.shards.joining import join
+from caa_cli.results.shards.result_file import part_of
 
 # Radii from a small set, so that ties are common.
 radius = st.none() | st.sampled_from([1.0, 1.005, 1.5, 2.0, 2.015, 3.0])

@@ -17,9 +17,9 @@ from support import caa, parse_strict, read_strict
 
 from caa_cli.config.pictures import PICTURES
 from caa_cli.display import Display
-from caa_cli.results.pictures import evaluations, inline_svg, proportion, write_picture
-from caa_cli.results.report import report
-from caa_cli.results.tables import HEADINGS, WRITERS, cells, comma_separated, latex, markdown
+from caa_cli.report.html import report
+from caa_cli.report.plots import evaluations, inline_svg, proportion, write_picture
+from caa_cli.report.tables import HEADINGS, WRITERS, cells, comma_separated, latex, markdown
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from comparing import document, record, write
 from support import assert_clean_error, caa
 
-from caa_cli.results.escapes import csv_cell, drawn, latex, markdown, markup
+from caa_cli.report.escapes import csv_cell, drawn, latex, markdown, markup
 
 ODD = ["$\\frac{$", "$$ \ud800$", "\x1b[31m\u202egnp a\nb\0\udcff"]
 

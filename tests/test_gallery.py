@@ -17,12 +17,12 @@ from comparing import document, record, write
 from matplotlib.image import imread
 from support import CHEAP, caa, demo_images, read_strict, timeless
 
+from caa_cli.report.gallery import draw_gallery, gallery_html
+from caa_cli.report.html import report
 from caa_cli.results.comparison import compare
-from caa_cli.results.gallery import draw_gallery, gallery_html
-from caa_cli.results.images import StoredImages, save_images, saved_images
-from caa_cli.results.joining import join
-from caa_cli.results.parts import read_part
-from caa_cli.results.report import report
+from caa_cli.results.shards.joining import join
+from caa_cli.results.shards.result_file import read_part
+from caa_cli.results.store.images import StoredImages, save_images, saved_images
 from caa_cli.run.gallery import MOST_ATTACKS, MOST_ROWS, gallery_of
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caa_cli.attacks.geometry import Balls, ray_exit
+from caa_cli.attacks.caa.balls import Balls, ray_exit
 
 DIMENSIONS = 3
 

@@ -11,8 +11,8 @@ import torch
 from conftest import make_small
 from torch.autograd.graph import saved_tensors_hooks
 
-from caa_cli.attacks.deepfool import DeepFool
-from caa_cli.attacks.loop import Example, Search
+from caa_cli.attacks.baselines.deepfool import DeepFool
+from caa_cli.attacks.common.loop import Example, Search
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
 

@@ -9,8 +9,8 @@ from support import CHEAP, assert_clean_error, caa
 
 from caa_cli.errors import CaaError
 from caa_cli.results.certificates import CertifyRecord
-from caa_cli.results.journal import Journal, header_of, read_journal
 from caa_cli.results.records import AttackRecord
+from caa_cli.results.store.journal import Journal, header_of, read_journal
 
 SETTINGS = {"attack": "caa", "sigma": 0.5, "samples": 100, "iterations": 8, "save_adversarial": None}
 HEADER = {

@@ -11,18 +11,18 @@ import pytest
 import torch
 from support import CHEAP, ENVIRONMENT, assert_clean_error, assert_clean_text, caa, read_strict, timeless
 
-from caa_cli import memory
-from caa_cli.device import numeric_mode, open_device
+from caa_cli.config.sizes import parse_size, show_size
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.memory import limit_device, peak_resident, resident
-from caa_cli.sizes import parse_size, show_size
+from caa_cli.runtime import memory
+from caa_cli.runtime.device import numeric_mode, open_device
+from caa_cli.runtime.memory import limit_device, peak_resident, resident
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's own account")
 
 RUN = """
 import sys; sys.argv[0] = "caa"
 from caa_cli.cli.app import main
-from caa_cli.memory import peak_resident
+from caa_cli.runtime.memory import peak_resident
 try: main()
 finally: print("peak", peak_resident(), file=sys.stderr)
 """
@@ -103,11 +103,11 @@ def test_a_limit_changes_no_result(tmp_path):
 BIG_IMAGES = """
 import json, sys, torch
 from torch import nn
-from caa_cli.memory import limit_device, peak_resident
+from caa_cli.runtime.memory import limit_device, peak_resident
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
-from caa_cli.smoothing.room import largest_chunk
+from caa_cli.tuning.memory_fit import largest_chunk
 limit, samples = int(sys.argv[1]), int(sys.argv[2])
 network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
                         nn.Flatten(), nn.Linear(16, 5))

@@ -8,11 +8,11 @@ from comparing import document, record, write
 from merging import IMAGES, killed, merge, shard, shards
 from support import CHEAP, assert_clean_error, caa, parse_strict
 
-from caa_cli.compare_plan import label_of
-from caa_cli.results.images import StoredImages, save_images
-from caa_cli.results.merging import merge as merge_parts
-from caa_cli.results.merging import merged_images
-from caa_cli.results.parts import read_part
+from caa_cli.config.compare_plan import label_of
+from caa_cli.results.shards.merging import merge as merge_parts
+from caa_cli.results.shards.merging import merged_images
+from caa_cli.results.shards.result_file import read_part
+from caa_cli.results.store.images import StoredImages, save_images
 
 
 def partial(folder):

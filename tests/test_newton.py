@@ -15,15 +15,15 @@ from scipy.optimize import minimize
 from torch import nn
 
 import caa_cli.smoothing.gradients
-from caa_cli.attacks.caa import CertificationAware
-from caa_cli.attacks.loop import Candidate, Example, Finding, Search
-from caa_cli.attacks.newton import Newton
-from caa_cli.attacks.projection import project_beyond, step_beyond
-from caa_cli.attacks.race import margins, most_runs, still_racing
-from caa_cli.smoothing.boundary import margin
+from caa_cli.attacks.caa.attack import CertificationAware
+from caa_cli.attacks.common.loop import Candidate, Example, Finding, Search
+from caa_cli.attacks.common.projection import project_beyond, step_beyond
+from caa_cli.attacks.common.race import margins, most_runs, still_racing
+from caa_cli.attacks.newton.attack import Newton
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.verify import Verifier
+from caa_cli.verification.line_search import margin
+from caa_cli.verification.verifier import Verifier
 
 DISTANCES = (0.6, 1.0, 1.6, 2.4)
 

@@ -10,7 +10,7 @@ from conftest import SmallNet
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from caa_cli.attacks.geometry import Balls
+from caa_cli.attacks.caa.balls import Balls
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, NoiseSource, Purpose
 from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogitRatio, LogRatio, Objective
@@ -33,7 +33,7 @@ class NoGenerator(NoiseSource):
 
 @pytest.fixture(autouse=True)
 def _no_generator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caa_cli.smoothing.noisy.NoiseSource", NoGenerator)
+    monkeypatch.setattr("caa_cli.smoothing.sampling.NoiseSource", NoGenerator)
 
 
 def on_meta(dtype: torch.dtype = torch.float32) -> SmoothedClassifier:

@@ -21,7 +21,7 @@ from support import (
 )
 
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT
-from caa_cli.run.target import Target
+from caa_cli.run.session import Target
 
 CERTIFY = "certify --checkpoint demo --samples 200 --limit 2 --chunk-size 200 --device cpu".split()  # noqa: SIM905
 TRAIN = "train --dataset demo --epochs 1 --evaluate-samples 0 --device cpu".split()  # noqa: SIM905

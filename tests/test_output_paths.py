@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support import CHEAP, COMMAND, ENVIRONMENT, assert_clean_error, assert_clean_text, caa
 
+from caa_cli.config.paths import check_distinct
 from caa_cli.errors import UsageError
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT
-from caa_cli.paths import check_distinct
 
 MODEL = ["--checkpoint", "m.safetensors", "--dataset", "demo", "--limit", "1"]
 ATTACK = ["attack", *CHEAP[2:], *MODEL]

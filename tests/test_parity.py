@@ -9,11 +9,11 @@ import pytest
 import torch
 from support import demo_images
 
-from caa_cli.attacks.baseline import Baseline
-from caa_cli.attacks.cw import CarliniWagner
-from caa_cli.attacks.ddn import Ddn
-from caa_cli.attacks.deepfool import DeepFool
-from caa_cli.attacks.loop import Example, Search
+from caa_cli.attacks.baselines.baseline import Baseline
+from caa_cli.attacks.baselines.cw import CarliniWagner
+from caa_cli.attacks.baselines.ddn import Ddn
+from caa_cli.attacks.baselines.deepfool import DeepFool
+from caa_cli.attacks.common.loop import Example, Search
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
 from caa_cli.models.load import build_model
 from caa_cli.smoothing.classifier import SmoothedClassifier

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from support import assert_clean_error, caa, parse_strict
 
+from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
+from caa_cli.config.recipes import RECIPES
+from caa_cli.config.train_plan import TrainPlan
 from caa_cli.models.architectures import ARCHITECTURES
-from caa_cli.names import NORMALISATIONS
-from caa_cli.recipes import RECIPES
-from caa_cli.train_plan import TrainPlan
 
 
 def planned(*words: str, env: dict[str, str] | None = None) -> dict[str, Any]:

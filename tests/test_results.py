@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.results.files import check_writable, write_atomically
-from caa_cli.results.images import ImageJournal, save_images, saved_images
-from caa_cli.results.journal import Journal, unfinished
 from caa_cli.results.records import AttackRecord, summarise
+from caa_cli.results.store.files import check_writable, write_atomically
+from caa_cli.results.store.images import ImageJournal, save_images, saved_images
+from caa_cli.results.store.journal import Journal, unfinished
 
 SETTINGS = {"attack": "caa", "sigma": 0.5, "samples": 100, "seed": 0}
 HEADER = {"command": "attack", "config": SETTINGS, "checkpoint": {"sha256": "abc"}}

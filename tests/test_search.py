@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from conftest import make_linear
 
-from caa_cli.attacks.loop import Search
-from caa_cli.attacks.pgd import Pgd
-from caa_cli.attacks.state import Example
+from caa_cli.attacks.baselines.pgd import Pgd
+from caa_cli.attacks.common.loop import Search
+from caa_cli.attacks.common.state import Example
 
 
 def test_examples_join_as_places_free_up_and_leave_as_they_finish():

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import assert_clean_error, attack, caa
 
+from caa_cli.config.plan import CertifyPlan, Shard
+from caa_cli.config.selection import read_indices
 from caa_cli.errors import UsageError
-from caa_cli.plan import CertifyPlan, Shard
-from caa_cli.selection import read_indices
 
 SIZES = st.integers(1, 60)
 

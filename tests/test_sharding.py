@@ -8,10 +8,10 @@ import pytest
 import torch
 from support import CHEAP, assert_clean_error, caa, journal_of, parse_strict, read_strict
 
-from caa_cli.device import resolve_device
 from caa_cli.errors import UsageError
-from caa_cli.launchers import variables
-from caa_cli.sharding import Shard
+from caa_cli.runtime.device import resolve_device
+from caa_cli.runtime.launchers import variables
+from caa_cli.runtime.sharding import Shard
 from caa_cli.training.devices import Ranks
 
 
@@ -260,7 +260,7 @@ def test_what_another_shard_writes_beside_its_result_is_not_overwritten(tmp_path
 def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("caa_cli.device.open_device", lambda device: None)
+    monkeypatch.setattr("caa_cli.runtime.device.open_device", lambda device: None)
     for name in ("auto", "cuda"):
         assert resolve_device(name, Shard.parse("auto", ranks(1, 4)).local) == torch.device("cuda", 1)
         with pytest.raises(UsageError, match=r"process 2 of this machine \(LOCAL_RANK.*there are 2"):
@@ -287,7 +287,7 @@ def test_a_rank_without_a_gpu_is_one_message(monkeypatch):
 def test_failed_images_of_a_launched_shard_do_not_end_the_others(tmp_path, monkeypatch):
     """torchrun takes any exit code but 0 for a death, and ends the other processes."""
     from caa_cli.data.decoding import ImageError
-    from caa_cli.run import work
+    from caa_cli.run import pipeline as work
 
     def fails(*_):
         raise ImageError("it is damaged")

@@ -7,8 +7,8 @@ import signal
 import pytest
 from support import CHEAP, caa, read_strict
 
-from caa_cli.results.attack_output import AttackOutput
-from caa_cli.signals import termination_interrupts, uninterrupted
+from caa_cli.results.store.attack_output import AttackOutput
+from caa_cli.runtime.signals import termination_interrupts, uninterrupted
 
 
 @pytest.fixture(autouse=True)

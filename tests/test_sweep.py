@@ -10,14 +10,14 @@ from comparing import document, record
 from matplotlib.figure import Figure
 from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 
-from caa_cli.compare_plan import NamedAttack, parse_sweeps, swept
+from caa_cli.config.compare_plan import NamedAttack, parse_sweeps, swept
 from caa_cli.config.pictures import PICTURES
 from caa_cli.errors import UsageError
+from caa_cli.report.html import report
+from caa_cli.report.sweep import draw_sweep, find_sweep
 from caa_cli.results.comparison import compare
-from caa_cli.results.joining import join
-from caa_cli.results.parts import part_of
-from caa_cli.results.report import report
-from caa_cli.results.sweep import draw_sweep, find_sweep
+from caa_cli.results.shards.joining import join
+from caa_cli.results.shards.result_file import part_of
 
 
 def comparison_of(*settings, attack="caa"):

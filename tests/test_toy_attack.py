@@ -16,8 +16,8 @@ TOY = '''
 from dataclasses import dataclass
 from typing import Annotated
 
-from caa_cli.attacks.baseline import Baseline, delta, set_perturbation
-from caa_cli.attacks.state import Batch
+from caa_cli.attacks.baselines.baseline import Baseline, delta, set_perturbation
+from caa_cli.attacks.common.state import Batch
 from caa_cli.config.attacks import ATTACKS, AttackSpec
 from caa_cli.config.ranges import Between
 from caa_cli.config.settings import Settings

@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 from torch import nn
 
+from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.datasets import ImageSet, open_dataset
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import build
@@ -20,7 +21,6 @@ from caa_cli.models.load import build_model
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.train_plan import TrainPlan
 from caa_cli.training.consistency import Consistency
 from caa_cli.training.devices import Ranks
 from caa_cli.training.feed import MemoryFeed

@@ -12,16 +12,16 @@ import torch
 from conftest import make_small
 from support import ENVIRONMENT, attack, caa, read_strict, start, timeless
 
-from caa_cli.run.tuning import cache_folder, tuned
-from caa_cli.smoothing import tune
-from caa_cli.smoothing.tune import best_chunk, sweep
+from caa_cli.tuning import sweep as tune
+from caa_cli.tuning.cache import cache_folder, tuned
+from caa_cli.tuning.sweep import best_chunk, sweep
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("CAA_TUNING_CACHE", "on")
     monkeypatch.setenv("CAA_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr("caa_cli.run.tuning._busy", lambda device: False)
+    monkeypatch.setattr("caa_cli.tuning.cache._busy", lambda device: False)
     return tmp_path / "cache" / "tuning"
 
 
@@ -58,7 +58,7 @@ def test_another_network_device_or_kind_of_run_is_measured_on_its_own(folder, me
     use()
     assert use(arch="other")[0] == "measured"
     assert use(gradients=False)[0] == "measured"
-    monkeypatch.setattr("caa_cli.run.tuning.hardware", lambda device: "another machine")
+    monkeypatch.setattr("caa_cli.tuning.cache.hardware", lambda device: "another machine")
     assert use()[0] == "measured"
     assert len(list(folder.iterdir())) == 4
 

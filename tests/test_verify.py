@@ -8,11 +8,11 @@ import torch
 from conftest import Linear, make_linear
 from scipy import stats
 
-from caa_cli.attacks.loop import Candidate, Example, Finding
+from caa_cli.attacks.common.loop import Candidate, Example, Finding
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.smoothing.boundary import Crossing, margin, margin_to_pass
 from caa_cli.smoothing.bounds import leader, separation
-from caa_cli.verify import Verifier
+from caa_cli.verification.line_search import Crossing, margin, margin_to_pass
+from caa_cli.verification.verifier import Verifier
 
 
 def finding(linear: Linear, beyond: list[float], distance: float = 1.0, index: int = 0) -> Finding:

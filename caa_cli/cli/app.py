@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caa_cli import __version__, streams
+from caa_cli import __version__
 from caa_cli.cli.attack import attack
 from caa_cli.cli.certify import certify
 from caa_cli.cli.check import check
@@ -18,6 +18,7 @@ from caa_cli.cli.merge import merge
 from caa_cli.cli.running import Command, show_error
 from caa_cli.cli.train import train
 from caa_cli.errors import CaaError
+from caa_cli.runtime import streams
 
 app = typer.Typer(
     name="caa",

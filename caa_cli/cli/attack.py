@@ -11,8 +11,8 @@ from caa_cli.cli import generate, options, running
 from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.names import FINISHES, GRADIENTS, SURROGATE_MODEL
-from caa_cli.plan import AttackPlan
+from caa_cli.config.choices import FINISHES, GRADIENTS, SURROGATE_MODEL
+from caa_cli.config.plan import AttackPlan
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE
 _SEARCH, _PROOF = "Attack", "Certificate and proof"

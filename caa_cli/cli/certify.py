@@ -10,7 +10,7 @@ import typer
 from caa_cli.cli import options, running
 from caa_cli.cli.generate import RUN, option
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.plan import CertifyPlan
+from caa_cli.config.plan import CertifyPlan
 
 _CERTIFICATE = "Certificate"
 

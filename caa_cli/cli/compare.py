@@ -11,7 +11,9 @@ import typer
 from caa_cli.cli import generate, options, running
 from caa_cli.cli.attack import attack
 from caa_cli.cli.generate import option
-from caa_cli.compare_plan import (
+from caa_cli.config.attacks import ATTACKS, declared, foreign
+from caa_cli.config.choices import TABLE_FORMATS
+from caa_cli.config.compare_plan import (
     ComparePlan,
     NamedAttack,
     beside,
@@ -19,14 +21,12 @@ from caa_cli.compare_plan import (
     parse_sweeps,
     swept,
 )
-from caa_cli.config.attacks import ATTACKS, declared, foreign
+from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
+from caa_cli.config.plan import AttackPlan
 from caa_cli.config.ranges import FileName, flag
 from caa_cli.errors import UsageError
-from caa_cli.names import TABLE_FORMATS
-from caa_cli.paths import check_distinct
-from caa_cli.plan import AttackPlan
-from caa_cli.sharding import Shard
+from caa_cli.runtime.sharding import Shard
 
 _COMPARISON = generate.COMPARISON
 # What counts where files are read; all else says how to run attacks.

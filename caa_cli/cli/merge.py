@@ -9,8 +9,8 @@ import typer
 
 from caa_cli.cli import options, running
 from caa_cli.cli.generate import RUN, option
+from caa_cli.config.paths import check_distinct
 from caa_cli.errors import UsageError
-from caa_cli.paths import check_distinct
 
 
 @running.guarded

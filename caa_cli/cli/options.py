@@ -16,17 +16,17 @@ from caa_cli.cli.generate import COMPUTE, DATA, RUN, option
 from caa_cli.cli.toml import load_config
 from caa_cli.cli.values import number, shortened, whole
 from caa_cli.config import methods
+from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS
 from caa_cli.config.datasets import DATASETS, those_that
 from caa_cli.config.methods import METHODS
+from caa_cli.config.paths import check_distinct
+from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.config.ranges import OneOf, flag
+from caa_cli.config.recipes import RECIPES
+from caa_cli.config.sizes import parse_size
+from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import UsageError
-from caa_cli.names import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS
-from caa_cli.paths import check_distinct
-from caa_cli.plan import AttackPlan, CertifyPlan, ModelPlan
-from caa_cli.recipes import RECIPES
-from caa_cli.sharding import Shard
-from caa_cli.sizes import parse_size
-from caa_cli.train_plan import TrainPlan
+from caa_cli.runtime.sharding import Shard
 
 P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
 

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from caa_cli import streams
 from caa_cli.cli.environment import check_variables, name_variables, origins, variable_of
 from caa_cli.errors import INTERRUPTED, CaaError, UsageError
-from caa_cli.launchers import variables
-from caa_cli.sharding import Shard
-from caa_cli.signals import termination_interrupts
+from caa_cli.runtime import streams
+from caa_cli.runtime.launchers import variables
+from caa_cli.runtime.sharding import Shard
+from caa_cli.runtime.signals import termination_interrupts
 
 Function = TypeVar("Function", bound=Callable[..., None])
 

@@ -9,9 +9,7 @@ import typer
 
 from caa_cli.cli import generate, options, running
 from caa_cli.cli.generate import option
-from caa_cli.config.datasets import DATASETS
-from caa_cli.config.methods import METHODS
-from caa_cli.names import (
+from caa_cli.config.choices import (
     ARCHITECTURES,
     AUGMENTATIONS,
     NORMALISATIONS,
@@ -19,8 +17,10 @@ from caa_cli.names import (
     SCHEDULES,
     TRAINING_DTYPES,
 )
-from caa_cli.recipes import RECIPES
-from caa_cli.train_plan import TrainPlan
+from caa_cli.config.datasets import DATASETS
+from caa_cli.config.methods import METHODS
+from caa_cli.config.recipes import RECIPES
+from caa_cli.config.train_plan import TrainPlan
 
 _MODEL, _RUN, _METHOD, _TRAINING = generate.DATA, generate.RUN, generate.METHOD, "Training"
 
@@ -119,7 +119,7 @@ def train(
     given = locals()
     plan = options.plan_of(TrainPlan, options.with_recipe(context, given | given.pop("settings")))
     from caa_cli.display import Display
-    from caa_cli.training.run import TrainRun
+    from caa_cli.run.train import TrainRun
 
     code = TrainRun(plan, Display(quiet, json), running.resume_command()).execute()
     raise typer.Exit(code)

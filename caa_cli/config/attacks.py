@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from caa_cli.config.choices import FIXED, GUMBEL, LOG_RATIO, RADIAL, REFINEMENTS, SAMPLE_SCHEDULES, STAGED, SURROGATES
 from caa_cli.config.ranges import MOST_STEPS, Between, Count, NotNegative, OneOf, Positive, Range
 from caa_cli.config.settings import (
     Called,
@@ -19,7 +20,6 @@ from caa_cli.config.settings import (
     settings_of,
 )
 from caa_cli.errors import UsageError
-from caa_cli.names import FIXED, GUMBEL, LOG_RATIO, RADIAL, REFINEMENTS, SAMPLE_SCHEDULES, STAGED, SURROGATES
 
 # What multiplies, or is raised to a power with every round.
 _FACTOR, _ROUNDS = Positive(100.0), Count(most=30)
@@ -181,18 +181,22 @@ class AttackSpec:
     by_votes: str | None = None
 
 
+_CAA = "caa_cli.attacks.caa.attack:CertificationAware"
+
 ATTACKS: dict[str, AttackSpec] = {
-    "caa": AttackSpec(Caa, "caa_cli.attacks.caa:CertificationAware", "caa_cli.attacks.caa:CertificationAware"),
-    "caa-newton": AttackSpec(
-        CaaNewton, "caa_cli.attacks.newton:Newton", "caa_cli.attacks.boundary_walk:BoundaryWalk"
+    "caa": AttackSpec(
+        Caa, "caa_cli.attacks.caa.attack:CertificationAware", "caa_cli.attacks.caa.attack:CertificationAware"
     ),
-    "pgd": AttackSpec(Pgd, "caa_cli.attacks.pgd:Pgd"),
-    "cw": AttackSpec(Cw, "caa_cli.attacks.cw:CarliniWagner"),
-    "deepfool": AttackSpec(DeepFool, "caa_cli.attacks.deepfool:DeepFool"),
-    "autoattack": AttackSpec(AutoAttack, "caa_cli.attacks.autoattack:AutoAttack"),
-    "ddn": AttackSpec(Ddn, "caa_cli.attacks.ddn:Ddn"),
-    "fmn": AttackSpec(Fmn, "caa_cli.attacks.fmn:Fmn"),
-    "alma": AttackSpec(Alma, "caa_cli.attacks.alma:Alma"),
+    "caa-newton": AttackSpec(
+        CaaNewton, "caa_cli.attacks.newton.attack:Newton", "caa_cli.attacks.newton.boundary_walk:BoundaryWalk"
+    ),
+    "pgd": AttackSpec(Pgd, "caa_cli.attacks.baselines.pgd:Pgd"),
+    "cw": AttackSpec(Cw, "caa_cli.attacks.baselines.cw:CarliniWagner"),
+    "deepfool": AttackSpec(DeepFool, "caa_cli.attacks.baselines.deepfool:DeepFool"),
+    "autoattack": AttackSpec(AutoAttack, "caa_cli.attacks.baselines.autoattack:AutoAttack"),
+    "ddn": AttackSpec(Ddn, "caa_cli.attacks.baselines.ddn:Ddn"),
+    "fmn": AttackSpec(Fmn, "caa_cli.attacks.baselines.fmn:Fmn"),
+    "alma": AttackSpec(Alma, "caa_cli.attacks.baselines.alma:Alma"),
 }
 
 

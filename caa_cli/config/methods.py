@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from caa_cli.config.choices import INNER_ATTACKS
 from caa_cli.config.ranges import MOST_STEPS, Count, NotNegative, OneOf, Positive
 from caa_cli.config.settings import Setting, Settings, check_each, filled, refuse_foreign, settings_of
-from caa_cli.names import INNER_ATTACKS
 
 _MOST_DRAWS = 10_000
 _SEVERAL = Count(2, _MOST_DRAWS, hint="it compares several noises of an image: use at least --draws 2")

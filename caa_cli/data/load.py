@@ -17,7 +17,7 @@ from caa_cli.data.decoding import ImageError, Recipe, decode_many, ignore_interr
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import ImageSet
 from caa_cli.errors import CaaError
-from caa_cli.signals import ignored
+from caa_cli.runtime.signals import ignored
 
 # Files a worker takes at a time, and tried out before any worker is started.
 BATCH = 256

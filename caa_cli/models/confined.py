@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 import torch
 
 from caa_cli.errors import CaaError
-from caa_cli.memory import is_out_of_memory
 from caa_cli.models.plain import pack, unpack
+from caa_cli.runtime.memory import is_out_of_memory
 
 # Beside what the process holds already: what any small file may take, and that for each byte of a file.
 _BYTES, _BYTES_PER_BYTE = 2**30, 2

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.recognise import Recognised
-from caa_cli.names import NORMALISATIONS
 
 
 @dataclass(frozen=True)

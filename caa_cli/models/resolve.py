@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated
 
+from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.ranges import MEAN, SIGMA, STD
 from caa_cli.errors import UsageError
@@ -16,7 +17,6 @@ from caa_cli.models.limits import short
 from caa_cli.models.load import probe
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
-from caa_cli.names import NORMALISATIONS
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from statistics import median
 from typing import Any
 
 from caa_cli import __version__
-from caa_cli.compare_plan import SEARCH, SHARED
+from caa_cli.config.compare_plan import SEARCH, SHARED
 from caa_cli.errors import UsageError
 from caa_cli.results.bootstrap import LEVEL, Interval, intervals
-from caa_cli.results.joining import AttackResult, check_agreement
 from caa_cli.results.metrics import Figures, columns, figures
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, AttackRecord, summarise
+from caa_cli.results.shards.joining import AttackResult, check_agreement
 
 
 @dataclass(frozen=True)

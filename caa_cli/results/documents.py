@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from caa_cli.config.attacks import ATTACKS, declared
+from caa_cli.config.choices import SPLITS
+from caa_cli.config.plan import AttackPlan, CertifyPlan
 from caa_cli.errors import CaaError
-from caa_cli.names import SPLITS
-from caa_cli.plan import AttackPlan, CertifyPlan
 from caa_cli.results.certificates import CertifyRecord
-from caa_cli.results.files import read_object
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, Record
 from caa_cli.results.schema import (
     Check,
@@ -30,6 +29,7 @@ from caa_cli.results.schema import (
     object_of,
     shown,
 )
+from caa_cli.results.store.files import read_object
 
 KINDS: dict[str, type[Record]] = {"attack": AttackRecord, "certify": CertifyRecord}
 # How large a data set, and how many shards of it, reading a result can count through.

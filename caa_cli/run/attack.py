@@ -9,27 +9,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from caa_cli.device import resolve_device
+from caa_cli.config.plan import AttackPlan
 from caa_cli.errors import DONE
-from caa_cli.plan import AttackPlan
-from caa_cli.results.attack_output import AttackOutput
 from caa_cli.results.fields import attack_fields
-from caa_cli.results.images import Image
-from caa_cli.results.parts import Part
 from caa_cli.results.records import AttackRecord, AttackSummary, summarise
-from caa_cli.run.access import open_access
-from caa_cli.run.base import ImageRun
-from caa_cli.run.build import build_attack
+from caa_cli.results.shards.result_file import Part
+from caa_cli.results.store.attack_output import AttackOutput
+from caa_cli.results.store.images import Image
+from caa_cli.run.batch_size import search_bytes
 from caa_cli.run.describe import attack_rows, estimate, most_evaluations
-from caa_cli.run.engine import check_memory, search_bytes
 from caa_cli.run.gate import warn_of_nothing
-from caa_cli.run.summaries import attack_summary, files
-from caa_cli.run.target import Target, load_target
-from caa_cli.run.work import AttackWork
-from caa_cli.signals import uninterrupted
+from caa_cli.run.image_run import ImageRun
+from caa_cli.run.pipeline import AttackWork
+from caa_cli.run.registry import build_attack
+from caa_cli.run.reporting import attack_summary, files
+from caa_cli.run.session import Target, load_target
+from caa_cli.run.threat_model import open_access
+from caa_cli.runtime.device import resolve_device
+from caa_cli.runtime.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.verify import Verifier
+from caa_cli.tuning.choose import check_memory
+from caa_cli.verification.verifier import Verifier
 
 
 @dataclass
@@ -143,6 +144,6 @@ class AttackRun(ImageRun):
 
 
 def _draw(target: Target, path: Path, found: Mapping[int, Image], records: list[AttackRecord]) -> None:
-    from caa_cli.results.figure import draw_examples
+    from caa_cli.report.figure import draw_examples
 
     draw_examples(path, lambda index: target.images.image(index).numpy(), found, records)

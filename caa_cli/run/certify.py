@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 
+from caa_cli.config.plan import CertifyPlan
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images, read_example
-from caa_cli.device import resolve_device
 from caa_cli.display import REFRESH_SECONDS, Bar, Rows, number
 from caa_cli.errors import DONE
-from caa_cli.plan import CertifyPlan
 from caa_cli.results.certificates import (
     CERTIFIED,
     NOT_CERTIFIED,
@@ -26,20 +25,22 @@ from caa_cli.results.certificates import (
     summarise_certificates,
 )
 from caa_cli.results.fields import certify_fields
-from caa_cli.results.files import write_atomically
-from caa_cli.results.output import RunOutput
-from caa_cli.results.ownership import names
-from caa_cli.results.parts import Part
 from caa_cli.results.records import ABSTAINED, FAILED
-from caa_cli.run.base import BATCH_LIMIT, ImageRun
-from caa_cli.run.engine import check_memory
+from caa_cli.results.shards.result_file import Part
+from caa_cli.results.store.files import write_atomically
+from caa_cli.results.store.output import RunOutput
+from caa_cli.results.store.ownership import names
+from caa_cli.run.batch_size import BATCH_LIMIT
 from caa_cli.run.gate import warn_of_nothing
-from caa_cli.run.summaries import certify_summary, files
-from caa_cli.run.target import Target, load_target
-from caa_cli.signals import uninterrupted
+from caa_cli.run.image_run import ImageRun
+from caa_cli.run.reporting import certify_summary, files
+from caa_cli.run.session import Target, load_target
+from caa_cli.runtime.device import resolve_device
+from caa_cli.runtime.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.decide import Decider
+from caa_cli.smoothing.sequential import Decider
+from caa_cli.tuning.choose import check_memory
 
 
 @dataclass
@@ -241,7 +242,7 @@ class CertifyRun(ImageRun):
             with output.kept(plan.tsv):
                 write_atomically(plan.tsv, cohen_log(records).encode())
         if plan.figure is not None:
-            from caa_cli.results.figure import draw_certified_accuracy
+            from caa_cli.report.figure import draw_certified_accuracy
 
             with output.kept(plan.figure):
                 draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")

@@ -12,9 +12,9 @@ from caa_cli.errors import DONE, PARTIAL, REQUIREMENT_NOT_MET, CaaError
 from caa_cli.results.certificates import CertifySummary
 from caa_cli.results.documents import KINDS
 from caa_cli.results.fields import Fields, attack_fields, certify_fields, compare_fields
-from caa_cli.results.merging import summary_of
-from caa_cli.results.parts import check_origin, how_to_go_on, part_of, read_document
 from caa_cli.results.requirements import Requirement, judge
+from caa_cli.results.shards.merging import summary_of
+from caa_cli.results.shards.result_file import check_origin, how_to_go_on, part_of, read_document
 from caa_cli.run.gate import Gate, say_unmet
 
 _COMMANDS = (*KINDS, "compare")

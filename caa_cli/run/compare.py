@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli import __version__
-from caa_cli.compare_plan import ComparePlan
+from caa_cli.config.compare_plan import ComparePlan
 from caa_cli.config.pictures import SWEEP
 from caa_cli.display import Display, PartDisplay
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
-from caa_cli.results.attack_output import AttackOutput
-from caa_cli.results.compare_output import CompareOutput
+from caa_cli.report.sweep import find_sweep
+from caa_cli.report.tables import HEADINGS, WRITERS, caption, cells
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.fields import Fields, compare_fields
-from caa_cli.results.files import write_atomically, written
-from caa_cli.results.joining import AttackResult, join
-from caa_cli.results.journal import Journal
-from caa_cli.results.locks import locked
-from caa_cli.results.parts import Part, part_of, read_part
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord
 from caa_cli.results.requirements import Requirement
-from caa_cli.results.sweep import find_sweep
-from caa_cli.results.tables import HEADINGS, WRITERS, caption, cells
+from caa_cli.results.shards.joining import AttackResult, join
+from caa_cli.results.shards.result_file import Part, part_of, read_part
+from caa_cli.results.store.attack_output import AttackOutput
+from caa_cli.results.store.compare_output import CompareOutput
+from caa_cli.results.store.files import write_atomically, written
+from caa_cli.results.store.journal import Journal
+from caa_cli.results.store.locks import locked
 from caa_cli.run.gate import Gate, warn_of_nothing
-from caa_cli.signals import uninterrupted
+from caa_cli.runtime.signals import uninterrupted
 
 _KEPT = "the attacks' own results are kept: free some space and compare their files again"
 _NO_SWEEP = "--figure-sweep shows one setting that varies, or two of one attack: here it is not so"
@@ -67,7 +67,7 @@ class CompareRun:
         if plan.html is not None:
             wanted["--html"] = plan.html.with_suffix(".svg")
         for option, path in wanted.items():
-            from caa_cli.results.figure import check_figure
+            from caa_cli.report.figure import check_figure
 
             check_figure(path, option)
 
@@ -206,17 +206,17 @@ class CompareRun:
         with uninterrupted():
             self._write_document(document)
             for name, (option, path) in plan.pictures.items():
-                from caa_cli.results.pictures import write_picture
+                from caa_cli.report.plots import write_picture
 
                 with written(path, option, _KEPT):
                     write_picture(path, name, comparison, title)
             if plan.figure_examples is not None and gallery is not None:
-                from caa_cli.results.gallery import draw_gallery
+                from caa_cli.report.gallery import draw_gallery
 
                 with written(plan.figure_examples, "--figure-examples", _KEPT):
                     draw_gallery(plan.figure_examples, gallery, title, comparison.fingerprint)
             if plan.html is not None:
-                from caa_cli.results.report import report
+                from caa_cli.report.html import report
 
                 with written(plan.html, "--html", _KEPT):
                     write_atomically(plan.html, report(comparison, document["created"], gallery).encode())

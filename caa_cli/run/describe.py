@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from caa_cli.attacks.attack import Attack
+from caa_cli.attacks.common.attack import Attack
+from caa_cli.config.choices import VOTES
+from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Rows
-from caa_cli.names import VOTES
-from caa_cli.plan import AttackPlan
 from caa_cli.smoothing.gradient_source import GradientCost
-from caa_cli.verify import Verifier
+from caa_cli.verification.verifier import Verifier
 
 # How many tries a verification usually takes (docs/verification.md).
 TYPICAL_TRIES = 1.25

@@ -9,12 +9,12 @@ from caa_cli.data.datasets import open_dataset
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import spread
 from caa_cli.errors import CaaError
+from caa_cli.report.gallery import Gallery, Shown
 from caa_cli.results.comparison import Comparison
-from caa_cli.results.gallery import Gallery, Shown
-from caa_cli.results.images import Image, kept_images
-from caa_cli.results.joining import AttackResult
-from caa_cli.results.parts import Part
 from caa_cli.results.records import ATTACKED
+from caa_cli.results.shards.joining import AttackResult
+from caa_cli.results.shards.result_file import Part
+from caa_cli.results.store.images import Image, kept_images
 
 # So that a picture, and what is in memory for it, does not grow with the comparison.
 MOST_ROWS, MOST_ATTACKS = 8, 8

@@ -8,26 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caa_cli.config.paths import check_distinct, sidecar
 from caa_cli.config.ranges import FileName
 from caa_cli.display import Display
 from caa_cli.errors import DONE, PARTIAL, UsageError
-from caa_cli.paths import check_distinct, sidecar
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.certificates import cohen_log
 from caa_cli.results.documents import KINDS, document_at
 from caa_cli.results.fields import Fields, attack_fields, certify_fields
-from caa_cli.results.files import check_writable, write_atomically, written
-from caa_cli.results.images import save_images
-from caa_cli.results.journal import unfinished
-from caa_cli.results.locks import locked
-from caa_cli.results.merging import NOT_COMPARED, Merged, merge, merged_images, read_shard
-from caa_cli.results.ownership import check_intact, check_result, check_side_file
-from caa_cli.results.parts import how_to_go_on, part_of
 from caa_cli.results.records import FAILED, AttackSummary
 from caa_cli.results.requirements import Requirement
+from caa_cli.results.shards.merging import NOT_COMPARED, Merged, merge, merged_images, read_shard
+from caa_cli.results.shards.result_file import how_to_go_on, part_of
+from caa_cli.results.store.files import check_writable, write_atomically, written
+from caa_cli.results.store.images import save_images
+from caa_cli.results.store.journal import unfinished
+from caa_cli.results.store.locks import locked
+from caa_cli.results.store.ownership import check_intact, check_result, check_side_file
 from caa_cli.run.gate import Gate, warn_of_nothing
-from caa_cli.run.summaries import attack_summary, certify_summary, files
-from caa_cli.signals import uninterrupted
+from caa_cli.run.reporting import attack_summary, certify_summary, files
+from caa_cli.runtime.signals import uninterrupted
 
 _KEPT = "the shards' own results are kept: free some space and repeat the command"
 

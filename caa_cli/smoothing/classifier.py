@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from caa_cli.smoothing.gradient_source import PILOT, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key
-from caa_cli.smoothing.noisy import NoisyModel
 from caa_cli.smoothing.objective import LogRatio, Objective, Slopes, rival_over_label
+from caa_cli.smoothing.sampling import NoisyModel
 
 
 class SmoothedClassifier(NoisyModel):

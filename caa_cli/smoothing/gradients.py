@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from caa_cli.smoothing.chunks import Piece
 from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.noise import Key
-from caa_cli.smoothing.noisy import NoisyModel, votes_of
 from caa_cli.smoothing.objective import LogRatio, Objective, Slopes, cotangent, log_mean_probability
+from caa_cli.smoothing.sampling import NoisyModel, votes_of
 
 
 class WhiteBox(GradientSource):

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from caa_cli.config.datasets import DATASETS
-from caa_cli.device import describe_device
+from caa_cli.config.recipes import RECIPES
+from caa_cli.config.train_plan import TrainPlan
 from caa_cli.display import Rows, clock
-from caa_cli.recipes import RECIPES
-from caa_cli.train_plan import TrainPlan
+from caa_cli.runtime.device import describe_device
 from caa_cli.training.devices import Ranks
 from caa_cli.training.loop import TrainingState
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from caa_cli.device import own_device
 from caa_cli.errors import UsageError
+from caa_cli.runtime.device import own_device
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from caa_cli.models.card import ModelCard
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.tune import tune_chunks
+from caa_cli.tuning.sweep import tune_chunks
 
 _TOGETHER = 50
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import Images, ImageSet, spread
 from caa_cli.data.load import load
 from caa_cli.errors import UsageError
-from caa_cli.train_plan import TrainPlan
 from caa_cli.training.augment import RESIZED_CROP
 from caa_cli.training.describe import augmentation
 from caa_cli.training.feed import Feed, FileFeed, MemoryFeed

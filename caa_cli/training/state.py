@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
+from caa_cli.config.paths import sidecar
+from caa_cli.config.plan import differences
+from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint_file import read_file
 from caa_cli.models.confined import read_confined
 from caa_cli.models.pickled import read_training
-from caa_cli.paths import sidecar
-from caa_cli.plan import differences
-from caa_cli.results.files import write_atomically
-from caa_cli.results.ownership import foreign
-from caa_cli.train_plan import TrainPlan
+from caa_cli.results.store.files import write_atomically
+from caa_cli.results.store.ownership import foreign
 from caa_cli.training.loop import EpochReport, Trainer
 
 

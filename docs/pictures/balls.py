@@ -16,16 +16,16 @@ import matplotlib
 import numpy as np
 import torch
 
-from caa_cli.attacks.caa import CertificationAware
-from caa_cli.attacks.caa_state import CaaState
-from caa_cli.attacks.loop import Example, Search
+from caa_cli.attacks.caa.attack import CertificationAware
+from caa_cli.attacks.caa.state import CaaState
+from caa_cli.attacks.common.loop import Example, Search
 from caa_cli.data.datasets import open_dataset
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
 from caa_cli.models.load import build_model
 from caa_cli.smoothing.bounds import leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.verify import Verifier
+from caa_cli.verification.verifier import Verifier
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -29,8 +29,8 @@ from caa_cli.models.checkpoint import find_checkpoint, read_weights
 from caa_cli.models.load import build_model
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.decide import Decider
-from caa_cli.smoothing.tune import tune_chunks
+from caa_cli.smoothing.sequential import Decider
+from caa_cli.tuning.sweep import tune_chunks
 
 
 class Stopwatch:

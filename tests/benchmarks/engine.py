@@ -18,7 +18,7 @@ from setup import demo, fresh, interleaved, machine, median
 
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
-from caa_cli.smoothing.tune import tune_chunks
+from caa_cli.tuning.sweep import tune_chunks
 
 
 def main() -> None:

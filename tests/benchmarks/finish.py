@@ -15,10 +15,10 @@ from statistics import mean
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import make_linear
 
-import caa_cli.verify
-from caa_cli.attacks.caa import CertificationAware
-from caa_cli.attacks.loop import Example, Search
-from caa_cli.verify import Verifier
+import caa_cli.verification.verifier
+from caa_cli.attacks.caa.attack import CertificationAware
+from caa_cli.attacks.common.loop import Example, Search
+from caa_cli.verification.verifier import Verifier
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     findings = list(Search(CertificationAware(patience=4), linear.classifier).run(examples))
     rows = []
     for spare in ((0.5, 1.0, 2.0, 3.0), (0.8, 1.3, 2.0, 3.0), (1.3, 2.0, 3.0, 4.0)):
-        caa_cli.verify._AlongTheRay.SPARE = spare
+        caa_cli.verification.verifier._AlongTheRay.SPARE = spare
         for probes in (4, 5):
             proofs = [Verifier(probes=probes).verify(finding, linear.classifier) for finding in findings]
             excess = [

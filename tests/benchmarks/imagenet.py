@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from setup import machine
 
+from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.data.datasets import open_dataset
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes
-from caa_cli.names import NORMALISATIONS
 
 RUN = (
     "import resource, sys; sys.argv[0] = 'caa'\nfrom caa_cli.cli.app import main\n"

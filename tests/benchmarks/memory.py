@@ -22,15 +22,15 @@ from pathlib import Path
 import torch
 from setup import demo, machine, smoothed
 
-from caa_cli.memory import limit_device, peak_resident
+from caa_cli.config.choices import NORMALISATIONS
+from caa_cli.config.sizes import parse_size
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
-from caa_cli.names import NORMALISATIONS
-from caa_cli.sizes import parse_size
+from caa_cli.runtime.memory import limit_device, peak_resident
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
-from caa_cli.smoothing.room import largest_chunk
+from caa_cli.tuning.memory_fit import largest_chunk
 
 
 def passes(classifier: SmoothedClassifier, samples: int, votes: bool) -> None:

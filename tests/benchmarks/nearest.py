@@ -18,15 +18,15 @@ import torch
 from setup import smoothed
 from torch import Tensor
 
-from caa_cli.attacks.loop import Example, Search
-from caa_cli.attacks.newton import Newton
+from caa_cli.attacks.common.loop import Example, Search
+from caa_cli.attacks.newton.attack import Newton
 from caa_cli.data.datasets import ImageSet, open_dataset
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
 from caa_cli.models.load import build_model
-from caa_cli.smoothing.boundary import Crossing, margin
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.verification.line_search import Crossing, margin
 
 _MARGIN = 0.03
 
@@ -67,7 +67,7 @@ def reference(classifier: SmoothedClassifier, example: Example, samples: int) ->
     """The distance to each class that came near, by class."""
     attack = Newton(samples=3000, steps=30, rivals=classifier.num_classes - 1, memory=0.8)
     state = attack.start([example], classifier)
-    with patch("caa_cli.attacks.race.still_racing", _all_race):
+    with patch("caa_cli.attacks.common.race.still_racing", _all_race):
         for _ in range(attack.steps):
             attack.step(state, classifier)
             state.iteration += 1

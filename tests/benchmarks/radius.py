@@ -17,13 +17,13 @@ from statistics import mean, median
 import torch
 from setup import demo, trained
 
-from caa_cli.attacks.loop import Example, Search
-from caa_cli.compare_plan import NamedAttack
-from caa_cli.plan import AttackPlan
-from caa_cli.run.build import build_attack
+from caa_cli.attacks.common.loop import Example, Search
+from caa_cli.config.compare_plan import NamedAttack
+from caa_cli.config.plan import AttackPlan
+from caa_cli.run.registry import build_attack
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.verify import Verifier
+from caa_cli.verification.verifier import Verifier
 
 
 def plan_of(text: str) -> AttackPlan:

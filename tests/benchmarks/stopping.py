@@ -13,11 +13,11 @@ from statistics import mean, median
 
 from setup import demo
 
-from caa_cli.attacks.caa import CertificationAware
-from caa_cli.attacks.loop import Batch, Example, Search
+from caa_cli.attacks.caa.attack import CertificationAware
+from caa_cli.attacks.common.loop import Batch, Example, Search
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.verify import Verifier
+from caa_cli.verification.verifier import Verifier
 
 
 def main() -> None:

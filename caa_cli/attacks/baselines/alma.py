@@ -1,0 +1,140 @@
+"""The augmented Lagrangian method for adversarial attacks, ALMA, in L2 (Rony et al., 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.baselines.baseline import Baseline, delta, set_perturbation, unit
+from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.config import attacks as settings
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.objective import LogitRatio
+
+
+@dataclass
+class AlmaState(Batch):
+    """mu, rho: the penalty's multiplier and weight.  checked: the constraint y at its last check.
+    square, momentum: (examples, dimensions) RMSProp's averages.  rate: its learning rate.
+    success_at: the step of the first adversarial point, inf before it.  scale: the divisor of y.
+    """
+
+    mu: Tensor
+    rho: Tensor
+    checked: Tensor
+    square: Tensor
+    momentum: Tensor
+    rate: Tensor
+    success_at: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class Alma(settings.Alma, Baseline[AlmaState]):
+    """Minimises ‖δ‖ + P(y; μ, ρ) with RMSProp, y ≤ 0 being the constraint that the label has lost.
+
+    y is the difference-of-logits ratio plus `logit_tolerance`, P the authors' penalty P2. average: their α, the
+    weight of every moving average; None: their 0.9 (for 1,000 steps) from 500 steps on, and their 0.5 (for 100)
+    below. init_lr_distance: the length of the first step. lr_reduction: the share of the learning rate that is left
+    at the end, after a first success. Every `check_steps` steps, an example without success whose y has not fallen
+    below the share `tau` of its last checked value has its weight ρ multiplied by `gamma`.
+
+    The ratio needs three classes. With two, y is the logit margin divided by its value at the clean image.
+    """
+
+    @property
+    def weight(self) -> float:
+        """The weight of the past in every moving average."""
+        if self.average is not None:
+            return self.average
+        return 0.9 if self.steps >= 500 else 0.5
+
+    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> AlmaState:
+        size, device = len(examples), examples[0].image.device
+        flat = torch.zeros((size, examples[0].image.numel()), device=device)
+
+        def each(value: float) -> Tensor:
+            return torch.full((size,), value, device=device)
+
+        return AlmaState.new(
+            examples,
+            classifier.num_classes,
+            mu=each(self.mu_init),
+            rho=each(self.rho_init),
+            checked=each(torch.inf),
+            square=torch.ones_like(flat),
+            momentum=flat,
+            rate=each(0.0),
+            success_at=each(torch.inf),
+            scale=each(1.0),
+        )
+
+    def step(self, state: AlmaState, classifier: SmoothedClassifier) -> None:
+        ratio = LogitRatio(self.logit_tolerance)
+        evaluation = self.evaluate(state, classifier, ratio)
+        state.lost_gradients += ~evaluation.usable
+        y = ratio.value(evaluation.log_mean, state.labels)
+        if classifier.num_classes < 3:
+            state.scale = torch.where(state.iteration == 0, y.abs().clamp(min=1e-12), state.scale)
+            y = y / state.scale
+        self._adjust(state, y, evaluation.adversarial)
+        first = state.iteration == 0
+        downhill = torch.where(first[:, None], 0.0, unit(delta(state))[0])
+        pull = torch.where(evaluation.usable, _slope(y, state.mu, state.rho) * evaluation.norm / state.scale, 0.0)
+        gradient = downhill + pull[:, None] * evaluation.direction
+        state.square = self.weight * state.square + (1.0 - self.weight) * gradient.square()
+        scaled = gradient / (state.square.sqrt() + 1e-8)
+        state.momentum = self.weight * state.momentum + scaled
+        # Without a gradient in the first step, the next one sets the rate.
+        unset = state.rate == 0
+        state.rate = torch.where(unset & evaluation.usable, self._first_rate(state, gradient), state.rate)
+        set_perturbation(state, delta(state) - (state.rate * self._decay(state))[:, None] * state.momentum)
+
+    def _adjust(self, state: AlmaState, y: Tensor, adversarial: Tensor) -> None:
+        """Updates the multiplier and the weight of the penalty for this step's y."""
+        first = state.iteration == 0
+        check = ~first & ((state.iteration + 1) % self.check_steps == 0)
+        stuck = check & torch.isinf(state.success_at) & ~(y < self.tau * state.checked)
+        state.rho = torch.where(stuck, self.gamma * state.rho, state.rho)
+        state.checked = torch.where(check | first, y, state.checked)
+        slope = _slope(y, state.mu, state.rho)
+        # Where y is NaN the multiplier stays.
+        moved = self.weight * state.mu + (1.0 - self.weight) * torch.where(slope.isnan(), state.mu, slope)
+        state.mu = torch.where(first, state.mu, moved.clamp(1e-6, 1e12))
+        fresh = adversarial & torch.isinf(state.success_at)
+        state.success_at = torch.where(fresh, state.iteration.to(state.success_at.dtype), state.success_at)
+
+    def _first_rate(self, state: AlmaState, gradient: Tensor) -> Tensor:
+        """The learning rate at which a gradient step from the clean image has the length `init_lr_distance`, box
+        included: doubled until it is long enough, then bisected."""
+        clean = state.clean.flatten(1)
+
+        def reach(rate: Tensor) -> Tensor:
+            return ((clean - rate[:, None] * gradient).clamp(0.0, 1.0) - clean).norm(dim=1)
+
+        low = torch.zeros_like(state.rate)
+        high = self.init_lr_distance / gradient.norm(dim=1).clamp(min=1e-12)
+        for _ in range(20):  # clipping to the box shortens the step
+            short = reach(high) < self.init_lr_distance
+            low, high = torch.where(short, high, low), torch.where(short, 2.0 * high, high)
+        for _ in range(20):
+            middle = (low + high) / 2.0
+            short = reach(middle) < self.init_lr_distance
+            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+        return (low + high) / 2.0
+
+    def _decay(self, state: AlmaState) -> Tensor:
+        """From 1 at the first adversarial point down to `lr_reduction` at the last step."""
+        succeeded = torch.isfinite(state.success_at)
+        since = torch.where(succeeded, state.iteration - state.success_at, 0.0)
+        left = torch.where(succeeded, self.steps - state.success_at, 1.0)
+        return self.lr_reduction ** (since / left)
+
+
+def _slope(y: Tensor, mu: Tensor, rho: Tensor) -> Tensor:
+    """∂P2/∂y, with P2 = μy + μρy² + ρ²y³/6 for y ≥ 0 and μy/(1 − ρy) below."""
+    above = mu + 2.0 * mu * rho * y + rho.square() * y.square() / 2.0
+    below = mu / (1.0 - rho * y.clamp(max=0.0)).square()
+    return torch.where(y >= 0, above, below)

@@ -1,0 +1,121 @@
+"""What the baseline attacks share: one evaluation of the current points, and the geometry of a step.
+
+They were made for plain classifiers. Here each sees the smoothed one: its logits z are the log of the mean softmax
+over the noise, its gradients those of z, and a point is adversarial where the votes say so confidently.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.common.attack import Attack, State
+from caa_cli.attacks.common.criterion import adversarial
+from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.config.settings import Settings
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradient_source import GradientCost
+from caa_cli.smoothing.gradients import WhiteBox
+from caa_cli.smoothing.objective import Objective
+
+
+@dataclass
+class Evaluation:
+    """One evaluation of some points, one row an example.
+
+    direction: (rows, dimensions) the objective's gradient at unit length, zero where there is none.
+    norm: (rows,) its length before.  usable: (rows,) whether there is a gradient.
+    adversarial: (rows,) whether another class is confidently above the label.
+    log_mean: (rows, classes) the smoothed logits z.
+    """
+
+    direction: Tensor
+    norm: Tensor
+    usable: Tensor
+    adversarial: Tensor
+    log_mean: Tensor
+
+
+@dataclass(frozen=True)
+class Baseline(Attack[State]):
+    """An attack of so many steps, each an evaluation with a gradient. steps: of one run."""
+
+    steps: int = 100
+
+    @classmethod
+    def of(cls, settings: Settings, iterations: int, **run: Any) -> Self:
+        return cls(steps=iterations, **run, **vars(settings))
+
+    @property
+    def iterations(self) -> int:
+        return self.steps
+
+    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> State:
+        """A plain batch; attacks with further state override this."""
+        return cast(State, Batch.new(examples, classifier.num_classes))
+
+    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
+        return cost.evaluations(self.iterations * self.samples)
+
+    def evaluate(
+        self, state: Batch, classifier: SmoothedClassifier, objective: Objective, rows: Tensor | None = None
+    ) -> Evaluation:
+        """Evaluates x of these rows (or all) with a gradient, keeps adversarial points and counts the cost."""
+        rows = every_row(state) if rows is None else rows
+        passed = classifier.surrogate(
+            state.x[rows], state.labels[rows], state.keys(self.seed, rows), self.samples, objective
+        )
+        state.forward[rows] += passed.forward_evaluations
+        state.backward[rows] += passed.backward_evaluations
+        hits = self.judge(state, rows, passed.votes)
+        direction, norm, usable = unit(passed.gradient.flatten(1))
+        return Evaluation(direction, norm, usable, hits, passed.log_mean)
+
+    def judge(self, state: Batch, rows: Tensor, votes: Tensor) -> Tensor:
+        """Which of these rows are adversarial at x, (rows,) bool; those are remembered."""
+        hits = adversarial(votes, state.labels[rows], self.samples, self.alpha, self.bound)
+        state.remember(rows[hits], votes[hits])
+        return hits
+
+
+def every_row(state: Batch) -> Tensor:
+    """The numbers of all rows."""
+    return torch.arange(len(state), device=state.x.device)
+
+
+def unit(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(unit vectors, lengths, usable) of gradients (..., dimensions). A gradient that is zero or not finite has no
+    direction: its unit vector is zero, so that a step along it goes nowhere."""
+    norm = gradient.norm(dim=-1)
+    usable = torch.isfinite(norm) & (norm > 0)
+    direction = torch.where(usable[..., None], gradient / norm.clamp(min=1e-38)[..., None], 0.0)
+    return direction, norm, usable
+
+
+def delta(state: Batch) -> Tensor:
+    """x − clean, (examples, dimensions)."""
+    return (state.x - state.clean).flatten(1)
+
+
+def set_perturbation(state: Batch, perturbation: Tensor) -> None:
+    """Sets x to clean + perturbation, in the box; perturbation: (examples, dimensions)."""
+    state.x = (state.clean + perturbation.view_as(state.clean)).clamp(0.0, 1.0)
+
+
+def scale_to(vectors: Tensor, length: Tensor) -> Tensor:
+    """The vectors (examples, dimensions) at these lengths; zero vectors stay what they are."""
+    return vectors * (length / vectors.norm(dim=1).clamp(min=1e-12))[:, None]
+
+
+def max_l2(clean: Tensor) -> Tensor:
+    """The distance from each clean image to the furthest corner of the box, (examples,)."""
+    return torch.maximum(clean, 1.0 - clean).flatten(1).norm(dim=1)
+
+
+def cosine(first: float, last: float, step: Tensor, steps: int) -> Tensor:
+    """Cosine annealing from `first` at step 0 towards `last` at `steps`."""
+    return last + (first - last) * (1.0 + torch.cos(math.pi * step / steps)) / 2.0

@@ -1,0 +1,95 @@
+"""DeepFool in L2 (Moosavi-Dezfooli et al., 2016)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.baselines.baseline import Baseline, every_row, set_perturbation, unit
+from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.config import attacks as settings
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradient_source import PILOT, GradientCost
+from caa_cli.smoothing.gradients import WhiteBox
+from caa_cli.smoothing.objective import LogRatio
+
+
+@dataclass
+class DeepFoolState(Batch):
+    """rivals: (examples, R) the classes other than the label that steps may aim at, −1 until they are chosen.
+    total: (examples, dimensions) the sum of all steps, before the overshoot."""
+
+    rivals: Tensor
+    total: Tensor
+
+
+@dataclass(frozen=True)
+class DeepFool(settings.DeepFool, Baseline[DeepFoolState]):
+    """With f_k = z_k − z_label, steps to where the linearisation of the nearest f_k is zero, and a little beyond.
+
+    candidates: how many of the clean image's top classes are considered, the label among them; the others are the
+    rivals. overshoot: the share by which every point lies beyond the sum of the steps. An example stops at its first
+    adversarial point, as in the authors' code.
+    """
+
+    # The authors' addition to every step, for it to cross the boundary that it aims at.
+    BEYOND = 1e-4
+    TYPICAL_SHARE = 0.2
+
+    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> DeepFoolState:
+        size, device = len(examples), examples[0].image.device
+        rivals = torch.full((size, min(self.candidates, classifier.num_classes) - 1), -1, device=device)
+        total = torch.zeros((size, examples[0].image.numel()), device=device)
+        return DeepFoolState.new(examples, classifier.num_classes, rivals=rivals, total=total)
+
+    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
+        """A gradient for every rival, and a short evaluation of the clean image to choose them by."""
+        steps = cost.evaluations(self.iterations * self.samples, self.candidates - 1)
+        choice = cost.evaluations(self._choice_samples())
+        return steps[0] + choice[0], steps[1] + choice[1]
+
+    def extra_vectors(self) -> int:
+        return 4 * (self.candidates - 1)
+
+    def step(self, state: DeepFoolState, classifier: SmoothedClassifier) -> None:
+        self._choose(state, classifier)
+        rows = every_row(state)
+        passed = classifier.rival_gradients(
+            state.x, state.labels, state.rivals, state.keys(self.seed, rows), self.samples
+        )
+        state.forward += passed.forward_evaluations
+        state.backward += passed.backward_evaluations
+        hits = self.judge(state, rows, passed.votes)
+        state.done |= hits
+        directions, norms, usable = unit(passed.gradient.flatten(2))
+        z = passed.log_mean
+        ahead = z.gather(1, state.rivals) - z.gather(1, state.labels[:, None])
+        usable &= torch.isfinite(ahead)
+        length, nearest = torch.where(usable, ahead.abs() / norms.clamp(min=1e-12), torch.inf).min(dim=1)
+        lost = torch.isinf(length)
+        state.lost_gradients += lost & ~hits
+        step = torch.where(lost, 0.0, length + self.BEYOND)[:, None] * directions[rows, nearest]
+        state.total = state.total + step
+        set_perturbation(state, (1.0 + self.overshoot) * state.total)
+
+    def _choose(self, state: DeepFoolState, classifier: SmoothedClassifier) -> None:
+        """Sets the rivals of examples that have none: of more classes, by a short evaluation of the image."""
+        rows = every_row(state)[(state.rivals < 0).any(dim=1)]
+        count = state.rivals.shape[1]
+        if len(rows) == 0:
+            return
+        likely = torch.zeros((len(rows), classifier.num_classes), device=state.x.device)
+        if count < classifier.num_classes - 1:
+            samples, keys = self._choice_samples(), state.keys(self.seed, rows)
+            passed = classifier.surrogate(state.x[rows], state.labels[rows], keys, samples, LogRatio())
+            state.forward[rows] += passed.forward_evaluations
+            state.backward[rows] += passed.backward_evaluations
+            likely = passed.log_mean
+        others = likely.scatter(1, state.labels[rows][:, None], -torch.inf)
+        state.rivals[rows] = others.topk(count, dim=1).indices
+
+    def _choice_samples(self) -> int:
+        """The samples by which an image's rivals are chosen."""
+        return min(self.samples, PILOT)

@@ -1,0 +1,104 @@
+"""The one loop that every attack runs in.
+
+It owns iteration, stopping and refilling: an example that has finished leaves at once and the next one takes its
+place, so the device never waits for the slowest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from caa_cli.attacks.common.attack import Attack
+from caa_cli.attacks.common.state import Batch, Candidate, Example, Finding
+from caa_cli.smoothing.classifier import SmoothedClassifier
+
+
+@dataclass
+class Search:
+    """Runs an attack over examples that join and leave, at most `batch` at a time; on_step sees every state."""
+
+    attack: Attack[Any]
+    classifier: SmoothedClassifier
+    batch: int = 1
+    on_step: Callable[[Batch], None] = lambda state: None
+    _examples: dict[int, Example] = field(default_factory=dict)
+    _state: Batch | None = None
+
+    def run(self, examples: Iterable[Example]) -> Iterator[Finding]:
+        """Findings in the order in which the examples finish. `examples` is drawn from only as places free up."""
+        waiting = iter(examples)
+        while True:
+            self.join(list(itertools.islice(waiting, self.free)))
+            if not self.busy:
+                return
+            yield from self.advance()
+
+    @property
+    def free(self) -> int:
+        """How many examples may join."""
+        return self.batch - len(self._examples)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any example is being searched."""
+        return self._state is not None
+
+    def join(self, examples: list[Example]) -> None:
+        """Begins the search of these examples, at most `free`."""
+        if not examples:
+            return
+        self._examples.update({example.index: example for example in examples})
+        began = time.perf_counter()
+        joining = self.attack.start(examples, self.classifier)
+        joining.seconds += (time.perf_counter() - began) / len(joining)
+        if self._state is None:
+            self._state = joining
+        else:
+            self._state.extend(joining)
+
+    def advance(self) -> list[Finding]:
+        """Takes one step with every example; returns the findings of those that have finished, which leave."""
+        state = self._state
+        if state is None:
+            return []
+        began = time.perf_counter()
+        self.attack.step(state, self.classifier)
+        state.iteration += 1
+        state.seconds += (time.perf_counter() - began) / len(state)
+        self.on_step(state)
+        finished = state.done | (state.iteration >= self.attack.iterations)
+        if not bool(finished.any()):
+            return []
+        findings = [self._finding(state, row) for row in finished.nonzero()[:, 0].tolist()]
+        staying = (~finished).nonzero()[:, 0]
+        if len(staying):
+            state.take(staying)
+        else:
+            self._state = None
+        return findings
+
+    def _finding(self, state: Batch, row: int) -> Finding:
+        example = self._examples.pop(int(state.indices[row]))
+        distances = state.near_distance[row].tolist()
+        return Finding(
+            example,
+            [
+                Candidate(
+                    state.near_image[row, rank].clone(),
+                    distance,
+                    state.near_votes[row, rank].clone(),
+                    bool(state.near_confident[row, rank]),
+                )
+                for rank, distance in enumerate(distances)
+                if distance < float("inf")
+            ],
+            int(state.iteration[row]),
+            int(state.forward[row]),
+            int(state.backward[row]),
+            int(state.lost_gradients[row]),
+            float(state.seconds[row]),
+        )

@@ -1,0 +1,255 @@
+"""Runs that race: which rival classes an attack follows, one run each, and which runs it gives up.
+
+Which class has the nearest boundary can't be seen at the clean image. So runs after several rivals race each other,
+and a run whose boundary turns out to be too much further away than the nearest one's is given up.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.baselines.baseline import unit
+from caa_cli.attacks.common.attack import Attack
+from caa_cli.attacks.common.criterion import adversarial
+from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.config import attacks as settings
+from caa_cli.config.settings import Settings
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradient_source import PILOT
+from caa_cli.smoothing.margin import bounded, margin_between, margin_per_probability
+from caa_cli.smoothing.noise import Key, Purpose
+
+# From which share of the steps on at most how many runs may go on, however close their boundaries are to each other.
+_FIELD = ((0.2, 3), (0.5, 2))
+# By how much a run's boundary may seem further than the nearest one before the run is given up: at the first of these
+# shares of the steps, and ten times less with every further half of the steps.
+_LEAD = 0.25
+# An evaluation takes a first share of the samples up to the first of these shares of the steps, a second one up to
+# the second, and then a growing one, from a third to a fourth.
+_SAMPLES_UNTIL = (0.3, 0.5)
+# The prior of the slope of h, the samples that it weighs, and the range of every estimate.
+_SLOPE, _SLOPE_WEIGHT = 0.75, 200.0
+_SLOPES = (0.3, 1.0)
+
+
+@dataclass
+class Runs(Batch):
+    """One run for each of R rivals of each example: tensors (examples, R, …).
+
+    rivals: the classes.  alive: whether a run goes on.  point: flat, where it is evaluated next.  boundary_distance:
+    the estimated distance of its boundary, inf before there is one.  slope, slope_weight: of h along the direction
+    that the run follows, and the samples behind it.
+    """
+
+    rivals: Tensor
+    alive: Tensor
+    point: Tensor
+    boundary_distance: Tensor
+    slope: Tensor
+    slope_weight: Tensor
+
+    @staticmethod
+    def no_estimates(like: Tensor) -> dict[str, Tensor]:
+        """`boundary_distance`, `slope` and `slope_weight` of new runs; like: (examples, R)."""
+        return {
+            "boundary_distance": torch.full_like(like, torch.inf),
+            "slope": torch.full_like(like, _SLOPE),
+            "slope_weight": torch.full_like(like, _SLOPE_WEIGHT),
+        }
+
+    def offer(self, rows: Tensor, runs: Tensor, votes: Tensor, confident: Tensor, unconfirmed: Tensor) -> None:
+        """Remembers the points of these runs that are adversarial, or to be kept as unconfirmed candidates."""
+        for run in range(self.rivals.shape[1]):
+            chosen = (runs == run) & (unconfirmed | confident)
+            self.x[rows[chosen]] = self.point[rows[chosen], run].view(-1, *self.clean.shape[1:])
+            self.remember(rows[chosen], votes[chosen], confident[chosen])
+
+    def learn_slope(
+        self, rows: Tensor, runs: Tensor, measured: Tensor, samples: int, informative: Tensor, most: float
+    ) -> None:
+        """Averages slopes measured with so many samples each into those of the runs, where they are informative; the
+        average weighs at most `most` samples."""
+        slope, weight = self.slope[rows, runs], self.slope_weight[rows, runs]
+        pooled = ((slope * weight + measured * samples) / (weight + samples)).clamp(*_SLOPES)
+        self.slope[rows, runs] = torch.where(informative, pooled, slope)
+        self.slope_weight[rows, runs] = torch.where(informative, (weight + samples).clamp(max=most), weight)
+
+
+RunState = TypeVar("RunState", bound=Runs)
+
+
+@dataclass
+class RunEvaluation:
+    """One evaluation of the points of some runs, one row a run.
+
+    margin: (runs,) h.  slope: (runs,) of h along the direction that was given.  gradient: (runs, dimensions) of
+    log p̄_rival − log p̄_label.  direction: it at unit length, zero where it is not `usable`.  variance: (runs,) of the
+    gradient's noise, None of an exact gradient.
+    """
+
+    margin: Tensor
+    slope: Tensor
+    gradient: Tensor
+    direction: Tensor
+    usable: Tensor
+    variance: Tensor | None
+
+
+@dataclass(frozen=True)
+class Race(settings.CaaNewton, Attack[RunState]):
+    """The settings and the loop of attacks whose runs race each other.
+
+    steps: of one run. rivals: how many classes race at first. memory: the weight of earlier evaluations after each
+    step, against 1. target: the margin to aim at, in pixel units at σ = 1. samples: what other attacks take a step.
+    """
+
+    # Samples of an evaluation, as shares of `samples`; see `draws`.
+    SHARES: ClassVar[tuple[float, float, float, float]]
+    # A run's last point is kept as an unconfirmed candidate unless it is this many σ short of the boundary.
+    UNCONFIRMED: ClassVar[float]
+
+    target: float = 0.06
+
+    @classmethod
+    def of(cls, settings: Settings, iterations: int, **run: Any) -> Self:
+        attack = cls(**run, **vars(settings))
+        return replace(attack, steps=min(attack.steps, iterations))
+
+    @property
+    def iterations(self) -> int:
+        return self.steps
+
+    def draws(self, iteration: int) -> int:
+        """The samples of one evaluation at this step, more towards the end."""
+        few, more = (round(share * self.steps) for share in _SAMPLES_UNTIL)
+        if iteration < more:
+            share = self.SHARES[0] if iteration < few else self.SHARES[1]
+        else:
+            way = (iteration - more) / max(1, self.steps - 1 - more)
+            share = self.SHARES[2] * (self.SHARES[3] / self.SHARES[2]) ** way
+        return max(1, round(self.samples * share))
+
+    def most_draws(self) -> int:
+        """The samples of all evaluations of an image, if no run is given up before it has to be."""
+        return sum(most_runs(step, self.steps, self.rivals) * self.draws(step) for step in range(self.steps))
+
+    def samples_a_step(self) -> tuple[int, int]:
+        draws = [self.draws(step) for step in range(self.steps)]
+        return min(draws), max(draws)
+
+    def points_a_step(self) -> int:
+        return self.rivals
+
+    def extra_vectors(self) -> int:
+        return 10 * self.rivals
+
+    def step(self, state: RunState, classifier: SmoothedClassifier) -> None:
+        state.alive = still_racing(state.alive, state.boundary_distance, state.iteration, self.steps, self.rivals)
+        state.done |= ~state.alive.any(dim=1)
+        # Examples that joined at different times are at different steps, with different numbers of samples.
+        for iteration in state.iteration.unique().tolist():
+            rows, runs = (state.alive & (state.iteration == iteration)[:, None]).nonzero(as_tuple=True)
+            if len(rows):
+                self.advance(state, classifier, rows, runs, self.draws(iteration))
+
+    @abstractmethod
+    def advance(
+        self, state: RunState, classifier: SmoothedClassifier, rows: Tensor, runs: Tensor, samples: int
+    ) -> None:
+        """Evaluates the points of these runs with so many samples, and moves them."""
+
+    def evaluate(
+        self,
+        state: RunState,
+        classifier: SmoothedClassifier,
+        rows: Tensor,
+        runs: Tensor,
+        samples: int,
+        along: Tensor,
+    ) -> RunEvaluation:
+        """Evaluates the points of these runs, counts the cost, and keeps the candidates among them.
+
+        along: (runs, dimensions) the directions in which the slopes are measured.
+        """
+        labels, rivals = state.labels[rows], state.rivals[rows, runs]
+        points, keys = state.point[rows, runs].view(-1, *classifier.input_shape), state.keys(self.seed, rows)
+        passed = classifier.towards(points, labels, rivals, keys, samples, along)
+        state.forward.index_put_((rows,), passed.forward_evaluations, accumulate=True)
+        backward = torch.full_like(rows, passed.backward_evaluations)
+        state.backward.index_put_((rows,), backward, accumulate=True)
+        gradient = passed.gradient.flatten(1)
+        direction, _, usable = unit(gradient)
+        state.lost_gradients[rows[~usable].unique()] += 1
+        h, slope = margins(passed.votes, passed.moments, labels, rivals, samples, classifier.sigma)
+        confident = adversarial(passed.votes, labels, samples, self.alpha, self.bound)
+        last = (state.iteration[rows] == self.steps - 1) & (h > -self.UNCONFIRMED * classifier.sigma)
+        state.offer(rows, runs, passed.votes, confident, last)
+        return RunEvaluation(h, slope, gradient, direction, usable, passed.variance)
+
+
+def margins(
+    votes: Tensor, moments: Tensor, labels: Tensor, rivals: Tensor, samples: int, sigma: float
+) -> tuple[Tensor, Tensor]:
+    """(h, its slope), (runs,) float32 each, from votes (runs, classes) and `GradientPass.moments`.
+
+    The slope is Σ_c ∂h/∂p_c ∂p_c along the direction of the moments, with ∂p_c = moment/σ² (Stein's lemma).
+    """
+    pair = torch.stack([rivals, labels], dim=1)
+    p = bounded(votes.gather(1, pair).cpu().numpy() / samples, samples)
+    change = moments.gather(1, pair).cpu().double().numpy() / sigma**2 * margin_per_probability(p, sigma)
+    h, slope = margin_between(p[:, 0], p[:, 1], sigma), change[:, 0] - change[:, 1]
+    device = moments.device
+    return torch.from_numpy(h).float().to(device), torch.from_numpy(slope).float().to(device)
+
+
+def _first(share: float, steps: int) -> int:
+    """The step from which on a rule holds; never the first step, so that all rivals are evaluated once."""
+    return max(1, round(share * steps))
+
+
+def most_runs(step: int, steps: int, rivals: int) -> int:
+    """How many of an image's runs may go on at this step."""
+    return min([rivals, *(most for share, most in _FIELD if step >= _first(share, steps))])
+
+
+def still_racing(alive: Tensor, distance: Tensor, iteration: Tensor, steps: int, rivals: int) -> Tensor:
+    """Which runs go on, (examples, R) bool: all but those too far behind and those beyond the most that may.
+
+    alive: (examples, R) bool.  distance: (examples, R) of each boundary as estimated, inf where there is no estimate.
+    iteration: (examples,) the step that each example is about to take, of `steps`.
+    """
+    # Of runs without an estimate the first goes on; ended ones rank behind all.
+    distance = torch.where(alive, distance.clamp(max=torch.finfo(distance.dtype).max), torch.inf)
+    rank = distance.argsort(dim=1, stable=True).argsort(dim=1)
+    going = alive.clone()
+    nearest = distance.amin(dim=1, keepdim=True)
+    for step in iteration.unique().tolist():
+        over = rank >= most_runs(step, steps, rivals)
+        if step >= _first(_FIELD[0][0], steps):
+            lead = _LEAD * 100.0 ** -max(0.0, step / steps - _FIELD[0][0])
+            over |= (distance > nearest * (1.0 + lead)) & (rank > 0)
+        going &= ~over | (iteration != step)[:, None]
+    return going
+
+
+def ranking_samples(samples: int) -> int:
+    """How many samples `top_classes` takes of an image, all forward, where a step takes `samples`."""
+    return min(samples, PILOT)
+
+
+def top_classes(
+    examples: list[Example], classifier: SmoothedClassifier, count: int, seed: int, samples: int
+) -> Tensor:
+    """The `count` most likely classes but the label, most likely first, by a short evaluation of the mean softmax at
+    the clean images: (examples, count) int64, or (examples, classes − 1) where there are no more."""
+    clean = torch.stack([example.image for example in examples])
+    labels = torch.tensor([example.label for example in examples], device=clean.device)
+    keys = [Key(seed, example.index, Purpose.START) for example in examples]
+    log_mean = classifier.log_mean(clean, keys, ranking_samples(samples))
+    others = log_mean.scatter(1, labels[:, None], -torch.inf)
+    return others.topk(min(count, classifier.num_classes - 1), dim=1).indices

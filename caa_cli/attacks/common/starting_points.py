@@ -1,0 +1,119 @@
+"""Starting points beyond the boundary, for attacks without gradients.
+
+Where the label has every vote, votes show no direction. So the segment from the clean image to each of a few images
+of other classes is bisected to where the label loses its lead, with few votes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.common.criterion import adversarial
+from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.config.bounds import GOODMAN
+from caa_cli.smoothing.bounds import leader
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.noise import Key, Purpose
+
+# Votes of an evaluation, and evaluations along a segment: a hundredth of it is far less than a step of what follows.
+SAMPLES, BISECTIONS = 64, 7
+# The most images of other classes to begin with.
+MOST_STARTING_POINTS = 9
+# The level at which an image of another class counts as adversarial in the search.
+ALPHA = 0.005
+
+
+@dataclass
+class Crossings:
+    """The nearest crossings of each example, nearest first, at most C of them.
+
+    point: (examples, C, dimensions), just beyond the boundary.  rival: (examples, C) int64, the leader there.
+    exists: (examples, C) bool; where not, the point is the clean image.
+    image: (examples, dimensions) the image at the end of the nearest one's segment; votes: (examples, classes) of it.
+    evaluations: (examples,) int64 model evaluations.
+    """
+
+    point: Tensor
+    rival: Tensor
+    exists: Tensor
+    image: Tensor
+    votes: Tensor
+    evaluations: Tensor
+
+
+def crossing_evaluations() -> int:
+    """The most model evaluations that `begin_beyond` takes of an image, all forward."""
+    return MOST_STARTING_POINTS * SAMPLES * (BISECTIONS + 1)
+
+
+def begin_beyond(
+    state: Batch, examples: list[Example], classifier: SmoothedClassifier, count: int, seed: int
+) -> Crossings:
+    """Sets x of examples that have just joined to their nearest crossing; returns all crossings.
+
+    The image at the end of its segment is remembered, so that there is a candidate whatever the search finds.
+    """
+    crossings = cross(examples, classifier, count, seed)
+    state.forward += crossings.evaluations
+    rows = torch.arange(len(state), device=state.x.device)
+    confident = adversarial(crossings.votes, state.labels, SAMPLES, ALPHA, GOODMAN) & crossings.exists[:, 0]
+    state.x = crossings.image.view_as(state.x).clone()
+    state.remember(rows[confident], crossings.votes[confident])
+    state.x = crossings.point[:, 0].reshape(state.x.shape).clone()  # a copy, because x is written to
+    return crossings
+
+
+def cross(examples: list[Example], classifier: SmoothedClassifier, count: int, seed: int) -> Crossings:
+    """Bisects the segments from each clean image to its starting points, on common noise, for `count` crossings."""
+    clean = torch.stack([example.image for example in examples]).flatten(1)
+    size = len(clean)
+    crossings = Crossings(
+        clean[:, None].repeat(1, count, 1),
+        torch.zeros((size, count), dtype=torch.int64, device=clean.device),
+        torch.zeros((size, count), dtype=torch.bool, device=clean.device),
+        clean.clone(),
+        torch.zeros((size, classifier.num_classes), dtype=torch.int64, device=clean.device),
+        torch.zeros(size, dtype=torch.int64, device=clean.device),
+    )
+    for row, example in enumerate(examples):
+        if example.starting_points is None or len(example.starting_points) == 0:
+            continue
+        ends = example.starting_points.to(clean.device).flatten(1)
+        key = Key(seed, example.index, Purpose.START)
+
+        def evaluate(share: Tensor, ends: Tensor = ends, row: int = row, key: Key = key) -> tuple[Tensor, Tensor]:
+            """(votes, the class with the most of them) at these shares of the segments."""
+            points = torch.lerp(clean[row], ends, share[:, None]).view(-1, *classifier.input_shape)
+            votes = classifier.votes(points, [key] * len(points), SAMPLES)
+            crossings.evaluations[row] += SAMPLES * len(points)
+            return votes, torch.from_numpy(leader(votes.cpu().numpy())).to(clean.device)
+
+        low, high = torch.zeros(len(ends), device=clean.device), torch.ones(len(ends), device=clean.device)
+        votes, rival = evaluate(high)
+        beyond = rival != example.label
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            _, top = evaluate(middle)
+            over = top != example.label
+            low, high = torch.where(over, low, middle), torch.where(over, middle, high)
+            rival = torch.where(over, top, rival)
+        distance = torch.where(beyond, high * (ends - clean[row]).norm(dim=1), torch.inf)
+        for rank, end in enumerate(_nearest_of_each(distance, rival, count)):
+            crossings.point[row, rank] = torch.lerp(clean[row], ends[end], high[end])
+            crossings.rival[row, rank] = rival[end]
+            crossings.exists[row, rank] = True
+            if rank == 0:
+                crossings.image[row], crossings.votes[row] = ends[end], votes[end]
+    return crossings
+
+
+def _nearest_of_each(distance: Tensor, rival: Tensor, count: int) -> list[int]:
+    """Up to `count` numbers of segments with a finite distance, nearest first, one for each rival."""
+    chosen: dict[int, int] = {}
+    for number in distance.argsort().tolist():
+        if distance[number] < torch.inf:
+            chosen.setdefault(int(rival[number]), number)
+    return list(chosen.values())[:count]

@@ -1,0 +1,50 @@
+"""What a user can choose by name. Free of imports, for the command line to start at once."""
+
+from __future__ import annotations
+
+LOG_RATIO, GUMBEL = SURROGATES = ("log-ratio", "gumbel")
+STAGED, FIXED = SAMPLE_SCHEDULES = ("staged", "fixed")
+RADIAL, TANGENTIAL = REFINEMENTS = ("radial", "tangential")
+FINISHES = ("ray", "none")
+# Where the search's gradients come from: the target, another checkpoint (surrogate-model=FILE), or votes alone.
+MODEL, SURROGATE_MODEL, VOTES = GRADIENTS = ("model", "surrogate-model", "votes")
+# tf32 is float32 with the products on a GPU rounded to TF32 (`runtime.device.numeric_mode`).
+DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
+SPLITS = ("test", "train")
+TABLE_FORMATS = ("table", "markdown", "latex", "csv", "json")
+
+# How many images a run takes of the demo, unless told otherwise.
+DEMO_LIMIT = 20
+
+# ResNets as torchvision has them (7×7 stem, max-pooling), with a 3×3 stem before the max-pooling (the paper's for
+# ImageNet), with a 3×3 stem and none (for 32×32 images), and the thin ones that were made for CIFAR-10.
+ARCHITECTURES = (
+    "small-cnn",
+    "lenet",
+    "resnet18",
+    "resnet50",
+    "resnet18-3x3",
+    "resnet50-3x3",
+    "resnet18-cifar",
+    "resnet50-cifar",
+    "resnet20",
+    "resnet110",
+)
+
+# Normalisations by name: (mean, std), one value for every channel or one a channel, of images in [0, 1].
+_CIFAR10_MEAN, _IMAGENET_MEAN = (0.4914, 0.4822, 0.4465), (0.485, 0.456, 0.406)
+NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "none": ((0.0,), (1.0,)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion-mnist": ((0.2860,), (0.3530,)),
+    "cifar10": (_CIFAR10_MEAN, (0.2023, 0.1994, 0.2010)),
+    "cifar10-mean-only": (_CIFAR10_MEAN, (1.0, 1.0, 1.0)),
+    "cifar10-paper": (_CIFAR10_MEAN, (0.247, 0.243, 0.261)),
+    "imagenet": (_IMAGENET_MEAN, (0.229, 0.224, 0.225)),
+    "imagenet-mean-only": (_IMAGENET_MEAN, (1.0, 1.0, 1.0)),
+}
+SCHEDULES = ("constant", "step", "cosine")
+OPTIMIZERS = ("adam", "sgd")
+INNER_ATTACKS = ("pgd", "ddn")
+AUGMENTATIONS = ("auto", "none", "flip", "crop-flip", "resized-crop-flip")
+TRAINING_DTYPES = ("float32", "bfloat16", "float16")

@@ -1,0 +1,240 @@
+"""What `caa compare` will do: which attacks it runs, or which files it reads. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from caa_cli.config.attacks import ATTACKS, declared, prefix
+from caa_cli.config.choices import SURROGATE_MODEL, TABLE_FORMATS
+from caa_cli.config.paths import check_distinct
+from caa_cli.config.pictures import PICTURES
+from caa_cli.config.plan import AttackPlan, ModelPlan
+from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, flag
+from caa_cli.config.settings import check_each
+from caa_cli.errors import UsageError
+from caa_cli.runtime.sharding import Shard
+
+# What decides which images are eligible and what a proof is: the same for all attacks of a comparison. The other
+# settings that decide a result are of the search, an attack's own: SEARCH every attack has.
+SHARED = (
+    *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
+    *("selection_samples", "certify_samples", "verify_samples", "finish"),
+)
+SEARCH = ("samples", "iterations", "attack_sigma", "gradient")
+
+
+def own_settings(attack: str) -> list[str]:
+    """The names of all settings that are an attack's own; of one that this version does not know, SEARCH."""
+    return [*(declared(attack) if attack in ATTACKS else ()), *SEARCH]
+
+
+def default_of(attack: str, name: str) -> Any:
+    """A setting's default; None for one that this version does not know."""
+    setting = declared(attack).get(name) if attack in ATTACKS else None
+    return getattr(AttackPlan, name, None) if setting is None else setting.default
+
+
+def formerly(attack: str, name: str) -> Any:
+    """What runs did before there was such a setting, where that is not its default now; else None."""
+    setting = declared(attack).get(name) if attack in ATTACKS else None
+    return None if setting is None else setting.formerly
+
+
+@dataclass(frozen=True)
+class NamedAttack:
+    """One entry of --attacks: `caa`, or `caa:overshoot=1.2:step-min=0.2`; settings: texts, by AttackPlan's names."""
+
+    attack: str
+    settings: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        return label_of(self.attack, self.settings)
+
+    @staticmethod
+    def parse(text: str) -> NamedAttack:
+        """Raises UsageError for an unknown attack or setting, and for one that all attacks share."""
+        attack, *pairs = _parts(text)
+        OneOf(ATTACKS).check("--attacks", attack)
+        settings: dict[str, str] = {}
+        for pair in pairs:
+            key, equals, value = (part.strip() for part in pair.partition("="))
+            if not equals or not value:
+                raise UsageError(
+                    f"--attacks {text!r}: {pair!r} is not of the form KEY=VALUE",
+                    f"for instance --attacks {attack},{attack}:iterations=50",
+                )
+            name = _setting(text, attack, key)
+            if name in settings:
+                raise UsageError(f"--attacks {text!r} says {key} twice", "leave one of them out")
+            settings[name] = value
+        return NamedAttack(attack, settings)
+
+
+def _parts(text: str) -> list[str]:
+    """What colons separate; one that no KEY= follows may belong to the name of a file."""
+    parts: list[str] = []
+    for part in text.split(":"):
+        if parts and "=" not in part and f"{SURROGATE_MODEL}=" in parts[-1]:
+            parts[-1] += f":{part.rstrip()}"
+        else:
+            parts.append(part.strip())
+    return parts
+
+
+def _setting(text: str, attack: str, key: str) -> str:
+    """The name in AttackPlan; an attack's own name need not be said again before its settings."""
+    name = key.removeprefix("--").replace("-", "_")
+    for known in (name, prefix(attack) + name):
+        if known in own_settings(attack):
+            return known
+    if name in SHARED:
+        raise UsageError(
+            f"--attacks {text!r}: {key} has to be the same for all attacks",
+            f"give it for all of them: {flag(name)}",
+        )
+    others = ", ".join(own.removeprefix(prefix(attack)).replace("_", "-") for own in own_settings(attack))
+    raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
+
+
+def parse_attacks(text: str) -> list[NamedAttack]:
+    """The entries of --attacks, separated by commas."""
+    return [NamedAttack.parse(part) for part in text.split(",") if part.strip()]
+
+
+def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Values by key, of `KEY=V1,V2,…` once or twice. Raises UsageError."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        key, _, values = text.partition("=")
+        key, several = key.strip(), [value.strip() for value in values.split(",") if value.strip()]
+        if len(several) < 2:
+            raise UsageError(
+                f"--sweep {text!r} is not of the form KEY=V1,V2,…", "for instance --sweep step-max=0.2,0.3"
+            )
+        if key in found:
+            raise UsageError(f"--sweep says {key} twice", "give its values in one list")
+        found[key] = several
+    if len(found) > 2:
+        raise UsageError(f"--sweep varies {len(found)} settings", "one or two, so that a picture can show them")
+    return found
+
+
+def swept(entries: Sequence[NamedAttack], sweeps: Mapping[str, Sequence[str]]) -> list[NamedAttack]:
+    """Every attack with every combination of the values."""
+    if len(sweeps) > 1 and len(entries) > 1:
+        raise UsageError("--sweep varies two settings of several attacks", "name one of them with --attacks")
+    return [
+        NamedAttack.parse(":".join([entry.label, *(f"{k}={v}" for k, v in zip(sweeps, values, strict=True))]))
+        for entry in entries
+        for values in product(*sweeps.values())
+    ]
+
+
+def label_of(attack: str, settings: Mapping[str, object]) -> str:
+    """`caa:overshoot=1.2:step-min=0.2`, as --attacks takes it."""
+
+    def shown(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float) and float(f"{value:g}") == value:
+            return f"{value:g}"
+        return str(value)  # of a float all digits, so that two never have one label
+
+    words = [
+        f"{name.removeprefix(prefix(attack)).replace('_', '-')}={shown(value)}" for name, value in settings.items()
+    ]
+    return ":".join([attack, *words])
+
+
+def beside(path: Path, label: str, suffix: str) -> Path:
+    """Where one attack's file goes: compare.caa-overshoot=1.2.json beside compare.json."""
+    return path.with_name(f"{path.stem}.{re.sub(r'[^A-Za-z0-9.=_-]+', '-', label)}{suffix}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparePlan:
+    """attacks: those to run, by label; or files: results to read. output: None writes no document.
+
+    figures: the files of the PICTURES to draw, by the picture's name.
+
+    images_again: an image that a resumed run broke but did not keep is attacked again, to be kept.
+    """
+
+    attacks: dict[str, AttackPlan]
+    files: tuple[Path, ...] = ()
+    output: Annotated[Path | None, FileName()] = None
+    format: Annotated[str, OneOf(TABLE_FORMATS)] = "table"
+    figures: dict[str, Path] = field(default_factory=dict)
+    figure_examples: Annotated[Path | None, FileName()] = None
+    html: Annotated[Path | None, FileName()] = None
+    images_again: bool = False
+    bootstrap: Annotated[int, Count(0, MOST_STEPS)] = 0
+    seed: Annotated[int, SEED] = 0
+    resume: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        check_each(self)
+        for option, path in self.pictures.values():
+            FileName().check(option, path)
+        self._check_attacks()
+        self._check_files()
+
+    @property
+    def pictures(self) -> dict[str, tuple[str, Path]]:
+        """By the picture's name: the option and the file."""
+        return {name: (PICTURES[name].flag, path) for name, path in self.figures.items()}
+
+    def written(self) -> dict[str, Path]:
+        """The files that the comparison itself writes, by option."""
+        others = {"--output": self.output, "--html": self.html, "--figure-examples": self.figure_examples}
+        return {option: path for option, path in [*others.items(), *self.pictures.values()] if path is not None}
+
+    def with_own_files(self, shard: Shard) -> ComparePlan:
+        """What the comparison itself writes under names of this shard's own, as its attacks' files have them."""
+        files = {name: getattr(self, name) for name in ("output", "figure_examples", "html")}
+        own: dict[str, Any] = {name: shard.own(path) for name, path in files.items() if path is not None}
+        return replace(self, **own, figures={name: shard.own(path) for name, path in self.figures.items()})
+
+    def _check_attacks(self) -> None:
+        place = Path("x")
+        seen: dict[AttackPlan, str] = {}
+        for label, attack in self.attacks.items():
+            same = replace(attack, output=place, save_adversarial=None)
+            if same in seen:
+                raise UsageError(
+                    f"{seen[same]} and {label} of --attacks are one attack with the same settings",
+                    "leave one of them out",
+                )
+            seen[same] = label
+
+    def _check_files(self) -> None:
+        """No file of a comparison may be overwritten by another."""
+        for option, path in self.written().items():
+            FileName().check(option, path)
+        check_distinct(self.reads(), self.writes())
+
+    def reads(self) -> list[tuple[str, Path | None]]:
+        """The results to read, or what the attacks read, each with what it is."""
+        return [
+            *(("a result to read,", path) for path in self.files),
+            *(read for attack in self.attacks.values() for read in attack.reads().items()),
+        ]
+
+    def writes(self) -> list[tuple[str, Path | None]]:
+        """What each attack writes, and the comparison itself, each with what it is."""
+        return [
+            *(
+                (f"{what} of {label},", path)
+                for label, a in self.attacks.items()
+                for what, path in a.writes().items()
+            ),
+            *self.written().items(),
+        ]

@@ -1,0 +1,290 @@
+"""What a run will do: frozen, checked, and free of torch, so that a wrong one is refused at once.
+
+Values come from defaults < TOML file < environment (CAA_ATTACK_SAMPLES=…) < flags; the command line puts the
+layers together (`cli.options`), a plan only checks the outcome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from caa_cli.config import attacks
+from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.bounds import BOUNDS, GOODMAN
+from caa_cli.config.choices import DTYPES, FINISHES, GRADIENTS, MODEL, SPLITS, SURROGATE_MODEL, VOTES
+from caa_cli.config.datasets import DATASETS
+from caa_cli.config.paths import check_distinct, sidecar
+from caa_cli.config.ranges import (
+    ALPHA,
+    IMAGE_SIZE,
+    MEAN,
+    MOST_STEPS,
+    SEED,
+    SIGMA,
+    STD,
+    Count,
+    FileName,
+    OneOf,
+    Positive,
+    flag,
+)
+from caa_cli.config.selection import default_limit, select
+from caa_cli.config.settings import Called, Settings, check_each
+from caa_cli.errors import UsageError
+from caa_cli.runtime.sharding import Shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every plan can do. NOT_COMPARED names the settings that change nothing in a result."""
+
+    NOT_COMPARED: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """The plan of values by users' names, of which it takes those that are its settings. Raises UsageError."""
+        return cls(**{f.name: given[f.name] for f in fields(cls) if f.name in given})
+
+    def __post_init__(self) -> None:
+        check_each(self)
+
+    def config(self) -> dict[str, Any]:
+        """Every setting, as JSON."""
+
+        def plain(value: Any) -> Any:
+            return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+        return {name: plain(value) for name, value in asdict(self).items()}
+
+    def compared_keys(self) -> list[str]:
+        """The settings that decide a result: two runs that differ in one of them must not be mixed."""
+        return [f.name for f in fields(self) if f.name not in self.NOT_COMPARED]
+
+    def fingerprint(self, checkpoint_sha256: str) -> str:
+        """A short digest of all that decides a result."""
+        config = self.config()
+        settings = {key: decisive(key, config[key]) for key in self.compared_keys() if key in config}
+        text = json.dumps([checkpoint_sha256, settings], sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlan(Plan):
+    """A run over the images of a data set with a smoothed model: what `attack` and `certify` share."""
+
+    checkpoint: str
+    arch: str | None = None
+    sigma: Annotated[float | None, SIGMA] = None
+    mean: Annotated[tuple[float, ...] | None, MEAN] = None
+    std: Annotated[tuple[float, ...] | None, STD] = None
+    trust_checkpoint: bool = False
+    dataset: Annotated[str | None, OneOf(DATASETS)] = None
+    data_dir: Path | None = None
+    split: Annotated[str, OneOf(SPLITS)] = "test"
+    image_size: Annotated[int | None, IMAGE_SIZE] = None
+    download: bool = False
+    limit: Annotated[int | None, Count()] = None
+    skip: Annotated[int, Count(0)] = 0
+    every: Annotated[int, Count()] = 1
+    indices_file: Annotated[Path | None, Called("indices")] = None
+    shard: Shard = field(default_factory=Shard)
+
+    alpha: Annotated[float, ALPHA] = 0.005
+    bound: Annotated[str, OneOf(BOUNDS)] = GOODMAN
+    seed: Annotated[int, SEED] = 0
+
+    device: str = "auto"
+    dtype: Annotated[str, OneOf(DTYPES)] = "float32"
+    chunk_size: Annotated[int | None, Count()] = None
+    measure_chunks: bool = False
+    max_memory: Annotated[int | None, Count(most=2**63)] = None
+
+    output: Annotated[Path, FileName()]
+    figure: Annotated[Path | None, FileName()] = None
+    resume: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+
+    # Where things are, which images, and how the work is cut up. (Another kind of device draws other noise of the
+    # same law, so a run may go on elsewhere.)
+    NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
+        "checkpoint data_dir download limit skip every indices_file shard device chunk_size output figure".split()  # noqa: SIM905
+    ) | {"trust_checkpoint", "measure_chunks", "max_memory", "resume", "overwrite", "dry_run"}
+    # The settings that name files to write beside `output`.
+    WRITTEN: ClassVar[tuple[str, ...]] = ("figure",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.indices_file is not None and (self.skip or self.every > 1):
+            raise UsageError(
+                f"--indices {self.indices_file} says which images to take", "leave --skip and --every out"
+            )
+        self._check_files()
+
+    def indices(self, size: int) -> Sequence[int]:
+        """The global indices of the examples to work on, out of a split of `size`. Raises UsageError, for a file."""
+        limit = default_limit(self.limit, self.dataset, self.indices_file)
+        chosen = select(size, self.skip, self.every, limit, self.indices_file)
+        return chosen[self.shard.index :: self.shard.count]
+
+    def written(self) -> dict[str, Path | None]:
+        """The files that options name beside --output."""
+        return {flag(name): getattr(self, name) for name in self.WRITTEN}
+
+    def with_own_files(self) -> Self:
+        """Every file that is written under a name of this shard's own."""
+        files = {name: getattr(self, name) for name in ("output", *self.WRITTEN)}
+        own: dict[str, Any] = {name: self.shard.own(path) for name, path in files.items() if path is not None}
+        return replace(self, **own)
+
+    def reads(self) -> dict[str, Path | None]:
+        """The files and folders that options name to be read."""
+        checkpoint = None if self.checkpoint == "demo" else Path(self.checkpoint)
+        return {"--checkpoint": checkpoint, "--indices": self.indices_file, "--data-dir": self.data_dir}
+
+    def writes(self) -> dict[str, Path | None]:
+        """All that the run writes, by what it is: with what it keeps beside the result while it works."""
+        return {
+            "--output": self.output,
+            "the record of --output": sidecar(self.output, ".jsonl"),
+            "the images of --output": sidecar(self.output, ".images"),
+            **self.written(),
+        }
+
+    def _check_files(self) -> None:
+        """No file of a run may be overwritten by another."""
+        check_distinct(self.reads().items(), self.writes().items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackPlan(ModelPlan):
+    """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
+
+    settings: the attack's own; None: its defaults.  attack_sigma: what the search takes σ to be; None: the true one.
+    gradient: where the search's gradients come from.
+    """
+
+    attack: Annotated[str, OneOf(ATTACKS)] = "caa"
+    settings: Settings = None  # type: ignore[assignment]  # filled in below
+    samples: Annotated[int, Count()] = 1500
+    iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
+    attack_sigma: Annotated[float | None, SIGMA] = None
+    gradient: str = MODEL
+    selection_samples: Annotated[int | None, Count()] = None
+    certify_samples: Annotated[int | None, Count()] = None
+    verify_samples: Annotated[int | None, Count()] = None
+    finish: Annotated[str, OneOf(FINISHES)] = "ray"
+    batch_size: Annotated[int | None, Count()] = None
+    output: Annotated[Path, FileName()] = Path("attack.json")
+    save_adversarial: Annotated[Path | None, FileName()] = None
+
+    NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"batch_size", "save_adversarial"}
+    WRITTEN = ("save_adversarial", *ModelPlan.WRITTEN)
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """The plan of values by users' names, the attack's settings among them (`ddn_gamma`); None: not given.
+
+        Raises UsageError, also for a setting of another attack.
+        """
+        return super().of(**{**given, "settings": attacks.chosen(given.get("attack", cls.attack), given)})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.settings is None:
+            object.__setattr__(self, "settings", ATTACKS[self.attack].settings())  # frozen from here on
+        self._check_gradient()
+        attacks.check(self.attack, self.settings, self.gradient == VOTES)
+
+    def config(self) -> dict[str, Any]:
+        """Every setting, as JSON; those of the attack by users' names, where `settings` stands."""
+        found: dict[str, Any] = {}
+        for name, value in super().config().items():
+            found |= attacks.flat(self.attack, self.settings) if name == "settings" else {name: value}
+        return found
+
+    def compared_keys(self) -> list[str]:
+        names = [name for name in super().compared_keys() if name != "settings"]
+        return [*names, *attacks.declared(self.attack)]
+
+    @property
+    def surrogate_model(self) -> str | None:
+        """The checkpoint that --gradient surrogate-model=… names."""
+        kind, equals, checkpoint = self.gradient.partition("=")
+        return checkpoint if equals and kind == SURROGATE_MODEL else None
+
+    def reads(self) -> dict[str, Path | None]:
+        """As of any run, and the surrogate's checkpoint."""
+        surrogate = self.surrogate_model
+        return {**super().reads(), "--gradient": None if surrogate in (None, "demo") else Path(str(surrogate))}
+
+    def _check_gradient(self) -> None:
+        kind, equals, checkpoint = self.gradient.partition("=")
+        if kind == SURROGATE_MODEL and not checkpoint:
+            raise UsageError(
+                f"--gradient {self.gradient} names no checkpoint", f"--gradient {SURROGATE_MODEL}=FILE, or {VOTES}"
+            )
+        if kind not in GRADIENTS or (equals and kind != SURROGATE_MODEL):
+            raise UsageError(
+                f"--gradient {self.gradient!r} is not known",
+                f"use one of: {MODEL}, {SURROGATE_MODEL}=CHECKPOINT, {VOTES}",
+            )
+        if kind == VOTES and ATTACKS[self.attack].by_votes is None:
+            able = [name for name, spec in ATTACKS.items() if spec.by_votes]
+            raise UsageError(
+                f"{self.attack} begins at the clean image, where votes alone show no direction (--gradient {VOTES})",
+                f"use --attack {' or '.join(able)}, or --gradient {SURROGATE_MODEL}=CHECKPOINT",
+            )
+
+    @property
+    def selection_draws(self) -> int:
+        """As many as a step of the search, unless told otherwise."""
+        return self.selection_samples or self.samples
+
+    @property
+    def certification_draws(self) -> int:
+        """As many as verification, unless told otherwise."""
+        return self.certify_samples or self.verification_draws
+
+    @property
+    def verification_draws(self) -> int:
+        return self.verify_samples or max(10 * self.samples, 10_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyPlan(ModelPlan):
+    """One run of `caa certify`. radius: decide only whether each image is certified at this L2 radius."""
+
+    samples: Annotated[int, Count()] = 100_000
+    selection_samples: Annotated[int, Count()] = 100
+    alpha: Annotated[float, ALPHA] = 0.001
+    radius: Annotated[float | None, Positive()] = None
+    output: Annotated[Path, FileName()] = Path("certify.json")
+    tsv: Annotated[Path | None, FileName()] = None
+
+    NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"tsv"}
+    WRITTEN = ("tsv", *ModelPlan.WRITTEN)
+
+
+def decisive(name: str, value: Any) -> Any:
+    """What of a setting decides results: of a surrogate's checkpoint not its path (its content is compared apart)."""
+    return value.partition("=")[0] if name == "gradient" and isinstance(value, str) else value
+
+
+def differences(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:
+    """Where two configurations differ in a setting that decides results, in words.
+
+    Of two attacks that are not the same, the settings that only one of them has are left out.
+    """
+    if theirs.get("attack") != ours.get("attack"):
+        compared = ["attack", *(key for key in compared if key != "attack" and key in theirs and key in ours)]
+    return [
+        f"{key} ({theirs.get(key)} there, {ours.get(key)} here)"
+        for key in compared
+        if decisive(key, theirs.get(key)) != decisive(key, ours.get(key))
+    ]

@@ -1,0 +1,142 @@
+"""One attack under several settings: what varies, and its picture (extra: plot)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from caa_cli.report.colours import INK, colour_of
+from caa_cli.report.escapes import drawn
+from caa_cli.results.comparison import Comparison
+from caa_cli.results.metrics import Figures
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """keys: the one or two settings that vary.  points: by attack, the values of the keys and what came of them."""
+
+    keys: tuple[str, ...]
+    points: dict[str, list[tuple[tuple[Any, ...], Figures]]]
+
+    def values(self, position: int) -> list[Any]:
+        """Of one key, in order: numbers by size, anything else as it comes."""
+        found = list(dict.fromkeys(key[position] for points in self.points.values() for key, _ in points))
+        return sorted(found) if _numbers(found) else found
+
+
+def find_sweep(comparison: Comparison) -> Sweep | None:
+    """None where nothing varies, or more than a picture can show: one key, or two of one attack."""
+    groups: dict[str, list[tuple[dict[str, Any], Figures]]] = {}
+    for attack, row in zip(comparison.attacks, comparison.figures, strict=True):
+        settings = {name: _hashable(value) for name, value in attack.parts[0].own.items()}
+        groups.setdefault(attack.attack, []).append((settings, row))
+    groups = {name: group for name, group in groups.items() if len(group) > 1}
+    varying = dict.fromkeys(
+        name
+        for group in groups.values()
+        for name in group[0][0]
+        if len({settings.get(name) for settings, _ in group}) > 1
+    )
+    keys = tuple(varying)
+    if not 1 <= len(keys) <= (2 if len(groups) == 1 else 1):
+        return None
+    return Sweep(
+        keys,
+        {
+            name: [(tuple(settings.get(key) for key in keys), row) for settings, row in group]
+            for name, group in groups.items()
+        },
+    )
+
+
+def draw_sweep(axis: Any, comparison: Comparison) -> None:
+    """A line an attack where one setting varies, a heat map where two do; the percentages are success rates."""
+    sweep = find_sweep(comparison)
+    if sweep is None:
+        axis.text(0.5, 0.5, "no sweep of one or two settings", transform=axis.transAxes, ha="center")
+    elif len(sweep.keys) == 1:
+        _lines(axis, sweep, comparison)
+    else:
+        _map(axis, sweep)
+
+
+def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
+    values = sweep.values(0)
+    numeric = _numbers(values)
+    for attack, points in sweep.points.items():
+        found = sorted(points, key=lambda point: values.index(point[0][0]))
+        places = [key[0] if numeric else values.index(key[0]) for key, _ in found]
+        colour = colour_of(attack)
+        for name, style, text in (
+            ("median_radius", "o-", f"{drawn(attack)}: own successes"),
+            ("common_median_radius", "s--", f"{drawn(attack)}: common images"),
+        ):
+            radii = [getattr(row, name) for _, row in found]
+            axis.plot(
+                places, [np.nan if r is None else r for r in radii], style, color=colour, label=text, markersize=4
+            )
+        for place, (_, row) in zip(places, found, strict=True):
+            if row.median_radius is not None:
+                where = {"xytext": (0, 6), "textcoords": "offset points"}
+                axis.annotate(f"{row.success_rate:.0%}", (place, row.median_radius), fontsize=8, ha="center", **where)
+    if comparison.eligible:
+        certified = float(np.median(comparison.certified))
+        axis.axhline(certified, color=INK, linestyle=":", label="median certified radius")
+    if sweep.keys == ("attack_sigma",):
+        axis.axvline(comparison.config["sigma"], color=INK, linewidth=0.8, label="the true σ")
+    if not numeric:
+        axis.set_xticks(range(len(values)), [drawn(str(value)) for value in values])
+    elif _spread_out(values):
+        axis.set_xscale("log")
+        axis.set_xticks(values, [f"{value:g}" for value in values])
+        axis.set_xticks([], minor=True)
+    axis.margins(y=0.12)
+    axis.set(xlabel=_axis_name(sweep.keys[0]), ylabel="median L2 radius")
+
+
+def _map(axis: Any, sweep: Sweep) -> None:
+    """Rows are the first key's values. The radius is over the common images, where there are any."""
+    (points,) = sweep.points.values()
+    rows, columns = sweep.values(0), sweep.values(1)
+    common = points[0][1].common > 0
+    radii = np.full((len(rows), len(columns)), np.nan)
+    success = {}
+    for (row, column), figures in points:
+        radius = figures.common_median_radius if common else figures.median_radius
+        at = rows.index(row), columns.index(column)
+        radii[at] = np.nan if radius is None else radius
+        success[at] = figures.success_rate or 0.0
+    mesh = axis.pcolormesh(np.ma.masked_invalid(radii), cmap="viridis")
+    middle = np.nanmean(radii) if np.isfinite(radii).any() else 0.0
+    for (row, column), rate in success.items():
+        radius = radii[row, column]
+        text = f"{rate:.0%}" if np.isnan(radius) else f"{radius:.3f}\n{rate:.0%}"
+        colour = INK if np.isnan(radius) else "#ffffff" if radius < middle else "#000000"
+        axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
+    axis.set_xticks(np.arange(len(columns)) + 0.5, [drawn(str(value)) for value in columns])
+    axis.set_yticks(np.arange(len(rows)) + 0.5, [drawn(str(value)) for value in rows])
+    axis.set(xlabel=_axis_name(sweep.keys[1]), ylabel=_axis_name(sweep.keys[0]))
+    axis.grid(False)
+    bar = axis.figure.colorbar(mesh, ax=axis)
+    bar.set_label(f"median L2 radius ({'common images' if common else 'own successes'})")
+
+
+def _axis_name(setting: str) -> str:
+    return drawn(setting.replace("_", "-"))
+
+
+def _spread_out(values: Sequence[float]) -> bool:
+    """Whether their ratios say more than their differences: on a plain axis the small ones would lie in a heap."""
+    return values[0] > 0 and values[-1] >= 8 * values[0]
+
+
+def _numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+
+
+def _hashable(value: Any) -> Hashable:
+    return json.dumps(value) if isinstance(value, (list, dict)) else value

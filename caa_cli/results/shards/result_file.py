@@ -1,0 +1,213 @@
+"""The result files of `caa attack` and `caa certify`, read back and checked one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from caa_cli.config.attacks import foreign
+from caa_cli.config.compare_plan import SHARED, default_of, formerly, own_settings
+from caa_cli.config.plan import AttackPlan
+from caa_cli.config.selection import default_limit, select
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.results.documents import Compared, Document, check_header, check_version, read_record
+from caa_cli.results.records import Record
+from caa_cli.results.schema import SchemaError, check, parse, shown
+
+R = TypeVar("R", bound=Record)
+_COMMANDS = ("attack", "certify", "compare")
+_AS = {"attack_sigma": "sigma", "selection_samples": "samples"}
+
+
+@dataclass(frozen=True)
+class Part(Generic[R]):
+    """One result file: a run with its settings, on one shard or selection of the images.
+
+    said: the document without its examples.
+    """
+
+    path: Path
+    said: dict[str, Any]
+    status: str
+    fingerprint: str
+    config: dict[str, Any]
+    checkpoint: dict[str, Any]
+    environment: dict[str, Any]
+    images: dict[str, Any]
+    shard: tuple[int, int]
+    seconds: float
+    records: tuple[R, ...]
+
+    @property
+    def attack(self) -> str:
+        return str(self.config["attack"])
+
+    def setting(self, name: str) -> Any:
+        """As the run had it; a file from before there was such a setting has its default, or what was done then."""
+        if name not in self.config and (before := formerly(self.attack, name)) is not None:
+            return before
+        found = self.config.get(name)
+        return self.default(name) if found is None else found
+
+    def default(self, name: str) -> Any:
+        """Of a setting; some are as another one is."""
+        return self.setting(_AS[name]) if name in _AS else default_of(self.attack, name)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The settings of the attack itself; those that this version does not know too."""
+        own = own_settings(self.attack)
+        unknown = self.config.keys() - {*own, *foreign(self.attack), *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
+        return {name: self.setting(name) for name in (*own, *sorted(unknown))}
+
+    @property
+    def surrogate(self) -> str | None:
+        """The digest of the checkpoint that gradients come from, where it is not the model's own."""
+        found = self.said.get("surrogate_model")
+        return str(found["sha256"]) if found else None
+
+    @property
+    def selection(self) -> dict[str, object]:
+        """Which images the shards are shards of."""
+        return {name: self.config.get(name) for name in ("skip", "every", "limit", "indices_file")}
+
+    def of_shard(self, index: int) -> Sequence[int] | None:
+        """The images that are another shard's of the same selection; None where only a file said which they are."""
+        size, limit = self.images.get("count"), self.config.get("limit")
+        if size is None or self.config.get("indices_file") is not None:
+            return None
+        limit = default_limit(limit, self.config.get("dataset"), None)
+        chosen = select(size, self.config.get("skip", 0), self.config.get("every", 1), limit, None)
+        return chosen[index :: self.shard[1]]
+
+    @property
+    def missing(self) -> int:
+        """How many images of this shard are not in it, as far as that can be known."""
+        chosen = self.of_shard(self.shard[0]) or ()
+        return len(chosen) - sum(record.index in chosen for record in self.records)
+
+    def first_missing(self, most: int) -> list[int]:
+        """The first of the images that are missing."""
+        held = {record.index for record in self.records}
+        absent = (index for index in self.of_shard(self.shard[0]) or () if index not in held)
+        return list(islice(absent, most))
+
+    @property
+    def unfinished(self) -> bool:
+        return self.status == "interrupted" or self.missing > 0
+
+
+def read_part(path: Path, commands: Collection[str] = ("attack",)) -> Part[Any]:
+    """Raises CaaError for a file that is missing, empty, cut off, damaged, or of another kind or schema version."""
+    return part_of(path, read_document(path, commands), commands)
+
+
+def read_document(path: Path, commands: Collection[str]) -> Any:
+    """The JSON of a file, not checked further. Raises CaaError for one that is missing, empty, cut off or no JSON."""
+    kinds = _kinds(commands)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CaaError(f"{path} can't be read ({error.strerror})", f"name result files of {kinds}") from error
+    except UnicodeDecodeError as error:
+        raise CaaError(f"{path} is no result of {kinds}: it is no text", "name its --output") from error
+    if not text.strip():
+        raise CaaError(f"{path} is empty", _AGAIN)
+    if path.suffix == ".jsonl":
+        raise UsageError(
+            f"{path} is the record of a run, not its result",
+            f"finish that run with {kinds} … --resume, and name its --output",
+        )
+    try:
+        return parse(text)
+    except SchemaError as error:
+        raise CaaError(f"{path} is damaged ({error})", _AGAIN) from error
+
+
+_AGAIN = "repeat the command that wrote it with --resume: what it finished is kept beside it"
+
+
+def _kinds(commands: Collection[str]) -> str:
+    return " or ".join(f"caa {command}" for command in commands)
+
+
+def check_origin(path: Path, document: Any, commands: Collection[str]) -> str:
+    """Which of these commands wrote the document. Raises CaaError where none did, or in another schema version."""
+    if not isinstance(document, dict) or "schema_version" not in document:
+        raise CaaError(f"{path} is no result of {_kinds(commands)}", "name the file that its --output wrote")
+    check_version(path, document)
+    command = document.get("command")
+    if not isinstance(command, str) or command not in commands:
+        raise _of_another_command(path, document, commands)
+    return command
+
+
+def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) -> Part[Any]:
+    """The document of a run of one of these commands, checked. Raises CaaError."""
+    check_origin(path, document, commands)
+    try:
+        check_header(document, Document)
+        records: dict[int, Record] = {}
+        for position, entry in enumerate(document["examples"]):
+            try:
+                record = read_record(entry, document)
+            except SchemaError as error:
+                raise error if error.place.startswith("image ") else error.within(f"examples[{position}]") from None
+            if record.index in records:
+                raise SchemaError("is in it twice", f"image {record.index}")
+            records[record.index] = record
+    except SchemaError as error:
+        raise CaaError(f"{path} is damaged ({error})", _AGAIN) from error
+    return checked_part(path, document, records.values())
+
+
+def checked_part(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> Part[Any]:
+    """Of a document that is checked already, with its examples as records."""
+    shard = document.get("shard") or {"index": 0, "count": 1}
+    return Part(
+        path,
+        {name: value for name, value in document.items() if name != "examples"},
+        document["status"],
+        str(document.get("fingerprint")),
+        document["config"],
+        document["checkpoint"],
+        document.get("environment", {}),
+        document.get("images", {}),
+        (shard["index"], shard["count"]),
+        float(document["summary"]["seconds"]),
+        tuple(records),
+    )
+
+
+def _of_another_command(path: Path, document: Mapping[str, Any], commands: Collection[str]) -> CaaError:
+    command, hint = document.get("command"), f"name the files of {_kinds(commands)}"
+    if not isinstance(command, str) or command not in _COMMANDS:
+        return CaaError(f"{path} is no result of {_kinds(commands)}: its command is {shown(command)}", hint)
+    if command == "compare":
+        with suppress(SchemaError):  # the hint is then without its files
+            check(document, Compared)
+            found = [file for attack in document["attacks"].values() for file in attack["files"]]
+            # Of all shards, where it is one: they differ in this mark alone.
+            every = dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in found)
+            hint = f"name the files that it compares: {' '.join(every)}"
+            if "certify" in commands:  # caa merge
+                hint = f"name one attack's files of all shards: {' or '.join(every)}"
+    return UsageError(f"{path} is a result of caa {command}, not of {_kinds(commands)}", hint)
+
+
+def how_to_go_on(said: dict[str, Any]) -> str:
+    """With an unfinished run, from its document: one that was merged is finished in its shards."""
+    shards = said.get("merged")
+    if not isinstance(shards, list):
+        again = said.get("resume")
+        return f"finish it with: {again}" if again else "finish that run with --resume"
+    unfinished = [shard for shard in shards if shard.get("status") != "complete"]
+    commands = [str(shard["resume"]) for shard in unfinished if shard.get("resume")]
+    files = ", ".join(str(shard.get("file")) for shard in shards)
+    how = f"finish its shards with: {'; '.join(commands)}" if commands else f"finish its shards ({files}, …)"
+    return f"{how}, and merge them again"

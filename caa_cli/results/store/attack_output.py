@@ -1,0 +1,107 @@
+"""What an attack leaves behind: besides its result the adversarial images, and a figure of some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from caa_cli.config.plan import AttackPlan
+from caa_cli.results.documents import document_at
+from caa_cli.results.records import ATTACKED, AttackRecord
+from caa_cli.results.shards.result_file import Part
+from caa_cli.results.store.images import Image, ImageJournal, kept_images, save_images, saved_images, saved_shard
+from caa_cli.results.store.output import RunOutput
+
+Draw = Callable[[Path, Mapping[int, Image], list[AttackRecord]], None]
+
+
+class AttackOutput(RunOutput[AttackRecord]):
+    """The files of an attack.
+
+    again: an attacked example whose image a resumed run did not keep is attacked again, for its image.
+    without_image: the records of those examples, until they are.
+    """
+
+    def __init__(self, plan: AttackPlan, again: bool = True) -> None:
+        super().__init__(plan.output, AttackRecord, plan.written(), plan.resume, plan.overwrite)
+        self.save_adversarial, self.figure, self.again = plan.save_adversarial, plan.figure, again
+        self.images: ImageJournal | None = None
+        self.without_image: dict[int, AttackRecord] = {}
+
+    def _lacking(self, held: Part[AttackRecord], indices: Sequence[int]) -> str:
+        """As for any run; or the images, where they are asked for and were not kept."""
+        lacking = super()._lacking(held, indices)
+        if lacking or not self.again:
+            return lacking
+        attacked = {record.index for record in held.records if record.outcome == ATTACKED} & set(indices)
+        saved = self.save_adversarial
+        if saved is not None and not (saved.exists() and attacked <= saved_images(saved, held.fingerprint).keys()):
+            return "its images were not kept for --save-adversarial"
+        if self.figure is not None and not self.figure.exists() and not attacked <= self.kept_by(held.config).keys():
+            return "its images were not kept for --figure"
+        return ""
+
+    def kept_by(self, config: dict[str, Any]) -> Mapping[int, Mapping[int, Image]]:
+        """By index the images among which that one is, that an earlier run with this configuration kept."""
+        return kept_images(config.get("save_adversarial"), self.output, self.header["fingerprint"])
+
+    def begin(self, shape: tuple[int, ...] = ()) -> None:
+        """As `RunOutput.begin`; `shape` is that of an image."""
+        before = document_at(self.output).get("config") or {}
+        if self.resume and self.save_adversarial is None:
+            self.header = self._with_images_saved_before(before.get("save_adversarial"))
+        super().begin()
+        place = ImageJournal.place(self.output)
+        with self.kept(place):
+            if not self.records:
+                place.unlink(missing_ok=True)
+            if self.save_adversarial is None and self.figure is None:
+                return
+            self.images = ImageJournal(place, shape, self.header["fingerprint"])
+            held = self.images.resume()
+            kept = {**self.kept_by(self.header["config"]), **self.kept_by(before)}
+            for index in self.records.keys() & kept.keys() - held:
+                self.images.append(index, kept[index][index])
+                held.add(index)
+        for index, record in list(self.records.items()):
+            if record.outcome == ATTACKED and index not in held and self.again:
+                self.without_image[index] = self.records.pop(index)
+
+    def _with_images_saved_before(self, saved: str | None) -> dict[str, Any]:
+        """A run that is gone on with without --save-adversarial still has the images that it saved."""
+        header = self.header
+        if not saved or not saved_images(Path(saved), header["fingerprint"]):
+            return header
+        if saved_shard(Path(saved)) not in (None, header["shard"]):
+            return header
+        return {**header, "config": {**header["config"], "save_adversarial": saved}}
+
+    def everything(self) -> list[AttackRecord]:
+        """As of any run; those that lack an image are finished too, should this run be interrupted."""
+        return [record for _, record in sorted({**self.without_image, **self.records}.items())]
+
+    def add(self, record: AttackRecord, image: Image | None = None) -> None:
+        """The image goes first: a line in the journal says that all is there."""
+        if self.images is not None and image is not None:
+            with self.kept(self.images.path):
+                self.images.append(record.index, image)
+        super().add(record)
+
+    def finish_images(self, records: list[AttackRecord], draw: Draw) -> None:
+        """Writes the images and the figure, after the document."""
+        if self.images is None:
+            return
+        found = self.images.read()
+        if self.save_adversarial is not None:
+            with self.kept(self.save_adversarial):
+                save_images(self.save_adversarial, found, records, self.header["fingerprint"], self.header["shard"])
+        if self.figure is not None:
+            with self.kept(self.figure):
+                draw(self.figure, found, records)
+
+    def close(self, status: str) -> None:
+        """As of any run."""
+        if self.images is not None and status == "complete":
+            self.images.remove()
+        super().close(status)

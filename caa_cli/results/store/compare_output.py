@@ -1,0 +1,93 @@
+"""What a comparison leaves behind: its document, pictures and page. All of it follows from the attacks' results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from caa_cli.config.compare_plan import ComparePlan
+from caa_cli.config.plan import differences
+from caa_cli.errors import UsageError
+from caa_cli.results.agreement import digest
+from caa_cli.results.store.files import check_writable
+from caa_cli.results.store.ownership import another_run, check_result, check_side_file, marked, names, something_at
+
+
+class CompareOutput:
+    """The files that the comparison itself writes: may they take the place of what is there?"""
+
+    def __init__(self, plan: ComparePlan) -> None:
+        self.plan = plan
+        self.held: dict[str, Any] = {}
+
+    @property
+    def side_files(self) -> dict[str, Path]:
+        return {option: path for option, path in self.plan.written().items() if option != "--output"}
+
+    def check(self) -> None:
+        """Before any work: can everything be written, and is nothing in the way?
+
+        What files to read hold is not known yet, so whether it is another comparison is left to `check_shown`.
+        """
+        plan = self.plan
+        for option, path in plan.written().items():
+            check_writable(path, option)
+        if plan.output is not None:
+            self.held = check_result(plan.output)
+        for option, path in self.side_files.items():
+            check_side_file(option, path, self.held, plan.overwrite or bool(plan.files))
+        if not self.held or plan.overwrite or plan.files:
+            return
+        self._refuse(_other_attacks(self.held, list(plan.attacks)))
+        # Whether their settings agree their own results will tell, where they are not to be made again.
+        for label in self.held.get("attacks", {}):
+            if not plan.resume and not plan.attacks[label].output.exists():
+                self._refuse([f"{plan.attacks[label].output}, which it compares, is not there any more"])
+
+    def check_shown(self, document: dict[str, Any]) -> None:
+        """Raises UsageError where this document, or its pictures, would replace a comparison of something else."""
+        if self.plan.overwrite:
+            return
+        if self.held:
+            try:
+                self._refuse(_lost(self.held, document))
+            except (KeyError, TypeError, AttributeError):
+                self._refuse(["it is damaged"])
+        for option, path in self.side_files.items():
+            ours = not something_at(path) or names(self.held, option, path)
+            if not ours and marked(path) != document["fingerprint"]:
+                raise another_run(option, path)
+
+    def _refuse(self, differing: list[str]) -> None:
+        if differing:
+            raise UsageError(
+                f"{self.plan.output} is another comparison: {', '.join(differing)}",
+                "choose another --output, or add --overwrite to replace it",
+            )
+
+
+def _other_attacks(held: dict[str, Any], here: list[str]) -> list[str]:
+    """In words, where the document there is not of some of these attacks."""
+    if held["command"] != "compare":
+        return [f"command ({held['command']} there, compare here)"]
+    there = list(held.get("attacks", {}))
+    return [] if set(there) <= set(here) else [f"attacks ({', '.join(there)} there, {', '.join(here)} here)"]
+
+
+def _lost(held: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What of the document there is not in the one that is to replace it, in words."""
+    here = new["attacks"]
+    found = _other_attacks(held, list(here))
+    if found:
+        return found
+    if digest(held, "checkpoint") != digest(new, "checkpoint"):
+        found.append(f"checkpoint content ({digest(held, 'checkpoint')} there, {digest(new, 'checkpoint')} here)")
+    shared = held.get("config", {})
+    found += differences(shared, new["config"], [name for name in new["config"] if name in shared])
+    for label, attack in held.get("attacks", {}).items():
+        settings = differences(attack["settings"], here[label]["settings"], list(attack["settings"]))
+        found += [f"{label}: {text}" for text in settings]
+        images = {example["index"] for example in here[label]["examples"]}
+        lost = sum(example["index"] not in images for example in attack["examples"])
+        found += [f"{lost} of the images under {label} are missing here"] if lost else []
+    return found

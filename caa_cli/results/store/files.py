@@ -1,0 +1,111 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from caa_cli.config.paths import target_of
+from caa_cli.errors import CaaError
+
+
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Writes beside the target, syncs, then renames. Raises OSError; the target is then as it was.
+
+    A symbolic link stays: the file that it points to is replaced.
+    content: all of it, or piece by piece where it is too large to be held at once.
+    """
+    path = target_of(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for piece in [content] if isinstance(content, bytes) else content:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files; a result is as readable as any other file of the user's.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+        _sync_folder(path.parent)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new name is on the disk too, before anything that it replaces is removed."""
+    with suppress(OSError):  # a folder that can't be read, or a file system that syncs none
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """What the JSON file there says; nothing where there is none, or it is no object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def written(path: Path, option: str, hint: str) -> Iterator[None]:
+    """A disk that fails while `path` is written raises a CaaError; hint: what it has not cost."""
+    try:
+        yield
+    except OSError as error:
+        raise CaaError(f"can't write {option} {path} ({error.strerror or error})", hint) from error
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is what a process has open, /dev/stdout for instance: links that lead to a name in /proc."""
+    for _ in range(40):  # as many links as Linux follows
+        folder = os.path.realpath(path.parent)
+        if folder == "/dev/fd" or f"{folder}/".startswith("/proc/"):
+            return True
+        path = Path(folder, path.name)
+        try:
+            path = Path(folder, path.readlink())
+        except OSError:  # no link
+            return False
+    return False
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raises CaaError if `path` can't be written, so that it is known before any work is done."""
+    if _is_stream(path):
+        hint = "--json writes the document to stdout" if option == "--output" else f"name a file with {option}"
+        raise CaaError(f"{option} {path} is a stream, not a file", hint)
+    path = target_of(path)
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        mode = stat.S_IFREG  # not there yet, or its folder can't be used, which shows below
+    if stat.S_ISDIR(mode):
+        raise CaaError(f"{option} {path} is a folder", f"name a file in it: {option} {path / 'result.json'}")
+    if not stat.S_ISREG(mode):
+        # Renaming over it would destroy a device, a pipe, or a link that leads back to itself.
+        raise CaaError(f"{option} {path} is no regular file", f"name another with {option}")
+    folder = path.parent
+    if not folder.is_dir():
+        raise CaaError(f"the folder of {option} {path} does not exist", f"create it first: mkdir -p {folder}")
+    try:
+        descriptor, probe = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
+    except OSError as error:
+        raise CaaError(
+            f"can't write in {folder.resolve()} ({error.strerror})",
+            f"choose another place with {option}, or mend its permissions or free space there",
+        ) from error
+    os.close(descriptor)
+    Path(probe).unlink()

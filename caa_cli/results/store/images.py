@@ -1,0 +1,209 @@
+"""Adversarial images as they are found, and the safetensors file they end up in; one in memory at a time."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from caa_cli.config.paths import sidecar
+from caa_cli.results.documents import ShardOf
+from caa_cli.results.records import ATTACKED, AttackRecord
+from caa_cli.results.schema import check, parse
+from caa_cli.results.store.files import write_atomically
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StoredImages(Mapping[int, Image]):
+    """Images of a file by global index, each read when it is asked for: float32 of the shape of an input.
+
+    places: where each is.  read: the image at a place.
+    """
+
+    places: dict[int, int]
+    read: Callable[[int], Image]
+
+    def __getitem__(self, index: int) -> Image:
+        return self.read(self.places[index])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __contains__(self, index: object) -> bool:
+        return index in self.places  # Mapping's own would read the image
+
+
+class ImageJournal:
+    """Images appended one by one beside the output, each written through at once.
+
+    The file begins with the fingerprint of the run, so that images of another are never taken for its own; then
+    come (index, float32 pixels) entries of one size.
+    """
+
+    def __init__(self, path: Path, shape: Sequence[int], fingerprint: str) -> None:
+        self.path, self.shape = path, tuple(shape)
+        self._head = fingerprint.encode().ljust(16)[:16]
+        self._entry = 8 + 4 * int(np.prod(self.shape))
+
+    @staticmethod
+    def place(output: Path) -> Path:
+        return sidecar(output, ".images")
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether the file begins as these do, with a fingerprint: a kill may have cut it off."""
+        with path.open("rb") as file:
+            return set(file.read(16)) <= set(b"0123456789abcdef")
+
+    def start(self) -> None:
+        self.path.write_bytes(self._head)
+
+    def append(self, index: int, image: Image) -> None:
+        with self.path.open("ab") as file:
+            file.write(struct.pack("<q", index) + np.ascontiguousarray(image, "<f4").tobytes())
+
+    def resume(self) -> set[int]:
+        """The indices of the whole entries; one that a kill cut off is dropped, another run's file begun anew."""
+        if not self.path.exists() or not self._ours():
+            self.start()
+        entries = (self.path.stat().st_size - len(self._head)) // self._entry
+        starts = [len(self._head) + entry * self._entry for entry in range(entries + 1)]
+        held: set[int] = set()
+        with self.path.open("r+b") as file:
+            file.truncate(starts.pop())
+            for start in starts:
+                file.seek(start)
+                held.update(struct.unpack("<q", file.read(8)))
+        return held
+
+    def _ours(self) -> bool:
+        with self.path.open("rb") as file:
+            return file.read(len(self._head)) == self._head
+
+    def read(self) -> StoredImages:
+        """All images so far."""
+        places: dict[int, int] = {}
+        with self.path.open("rb") as file:
+            for start in range(len(self._head), self.path.stat().st_size - self._entry + 1, self._entry):
+                file.seek(start)
+                places.update({struct.unpack("<q", file.read(8))[0]: start})
+        return StoredImages(places, self._image)
+
+    def _image(self, start: int) -> Image:
+        with self.path.open("rb") as file:
+            file.seek(start + 8)
+            return np.frombuffer(file.read(self._entry - 8), "<f4").reshape(self.shape).copy()
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def save_images(
+    path: Path,
+    images: Mapping[int, Image],
+    records: Sequence[AttackRecord],
+    fingerprint: str,
+    shard: Mapping[str, int] | None = None,
+) -> None:
+    """Writes the verified adversarial images: tensors `images` (M, C, H, W) float32, `indices`, `labels`,
+    `adversarial_classes` (M,) int64 and `radii` (M,) float64, in the order of the indices.
+
+    shard: whose images they are, so that another shard does not take their place."""
+    kept = [r for r in sorted(records, key=lambda r: r.index) if r.index in images and r.outcome == ATTACKED]
+    shape = images[kept[0].index].shape if kept else (0, 0, 0)
+    vectors = {
+        "indices": np.array([r.index for r in kept], dtype=np.int64),
+        "labels": np.array([r.label for r in kept], dtype=np.int64),
+        "adversarial_classes": np.array([r.adversarial_class for r in kept], dtype=np.int64),
+        "radii": np.array([r.radius for r in kept], dtype=np.float64),
+    }
+    said = {"fingerprint": fingerprint, "pixels": "[0, 1]", "count": len(kept)}
+    metadata = {"caa": json.dumps(said if shard is None else {**said, "shard": dict(shard)})}
+    tensors = {name: (vector.dtype, vector.shape) for name, vector in vectors.items()}
+    head = _header(metadata, {**tensors, "images": (_PIXEL, (len(kept), *shape))})
+
+    def content() -> Iterator[bytes]:
+        yield head
+        for vector in vectors.values():
+            yield vector.tobytes()
+        for record in kept:
+            yield np.ascontiguousarray(images[record.index], _PIXEL).tobytes()
+
+    write_atomically(path, content())
+
+
+_PIXEL = np.dtype("<f4")
+_NAMES = {"<i8": "I64", "<f8": "F64", "<f4": "F32"}
+
+
+def _header(metadata: dict[str, str], tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> bytes:
+    """What a safetensors file begins with; the tensors follow in this order. (The library wants them whole.)"""
+    said: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + dtype.itemsize * int(np.prod(shape))
+        said[name] = {"dtype": _NAMES[dtype.str], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(said).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _said(file: Any) -> dict[str, Any]:
+    said: dict[str, Any] = parse((file.metadata() or {}).get("caa", "{}"))
+    check(said, dict[str, Any])
+    check(said.get("shard"), ShardOf | None)
+    return said
+
+
+def saved_fingerprint(path: Path) -> str | None:
+    """That of the run which saved its images there; None for a file that is none of these."""
+    try:
+        return _said(safe_open(path, framework="numpy")).get("fingerprint")
+    except (OSError, SafetensorError, ValueError, TypeError):
+        return None
+
+
+def saved_shard(path: Path) -> dict[str, Any] | None:
+    """Which shard saved its images there; None for no such file, and for one from before that was said."""
+    try:
+        return _said(safe_open(path, framework="numpy")).get("shard")
+    except (OSError, SafetensorError, ValueError, TypeError):
+        return None
+
+
+def saved_images(path: Path, fingerprint: str) -> Mapping[int, Image]:
+    """The images that a run with this fingerprint saved there; none if it is another's."""
+    try:
+        file = safe_open(path, framework="numpy")
+        said = _said(file)
+        if said.get("fingerprint") != fingerprint:
+            return {}
+        images, indices = file.get_slice("images"), file.get_tensor("indices").tolist()
+    except (OSError, SafetensorError, ValueError, AttributeError, TypeError):
+        return {}
+    return StoredImages({index: place for place, index in enumerate(indices)}, lambda place: images[place])
+
+
+def kept_images(save_adversarial: str | None, result: Path, fingerprint: str) -> dict[int, Mapping[int, Image]]:
+    """Where the images are that a run kept: by index the file's images, of which that one is to be read.
+
+    They are where its result says, or, as the files may have been moved together, beside it.
+    """
+    found: dict[int, Mapping[int, Image]] = {}
+    named = Path(save_adversarial or "")
+    for place in (result.parent / named.name, named) if save_adversarial else ():
+        images = saved_images(place, fingerprint)
+        found |= dict.fromkeys(images, images)
+    return found

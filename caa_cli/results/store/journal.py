@@ -1,0 +1,179 @@
+"""The append-only record of a run: one JSON line an example, safe against a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from caa_cli.config.paths import sidecar
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.results.agreement import disagreements
+from caa_cli.results.documents import check_header, check_version, read_record
+from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
+from caa_cli.results.schema import SchemaError, parse
+from caa_cli.results.store.files import read_object
+from caa_cli.results.store.locks import lock
+
+R = TypeVar("R", bound=Record)
+
+
+class Journal(Generic[R]):
+    """`<output>.jsonl`: a header line with the configuration, then a line an example, flushed at once."""
+
+    def __init__(self, path: Path, kind: type[R]) -> None:
+        self.path, self.kind = path, kind
+        self._file: Any = None
+        self._finished: set[int] = set()
+
+    @staticmethod
+    def beside(output: Path, kind: type[R]) -> Journal[R]:
+        return Journal(sidecar(output, ".jsonl"), kind)
+
+    @property
+    def begun(self) -> bool:
+        """Whether its header is whole: else it was killed at its very beginning, and there is nothing to lose."""
+        try:
+            return b"\n" in self.path.read_bytes()
+        except FileNotFoundError:
+            return False
+
+    def reserve(self) -> None:
+        """Keeps it for this process alone, until `close`. Raises CaaError while another run writes to it."""
+        if self._file is None:
+            self._file = lock(self.path, self.path, "--output")
+
+    def start(self, header: dict[str, Any]) -> None:
+        """Begins anew, replacing whatever was there. Raises CaaError while another run writes to it."""
+        self.reserve()
+        self._file.truncate(0)
+        self._append([{"schema_version": SCHEMA_VERSION, **header}])
+
+    def resume(self, header: dict[str, Any], compared: list[str]) -> list[R]:
+        """Goes on from what is there and returns its examples; failed ones are left out, to be tried again.
+
+        Raises UsageError if the journal belongs to a run with other settings: `compared` names the keys of
+        header["config"] that have to agree, and the checkpoint's content has to.
+        """
+        self.reserve()
+        if not self.begun:
+            self.start(header)
+            return []
+        found_header, records, intact = self._read()
+        differing = disagreements(found_header, header, compared)
+        if differing:
+            raise UsageError(
+                f"{self.path} belongs to a run with other settings: {', '.join(differing)}",
+                "repeat the command with the settings of that run, or choose another --output",
+            )
+        # A line that a kill cut off goes; what follows is appended where it began.
+        self._file.truncate(intact)
+        finished = [record for record in records if record.outcome != FAILED]
+        self._finished = {record.index for record in finished}
+        return finished
+
+    def check(self) -> None:
+        """Raises CaaError for a journal that --resume could not go on with, whatever the settings."""
+        if self.begun:
+            self._read()
+
+    def append(self, *records: R) -> None:
+        """An image that was finished before is marked, so that it is not taken for damage."""
+        again = {"again": True}
+        self._append([{**r.to_json(), **(again if r.index in self._finished else {})} for r in records])
+
+    def close(self) -> None:
+        """One in which nothing was begun leaves no trace."""
+        if self._file is not None:
+            if os.fstat(self._file.fileno()).st_size == 0:
+                self.path.unlink(missing_ok=True)
+            self._file.close()
+            self._file = None
+
+    def remove(self) -> None:
+        """Once the document holds it all; before it is closed, so that no other run has begun to write to it."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def _append(self, entries: Sequence[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries).encode()
+        while lines:  # a disk that is nearly full takes a part; the next write then fails
+            lines = lines[self._file.write(lines) :]
+        os.fsync(self._file.fileno())
+
+    def _read(self) -> tuple[dict[str, Any], list[R], int]:
+        header, records, intact = read_journal(self.path)
+        return header, list(records.values()), intact
+
+
+def read_journal(path: Path) -> tuple[dict[str, Any], dict[int, Any], int]:
+    """(header, records by index, length in bytes of the intact part), all of it checked.
+
+    The line that a kill cut off does not count. An image that failed may be there once more, and so may one that was
+    attacked again for its picture.
+
+    Raises CaaError where there is no whole line, and for a file that is damaged, no journal, or of another schema.
+    """
+    content = path.read_bytes()
+    intact = content.rfind(b"\n") + 1
+    lines = content[:intact].split(b"\n")[:-1]
+    number, records, seen = 1, dict[int, Any](), dict[int, int]()
+    try:
+        header = parse(_text(lines[0]))
+        if isinstance(header, dict):
+            check_version(path, header)
+        check_header(header)
+        for number, line in enumerate(lines[1:], 2):
+            entry = parse(_text(line))
+            record = read_record(entry, header)
+            held = records.get(record.index)
+            if held is not None and held.outcome != FAILED and not (entry.get("again") or _alike(held, record)):
+                raise SchemaError(
+                    f"is on line {seen[record.index]} already, with another result", f"image {record.index}"
+                )
+            records[record.index], seen[record.index] = record, number
+    except SchemaError as error:
+        raise CaaError(
+            f"{path} is no record of a run, or it is damaged (line {number}: {error})",
+            "mend or delete that line, move the file away, or choose another --output",
+        ) from error
+    return header, records, intact
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise SchemaError("is no text", "it") from error
+
+
+def _alike(one: Record, other: Record) -> bool:
+    """Whether it is the same result, however long it took."""
+    return {**one.to_json(), "seconds": None} == {**other.to_json(), "seconds": None}
+
+
+def unfinished(output: Path, kind: type[R]) -> bool:
+    """Whether an earlier run to this output left examples behind that no complete result holds."""
+    journal = Journal.beside(output, kind)
+    if not journal.path.exists() or journal.path.stat().st_size == 0:
+        return False
+    try:
+        document = read_object(output)
+        held = {example["index"]: example for example in document["examples"]}
+        _, records, _ = journal._read()
+        return document["status"] != "complete" or any(held.get(r.index) != r.to_json() for r in records)
+    except (CaaError, OSError, TypeError, KeyError):
+        return True
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    """The first line of the record there; nothing where it is none."""
+    try:
+        with path.open("rb") as file:
+            header = parse(_text(file.readline()))
+        check_header(header)
+    except (OSError, SchemaError):
+        return {}
+    return dict(header)

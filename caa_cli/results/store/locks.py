@@ -1,0 +1,52 @@
+"""Files that one process at a time may write."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from caa_cli.config.paths import target_of
+from caa_cli.errors import CaaError
+
+
+def lock(path: Path, written: Path, option: str) -> IO[bytes]:
+    """`path`, created if need be, open for appending and this process's alone until it is closed.
+
+    written: the file, given by `option`, that is protected so. Raises CaaError while another process has the lock,
+    OSError where the file can't be opened.
+    """
+    while True:
+        file = path.open("ab", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise CaaError(
+                f"another run is writing to {written}", f"wait for it to end, or choose another {option}"
+            ) from error
+        except OSError:
+            return file  # a file system without locks
+        # Its last holder may have removed it after it was opened here: the name is then free, or another file's.
+        try:
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()
+
+
+@contextmanager
+def locked(files: Mapping[str, Path | None]) -> Iterator[None]:
+    """While this lasts no other run writes to these files, by option. A hidden file beside each is the lock."""
+    with ExitStack() as held:
+        for option, path in files.items():
+            if path is not None:
+                target = target_of(path)
+                place = target.with_name(f".{target.name}.lock")
+                held.enter_context(lock(place, path, option))
+                held.callback(place.unlink, missing_ok=True)  # runs before the file is closed, and so unlocked
+        yield

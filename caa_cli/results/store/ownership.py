@@ -1,0 +1,115 @@
+"""Which files are caa's own: an output never takes the place of any other, not even with --overwrite.
+
+Results and journals say what they are; saved images, pictures and pages carry a mark. A log in Cohen's format has no
+room for one, nor have some formats of pictures: those are known by the run's record, which names them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from caa_cli.config.paths import same_file, sidecar
+from caa_cli.errors import UsageError
+from caa_cli.results.certificates import COHEN_COLUMNS
+from caa_cli.results.documents import document_at
+from caa_cli.results.store.files import check_writable
+from caa_cli.results.store.images import ImageJournal, saved_fingerprint
+
+_MARK = re.compile(rb"made by caa(?: \(([0-9a-f]{16})\))?")
+_HEADER = b'{"schema_version"'
+
+
+def mark(fingerprint: str = "") -> str:
+    """What a picture or a page says of its origin. fingerprint: of the comparison that it shows."""
+    return f"made by caa ({fingerprint})" if fingerprint else "made by caa"
+
+
+def marked(path: Path) -> str | None:
+    """The fingerprint in the file's mark, empty for a mark without one; None for a file without a mark."""
+    content = path.read_bytes()
+    found = _MARK.search(content[:8192]) or _MARK.search(content[-65536:])  # a PDF has it near its end
+    return None if found is None else (found[1] or b"").decode()
+
+
+def check_result(path: Path) -> dict[str, Any]:
+    """The document at --output, empty where there is none. Raises UsageError where the file there is not caa's."""
+    if something_at(path) and not _begins_as_result(path):
+        raise foreign("--output", path, "a result")
+    return document_at(path)
+
+
+def check_intact(path: Path) -> None:
+    """Raises UsageError for a file that is there, where `document_at` finds no result: a damaged one is one too."""
+    if something_at(path):
+        raise UsageError(
+            f"{path} is a result that was cut off or damaged", "add --overwrite to begin anew, or move it away"
+        )
+
+
+def check_journals(output: Path) -> None:
+    """Raises UsageError where what a run keeps beside its result while it works would replace something else."""
+    journal, images = sidecar(output, ".jsonl"), sidecar(output, ".images")
+    for path in (journal, images):
+        check_writable(path, "--output")
+    if something_at(journal):
+        with journal.open("rb") as file:
+            head = file.read(len(_HEADER))
+        if not _HEADER.startswith(head):  # a kill may have cut it off
+            raise foreign("--output", journal, "the record of a run")
+    if something_at(images) and not ImageJournal.is_one(images):
+        raise foreign("--output", images, "the images of a run")
+
+
+def check_side_file(option: str, path: Path, record: dict[str, Any], overwrite: bool) -> None:
+    """Raises UsageError where the file at `path` would be lost.
+
+    record: the document or the journal's header at --output. What it names is of this run, and may be replaced.
+    """
+    if not something_at(path):
+        return
+    if option == "--save-adversarial":
+        own = saved_fingerprint(path) is not None
+    elif option == "--tsv":
+        own = names(record, option, path) and path.read_bytes().startswith(COHEN_COLUMNS.encode())
+    else:
+        own = marked(path) is not None or names(record, option, path)
+    if not own:
+        raise foreign(option, path, "such a file of this run" if option == "--tsv" else "a file")
+    if not overwrite and not names(record, option, path):
+        raise another_run(option, path)
+
+
+def names(record: dict[str, Any], option: str, path: Path) -> bool:
+    """Whether a document or a journal's header says that its run writes this file."""
+    config = record.get("config")
+    place = config.get(option.removeprefix("--").replace("-", "_")) if isinstance(config, dict) else None
+    return isinstance(place, str) and same_file(Path(place), path)
+
+
+def another_run(option: str, path: Path) -> UsageError:
+    """The error for a file of caa's that only --overwrite replaces."""
+    return UsageError(
+        f"{option} {path} is there already, and of another run",
+        f"name another file with {option}, or add --overwrite",
+    )
+
+
+def foreign(option: str, path: Path, what: str) -> UsageError:
+    """The error for a file that no option makes caa replace; what: such as it would replace."""
+    return UsageError(
+        f"{path} is in the way of {option}: it is not {what} that caa wrote, so it is not replaced",
+        f"name another file with {option}, or move that one away",
+    )
+
+
+def _begins_as_result(path: Path) -> bool:
+    """Also one that was cut off, when it was copied for instance."""
+    with path.open("rb") as file:
+        return re.match(rb'\{\s*"schema_version"\s*:', file.read(100)) is not None
+
+
+def something_at(path: Path) -> bool:
+    """Whether a file is there that holds anything: an empty one is nobody's loss."""
+    return path.exists() and path.stat().st_size > 0

@@ -1,0 +1,27 @@
+"""How many images a run works on at a time, and the memory that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from caa_cli.attacks.common.attack import Attack
+from caa_cli.config.plan import AttackPlan
+from caa_cli.run.threat_model import Access
+
+# On a GPU one pass holds several images' samples; more of them than this save nothing.
+BATCH_LIMIT = 64
+
+
+def search_bytes(plan: AttackPlan, attack: Attack[Any], access: Access, input_shape: Sequence[int]) -> int:
+    """Bytes, at most, that a search holds besides the passes: the states of its images, and its starting points."""
+    image_bytes = attack.state_bytes(input_shape, access.cost)
+    return access.starting_points_bytes(input_shape) + most_images(plan, image_bytes) * image_bytes
+
+
+def most_images(plan: AttackPlan, image_bytes: int) -> int:
+    """How many images, of so many bytes each, may be attacked at a time: --batch-size, or as many as a small part of
+    the memory holds."""
+    if plan.batch_size is not None or plan.max_memory is None:
+        return plan.batch_size or BATCH_LIMIT
+    return max(1, min(BATCH_LIMIT, plan.max_memory // 20 // image_bytes))

@@ -1,0 +1,114 @@
+"""A cheap look at accuracy under noise before a run: the sign by which a wrong normalisation shows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from caa_cli.config.choices import NORMALISATIONS
+from caa_cli.data.decoding import ImageError
+from caa_cli.data.images import Images, spread
+from caa_cli.models.architectures import NormalisedClassifier
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.noise import Key, Purpose
+
+# As many images and noise samples of each as go through the model in this time, all normalisations taken together.
+_SECONDS, _IMAGES, _SAMPLES = 2.0, 64, 4
+_FEWEST_IMAGES = 12
+# A preset is better where it is by so many standard errors of the paired difference, and by so much.
+_ERRORS, _GAIN = 3.0, 0.05
+# Presets as good as the best, but for this, are alike; the likeliest of them is named.
+_ALIKE = 0.02
+
+
+@dataclass
+class Plausibility:
+    """Compares a model's normalisation with `presets` (the likeliest first), on the same images and the same noise.
+
+    The noise is keyed, with one purpose and iteration of its own: only how many images there is time for varies.
+    accuracies: what was measured, by preset.
+    """
+
+    classifier: SmoothedClassifier
+    model: NormalisedClassifier
+    images: Images
+    presets: Sequence[str]
+    accuracies: dict[str, float] = field(default_factory=dict)
+
+    def warning(self) -> str | None:
+        """What to say aloud, if anything."""
+        x, labels, indices = self._sample()
+        if not indices:
+            return None
+        affordable = int(_SECONDS / self._seconds(x[0], indices[0])) // (1 + len(self.presets))
+        count = min(len(indices), affordable)
+        if count < min(_FEWEST_IMAGES, len(indices)):
+            return "the normalisation was not checked: the model is too slow here for a look at its accuracy"
+        samples = min(_SAMPLES, affordable // count)
+        x, labels, indices = x[:count], labels[:count], indices[:count]
+        own = self._shares(x, labels, indices, samples)
+        accuracy = float(own.mean())
+        said = f"accuracy under noise is {100 * accuracy:.0f}% on {count} images"
+        best = self._best_other(x, labels, indices, samples, own)
+        if best is not None:
+            return f"{said}; with --normalisation {best} it is {100 * self.accuracies[best]:.0f}%"
+        guess = 1 / self.classifier.num_classes
+        if accuracy < guess + 2 * math.sqrt(guess * (1 - guess) / count):
+            return (
+                f"{said}, no better than guessing, and no other normalisation does clearly better: "
+                "do --sigma, --dataset and the weights belong together?"
+            )
+        return None
+
+    def _best_other(self, x: Tensor, labels: Tensor, indices: list[int], samples: int, own: Tensor) -> str | None:
+        """The preset that is most accurate, if clearly more so than the model's own normalisation."""
+        kept = self.model.mean, self.model.std
+        gains: dict[str, Tensor] = {}
+        try:
+            for name in self.presets:
+                mean, std = (torch.tensor(values).view(-1, 1, 1).to(kept[0]) for values in NORMALISATIONS[name])
+                self.model.mean, self.model.std = mean, std
+                shares = self._shares(x, labels, indices, samples)
+                self.accuracies[name], gains[name] = float(shares.mean()), shares - own
+        finally:
+            self.model.mean, self.model.std = kept
+        most = max(self.accuracies.values(), default=0.0)
+        for name, gain in gains.items():
+            if self.accuracies[name] >= most - _ALIKE:
+                error = float(gain.std()) / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
+                return name if float(gain.mean()) > max(_ERRORS * error, _GAIN) else None
+        return None
+
+    def _shares(self, x: Tensor, labels: Tensor, indices: list[int], samples: int) -> Tensor:
+        """(images,) float64: the share of noise samples that each image is predicted rightly on."""
+        keys = [Key(0, index, Purpose.TUNING, iteration=1) for index in indices]
+        votes = self.classifier.votes(x, keys, samples)
+        return votes.gather(1, labels[:, None])[:, 0].cpu().double() / samples
+
+    def _seconds(self, image: Tensor, index: int) -> float:
+        """What a model evaluation takes."""
+        began, few = time.perf_counter(), 8
+        self.classifier.votes(image[None], [Key(0, index, Purpose.TUNING, iteration=1)], few).cpu()
+        return (time.perf_counter() - began) / few
+
+    def _sample(self) -> tuple[Tensor, Tensor, list[int]]:
+        """Images from all over the split, as some are sorted by class; those that can't be read are left out."""
+        found = []
+        for index in spread(len(self.images), _IMAGES):
+            try:
+                found.append((self.images.image(index), self.images.label(index), index))
+            except ImageError:
+                continue
+        if not found:
+            return torch.empty(0), torch.empty(0), []
+        # In an order without a pattern: a slow model sees only the first of them.
+        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
+        found = [found[place] for place in order]
+        x = torch.stack([image for image, _, _ in found]).to(self.classifier.device)
+        labels = torch.tensor([label for _, label, _ in found], device=self.classifier.device)
+        return x, labels, [index for _, _, index in found]

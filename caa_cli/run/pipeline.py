@@ -1,0 +1,211 @@
+"""The pipeline of an attack run: certificate → search → verification, image by image."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from caa_cli.attacks.common.attack import Attack
+from caa_cli.attacks.common.loop import Search
+from caa_cli.attacks.common.state import Batch, Example, Finding
+from caa_cli.config.plan import AttackPlan
+from caa_cli.data.decoding import ImageError
+from caa_cli.data.images import Images, read_example
+from caa_cli.display import REFRESH_SECONDS, Bar, number
+from caa_cli.errors import CaaError
+from caa_cli.results.records import (
+    ABSTAINED,
+    ATTACKED,
+    FAILED,
+    MISCLASSIFIED,
+    NOT_FOUND,
+    NOT_VERIFIED,
+    AttackRecord,
+    summarise,
+)
+from caa_cli.results.store.attack_output import AttackOutput
+from caa_cli.results.store.images import Image
+from caa_cli.run.batch_size import most_images
+from caa_cli.run.threat_model import StartingPoints
+from caa_cli.runtime.memory import is_out_of_memory
+from caa_cli.smoothing.certify import Certificate, Certifier
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.verification.verifier import Verifier
+
+
+@dataclass(frozen=True)
+class CleanImage:
+    """An image before the search, with what certification found, or why it could not be read.
+
+    seconds: reading, certification and the choice of starting points together.
+    """
+
+    index: int
+    label: int
+    seconds: float
+    certificate: Certificate | None = None
+    example: Example | None = None
+    error: str | None = None
+
+    @property
+    def record(self) -> AttackRecord:
+        """The result of an image that is not eligible."""
+        clean = self.certificate
+        if clean is None:
+            return AttackRecord(self.index, self.label, FAILED, error=self.error)
+        return AttackRecord(
+            self.index,
+            self.label,
+            MISCLASSIFIED if clean.confident else ABSTAINED,
+            prediction=clean.prediction if clean.confident else None,
+            forward_evaluations=clean.evaluations,
+            abstentions=clean.abstentions,
+            seconds=self.seconds,
+        )
+
+
+@dataclass
+class AttackWork:
+    """The pipeline of one run. indices: all its images, those done earlier included; output: takes the results."""
+
+    plan: AttackPlan
+    attack: Attack[Any]
+    classifier: SmoothedClassifier
+    images: Images
+    output: AttackOutput
+    bar: Bar
+    indices: Sequence[int]
+    done: int = 0
+    text: str = ""
+    summed_up: float = 0.0
+
+    def run(self, todo: list[int]) -> None:
+        """Attacks these images; each is in `output` as soon as it is finished."""
+        self._sum_up()
+        self.bar.update(self.done, self.text)
+        sigma = self.plan.attack_sigma or self.classifier.sigma
+        search = Search(self.attack, self.classifier.with_sigma(sigma), self._batch(), self._on_step)
+        verifier = self._verifier(sigma)
+        try:
+            self._work_through(todo, search, verifier)
+        except (RuntimeError, MemoryError) as error:
+            # A chunk that is too large is made smaller; what is out of memory here is the state of too many images.
+            if not is_out_of_memory(error):
+                raise
+            hint = "use a smaller --batch-size" if search.batch > 1 else "free some of it, or use fewer --iterations"
+            raise CaaError(f"{self.classifier.device} is out of memory", hint) from error
+
+    def _work_through(self, todo: list[int], search: Search, verifier: Verifier) -> None:
+        """Certificate → search → verification. Images are certified only as the search has places for them."""
+        certify = self._certifier()
+        waiting, searched = deque(todo), dict[int, CleanImage]()
+        while waiting or search.busy:
+            joining: list[Example] = []
+            while waiting and len(joining) < search.free:
+                clean = certify(waiting.popleft())
+                if clean.example is None:
+                    self._record(clean.record, None)
+                else:
+                    searched[clean.index] = clean
+                    joining.append(clean.example)
+            search.join(joining)
+            for finding in search.advance():
+                self._verify(searched.pop(finding.example.index), finding, verifier)
+
+    def _batch(self) -> int:
+        """How many images are searched at a time: --batch-size, or as many as fill a chunk at first."""
+        image_bytes = self.attack.state_bytes(self.classifier.input_shape, self.classifier.gradients.cost)
+        batch = most_images(self.plan, image_bytes)
+        if self.plan.batch_size is not None:
+            return batch
+        return max(1, min(batch, self.classifier.search_chunk // self.attack.first_samples()))
+
+    def _verifier(self, search_sigma: float) -> Verifier:
+        plan = self.plan
+        return Verifier(
+            samples=plan.verification_draws,
+            alpha=plan.alpha,
+            bound=plan.bound,
+            seed=plan.seed,
+            finish=plan.finish,
+            probe_samples=plan.selection_draws,
+            search_sigma=search_sigma,
+        )
+
+    def _certifier(self) -> Callable[[int], CleanImage]:
+        """A function that reads and certifies the image of an index."""
+        plan = self.plan
+        starting_points = None if self.classifier.differentiates else StartingPoints(self.images)
+        certifier = Certifier(plan.selection_draws, plan.certification_draws, plan.alpha, plan.bound, plan.seed)
+
+        def certify(index: int) -> CleanImage:
+            began = time.perf_counter()
+            try:
+                image, label = read_example(self.images, index, self.classifier.num_classes)
+            except ImageError as error:
+                return CleanImage(index, self.images.label(index), 0.0, error=error.problem)
+            image = image.to(self.classifier.device)
+            (clean,) = certifier.certify(self.classifier, image[None], [index], wanted=[label])
+            example = None
+            if clean.prediction == label and clean.confident:
+                nearest = starting_points.near(image, label) if starting_points else None
+                example = Example(index, image, label, clean.radius, nearest)
+            return CleanImage(index, label, time.perf_counter() - began, clean, example)
+
+        return certify
+
+    def _verify(self, clean: CleanImage, finding: Finding, verifier: Verifier) -> None:
+        began = time.perf_counter()
+        verified = verifier.verify(finding, self.classifier)
+        certificate, confident = clean.certificate, finding.confident
+        assert certificate is not None
+        unverified = NOT_VERIFIED if confident is not None else NOT_FOUND
+        record = AttackRecord(
+            clean.index,
+            clean.label,
+            unverified if verified.image is None else ATTACKED,
+            prediction=certificate.prediction,
+            expectation=certificate.votes_top / self.plan.certification_draws,
+            certified_radius=certificate.radius,
+            radius=verified.radius,
+            radius_search=None if confident is None else confident.distance,
+            adversarial_class=verified.adversarial_class,
+            iterations=finding.iterations,
+            forward_evaluations=(
+                certificate.evaluations + finding.forward_evaluations + verified.forward_evaluations
+            ),
+            backward_evaluations=finding.backward_evaluations,
+            lost_gradients=finding.lost_gradients,
+            verify_tries=verified.tries,
+            abstentions=certificate.abstentions,
+            seconds=clean.seconds + finding.seconds + time.perf_counter() - began,
+        )
+        self._record(record, None if verified.image is None else verified.image.cpu().numpy())
+
+    def _record(self, record: AttackRecord, image: Image | None) -> None:
+        self.output.add(record, image)
+        self.done += 1
+        if time.monotonic() - self.summed_up > REFRESH_SECONDS or self.done == len(self.indices):
+            self._sum_up()
+        self.bar.update(self.done, self.text)
+
+    def _sum_up(self) -> None:
+        self.summed_up = time.monotonic()
+        records = self.output.of(self.indices)
+        summary = summarise(records, 0.0)
+        self.done = len(records)
+        if summary.eligible:
+            self.text = (
+                f"{100 * (summary.success_rate or 0):.0f}% attacked · median radius "
+                f"{number(summary.median_radius)} · {number(summary.median_percent_over_certified, 0)} %-C"
+            )
+
+    def _on_step(self, state: Batch) -> None:
+        if len(state) == 1:
+            now = f"image {int(state.indices[0])}: step {int(state.iteration[0])}"
+        else:
+            now = f"{len(state)} images: steps {int(state.iteration.min())}–{int(state.iteration.max())}"
+        self.bar.update(self.done, self.text, now)

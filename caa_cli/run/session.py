@@ -1,0 +1,206 @@
+"""What a run works on: the smoothed model of a checkpoint and the images of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from caa_cli.config.plan import ModelPlan
+from caa_cli.data.datasets import open_dataset
+from caa_cli.data.decoding import ImageError
+from caa_cli.data.images import Images
+from caa_cli.display import Display, Rows
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.models.architectures import NormalisedClassifier
+from caa_cli.models.card import ModelCard
+from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
+from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of
+from caa_cli.models.load import build_model
+from caa_cli.models.resolve import Overrides, resolve_card
+from caa_cli.results.store.environment import environment
+from caa_cli.run.normalisation_check import Plausibility
+from caa_cli.run.threat_model import Access
+from caa_cli.runtime.device import describe_device, numeric_mode, open_device
+from caa_cli.runtime.memory import is_out_of_memory, limit_device
+from caa_cli.runtime.sharding import Shard
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradients import WhiteBox
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.tuning.choose import choose_chunks
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint that fits its images. `card` holds what the checkpoint and the command line say together."""
+
+    plan: ModelPlan
+    device: torch.device
+    dtype: torch.dtype
+    weights: Weights
+    card: ModelCard
+    images: Images
+
+    def resolved(self) -> dict[str, Any]:
+        """What the checkpoint filled in, by the names of the plan's settings."""
+        card = self.card
+        return {
+            "arch": card.arch,
+            "sigma": card.sigma,
+            "mean": card.mean,
+            "std": card.std,
+            "dataset": self.images.name,
+            "image_size": self.plan.image_size,
+        }
+
+    def describe(self, indices: Sequence[int], bounds: str | None = None) -> Rows:
+        """Rows for the display before anything runs; bounds: in words, where they aren't those of --bound."""
+        plan = self.plan
+        bounds = bounds or f"{plan.bound} bounds at α = {plan.alpha:g}"
+        shard = f", {plan.shard}" if plan.shard.count > 1 else ""
+        chosen = (
+            [("shard", f"{plan.shard.index} of {plan.shard.count}: {plan.shard.chosen}")] if plan.shard.chosen else []
+        )
+        return [
+            *chosen,
+            ("model", f"{self.card.arch} from {plan.checkpoint} (sha256 {self.weights.sha256[:12]})"),
+            ("smoothing", f"σ = {self.card.sigma:g}, {bounds}"),
+            ("images", f"{len(indices)} of {self.images.name} {self.images.split} ({len(self.images)}){shard}"),
+            ("device", f"{describe_device(self.device)}, {plan.dtype}"),
+        ]
+
+    def header(self, command: str, plan: ModelPlan, surrogate: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What a result says of the run but for `environment.engine`, which is known once the model is set up.
+
+        plan: the resolved one. surrogate: the checkpoint of its gradients.
+        """
+        own = self.weights.card or self.card  # what the checkpoint says of itself; `config` has what was used
+        return {
+            "command": command,
+            "config": plan.config(),
+            "fingerprint": plan.fingerprint(self.weights.sha256 + (surrogate["sha256"] if surrogate else "")),
+            "environment": environment(describe_device(self.device), torch.get_num_threads()),
+            "checkpoint": {
+                "path": str(self.weights.path),
+                "sha256": self.weights.sha256,
+                "arch": own.arch,
+                "dataset": own.dataset,
+                "sigma": own.sigma,
+            },
+            **({"surrogate_model": surrogate} if surrogate else {}),
+            "images": {"count": len(self.images), "files_sha256": self.images.files_sha256},
+            "shard": {"index": plan.shard.index, "count": plan.shard.count},
+        }
+
+    def classifier(
+        self, indices: Sequence[int], display: Display, access: Access | None = None, reserve: int = 0
+    ) -> SmoothedClassifier:
+        """The smoothed model on its device, tried out on the first readable image, with its chunk sizes chosen.
+
+        access: what a search sees of it; None: no search. reserve: bytes that the run holds besides the passes.
+        """
+        model = build_model(self.weights, self.card)
+        open_device(self.device)
+        # Under a limit nothing larger than a sample is tried before it is known what one takes.
+        chunks = {"votes_chunk": 1, "gradient_chunk": 1} if self.plan.max_memory is not None else {}
+        try:
+            classifier = SmoothedClassifier(
+                model,
+                sigma=self.card.sigma or 0.0,
+                num_classes=self.card.num_classes,
+                input_shape=self.card.input_shape,
+                device=self.device,
+                dtype=self.dtype,
+                gradients=WhiteBox() if access is None else access.gradients(),
+                **chunks,
+            )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise CaaError(
+                f"the model does not fit in what is free of the memory of {self.device}",
+                "wait for others to free it, raise --max-memory, or choose another device with --device cpu",
+            ) from error
+        self._try_out(classifier, indices)
+        arch = self.card.arch if access is None else access.tuning_name(self.card.arch)
+        gradients = access is not None and access.cost.differentiates
+        choose_chunks(classifier, self.plan, arch, gradients, reserve, display)
+        self._check_normalisation(classifier, model, display)
+        return classifier
+
+    def _check_normalisation(
+        self, classifier: SmoothedClassifier, model: NormalisedClassifier, display: Display
+    ) -> None:
+        """Unless the checkpoint says itself how images are normalised, a wrong normalisation is likely enough."""
+        own, card = self.weights.card, self.card
+        if own is not None and (own.mean, own.std) == (card.mean, card.std):
+            return
+        layout = layout_of(self.weights, self.weights.recognised)
+        presets = normalisations_to_try(layout, self.images.name, self.images.input_shape[0])
+        others = [name for name in presets if name != preset_of(card.mean, card.std)]
+        warning = Plausibility(classifier, model, self.images, others).warning()
+        if warning is not None:
+            display.warn(warning)
+
+    def _try_out(self, classifier: SmoothedClassifier, indices: Sequence[int]) -> None:
+        """One small chunk before the real work: does the model give logits at all?
+
+        Where no image can be read there is nothing to try: each will be recorded as failed.
+        """
+        for index in indices:
+            try:
+                image = self.images.image(index)
+            except ImageError:
+                continue
+            self._try_out_on(classifier, index, image)
+            return
+
+    def _try_out_on(self, classifier: SmoothedClassifier, index: int, image: torch.Tensor) -> None:
+        try:
+            votes = classifier.votes(image.to(classifier.device)[None], [Key(0, index, Purpose.TUNING)], 64)
+        except RuntimeError as error:
+            raise CaaError(
+                f"the model can't take the images of {self.images.name}: {error}",
+                "check --arch and --dataset; the checkpoint may belong to another data set",
+            ) from error
+        if int(votes.sum()) == 0:
+            raise CaaError(
+                "the model returns NaN for every noise sample of the first image",
+                "check the normalisation (--mean, --std), or use --dtype float32; the weights themselves are finite",
+            )
+
+
+def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tuple[Target, Sequence[int]]:
+    """The target, and the indices of the images to work on. Raises CaaError for whatever doesn't fit."""
+    dtype = numeric_mode(plan.dtype, device)
+    if plan.max_memory is not None:
+        limit_device(device, plan.max_memory)
+    weights = read_weights(find_checkpoint(plan.checkpoint), plan.trust_checkpoint)
+    dataset = plan.dataset or (weights.card.dataset if weights.card else None)
+    if plan.dataset is None and plan.checkpoint == "demo" and plan.data_dir is None:
+        dataset = "demo"
+    if dataset is None:
+        guess = layout_of(weights, weights.recognised).dataset
+        raise UsageError(
+            f"{weights.path} does not say which data set it was trained on",
+            f"add --dataset, for instance --dataset {guess or 'mnist'} --data-dir DIR",
+        )
+    if plan.image_size is None and weights.card is not None:
+        plan = replace(plan, image_size=weights.card.image_size(dataset))
+    images = open_dataset(dataset, plan.data_dir, plan.split, image_size=plan.image_size, download=plan.download)
+    said = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
+    card, notes = resolve_card(weights, said, dataset, images.input_shape, images.num_classes, plan.trust_checkpoint)
+    for text in (*notes, *images.notes):
+        display.warn(text)
+    indices = replace(plan, dataset=dataset).indices(len(images))
+    # A shard that was not named may be one of more than there are images: it has nothing to do, and that is done.
+    if not indices and (
+        plan.shard.chosen is None or not replace(plan, dataset=dataset, shard=Shard()).indices(len(images))
+    ):
+        raise UsageError(
+            f"no image is left: {images.name} {images.split} has {len(images)} images",
+            "lower --skip, --every or the number of shards",
+        )
+    return Target(plan, device, dtype, weights, card, images), indices

@@ -1,0 +1,111 @@
+"""Which device and which numeric mode a name means here."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+
+from caa_cli.errors import CaaError, UsageError
+
+# A mode, not a dtype: float32 with the products on a GPU rounded to TF32.
+_TF32 = "tf32"
+
+
+def resolve_device(name: str, local: int | None = None) -> torch.device:
+    """`auto` is the first GPU, or the CPU. Raises UsageError or CaaError for a device that can't be used.
+
+    local: which of this machine's processes asks, where there are several; it gets the GPU of that number, unless
+    `name` says which.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local is not None:
+        device = own_device(local)
+        open_device(device)
+        return device
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name!r} is no device", "use auto, cpu, cuda or cuda:1") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            here = f"this machine has {count} CUDA devices" if count else "this machine has no usable GPU"
+            raise CaaError(f"--device {name} is not there: {here}", "use --device cpu, or --device auto")
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise CaaError(
+                f"--device {name} is not there: this machine has no usable Apple GPU",
+                "use --device cpu, or --device auto",
+            )
+    elif device.type != "cpu":
+        raise UsageError(f"--device {name!r} is not supported", "use auto, cpu, cuda or cuda:1")
+    return device
+
+
+def own_device(local: int) -> torch.device:
+    """The GPU of one of several processes of this machine. Raises UsageError where there are fewer GPUs."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if local >= count:
+        raise UsageError(
+            f"process {local} of this machine (LOCAL_RANK, counted from 0) has no GPU of its own: there are {count}",
+            "start no more processes than GPUs (torchrun --nproc-per-node), or name one for all: --device cuda:0",
+        )
+    return torch.device("cuda", local)
+
+
+def open_device(device: torch.device) -> None:
+    """Uses it for the first time. Raises CaaError, as for a GPU that others have filled or keep to themselves."""
+    try:
+        torch.zeros(1, device=device)
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise CaaError(
+            f"{device} can't be used: {first}",
+            "others may be using it (nvidia-smi says who); wait, or choose another with --device cuda:1 or cpu",
+        ) from error
+
+
+def numeric_mode(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of weights and activations for --dtype. Says for the whole process whether float32 products on a GPU
+    are rounded to TF32: with `tf32` they are, with every other name they are not. Raises UsageError."""
+    if name == _TF32 and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
+        raise UsageError(
+            f"--dtype tf32 needs an NVIDIA GPU of the Ampere generation or later; this is {describe_device(device)}",
+            "use --dtype float32",
+        )
+    if name == "float64" and device.type == "mps":
+        raise UsageError("--dtype float64 is not there on an Apple GPU", "use --dtype float32, or --device cpu")
+    torch.backends.cuda.matmul.allow_tf32 = name == _TF32
+    torch.backends.cudnn.allow_tf32 = name == _TF32
+    dtype: torch.dtype = torch.float32 if name == _TF32 else getattr(torch, name)
+    return dtype
+
+
+def describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads)"
+    return str(device)
+
+
+def hardware(device: torch.device) -> str:
+    """What a speed measured on the device belongs to: the make of the GPU, or that of the CPU and its threads."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name}, {properties.total_memory} bytes"
+    if device.type == "cpu":
+        return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    return f"{device.type}, {platform.platform()}"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else f"{platform.machine()} {platform.processor()}"

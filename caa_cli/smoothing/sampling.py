@@ -1,0 +1,169 @@
+"""A model, its noisy inputs and its votes, in chunks that fit the memory."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from caa_cli.errors import CaaError
+from caa_cli.runtime.memory import is_out_of_memory
+from caa_cli.smoothing.chunks import Piece, plan_pieces
+from caa_cli.smoothing.noise import Key, NoiseSource
+
+E = TypeVar("E", bound="NoisyModel")
+
+
+class NoisyModel:
+    """What every pass over noisy inputs needs: the model, σ, the keyed noise, votes, and work cut into chunks.
+
+    `model` maps (batch, *input_shape) in [0, 1] pixel units to logits (batch, classes) and includes the
+    normalisation, so that noise is added before it. Memory does not grow with the number of samples: a pass holds
+    one chunk of noisy inputs, at most `votes_chunk` (or `gradient_chunk`) of them, of any examples.
+    Running out of memory halves the chunk; the noise stays the same.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        sigma: float,
+        num_classes: int,
+        input_shape: Sequence[int],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        votes_chunk: int = 256,
+        gradient_chunk: int = 256,
+    ) -> None:
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.model = model.to(device=self.device, dtype=dtype).eval().requires_grad_(False)
+        self.sigma = float(sigma)
+        self.num_classes = num_classes
+        self.input_shape = tuple(input_shape)
+        self.votes_chunk = votes_chunk
+        self.gradient_chunk = gradient_chunk
+        self.noise = NoiseSource(self.input_shape, self.device)
+        self.memory_format = torch.contiguous_format
+        # Where the chunk sizes come from, for the record.
+        self.chosen = "set"
+        self._buffer = torch.empty(0, device=self.device)
+        self._laid_out = torch.empty(0, device=self.device, dtype=dtype)
+
+    def with_sigma(self: E, sigma: float) -> E:
+        """The same classifier smoothed with another σ; the model is shared, the chunk sizes are not."""
+        if sigma == self.sigma:
+            return self
+        other = copy.copy(self)
+        other.sigma = float(sigma)
+        return other
+
+    def lay_out(self, memory_format: torch.memory_format) -> None:
+        """Puts weights and inputs in this layout: contiguous or channels-last, whichever is faster for the model. The
+        noise stays the same; logits may change in their last bits."""
+        self.model.to(memory_format=memory_format)
+        self.memory_format = memory_format
+
+    def describe(self) -> dict[str, object]:
+        """Chunk sizes and layout, for the record; they change no result beyond its last bits."""
+        return {
+            "votes_chunk": self.votes_chunk,
+            "gradient_chunk": self.gradient_chunk,
+            "memory_format": "channels_last" if self.memory_format == torch.channels_last else "contiguous",
+            "chosen": self.chosen,
+        }
+
+    def votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
+        """Hard votes of `samples` noise draws: x (examples, *input_shape) → (examples, classes) int64.
+
+        start: how many draws of these keys have been counted before. A draw whose logits hold a NaN abstains: a row
+        then sums to less than `samples`.
+        """
+        counts = self.no_counts(len(x))
+
+        def process(piece: Piece) -> None:
+            winner = self.vote(self.noisy(x, keys, piece), piece)
+            counts[piece.examples].scatter_add_(1, winner, torch.ones_like(winner))
+
+        self.votes_chunk = self.run(process, len(x), samples, self.votes_chunk, start)
+        return counts[:, : self.num_classes]
+
+    def no_counts(self, examples: int) -> Tensor:
+        """Zeros (examples, classes + 1) int64: one column a class, and a last one for abstentions."""
+        return torch.zeros((examples, self.num_classes + 1), dtype=torch.int64, device=self.device)
+
+    def vote(self, noisy: Tensor, piece: Piece) -> Tensor:
+        """The model's vote on each noisy input of a piece, as `votes_of` gives it."""
+        with torch.inference_mode():
+            return votes_of(self.model(noisy), piece)
+
+    def run(self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int, start: int = 0) -> int:
+        """Calls `process` on every piece of the work; returns the chunk size that memory allowed.
+
+        A piece changes nothing before its last allocation, so one that ran out of memory is cut up and done again.
+        """
+        pieces = plan_pieces(examples, samples, chunk, self.noise.block, start)
+        while pieces:
+            piece = pieces.popleft()
+            if piece.size > chunk:
+                pieces.extendleft(reversed(piece.cut(chunk, self.noise.block)))
+                continue
+            try:
+                process(piece)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the except clause, whose traceback would keep the failed piece's tensors alive.
+            chunk = self._smaller(piece.size)
+            pieces.appendleft(piece)
+        return chunk
+
+    def _smaller(self, size: int) -> int:
+        if size == 1:
+            raise CaaError(
+                f"one noise sample of this model does not fit in the memory of {self.device}",
+                "free memory there, or raise --max-memory where it is set"
+                + ("" if self.device.type == "cpu" else ", or choose another device with --device cpu"),
+            )
+        self._buffer, self._laid_out = self._buffer.new_empty(0), self._laid_out.new_empty(0)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return size // 2
+
+    def noisy(self, x: Tensor, keys: Sequence[Key], piece: Piece) -> Tensor:
+        """x + σ·noise for a piece, (piece.size, *input_shape), as the model takes it: of its dtype and in its layout.
+
+        The result lies in a buffer that the next piece overwrites. The noise is drawn as float32 in one order of
+        pixels, whatever the layout; the sum is written where the model reads it, to save a copy.
+        """
+        shape = (piece.num_examples, piece.num_samples, *self.input_shape)
+        self._buffer, noise = _part(self._buffer, shape)
+        self.noise.gaussian(noise, keys[piece.examples], piece.samples.start, self.sigma)
+        noisy, last = noise, self.memory_format == torch.channels_last
+        if self.dtype != noise.dtype or (last and self.input_shape[0] > 1):
+            channels, *pixels = self.input_shape
+            self._laid_out, noisy = _part(self._laid_out, (*shape[:2], *pixels, channels) if last else shape)
+            noisy = noisy.movedim(-1, 2) if last else noisy
+        torch.add(noise, x[piece.examples, None], out=noisy)
+        return noisy.flatten(0, 1).detach()
+
+
+def votes_of(logits: Tensor, piece: Piece) -> Tensor:
+    """Each sample's vote, (examples, samples) int64; one beyond the last class is an abstention."""
+    # The maximum is NaN if any logit is; argmax alone would make that NaN a vote.
+    top, winner = logits.max(dim=1)
+    winner = torch.where(top.isnan(), logits.shape[1], winner)
+    return winner.view(piece.num_examples, piece.num_samples)
+
+
+def _part(buffer: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """(the buffer, or a larger one if it is too small; a view of its beginning in this shape)."""
+    elements = math.prod(shape)
+    if buffer.numel() < elements:
+        buffer = buffer.new_empty(elements)
+    return buffer, buffer[:elements].view(shape)
