@@ -11,7 +11,7 @@ from caa_cli.display import Rows
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.verification.verifier import Verifier
 
-# How many tries a verification usually takes (docs/verification.md).
+# How many tries a verification usually takes (docs/method/verification.md).
 TYPICAL_TRIES = 1.25
 
 

@@ -35,7 +35,7 @@ def attack_summary(summary: AttackSummary) -> Rows:
         ),
     ]
     if summary.below_certified:
-        rows.append(("below certified", f"{summary.below_certified} radii: see docs/verification.md"))
+        rows.append(("below certified", f"{summary.below_certified} radii: see docs/method/verification.md"))
     return rows
 
 

@@ -24,7 +24,7 @@ def goodman(counts: ArrayLike, total: ArrayLike, alpha: float) -> tuple[Floats, 
 
     (2k + χ² ∓ √(χ⁴ + 4k(n−k)χ²/n)) / (2(n + χ²)), with χ² the 1 − alpha/K quantile of χ²₁. This is the
     paper's choice. It is asymptotic: for rare classes the coverage falls below what it promises
-    (docs/statistics.md has the measured figures); `cp_bonferroni` is the sound alternative.
+    (docs/method/statistics.md has the measured figures); `cp_bonferroni` is the sound alternative.
 
     Returns (lower, upper), each of the shape of `counts`, within [0, 1].
     """

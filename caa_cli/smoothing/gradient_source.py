@@ -19,7 +19,7 @@ from caa_cli.smoothing.objective import Objective, Slopes
 from caa_cli.smoothing.sampling import NoisyModel
 
 # The samples whose mean prediction linearises the objective. On smoothed MNIST models the gradient is within a
-# fraction of a degree of the one that takes all 1,500 (docs/engine.md).
+# fraction of a degree of the one that takes all 1,500 (docs/method/engine.md).
 PILOT = 128
 
 

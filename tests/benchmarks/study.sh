@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The study of docs/results.md, one model: trains it unless it is there, and runs every attack on it.
+# The study of docs/experiments/results.md, one model: trains it unless it is there, and runs every attack on it.
 #
 #   tests/benchmarks/study.sh DATA_DIR OUTPUT_DIR mnist gaussian 0.5
 #
