@@ -26,9 +26,8 @@ class Prescribed(nn.Module):
     def __init__(self, tables: Sequence[Sequence[int]]) -> None:
         super().__init__()
         self.classes = len(tables[0]) - 1
-        self.winners = torch.cat(
-            [torch.arange(len(table)).repeat_interleave(torch.tensor(table)) for table in tables]
-        )
+        classes = torch.arange(self.classes + 1)
+        self.winners = torch.cat([classes.repeat_interleave(torch.tensor(table)) for table in tables])
 
     def forward(self, x: Tensor) -> Tensor:
         winners, self.winners = self.winners[: len(x)], self.winners[len(x) :]

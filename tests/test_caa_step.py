@@ -293,9 +293,7 @@ def sideways(linear: Linear, length: float) -> Tensor:
         (0.0, 2, -0.04 * 0.85**2),  # open: outwards, by a step that has shrunk twice
     ],
 )
-def test_a_slide_goes_to_the_nearest_point_beyond_where_the_certificate_puts_it(
-    x: float, refined: int, across: float
-):
+def test_a_slide_goes_to_the_nearest_point_that_the_certificate_allows(x: float, refined: int, across: float):
     """Of the half-space beyond x, moved across by that, the point nearest to the clean image lies straight ahead."""
     linear, attack = plane(), free(refine=TANGENTIAL, step_min=0.04)
     state = begin(attack, linear, clean=3.5, x=x)

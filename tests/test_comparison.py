@@ -60,10 +60,9 @@ def test_exactly_one_percent_further_out_is_near_best():
 
 
 def test_a_radius_that_was_not_verified_is_no_success():
-    """Nor is one whose clean image has no certified radius of any percent over it."""
-    (only,) = figures(
-        [{0: record(0, 2.0), 1: record(1, 1.0, outcome="not_verified"), 2: record(2, 4.0, 0.0)}], range(3)
-    )
+    """One over a clean image without a certified radius is a success, but no percentage of that."""
+    records = [record(0, 2.0), record(1, 1.0, outcome="not_verified"), record(2, 4.0, certified=0.0)]
+    (only,) = figures([dict(enumerate(records))], range(3))
     assert (only.success_rate, only.median_radius, only.common) == (pytest.approx(2 / 3), 3.0, 2)
     assert only.median_percent == only.common_median_percent == pytest.approx(100.0)
 

@@ -113,11 +113,16 @@ def test_balls_are_found_again_after_batches_have_been_joined_and_cleared():
     assert batch.capacity == capacity, "places that were cleared are used again"
 
 
-def test_balls_of_radius_0_take_no_memory():
-    balls = Balls(1, 2, torch.device("cpu"))
+def test_balls_of_radius_0_take_no_place():
+    balls, first = Balls(1, 2, torch.device("cpu")), torch.tensor([0])
     for _ in range(3):
-        balls.add(torch.tensor([0]), torch.zeros(1, 2), torch.zeros(1))
+        balls.add(first, torch.zeros(1, 2), torch.zeros(1))
     assert balls.capacity == 0
+    for place in range(8):
+        balls.add(first, torch.tensor([[float(place), 0.0]]), torch.tensor([0.6]))
+    balls.add(first, torch.zeros(1, 2), torch.zeros(1))
+    assert balls.capacity == 8
+    assert balls.exit(first, torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])).item() == pytest.approx(7.6)
 
 
 def test_moves_that_are_too_long_are_cut_and_others_left():

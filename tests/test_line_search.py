@@ -125,11 +125,10 @@ def test_what_is_spared_is_the_lines_own_standard_error():
     assert line.solve(spare=2.0, target=0.0) == pytest.approx(1.0 + 2 * 0.02 / np.sqrt(2) / 0.75)
 
 
-@given(
-    points=st.lists(
-        st.tuples(st.floats(0.5, 2.0), st.floats(-0.1, 0.1), st.floats(0.01, 0.1)), min_size=2, max_size=6
-    )
-)
+margins = st.tuples(st.floats(0.5, 2.0), st.floats(-0.1, 0.1), st.floats(0.01, 0.1))
+
+
+@given(points=st.lists(margins, min_size=2, max_size=6))
 def test_the_line_is_the_weighted_least_squares_line_with_a_prior_on_its_slope(points):
     """The prior is one more row of the equations: slope = 0.75 ± 0.25."""
     line = Crossing()

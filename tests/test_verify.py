@@ -162,6 +162,14 @@ def test_the_class_of_a_one_sided_bound_is_named_by_the_search():
     assert verifier.verify(found, prescribed([0, 1000, 0, 0])).adversarial_class == 1
 
 
+def test_with_simultaneous_bounds_any_other_class_may_be_proved():
+    """Though the search took it for weaker."""
+    proved = Verifier(samples=1000, finish="none").verify(
+        on_ray(1.0, votes=(100, 900, 500)), prescribed([0, 0, 1000, 0])
+    )
+    assert (proved.tries, proved.adversarial_class) == (1, 2)
+
+
 def test_the_label_is_never_the_class_that_is_proved():
     """An unconfirmed candidate may have its votes for the label."""
     verifier = Verifier(samples=1000, bound="clopper-pearson", finish="none")
