@@ -86,47 +86,6 @@ def distances(classifier: Recording) -> list[float]:
     return [float((draw.image - GREY).norm()) for draw in classifier.draws]
 
 
-class Even(nn.Module):
-    """Classes whose shares do not depend on the image but for its first pixel, which stays grey: the label, 0, and
-    class 1 have the same, all others together `rest`."""
-
-    def __init__(self, classes: int, rest: float) -> None:
-        super().__init__()
-        shares = torch.tensor([(1.0 - rest) / 2] * 2 + [rest / max(classes - 2, 1)] * (classes - 2))
-        self.edges, self.classes = shares.cumsum(0)[:-1].contiguous(), classes
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        uniform = torch.special.ndtr((x[:, 0, 0, 0] - 0.5) / 0.5)
-        return nn.functional.one_hot(torch.bucketize(uniform, self.edges), self.classes).float()
-
-
-@pytest.mark.parametrize(
-    ("bound", "classes", "rest", "finish"),
-    [
-        ("goodman", 2, 0.0, "none"),
-        ("clopper-pearson", 2, 0.0, "none"),
-        ("clopper-pearson", 2, 0.0, "ray"),
-        ("goodman", 10, 0.12, "none"),
-        ("cp-bonferroni", 10, 0.12, "none"),
-    ],
-)
-def test_where_the_label_is_even_with_another_class_a_proof_is_no_likelier_than_alpha(
-    bound: str, classes: int, rest: float, finish: str
-):
-    """Every point tried has the label even with its strongest rival, and any of the others may be claimed."""
-    shape, repeats = (1, 1, 2), 100
-    classifier = recording(Even(classes, rest), classes, shape)
-    clean = torch.full(shape, 0.5)
-    image = clean + torch.tensor([0.0, 0.3])
-    votes = torch.tensor([450, 550] + [0] * (classes - 2))
-    verifier = Verifier(samples=250, alpha=0.2, bound=bound, finish=finish, probes=1, probe_samples=250)
-    false = 0
-    for index in range(repeats):
-        found = Finding(Example(index, clean, 0), [Candidate(image, 0.3, votes)], 10, 0, 0, 0, 0.0)
-        false += verifier.verify(found, classifier).image is not None
-    assert false <= stats.binom.ppf(0.9999, repeats, 0.2), f"{false} of {repeats}"
-
-
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize("abstained", [0, 400])
 def test_each_try_takes_as_many_votes_as_its_share_of_alpha_asks_for(bound: str, abstained: int):
@@ -282,3 +241,44 @@ def test_the_last_try_of_an_unconfirmed_candidate_is_on_the_ray_of_one_that_look
         assert float((final - GREY).norm()) > 1.3
     else:
         torch.testing.assert_close(final, image.clamp(0, 1))
+
+
+class Even(nn.Module):
+    """Classes whose shares do not depend on the image but for its first pixel, which stays grey: the label, 0, and
+    class 1 have the same, all others together `rest`."""
+
+    def __init__(self, classes: int, rest: float) -> None:
+        super().__init__()
+        shares = torch.tensor([(1.0 - rest) / 2] * 2 + [rest / max(classes - 2, 1)] * (classes - 2))
+        self.edges, self.classes = shares.cumsum(0)[:-1].contiguous(), classes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        uniform = torch.special.ndtr((x[:, 0, 0, 0] - 0.5) / 0.5)
+        return nn.functional.one_hot(torch.bucketize(uniform, self.edges), self.classes).float()
+
+
+@pytest.mark.parametrize(
+    ("bound", "classes", "rest", "finish"),
+    [
+        ("goodman", 2, 0.0, "none"),
+        ("clopper-pearson", 2, 0.0, "none"),
+        ("clopper-pearson", 2, 0.0, "ray"),
+        ("goodman", 10, 0.12, "none"),
+        ("cp-bonferroni", 10, 0.12, "none"),
+    ],
+)
+def test_where_the_label_is_even_with_another_class_a_proof_is_no_likelier_than_alpha(
+    bound: str, classes: int, rest: float, finish: str
+):
+    """Every point tried has the label even with its strongest rival, and any of the others may be claimed."""
+    shape, repeats = (1, 1, 2), 100
+    classifier = recording(Even(classes, rest), classes, shape)
+    clean = torch.full(shape, 0.5)
+    image = clean + torch.tensor([0.0, 0.3])
+    votes = torch.tensor([450, 550] + [0] * (classes - 2))
+    verifier = Verifier(samples=250, alpha=0.2, bound=bound, finish=finish, probes=1, probe_samples=250)
+    false = 0
+    for index in range(repeats):
+        found = Finding(Example(index, clean, 0), [Candidate(image, 0.3, votes)], 10, 0, 0, 0, 0.0)
+        false += verifier.verify(found, classifier).image is not None
+    assert false <= stats.binom.ppf(0.9999, repeats, 0.2), f"{false} of {repeats}"

@@ -24,11 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hypothesis  # noqa: F401  (imported once for all that runs below, like the two below)
-import pytest
-import scipy.stats  # noqa: F401
-import torch  # noqa: F401
-
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
@@ -80,9 +75,14 @@ def mutants_of(target: str) -> list[Mutant]:
 
 
 class Copy:
-    """The package and its tests in a folder of their own."""
+    """The package and its tests in a folder of their own, to be changed and run."""
 
     def __init__(self, folder: Path) -> None:
+        # Imported once, for all the processes that are forked from this one.
+        import hypothesis  # noqa: F401
+        import scipy.stats  # noqa: F401
+        import torch  # noqa: F401
+
         self.folder = folder
         for name in ("caa_cli", "tests"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -98,11 +98,13 @@ class Copy:
             process.kill()
             process.join()
             return "no end"
+        if process.exitcode == 0:
+            return None
         report = log.read_text(encoding="utf-8")
-        if process.exitcode not in (0, 1):
+        failed = [line.split()[1] for line in report.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+        if process.exitcode != 1 or not failed:  # the tests did not run
             raise SystemExit(report)
-        failed = [line.split()[1] for line in report.splitlines() if line.startswith("FAILED ")]
-        return failed[0] if process.exitcode else None
+        return failed[0]
 
     def _run(self, tests: list[str], log: Path) -> None:
         os.chdir(self.folder)
@@ -112,6 +114,8 @@ class Copy:
         with log.open("w", encoding="utf-8") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
+        import pytest
+
         import caa_cli
 
         assert Path(caa_cli.__file__).is_relative_to(self.folder), "the tests would import another copy"
