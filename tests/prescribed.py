@@ -70,9 +70,9 @@ def recording(model: nn.Module, num_classes: int, shape: Sequence[int] = SHAPE, 
     return Recording(model, sigma=sigma, num_classes=num_classes, input_shape=shape)
 
 
-def prescribed(*tables: Sequence[int], sigma: float = 0.5) -> Recording:
+def prescribed(*tables: Sequence[int], sigma: float = 0.5, shape: Sequence[int] = SHAPE) -> Recording:
     """Votes as the tables say, one for each image of each call."""
-    return recording(Prescribed(tables), len(tables[0]) - 1, sigma=sigma)
+    return recording(Prescribed(tables), len(tables[0]) - 1, shape, sigma)
 
 
 def interval(count: int, total: int, classes: int, alpha: float, bound: str) -> tuple[float, float]:

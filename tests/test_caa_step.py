@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Linear
-from prescribed import fewest_votes, prescribed, recording
+from prescribed import fewest_votes, interval, prescribed, recording
 from scipy import stats
 from torch import Tensor, nn
 
@@ -17,6 +17,8 @@ from caa_cli.names import FIXED, TANGENTIAL
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Purpose
 
+IMAGE = (1, 20, 20)
+
 
 def plane() -> Linear:
     """A linear model whose normal is as far from every corner of the box, so that grey images may go 3.5 along it."""
@@ -26,7 +28,7 @@ def plane() -> Linear:
         layer.weight.copy_(torch.stack([torch.zeros(400), weight]))
         layer.bias.zero_()
     model = nn.Sequential(nn.Flatten(), layer)
-    return Linear(SmoothedClassifier(model, sigma=0.5, num_classes=2, input_shape=(1, 20, 20)), weight, 0.0)
+    return Linear(SmoothedClassifier(model, sigma=0.5, num_classes=2, input_shape=IMAGE), weight, 0.0)
 
 
 def begin(attack: CertificationAware, linear: Linear, clean: float, x: float, label: int = 1) -> CaaState:
@@ -112,7 +114,7 @@ def test_where_another_class_leads_without_certainty_the_step_is_the_shortest_ou
     assert not state.found.item()
 
 
-@pytest.mark.parametrize(("x", "moved"), [(3.0, -0.2), (-3.0, 0.2), (0.05, -0.1)])
+@pytest.mark.parametrize(("x", "moved"), [(3.0, -0.2), (-3.0, 0.2), (0.05, -0.1), (-0.12, 0.1)])
 def test_steps_are_clipped_to_their_limits(x: float, moved: float):
     linear, attack = plane(), CertificationAware(step_min=0.1, step_max=0.2, sample_schedule=FIXED)
     state = begin(attack, linear, clean=3.5, x=x)
@@ -136,7 +138,7 @@ def test_a_step_ends_in_the_box():
 
 def test_a_second_stage_draws_new_samples_and_judges_all_of_them():
     linear = plane()
-    classifier = recording(linear.classifier.model, 2, (1, 20, 20))
+    classifier = recording(linear.classifier.model, 2, IMAGE)
     attack = CertificationAware()
     state = begin(attack, linear, clean=1.0, x=-0.08)
     state.found[:], state.iteration[:] = True, 9
@@ -158,9 +160,7 @@ def test_a_point_is_adversarial_at_its_stages_share_of_alpha(stage: int, total: 
         tables = [[125, 125, 0], [total - votes - 125, votes - 125, 0]]
     elif not enough:
         tables.append([250, 0, 0])
-    classifier, linear = prescribed(*tables), plane()
-    classifier.input_shape, attack = (1, 20, 20), CertificationAware(alpha=0.02)
-    classifier.noise = linear.classifier.noise
+    classifier, linear, attack = prescribed(*tables, shape=IMAGE), plane(), CertificationAware(alpha=0.02)
     state = begin(attack, linear, clean=1.0, x=-0.5, label=0)
     state.found[:] = True
     # The gradient of an open point is drawn in a pass of its own, which no votes are prescribed for.
@@ -173,6 +173,27 @@ def test_a_point_is_adversarial_at_its_stages_share_of_alpha(stage: int, total: 
             attack.step(state, classifier)
         assert not torch.isfinite(state.near_distance[0, 0])
         assert state.forward.item() == 500
+
+
+def test_a_point_with_two_classes_above_the_label_is_decided():
+    """Though neither of them leads; a second stage would have no votes here."""
+    linear, attack = plane(), CertificationAware()
+    state = CaaState.new([Example(7, linear.at(1.0), 0)], num_classes=3)
+    state.x, state.found[:] = linear.at(-0.5)[None], True
+    attack.step(state, prescribed([10, 120, 120, 0], shape=IMAGE))
+    assert state.near_distance[0, 0].item() == pytest.approx(1.5, rel=1e-4)
+    assert state.forward.item() == 250
+
+
+def test_samples_that_abstain_shorten_the_step():
+    """They count in the total, so that the radius is smaller than that of the votes alone."""
+    linear, attack = plane(), free()
+    state = begin(attack, linear, clean=1.0, x=-1.0, label=0)
+    state.found[:] = True
+    attack.step(state, prescribed([100, 1100, 300], shape=IMAGE))
+    lower, upper = interval(1100, 1500, 2, 0.005, "goodman")[0], interval(100, 1500, 2, 0.005, "goodman")[1]
+    radius = 0.25 * float(stats.norm.ppf(lower) - stats.norm.ppf(upper))
+    assert linear.distance(state.x[0]) == pytest.approx(-1.0 + 0.95 * radius, abs=1e-4)
 
 
 def test_patience_counts_steps_without_enough_gain_since_the_last_that_had_it():
@@ -219,7 +240,7 @@ class ThreeClasses(nn.Module):
 
 def three(linear: Linear) -> Linear:
     classifier = SmoothedClassifier(
-        ThreeClasses(linear), sigma=0.5, num_classes=3, input_shape=(1, 20, 20), gradient_chunk=2048
+        ThreeClasses(linear), sigma=0.5, num_classes=3, input_shape=IMAGE, gradient_chunk=2048
     )
     return Linear(classifier, linear.weight, linear.offset)
 
@@ -247,8 +268,11 @@ def test_a_run_is_given_up_once_it_is_behind_the_one_before(x: float, refined: i
 
 def test_every_run_has_its_share_of_the_steps_and_begins_anew():
     linear = three(plane())
-    attack = CertificationAware(rivals=2, iterations=7, step_min=0.01, step_max=0.01, patience=5, refine=TANGENTIAL)
+    attack = CertificationAware(
+        rivals=2, iterations=7, step_min=0.01, step_max=0.01, tolerance=0.5, patience=5, refine=TANGENTIAL
+    )
     state = begin(attack, linear, clean=1.0, x=-1.0)
+    state.original.add(torch.tensor([0]), linear.at(0.5).view(1, -1), torch.tensor([0.3]))
     for _ in range(2):
         step(attack, linear, state)
     assert (state.run.item(), state.found.item(), state.refined.item(), state.stale.item()) == (0, True, 2, 1)
