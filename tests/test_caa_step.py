@@ -62,7 +62,7 @@ def test_a_step_out_goes_just_beyond_the_certified_ball(overshoot: float):
     linear, attack = plane(), free(overshoot=overshoot)
     state = begin(attack, linear, clean=3.5, x=3.0)
     assert step(attack, linear, state) == pytest.approx(3.0 - overshoot * certified(), rel=1e-4)
-    assert (state.found.item(), state.backward.item()) == (False, 1500)
+    assert (state.found.item(), state.refined.item(), state.backward.item()) == (False, 0, 1500)
 
 
 @pytest.mark.parametrize("undershoot", [0.95, 0.5])
