@@ -129,7 +129,7 @@ def option_set(choose: random.Random, folder: Path) -> tuple[list[str], dict[str
     own = [option for option in options if option.startswith(f"{attack}_")]
     if name == "attack" and own and choose.random() < 0.5:
         words += ["--attack", attack]
-    for option in choose.sample([*options], choose.randint(0, 4)) + choose.sample(
+    for option in choose.sample([*options], min(len(options), choose.randint(0, 4))) + choose.sample(
         own, min(len(own), choose.randint(0, 2))
     ):
         parameter, layer = options[option], choose.choice(["flag", "flag", "variable", "toml"])
