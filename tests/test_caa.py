@@ -12,7 +12,6 @@ from torch import nn
 
 from caa_cli.attacks.caa.attack import CertificationAware
 from caa_cli.attacks.caa.state import CaaState
-from caa_cli.attacks.common.criterion import adversarial
 from caa_cli.attacks.common.loop import Example, Finding, Search
 from caa_cli.config.choices import FIXED, SAMPLE_SCHEDULES, STAGED
 from caa_cli.smoothing.bounds import separation
@@ -184,19 +183,6 @@ def test_only_points_that_stay_open_get_more_samples():
     attack.step(state, linear.classifier)
     assert state.forward.tolist() == [first, last]
     assert state.backward.tolist() == [first, first]
-
-
-def test_alpha_is_shared_out_over_the_stages(monkeypatch):
-    linear, attack, levels = make_linear(), CertificationAware(alpha=0.02), []
-
-    def noted(votes, labels, samples, alpha, bound):
-        levels.append((samples, alpha))
-        return adversarial(votes, labels, samples, alpha, bound)
-
-    monkeypatch.setattr("caa_cli.attacks.caa.attack.adversarial", noted)
-    state = attack.start([Example(0, linear.at(0.0), 1)], linear.classifier)
-    attack.step(state, linear.classifier)
-    assert levels == [(250, 0.01), (500, 0.01)]
 
 
 def test_a_model_without_gradient_is_said_to_have_none():

@@ -2,59 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from conftest import Linear
 from prescribed import fewest_votes, interval, prescribed, recording
 from scipy import stats
-from torch import Tensor, nn
+from stepping import IMAGE, begin, certified, free, plane, step
 
 from caa_cli.attacks.caa.attack import CertificationAware
 from caa_cli.attacks.caa.state import CaaState
 from caa_cli.attacks.common.loop import Example
-from caa_cli.config.choices import FIXED, TANGENTIAL
-from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.config.choices import FIXED
 from caa_cli.smoothing.noise import Purpose
-
-IMAGE = (1, 20, 20)
-
-
-def plane() -> Linear:
-    """A linear model whose normal is as far from every corner of the box, so that grey images may go 3.5 along it."""
-    weight = 0.2 * (1.0 - 2.0 * (torch.arange(400) % 2))
-    layer = nn.Linear(400, 2)
-    with torch.no_grad():
-        layer.weight.copy_(torch.stack([torch.zeros(400), weight]))
-        layer.bias.zero_()
-    model = nn.Sequential(nn.Flatten(), layer)
-    return Linear(SmoothedClassifier(model, sigma=0.5, num_classes=2, input_shape=IMAGE), weight, 0.0)
-
-
-def begin(attack: CertificationAware, linear: Linear, clean: float, x: float, label: int = 1) -> CaaState:
-    """An image and the point that the attack has come to, at these signed distances from the plane."""
-    state = attack.start([Example(7, linear.at(clean), label)], linear.classifier)
-    state.x = linear.at(x)[None]
-    return state
-
-
-def step(attack: CertificationAware, linear: Linear, state: CaaState) -> float:
-    """One step; the signed distance of x from the plane after it."""
-    attack.step(state, linear.classifier)
-    state.iteration += 1
-    return linear.distance(state.x[0])
-
-
-def free(**settings: object) -> CertificationAware:
-    """Steps as long as the certificates say."""
-    return CertificationAware(**{"step_min": 1e-3, "step_max": 10.0, "sample_schedule": FIXED, **settings})
-
-
-def certified(votes: int = 1500, samples: int = 1500, alpha: float = 0.005) -> float:
-    """The radius of two classes' votes at σ = 0.5, by Goodman's bound."""
-    chi2, p = stats.chi2.ppf(1 - alpha / 2, 1), votes / samples
-    lower = np.roots([1 + chi2 / samples, -(2 * p + chi2 / samples), p * p]).real.min()
-    return 0.5 * float(stats.norm.ppf(lower))
 
 
 @pytest.mark.parametrize("overshoot", [1.05, 1.5])
@@ -62,7 +20,7 @@ def test_a_step_out_goes_just_beyond_the_certified_ball(overshoot: float):
     linear, attack = plane(), free(overshoot=overshoot)
     state = begin(attack, linear, clean=3.5, x=3.0)
     assert step(attack, linear, state) == pytest.approx(3.0 - overshoot * certified(), rel=1e-4)
-    assert (state.found.item(), state.refined.item(), state.backward.item()) == (False, 0, 1500)
+    assert (state.succeeded.item(), state.refined.item(), state.backward.item()) == (False, 0, 1500)
 
 
 @pytest.mark.parametrize("undershoot", [0.95, 0.5])
@@ -70,7 +28,7 @@ def test_a_step_back_stays_just_within_the_certified_ball(undershoot: float):
     linear, attack = plane(), free(undershoot=undershoot)
     state = begin(attack, linear, clean=1.0, x=-3.0)
     assert step(attack, linear, state) == pytest.approx(-3.0 + undershoot * certified(), rel=1e-4)
-    assert state.found.item()
+    assert state.succeeded.item()
     assert state.near_distance[0, 0].item() == pytest.approx(4.0, rel=1e-5)
 
 
@@ -111,7 +69,7 @@ def test_where_another_class_leads_without_certainty_the_step_is_the_shortest_ou
     votes = linear.classifier.votes(state.x, state.keys(0, torch.tensor([0])), 1500)[0]
     assert 750 < votes[0] < fewest_votes(1500, 1500, 2, 0.005, "goodman"), "open, and class 0 leads"
     assert step(attack, linear, state) == pytest.approx(-0.05 - 0.07, abs=1e-4)
-    assert not state.found.item()
+    assert not state.succeeded.item()
 
 
 @pytest.mark.parametrize(("x", "moved"), [(3.0, -0.2), (-3.0, 0.2), (0.05, -0.1), (-0.12, 0.1)])
@@ -141,7 +99,7 @@ def test_a_second_stage_draws_new_samples_and_judges_all_of_them():
     classifier = recording(linear.classifier.model, 2, IMAGE)
     attack = CertificationAware()
     state = begin(attack, linear, clean=1.0, x=-0.08)
-    state.found[:], state.iteration[:] = True, 9
+    state.succeeded[:], state.iteration[:] = True, 9
     attack.step(state, classifier)
     stages = [(Purpose.SEARCH, 7, 9, 0, 250), (Purpose.SEARCH, 7, 9, 250, 250)]
     assert [draw.noise for draw in classifier.draws] == stages
@@ -162,7 +120,7 @@ def test_a_point_is_adversarial_at_its_stages_share_of_alpha(stage: int, total: 
         tables.append([250, 0, 0])
     classifier, linear, attack = prescribed(*tables, shape=IMAGE), plane(), CertificationAware(alpha=0.02)
     state = begin(attack, linear, clean=1.0, x=-0.5, label=0)
-    state.found[:] = True
+    state.succeeded[:] = True
     # The gradient of an open point is drawn in a pass of its own, which no votes are prescribed for.
     if enough:
         attack.step(state, classifier)
@@ -178,8 +136,8 @@ def test_a_point_is_adversarial_at_its_stages_share_of_alpha(stage: int, total: 
 def test_a_point_with_two_classes_above_the_label_is_decided():
     """Though neither of them leads; a second stage would have no votes here."""
     linear, attack = plane(), CertificationAware()
-    state = CaaState.new([Example(7, linear.at(1.0), 0)], num_classes=3)
-    state.x, state.found[:] = linear.at(-0.5)[None], True
+    state = CaaState.begin([Example(7, linear.at(1.0), 0)], num_classes=3)
+    state.x, state.succeeded[:] = linear.at(-0.5)[None], True
     attack.step(state, prescribed([10, 120, 120, 0], shape=IMAGE))
     assert state.near_distance[0, 0].item() == pytest.approx(1.5, rel=1e-4)
     assert state.forward.item() == 250
@@ -189,7 +147,7 @@ def test_samples_that_abstain_shorten_the_step():
     """They count in the total, so that the radius is smaller than that of the votes alone."""
     linear, attack = plane(), free()
     state = begin(attack, linear, clean=1.0, x=-1.0, label=0)
-    state.found[:] = True
+    state.succeeded[:] = True
     attack.step(state, prescribed([100, 1100, 300], shape=IMAGE))
     lower, upper = interval(1100, 1500, 2, 0.005, "goodman")[0], interval(100, 1500, 2, 0.005, "goodman")[1]
     radius = 0.25 * float(stats.norm.ppf(lower) - stats.norm.ppf(upper))
@@ -225,114 +183,3 @@ def test_patience_begins_with_the_first_success_and_may_be_endless(patience: int
         for _ in range(5):
             step(attack, linear, state)
         assert state.done.item() == (patience > 0 and x < 0)
-
-
-class ThreeClasses(nn.Module):
-    """Class 0 on one side of a linear model's plane, on the other class 1, and never class 2."""
-
-    def __init__(self, linear: Linear) -> None:
-        super().__init__()
-        self.inner = linear.classifier.model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.pad(self.inner(x), (0, 1), value=-1e3)
-
-
-def three(linear: Linear) -> Linear:
-    classifier = SmoothedClassifier(
-        ThreeClasses(linear), sigma=0.5, num_classes=3, input_shape=IMAGE, gradient_chunk=2048
-    )
-    return Linear(classifier, linear.weight, linear.offset)
-
-
-@pytest.mark.parametrize(
-    ("x", "refined", "nearest", "over"),
-    [
-        (0.5, 0, 0.48, False),  # 0.5 away, less than 1.1 times as far
-        (0.5, 0, 0.42, True),  # further than the run before has come to, and nothing found
-        (-0.5, 0, 1.2, False),  # found, but has not refined yet
-        (-0.5, 3, 1.2, True),  # has refined for long enough to be at its boundary
-        (-0.5, 3, 1.4, False),
-    ],
-)
-def test_a_run_is_given_up_once_it_is_behind_the_one_before(x: float, refined: int, nearest: float, over: bool):
-    """All on the first of two runs: one that is given up is followed by the next, from the clean image."""
-    linear = three(plane())
-    attack = CertificationAware(rivals=2, iterations=1000, step_min=1e-3, step_max=1e-3, patience=0)
-    state = begin(attack, linear, clean=1.0, x=x)
-    state.near_distance[0, 0], state.refined[:] = nearest, refined
-    step(attack, linear, state)
-    assert (state.run.item(), state.done.item()) == (int(over), False)
-    assert torch.equal(state.x, state.clean) == over
-
-
-def test_every_run_has_its_share_of_the_steps_and_begins_anew():
-    linear = three(plane())
-    attack = CertificationAware(
-        rivals=2, iterations=7, step_min=0.01, step_max=0.01, tolerance=0.5, patience=5, refine=TANGENTIAL
-    )
-    state = begin(attack, linear, clean=1.0, x=-1.0)
-    state.original.add(torch.tensor([0]), linear.at(0.5).view(1, -1), torch.tensor([0.3]))
-    for _ in range(2):
-        step(attack, linear, state)
-    assert (state.run.item(), state.found.item(), state.refined.item(), state.stale.item()) == (0, True, 2, 1)
-    assert float(state.normal.norm()) == pytest.approx(1.75, rel=1e-4), "the sum of two normals, the older at 3/4"
-    step(attack, linear, state)
-    assert (state.run.item(), state.begun.item()) == (1, 3), "a third of seven steps is the first run's last"
-    assert (state.found.item(), state.refined.item(), state.stale.item()) == (False, 0, 0)
-    assert float(state.normal.norm()) == 0.0
-    assert torch.equal(state.x, state.clean)
-    for balls in (state.original, state.adversarial):
-        assert not bool((balls.radii >= 0).any())
-    assert torch.isfinite(state.near_distance[0, 0]), "what was found is kept"
-    for _ in range(3):
-        assert not state.done.item()
-        step(attack, linear, state)
-    assert (state.run.item(), state.done.item()) == (1, True)
-
-
-def test_several_runs_follow_their_rivals_from_either_side():
-    """With the label 1 or 0, the way out is across the plane."""
-    linear = three(plane())
-    attack = CertificationAware(rivals=2, iterations=100, step_min=0.1, step_max=0.1)
-    for label, clean in ((1, 3.0), (0, -3.0)):
-        state = begin(attack, linear, clean, clean, label)
-        assert state.rivals[0, 0] == 1 - label
-        assert step(attack, linear, state) == pytest.approx(clean * 2.9 / 3.0, rel=1e-4)
-
-
-def sideways(linear: Linear, length: float) -> Tensor:
-    """Along the plane."""
-    direction = torch.randn(400, generator=torch.Generator().manual_seed(3))
-    normal = linear.weight / linear.weight.norm()
-    direction -= (direction @ normal) * normal
-    return (length * direction / direction.norm()).view(1, 1, 20, 20)
-
-
-@pytest.mark.parametrize(
-    ("x", "refined", "across"),
-    [
-        (3.0, 0, -1.05 * certified()),  # out of the certified ball of the label's side
-        (-3.0, 0, 0.95 * certified()),  # within that of the other
-        (0.0, 2, -0.04 * 0.85**2),  # open: outwards, by a step that has shrunk twice
-    ],
-)
-def test_a_slide_goes_to_the_nearest_point_that_the_certificate_allows(x: float, refined: int, across: float):
-    """Of the half-space beyond x, moved across by that, the point nearest to the clean image lies straight ahead."""
-    linear, attack = plane(), free(refine=TANGENTIAL, step_min=0.04)
-    state = begin(attack, linear, clean=3.5, x=x)
-    state.x += sideways(linear, 0.5)
-    state.found[:], state.refined[:] = True, refined
-    reached = step(attack, linear, state)
-    assert reached == pytest.approx(x + across, abs=2e-3)
-    torch.testing.assert_close(state.x, linear.at(reached)[None], atol=1e-4, rtol=0.0)
-
-
-@pytest.mark.parametrize(("refined", "longest"), [(0, 0.2), (3, 0.2 * 0.85**3), (60, 0.02)])
-def test_slides_shrink_with_the_steps_since_the_first_success(refined: int, longest: float):
-    linear, attack = plane(), CertificationAware(refine=TANGENTIAL, step_max=0.2)
-    state = begin(attack, linear, clean=3.5, x=-3.0)
-    state.found[:], state.refined[:] = True, refined
-    before = state.x.clone()
-    step(attack, linear, state)
-    assert float((state.x - before).norm()) == pytest.approx(longest, rel=1e-3)

@@ -9,7 +9,8 @@ from conftest import SmallNet
 from prescribed import SHAPE, interval, prescribed, recording
 from scipy import stats
 
-from caa_cli.smoothing.bounds import BOUNDS, clopper_pearson_lower, clopper_pearson_upper
+from caa_cli.config.bounds import BOUNDS
+from caa_cli.smoothing.bounds import clopper_pearson_lower, clopper_pearson_upper
 from caa_cli.smoothing.certify import Certificate, Certifier
 from caa_cli.smoothing.noise import Purpose
 from caa_cli.smoothing.sequential import Decider, Decision

@@ -7,7 +7,7 @@ import torch
 from prescribed import fewest_votes
 
 from caa_cli.attacks.common.criterion import adversarial
-from caa_cli.smoothing.bounds import BOUNDS
+from caa_cli.config.bounds import BOUNDS
 
 SAMPLES, ALPHA = 1500, 0.01
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from prescribed import fewest_votes
 from scipy import stats
 
-from caa_cli.smoothing.bounds import BOUNDS, separation
+from caa_cli.config.bounds import BOUNDS
+from caa_cli.smoothing.bounds import separation
 from caa_cli.verification.line_search import Crossing, Margin, margin, margin_to_pass
 
 

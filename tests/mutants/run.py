@@ -27,21 +27,22 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
+CAA_STEPS = ["tests/test_caa_step.py", "tests/test_caa_runs.py"]
 # The module that each list is about, and the tests that have to notice, quickest first.
 TARGETS = {
     "bounds": ("caa_cli/smoothing/bounds.py", ["tests/test_bounds.py"]),
+    "bound_registry": ("caa_cli/config/bounds.py", ["tests/test_bounds.py"]),
     "certify": ("caa_cli/smoothing/certify.py", ["tests/test_certifier.py", "tests/test_certify.py"]),
     "sequential": ("caa_cli/smoothing/sequential.py", ["tests/test_certifier.py", "tests/test_certify.py"]),
     "noise": ("caa_cli/smoothing/noise.py", ["tests/test_noise.py"]),
     "verifier": ("caa_cli/verification/verifier.py", ["tests/test_verify.py"]),
+    "margin": ("caa_cli/smoothing/margin.py", ["tests/test_line_search.py"]),
     "line_search": ("caa_cli/verification/line_search.py", ["tests/test_line_search.py"]),
     "criterion": ("caa_cli/attacks/common/criterion.py", ["tests/test_criterion.py"]),
     "balls": ("caa_cli/attacks/caa/balls.py", ["tests/test_geometry.py"]),
-    "caa": (
-        "caa_cli/attacks/caa/attack.py",
-        ["tests/test_caa_step.py", "tests/test_caa.py", "tests/test_caa_refine.py"],
-    ),
-    "caa_state": ("caa_cli/attacks/caa/state.py", ["tests/test_caa_step.py", "tests/test_caa_refine.py"]),
+    "projection": ("caa_cli/attacks/common/projection.py", ["tests/test_geometry.py", "tests/test_caa_refine.py"]),
+    "caa": ("caa_cli/attacks/caa/attack.py", [*CAA_STEPS, "tests/test_caa.py", "tests/test_caa_refine.py"]),
+    "caa_state": ("caa_cli/attacks/caa/state.py", [*CAA_STEPS, "tests/test_caa_refine.py"]),
     "metrics": ("caa_cli/results/metrics.py", ["tests/test_comparison.py"]),
 }
 # A mutant may loop for ever; the slowest of the tests above take a minute on a busy machine.
