@@ -46,7 +46,7 @@ def test_a_wrong_sigma_is_not_mixed_with_the_right_one(tmp_path):
     attack(tmp_path / "a.json", "--limit", "1")
     words = ("attack", "--checkpoint", "demo", "--limit", "1", "--output", tmp_path / "a.json", "--resume")
     assert_clean_error(caa(*words, "--attack-sigma", "0.4"), 2, "attack_sigma (0.5 there, 0.4 here)")
-    assert_clean_error(caa(*words, "--attack-sigma", "0"), 2, "--attack-sigma must be at least 1e-06")
+    assert_clean_error(caa(*words, "--attack-sigma", "0"), 2, "--attack-sigma must be at least 1e-09")
 
 
 def test_it_comes_from_a_file_and_is_shown(tmp_path):

@@ -52,7 +52,7 @@ def test_a_number_that_would_overflow_is_refused_with_the_largest(option: str, v
 @pytest.mark.parametrize("value", ["1e-308", "1e300", "0", "-1"])
 def test_a_sigma_that_no_model_has_is_refused(command: str, value: str):
     words = {"train": ["train"], "inspect": ["inspect", "demo"]}.get(command, [command, "--checkpoint", "demo"])
-    problem = "--sigma must be at least 1e-06 and at most 1000"
+    problem = "--sigma must be at least 1e-09 and at most 1000"
     assert_clean_error(caa(*words, "--sigma", value), 2, problem, "between 0.1 and 1")
 
 
