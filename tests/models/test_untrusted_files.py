@@ -24,7 +24,7 @@ from caa_cli.models.confined import read_confined
 from caa_cli.models.load import build_model
 from caa_cli.models.plain import pack, unpack
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DAMAGED = CaaError("it is damaged", "copy it again")
 
 

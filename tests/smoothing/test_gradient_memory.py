@@ -101,6 +101,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
 def test_the_process_does_not_grow_with_the_samples():
     """Of 65,536 samples the noisy inputs alone would take 17 MB, and each graph more."""
-    script = _RESIDENT.format(tests=str(Path(__file__).parent))
+    script = _RESIDENT.format(tests=str(Path(__file__).parents[1]))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 8_000, f"{done.stdout} kB more"

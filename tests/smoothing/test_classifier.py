@@ -242,7 +242,7 @@ def test_memory_does_not_grow_with_the_samples():
     assert resource.getpagesize()
     from pathlib import Path
 
-    script = MEMORY.format(tests=str(Path(__file__).parent), samples=150_000)
+    script = MEMORY.format(tests=str(Path(__file__).parents[1]), samples=150_000)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 20_000, f"{done.stdout} kB more"
 
