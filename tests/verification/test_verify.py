@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import Linear, make_linear
+from networks import Linear, make_linear
 from scipy import stats
 
 from caa_cli.attacks.common.loop import Candidate, Example, Finding
