@@ -68,8 +68,8 @@ def own(*stages: str) -> list[str]:
     return [f"caa_cli.{stage}" for stage in stages]
 
 
-# Each room, and those that it may import from. They stand from the bottom to the top: a room knows only rooms above
-# it in this table, so that no arrow runs up and there is no circle.
+# Each room, and those that it may import from. They stand from the bottom to the top: a room knows only rooms that
+# stand before it, so that no arrow runs up and there is no circle.
 ROOMS = {
     "errors": "",
     "runtime": "errors",

@@ -103,7 +103,7 @@ class FileName:
 
 
 # Settings of several subcommands.
-SIGMA = Range(1e-6, 1000.0, hint="pixels lie in [0, 1]: published models have a σ between 0.1 and 1")
+SIGMA = Range(1e-9, 1000.0, hint="pixels lie in [0, 1]: published models have a σ between 0.1 and 1")
 ALPHA = Range(1e-12, 0.5, hint="it is the probability of error allowed an image; the paper uses 0.005")
 IMAGE_SIZE = Count(most=10_000)
 SEED = Range(0, 2**63 - 1, hint="for instance --seed 0")

@@ -50,15 +50,13 @@ def margin_to_pass(
 ) -> float:
     """The h at which votes `spare` standard errors below their expectation still pass a verification.
 
-    mass: p_y + p_k; the remaining probability is assumed to lie on one other class.
+    mass: p_y + p_k; what remains lies on other classes or abstains.
     """
-    counts = np.zeros(max(classes, 3 if mass < 1.0 else 2))
+    counts = np.zeros(classes)
 
     def passes(gap: float) -> bool:
         observed = gap - spare * math.sqrt(max(mass - gap * gap, 0.0) / total)
         counts[0], counts[1] = 0.5 * (mass + observed) * total, 0.5 * (mass - observed) * total
-        if len(counts) > 2:
-            counts[2] = (1.0 - mass) * total
         return bool(separation(counts, total, 0, alpha, bound, against=1).confident)
 
     low, high = 0.0, mass

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caa_cli.attacks.caa.balls import Balls, ray_exit
+from caa_cli.attacks.common.projection import limit_length
 
 DIMENSIONS = 3
 
@@ -50,6 +52,24 @@ def test_a_chain_of_balls_carries_the_ray_further_than_its_own_ball():
     assert out.tolist() == [4.0]
 
 
+def test_a_small_ball_within_a_large_one_does_not_shorten_the_way():
+    """In the order of their beginnings: 0 to 4, 1 to 2, and 3 to 5, which begins beyond the end of the second."""
+    centres = torch.tensor([[[0.0, 0.0], [1.5, 0.0], [4.0, 0.0]]])
+    out = ray_exit(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), centres, torch.tensor([[4.0, 0.5, 1.0]]))
+    assert out.tolist() == [5.0]
+
+
+def test_balls_that_touch_hold_the_ray():
+    centres = torch.tensor([[[0.0, 0.0], [2.0, 0.0]]])
+    out = ray_exit(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), centres, torch.ones(1, 2))
+    assert out.tolist() == [3.0]
+
+
+def test_a_ball_behind_the_origin_carries_nobody():
+    centres, direction = torch.tensor([[[-2.0, 0.0], [0.5, 0.0]]]), torch.tensor([[1.0, 0.0]])
+    assert ray_exit(torch.zeros(1, 2), direction, centres, torch.tensor([[1.0, 0.25]])).tolist() == [0.0]
+
+
 def test_an_origin_outside_every_ball_goes_nowhere():
     centres, radii = torch.tensor([[[2.0, 0.0]]]), torch.tensor([[1.0]])
     assert ray_exit(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), centres, radii).tolist() == [0.0]
@@ -69,6 +89,48 @@ def test_balls_join_leave_and_grow_without_mixing_examples():
     balls.extend(more)
     balls.take(torch.tensor([2, 0]))
     torch.testing.assert_close(balls.exit(both, torch.zeros(2, 2), direction), torch.tensor([0.25, 9.6]))
+
+
+def test_balls_are_found_again_after_batches_have_been_joined_and_cleared():
+    """The first example's places are all taken when it is appended to a batch with none."""
+    device, first, second = torch.device("cpu"), torch.tensor([0]), torch.tensor([1])
+
+    def chain(balls: Balls, row: torch.Tensor, places: range) -> float:
+        """Balls of radius 0.3 at half a unit's distance; how far they carry the example."""
+        for place in places:
+            balls.add(row, torch.tensor([[0.5 * place, 0.0]]), torch.tensor([0.3]))
+        return balls.exit(row, torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])).item()
+
+    full, batch = Balls(1, 2, device), Balls(1, 2, device)
+    chain(full, first, range(8))
+    assert full.capacity == 8
+    batch.extend(full)
+    assert chain(batch, second, range(8, 9)) == pytest.approx(4.3)
+
+    capacity = batch.capacity
+    batch.clear(second)
+    assert chain(batch, second, range(0)) == 0.0
+    assert chain(batch, second, range(capacity)) == pytest.approx(0.5 * capacity - 0.2)
+    assert batch.capacity == capacity, "places that were cleared are used again"
+
+
+def test_balls_of_radius_0_take_no_place():
+    balls, first = Balls(1, 2, torch.device("cpu")), torch.tensor([0])
+    for _ in range(3):
+        balls.add(first, torch.zeros(1, 2), torch.zeros(1))
+    assert balls.capacity == 0
+    for place in range(8):
+        balls.add(first, torch.tensor([[float(place), 0.0]]), torch.tensor([0.6]))
+    balls.add(first, torch.zeros(1, 2), torch.zeros(1))
+    assert balls.capacity == 8
+    assert balls.exit(first, torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])).item() == pytest.approx(7.6)
+
+
+def test_moves_that_are_too_long_are_cut_and_others_left():
+    moves = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+    torch.testing.assert_close(
+        limit_length(moves, torch.tensor([1.0, 1.0, 1.0])), torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]])
+    )
 
 
 def test_an_example_without_balls_has_no_way_to_go():

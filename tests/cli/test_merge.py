@@ -233,7 +233,7 @@ def test_wrong_usage(tmp_path):
     assert_clean_error(caa("merge", *files), 2, "--output", "caa merge a.json b.json --output all.json")
     assert_clean_error(caa("merge", "--output", tmp_path / "x.json"), 2, "needs the files of all shards")
     before = files[1].read_bytes()
-    assert_clean_error(caa("merge", *files, "--output", files[1]), 2, "is the same file as a shard to read")
+    assert_clean_error(caa("merge", *files, "--output", files[1]), 2, "is the same file as a shard", "another name")
     assert files[1].read_bytes() == before
     assert_clean_error(merge(tmp_path, tmp_path / "none.json")[0], 1, "can't be read", "caa attack or caa certify")
     assert_clean_error(merge(tmp_path, *files, "--tsv", tmp_path / "x.tsv")[0], 2, "--tsv is of caa certify")

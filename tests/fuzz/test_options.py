@@ -129,8 +129,9 @@ def option_set(choose: random.Random, folder: Path) -> tuple[list[str], dict[str
     own = [option for option in options if option.startswith(f"{attack}_")]
     if name == "attack" and own and choose.random() < 0.5:
         words += ["--attack", attack]
-    drawn = [(choose.randint(0, 4), [*options]), (choose.randint(0, 2), own)]
-    for option in [one for count, names in drawn for one in choose.sample(names, min(count, len(names)))]:
+    for option in choose.sample([*options], min(len(options), choose.randint(0, 4))) + choose.sample(
+        own, min(len(own), choose.randint(0, 2))
+    ):
         parameter, layer = options[option], choose.choice(["flag", "flag", "variable", "toml"])
         absurd = choose.random() < 0.4
         value = choose.choice(NUMBERS + WORDS) if absurd else sensible(option, choose)

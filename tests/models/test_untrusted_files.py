@@ -186,7 +186,9 @@ def test_the_output_may_be_closed_while_a_file_is_read():
 
 def test_training_goes_on_from_what_the_child_read_and_from_nothing_else():
     words = "train --dataset demo --epochs 1 --evaluate-samples 0 --device cpu --output m.safetensors --resume"
-    Path("m.safetensors.training").write_bytes(b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.")
+    with zipfile.ZipFile("m.safetensors.training", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.")
+        archive.writestr("archive/version", "3\n")
     result = caa(*words.split())
     assert not isinstance(result.exception, Exception), repr(result.exception)
     assert result.exit_code == 1

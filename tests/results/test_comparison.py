@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from comparing import COLUMNS, assert_as_by_hand, by_hand, by_index, comparison_of, document
+from comparing import COLUMNS, assert_as_by_hand, by_hand, by_index, comparison_of, document, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +51,33 @@ def test_like_for_like_is_over_what_all_attacks_broke():
     assert (strong.median_radius, weak.median_radius) == (5.0, 1.2)
     assert (strong.common_median_radius, weak.common_median_radius) == (1.0, 1.2)
     assert strong.common == 1
+
+
+def test_exactly_one_percent_further_out_is_near_best():
+    rows = figures(by_index([[1.0, 1.01, 1.0101]]), range(1))
+    assert [row.near_best_share for row in rows] == [1.0, 1.0, 0.0]
+    assert [row.best_share for row in rows] == [1.0, 0.0, 0.0]
+
+
+def test_a_radius_that_was_not_verified_is_no_success():
+    """One over a clean image without a certified radius is a success, but no percentage of that."""
+    records = [record(0, 2.0), record(1, 1.0, outcome="not_verified"), record(2, 4.0, certified=0.0)]
+    (only,) = figures([dict(enumerate(records))], range(3))
+    assert (only.success_rate, only.median_radius, only.common) == (pytest.approx(2 / 3), 3.0, 2)
+    assert only.median_percent == only.common_median_percent == pytest.approx(100.0)
+
+
+def test_costs_are_over_all_eligible_images_and_no_others():
+    """The median of the seconds and the means of the evaluations, successes or not."""
+    cost = [(0.1, 10, 1), (0.2, 20, 2), (3.0, 90, 9), (1000.0, 10**6, 10**6)]
+    records = {
+        index: record(
+            index, None if index % 2 else 1.0, seconds=s, forward_evaluations=forward, backward_evaluations=backward
+        )
+        for index, (s, forward, backward) in enumerate(cost)
+    }
+    (only,) = figures([records], range(3))
+    assert (only.seconds, only.forward, only.backward) == (0.2, 40, 4)
 
 
 def test_nothing_eligible_has_no_figures():

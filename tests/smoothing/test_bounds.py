@@ -10,6 +10,7 @@ from scipy import stats
 
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.smoothing.bounds import (
+    Separation,
     clopper_pearson_lower,
     clopper_pearson_upper,
     cp_bonferroni,
@@ -66,6 +67,14 @@ def test_simultaneous_intervals_hold_the_observed_shares(votes: list[int], absta
         assert (upper >= shares - 1e-12).all()
 
 
+@given(votes=st.lists(st.integers(0, 500), min_size=2, max_size=6).filter(lambda v: sum(v) > 0))
+def test_cp_bonferroni_shares_alpha_out_over_both_tails_of_all_classes(votes: list[int]):
+    n, tail = sum(votes), 0.02 / (2 * len(votes))
+    for k, lower, upper in zip(votes, *cp_bonferroni(votes, n, 0.02), strict=True):
+        assert lower == pytest.approx(stats.beta.ppf(tail, k, n - k + 1) if k else 0.0, rel=1e-9)
+        assert upper == pytest.approx(stats.beta.ppf(1 - tail, k + 1, n - k) if k < n else 1.0, rel=1e-9)
+
+
 @given(
     votes=st.lists(st.integers(0, 3000), min_size=3, max_size=10).filter(lambda v: sum(v) > 0),
     bound=st.sampled_from(sorted(BOUNDS)),
@@ -75,6 +84,7 @@ def test_a_radius_is_positive_exactly_when_confident(votes: list[int], bound: st
     found = separation(np.array(votes), sum(votes), leader(votes), 0.005, bound)
     radius = found.radius(sigma)
     assert np.isfinite(radius)
+    assert radius >= 0
     assert (radius > 0) == bool(found.confident)
 
 
@@ -93,9 +103,30 @@ def test_against_one_class_only_that_class_counts():
     assert separation(votes, 1000, 1, 0.005, "goodman", against=2).confident
 
 
+def test_even_bounds_separate_nothing():
+    assert not Separation(np.float64(0.5), np.float64(0.5)).confident
+    assert separation([700, 300], 1000, 1, 0.005, "goodman").radius(0.5) == 0.0, "nothing is certified, nor less"
+
+
+def test_the_radius_is_that_of_the_strongest_other_class_wherever_it_stands():
+    for votes in ([300, 600, 100], [100, 600, 300]):
+        lower, upper = goodman(votes, 1000, 0.005)
+        expected = 0.25 * (stats.norm.ppf(lower[1]) - stats.norm.ppf(max(upper[0], upper[2])))
+        assert separation(votes, 1000, 1, 0.005, "goodman").radius(0.5) == pytest.approx(expected)
+
+
+def test_what_is_no_bound_or_no_choice_of_classes_is_refused():
+    with pytest.raises(ValueError, match="unknown bound"):
+        separation([700, 300], 1000, 0, 0.005, "goodmann")
+    for bound in BOUNDS:
+        with pytest.raises(ValueError, match="two classes"):
+            separation([1000], 1000, 0, 0.005, bound)
+
+
 def test_leader_takes_the_lowest_of_a_tie_and_leaves_out_what_it_is_told_to():
     assert leader([3, 7, 7]) == 1
     assert leader([3, 7, 7], excluding=1) == 2
+    assert leader([9, 0, 0], excluding=0) == 1
     np.testing.assert_array_equal(leader([[5, 1], [1, 5]], excluding=[0, 1]), [1, 0])
 
 

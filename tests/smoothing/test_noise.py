@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -22,12 +22,21 @@ def draw(key: Key, start: int, count: int, shape: tuple[int, ...] = SHAPE) -> to
 
 
 @settings(max_examples=25, deadline=None)
-@given(start=st.integers(0, 300), count=st.integers(1, 200), cut=st.integers(1, 199))
-def test_any_cut_of_a_stream_gives_the_same_samples(start: int, count: int, cut: int):
+@given(
+    start=st.integers(0, 300),
+    count=st.integers(1, 200),
+    cut=st.integers(1, 199),
+    shape=st.sampled_from([SHAPE, (3, 5, 5)]),  # the generator fills 16 values at a time
+)
+@example(start=0, count=10, cut=5, shape=(3, 5, 5))
+@example(start=4, count=8, cut=4, shape=(1, 65, 65))
+def test_any_cut_of_a_stream_gives_the_same_samples(start: int, count: int, cut: int, shape: tuple[int, ...]):
     key = Key(3, 7, Purpose.SEARCH, 2)
-    whole = draw(key, 0, 500)[start : start + count]
+    whole = draw(key, 0, 512, shape)[start : start + count]
     cut = min(cut, count)
-    parts = [draw(key, start, cut)] + ([draw(key, start + cut, count - cut)] if cut < count else [])
+    parts = [draw(key, start, cut, shape)]
+    if cut < count:
+        parts.append(draw(key, start + cut, count - cut, shape))
     assert torch.equal(torch.cat(parts), whole)
 
 
@@ -40,6 +49,11 @@ def test_every_part_of_a_key_matters():
     first = {draw(key, 0, 1).flatten()[0].item() for key in keys}
     assert len(first) == len(keys)
     assert len({key.block_seed(block) for key in keys for block in range(50)}) == 50 * len(keys)
+
+
+def test_no_two_purposes_share_a_sample():
+    first = {draw(Key(0, 0, purpose), 0, 1).flatten()[0].item() for purpose in Purpose.__members__.values()}
+    assert len(first) == len(Purpose.__members__)
 
 
 def test_rows_belong_to_their_keys():
@@ -57,7 +71,15 @@ def test_the_noise_is_normal_with_the_deviation_asked_for(shape: tuple[int, ...]
     assert stats.kstest(values.numpy() / 0.5, "norm").pvalue > 1e-4
 
 
-def test_gumbel_draws_have_their_law_and_no_tie_to_the_gaussian_ones():
+def gumbel(key: Key) -> torch.Tensor:
     out = torch.empty(1, 4000, 10)
-    NoiseSource(SHAPE, torch.device("cpu")).gumbel(out, [Key(0, 0, Purpose.SEARCH)], 0)
-    assert stats.kstest(out.flatten().numpy(), "gumbel_r").pvalue > 1e-4
+    NoiseSource(SHAPE, torch.device("cpu")).gumbel(out, [key], 0)
+    return out.flatten()
+
+
+def test_gumbel_draws_have_their_law_and_a_stream_of_their_own():
+    """Not the one that the Gaussian draws of the same key come from; it moves on with the key all the same."""
+    draws = gumbel(Key(0, 0, Purpose.SEARCH, 3))
+    assert stats.kstest(draws.numpy(), "gumbel_r").pvalue > 1e-4
+    assert torch.equal(gumbel(Key(0, 0, Purpose.GUMBEL, 3)), draws)
+    assert not torch.equal(gumbel(Key(0, 0, Purpose.SEARCH, 4)), draws)

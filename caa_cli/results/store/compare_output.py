@@ -10,7 +10,15 @@ from caa_cli.config.plan import differences
 from caa_cli.errors import UsageError
 from caa_cli.results.agreement import digest
 from caa_cli.results.store.files import check_writable
-from caa_cli.results.store.ownership import another_run, check_result, check_side_file, marked, names, something_at
+from caa_cli.results.store.ownership import (
+    another_run,
+    check_intact,
+    check_result,
+    check_side_file,
+    marked,
+    names,
+    something_at,
+)
 
 
 class CompareOutput:
@@ -34,6 +42,8 @@ class CompareOutput:
             check_writable(path, option)
         if plan.output is not None:
             self.held = check_result(plan.output)
+            if not self.held and not plan.overwrite:
+                check_intact(plan.output)
         for option, path in self.side_files.items():
             check_side_file(option, path, self.held, plan.overwrite or bool(plan.files))
         if not self.held or plan.overwrite or plan.files:

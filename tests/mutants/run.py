@@ -1,0 +1,188 @@
+"""A mutation run: each of the small changes of meaning listed here has to fail a test of the module it is made in.
+
+    python tests/mutants/run.py                              all of them, about twenty minutes on one core
+    python tests/mutants/run.py --file bounds --file noise   those of two modules
+    python tests/mutants/run.py --check                      only whether each still applies to the code as it is
+
+A list (NAME.toml) has `original`, a piece of text that its module holds exactly once, what it is `replaced` by, and
+`why` that is a change of meaning; or, where no test can see the change, in `equivalent` the reason. Each is applied
+alone, in a copy of the package, and the module's tests are run on it. The score is JSON on stdout: how many mutants
+were killed, which survived, which are equivalent. The exit status is 0 if no others survived than those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+# The module that each list is about, and the tests that have to notice, quickest first.
+TARGETS = {
+    "bounds": ("caa_cli/smoothing/bounds.py", ["tests/smoothing/test_bounds.py"]),
+    "certify": (
+        "caa_cli/smoothing/certify.py",
+        ["tests/smoothing/test_certifier.py", "tests/smoothing/test_certify.py"],
+    ),
+    "sequential": (
+        "caa_cli/smoothing/sequential.py",
+        ["tests/smoothing/test_certifier.py", "tests/smoothing/test_certify.py"],
+    ),
+    "noise": ("caa_cli/smoothing/noise.py", ["tests/smoothing/test_noise.py"]),
+    "verifier": ("caa_cli/verification/verifier.py", ["tests/verification/test_verify.py"]),
+    "line_search": ("caa_cli/verification/line_search.py", ["tests/verification/test_line_search.py"]),
+    "criterion": ("caa_cli/attacks/common/criterion.py", ["tests/attacks/test_criterion.py"]),
+    "balls": ("caa_cli/attacks/caa/balls.py", ["tests/attacks/test_geometry.py"]),
+    "caa": (
+        "caa_cli/attacks/caa/attack.py",
+        ["tests/attacks/test_caa_step.py", "tests/attacks/test_caa.py", "tests/attacks/test_caa_refine.py"],
+    ),
+    "caa_state": (
+        "caa_cli/attacks/caa/state.py",
+        ["tests/attacks/test_caa_step.py", "tests/attacks/test_caa_refine.py"],
+    ),
+    "metrics": ("caa_cli/results/metrics.py", ["tests/results/test_comparison.py"]),
+}
+# A mutant may loop for ever; the slowest of the tests above take a minute on a busy machine.
+LONGEST_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Mutant:
+    target: str
+    original: str
+    replaced: str
+    why: str = ""
+    equivalent: str | None = None
+
+    def apply(self, text: str) -> str:
+        times = text.count(self.original)
+        if times != 1:
+            raise SystemExit(f"{self.target}.toml: {TARGETS[self.target][0]} holds {times} times {self.original!r}")
+        return text.replace(self.original, self.replaced)
+
+    def describe(self) -> dict[str, str]:
+        entry = {"file": TARGETS[self.target][0], "original": self.original, "replaced": self.replaced}
+        return {**entry, "why": self.equivalent or self.why}
+
+
+def mutants_of(target: str) -> list[Mutant]:
+    listed = tomllib.loads((HERE / f"{target}.toml").read_text(encoding="utf-8"))["mutant"]
+    mutants = [Mutant(target, **entry) for entry in listed]
+    text = (ROOT / TARGETS[target][0]).read_text(encoding="utf-8")
+    for mutant in mutants:
+        assert bool(mutant.why) != bool(mutant.equivalent), mutant
+        compile(mutant.apply(text), TARGETS[target][0], "exec")
+    return mutants
+
+
+class Copy:
+    """The package and its tests in a folder of their own, to be changed and run."""
+
+    def __init__(self, folder: Path) -> None:
+        # Imported once, for all the processes that are forked from this one.
+        import hypothesis  # noqa: F401
+        import scipy.stats  # noqa: F401
+        import torch  # noqa: F401
+
+        self.folder = folder
+        for name in ("caa_cli", "tests"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+
+    def fails(self, tests: list[str]) -> str | None:
+        """The test that fails, None if all pass. They run in a process of their own that has its imports already."""
+        log = self.folder / "log"
+        process = multiprocessing.get_context("fork").Process(target=self._run, args=(tests, log))
+        process.start()
+        process.join(LONGEST_SECONDS)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            return "no end"
+        if process.exitcode == 0:
+            return None
+        report = log.read_text(encoding="utf-8")
+        failed = [line.split()[1] for line in report.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+        if process.exitcode != 1 or not failed:  # the tests did not run
+            raise SystemExit(report)
+        return failed[0]
+
+    def _run(self, tests: list[str], log: Path) -> None:
+        os.chdir(self.folder)
+        sys.path.insert(0, str(self.folder))
+        # Bytecode is told apart by the second in which its source was written: too coarse here.
+        sys.dont_write_bytecode = True
+        with log.open("w", encoding="utf-8") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        import pytest
+
+        import caa_cli
+
+        assert Path(caa_cli.__file__).is_relative_to(self.folder), "the tests would import another copy"
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+        status = pytest.main([*options, *tests])
+        sys.stdout.flush()
+        os._exit(int(status))
+
+    def kills(self, mutant: Mutant) -> str | None:
+        """The test that fails with this mutant."""
+        module, tests = TARGETS[mutant.target]
+        path = self.folder / module
+        text = path.read_text(encoding="utf-8")
+        path.write_text(mutant.apply(text), encoding="utf-8")
+        try:
+            return self.fails(tests)
+        finally:
+            path.write_text(text, encoding="utf-8")
+
+
+def score(targets: list[str]) -> dict[str, Any]:
+    """survived: of those not said to be equivalent. not_equivalent: said to be, but a test fails with them."""
+    result: dict[str, Any] = {"mutants": 0, "killed": 0, "survived": [], "equivalent": [], "not_equivalent": []}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Copy(Path(folder).resolve())
+        for target in targets:
+            failed = copy.fails(TARGETS[target][1])
+            if failed:
+                raise SystemExit(f"{failed} fails without any mutant")
+            for mutant in mutants_of(target):
+                killer = copy.kills(mutant)
+                report = f"{target}: {mutant.replaced!r} {'killed by ' + killer if killer else 'survives'}"
+                print(report, file=sys.stderr, flush=True)
+                result["mutants"] += 1
+                result["killed"] += killer is not None and mutant.equivalent is None
+                if mutant.equivalent is not None:
+                    result["not_equivalent" if killer else "equivalent"].append(mutant.describe())
+                elif killer is None:
+                    result["survived"].append(mutant.describe())
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Runs the tests on small changes of the code; see the docstring.")
+    parser.add_argument("--file", action="append", choices=list(TARGETS), help="a module's list; all by default")
+    parser.add_argument("--check", action="store_true", help="only see that each applies")
+    options = parser.parse_args()
+    targets = options.file or list(TARGETS)
+    if options.check:
+        print(json.dumps({target: len(mutants_of(target)) for target in targets}))
+        return 0
+    result = score(targets)
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+    return 1 if result["survived"] or result["not_equivalent"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
