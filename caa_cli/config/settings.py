@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
+
+S = TypeVar("S")
 
 
 class Check(Protocol):
@@ -128,7 +130,7 @@ def refuse_foreign(
                 )
 
 
-def filled(owner: type, given: Mapping[str, Any], prefix: str = "") -> Any:
+def filled(owner: type[S], given: Mapping[str, Any], prefix: str = "") -> S:
     """The dataclass with these values, by users' names; those that are None or not there get their defaults."""
     values = {s.field: given.get(prefix + s.name) for s in settings_of(owner)}
     return owner(**{name: value for name, value in values.items() if value is not None})

@@ -40,7 +40,8 @@ class NormalisedClassifier(nn.Module):
         x = (x - self.mean) / self.std
         if self.repeat > 1:
             x = x.expand(-1, self.repeat, -1, -1)
-        return self.network(x)
+        logits: Tensor = self.network(x)
+        return logits
 
 
 def small_cnn(num_classes: int, input_shape: Sequence[int]) -> nn.Module:
@@ -75,7 +76,8 @@ class LeNet(nn.Module):
         # Pooling commutes with ReLU, and before it leaves a quarter of the work.
         x = F.relu(F.max_pool2d(self.conv1(x), 2))
         x = F.relu(F.max_pool2d(self.conv2(x), 2))
-        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+        logits: Tensor = self.fc2(F.relu(self.fc1(x.flatten(1))))
+        return logits
 
 
 def _torchvision(depth: int, stem: str) -> Builder:

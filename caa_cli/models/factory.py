@@ -84,7 +84,8 @@ def _find(name: str) -> Callable[..., Any]:
             f"--arch {name}: {attribute} is a {type(found).__name__} and can't be called",
             "name a function or class that returns the network",
         )
-    return found
+    factory: Callable[..., Any] = found
+    return factory
 
 
 def _elsewhere(module: Any) -> str:

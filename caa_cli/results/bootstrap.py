@@ -71,4 +71,5 @@ def _medians(values: Array) -> Array:
     counts = (~np.isnan(values)).sum(axis=1)
     rows = np.arange(len(values))
     low, high = ordered[rows, np.maximum(counts - 1, 0) // 2], ordered[rows, counts // 2]
-    return (low + high) / 2
+    medians: Array = (low + high) / 2
+    return medians

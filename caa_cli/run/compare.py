@@ -239,5 +239,5 @@ class CompareRun:
 
 
 def _result(label: str, path: Path, document: dict[str, Any]) -> AttackResult:
-    part: Part = part_of(path, document)
+    part: Part[Any] = part_of(path, document)
     return AttackResult(label, (part,), {record.index: record for record in part.records})

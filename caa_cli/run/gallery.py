@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.decoding import ImageError
@@ -57,7 +58,7 @@ def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
     }
 
 
-def _clean(part: Part, indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:
+def _clean(part: Part[Any], indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:
     """The originals out of the data set that the run says it was on; and why there are none."""
     data_dir, size = part.setting("data_dir"), part.setting("image_size")
     try:

@@ -103,7 +103,8 @@ class Inspection:
         }
         document["missing"] = _missing(document, weights)
         document["attack"] = self._command(document, weights)
-        return strict(document)
+        finite: dict[str, Any] = strict(document)
+        return finite
 
     def _images(
         self, weights: Weights, dataset: str | None, found: Recognised | None

@@ -69,7 +69,8 @@ class _Stream:
 class Stdout(_Stream):
     def write(self, text: str) -> int:
         check_stdout()
-        return self._try(self.stream.write, text)
+        written: int = self._try(self.stream.write, text)
+        return written
 
     def flush(self) -> None:
         self._try(self.stream.flush)

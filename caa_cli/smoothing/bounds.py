@@ -123,4 +123,5 @@ def leader(counts: ArrayLike, excluding: ArrayLike | None = None) -> NDArray[np.
     k = np.asarray(counts)
     if excluding is not None:
         k = np.where(np.arange(k.shape[-1]) == np.asarray(excluding)[..., None], -1, k)
-    return k.argmax(axis=-1)
+    winners: NDArray[np.int64] = k.argmax(axis=-1)
+    return winners

@@ -15,11 +15,11 @@ class Piece:
 
     @property
     def num_examples(self) -> int:
-        return self.examples.stop - self.examples.start
+        return int(self.examples.stop - self.examples.start)
 
     @property
     def num_samples(self) -> int:
-        return self.samples.stop - self.samples.start
+        return int(self.samples.stop - self.samples.start)
 
     @property
     def size(self) -> int:

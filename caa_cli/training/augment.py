@@ -35,7 +35,7 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) 
     return padded[every, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-class AugmentedFiles(Dataset):
+class AugmentedFiles(Dataset[tuple[Tensor | None, int, int]]):
     """What the worker processes read: each item is (image uint8 or None where it can't be read, label, position).
 
     augment: `resized-crop-flip` is ImageNet's, a random crop (`crop_box`) of the whole picture, resized, and mirrored
@@ -72,7 +72,8 @@ class AugmentedFiles(Dataset):
         _, *size = self.images.input_shape
         left, top, width, height = crop_box(picture.width, picture.height, draws)
         crop = picture.crop((left, top, left + width, top + height))
-        return transforms.resize(transforms.pil_to_tensor(crop), size, antialias=True)
+        resized: Tensor = transforms.resize(transforms.pil_to_tensor(crop), size, antialias=True)
+        return resized
 
 
 def crop_box(width: int, height: int, draws: random.Random) -> tuple[int, int, int, int]:

@@ -219,7 +219,7 @@ class Trainer:
 
         def forward(x: Tensor) -> Tensor:
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-                logits = model(x.contiguous(memory_format=self.memory_format))
+                logits: Tensor = model(x.contiguous(memory_format=self.memory_format))
             return logits.float()
 
         return forward

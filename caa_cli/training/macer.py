@@ -38,4 +38,5 @@ class Macer(settings.Macer):
         # The values put in for the others keep their gradients finite; they are multiplied by 0.
         first, second = torch.where(counts, first, 0.75), torch.where(counts, second, 0.25)
         gap = torch.special.ndtri(first) - torch.special.ndtri(second)
-        return ((self.gamma - gap) * counts).mean()
+        hinge: torch.Tensor = ((self.gamma - gap) * counts).mean()
+        return hinge

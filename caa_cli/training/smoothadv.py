@@ -101,7 +101,8 @@ def unit(x: Tensor) -> Tensor:
 
 def norms(x: Tensor) -> Tensor:
     """(batch, *shape) → L2 norms (batch, 1, …, 1)."""
-    return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
+    lengths: Tensor = x.flatten(1).norm(dim=1)
+    return lengths.view(-1, *[1] * (x.dim() - 1))
 
 
 def shortened(x: Tensor, longest: float) -> Tensor:

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import make_linear
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+from networks import make_linear
 
 import caa_cli.verification.verifier
 from caa_cli.attacks.caa.attack import CertificationAware

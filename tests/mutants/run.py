@@ -27,23 +27,27 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
-CAA_STEPS = ["tests/test_caa_step.py", "tests/test_caa_runs.py"]
+
+def _tests(room: str, *names: str) -> list[str]:
+    return [f"tests/{room}/test_{name}.py" for name in names]
+
+
 # The module that each list is about, and the tests that have to notice, quickest first.
 TARGETS = {
-    "bounds": ("caa_cli/smoothing/bounds.py", ["tests/test_bounds.py"]),
-    "bound_registry": ("caa_cli/config/bounds.py", ["tests/test_bounds.py"]),
-    "certify": ("caa_cli/smoothing/certify.py", ["tests/test_certifier.py", "tests/test_certify.py"]),
-    "sequential": ("caa_cli/smoothing/sequential.py", ["tests/test_certifier.py", "tests/test_certify.py"]),
-    "noise": ("caa_cli/smoothing/noise.py", ["tests/test_noise.py"]),
-    "verifier": ("caa_cli/verification/verifier.py", ["tests/test_verify.py"]),
-    "margin": ("caa_cli/smoothing/margin.py", ["tests/test_line_search.py"]),
-    "line_search": ("caa_cli/verification/line_search.py", ["tests/test_line_search.py"]),
-    "criterion": ("caa_cli/attacks/common/criterion.py", ["tests/test_criterion.py"]),
-    "balls": ("caa_cli/attacks/caa/balls.py", ["tests/test_geometry.py"]),
-    "projection": ("caa_cli/attacks/common/projection.py", ["tests/test_geometry.py", "tests/test_caa_refine.py"]),
-    "caa": ("caa_cli/attacks/caa/attack.py", [*CAA_STEPS, "tests/test_caa.py", "tests/test_caa_refine.py"]),
-    "caa_state": ("caa_cli/attacks/caa/state.py", [*CAA_STEPS, "tests/test_caa_refine.py"]),
-    "metrics": ("caa_cli/results/metrics.py", ["tests/test_comparison.py"]),
+    "bounds": ("caa_cli/smoothing/bounds.py", _tests("smoothing", "bounds")),
+    "bound_registry": ("caa_cli/config/bounds.py", _tests("smoothing", "bounds")),
+    "certify": ("caa_cli/smoothing/certify.py", _tests("smoothing", "certifier", "certify")),
+    "sequential": ("caa_cli/smoothing/sequential.py", _tests("smoothing", "certifier", "certify")),
+    "noise": ("caa_cli/smoothing/noise.py", _tests("smoothing", "noise")),
+    "verifier": ("caa_cli/verification/verifier.py", _tests("verification", "verify")),
+    "margin": ("caa_cli/smoothing/margin.py", _tests("verification", "line_search")),
+    "line_search": ("caa_cli/verification/line_search.py", _tests("verification", "line_search")),
+    "criterion": ("caa_cli/attacks/common/criterion.py", _tests("attacks", "criterion")),
+    "balls": ("caa_cli/attacks/caa/balls.py", _tests("attacks", "geometry")),
+    "projection": ("caa_cli/attacks/common/projection.py", _tests("attacks", "geometry", "caa_refine")),
+    "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),
+    "caa_state": ("caa_cli/attacks/caa/state.py", _tests("attacks", "caa_step", "caa_runs", "caa_refine")),
+    "metrics": ("caa_cli/results/metrics.py", _tests("results", "comparison")),
 }
 # A mutant may loop for ever; the slowest of the tests above take a minute on a busy machine.
 LONGEST_SECONDS = 600

@@ -112,10 +112,11 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         clean = state.clean.flatten(1)
 
         def reach(rate: Tensor) -> Tensor:
-            return ((clean - rate[:, None] * gradient).clamp(0.0, 1.0) - clean).norm(dim=1)
+            lengths: Tensor = ((clean - rate[:, None] * gradient).clamp(0.0, 1.0) - clean).norm(dim=1)
+            return lengths
 
         low = torch.zeros_like(state.rate)
-        high = self.init_lr_distance / gradient.norm(dim=1).clamp(min=1e-12)
+        high: Tensor = self.init_lr_distance / gradient.norm(dim=1).clamp(min=1e-12)
         for _ in range(20):  # clipping to the box shortens the step
             short = reach(high) < self.init_lr_distance
             low, high = torch.where(short, high, low), torch.where(short, 2.0 * high, high)

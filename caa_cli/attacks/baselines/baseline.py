@@ -108,12 +108,14 @@ def set_perturbation(state: Batch, perturbation: Tensor) -> None:
 
 def scale_to(vectors: Tensor, length: Tensor) -> Tensor:
     """The vectors (examples, dimensions) at these lengths; zero vectors stay what they are."""
-    return vectors * (length / vectors.norm(dim=1).clamp(min=1e-12))[:, None]
+    lengths: Tensor = vectors.norm(dim=1)
+    return vectors * (length / lengths.clamp(min=1e-12))[:, None]
 
 
 def max_l2(clean: Tensor) -> Tensor:
     """The distance from each clean image to the furthest corner of the box, (examples,)."""
-    return torch.maximum(clean, 1.0 - clean).flatten(1).norm(dim=1)
+    distances: Tensor = torch.maximum(clean, 1.0 - clean).flatten(1).norm(dim=1)
+    return distances
 
 
 def cosine(first: float, last: float, step: Tensor, steps: int) -> Tensor:

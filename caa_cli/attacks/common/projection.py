@@ -25,7 +25,8 @@ def project_beyond(clean: Tensor, direction: Tensor, need: Tensor) -> Tensor:
 
 def limit_length(moves: Tensor, longest: Tensor) -> Tensor:
     """The moves (rows, dimensions), those longer than `longest` (rows,) scaled down to it."""
-    return moves * (longest / moves.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)[:, None]
+    lengths: Tensor = moves.norm(dim=1)
+    return moves * (longest / lengths.clamp(min=1e-12)).clamp(max=1.0)[:, None]
 
 
 def step_beyond(

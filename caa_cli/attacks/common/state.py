@@ -143,7 +143,8 @@ class Batch:
 
     def distance(self, rows: Tensor) -> Tensor:
         """L2 distance of x from the clean image, (rows,)."""
-        return (self.x[rows] - self.clean[rows]).flatten(1).norm(dim=1)
+        distances: Tensor = (self.x[rows] - self.clean[rows]).flatten(1).norm(dim=1)
+        return distances
 
     def remember(self, rows: Tensor, votes: Tensor, confident: Tensor | None = None) -> None:
         """Adds the current x of these examples to their candidates, if it is near enough; votes: (rows, classes).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import Linear, make_linear
+from networks import Linear, make_linear
 from prescribed import SHAPE, Recording, fewest_votes, prescribed, recording
 from scipy import stats
 from torch import nn

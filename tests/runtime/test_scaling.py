@@ -28,7 +28,7 @@ from support import (
 )
 
 IMAGES = 16
-DOCUMENTATION = Path(__file__).parents[1] / "docs" / "guides" / "scaling-out.md"
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "guides" / "scaling-out.md"
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_linear, make_small
+from networks import make_linear, make_small
 from scipy import stats
 from scipy.special import ndtr, ndtri
 from support import caa, read_strict

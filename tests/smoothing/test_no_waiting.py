@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from conftest import SmallNet
+from networks import SmallNet
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -152,7 +152,7 @@ def test_tests_do_not_see_what_their_caller_has_set():
     script = "import os, environment\nfor name, value in os.environ.items(): print(f'{name}={value}')"
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1] / "helpers",
         env={**ENVIRONMENT, **HOSTILE, "CAA_DATA": "/data"},
         capture_output=True,
         text=True,

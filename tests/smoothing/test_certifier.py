@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import SmallNet
+from networks import SmallNet
 from prescribed import SHAPE, interval, prescribed, recording
 from scipy import stats
 

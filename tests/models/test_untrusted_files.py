@@ -24,7 +24,7 @@ from caa_cli.models.confined import read_confined
 from caa_cli.models.load import build_model
 from caa_cli.models.plain import pack, unpack
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DAMAGED = CaaError("it is damaged", "copy it again")
 
 
@@ -144,7 +144,7 @@ def test_the_child_hands_back_the_very_same_tensors(legacy, fresh):
     ids=["memory", "crash", "damaged", "code"],
 )
 def test_what_ends_the_child_is_one_message(content, problem, fresh):
-    before = psutil.Process().children()  # another test's, such as a server that forks
+    before = psutil.Process().children()  # other tests' helpers of multiprocessing live as long as this process
     with pytest.raises(CaaError, match=problem) as caught:
         read_confined(pickled.read_state, Path("x"), content, DAMAGED, fresh)
     assert caught.value.hint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from conftest import Linear
+from networks import Linear
 from scipy import stats
 from torch import nn
 

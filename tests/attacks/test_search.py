@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import make_linear
+from networks import make_linear
 
 from caa_cli.attacks.baselines.pgd import Pgd
 from caa_cli.attacks.common.loop import Search

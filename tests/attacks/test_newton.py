@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import make_linear, make_small
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import make_linear, make_small
 from scipy import stats
 from scipy.optimize import minimize
 from torch import nn

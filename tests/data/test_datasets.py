@@ -31,7 +31,7 @@ from caa_cli.data.images import Images, ImageSet
 from caa_cli.data.load import load
 from caa_cli.errors import CaaError, UsageError
 
-CAA_DATA = Path(os.environ.get("CAA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+CAA_DATA = Path(os.environ.get("CAA_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def unpacked(archive: str, tmp_path_factory: pytest.TempPathFactory) -> Path:

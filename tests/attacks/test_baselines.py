@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import SmallNet, make_linear, make_small
+from networks import SmallNet, make_linear, make_small
 from torch import Tensor, nn
 
 from caa_cli.attacks.baselines.alma import Alma

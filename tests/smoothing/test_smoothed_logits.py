@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import SmallNet, make_small
+from networks import SmallNet, make_small
 from torch import Tensor, nn
 
 from caa_cli.smoothing.classifier import SmoothedClassifier

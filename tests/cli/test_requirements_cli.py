@@ -222,7 +222,7 @@ def test_a_field_in_the_help_of_every_command():
 
 
 def test_the_workflow_of_the_docs_can_be_run():
-    page = (Path(__file__).parents[1] / "docs" / "tutorials" / "ci-gate.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "tutorials" / "ci-gate.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"run: >-\n((?: {10}.*\n)+)", page)
     program, *words = shlex.split(command)
     assert program == "caa"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import make_linear, make_small
+from networks import make_linear, make_small
 from torch import nn
 
 from caa_cli.attacks.caa.attack import CertificationAware

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import make_linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import make_linear
 from support import CHEAP, caa, read_strict
 from torch import Tensor, nn
 

@@ -6,10 +6,11 @@ import resource
 import subprocess
 import sys
 
+import networks
 import numpy as np
 import pytest
 import torch
-from conftest import Linear, SmallNet, make_linear, make_small
+from networks import Linear, SmallNet, make_linear, make_small
 from scipy import stats
 from torch import Tensor, nn
 
@@ -220,8 +221,8 @@ def test_double_precision_agrees_with_single():
 
 MEMORY = """
 import resource, sys, torch
-sys.path.insert(0, {tests!r})
-from conftest import make_linear
+sys.path.insert(0, {helpers!r})
+from networks import make_linear
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
 linear = make_linear(votes_chunk=256, gradient_chunk=256)
@@ -242,7 +243,7 @@ def test_memory_does_not_grow_with_the_samples():
     assert resource.getpagesize()
     from pathlib import Path
 
-    script = MEMORY.format(tests=str(Path(__file__).parent), samples=150_000)
+    script = MEMORY.format(helpers=str(Path(networks.__file__).parent), samples=150_000)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 20_000, f"{done.stdout} kB more"
 

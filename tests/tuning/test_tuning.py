@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_small
+from networks import make_small
 from support import ENVIRONMENT, attack, caa, read_strict, start, timeless
 
 from caa_cli.tuning import sweep as tune

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import make_linear
+from networks import make_linear
 from support import assert_clean_error, attack, caa, parse_strict, timeless
 
 from caa_cli.attacks.baselines.deepfool import DeepFool

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networks
 import pytest
 import torch
-from conftest import make_small
+from networks import make_small
 from torch.autograd.graph import saved_tensors_hooks
 
 from caa_cli.attacks.baselines.deepfool import DeepFool
@@ -83,9 +84,9 @@ def test_deepfool_holds_no_graph_from_step_to_step():
 
 _RESIDENT = """
 import resource, sys
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {helpers!r})
 import torch
-from conftest import make_small
+from networks import make_small
 from caa_cli.smoothing.noise import Key, Purpose
 x, rivals = torch.full((1, 1, 8, 8), 0.5), torch.tensor([[1, 2, 1, 2]])
 def work(samples):
@@ -101,6 +102,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
 def test_the_process_does_not_grow_with_the_samples():
     """Of 65,536 samples the noisy inputs alone would take 17 MB, and each graph more."""
-    script = _RESIDENT.format(tests=str(Path(__file__).parent))
+    script = _RESIDENT.format(helpers=str(Path(networks.__file__).parent))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 8_000, f"{done.stdout} kB more"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import Linear, SmallNet, make_linear, make_small
+from networks import Linear, SmallNet, make_linear, make_small
 from torch import nn
 
 from caa_cli.attacks.caa.attack import CertificationAware
