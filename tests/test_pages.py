@@ -24,7 +24,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.re
 
 @every_page
 def test_the_files_that_a_page_names_are_there(page: Path):
-    named = set(re.findall(r"`(?:python )?((?:caa_cli|tests|docs)/[\w./-]*\w)", page.read_text(encoding="utf-8")))
+    named = set(re.findall(r"(?<![\w./-])((?:caa_cli|tests|docs)/[\w./-]*\w)", page.read_text(encoding="utf-8")))
     assert [name for name in sorted(named - RECIPES) if not (ROOT / name).exists()] == []
 
 
