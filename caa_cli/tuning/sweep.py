@@ -19,7 +19,7 @@ _REPEAT_SECONDS, _REPEATS = 0.03, 8
 # Several rounds over the sizes, so that a slow spell of the machine rules none out; hopeless ones are timed once.
 _ROUNDS, _HOPELESS = 3, 1.5
 # A slow model may take this many times as long as requested before larger sizes are left out.
-_PATIENCE = 4.0
+_PATIENCE = 2.0
 # Of sizes within this factor of the best, the largest is taken: a busy machine can make a small chunk seem fast, but
 # not a large one, which has fewer calls.
 _AS_GOOD = 1.03
@@ -45,11 +45,11 @@ class Tuning:
 
 
 def tune_chunks(
-    classifier: SmoothedClassifier, seconds: float = 1.0, gradients: bool = True, most: int | None = None
+    classifier: SmoothedClassifier, seconds: float = 2.0, gradients: bool = True, most: int | None = None
 ) -> Tuning:
     """The fastest chunk sizes of up to `most` samples and the faster layout; both are applied.
 
-    Takes about `seconds` per pass (votes, and gradients if wanted); a slow model takes up to several times as long.
+    Takes about `seconds` per pass (votes, and gradients if wanted); a slow model takes longer, for at least one size.
     """
     clock = _clock(classifier.device)
     usual = _CPU_SIZES if classifier.device.type == "cpu" else _GPU_SIZES
