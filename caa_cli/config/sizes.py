@@ -25,5 +25,5 @@ def parse_size(text: str, option: str) -> int:
 
 
 def show_size(size: float) -> str:
-    """In MB, which are precise enough for any limit that someone sets; larger amounts in GB."""
+    """An amount in MB, from 10 GB in GB."""
     return f"{size / 1e9:.2f} GB" if size >= 10e9 else f"{size / 1e6:.0f} MB"

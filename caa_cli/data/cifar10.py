@@ -1,4 +1,4 @@
-"""CIFAR-10: torchvision's batches, or a tree of image files."""
+"""CIFAR-10, from torchvision's batches or a tree of image files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ TREES = ("cifar10-jpeg", "cifar10", ".")
 
 
 def open_cifar10(data_dir: Path, split: str, download: bool) -> ImageSet | ImageFiles:
-    """DIR/cifar-10-batches-py, else DIR/cifar10-jpeg, DIR/cifar10 or DIR itself with {train,test}/<class>/.
+    """A split of CIFAR-10: from DIR/cifar-10-batches-py, else from image files in {train,test}/<class>/ below
+    DIR/cifar10-jpeg, DIR/cifar10 or DIR.
 
-    Raises UsageError where none is there, or what is there can't be read.
+    Raises UsageError if there is none, or it can't be read.
     """
     if download:
         fetch("CIFAR10", data_dir)
     if (data_dir / BATCHES).is_dir():
-        from torchvision.datasets import CIFAR10  # takes a second, which a tree of files needs not
+        from torchvision.datasets import CIFAR10  # takes a second, and is not needed for image files
 
         try:
-            # It compares all checksums before it unpickles anything.
+            # CIFAR10 verifies all checksums before it unpickles anything.
             return from_batches(CIFAR10(str(data_dir), train=split == "train", download=False), split)
-        except Exception as error:  # whatever the first wrong byte leads to
+        except Exception as error:  # damaged data may raise anything
             raise UsageError(
                 f"the CIFAR-10 files in {data_dir / BATCHES} are incomplete or damaged",
                 "delete that folder and repeat the command with --download",
@@ -50,14 +51,14 @@ def open_cifar10(data_dir: Path, split: str, download: bool) -> ImageSet | Image
     )
 
 
-def from_batches(found: Any, split: str) -> ImageSet:
-    """From torchvision's data set, whose `data` are (N, 32, 32, 3) uint8."""
-    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
-    return ImageSet("cifar10", split, images, torch.tensor(found.targets), num_classes=len(CLASSES))
+def from_batches(dataset: Any, split: str) -> ImageSet:
+    """The images of torchvision's data set, whose `data` are (N, 32, 32, 3) uint8."""
+    images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+    return ImageSet("cifar10", split, images, torch.tensor(dataset.targets), num_classes=len(CLASSES))
 
 
 def _from_tree(root: Path, split: str) -> ImageFiles:
-    """A class's label is its place among the ten names, also where the tree holds only some of them."""
+    """The images of class folders; a label is the index of the class in CLASSES, even if folders are missing."""
     names = class_folders(root)
     strange = [name for name in names if name not in CLASSES]
     if strange:

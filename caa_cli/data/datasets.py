@@ -20,11 +20,10 @@ DEMO_FILE = Path(__file__).with_name("demo.npz")
 def open_dataset(
     name: str, data_dir: Path | None, split: str, *, image_size: int | None = None, download: bool = False
 ) -> ImageSet | ImageFiles:
-    """A split ("test" or "train"): small sets in memory, trees of image files read one by one.
+    """A split ("test" or "train") of a data set: in memory, or as image files that are read one by one.
 
-    image_size: of the square that images of files are brought to, where the data set is one of those.  download:
-    first fetch what is missing.  Raises UsageError for an unknown name, and where the files are not there or can't
-    be used.
+    image_size: pixels of the square that images are resized to, for data sets of image files.  download: fetch
+    missing files first.  Raises UsageError for an unknown name, and if the files are missing or unusable.
     """
     if name not in DATASETS:
         raise UsageError(f"unknown data set {name!r}", f"use --dataset with one of {', '.join(DATASETS)}")
@@ -43,9 +42,9 @@ def open_dataset(
             f"{name} can't be downloaded automatically",
             f"leave --download out, and name a folder with --data-dir DIR, where {spec.layout}",
         )
-    about: dict[str, Any] = {"data_dir": data_dir}
-    about |= {"download": download} if spec.downloads else {}
-    about |= {"image_size": image_size} if spec.resized else {}
+    settings: dict[str, Any] = {"data_dir": data_dir}
+    settings |= {"download": download} if spec.downloads else {}
+    settings |= {"image_size": image_size} if spec.resized else {}
     try:
         if not download and not data_dir.is_dir():
             what = "is no folder" if data_dir.exists() else "does not exist"
@@ -54,7 +53,7 @@ def open_dataset(
                 f"--data-dir {data_dir} {what}",
                 f"{again}name a folder where {spec.layout}, or use --dataset {DEMO}",
             )
-        return _opened(spec, split, **about)
+        return _opened(spec, split, **settings)
     except OSError as error:
         raise UsageError(
             f"{error.filename or data_dir} can't be read ({error.strerror or error})",
@@ -62,13 +61,13 @@ def open_dataset(
         ) from error
 
 
-def _opened(spec: DatasetSpec, split: str, **about: Any) -> ImageSet | ImageFiles:
-    found: ImageSet | ImageFiles = load(spec.opens)(split=split, **about)
-    return found
+def _opened(spec: DatasetSpec, split: str, **settings: Any) -> ImageSet | ImageFiles:
+    images: ImageSet | ImageFiles = load(spec.opens)(split=split, **settings)
+    return images
 
 
 def open_demo(split: str) -> ImageSet:
-    """The first 100 MNIST test images, and 600 of its training images; they ship inside the package."""
+    """A split of the packaged demo data: the first 100 MNIST test images, and 600 of its training images."""
     with np.load(DEMO_FILE) as arrays:
         images = torch.from_numpy(arrays[f"{split}_images"])[:, None]
         labels = torch.from_numpy(arrays[f"{split}_labels"].astype(np.int64))

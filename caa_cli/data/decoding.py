@@ -1,4 +1,4 @@
-"""From an image file to pixels. Free of torch, so that a worker process starts in a tenth of a second."""
+"""Decoding of image files to pixels. Torch is not imported, so a worker process starts in a tenth of a second."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from PIL import Image
 from caa_cli.errors import CaaError
 
 GREY, COLOUR = "L", "RGB"
-# Of a resized picture: one of 1×10,000 pixels would else take gigabytes.
+# Of a resized image: one of 1×10,000 pixels would otherwise take gigabytes.
 MOST_PIXELS = 100_000_000
-# Modes with more than 8 bits a pixel: Pillow would cut off what is above 255.
+# Modes with more than 8 bits a pixel: Pillow would clip values above 255.
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class ImageError(CaaError):
-    """One image that can't be used: its file is damaged, of another size, or its label is none of the model's."""
+    """An unusable image: its file is damaged or of another size, or the model does not have its class."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem, "put a good copy in its place and repeat the command")
@@ -27,10 +27,10 @@ class ImageError(CaaError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the files of a data set become arrays of one shape.
+    """The preprocessing of image files to arrays of one shape.
 
-    mode: "L" or "RGB".  height, width: of the result.  resize: first bring the shorter side to this many pixels
-    (bilinear, antialiased) and cut the centre out; None: the image has to have its size already.
+    mode: "L" or "RGB".  height, width: of the result, in pixels.  resize: length that the shorter side is resized to
+    (bilinear, antialiased) before a centre crop; None: images must have the size already.
     """
 
     mode: str
@@ -44,7 +44,7 @@ class Recipe:
 
 
 def measure(path: str) -> tuple[str, int, int]:
-    """(mode to read it in, height, width), from the file's header alone. Raises ImageError."""
+    """(mode, height, width) of an image, from the file's header only. Raises ImageError."""
     try:
         with Image.open(path) as image:
             return (GREY if image.mode in ("1", "L", "LA") else COLOUR), image.height, image.width
@@ -53,23 +53,22 @@ def measure(path: str) -> tuple[str, int, int]:
 
 
 def open_image(path: str, mode: str) -> Image.Image:
-    """The decoded picture in this mode, of whatever size. Raises ImageError."""
+    """The decoded image in this mode and its original size. Raises ImageError."""
     try:
         with Image.open(path) as image:
-            found = image.mode
-            if found in _DEEP:
+            if image.mode in _DEEP:
                 raise ImageError(f"{path} has more than 8 bits a pixel: convert it to 8")
-            if mode == GREY and found not in ("1", "L", "LA"):
+            if mode == GREY and image.mode not in ("1", "L", "LA"):
                 raise ImageError(f"{path} is in colour, where the first image of the data set is grey")
             return image.convert(mode)
     except ImageError:
         raise
-    except Exception as error:  # Pillow raises whatever the first wrong byte leads to
+    except Exception as error:  # Pillow may raise anything for damaged data
         raise _unreadable(path, error) from error
 
 
 def decode(path: str, recipe: Recipe) -> NDArray[np.uint8]:
-    """(channels, height, width) uint8. Raises ImageError, and nothing else, for whatever is wrong with the file."""
+    """Pixels (channels, height, width) uint8. Raises ImageError, and nothing else, for an unusable file."""
     image = open_image(path, recipe.mode)
     if recipe.resize is not None:
         image = _centre(_resized(path, image, recipe.resize), recipe.height, recipe.width)
@@ -83,25 +82,28 @@ def decode(path: str, recipe: Recipe) -> NDArray[np.uint8]:
 
 
 def decode_many(paths: list[str], recipe: Recipe) -> list[NDArray[np.uint8] | str]:
-    """Each file's pixels, or what is wrong with it: the work of one worker process at a time."""
-    found: list[NDArray[np.uint8] | str] = []
+    """The pixels of each file, or the error message of an unusable one; a task of a worker process."""
+    images: list[NDArray[np.uint8] | str] = []
     for path in paths:
         try:
-            found.append(decode(path, recipe))
+            images.append(decode(path, recipe))
         except ImageError as error:
-            found.append(error.problem)
-    return found
+            images.append(error.problem)
+    return images
 
 
 def ignore_interrupts() -> None:
-    """For a worker process: Ctrl-C reaches every process of the terminal, Slurm's SIGUSR1 every one of a job's
-    step, and the parent ends its workers."""
+    """Ignore SIGINT and SIGUSR1 in a worker process.
+
+    Ctrl-C reaches every process of the terminal, Slurm's SIGUSR1 every process of a job step; the parent ends its
+    workers.
+    """
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _resized(path: str, image: Image.Image, shorter: int) -> Image.Image:
-    """As torchvision's Resize: the shorter side exact, the longer one rounded down."""
+    """The image resized as by torchvision's Resize: the longer side is rounded down."""
     width, height = image.size
     longer = int(shorter * max(width, height) / min(width, height))
     size = (shorter, longer) if width <= height else (longer, shorter)
@@ -111,13 +113,13 @@ def _resized(path: str, image: Image.Image, shorter: int) -> Image.Image:
 
 
 def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
-    """As torchvision's CenterCrop, which rounds half to even."""
+    """A centre crop, as by torchvision's CenterCrop, which rounds half to even."""
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
 
 
 def _unreadable(path: str, error: Exception) -> ImageError:
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    # Pillow puts the path in its text, which has it already.
+    # Pillow's message repeats the path.
     why = "it is no image, or a damaged one" if "cannot identify image file" in why else why
     return ImageError(f"{path} can't be read: {why}")

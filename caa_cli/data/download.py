@@ -1,4 +1,4 @@
-"""Downloads, which torchvision does, and only where a user asks for them."""
+"""Downloads by torchvision, only on the user's request."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ DOWNLOAD = "download=True"
 
 
 def fetch(kind: str, data_dir: Path) -> None:
-    """Has torchvision's data set class of this name download its files, if they are not where it looks for them.
+    """Download missing files with torchvision's data set class of this name, which verifies their checksums.
 
-    Raises CaaError where that fails; torchvision checks what it got, and takes up nothing half done.
+    Raises CaaError if that fails.
     """
     import torchvision
 
     try:
-        # Some versions print their progress on stdout, which may be a pipe for the result.
+        # Some versions print progress on stdout, which may be a pipe for the result.
         with redirect_stdout(sys.stderr):
             getattr(torchvision.datasets, kind)(str(data_dir), download=True)
     except (OSError, RuntimeError, EOFError) as error:
@@ -32,6 +32,6 @@ def fetch(kind: str, data_dir: Path) -> None:
 
 
 def torchvision_line(name: str, data_dir: Path, argument: str) -> str:
-    """The command that makes a data set of torchvision, quoted for a shell."""
-    folder = json.dumps(str(data_dir), ensure_ascii=False)  # in double quotes, for the shell's to be single ones
+    """The shell command that creates a torchvision data set."""
+    folder = json.dumps(str(data_dir), ensure_ascii=False)  # double quotes, as the shell's are single
     return "python -c " + shlex.quote(f"from torchvision.datasets import {name}; {name}({folder}, {argument})")

@@ -1,4 +1,4 @@
-"""Data sets whose images stay in their files until they are asked for."""
+"""Data sets of image files, each decoded when it is requested."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from caa_cli.data.decoding import ImageError, Recipe, decode, measure, open_image
 from caa_cli.errors import UsageError
 
-# What torchvision's ImageFolder takes for images.
+# The extensions of torchvision's ImageFolder.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -23,11 +23,11 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 class ImageFiles:
     """A split of image files in class folders.
 
-    Files are in the order of torchvision's ImageFolder: by class, then by name. An image is decoded in the process
-    that asks for it, and dropped after: 0.14 ms for a CIFAR-10 JPEG, 1 to 5 ms for an ImageNet one, against seconds
-    for an attack on it. Training asks for each many times, and has `load`.
+    Files are in the order of torchvision's ImageFolder: by class, then by name. An image is decoded on every request
+    and not cached: 0.14 ms for a CIFAR-10 JPEG, 1 to 5 ms for an ImageNet JPEG, compared with seconds for an attack.
+    Training requests each image many times and uses `load` instead.
 
-    files: below `root`.  labels: (N,) int64.  recipe: how a file becomes pixels.
+    files: paths relative to `root`.  labels: (N,) int64.  recipe: the preprocessing of a file.
     """
 
     name: str
@@ -54,11 +54,11 @@ class ImageFiles:
         return self.root / self.files[index]
 
     def pil(self, index: int) -> Image.Image:
-        """The decoded picture in the data set's mode ("L" or "RGB"), before any resizing. Raises ImageError."""
+        """The decoded image in the data set's mode ("L" or "RGB"), before resizing. Raises ImageError."""
         return open_image(str(self.path(index)), self.recipe.mode)
 
     def image(self, index: int) -> Tensor:
-        """(channels, height, width) float32 in [0, 1]. Raises ImageError where the file can't be used."""
+        """Pixels (channels, height, width) float32 in [0, 1]. Raises ImageError for an unusable file."""
         return torch.from_numpy(decode(str(self.path(index)), self.recipe)).float() / 255.0
 
     def label(self, index: int) -> int:
@@ -66,7 +66,7 @@ class ImageFiles:
 
 
 def class_folders(root: Path) -> list[str]:
-    """The names of the folders in `root`, sorted. Raises OSError where it can't be read."""
+    """The sorted names of the folders in `root`. Raises OSError if it can't be read."""
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir())
 
@@ -76,27 +76,27 @@ def has_folders(root: Path) -> bool:
 
 
 def labelled_files(root: Path, classes: Iterable[tuple[str, int]]) -> tuple[list[str], Tensor]:
-    """(files below `root`, their labels) of these class folders, sorted by class and name, with folders in folders.
+    """(paths relative to `root`, labels (N,) int64) of the images in these class folders, nested folders included.
 
-    Raises UsageError where a folder holds no image, OSError where one can't be read: its images would be missing
-    unnoticed, and the indices of all that follow would be others.
+    classes: (name of the folder, label).  Sorted by class and path. Raises UsageError if a folder has no image, and
+    OSError if one can't be read: skipping it would shift the indices of all later images.
     """
     files: list[str] = []
     labels: list[int] = []
     for name, label in sorted(classes):
-        found = _files(root, name)
-        if not found:
+        images = _files(root, name)
+        if not images:
             raise UsageError(
                 f"the class folder {root / name} holds no images",
                 f"delete that folder or fill it; an image's name ends in one of {', '.join(EXTENSIONS)}",
             )
-        files += found
-        labels += [label] * len(found)
+        files += images
+        labels += [label] * len(images)
     return files, torch.tensor(labels, dtype=torch.int64)
 
 
 def first_readable(root: Path, files: list[str]) -> tuple[str, int, int]:
-    """(mode, height, width) of the first file whose header can be read. Raises UsageError where none can."""
+    """(mode, height, width) of the first file whose header can be read. Raises UsageError if none can."""
     first: ImageError | None = None
     for file in files:
         try:
@@ -107,10 +107,12 @@ def first_readable(root: Path, files: list[str]) -> tuple[str, int, int]:
 
 
 def _files(root: Path, name: str) -> list[str]:
+    """Paths relative to `root` of all images in the folder `name`, sorted."""
+
     def stop(error: OSError) -> None:
         raise error
 
-    # Texts, not paths: a tenth of the time. Sorted as torchvision does: folders first, then the names in each.
+    # Strings take a tenth of the time of Path objects. Sorted as by torchvision: by folder, then by name.
     base = os.path.join(root, "")  # noqa: PTH118
     return [
         os.path.join(parent, file)[len(base) :]  # noqa: PTH118

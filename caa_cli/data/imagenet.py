@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC2012) in folders named after its 1,000 wnids, the whole of it or a part."""
+"""ImageNet (ILSVRC2012) or a part of it, in folders named after its 1,000 wnids."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from caa_cli.errors import UsageError
 
 WNIDS_FILE = Path(__file__).with_name("imagenet-wnids.txt")
 IMAGE_SIZE = 224
-# The usual pipeline resizes the shorter side to 256 and crops 224: other sizes keep that proportion.
+# The usual pipeline resizes the shorter side to 256 and crops 224; other sizes keep this ratio.
 RESIZE_SHARE = 256 / 224
-# Where to look, below --data-dir; a folder of wnids with no split above it is taken for the validation images.
+# Folders to search, below --data-dir. Wnids directly in --data-dir are assumed to be validation images.
 PLACES = {
     "test": ("val", "imagenet/val", "imagenet-sample/val", "."),
     "train": ("train", "imagenet/train"),
@@ -22,22 +22,22 @@ PLACES = {
 
 
 def cropped(size: int, mode: str = COLOUR) -> Recipe:
-    """Resize the shorter side to size · 256/224, cut out the centre."""
+    """The recipe that resizes the shorter side to size · 256/224 and crops the centre."""
     return Recipe(mode, size, size, resize=round(size * RESIZE_SHARE))
 
 
 def wnids() -> list[str]:
-    """The 1,000, sorted: a wnid's position is its label."""
+    """The 1,000 wnids, sorted; the index of a wnid is its label."""
     return WNIDS_FILE.read_text(encoding="ascii").split()
 
 
 def open_imagenet(data_dir: Path, split: str, image_size: int | None) -> ImageFiles:
-    """Raises UsageError where no such folder is there, or one is named after no class."""
+    """A split of ImageNet. Raises UsageError if no folder holds it, or a class folder is not a wnid."""
     label_of = {wnid: label for label, wnid in enumerate(wnids())}
     for place in PLACES[split]:
         root = data_dir / place
         names = class_folders(root) if root.is_dir() else []
-        # --data-dir itself is only taken for ImageNet if some class is in it.
+        # --data-dir itself counts as ImageNet only if it contains a wnid.
         if not names or (place == "." and not any(name in label_of for name in names)):
             continue
         strange = [name for name in names if name not in label_of]

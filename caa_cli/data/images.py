@@ -1,4 +1,4 @@
-"""What a run needs of a data set, and the one kind that is held in memory."""
+"""The interface of a data set, and data sets held in memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from caa_cli.data.decoding import ImageError
 
 
 class Images(Protocol):
-    """A split of a data set. An example's index is its position in the split: the same in every run and shard.
+    """A split of a data set. An example's index is its position in the split, the same in every run and shard.
 
-    labels: (N,) int64, at hand without an image being read.  notes: what a user has to know of these images.
-    files_sha256: digest of the names of its files, which decide what an index means; None where there are none.
+    labels: (N,) int64, available without reading an image.  notes: for the user.
+    files_sha256: digest of the file names, which determine the indices; None without files.
     """
 
     @property
@@ -43,7 +43,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> Tensor:
-        """(channels, height, width) float32 in [0, 1]. Raises ImageError where its file can't be used."""
+        """Pixels (channels, height, width) float32 in [0, 1]. Raises ImageError for an unusable file."""
         ...
 
     def label(self, index: int) -> int: ...
@@ -73,7 +73,7 @@ class ImageSet:
         return channels, height, width
 
     def image(self, index: int) -> Tensor:
-        """(channels, height, width) float32 in [0, 1]."""
+        """Pixels (channels, height, width) float32 in [0, 1]."""
         return self.images[index].float() / 255.0
 
     def label(self, index: int) -> int:
@@ -81,7 +81,7 @@ class ImageSet:
 
 
 def read_example(images: Images, index: int, classes: int) -> tuple[Tensor, int]:
-    """(image, label) for a model of this many classes. Raises ImageError where that can't be done."""
+    """(image, label) for a model of this many classes. Raises ImageError if the file or the label is unusable."""
     label = images.label(index)
     if not 0 <= label < classes:
         raise ImageError(f"image {index} has the label {label}, and the model knows the classes 0 to {classes - 1}")
@@ -89,6 +89,6 @@ def read_example(images: Images, index: int, classes: int) -> tuple[Tensor, int]
 
 
 def spread(total: int, count: int) -> list[int]:
-    """`count` positions out of `total` at even distances: data sets that are files are sorted by class."""
+    """`count` evenly spaced positions out of `total`, because data sets of files are sorted by class."""
     count = min(count, total)
     return [position * total // count for position in range(count)]

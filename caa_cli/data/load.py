@@ -1,4 +1,4 @@
-"""File-backed images into memory, for whoever looks at them more than once."""
+"""Loading of image files into memory, for repeated use."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from caa_cli.data.images import ImageSet
 from caa_cli.errors import CaaError
 from caa_cli.runtime.signals import ignored
 
-# Files a worker takes at a time, and tried out before any worker is started.
+# Files per task of a worker, and files timed before workers are started.
 BATCH = 256
-# Workers take half a second to start; they have to save more.
+# Starting workers takes half a second; the remaining decoding has to take longer than this.
 WORTH_SECONDS = 2.0
 MOST_WORKERS = 16
 MOST_NAMED = 3
 
 
 def load(images: ImageSet | ImageFiles, indices: Sequence[int] | None = None, workers: int | None = None) -> ImageSet:
-    """The images `indices` (all of them) in memory as uint8; position i holds the image of indices[i].
+    """The images `indices` (None: all) in memory as uint8; position i holds the image of indices[i].
 
-    workers: processes that decode; 0: none but this one; None: one a core where more than about two seconds of
-    decoding are left, else none. Two workers decode the 50,000 CIFAR-10 JPEGs in 3.6 s, this process alone in 6.8 s.
-    Raises ImageError if a file can't be used: it names the first few, and says how many there are.
+    workers: number of decoding processes; 0: decode in this process; None: one per core if more than about two
+    seconds of decoding remain, else 0. The 50,000 CIFAR-10 JPEGs take 3.6 s with two workers, 6.8 s with none.
+    Raises ImageError with the number of unusable files and the first few names.
     """
     if isinstance(images, ImageSet):
         if indices is None:
@@ -44,8 +44,8 @@ def load(images: ImageSet | ImageFiles, indices: Sequence[int] | None = None, wo
     wanted = list(range(len(images)) if indices is None else indices)
     pixels = np.empty((len(wanted), *images.input_shape), dtype=np.uint8)
     broken: list[str] = []
-    found = _decoded([str(images.path(index)) for index in wanted], images.recipe, workers)
-    for position, image in enumerate(found):
+    decoded = _decoded([str(images.path(index)) for index in wanted], images.recipe, workers)
+    for position, image in enumerate(decoded):
         if isinstance(image, str):
             broken.append(image)
         else:
@@ -60,7 +60,7 @@ def load(images: ImageSet | ImageFiles, indices: Sequence[int] | None = None, wo
 
 
 def _decoded(paths: list[str], recipe: Recipe, workers: int | None) -> Iterator[NDArray[np.uint8] | str]:
-    """What `decode_many` says of each file, in order."""
+    """The results of `decode_many` for all files, in order."""
     batches = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
     if workers is None and batches:
         began = time.perf_counter()
@@ -71,10 +71,10 @@ def _decoded(paths: list[str], recipe: Recipe, workers: int | None) -> Iterator[
         for batch in batches:
             yield from decode_many(batch, recipe)
         return
-    # Spawned, not forked: a copy of a process in which torch has started threads or CUDA may hang.
+    # Spawned, not forked: the fork of a process with threads of torch or CUDA may hang.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=ignore_interrupts)
     try:
-        # Workers are started ignoring Ctrl-C, which they inherit: it would come before they can say so themselves.
+        # Workers inherit that Ctrl-C is ignored: it could arrive before their initializer runs.
         with ignored():
             answers_in_order = pool.map(decode_many, batches, [recipe] * len(batches))
         for answers in answers_in_order:
@@ -89,5 +89,5 @@ def _decoded(paths: list[str], recipe: Recipe, workers: int | None) -> Iterator[
 
 
 def _cores() -> int:
-    """Those this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: four idx files each, read by torchvision."""
+"""MNIST and Fashion-MNIST, four idx files each, read by torchvision."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from caa_cli.errors import UsageError
 
 
 def open_mnist(data_dir: Path, split: str, download: bool) -> ImageSet:
-    """DIR/MNIST/raw. Raises UsageError where the files are not there, or can't be read."""
+    """A split of MNIST from DIR/MNIST/raw. Raises UsageError if the files are missing or can't be read."""
     return _open("mnist", "MNIST", data_dir, split, download)
 
 
 def open_fashion_mnist(data_dir: Path, split: str, download: bool) -> ImageSet:
-    """DIR/FashionMNIST/raw. Raises UsageError as above."""
+    """A split of Fashion-MNIST from DIR/FashionMNIST/raw. Raises UsageError as `open_mnist`."""
     return _open("fashion-mnist", "FashionMNIST", data_dir, split, download)
 
 
 def _open(name: str, kind: str, data_dir: Path, split: str, download: bool) -> ImageSet:
-    """kind: torchvision's class, which is also the folder of its files."""
+    """A split of the data set; kind: the name of torchvision's class and of the folder of its files."""
     if download:
         fetch(kind, data_dir)
     raw = data_dir / kind / "raw"
@@ -36,13 +36,13 @@ def _open(name: str, kind: str, data_dir: Path, split: str, download: bool) -> I
     import torchvision
 
     try:
-        found = getattr(torchvision.datasets, kind)(str(data_dir), train=split == "train", download=False)
-        fits = found.data.shape[1:] == (28, 28) and len(found.data) == len(found.targets) > 0
-    except Exception as error:  # torchvision raises whatever the first wrong byte leads to
+        dataset = getattr(torchvision.datasets, kind)(str(data_dir), train=split == "train", download=False)
+        fits = dataset.data.shape[1:] == (28, 28) and len(dataset.data) == len(dataset.targets) > 0
+    except Exception as error:  # torchvision may raise anything for damaged data
         raise _damaged(kind, raw, f" ({error})" if str(error) else "") from error
     if not fits:
-        raise _damaged(kind, raw, f": {len(found.data)} images, {len(found.targets)} labels")
-    return ImageSet(name, split, found.data[:, None], found.targets, num_classes=10)
+        raise _damaged(kind, raw, f": {len(dataset.data)} images, {len(dataset.targets)} labels")
+    return ImageSet(name, split, dataset.data[:, None], dataset.targets, num_classes=10)
 
 
 def _damaged(kind: str, raw: Path, why: str) -> UsageError:

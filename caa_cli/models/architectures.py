@@ -1,4 +1,4 @@
-"""Architectures by name, each with its normalisation in front."""
+"""Architectures by name, each preceded by its normalisation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.factory import network_from
 from caa_cli.models.resnet import cifar_resnet, torchvision_resnet
 
-# (number of classes, input shape) → a network that takes normalised images
+# (number of classes, input shape) → network on normalised images
 Builder = Callable[[int, Sequence[int]], nn.Module]
 
 
@@ -73,7 +73,7 @@ class LeNet(nn.Module):
         self.fc2 = nn.Linear(500, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Pooling commutes with ReLU, and before it leaves a quarter of the work.
+        # Pooling commutes with ReLU; pooling first leaves a quarter of the work.
         x = F.relu(F.max_pool2d(self.conv1(x), 2))
         x = F.relu(F.max_pool2d(self.conv2(x), 2))
         logits: Tensor = self.fc2(F.relu(self.fc1(x.flatten(1))))
@@ -84,7 +84,7 @@ def _torchvision(depth: int, stem: str) -> Builder:
     return lambda num_classes, input_shape: torchvision_resnet(depth, num_classes, stem)
 
 
-# name → (builder, channels that the network wants; 0 for as many as the image has)
+# name → (builder, channels that the network requires; 0: those of the image)
 ARCHITECTURES: dict[str, tuple[Builder, int]] = {
     "small-cnn": (small_cnn, 0),
     "lenet": (LeNet, 0),
@@ -99,19 +99,19 @@ ARCHITECTURES: dict[str, tuple[Builder, int]] = {
 }
 
 
-# torchvision's other depths, by the name that they have there.
+# torchvision's other depths, by their names in torchvision.
 _TORCHVISION = re.compile(r"torchvision\.models:resnet(18|34|50|101|152)")
 
 
 def runs_foreign_code(arch: str) -> bool:
-    """Whether building this architecture imports a module that comes neither with caa nor with torchvision."""
+    """Whether building this architecture imports a module from outside caa and torchvision."""
     return ":" in arch and not _TORCHVISION.fullmatch(arch)
 
 
 def builder_of(arch: str) -> tuple[Builder, int]:
-    """(builder, channels that the network wants or 0). Raises UsageError for an unknown architecture.
+    """(builder, required channels or 0). Raises UsageError for an unknown architecture.
 
-    Beside those in the table: `resnet32`, `resnet56` and any other thin one, and `package.module:factory`.
+    In addition to the table: CIFAR ResNets of any depth 6n + 2, such as `resnet56`, and `package.module:factory`.
     """
     if arch in ARCHITECTURES:
         return ARCHITECTURES[arch]
@@ -121,7 +121,7 @@ def builder_of(arch: str) -> tuple[Builder, int]:
     if ":" in arch:
         return partial(network_from, arch), 0
     depth = re.fullmatch(r"resnet(\d{1,4})", arch)
-    # A ResNet of 152 layers is torchvision's to everybody.
+    # resnet152 commonly means torchvision's, although 152 = 6·25 + 2.
     if depth and int(depth[1]) % 6 == 2 and int(depth[1]) not in (2, 152):
         return partial(cifar_resnet, int(depth[1])), 0
     raise UsageError(
@@ -131,7 +131,7 @@ def builder_of(arch: str) -> tuple[Builder, int]:
 
 
 def build(card: ModelCard) -> NormalisedClassifier:
-    """A freshly initialised model for the card. Raises UsageError for an unknown architecture."""
+    """A newly initialised model for the card. Raises UsageError for an unknown architecture."""
     builder, wanted = builder_of(card.arch)
     channels = card.input_shape[0]
     repeat = 1 if wanted in (0, channels) else wanted

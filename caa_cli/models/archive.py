@@ -1,4 +1,4 @@
-"""PyTorch's own container, a zip archive, as it is checked before PyTorch reads it."""
+"""Checks of PyTorch's container, a zip archive, before PyTorch reads it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_archive(content: bytes) -> bool:
 
 
 def entries_of(path: Path, content: bytes) -> list[ZipInfo]:
-    """The archive's directory. Raises CaaError where it is damaged."""
+    """The entries in the archive's directory. Raises CaaError if it is damaged."""
     try:
         with ZipFile(BytesIO(content)) as archive:
             return archive.infolist()
@@ -27,15 +27,15 @@ def entries_of(path: Path, content: bytes) -> list[ZipInfo]:
 
 
 def is_torchscript(entries: list[ZipInfo]) -> bool:
-    """Whether PyTorch would take the archive for TorchScript, which goes by the names of its entries alone."""
+    """Whether PyTorch would load the archive as TorchScript, judged by the names of its entries as PyTorch does."""
     names = [f"/{entry.filename}" for entry in entries]
     return any(name.endswith("/constants.pkl") or "/code/" in name for name in names)
 
 
 def check_entries(path: Path, content: bytes, entries: list[ZipInfo]) -> None:
-    """Raises CaaError for what PyTorch never writes, such as compressed entries, and for a wrong checksum.
+    """Raise CaaError for anything that PyTorch never writes, such as compressed entries, and for a wrong checksum.
 
-    PyTorch itself checks none; it can be told to write none, and then they are all 0.
+    PyTorch verifies no checksums. It can be configured to write none; they are then all 0.
     """
     if any(entry.compress_type != ZIP_STORED for entry in entries):
         raise CaaError(
@@ -57,8 +57,9 @@ def check_entries(path: Path, content: bytes, entries: list[ZipInfo]) -> None:
 
 
 def _stored(content: bytes, entry: ZipInfo) -> memoryview:
+    """The bytes of an uncompressed entry."""
     begin = entry.header_offset
-    # Before the bytes: a header of 30 bytes, which ends in the lengths of the name and of what else comes first.
+    # A local header precedes them: 30 bytes, the last four of which are the lengths of the name and the extra field.
     name, extra = (int.from_bytes(content[begin + at : begin + at + 2], "little") for at in (26, 28))
     begin += 30 + name + extra
     return memoryview(content)[begin : begin + entry.file_size]

@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: everything needed to rebuild the model and to attack it."""
+"""The metadata of a checkpoint: everything needed to rebuild the model and to attack it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from caa_cli.config.datasets import DATASETS, FOLDER, IMAGENET
 
 FORMAT_VERSION = 1
 
-# More than any model has. Without a limit, a file could ask for all memory, or hold a number that no float can.
+# More than any model has. Without limits a file could demand all memory, or hold a number too large for a float.
 _MOST_CLASSES, _MOST_PIXELS, _MOST = 10**6, 10**5, 1e6
-# In characters, of the whole description and of a name in it.
+# Characters of the whole metadata, and of a name in it.
 _LONGEST, _LONGEST_NAME = 10**6, 300
 
 
@@ -39,42 +39,42 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
 
     def image_size(self, dataset: str | None) -> int | None:
-        """The --image-size that makes images of `dataset` as the model's were; None: the images as they are."""
+        """The --image-size that gives images of `dataset` the model's input size; None: images keep their size."""
         _, height, width = self.input_shape
         if height != width or dataset not in DATASETS or not DATASETS[dataset].resized:
             return None
-        # Those of a folder may have had the model's size from the first, and are then not resized.
-        own = self.dataset == FOLDER and self.training.get("image_size", height) == height
-        return height if own or IMAGENET in (dataset, self.dataset) else None
+        # Images of a folder may have had the model's size already; they were then not resized.
+        resized = self.dataset == FOLDER and self.training.get("image_size", height) == height
+        return height if resized or IMAGENET in (dataset, self.dataset) else None
 
     def to_metadata(self) -> dict[str, str]:
-        """As safetensors keeps it: one JSON text, because safetensors writes several in an order of its own."""
+        """The metadata of a safetensors file: a single JSON text, as the order of several is not reproducible."""
         return {"caa": json.dumps({"format_version": FORMAT_VERSION, **asdict(self)})}
 
     @staticmethod
     def from_metadata(metadata: dict[str, str]) -> ModelCard | None:
-        """The card in a safetensors header; None if it holds none. Raises ValueError on one that is broken."""
+        """The card in a safetensors header; None if there is none. Raises ValueError for an invalid card."""
         if "caa" not in metadata:
             return None
         if len(metadata["caa"]) > _LONGEST:
             raise ValueError(f"it has {len(metadata['caa']):,} characters")
-        found = json.loads(metadata["caa"])
-        if not isinstance(found, dict) or "format_version" not in found:
+        document = json.loads(metadata["caa"])
+        if not isinstance(document, dict) or "format_version" not in document:
             raise ValueError("it is no description of a model")
-        version = found.pop("format_version")
+        version = document.pop("format_version")
         if version != FORMAT_VERSION:
             raise ValueError(
                 f"checkpoint format {reprlib.repr(version)}; this version of caa reads format {FORMAT_VERSION}"
             )
         known = {f.name for f in fields(ModelCard)}
-        card = ModelCard(**{key: value for key, value in found.items() if key in known})
+        card = ModelCard(**{key: value for key, value in document.items() if key in known})
         card._check()
         # JSON has lists where the card has tuples.
         channels, height, width = card.input_shape
         return replace(card, input_shape=(channels, height, width), mean=tuple(card.mean), std=tuple(card.std))
 
     def _check(self) -> None:
-        """Raises ValueError where a value can't be what it should be."""
+        """Raise ValueError for a value of the wrong type or outside its range."""
 
         def numbers(values: Any, kind: Any, low: float, high: float) -> bool:
             return isinstance(values, (list, tuple)) and all(

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints. Loading one runs no code that came with it, unless told to trust it."""
+"""Reading and writing checkpoints. Loading one runs none of its code unless `trust` is set."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from caa_cli.errors import CaaError
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint_file import DEMO_CHECKPOINT, find_checkpoint, read_file, too_large
-from caa_cli.models.contents import Contents
+from caa_cli.models.contents import Contents, oddity
 from caa_cli.models.limits import short
-from caa_cli.models.ordinary import oddity
 from caa_cli.models.pickled import read_pickled
 from caa_cli.models.recognise import Recognised, recognise
 from caa_cli.models.safetensors_file import read_tensors
 
 __all__ = ["DEMO_CHECKPOINT", "Weights", "checkpoint_bytes", "find_checkpoint", "look_at", "read_weights"]
 
-# How often the numbers of a file may be seen by different tensors.
+# How many tensors may share the same numbers of a file, on average.
 _MOST_OVERLAP = 8
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint file: what it holds (see Contents), before any model is built from it.
+    """The contents of a checkpoint file (see Contents), before a model is built from them.
 
-    card is None for files that don't describe themselves; size is in bytes.
-    refusal: why nothing of the file was loaded; None where it was.
+    card: None for files without caa's metadata. size: in bytes.
+    refusal: the reason why the file was not loaded; None if it was.
     """
 
     path: Path
@@ -51,12 +50,12 @@ class Weights:
 
     @cached_property
     def recognised(self) -> Recognised | None:
-        """The architecture that the weights tell; None for a whole network, which tells its own."""
+        """The architecture inferred from the weights; None if it is unknown, or the file holds a whole network."""
         return None if self.module is not None else recognise(self.tensors)
 
 
 def checkpoint_bytes(model: NormalisedClassifier, card: ModelCard) -> bytes:
-    """The file's content, for the caller to write: safetensors with the card as its metadata."""
+    """The content of a safetensors file with the card as its metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     return save(tensors, metadata=card.to_metadata())
 
@@ -72,9 +71,9 @@ def trained_with(path: Path) -> dict[str, Any] | None:
 
 
 def read_weights(path: Path, trust: bool = False) -> Weights:
-    """Reads safetensors or a PyTorch file of plain tensors; with `trust` also TorchScript and a pickled network.
+    """The contents of a safetensors or PyTorch file of tensors; with `trust` also TorchScript or a whole network.
 
-    What a file is follows from its content. Raises CaaError on anything else.
+    The format is recognised by content. Raises CaaError for anything else.
     """
     weights = look_at(path, trust)
     if weights.refusal is not None:
@@ -83,7 +82,7 @@ def read_weights(path: Path, trust: bool = False) -> Weights:
 
 
 def look_at(path: Path, trust: bool = False) -> Weights:
-    """As `read_weights`, but TorchScript that is not trusted comes back unopened, with its `refusal`."""
+    """As `read_weights`, but untrusted TorchScript is returned unopened, with its `refusal`."""
     content, metadata = read_file(path)
     sha256, size, card, refusal = hashlib.sha256(content).hexdigest(), len(content), None, None
     try:
@@ -112,7 +111,7 @@ def _card(path: Path, metadata: dict[str, Any]) -> ModelCard | None:
 
 
 def _check(path: Path, contents: Contents) -> None:
-    """Raises CaaError unless there are weights, all of them ordinary finite tensors."""
+    """Raise CaaError unless there are weights and all are ordinary finite tensors."""
     tensors, odd = contents.tensors, contents.odd
     if contents.module is None:
         if odd:
@@ -124,10 +123,10 @@ def _check(path: Path, contents: Contents) -> None:
             )
         if not tensors:
             raise CaaError(f"the checkpoint {path} holds no tensors", "name the file that holds the weights")
-    else:  # a network may well keep an infinity in a buffer, a mask for instance
+    else:  # buffers of a network may hold infinities, as in a mask
         parameters = dict(contents.module.named_parameters())
         tensors = {name: tensor for name, tensor in parameters.items() if oddity(tensor) is None}
-    # Tied weights are one tensor of several names, and fused ones parts of another.
+    # Tied weights are one tensor under several names; fused weights are parts of another tensor.
     different = {_identity(tensor): tensor for tensor in tensors.values()}
     sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in different.values()}
     if sum(tensor.nbytes for tensor in different.values()) > _MOST_OVERLAP * sum(sizes.values()):
@@ -151,5 +150,5 @@ def _identity(tensor: Tensor) -> tuple[Any, ...]:
 def _not_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point():
         return False
-    # PyTorch can't ask that of numbers of 8 bits.
+    # isfinite does not support 8-bit floating-point types.
     return not bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())

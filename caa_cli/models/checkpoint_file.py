@@ -1,4 +1,4 @@
-"""Checkpoints as files: which may be read at all, and their bytes."""
+"""Checkpoint files: validation of the path, and their bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS = {
 
 
 def find_checkpoint(path: str) -> Path:
-    """`demo` names the checkpoint in the package. Raises UsageError for what is no file."""
+    """The path of a checkpoint; `demo` names the packaged one. Raises UsageError unless it is a regular file."""
     if path == "demo":
         return DEMO_CHECKPOINT
     try:
@@ -43,16 +43,15 @@ def find_checkpoint(path: str) -> Path:
 
 
 def read_file(path: Path) -> tuple[bytes, dict[str, Any] | None]:
-    """(all bytes of it; the metadata of a safetensors file, None for another).
+    """(content, metadata of a safetensors file or None for other formats).
 
-    A header is checked before the rest is read. Raises CaaError where the file can't be read, or its header not be
-    right.
+    The header is checked before the rest is read. Raises CaaError if the file can't be read or its header is invalid.
     """
     size, metadata = 0, None
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            # The bytes and the tensors made of them.
+            # Both the bytes and the tensors made from them have to fit.
             if 2 * size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
                 raise too_large(path, size)
             if looks_like_safetensors(file.peek(9)):

@@ -1,8 +1,8 @@
-"""Reads files of others in a child process: what they do there to memory, time or the stack ends with the child.
+"""Reading untrusted files in a child process, which confines their use of memory, time and stack.
 
-On Linux the child is forked, which takes some hundredths of a second. It computes on one thread, never touches a GPU,
-and ends without cleaning up, so that it needs none of the locks and threads that a fork leaves behind. Elsewhere
-(Apple's libraries don't stand a fork) it is a new interpreter, which takes some seconds to import PyTorch.
+On Linux the child is forked, which takes some hundredths of a second. It uses one thread and no GPU, and exits
+without cleanup, so that it needs none of the locks and threads that a fork does not copy. Elsewhere (Apple's
+libraries don't support forking) it is a new interpreter, which takes some seconds to import PyTorch.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from caa_cli.errors import CaaError
 from caa_cli.models.plain import pack, unpack
 from caa_cli.runtime.memory import is_out_of_memory
 
-# Beside what the process holds already: what any small file may take, and that for each byte of a file.
+# Address space allowed in addition to what the process holds: for any file, and per byte of the file.
 _BYTES, _BYTES_PER_BYTE = 2**30, 2
-# Reading takes about a second a gigabyte. On a busy machine a process gets a part of the time only.
+# Reading takes about a second per gigabyte. On a busy machine the wall-clock time is a multiple (`_WAIT`) of it.
 _SECONDS, _SECONDS_PER_BYTE, _WAIT = 5.0, 2e-8, 4
-# 20,000 tensors take 25 MB at most, names of a thousand characters included.
+# The descriptions of 20,000 tensors take 25 MB at most, including names of a thousand characters.
 _MOST_HEADER = 2**26
 _MEMORY, _DAMAGED = "memory", "damaged"
 
@@ -42,10 +42,10 @@ Reader = Callable[[Path, bytes], Any]
 def read_confined(
     read: Reader, path: Path, content: bytes, damaged: CaaError, fresh: bool = sys.platform != "linux"
 ) -> Any:
-    """What `read(path, content)` returns, which has to be plain data (see `plain`).
+    """The result of `read(path, content)`, evaluated in a child process; it has to be plain data (see `plain`).
 
-    read: a function of a module. damaged: what to raise for any other exception than CaaError.
-    fresh: in a new interpreter instead of a fork. Raises CaaError, also where the child ran into a limit or died.
+    read: a module-level function. damaged: raised for any exception of `read` other than CaaError.
+    fresh: use a new interpreter instead of a fork. Raises CaaError, also if the child exceeded a limit or died.
     """
     deadline = time.monotonic() + _WAIT * _seconds(len(content))
     try:
@@ -71,10 +71,10 @@ def read_confined(
 
 
 def _fork(read: Reader, path: Path, content: bytes) -> tuple[int, int]:
-    """(process, where its answer is read)."""
+    """(process id of the child, file descriptor to read its answer from)."""
     source, sink = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12's word on forks beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forking a multi-threaded process
         pid = os.fork()
     if pid == 0:
         try:
@@ -88,9 +88,10 @@ def _fork(read: Reader, path: Path, content: bytes) -> tuple[int, int]:
 
 
 def _spawn(read: Reader, path: Path, content: bytes) -> tuple[int, int]:
+    """As `_fork`, with a new interpreter."""
     (theirs, ours), (source, sink) = os.pipe(), os.pipe()
     script = f"import sys; sys.path[:] = {sys.path!r}; from caa_cli.models.confined import main; main()"
-    # -P: a torch.py in the current folder is not PyTorch.
+    # -P: a torch.py in the current folder must not be imported as PyTorch.
     words = [sys.executable, "-P", "-c", script, read.__module__, read.__name__, str(path)]
     places = [(os.POSIX_SPAWN_DUP2, theirs, 0), (os.POSIX_SPAWN_DUP2, sink, 1)]
     try:
@@ -104,7 +105,7 @@ def _spawn(read: Reader, path: Path, content: bytes) -> tuple[int, int]:
 
 
 def main() -> NoReturn:
-    """The new interpreter's whole work: the content comes in by stdin, the answer leaves by stdout."""
+    """The entry point of the new interpreter: reads the content from stdin and writes the answer to stdout."""
     try:
         module, name, path = sys.argv[1:]
         read = getattr(importlib.import_module(module), name)
@@ -114,9 +115,10 @@ def main() -> NoReturn:
 
 
 def _serve(read: Reader, path: Path, content: bytes, sink: int) -> NoReturn:
+    """The child's work: evaluate `read` under limits, write the packed answer to `sink`, and exit."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
-    faulthandler.disable()  # a crash is told by the parent
+    faulthandler.disable()  # the parent reports a crash
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in {1, 2} - {sink}:
         os.dup2(nowhere, stream)
@@ -140,7 +142,7 @@ def _write(sink: int, part: memoryview) -> None:
 
 
 def _limit(size: int) -> None:
-    """Sets the limits of this process. macOS counts memory in its own way, and only keeps to the time."""
+    """Set the resource limits of this process; macOS enforces only the time."""
     with suppress(OSError):  # no /proc
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + _BYTES + _BYTES_PER_BYTE * size)
@@ -156,13 +158,13 @@ def _lower(which: int, limit: int) -> None:
 
 
 def _seconds(size: int) -> float:
-    """What a file of `size` bytes may take of a processor's time."""
+    """Seconds of processor time allowed for a file of `size` bytes."""
     return _SECONDS + _SECONDS_PER_BYTE * size
 
 
 def _receive(source: int, deadline: float, most: int) -> Any:
-    """The answer. Raises EOFError where it ends too early or is none, TimeoutError at the deadline."""
-    with suppress(AttributeError, OSError):  # Linux alone has it, and only up to a limit
+    """The child's answer. Raises EOFError if it is incomplete or invalid, TimeoutError at the deadline."""
+    with suppress(AttributeError, OSError):  # Linux only, and only up to a system limit
         fcntl.fcntl(source, fcntl.F_SETPIPE_SZ, 2**20)
     ready = select.poll()
     ready.register(source, select.POLLIN)
@@ -189,12 +191,12 @@ def _receive(source: int, deadline: float, most: int) -> Any:
 
 
 def _end(pid: int, patience: float) -> int:
-    """The status that the child ended with, by itself within `patience` seconds or killed."""
-    with suppress(ChildProcessError):  # where children are not to be waited for
+    """The exit status of the child, which is killed unless it exits within `patience` seconds."""
+    with suppress(ChildProcessError):  # SIGCHLD is ignored, so the child is reaped automatically
         until = time.monotonic() + patience
         while time.monotonic() < until:
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
                 return status
             time.sleep(0.005)
         os.kill(pid, signal.SIGKILL)
@@ -212,7 +214,7 @@ def _died(path: Path, size: int, status: int, late: bool) -> CaaError:
         return CaaError(
             f"reading {path} takes longer than any checkpoint of {size:,} bytes does: {_MADE}", _ELSEWHERE
         )
-    if killer == signal.SIGKILL:  # by the system, which had no memory left
+    if killer == signal.SIGKILL:  # by the kernel, for lack of memory
         return _too_much_memory(path, size)
     how = f" ({signal.Signals(killer).name})" if killer else ""
     return CaaError(f"reading {path} makes PyTorch crash{how}: {_MADE}", _ELSEWHERE)

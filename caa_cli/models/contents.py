@@ -1,4 +1,4 @@
-"""What a checkpoint file holds, before a model is built from it."""
+"""The contents of a checkpoint file, before a model is built from them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from caa_cli.models.limits import short
-from caa_cli.models.ordinary import oddity
 
-# What published training code calls the weights in its containers, in the order of preference.
+# Keys under which published training code stores the weights, in order of preference.
 _WEIGHTS = (
     "state_dict",
     "model_state_dict",
@@ -26,19 +26,20 @@ _WEIGHTS = (
     "ema_state_dict",
     "state_dict_ema",
 )
-# Published code has two containers, one in the other; a container may hold itself.
+# Published code nests two containers; a malicious container may contain itself.
 _DEEPEST = 8
-# Things beside the weights that are worth telling of.
+# The most entries other than the weights that are recorded.
 _MOST_BESIDE = 100
 
 
 @dataclass(frozen=True)
 class Contents:
-    """tensors: weights by name.  module: the whole network, where the file holds one.
+    """The weights in a file, with what surrounds them.
 
-    format: in words.  keys: what was opened on the way to the weights, such as ("state_dict",).
-    beside: the keys that were left, with their values where these are numbers or texts.
-    odd: why some of the weights can't be used, by their names; they are not among the tensors.
+    format: its description.  tensors: weights by name.  module: the network, if the file holds a whole one.
+    keys: the path of container keys to the weights, such as ("state_dict",).
+    beside: the other entries of the containers, with values that are numbers or short texts, else None.
+    odd: the reason why a weight can't be used, by name; these are not among the tensors.
     """
 
     format: str
@@ -50,7 +51,7 @@ class Contents:
 
 
 def unwrap(found: Any, format: str) -> Contents | None:
-    """What a loaded object comes down to; None where there are neither weights nor a network in it."""
+    """The contents of a loaded object; None if it holds neither weights nor a network."""
     keys: tuple[str, ...] = ()
     beside: dict[str, Any] = {}
     for _ in range(_DEEPEST):
@@ -74,7 +75,7 @@ def unwrap(found: Any, format: str) -> Contents | None:
 
 
 def _plain(value: Any) -> Any:
-    """Finite numbers and short texts as they are, anything else as None."""
+    """The value if it is a finite number or a short text, else None."""
     if isinstance(value, Tensor) and oddity(value) is None and value.numel() == 1:
         value = value.item()
     if isinstance(value, int):
@@ -82,3 +83,29 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, str) and len(value) < 100 else None
+
+
+def oddity(tensor: Tensor) -> str | None:
+    """Why a tensor can't be used as a weight, in words; None where it can."""
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return f"a {type(tensor).__name__}"
+    if tensor.is_meta:
+        return "without values, on the meta device"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "nested" if tensor.is_nested else "sparse"
+    if tensor.is_quantized or not _convertible(tensor.dtype):
+        return f"of type {str(tensor.dtype).removeprefix('torch.')}"
+    # With a stride of 0 a small file may claim any shape.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"of shape {tuple(tensor.shape)} and has fewer values in the file"
+    return None
+
+
+def _convertible(dtype: torch.dtype) -> bool:
+    if dtype.is_complex:
+        return False
+    try:
+        torch.empty(1, dtype=dtype).float()
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""`--arch package.module:factory`: a callable of the user's that returns a network."""
+"""Networks from the user's code: `--arch package.module:factory` names a callable that returns one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from caa_cli.errors import CaaError, UsageError
 def network_from(name: str, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
     """The network that the callable `name` returns; it takes normalised images of `input_shape`.
 
-    The callable is given num_classes and input_shape, as far as it has parameters of these names.
-    Raises UsageError or CaaError for whatever goes wrong on the way.
+    The callable is passed num_classes and input_shape if it has parameters of these names.
+    Raises UsageError or CaaError if importing or calling it fails.
     """
     with import_from_here():
         factory = _find(name)
@@ -43,9 +43,9 @@ def network_from(name: str, num_classes: int, input_shape: Sequence[int]) -> nn.
 
 @contextmanager
 def import_from_here() -> Iterator[None]:
-    """Modules of the current folder can be imported meanwhile.
+    """A context in which modules of the current folder can be imported.
 
-    Installed ones go before them: a folder that came with a checkpoint must not stand in for torch or torchvision.
+    Installed modules take precedence: a folder that came with a checkpoint must not shadow torch or torchvision.
     """
     here = str(Path.cwd())
     sys.path.append(here)
@@ -89,7 +89,7 @@ def _find(name: str) -> Callable[..., Any]:
 
 
 def _elsewhere(module: Any) -> str:
-    """Where a module comes from, if not from the current folder: it may have the name of the one that was meant."""
+    """The file of a module from outside the current folder, in brackets: it may shadow the intended module."""
     file = getattr(module, "__file__", None)
     return "" if file is None or Path(file).is_relative_to(Path.cwd()) else f" ({file})"
 
@@ -103,5 +103,5 @@ def _takes(factory: Callable[..., Any], key: str) -> bool:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):  # a builtin
         return False
-    # torchvision's builders hand **kwargs on to a network that has num_classes.
+    # torchvision's builders pass **kwargs on to a network that accepts num_classes.
     return any(p.name == key or (p.kind is p.VAR_KEYWORD and key == "num_classes") for p in parameters)

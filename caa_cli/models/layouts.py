@@ -1,4 +1,4 @@
-"""Where weights come from, by the way they are laid out, and the normalisations that go with it."""
+"""The origin of weights, inferred from names and containers, and the normalisations that go with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from caa_cli.models.recognise import Recognised
 
 @dataclass(frozen=True)
 class Layout:
-    """source: in words.  dataset: where the layout tells.  normalisations: by name, the likeliest first."""
+    """The inferred origin.
+
+    source: its description.  dataset: None if unknown.  normalisations: names of presets, the likeliest first.
+    """
 
     source: str
     dataset: str | None = None
@@ -23,7 +26,7 @@ class Layout:
 
 
 def layout_of(weights: Weights, found: Recognised | None) -> Layout:
-    """Prefixes and containers tell whose code saved the weights."""
+    """The origin of the weights, inferred from the prefixes and containers that published code leaves."""
     if weights.card is not None:
         return Layout("caa", weights.card.dataset)
     if weights.module is not None or weights.refusal is not None:
@@ -54,7 +57,7 @@ def layout_of(weights: Weights, found: Recognised | None) -> Layout:
     if "net" in weights.keys and lenet:
         return Layout("MACER: MNIST", "mnist", ("none", "mnist"))
     if found.prefix.endswith("model.") and found.arch == "resnet18":
-        # Grey data sets have normalisations of their own.
+        # Grey data sets are normalised differently.
         return Layout("the authors of Et Tu Certifications: CIFAR-10 or MNIST", None, ("cifar10-paper",))
     if found.prefix.endswith("model.") and found.other == "resnet18-3x3" and found.num_classes == 1000:
         return Layout("the authors of Et Tu Certifications: ImageNet", "imagenet", ("imagenet",))
@@ -64,22 +67,22 @@ def layout_of(weights: Weights, found: Recognised | None) -> Layout:
 
 
 def normalisations_to_try(layout: Layout, dataset: str | None, channels: int) -> list[str]:
-    """Every preset that fits the channels, the likeliest first."""
+    """The names of all presets for this number of channels, the likeliest first."""
     usual = DATASETS[dataset].normalisation if dataset in DATASETS else "none"
     order = [*layout.normalisations, usual, *NORMALISATIONS]
     return [name for name in dict.fromkeys(order) if _fits(name, channels)]
 
 
 def preset_of(mean: Sequence[float], std: Sequence[float]) -> str | None:
-    """The name of a normalisation, where it has one."""
+    """The name of the preset with this mean and std; None if there is none."""
     for name, values in NORMALISATIONS.items():
-        if all(_same(value, own) for value, own in zip(values, (mean, std), strict=True)):
+        if all(_same(preset, given) for preset, given in zip(values, (mean, std), strict=True)):
             return name
     return None
 
 
 def sigma_in_name(path: Path) -> str | None:
-    """The noise that the file's or its folder's name speaks of: worth a suggestion, no more."""
+    """The σ in the name of the file or its folders, for a suggestion only; None if there is none."""
     for part in reversed(path.parts[-3:]):
         found = re.search(r"noise_(\d+\.\d+)", part) or re.fullmatch(r"[a-z0-9]+-(\d*\.?\d+)-weight\.\w+", part)
         if found and float(found[1]) > 0:

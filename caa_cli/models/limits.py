@@ -1,4 +1,4 @@
-"""What no checkpoint of a classifier goes beyond, and how names out of files are shown."""
+"""Limits that every checkpoint of a classifier stays within, and the display of names from files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def short(text: object, most: int = _SHOWN) -> str:
 
 
 def check_names(path: Path, names: Collection[str]) -> None:
-    """Raises CaaError where there are more tensors, or longer names, than any network has."""
+    """Raise CaaError if there are more tensors, or longer names, than any network has."""
     problem = None
     if len(names) > MOST_TENSORS:
         problem = f"{len(names):,} tensors (caa reads {MOST_TENSORS:,} at most)"

@@ -1,4 +1,4 @@
-"""From a checkpoint and its card to a model."""
+"""Building a model from a checkpoint and its card."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from caa_cli.models.prefixes import fit_names
 
 
 def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
-    """The card's model with these weights. Raises CaaError where names or shapes don't fit."""
+    """The card's model with these weights. Raises CaaError if names or shapes don't match."""
     if weights.module is not None:
         network = weights.module.float()
         _, repeat = probe(network, card.input_shape, str(weights.path))
@@ -25,7 +25,7 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
     ready_made = not runs_foreign_code(card.arch)
     if ready_made:
         try:
-            with torch.device("meta"):  # shapes alone: those of a card gone wrong may not fit in any memory
+            with torch.device("meta"):  # shapes only: those of an invalid card may exceed any memory
                 wanted = build(card).network.state_dict()
         except RuntimeError as error:
             raise CaaError(
@@ -37,7 +37,7 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
         tensors = _checked(weights, card, model.network.state_dict())
     try:
         model.network.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:  # a factory's network may have rules of its own
+    except RuntimeError as error:  # a user's network may override load_state_dict
         raise CaaError(f"the weights in {weights.path} don't fit {card.arch}: {error}") from error
     if not ready_made:
         _, model.repeat = probe(model.network, card.input_shape, card.arch)
@@ -45,9 +45,9 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
 
 
 def probe(network: nn.Module, input_shape: Sequence[int], name: str) -> tuple[int, int]:
-    """(classes, how often grey images have to be repeated), found by running two images on the CPU.
+    """(number of classes, number of channels that grey images are repeated to), from a forward pass of two images.
 
-    Raises CaaError where the network can't take images of `input_shape`, or gives no logits.
+    Raises CaaError if the network rejects images of `input_shape` or does not return logits.
     """
     network.eval()
     channels, height, width = input_shape
@@ -55,9 +55,9 @@ def probe(network: nn.Module, input_shape: Sequence[int], name: str) -> tuple[in
     for repeat in (1, 3) if channels == 1 else (1,):
         try:
             with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a word of PyTorch's on how the network was written
+                warnings.simplefilter("ignore")  # PyTorch's warnings on how the network is written
                 logits = network(torch.zeros(2, channels * repeat, height, width))
-        except Exception as error:  # code of others: whatever it raises
+        except Exception as error:  # foreign code may raise anything
             problem = problem or f"can't take {channels}×{height}×{width} images ({_last_line(error)})"
             continue
         if isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == 2:
@@ -68,12 +68,12 @@ def probe(network: nn.Module, input_shape: Sequence[int], name: str) -> tuple[in
 
 
 def count_weights(weights: Weights) -> int:
-    """Numbers in the parameters and buffers."""
+    """The number of values in the parameters and buffers."""
     return sum(tensor.numel() for tensor in weights.tensors.values())
 
 
 def _checked(weights: Weights, card: ModelCard, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the network's own names. Raises CaaError with what was expected and what was found."""
+    """The tensors by the network's names. Raises CaaError that describes the first difference."""
     tensors = fit_names(weights.tensors, wanted)
     missing = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in tensors if name not in wanted]

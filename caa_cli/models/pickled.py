@@ -1,6 +1,6 @@
-"""PyTorch's own files: plain tensors. Whatever holds more could run code, and is refused unless it is trusted.
+"""Reading PyTorch files of plain tensors. Others could run code and are refused unless trusted.
 
-They are read in a child process (see `confined`), and by PyTorch's careful reader even there.
+They are read in a child process (see `confined`), and even there with PyTorch's weights_only reader.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _FORMAT, _TORCHSCRIPT = "PyTorch", "TorchScript, not loaded"
 
 
 def read_pickled(path: Path, content: bytes, trust: bool) -> tuple[Contents, CaaError | None]:
-    """(a state dict, bare or in a container; why nothing was loaded, for TorchScript).
+    """(contents of a state dict, bare or in a container; the reason for not loading TorchScript, else None).
 
-    With `trust` also a whole network. Raises CaaError on anything else.
+    With `trust` also a whole network. Raises CaaError for anything else.
     """
     try:
         if not trust and not (is_archive(content) or content[:1] == b"\x80"):
@@ -50,9 +50,9 @@ def read_pickled(path: Path, content: bytes, trust: bool) -> tuple[Contents, Caa
 
 
 def read_state(path: Path, content: bytes) -> dict[str, Any] | None:
-    """The fields of the file's Contents, None for TorchScript: for a child process.
+    """The fields of the file's Contents, None for TorchScript; called in a child process.
 
-    Raises CaaError, or whatever the first wrong byte leads to.
+    Raises CaaError, and any other exception for a damaged file.
     """
     if is_archive(content):
         entries = entries_of(path, content)
@@ -63,7 +63,7 @@ def read_state(path: Path, content: bytes) -> dict[str, Any] | None:
         found = _load(content, safe=True)
     except Exception as error:
         forbidden = re.search(r"(?:Unsupported (?:global|class).*?|unsupported )GLOBAL (\S+)", str(error), re.DOTALL)
-        # PyTorch's careful reader knows the older pickle protocols only.
+        # The weights_only reader supports only older pickle protocols.
         pickle = content[:1] == b"\x80" and "Unsupported operand" in str(error)
         if forbidden or pickle:
             raise _refusal(path, short(forbidden[1]) if forbidden else "written by pickle itself") from error
@@ -77,7 +77,7 @@ def read_state(path: Path, content: bytes) -> dict[str, Any] | None:
 
 
 def read_training(path: Path, content: bytes) -> Any:
-    """All that a file of `caa train`'s state holds: for a child process."""
+    """The state saved by `caa train`; called in a child process."""
     if is_archive(content):
         check_entries(path, content, entries_of(path, content))
     return _load(content, safe=True)
@@ -85,8 +85,8 @@ def read_training(path: Path, content: bytes) -> Any:
 
 def _load(content: bytes, safe: bool) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd pickle protocols: what matters is said as an error
-        # timm keeps the options of the training in a Namespace: a bag of attributes, without code.
+        warnings.simplefilter("ignore")  # unusual pickle protocols; anything relevant is raised as an error
+        # timm stores training options in a Namespace, which has attributes but no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(BytesIO(content), map_location="cpu", weights_only=safe)
 

@@ -1,6 +1,6 @@
-"""Plain data as bytes and back: numbers, texts, lists, tuples, dictionaries, and tensors with the memory they share.
+"""Serialisation of plain data: numbers, texts, lists, tuples, dictionaries, and tensors with their shared storages.
 
-Unlike pickle it can hold nothing that runs, so a process can take it from one that it does not trust.
+Unlike pickle it can contain no code, so a process can accept it from an untrusted one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The state of a training has lists of groups of parameters four levels deep.
+# The state of a training is four levels deep.
 _DEEPEST = 20
 # (address, length) → (number, bytes)
 Storages = dict[tuple[int, int], tuple[int, memoryview]]
@@ -20,9 +20,9 @@ _DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).val
 
 
 def pack(value: Any, most: int) -> list[memoryview]:
-    """The value as a JSON text and the storages of its tensors, each once; nothing is copied.
+    """The value as a JSON header, followed by the storages of its tensors, each once and not copied.
 
-    Raises MemoryError where the storages take more than `most` bytes, ValueError for a value that is not plain.
+    Raises MemoryError if the storages exceed `most` bytes in total, ValueError for a value that is not plain.
     """
     storages: Storages = {}
 
@@ -48,12 +48,12 @@ def pack(value: Any, most: int) -> list[memoryview]:
 
 
 def unpack(header: bytearray, fill: Callable[[memoryview], None], most: int) -> Any:
-    """The value again; `fill` reads the next bytes into a buffer.
+    """The value that `pack` serialised; `fill` reads the next bytes into a buffer.
 
-    most: bytes of all storages. Raises ValueError and the like for what `pack` can't have made.
+    most: total bytes of all storages. Raises ValueError, TypeError, KeyError or IndexError for invalid data.
     """
-    found = json.loads(header)
-    sizes = found["storages"]
+    document = json.loads(header)
+    sizes = document["storages"]
     if sum(sizes) > most or min(sizes, default=0) < 0:
         raise ValueError("more than there can be")
     storages = []
@@ -73,7 +73,7 @@ def unpack(header: bytearray, fill: Callable[[memoryview], None], most: int) -> 
         items = map(decoded, content)
         return tuple(items) if kind == "tuple" else list(items)
 
-    return decoded(found["value"])
+    return decoded(document["value"])
 
 
 def _described(tensor: Tensor, storages: Storages) -> list[Any]:
@@ -90,7 +90,7 @@ def _rebuilt(description: list[Any], storages: list[torch.UntypedStorage]) -> Te
     index, dtype, offset, shape, stride = description
     empty, storage = torch.empty(0, dtype=_DTYPES[dtype]), storages[index]
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
-    # `set_` would make the storage larger.
+    # `set_` would enlarge the storage instead of failing.
     if min([offset, *shape, *stride]) < 0 or (all(shape) and (last + 1) * empty.element_size() > storage.nbytes()):
         raise ValueError("a tensor lies outside of its storage")
     return empty.set_(storage, offset, shape, stride)

@@ -1,4 +1,4 @@
-"""What training code leaves in front of a network's own names, and beside them."""
+"""Prefixes that training code adds to the names of a network's tensors, and constants that it saves with them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 # torch.compile, DataParallel, a network kept as an attribute, and nn.Sequential(normalisation, network).
 PREFIXES = ("_orig_mod.", "module.", "model.", "network.", "1.")
-# Published code puts three in front of a name; a file made to do harm may repeat one a thousand times.
+# Published code adds at most three prefixes; a malicious file may repeat one a thousand times.
 _MOST = 8
 
 _MEANS = ("mean", "means", "new_mean", "mu")
@@ -16,9 +16,9 @@ _STDS = ("std", "stds", "sd", "sds", "new_std", "sigma")
 
 
 def peelings(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """(what was taken off the names, the tensors by what is left of them): nothing first, then a prefix at a time.
+    """Pairs (removed prefix, tensors by remaining name): with no prefix removed, then one more each time.
 
-    Only what every name begins with is taken off. Constants of a normalisation are left out.
+    Only prefixes that all names share are removed. Constants of a normalisation are left out.
     """
     off, names = "", {name: tensor for name, tensor in tensors.items() if not _is_constant(name, tensor)}
     for _ in range(_MOST + 1):
@@ -33,15 +33,15 @@ def peelings(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Ten
 
 
 def fit_names(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the names that a network wants, as far as they can be had by taking prefixes off."""
+    """The tensors by name, with the number of prefixes removed that matches the most names in `wanted`."""
     if any(_is_constant(name, tensor) for name, tensor in wanted.items()):
-        return dict(tensors)  # the network has a normalisation of its own, so the names are as they were saved
-    found = [names for _, names in peelings(tensors)] or [dict(tensors)]
-    return max(found, key=lambda names: len(names.keys() & wanted.keys()))
+        return dict(tensors)  # the network contains a normalisation, so the names are as saved
+    candidates = [names for _, names in peelings(tensors)] or [dict(tensors)]
+    return max(candidates, key=lambda names: len(names.keys() & wanted.keys()))
 
 
 def stored_normalisation(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """(mean, std) in [0, 1] pixel units, where a normalisation layer's constants were saved with the weights.
+    """(mean, std) of a normalisation layer saved with the weights, in [0, 1] pixel units; None if there is none.
 
     A layer that only centres has a std of 1.
     """
@@ -56,16 +56,16 @@ def stored_normalisation(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ..
 
 
 def _constants(tensors: Mapping[str, Tensor], endings: tuple[str, ...]) -> list[tuple[float, ...]]:
-    """The different values under such names: copies of a model repeat them."""
-    found = {
+    """The distinct values under names with these endings; copies of a model repeat them."""
+    values = {
         tuple(round(value, 6) for value in tensor.flatten().double().tolist())
         for name, tensor in tensors.items()
         if _is_constant(name, tensor) and name.rpartition(".")[2] in endings
     }
-    return list(found)
+    return list(values)
 
 
 def _is_constant(name: str, tensor: Tensor) -> bool:
     last = name.rpartition(".")[2]
-    # Averaging of weights (torch.optim.swa_utils) counts its steps beside the network.
+    # Weight averaging (torch.optim.swa_utils) adds a counter of its steps.
     return (last in _MEANS + _STDS and tensor.numel() in (1, 3)) or name == "n_averaged"

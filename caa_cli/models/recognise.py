@@ -1,4 +1,4 @@
-"""Which architecture a set of weights belongs to: read off names and shapes, never off a file's name."""
+"""Recognition of a network's architecture from the names and shapes of its weights, never from the file's name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from caa_cli.models.prefixes import peelings
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# torchvision's ResNets: (blocks a stage, whether they are bottlenecks) → depth
+# torchvision's ResNets: (blocks per stage, whether they are bottlenecks) → depth
 _DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
     ((2, 2, 2, 2), False): 18,
     ((3, 4, 6, 3), False): 34,
@@ -30,10 +30,11 @@ LARGE = 64
 
 @dataclass(frozen=True)
 class Recognised:
-    """arch: what --arch would be.  prefix: what was in front of the network's own names.
+    """A recognised architecture.
 
-    channels, size: of the images the network takes; size is None where the weights fit any.
-    other: an architecture that has the very same weights; the images' size decides between the two.
+    arch: as for --arch.  prefix: the prefix of all names in the file.
+    channels, size: of the network's input images; size is None if the weights fit any size.
+    other: an architecture with weights of the same names and shapes; the images' size decides between the two.
     """
 
     arch: str
@@ -52,13 +53,13 @@ class Recognised:
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
-    """The architecture whose weights these are, all names and shapes included; None where there is none."""
+    """The architecture whose names and shapes all match these weights; None if there is none."""
     for prefix, names in peelings(tensors):
         shapes = {name: tuple(tensor.shape) for name, tensor in names.items()}
-        for look in (_small_cnn, _lenet, _thin_resnet, _resnet):
-            found = look(shapes, prefix)
-            if found is not None and _fits(found, shapes):
-                return found
+        for recogniser in (_small_cnn, _lenet, _thin_resnet, _resnet):
+            candidate = recogniser(shapes, prefix)
+            if candidate is not None and _fits(candidate, shapes):
+                return candidate
     return None
 
 
@@ -104,20 +105,23 @@ def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...] | None:
 
 
 def _blocks(shapes: Shapes, stages: int) -> tuple[int, ...]:
-    """Residual blocks in each stage."""
+    """The number of residual blocks in each stage."""
     names = {tuple(name.split(".")[:2]) for name in shapes}
     return tuple(sum(stage == f"layer{number}" for stage, *_ in names) for number in range(1, stages + 1))
 
 
-def _fits(found: Recognised, shapes: Shapes) -> bool:
-    size = found.size or 32
-    card = ModelCard(found.arch, found.num_classes, (found.channels, size, size))
+def _fits(candidate: Recognised, shapes: Shapes) -> bool:
+    """Whether the architecture's tensors have exactly these names and shapes."""
+    size = candidate.size or 32
+    card = ModelCard(candidate.arch, candidate.num_classes, (candidate.channels, size, size))
     try:
-        with torch.device("meta"):  # names and shapes alone
+        with torch.device("meta"):  # names and shapes only
             wanted = build(card).network.state_dict()
     except (CaaError, RuntimeError, ValueError):
         return False
-    # PyTorch before 0.4.1 did not count batches.
-    own = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
-    counted = {name for name in own if name.endswith("num_batches_tracked")}
-    return shapes.keys() | counted == own.keys() and all(own[name] == shape for name, shape in shapes.items())
+    # PyTorch before 0.4.1 had no num_batches_tracked.
+    expected = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    counted = {name for name in expected if name.endswith("num_batches_tracked")}
+    return shapes.keys() | counted == expected.keys() and all(
+        expected[name] == shape for name, shape in shapes.items()
+    )

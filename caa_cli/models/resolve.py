@@ -1,4 +1,4 @@
-"""From a checkpoint and what the user said of it to a card that is complete."""
+"""The complete card of a checkpoint: its metadata, or what is inferred, with the user's overrides."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from caa_cli.models.recognise import Recognised
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the command line says of a checkpoint; None where it says nothing."""
+    """Settings of a checkpoint given on the command line; None where not given."""
 
     arch: str | None = None
     sigma: Annotated[float | None, SIGMA] = None
@@ -41,10 +41,10 @@ def resolve_card(
     num_classes: int,
     trust: bool = False,
 ) -> tuple[ModelCard, list[str]]:
-    """(the card to build and run by, things to say aloud). A flag overrides what the checkpoint says.
+    """(the card to build the model from, notes for the user). Overrides take precedence over the checkpoint.
 
-    trust: a checkpoint may name a factory to import.
-    Raises UsageError where something needed is known to neither, or images and model don't fit.
+    trust: the checkpoint may name a factory to import.
+    Raises UsageError if a required value is known from neither, or if images and model don't match.
     """
     if weights.card is None:
         card, notes = _described(weights, said, dataset, input_shape, num_classes)
@@ -93,7 +93,7 @@ def _overridden(card: ModelCard, said: Overrides, dataset: str) -> list[str]:
 def _described(
     weights: Weights, said: Overrides, dataset: str, input_shape: tuple[int, int, int], num_classes: int
 ) -> tuple[ModelCard, list[str]]:
-    """The card of a file that does not describe itself, and what was assumed in it."""
+    """(the inferred card of a file without metadata, notes on the assumptions)."""
     notes: list[str] = []
     found = weights.recognised
     if weights.module is not None:
@@ -163,7 +163,7 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
 
 
 def _classes(weights: Weights, expected: int) -> int:
-    """As many as expected, where a matrix has that many rows; else the rows of the last one."""
+    """The expected number of classes if a matrix has that many rows, else the rows of the last matrix."""
     rows = [int(tensor.shape[0]) for tensor in weights.tensors.values() if tensor.dim() == 2]
     if not rows or expected in rows:
         return expected

@@ -1,4 +1,4 @@
-"""Files of safetensors: a header in JSON, then the tensors one after the other."""
+"""Reading safetensors files: a JSON header, followed by the tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caa_cli.models.limits import check_names, short
 
 # 20,000 tensors take 3 MB at most with names of usual lengths; a description of a model takes 2 kB.
 _LONGEST_HEADER = 25_000_000
-# Packed numbers and scales without a sign are no weights before somebody has put them together.
+# Packed numbers and unsigned scales have to be unpacked before they are weights.
 _USABLE = {
     *("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ"),
     *("I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"),
@@ -28,9 +28,9 @@ def looks_like_safetensors(head: bytes) -> bool:
 
 
 def read_header(path: Path, file: BinaryIO, size: int) -> dict[str, Any]:
-    """The metadata, an empty dictionary where there are none; the rest of the header is checked.
+    """The metadata, empty if there is none; the whole header is checked.
 
-    file: at its beginning. size: of the whole, in bytes. Raises CaaError for a header that can't be right.
+    file: positioned at its beginning. size: of the file, in bytes. Raises CaaError for an invalid header.
     """
     length = int.from_bytes(file.read(8), "little")
     if length > _LONGEST_HEADER:
@@ -58,7 +58,7 @@ def read_header(path: Path, file: BinaryIO, size: int) -> dict[str, Any]:
 
 
 def read_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
-    """All tensors. Raises CaaError on a damaged file."""
+    """All tensors by name. Raises CaaError for a damaged file."""
     try:
         return load(content)
     except Exception as error:  # whatever the first wrong byte leads to: SafetensorError, ValueError, KeyError, …

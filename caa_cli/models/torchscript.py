@@ -1,4 +1,4 @@
-"""TorchScript files: a network with the code that computes it, and so loaded only where it is trusted."""
+"""TorchScript files, which hold a network with its code and so are loaded only if trusted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caa_cli.models.limits import short
 
 
 def untrusted(path: Path) -> CaaError:
-    """TorchScript can't do all that Python can, but it can write files, and its text doesn't safely tell whether."""
+    """The error for an untrusted file: TorchScript can write files, and no inspection of its code excludes that."""
     return CaaError(
         f"{path} is TorchScript, a program: running it could write files, so it isn't loaded",
         "if you trust it like a program, add --trust-checkpoint; or, where it comes from, "
@@ -23,7 +23,7 @@ def untrusted(path: Path) -> CaaError:
 
 
 def read_torchscript(path: Path, content: bytes) -> Contents:
-    """The network; this may run code from the file. Raises CaaError on a damaged one."""
+    """The network in the file; loading may run its code. Raises CaaError for a damaged file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch 2.9 and later call torch.jit deprecated

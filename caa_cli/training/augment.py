@@ -1,4 +1,4 @@
-"""Augmentation: crops and flips, each draw a function of the epoch's generator and never of a worker process."""
+"""Random crops and flips. Draws depend on the epoch's generator only, never on the worker process."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ RESIZED_CROP = "resized-crop-flip"
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """(batch, channels, height, width) uint8 → the same shape: a random crop of the image with `padding` black pixels
-    around it, and a mirrored one half of the time (He et al., 2016). `generator` is on the CPU."""
+    """Random crops of images padded with `padding` black pixels, half of them mirrored (He et al., 2016).
+
+    images: (batch, channels, height, width) uint8; the result has the same shape. generator: on the CPU.
+    """
     count, _, height, width = images.shape
     top, left = (torch.randint(2 * padding + 1, (count, 1), generator=generator).to(images.device) for _ in range(2))
     mirrored = torch.rand((count, 1), generator=generator).to(images.device) < 0.5
@@ -36,10 +38,10 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) 
 
 
 class AugmentedFiles(Dataset[tuple[Tensor | None, int, int]]):
-    """What the worker processes read: each item is (image uint8 or None where it can't be read, label, position).
+    """Augmented image files for the worker processes: items (image uint8 or None if unreadable, label, position).
 
-    augment: `resized-crop-flip` is ImageNet's, a random crop (`crop_box`) of the whole picture, resized, and mirrored
-    half of the time; all others begin with the data set's own preprocessing.
+    augment: `resized-crop-flip` is the one usual for ImageNet: a random crop (`crop_box`) of the original image,
+    resized, and mirrored half of the time; all others start from the data set's preprocessing.
     """
 
     def __init__(self, images: ImageFiles, positions: Sequence[int], augment: str, salt: int) -> None:
@@ -79,7 +81,7 @@ class AugmentedFiles(Dataset[tuple[Tensor | None, int, int]]):
 def crop_box(width: int, height: int, draws: random.Random) -> tuple[int, int, int, int]:
     """(left, top, width, height) of a random crop (Szegedy et al., 2015): 8% to 100% of the area, at 3:4 to 4:3.
 
-    Where ten tries don't fit the image, it is the square in the middle.
+    If none of ten draws fits the image, the central square.
     """
     for _ in range(10):
         area = width * height * draws.uniform(0.08, 1.0)
@@ -92,10 +94,10 @@ def crop_box(width: int, height: int, draws: random.Random) -> tuple[int, int, i
 
 
 def keep_readable(items: list[tuple[Tensor | None, int, int]]) -> tuple[Tensor, Tensor, list[int]]:
-    """(images, labels, positions that could not be read) of a batch.
+    """(images, labels, unreadable positions) of a batch.
 
-    One that is read stands in for each that is not, so that batches keep their size, which several processes that
-    train together must share. Raises OSError where none can be read.
+    Readable images replace unreadable ones, so that the batch size stays the same in all processes of a training.
+    Raises OSError if no image can be read.
     """
     read = [(image, label) for image, label, _ in items if image is not None]
     unreadable = [position for image, _, position in items if image is None]

@@ -1,4 +1,4 @@
-"""What a training run says of itself before it begins and after it ends: rows for the display."""
+"""Rows for the display that describe a training run: its plan and its result."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from caa_cli.training.loop import TrainingState
 
 
 def augmentation(plan: TrainPlan) -> str:
-    """`auto` is what the data set is trained with everywhere."""
+    """The augmentation of a run; `auto` is the usual one of its data set."""
     return DATASETS[plan.dataset].augment if plan.augment == "auto" else plan.augment
 
 
 def plan_rows(
     plan: TrainPlan, training: int, heldout: int, model: nn.Module, device: torch.device, ranks: Ranks
 ) -> Rows:
-    """What is about to run."""
+    """The rows of the plan, before training."""
     weights = sum(parameter.numel() for parameter in model.parameters())
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in vars(plan.settings).items())
     optimizer = f"{plan.optimizer} at {plan.learning_rate:g}, {schedule(plan)}"
@@ -58,12 +58,14 @@ def plan_rows(
 
 
 def schedule(plan: TrainPlan) -> str:
+    """The schedule of the learning rate, in words."""
     return f"a tenth every {plan.step_epochs} epochs" if plan.schedule == "step" else plan.schedule
 
 
 def result_rows(
     plan: TrainPlan, state: TrainingState, training: dict[str, Any], seconds: float, size: int, log: Path
 ) -> Rows:
+    """The rows of the result; training: the checkpoint's metadata, seconds: of the run, size: bytes."""
     if state.best_accuracy is None:
         rows = [("epoch", f"{state.best_epoch} of {plan.epochs}, the last: no images were held out")]
     else:
@@ -90,7 +92,7 @@ def result_rows(
 
 def _next_command(plan: TrainPlan) -> str:
     words = ["caa", "attack", "--checkpoint", str(plan.output)]
-    if ":" in plan.arch:  # a checkpoint alone may have no code imported
+    if ":" in plan.arch:  # a checkpoint may not cause an import of code by itself
         words += ["--arch", plan.arch]
     if plan.data_dir is not None:
         words += ["--data-dir", str(plan.data_dir)]

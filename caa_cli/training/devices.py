@@ -1,4 +1,4 @@
-"""Several processes that train one model, as `torchrun` starts them: one a device."""
+"""Data-parallel training in several processes, as started by `torchrun`: one per device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from caa_cli.runtime.device import own_device
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this is; 0 of 1 without torchrun."""
+    """The rank of this process, the number of processes, and the rank on this machine; 0, 1, 0 without torchrun."""
 
     rank: int = 0
     count: int = 1
@@ -24,24 +24,24 @@ class Ranks:
 
     @staticmethod
     def from_environment() -> Ranks:
-        """What torchrun says in RANK, WORLD_SIZE and LOCAL_RANK."""
-        said = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")}
-        if not said["RANK"] or said["WORLD_SIZE"] in ("", "1"):
+        """The ranks that torchrun sets in RANK, WORLD_SIZE and LOCAL_RANK. Raises UsageError for invalid values."""
+        variables = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")}
+        if not variables["RANK"] or variables["WORLD_SIZE"] in ("", "1"):
             return Ranks()
         try:
-            ranks = Ranks(int(said["RANK"]), int(said["WORLD_SIZE"]), int(said["LOCAL_RANK"] or "0"))
+            ranks = Ranks(int(variables["RANK"]), int(variables["WORLD_SIZE"]), int(variables["LOCAL_RANK"] or "0"))
         except ValueError:
             ranks = Ranks(0, 0)
-        if not 0 <= ranks.rank < ranks.count or not said["MASTER_ADDR"]:
+        if not 0 <= ranks.rank < ranks.count or not variables["MASTER_ADDR"]:
             raise UsageError(
                 "the environment speaks of several processes, but not as torchrun does: "
-                + ", ".join(f"{name}={value!r}" for name, value in said.items()),
+                + ", ".join(f"{name}={value!r}" for name, value in variables.items()),
                 "start them with torchrun, or unset RANK and WORLD_SIZE to train in one process",
             )
         return ranks
 
     def device(self, asked: torch.device) -> torch.device:
-        """Each process its own GPU of the machine, where there are GPUs."""
+        """The device of this process: a separate GPU for each process of the machine, if `asked` is a GPU."""
         if self.count == 1 or asked.type != "cuda":
             return asked
         if asked.index not in (None, 0):
@@ -49,22 +49,23 @@ class Ranks:
         return own_device(self.local)
 
     def join(self, device: torch.device) -> None:
-        """Waits for the others."""
+        """Join the process group, waiting for all processes."""
         if self.count > 1:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     def leave(self) -> None:
+        """Leave the process group."""
         if self.count > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
     def wrapped(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model whose gradients are the mean over all processes'."""
+        """The model with gradients averaged over all processes."""
         if self.count == 1:
             return model
-        # Buffers are averaged at the end of an epoch (`mean_buffers`): sent around before every forward pass they
-        # would be overwritten between the passes of a method that takes several.
+        # Buffers are averaged at the end of an epoch (`mean_buffers`): broadcast before every forward pass, they
+        # would be overwritten between the passes of a method with several.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # newer PyTorch has another name for `broadcast_buffers`
             return nn.parallel.DistributedDataParallel(
@@ -72,7 +73,7 @@ class Ranks:
             )
 
     def mean_buffers(self, model: nn.Module) -> None:
-        """Running statistics are gathered by each process on its own part of the batches."""
+        """Average the running statistics, which each process gathers on its part of the batches."""
         if self.count > 1:
             for buffer in model.buffers():
                 if buffer.is_floating_point():
@@ -80,13 +81,13 @@ class Ranks:
                     buffer.div_(self.count)
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over all processes, the same in each."""
+        """The sum over all processes, equal in each; `values` is overwritten."""
         if self.count > 1:
             dist.all_reduce(values)
         return values
 
     def agree(self, number: int, device: torch.device) -> bool:
-        """Whether this number is the same in all processes."""
+        """Whether `number` is equal in all processes."""
         if self.count == 1:
             return True
         least, most = (torch.tensor(number, device=device) for _ in range(2))
@@ -95,7 +96,7 @@ class Ranks:
         return bool(least == most)
 
     def part(self, positions: Tensor) -> Tensor:
-        """This process's share of a batch; the shares are of one size, so a few of the last may be left out."""
+        """This process's part of a batch; parts have equal sizes, so a few last positions may be left out."""
         if self.count == 1:
             return positions
         size = len(positions) // self.count

@@ -32,11 +32,14 @@ def smoothed_accuracy(
     seed: int,
     display: Display,
 ) -> dict[str, Any]:
-    """Of `limit` test images at even distances, by the majority of `samples` votes; for the checkpoint's metadata."""
+    """The smoothed accuracy on `limit` evenly spaced test images, by the majority of `samples` votes.
+
+    Returned with its numbers of images and samples, for the checkpoint's metadata; None if no image is readable.
+    """
     classifier = SmoothedClassifier(
         model, sigma=card.sigma or 0.0, num_classes=card.num_classes, input_shape=card.input_shape, device=device
     )
-    tune_chunks(classifier, seconds=0.5, gradients=False)
+    tune_chunks(classifier, seconds=1.0, gradients=False)
     indices = spread(len(images), limit)
     right = seen = 0
     with display.bar("test images", len(indices)) as bar:

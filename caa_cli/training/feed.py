@@ -1,4 +1,4 @@
-"""Where a training run's batches come from: images in memory, or files that worker processes decode."""
+"""Sources of training batches: images in memory, or files decoded by worker processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from caa_cli.training.augment import PADDING, AugmentedFiles, crop_and_flip, kee
 
 
 class Feed(Protocol):
-    """Batches of training images, in any order asked for."""
+    """Batches of training images in a requested order; `unreadable` holds the positions of unreadable images."""
 
     unreadable: set[int]
 
@@ -25,7 +25,7 @@ class Feed(Protocol):
     def batches(self, order: Sequence[Tensor], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """For each tensor of positions: images (batch, *input_shape) float32 in [0, 1], and labels (batch,) int64.
 
-        They are on the device, the images augmented with draws from `generator`, which is on the CPU.
+        Both are on the device; images are augmented with draws from `generator`, which is on the CPU.
         """
         ...
 
@@ -51,10 +51,10 @@ class MemoryFeed:
 
 
 class FileFeed:
-    """Images in files, decoded and augmented by `workers` processes ahead of their use.
+    """Image files, decoded and augmented ahead of use by `workers` processes.
 
-    positions: of its examples, those to train on.
-    Another stands in for an image that can't be read; such images are kept in `unreadable`.
+    positions: the examples to use.
+    Unreadable images are replaced by others, and their positions recorded in `unreadable`.
     """
 
     def __init__(
@@ -98,5 +98,5 @@ class FileFeed:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; it is the main one's to answer."""
+    """Ignore Ctrl-C, which reaches every process of a terminal, in a worker; the main process handles it."""
     ignore_interrupts()

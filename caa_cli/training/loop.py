@@ -1,7 +1,7 @@
 """The training loop: epochs of a method, every random draw a function of (seed, epoch).
 
-Because no generator lives longer than an epoch, a run that was killed and resumed from its last epoch takes the
-same steps as one that was not.
+As no generator is used beyond its epoch, a run that is killed and resumed from its last complete epoch takes the same
+steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from caa_cli.training.step import Forward, Method, Step
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the result of a training run, beside the method, the images and the architecture.
+    """The settings of a training run, apart from the method, the images and the architecture.
 
-    schedule: `constant`; `step`: a tenth every `step_epochs`; `cosine`: down to nothing.
-    dtype: of the mixed precision that the network computes in; weights and losses are float32.
+    schedule: `constant`; `step`: divided by ten every `step_epochs`; `cosine`: decreases to 0.
+    dtype: the network's type in mixed precision; weights and losses are float32.
     """
 
     sigma: float = 0.5
@@ -47,7 +47,7 @@ class Recipe:
     seed: int = 0
 
     def learning_rate_at(self, epochs: float) -> float:
-        """`epochs` done so far, with the part of the present one."""
+        """The learning rate after a number of epochs, which may be fractional."""
         if self.schedule == "cosine":
             return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * epochs / self.epochs))
         if self.schedule == "step":
@@ -64,7 +64,7 @@ class Recipe:
 
 @dataclass
 class EpochReport:
-    """One line of the training log. Accuracies are under single noise draws; held-out: None where no image is."""
+    """A line of the training log. Accuracies are under single noise draws; None if no image is held out."""
 
     epoch: int
     loss: float
@@ -77,7 +77,7 @@ class EpochReport:
 
 @dataclass
 class TrainingState:
-    """What a resumed run goes on from. The best epoch is the last one where no images are held out."""
+    """The state that a resumed run continues from. Without held-out images the best epoch is the last one."""
 
     epoch: int = 0
     best_epoch: int = 0
@@ -87,7 +87,7 @@ class TrainingState:
 
 
 class Trainer:
-    """Trains `model` in place, on `train`; `heldout` chooses the best epoch. `ranks`: one of several processes."""
+    """Training of `model`, in place, on `train`; accuracy on `heldout` selects the best epoch."""
 
     def __init__(
         self,
@@ -105,12 +105,12 @@ class Trainer:
         self.device, self.ranks = device, ranks or Ranks()
         self.wrapped = self.ranks.wrapped(self.model, device)
         self.optimizer = recipe.build_optimizer(model)
-        # float16 has too few small numbers for gradients as they are.
+        # Small gradients would underflow in float16.
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.dtype == torch.float16)
         self.state = TrainingState()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain tensors and numbers, for torch.save."""
+        """The state as plain tensors and numbers, for torch.save."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -135,18 +135,23 @@ class Trainer:
         )
 
     def steps(self) -> int:
-        """Steps an epoch. A last batch of one image a process is left out: batch normalisation can't take it."""
+        """Steps per epoch. A last batch of one image per process is left out, as batch normalisation would fail."""
         full, rest = divmod(len(self.train), self.recipe.batch_size)
         return full + (1 if rest >= 2 * self.ranks.count else 0)
 
     def run_epoch(self, on_batch: Callable[[int, float, float], None]) -> EpochReport:
-        """One epoch; `on_batch(step, mean loss, accuracy so far)` is called now and then."""
+        """Train one epoch; `on_batch(step, mean loss, accuracy so far)` is called every 20 steps.
+
+        Raises CaaError if the loss is not finite.
+        """
         recipe, epoch, steps = self.recipe, self.state.epoch, self.steps()
-        shuffled = torch.randperm(len(self.train), generator=self._generator("order", epoch, own=False, cpu=True))
+        shuffled = torch.randperm(
+            len(self.train), generator=self._generator("order", epoch, per_process=False, cpu=True)
+        )
         order = [self.ranks.part(batch) for batch in shuffled.split(recipe.batch_size)[:steps]]
         noise = self._generator("noise", epoch)
         self.model.train()
-        sums = torch.zeros(3, device=self.device, dtype=torch.float64)  # loss, right, images
+        sums = torch.zeros(3, device=self.device, dtype=torch.float64)  # summed loss, correct, images
         rate = recipe.learning_rate_at(epoch)
         batches = self.train.batches(order, self._generator("augmentation", epoch, cpu=True))
         for step, (images, labels) in enumerate(batches):
@@ -158,7 +163,7 @@ class Trainer:
                 loss, right, seen = sums.tolist()
                 on_batch(step + 1, loss / seen, right / seen)
                 if not math.isfinite(loss) and self.ranks.count == 1:
-                    break  # several processes end the epoch together
+                    break  # several processes must end the epoch together
         loss, right, seen = self.ranks.total(sums).tolist()
         if not math.isfinite(loss):
             raise CaaError(
@@ -174,14 +179,14 @@ class Trainer:
         return report
 
     def heldout_accuracy(self) -> float | None:
-        """Under one noise draw an image, the same draw at every epoch; None where no image is held out."""
+        """The accuracy on held-out images under one noise draw each, equal at every epoch; None without any."""
         if not len(self.heldout):
             return None
         noise = self._generator("heldout", 0)
         batches = torch.arange(len(self.heldout)).split(256 * self.ranks.count)
         order = [part for part in map(self.ranks.part, batches) if len(part)]
         self.model.eval()
-        counts = torch.zeros(2, device=self.device, dtype=torch.int64)  # right, images
+        counts = torch.zeros(2, device=self.device, dtype=torch.int64)  # correct, images
         with torch.inference_mode():
             for images, labels in self.heldout.batches(order, torch.Generator().manual_seed(0)):
                 noisy = images + torch.empty_like(images).normal_(0.0, self.recipe.sigma, generator=noise)
@@ -191,7 +196,7 @@ class Trainer:
         return right / seen if seen else None
 
     def _step(self, images: Tensor, labels: Tensor, noise: torch.Generator, epoch: int) -> Tensor:
-        """One step of the optimizer. Returns (loss times images, right, images)."""
+        """Take one step of the optimizer; returns (loss times images, correct predictions, images) as float64."""
         step = Step(
             forward=self._forward(self.wrapped),
             frozen=self._frozen,
@@ -215,6 +220,7 @@ class Trainer:
         ).double()
 
     def _forward(self, model: nn.Module) -> Forward:
+        """The model in mixed precision, with float32 logits."""
         dtype = self.recipe.dtype
 
         def forward(x: Tensor) -> Tensor:
@@ -226,6 +232,7 @@ class Trainer:
 
     @contextmanager
     def _frozen(self) -> Iterator[Forward]:
+        """A context with the model in evaluation mode and without gradients for its weights."""
         self.model.eval()
         self.model.requires_grad_(False)
         try:
@@ -235,21 +242,22 @@ class Trainer:
             self.model.train()
 
     def _remember(self, report: EpochReport) -> None:
+        """Add the report to the history, and keep the weights if they are the best so far."""
         state = self.state
         state.epoch = report.epoch
         state.history.append(report)
-        found = report.heldout_accuracy
-        if found is None or state.best_accuracy is None or found > state.best_accuracy:
-            state.best_epoch, state.best_accuracy = report.epoch, found
+        accuracy = report.heldout_accuracy
+        if accuracy is None or state.best_accuracy is None or accuracy > state.best_accuracy:
+            state.best_epoch, state.best_accuracy = report.epoch, accuracy
             state.best_weights = {
                 name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
                 for name, tensor in self.model.state_dict().items()
             }
 
-    def _generator(self, purpose: str, epoch: int, own: bool = True, cpu: bool = False) -> torch.Generator:
-        """own: each process draws its own numbers."""
+    def _generator(self, purpose: str, epoch: int, per_process: bool = True, cpu: bool = False) -> torch.Generator:
+        """A generator seeded from (seed, epoch, purpose); per_process: with different draws in each process."""
         packed = struct.pack("<qq", self.recipe.seed, epoch) + purpose.encode()
-        if own and self.ranks.rank:
+        if per_process and self.ranks.rank:
             packed += struct.pack("<q", self.ranks.rank)
         seed = int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
         return torch.Generator("cpu" if cpu else self.device).manual_seed(seed)

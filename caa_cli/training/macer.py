@@ -1,4 +1,4 @@
-"""MACER: training the certified radius itself."""
+"""MACER: training that maximises the certified radius."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from caa_cli.training.step import Outcome, Step
 
 @dataclass(frozen=True)
 class Macer(settings.Macer):
-    """Zhai et al. (2020): a hinge on the radius of the soft-smoothed classifier, over `draws` noises an image.
+    """Zhai et al. (2020): a hinge on the radius of the soft-smoothed classifier, with `draws` noise draws an image.
 
-    −log p̄_y + weight · σ/2 · max(0, gamma − ξ), where ξ = Φ⁻¹(p̄₁) − Φ⁻¹(p̄₂) of the two likeliest classes is taken
-    at logits scaled by beta, for images that p̄ classifies rightly. The hinge waits for `defer` epochs.
+    −log p̄_y + weight · σ/2 · max(0, gamma − ξ), where ξ = Φ⁻¹(p̄₁) − Φ⁻¹(p̄₂) of the two most probable classes is taken
+    at logits scaled by beta, for images that p̄ classifies correctly. The hinge starts after `defer` epochs.
     """
 
     def loss(self, step: Step) -> Outcome:
@@ -29,13 +29,13 @@ class Macer(settings.Macer):
         return Outcome(loss, logits)
 
     def hinge(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """logits: (images, draws, classes). The mean hinge over all images, 0 for those it does not hold for."""
+        """The mean hinge loss over all images, 0 for those it does not apply to; logits: (images, draws, classes)."""
         top, classes = (self.beta * logits).softmax(dim=2).mean(dim=1).topk(2, dim=1)
         first, second = top.unbind(dim=1)
         with torch.no_grad():
             gap = torch.special.ndtri(first) - torch.special.ndtri(second)
             counts = (classes[:, 0] == labels) & gap.isfinite() & (gap <= self.gamma)
-        # The values put in for the others keep their gradients finite; they are multiplied by 0.
+        # Constants replace the other images, which keeps their gradients finite; their loss is multiplied by 0.
         first, second = torch.where(counts, first, 0.75), torch.where(counts, second, 0.25)
         gap = torch.special.ndtri(first) - torch.special.ndtri(second)
         hinge: torch.Tensor = ((self.gamma - gap) * counts).mean()

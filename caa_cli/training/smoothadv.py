@@ -16,9 +16,9 @@ from caa_cli.training.step import Outcome, Step
 
 @dataclass(frozen=True)
 class SmoothAdv(settings.SmoothAdv):
-    """Salman et al. (2019): images are first moved by an attack on the mean prediction over `draws` noises.
+    """Salman et al. (2019): images are first perturbed by an attack on the mean prediction over `draws` noise draws.
 
-    inner_attack: `pgd` or `ddn`.  epsilon: the largest L2 move, pixel units; it grows to that over the first
+    inner_attack: `pgd` or `ddn`.  epsilon: the maximum L2 norm, pixel units; it grows to this over the first
     `warmup` epochs.  The same noise is used in the attack and in the training step.
     """
 
@@ -38,29 +38,29 @@ _SCALE = 1024.0
 
 @dataclass(frozen=True)
 class MeanPrediction:
-    """log of the mean softmax over the same noises at every call: the soft-smoothed classifier."""
+    """The soft-smoothed classifier: log of the mean softmax over noise draws that are the same at every call."""
 
     model: Callable[[Tensor], Tensor]
     noise: Tensor
     draws: int
 
     def __call__(self, images: Tensor) -> Tensor:
-        """images: (batch, *input_shape). Returns (batch, classes) log-probabilities."""
+        """Log-probabilities (batch, classes); images: (batch, *input_shape)."""
         logits = self.model(images.repeat_interleave(self.draws, dim=0) + self.noise)
         return torch.logsumexp(logits.log_softmax(dim=1).unflatten(0, (-1, self.draws)), dim=1) - math.log(self.draws)
 
     def ascent(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(unit vectors along which the loss of each image grows, predictions)."""
+        """(unit vectors of each image's loss gradient, predictions (batch,) int64)."""
         images = images.detach().requires_grad_(True)
         log_p = self(images)
-        # Only the direction counts. Scaled up, small gradients outlive the float16 of mixed precision.
+        # Only the direction matters. Scaling keeps small gradients from underflowing in mixed precision (float16).
         loss = _SCALE * F.nll_loss(log_p, labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, images)
         return unit(torch.nan_to_num(gradient)), log_p.detach().argmax(dim=1)
 
 
 def pgd(smoothed: MeanPrediction, images: Tensor, labels: Tensor, epsilon: float, steps: int) -> Tensor:
-    """Projected gradient ascent in the L2 ball, steps of 2·epsilon/steps, from the image itself."""
+    """Images after projected gradient ascent in the L2 ball, from the originals, in steps of 2·epsilon/steps."""
     moved = images
     for _ in range(steps):
         direction, _ = smoothed.ascent(moved, labels)
@@ -72,8 +72,11 @@ def pgd(smoothed: MeanPrediction, images: Tensor, labels: Tensor, epsilon: float
 def ddn(
     smoothed: MeanPrediction, images: Tensor, labels: Tensor, epsilon: float, steps: int, gamma: float = 0.05
 ) -> Tensor:
-    """Rony et al. (2019): direction and norm decoupled; the norm shrinks by `gamma` where the prediction is wrong and
-    grows where it is right, from epsilon. The nearest wrong point found, else the last, at most epsilon away."""
+    """Images attacked with decoupled direction and norm (Rony et al., 2019): the nearest misclassified point, else
+    the last, at most epsilon away.
+
+    The norm starts at epsilon, shrinks by `gamma` where the prediction is wrong, and grows where it is correct.
+    """
     delta = torch.zeros_like(images)
     norm = images.new_full((len(images), *[1] * (images.dim() - 1)), epsilon)
     best, best_norm = torch.zeros_like(images), torch.full_like(norm, math.inf)
@@ -93,18 +96,18 @@ def ddn(
 
 
 def unit(x: Tensor) -> Tensor:
-    """Vectors of length 1 in the same directions, however small they are; 0 stays 0."""
+    """The vectors scaled to length 1, without underflow for small ones; 0 stays 0."""
     largest = x.flatten(1).abs().amax(dim=1).view(-1, *[1] * (x.dim() - 1))
     x = x / torch.where(largest > 0, largest, 1.0)
     return x / norms(x).clamp_min(1e-12)
 
 
 def norms(x: Tensor) -> Tensor:
-    """(batch, *shape) → L2 norms (batch, 1, …, 1)."""
+    """L2 norms (batch, 1, …, 1) of x (batch, *shape)."""
     lengths: Tensor = x.flatten(1).norm(dim=1)
     return lengths.view(-1, *[1] * (x.dim() - 1))
 
 
 def shortened(x: Tensor, longest: float) -> Tensor:
-    """Each vector, scaled down where it is longer than that."""
+    """The vectors, those longer than `longest` scaled down to it."""
     return x * (longest / norms(x).clamp_min(1e-12)).clamp_max(1.0)

@@ -1,4 +1,4 @@
-"""The images of a training run: those to train on, those held out, and those to evaluate on at the end."""
+"""The images of a training run: for training, held out, and for the final evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from caa_cli.training.augment import RESIZED_CROP
 from caa_cli.training.describe import augmentation
 from caa_cli.training.feed import Feed, FileFeed, MemoryFeed
 
-# Held-out images: a tenth of the training images, but no more than tell epochs apart.
+# Held-out images: a tenth of the training images, but at most as many as suffice to compare epochs.
 HELDOUT_SHARE, HELDOUT_MOST = 10, 5000
 # Image files are held in memory where all their pixels take no more bytes than this.
 MEMORY = 4 * 2**30
@@ -26,9 +26,9 @@ MEMORY = 4 * 2**30
 
 @dataclass(frozen=True)
 class Sources:
-    """train, heldout: feeds.  images: where they come from.  test: None where nothing is to be evaluated.
+    """The images of a run.
 
-    notes: what a user has to know of the images.
+    images: the data set of `train` and `heldout`.  test: None without a final evaluation.  notes: for the user.
     """
 
     train: Feed
@@ -38,12 +38,12 @@ class Sources:
     notes: tuple[str, ...]
 
     def identity(self) -> dict[str, Any]:
-        """What makes these images the same ones as those of an earlier part of the run, as JSON."""
+        """Identification of the images, as JSON; a resumed run must have the same."""
         return {"images": len(self.images), "files_sha256": self.images.files_sha256}
 
 
 def open_sources(plan: TrainPlan, device: torch.device) -> Sources:
-    """All that a run will need, before it begins. Raises CaaError for what is missing or doesn't fit."""
+    """The images of a run. Raises CaaError if some are missing or don't match."""
     images = _open(plan, "train")
     notes = images.notes
     test: Images | None = None
@@ -71,7 +71,7 @@ def _open(plan: TrainPlan, split: str) -> ImageSet | ImageFiles:
 
 
 def _feeds(plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device) -> tuple[Feed, Feed]:
-    """(the images to train on, those held out). The latter are spread evenly: files are sorted by class."""
+    """(training images, held-out images). The latter are evenly spaced, as files are sorted by class."""
     total, chosen = len(images), augmentation(plan)
     count = min(HELDOUT_MOST, total // HELDOUT_SHARE) if plan.heldout is None else plan.heldout
     if count > total - 2:
@@ -80,7 +80,7 @@ def _feeds(plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device)
         )
     held = torch.zeros(total, dtype=torch.bool)
     held[spread(total, count)] = True
-    # Crops that are resized are cut out of the whole pictures, which are in their files alone.
+    # Resized crops are taken from the original images, which only files hold.
     if chosen == RESIZED_CROP and not isinstance(images, ImageFiles):
         raise UsageError(f"--augment {chosen} needs image files, {images.name} has none", "use --augment crop-flip")
     if isinstance(images, ImageFiles) and (chosen == RESIZED_CROP or _bytes(images) > MEMORY):
@@ -89,10 +89,10 @@ def _feeds(plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device)
             FileFeed(images, training, device, chosen, plan.workers),
             FileFeed(images, kept, device, "none", plan.workers),
         )
-    found = load(images)
+    loaded = load(images)
     return (
-        MemoryFeed(found.images[~held], found.labels[~held], device, chosen),
-        MemoryFeed(found.images[held], found.labels[held], device),
+        MemoryFeed(loaded.images[~held], loaded.labels[~held], device, chosen),
+        MemoryFeed(loaded.images[held], loaded.labels[held], device),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a training run keeps beside its checkpoint while it runs: its whole state, and a log."""
+"""Files of a training in progress, next to its checkpoint: its state and a log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from caa_cli.training.loop import EpochReport, Trainer
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The files `<output>.training`, which a resumed run goes on from, and `<output>.log.jsonl`, a line an epoch."""
+    """The files `<output>.training`, from which a run resumes, and `<output>.log.jsonl`, with a line per epoch."""
 
     plan: TrainPlan
 
@@ -37,7 +37,7 @@ class Unfinished:
         return sidecar(self.plan.output, ".log.jsonl")
 
     def check(self) -> None:
-        """Nothing may be in the way: no other training, and nothing that is not caa's. Raises UsageError."""
+        """Raise UsageError if the files exist already and are not to be continued or overwritten."""
         for path, beginning in ((self.path, _ARCHIVE), (self.log, _LOG)):
             if path.exists() and not (path.is_file() and _begins(path, beginning)):
                 raise foreign("--output", path, "a training" if path == self.path else "the log of a training")
@@ -58,14 +58,14 @@ class Unfinished:
         self.path.unlink(missing_ok=True)
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of the log; none where there is no log that can be read."""
+        """The lines of the log; empty without a readable log."""
         try:
             return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
         except (OSError, ValueError):
             return []
 
     def save(self, trainer: Trainer, images: dict[str, Any]) -> None:
-        """After each epoch, so that a kill costs no more than the epoch it fell in. images: which they are."""
+        """Save the state and the log, after each epoch; images: their identification."""
         buffer = BytesIO()
         about = {"config": self.plan.config(), "processes": trainer.ranks.count, **images}
         torch.save({**about, **trainer.state_dict()}, buffer)
@@ -73,7 +73,7 @@ class Unfinished:
         self.write_log(trainer)
 
     def write_log(self, trainer: Trainer) -> None:
-        """Every epoch so far. Also after `restore`: a kill may have come between the state and the log."""
+        """Write the log of all epochs so far; also after `restore`, as a kill may come between state and log."""
         lines = "".join(json.dumps(vars(report), allow_nan=False) + "\n" for report in trainer.state.history)
         self._write(self.log, lines.encode())
 
@@ -87,7 +87,7 @@ class Unfinished:
             ) from error
 
     def restore(self, trainer: Trainer, images: dict[str, Any]) -> list[str]:
-        """Puts the trainer where the run was left; returns what a user has to know.
+        """Restore the saved state in `trainer`; returns notes for the user.
 
         Raises UsageError for a training with other settings or images, CaaError for a damaged file.
         """
@@ -95,10 +95,10 @@ class Unfinished:
         try:
             content, _ = read_file(self.path)
             saved = read_confined(read_training, self.path, content, damaged)
-            there = dict(saved["config"])
+            config = dict(saved["config"])
         except (CaaError, TypeError, KeyError, ValueError) as error:
             raise damaged from error
-        differing = differences(there, self.plan.config(), self.plan.compared_keys())
+        differing = differences(config, self.plan.config(), self.plan.compared_keys())
         if differing:
             raise UsageError(
                 f"{self.path} belongs to a training with other settings: {', '.join(differing)}",
@@ -117,18 +117,18 @@ class Unfinished:
         return [] if before == now else [f"processes of this training: {before} before, {now} now, with other noise"]
 
 
-# How torch.save, and a line of the log, begin.
+# The first bytes of a file of torch.save, and of a line of the log.
 _ARCHIVE, _LOG = b"PK\x03\x04", b'{"epoch"'
 
 
 def _begins(path: Path, beginning: bytes) -> bool:
-    """An empty file is nobody's loss."""
+    """Whether the file begins with these bytes or is empty."""
     with path.open("rb") as file:
         return file.read(len(beginning)) in (beginning, b"")
 
 
 def epoch_line(report: EpochReport, epochs: int) -> str:
-    """What is said of an epoch when it ends."""
+    """A line on an epoch, for the display."""
     heldout = "" if report.heldout_accuracy is None else f"held-out {100 * report.heldout_accuracy:.2f}%, "
     unreadable = f", {report.unreadable} images can't be read" if report.unreadable else ""
     return (

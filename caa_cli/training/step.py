@@ -1,4 +1,4 @@
-"""What a training method gets to work with: a batch, and noise for it."""
+"""The interface of training methods: a batch with noise, and the resulting loss."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """One batch on its way through a method.
+    """One batch of a training method.
 
     forward: noisy images (batch, *input_shape) → logits (batch, classes) float32, in training mode.
-    frozen: a context within which the same weights are in evaluation mode and take no gradients, for attacks.
+    frozen: a context, for attacks, with the same weights in evaluation mode and without gradients.
     images: (batch, *input_shape) float32 in [0, 1].  labels: (batch,) int64.
     sigma: of the noise, pixel units.  epoch: from 0.
     """
@@ -32,24 +32,24 @@ class Step:
     epoch: int
 
     def noise(self, draws: int) -> Tensor:
-        """(batch · draws, *input_shape): `draws` of each image, next to each other."""
+        """Noise (batch · draws, *input_shape): `draws` draws per image, adjacent to each other."""
         count, *shape = self.images.shape
         return self.images.new_empty((count * draws, *shape)).normal_(0.0, self.sigma, generator=self.generator)
 
     def repeated(self, draws: int) -> Tensor:
-        """The images, each as often as it has draws of noise."""
+        """The images, each repeated `draws` times: (batch · draws, *input_shape)."""
         return self.images.repeat_interleave(draws, dim=0)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """loss: scalar.  logits: (batch · draws, classes) of the noisy images, from which accuracy is counted."""
+    """loss: scalar.  logits: (batch · draws, classes) of the noisy images, for the accuracy."""
 
     loss: Tensor
     logits: Tensor
 
     def correct(self, labels: Tensor) -> Tensor:
-        """The mean number of right draws an image times the batch, a scalar."""
+        """The expected number of correct predictions in the batch, averaged over draws; a scalar."""
         draws = len(self.logits) // len(labels)
         right = self.logits.detach().argmax(dim=1) == labels.repeat_interleave(draws)
         return right.sum() / draws
@@ -58,4 +58,6 @@ class Outcome:
 class Method(Protocol):
     """A training method for a classifier that will be smoothed with N(0, σ²)."""
 
-    def loss(self, step: Step) -> Outcome: ...
+    def loss(self, step: Step) -> Outcome:
+        """The loss of a batch, and its logits."""
+        ...

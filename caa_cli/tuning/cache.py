@@ -1,16 +1,16 @@
 """A cache of measured chunk sizes, for the next run of a model on this machine.
 
-One small JSON file for each model, device, dtype, number of threads and version of PyTorch, in the user's cache
-folder. A file that is damaged, out of date or of another key is ignored. Each is written whole and then renamed, so
-that concurrent runs do no harm: the last to measure is kept.
+One small JSON file per model, device, dtype, number of threads and version of PyTorch, in the user's cache folder. A
+file that is damaged, outdated or of another key is ignored. Files are replaced atomically, so concurrent runs do no
+harm: the last measurement stays.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,41 +22,35 @@ from caa_cli.runtime.device import hardware
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.sweep import PASSES, Tuning, tune_chunks
 
-# Increased when the measurement, or the engine, changes so much that old figures would mislead.
-_VERSION = 1
-# A valid file has a few hundred bytes.
-_MOST_BYTES = 100_000
-_LARGEST_CHUNK = 2**20
-# The time to measure each pass; longer for what is kept for many runs.
-_SECONDS, _SECONDS_KEPT = 1.0, 2.0
+# Increased when the measurement or the engine changes so much that old chunk sizes would mislead.
+_VERSION = 2
+_LARGEST_FILE, _LARGEST_CHUNK = 100_000, 2**20
 
 
 def tuned(
-    classifier: SmoothedClassifier, arch: str, dtype: str, gradients: bool, anew: bool, most: int | None = None
+    classifier: SmoothedClassifier,
+    arch: str,
+    dtype: str,
+    gradients: bool,
+    anew: bool,
+    most: int | None = None,
+    measure: Callable[..., Tuning] = tune_chunks,
 ) -> str:
-    """Applies the tuning of an earlier run, or measures and keeps it; returns `cache` or `measured`.
+    """Apply the cached tuning, or measure and cache it; returns its origin, `cache` or `measured`.
 
-    anew: measure in any case. most: the most samples that a chunk may hold.
+    anew: measure in any case. most: the most samples that a chunk may hold. measure: as `tune_chunks`.
     """
     key = _key(classifier, arch, dtype, gradients)
     path = _path(key)
     tuning = None if anew or path is None else _read(path, key)
     if tuning is not None:
-        try:
+        with suppress(RuntimeError):  # a layout that this network does not support: measured anew
             tuning.apply(classifier, most)
             return "cache"
-        except RuntimeError:  # a layout that this network can't take
-            pass
-    keep = path is not None and most is None and not _busy(classifier.device)  # a limit leaves larger sizes out
-    tuning = tune_chunks(classifier, _SECONDS_KEPT if keep else _SECONDS, gradients, most)
-    if keep and path is not None:
+    tuning = measure(classifier, gradients=gradients, most=most)
+    if path is not None and most is None:  # a limit leaves out sizes that another run may use
         _write(path, key, tuning)
     return "measured"
-
-
-def _busy(device: torch.device) -> bool:
-    """Whether other processes use the processors, so that times of several threads would mislead."""
-    return device.type == "cpu" and torch.get_num_threads() > 1 and os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
 
 
 def cache_folder() -> Path | None:
@@ -97,28 +91,21 @@ def _path(key: dict[str, Any]) -> Path | None:
 def _read(path: Path, key: dict[str, Any]) -> Tuning | None:
     """The tuning in this file; None unless it is complete and of this key."""
     try:
-        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+        if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
             return None
         document = json.loads(path.read_text(encoding="utf-8"))
-        if document["key"] != key or set(document["seconds"]) != set(key["passes"]):
-            return None
-        measured = {
-            name: {int(size): float(seconds) for size, seconds in times.items()}
-            for name, times in document["seconds"].items()
-        }
-        for times in measured.values():
-            if not times or not all(0 < size <= _LARGEST_CHUNK for size in times):
-                return None
-            if not all(0 < seconds < math.inf for seconds in times.values()):
-                return None
-        return Tuning(measured, document["channels_last"] is True)
+        chunks = document["chunks"]
+        valid = document["key"] == key and set(chunks) == set(key["passes"])
+        if valid and all(type(size) is int and 0 < size <= _LARGEST_CHUNK for size in chunks.values()):
+            return Tuning(chunks, document["channels_last"] is True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
+        pass
+    return None
 
 
 def _write(path: Path, key: dict[str, Any], tuning: Tuning) -> None:
-    """Writes the tuning. In a folder that can't be written nothing is kept, and the next run measures again."""
-    document = {"key": key, "channels_last": tuning.channels_last, "seconds": tuning.measured}
+    """Write the tuning; where the folder is not writable nothing is kept, and the next run measures again."""
+    document = {"key": key, "chunks": tuning.chunks, "channels_last": tuning.channels_last}
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(document, indent=1).encode())

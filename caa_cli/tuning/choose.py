@@ -12,18 +12,18 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.cache import tuned
 from caa_cli.tuning.memory_fit import largest_chunk
 
-# The memory to draw a figure, matplotlib's above all.
+# The memory for drawing a figure, most of it matplotlib's.
 _FIGURE_BYTES = 80_000_000
 
 
 def choose_chunks(
     classifier: SmoothedClassifier, plan: ModelPlan, arch: str, gradients: bool, reserve: int, display: Display
 ) -> None:
-    """Sets the classifier's chunk sizes and layout as the plan says, and displays them.
+    """Set the classifier's chunk sizes and layout as the plan requests, and display them.
 
-    arch: the name under which measured chunk sizes are kept. gradients: whether there are backward passes. reserve:
-    bytes that the run holds besides the passes and a figure. Raises CaaError for a limit of memory that is too small
-    for one sample.
+    arch: the name under which measured chunk sizes are cached. gradients: whether there are backward passes. reserve:
+    bytes that the run holds besides the passes and a figure. Raises CaaError if --max-memory is too small for one
+    sample.
     """
     wanted, most = plan.chunk_size, None
     if plan.max_memory is not None and classifier.device.type == "cpu":
@@ -43,7 +43,7 @@ def choose_chunks(
 
 
 def check_memory(plan: ModelPlan, device: torch.device, display: Display) -> None:
-    """Warns after the run if it exceeded --max-memory. On a GPU the allocator keeps the limit."""
+    """Warn, after the run, if it exceeded --max-memory; on a GPU the allocator enforces the limit."""
     if plan.max_memory is not None and device.type == "cpu" and peak_resident() > plan.max_memory:
         display.warn(
             f"the process took {show_size(peak_resident())}, more than --max-memory {show_size(plan.max_memory)}: "

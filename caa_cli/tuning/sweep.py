@@ -1,4 +1,4 @@
-"""Measuring which chunk size and which memory layout are fastest on this machine for this model."""
+"""The chunk sizes and the memory layout that are fastest for a model on this machine, measured."""
 
 from __future__ import annotations
 
@@ -12,78 +12,72 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
 
-_SIZES = {"cpu": tuple(2**p for p in range(3, 12)), "other": tuple(2**p for p in range(8, 16))}
-# A fast size is repeated for this long, and at most so often; the least time counts, as other work only adds time.
+PASSES = ("votes", "gradient")
+_CPU_SIZES, _GPU_SIZES = [2**p for p in range(3, 12)], [2**p for p in range(8, 16)]
+# A timing repeats a chunk for this long, and at most this often; the least time counts, as other work only adds time.
 _REPEAT_SECONDS, _REPEATS = 0.03, 8
-# In the first rounds every size is measured that isn't hopeless, so that a slow spell of the machine rules none out;
-# in later rounds only sizes nearly as good as the best.
-_ROUNDS, _FIRST_ROUNDS = 10, 3
-_HOPELESS, _NEAR = 3.0, 1.25
+# Several rounds over the sizes, so that a slow spell of the machine rules none out; hopeless ones are timed once.
+_ROUNDS, _HOPELESS = 3, 1.5
 # A slow model may take this many times as long as requested before larger sizes are left out.
-_PATIENCE = 8.0
+_PATIENCE = 2.0
+# Of sizes within this factor of the best, the largest is taken: a busy machine can make a small chunk seem fast, but
+# not a large one, which has fewer calls.
+_AS_GOOD = 1.03
 # Channels-last is chosen only if its time is below this share of the contiguous layout's.
 _CLEARLY = 0.9
-# Of sizes within this factor of the best, the largest is taken: a busy machine can make a small chunk seem fast, but
-# not a large one, which has fewer calls. Below `_SMALL` samples a size has to be better by more.
-_AS_GOOD, _SMALL, _AS_GOOD_AS_SMALL = 1.03, 32, 1.06
-
-# Seconds per sample by pass ("votes", "gradient") and chunk size.
-Measured = dict[str, dict[int, float]]
-PASSES = ("votes", "gradient")
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """The measured times, in the faster layout."""
+    """The fastest chunk size of each measured pass ("votes", "gradient"), in the faster layout."""
 
-    measured: Measured
+    chunks: dict[str, int]
     channels_last: bool
 
     def apply(self, classifier: SmoothedClassifier, most: int | None = None) -> None:
-        """Sets layout and chunk sizes to the fastest, of at most `most` samples. Results change in the last bits of a
-        sum only. RuntimeError: the network can't take the layout."""
+        """Set the layout, and chunk sizes of at most `most` samples; results change in the last bits of a sum only.
+
+        Raises RuntimeError if the network does not support the layout.
+        """
         classifier.lay_out(torch.channels_last if self.channels_last else torch.contiguous_format)
-        for name, times in self.measured.items():
-            setattr(classifier, f"{name}_chunk", best_chunk(times, most))
+        for name, chunk in self.chunks.items():
+            setattr(classifier, f"{name}_chunk", min(chunk, most or chunk))
 
 
 def tune_chunks(
-    classifier: SmoothedClassifier, seconds: float = 1.0, gradients: bool = True, most: int | None = None
+    classifier: SmoothedClassifier, seconds: float = 2.0, gradients: bool = True, most: int | None = None
 ) -> Tuning:
-    """The times of chunks of up to `most` samples in both layouts; the best are applied.
+    """The fastest chunk sizes of up to `most` samples and the faster layout; both are applied.
 
-    Takes about `seconds` for votes and as much for gradients, where those are wanted; a slow model takes longer, for
-    the few chunks that it needs.
+    Takes about `seconds` per pass (votes, and gradients if wanted); a slow model takes longer, for at least one size.
     """
-    passes = PASSES if gradients else PASSES[:1]
+    clock = _clock(classifier.device)
+    usual = _CPU_SIZES if classifier.device.type == "cpu" else _GPU_SIZES
+    sizes = [size for size in usual if size <= (most or size)] or [most or 1]
+    passes = {name: one_chunk(classifier, name) for name in (PASSES if gradients else PASSES[:1])}
     classifier.lay_out(torch.contiguous_format)
-    tuning = Tuning(_measure(classifier, passes, seconds / 2, most), channels_last=False)
+    times = {name: sweep(run, sizes, clock, seconds) for name, run in passes.items()}
+    tuning = Tuning({name: best_chunk(measured) for name, measured in times.items()}, channels_last=False)
+    contiguous = sum(times[name][chunk] for name, chunk in tuning.chunks.items())
     try:
+        # The best size hardly depends on the layout, so one size tells which layout is faster.
         classifier.lay_out(torch.channels_last)
-        last = _measure(classifier, passes, seconds / 2, most)
-    except RuntimeError:  # a network that can't take another layout, such as a frozen one
+        last = {name: sweep(run, [tuning.chunks[name]], clock, seconds) for name, run in passes.items()}
+    except RuntimeError:  # a network that does not support the layout, such as a frozen one
         last = {}
-    if last and _total(last) < _CLEARLY * _total(tuning.measured):
-        tuning = Tuning(last, channels_last=True)
-    tuning.apply(classifier, most)
+    if last and sum(min(measured.values()) for measured in last.values()) < _CLEARLY * contiguous:
+        tuning = Tuning({name: best_chunk(measured) for name, measured in last.items()}, channels_last=True)
+    tuning.apply(classifier)
     return tuning
 
 
-def best_chunk(times: dict[int, float], most: int | None = None) -> int:
-    """The best size, given seconds per sample by size; `most` itself where only larger ones were measured."""
-    times = {size: seconds for size, seconds in times.items() if most is None or size <= most}
-    if not times:
-        assert most is not None
-        return most
-    fastest = min(times.values())
-    best = max(size for size, seconds in times.items() if seconds <= _AS_GOOD * fastest)
-    if best >= _SMALL:
-        return best
-    return max(size for size, seconds in times.items() if size <= _SMALL and seconds <= _AS_GOOD_AS_SMALL * fastest)
+def best_chunk(times: dict[int, float]) -> int:
+    """The largest size that is nearly as fast as the fastest, given seconds per sample by size."""
+    return max(size for size, seconds in times.items() if seconds <= _AS_GOOD * min(times.values()))
 
 
 def one_chunk(classifier: SmoothedClassifier, name: str) -> Callable[[int], int]:
-    """A function that runs one chunk of a pass on a grey image, and returns the chunk size that memory allowed."""
+    """A function that runs one chunk of a pass on a grey image and returns the chunk size that memory allowed."""
     x = torch.full((1, *classifier.input_shape), 0.5, device=classifier.device)
     keys = [Key(0, 0, Purpose.TUNING)]
     label = torch.zeros(1, dtype=torch.int64, device=classifier.device)
@@ -97,70 +91,38 @@ def one_chunk(classifier: SmoothedClassifier, name: str) -> Callable[[int], int]
         classifier.gradient_chunk = chunk
         if not classifier.differentiates:
             classifier.votes_chunk = chunk
-        # One chunk holds its pilot; a step of many chunks evaluates it once more, which is little.
+        # One chunk includes its pilot; a step of many chunks evaluates the pilot once more, which is little.
         classifier.surrogate(x, label, keys, chunk, LogRatio())
         return classifier.search_chunk
 
     return {"votes": votes, "gradient": gradient}[name]
 
 
-def _total(measured: Measured) -> float:
-    return sum(min(times.values()) for times in measured.values())
-
-
-def _measure(classifier: SmoothedClassifier, passes: Sequence[str], seconds: float, most: int | None) -> Measured:
-    device = classifier.device
-    sizes = _SIZES.get(device.type, _SIZES["other"])
-    sizes = tuple(size for size in sizes if most is None or size <= most) or (most or 1,)
-    clock = _clock(device)
-    return {name: sweep(one_chunk(classifier, name), sizes, clock, seconds) for name in passes}
-
-
-def _clock(device: torch.device) -> Callable[[], float]:
-    """A clock in seconds. On a CPU the time that this thread ran: by the clock on the wall, a busy machine has made
-    chunks of 16 seem the fastest where chunks of 512 are."""
-    if device.type == "cpu":
-        return time.thread_time
-
-    def synchronised() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return synchronised
-
-
 def sweep(
     run: Callable[[int], int], sizes: Sequence[int], clock: Callable[[], float], seconds: float
 ) -> dict[int, float]:
-    """Seconds per sample by chunk size: the least of several runs of one chunk. `run` returns the size that memory
-    allowed."""
+    """Seconds per sample by chunk size, each the least of several runs; at least one size is measured.
+
+    `run` runs one chunk and returns the size that memory allowed. Sizes are tried in ascending order, up to the first
+    that memory refuses or that takes too long.
+    """
     begin = clock()
-    first = run(sizes[0])  # loads the kernels, which is not part of a size's time
     times: dict[int, float] = {}
-    for size in (*range(first, sizes[0], first), *sizes) if first < sizes[0] else sizes:
-        if run(size) < size:  # the first run of a size sets it up
-            break  # memory ran out, and the classifier went on with a smaller chunk
+    for size in sizes:
+        allowed = run(size)  # the first run of a size loads kernels and allocates: not timed
+        if allowed < size:
+            if not times:
+                times[allowed] = _time(run, allowed, clock)
+            break
         times[size] = _time(run, size, clock)
         # The next size takes about four times as long as this one's timed run: two runs of twice the samples.
         if clock() - begin + 4 * times[size] * size > _PATIENCE * seconds:
             break
-        if clock() - begin > seconds and _past_the_best(times):
-            break
-    for number in range(_ROUNDS):
-        early = number < _FIRST_ROUNDS
-        within, until = (_HOPELESS, 2 * seconds) if early else (_NEAR, seconds)
-        for size in [size for size in times if times[size] <= within * min(times.values())]:
-            if clock() - begin > until:
-                return times
-            times[size] = min(times[size], _time(run, size, clock))
+    for _ in range(_ROUNDS - 1):
+        for size in [size for size in times if times[size] <= _HOPELESS * min(times.values())]:
+            if clock() - begin < seconds:
+                times[size] = min(times[size], _time(run, size, clock))
     return times
-
-
-def _past_the_best(times: dict[int, float]) -> bool:
-    """Whether the last two sizes were both clearly slower than one before them."""
-    *before, one, other = [float("inf"), *times.values()]
-    return min(one, other) > 1.1 * min(before, default=float("inf"))
 
 
 def _time(run: Callable[[int], int], size: int, clock: Callable[[], float]) -> float:
@@ -174,3 +136,19 @@ def _time(run: Callable[[int], int], size: int, clock: Callable[[], float]) -> f
         if spent > _REPEAT_SECONDS:
             break
     return best / size
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """A clock in seconds: on a CPU the processor time of this thread, which other processes hardly disturb.
+
+    By wall-clock time a busy machine made chunks of 16 seem the fastest where chunks of 512 are.
+    """
+    if device.type == "cpu":
+        return time.thread_time
+
+    def synchronised() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return synchronised

@@ -12,55 +12,72 @@ import torch
 from networks import make_small
 from support import ENVIRONMENT, attack, caa, read_strict, start, timeless
 
-from caa_cli.tuning import sweep as tune
+from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.cache import cache_folder, tuned
-from caa_cli.tuning.sweep import best_chunk, sweep
+from caa_cli.tuning.sweep import Tuning, best_chunk, sweep, tune_chunks
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("CAA_TUNING_CACHE", "on")
     monkeypatch.setenv("CAA_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr("caa_cli.tuning.cache._busy", lambda device: False)
     return tmp_path / "cache" / "tuning"
 
 
+class Measurement:
+    """Stands for `tune_chunks`: takes no time, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, classifier: SmoothedClassifier, gradients: bool, most: int | None) -> Tuning:
+        self.count += 1
+        tuning = Tuning(dict.fromkeys(("votes", "gradient") if gradients else ("votes",), 256), False)
+        tuning.apply(classifier, most)
+        return tuning
+
+
 @pytest.fixture
-def measurements(monkeypatch) -> list[int]:
-    """As many entries as there were measurements, each of no time at all."""
-    made: list[int] = []
-
-    def fake(classifier, passes, seconds, most):
-        made.append(1)
-        return {name: {64: 3e-6, 256: 2e-6, 1024: 4e-6} for name in passes}
-
-    monkeypatch.setattr(tune, "_measure", fake)
-    return made
+def measurement() -> Measurement:
+    return Measurement()
 
 
-def use(anew: bool = False, most: int | None = None, arch: str = "small", gradients: bool = True) -> tuple[str, int]:
+def use(
+    measurement: Measurement,
+    anew: bool = False,
+    most: int | None = None,
+    arch: str = "small",
+    dtype: str = "float32",
+    gradients: bool = True,
+) -> tuple[str, int]:
     classifier = make_small()
-    return tuned(classifier, arch, "float32", gradients, anew, most), classifier.votes_chunk
+    origin = tuned(classifier, arch, dtype, gradients, anew, most, measurement)
+    return origin, classifier.votes_chunk
 
 
-def test_what_was_measured_is_kept_for_the_next_run(folder, measurements):
-    assert use() == ("measured", 256)
-    done = len(measurements)
-    assert use() == ("cache", 256)
-    assert use(most=100) == ("cache", 64), "a limit takes the best of what fits"
-    assert use(most=5) == ("cache", 5)
-    assert len(measurements) == done
-    assert use(anew=True) == ("measured", 256)
+def test_what_was_measured_is_kept_for_the_next_run(folder, measurement):
+    assert use(measurement) == ("measured", 256)
+    assert use(measurement) == ("cache", 256)
+    assert use(measurement, most=100) == ("cache", 100), "a limit lowers the chunk"
+    assert measurement.count == 1
+    assert use(measurement, anew=True) == ("measured", 256)
+    assert measurement.count == 2
     assert len(list(folder.iterdir())) == 1
 
 
-def test_another_network_device_or_kind_of_run_is_measured_on_its_own(folder, measurements, monkeypatch):
-    use()
-    assert use(arch="other")[0] == "measured"
-    assert use(gradients=False)[0] == "measured"
-    monkeypatch.setattr("caa_cli.tuning.cache.hardware", lambda device: "another machine")
-    assert use()[0] == "measured"
-    assert len(list(folder.iterdir())) == 4
+def test_another_network_dtype_number_of_threads_or_kind_of_run_is_measured_separately(folder, measurement):
+    use(measurement)
+    assert use(measurement, arch="other")[0] == "measured"
+    assert use(measurement, gradients=False)[0] == "measured"
+    assert use(measurement, dtype="bfloat16")[0] == "measured"
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        assert use(measurement)[0] == "measured"
+    finally:
+        torch.set_num_threads(threads)
+    assert use(measurement)[0] == "cache"
+    assert len(list(folder.iterdir())) == 5
 
 
 @pytest.mark.parametrize(
@@ -76,61 +93,52 @@ def test_another_network_device_or_kind_of_run_is_measured_on_its_own(folder, me
         b" " * 200_000,
     ],
 )
-def test_a_damaged_file_counts_as_none_and_is_replaced(folder, measurements, content: bytes):
-    use()
+def test_a_damaged_file_counts_as_none_and_is_replaced(folder, measurement, content: bytes):
+    use(measurement)
     (file,) = folder.iterdir()
     file.write_bytes(content)
-    assert use() == ("measured", 256)
-    assert use() == ("cache", 256)
+    assert use(measurement) == ("measured", 256)
+    assert use(measurement) == ("cache", 256)
 
 
 @pytest.mark.parametrize(
-    "seconds",
-    [
-        {},
-        {"votes": {}, "gradient": {}},
-        {"votes": {"64": 1.0}},
-        {"votes": {"64": "fast"}, "gradient": {"64": 1}},
-        {"votes": {"64": -1.0}, "gradient": {"64": 1}},
-        {"votes": {"-64": 1.0}, "gradient": {"64": 1}},
-        {"votes": {"99999999999": 1.0}, "gradient": {"64": 1}},
-        {"votes": {"64": float("nan")}, "gradient": {"64": 1}},
-        {"votes": [1], "gradient": {"64": 1}},
-    ],
+    "chunks",
+    [{}, {"votes": 64}, [64], None]
+    + [{"votes": size, "gradient": 64} for size in ("large", "64", -64, 0, 64.0, True, 99999999999, float("nan"))],
     ids=str,
 )
-def test_impossible_measurements_are_made_again(folder, measurements, seconds):
-    use()
+def test_impossible_chunk_sizes_are_measured_again(folder, measurement, chunks):
+    use(measurement)
     (file,) = folder.iterdir()
-    file.write_text(json.dumps({**json.loads(file.read_text()), "seconds": seconds}))
-    assert use() == ("measured", 256)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "chunks": chunks}))
+    assert use(measurement) == ("measured", 256)
 
 
-def test_one_of_another_key_under_this_name_is_not_taken(folder, measurements):
-    use()
+def test_one_of_another_key_under_this_name_is_not_taken(folder, measurement):
+    use(measurement)
     (file,) = folder.iterdir()
     document = json.loads(file.read_text())
     document["key"]["torch"] = "1.0"
     file.write_text(json.dumps(document))
-    assert use()[0] == "measured"
+    assert use(measurement)[0] == "measured"
     assert json.loads(file.read_text())["key"]["torch"] == torch.__version__
 
 
-def test_under_a_limit_nothing_is_kept_that_left_sizes_out(folder, measurements):
-    assert use(most=128) == ("measured", 64)
+def test_under_a_limit_nothing_is_kept_that_left_sizes_out(folder, measurement):
+    assert use(measurement, most=128) == ("measured", 128)
     assert not folder.exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_no_error(folder, measurements):
+def test_a_folder_that_cannot_be_written_is_no_error(folder, measurement):
     folder.parent.mkdir()
     folder.parent.chmod(0o500)
-    assert use()[0] == "measured"
+    assert use(measurement)[0] == "measured"
 
 
-def test_a_file_in_the_place_of_the_folder_is_no_error(folder, measurements):
+def test_a_file_in_the_place_of_the_folder_is_no_error(folder, measurement):
     folder.parent.write_text("not a folder")
-    assert use()[0] == "measured"
+    assert use(measurement)[0] == "measured"
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
@@ -168,7 +176,7 @@ def test_two_processes_at_once_do_each_other_no_harm(tmp_path):
         assert process.returncode == 0, stderr
     assert read_strict(tmp_path / "1.json")["environment"]["engine"]["chosen"] == "measured"
     (file,) = (tmp_path / "cache" / "tuning").iterdir()
-    assert set(json.loads(file.read_text())["seconds"]) == {"votes"}
+    assert set(json.loads(file.read_text())["chunks"]) == {"votes"}
 
 
 def test_a_word_that_is_no_chunk_size_is_refused(tmp_path):
@@ -206,11 +214,15 @@ def test_slow_spells_of_the_machine_do_not_decide(seed: int):
     assert machine.truth(best) <= 1.2 * min(map(machine.truth, sizes)), best
 
 
-def test_of_equals_the_largest_is_taken_and_a_small_one_needs_a_lead():
+def test_of_equals_the_largest_is_taken():
     assert best_chunk({64: 1.0, 128: 1.01, 256: 1.02, 512: 1.1}) == 256
-    assert best_chunk({8: 1.0, 16: 1.05, 32: 1.06, 64: 1.2}) == 32
     assert best_chunk({8: 1.0, 16: 1.2, 32: 1.3}) == 8
-    assert best_chunk({256: 1.0, 512: 1.0}, most=100) == 100
+
+
+def test_a_limit_below_the_smallest_usual_size_is_measured_itself():
+    classifier = make_small()
+    assert tune_chunks(classifier, 0.01, most=5).chunks == {"votes": 5, "gradient": 5}
+    assert (classifier.votes_chunk, classifier.gradient_chunk) == (5, 5)
 
 
 def test_where_memory_refuses_the_smallest_size_smaller_ones_are_measured():
