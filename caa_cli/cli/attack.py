@@ -115,8 +115,7 @@ def attack(
     """
     given = locals()
     plan = options.plan_of(AttackPlan, given | given.pop("settings"))
-    from caa_cli.run.attack import AttackRun
+    from caa_cli.run.attack import run_attack
 
-    requirements = running.requirements(require)
     display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)
-    raise typer.Exit(AttackRun(display, again, plan, requirements=requirements).execute())
+    raise typer.Exit(run_attack(plan, display, again, running.requirements(require)))

@@ -71,8 +71,7 @@ def certify(
 ) -> None:
     """Certify a smoothed classifier: the radius within which each prediction can't change."""
     plan = options.plan_of(CertifyPlan, locals())
-    from caa_cli.run.certify import CertifyRun
+    from caa_cli.run.certify import run_certify
 
-    requirements = running.requirements(require)
     display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)
-    raise typer.Exit(CertifyRun(display, again, plan, requirements=requirements).execute())
+    raise typer.Exit(run_certify(plan, display, again, running.requirements(require)))

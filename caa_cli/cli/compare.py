@@ -23,7 +23,7 @@ from caa_cli.config.compare_plan import (
 )
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.plan import AttackPlan, default_samples
 from caa_cli.config.ranges import FileName, flag
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
@@ -163,6 +163,8 @@ def _plans(
     if not entries:
         raise UsageError("--attacks names no attack", f"name some of: {', '.join(ATTACKS)}")
     _check_settings(context, [entry.attack for entry in entries])
+    # An attack with --samples of its own searches with them; certificate and verification are as for all.
+    given |= default_samples(given)
     plans: dict[str, AttackPlan] = {}
     for entry in entries:
         if entry.label in plans:
@@ -171,23 +173,12 @@ def _plans(
         own |= {name: _value(context, entry, name, text) for name, text in entry.settings.items()}
         place = beside(output, entry.label, ".json")
         plan = options.plan_of(AttackPlan, {**given, **own, "attack": entry.attack, "output": place})
-        plan = _with_the_rule_of(replace(plan, samples=given["samples"]), plan)
         if (images := plan.save_adversarial) is not None:
             plan = replace(plan, save_adversarial=beside(images, entry.label, images.suffix))
         elif keep_images:
             plan = replace(plan, save_adversarial=plan.output.with_suffix(".safetensors"))
         plans[entry.label] = plan
     return plans
-
-
-def _with_the_rule_of(common: AttackPlan, plan: AttackPlan) -> AttackPlan:
-    """An attack with --samples of its own searches with them; certificate and proof are as for all."""
-    return replace(
-        plan,
-        selection_samples=common.selection_draws,
-        certify_samples=common.certification_draws,
-        verify_samples=common.verification_draws,
-    )
 
 
 def _check_settings(context: typer.Context, attacks: list[str]) -> None:

@@ -21,7 +21,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def option(*names: str, panel: str, **settings: Any) -> Any:
-    """A typer.Option in a panel of the help. Environment variables stand once, in docs/reference/command-line.md."""
+    """A typer.Option in a panel of the help. docs/reference/environment-variables.md is on variables."""
     return typer.Option(*names, rich_help_panel=panel, show_envvar=False, **settings)
 
 

@@ -1,14 +1,15 @@
 """What a run will do: frozen, checked, and free of torch, so that a wrong one is refused at once.
 
 Values come from defaults < TOML file < environment (CAA_ATTACK_SAMPLES=…) < flags; the command line puts the
-layers together (`cli.options`), a plan only checks the outcome.
+layers together (`cli.options`), a plan only checks the outcome. What the command line leaves to the checkpoint is
+None until `resolve`: `run.session` calls it once, before a model is on its device.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -126,6 +127,13 @@ class ModelPlan(Plan):
             )
         self._check_files()
 
+    def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
+        """The plan with what checkpoint and data set say in place of None: what runs, and what results record.
+
+        from_checkpoint: arch, mean, std, dataset and image_size.
+        """
+        return replace(self, sigma=sigma, **from_checkpoint)
+
     def indices(self, size: int) -> Sequence[int]:
         """The global indices of the examples to work on, out of a split of `size`. Raises UsageError, for a file."""
         limit = default_limit(self.limit, self.dataset, self.indices_file)
@@ -166,7 +174,8 @@ class AttackPlan(ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
 
     settings: the attack's own; None: its defaults.  attack_sigma: what the search takes σ to be; None: the true one.
-    gradient: where the search's gradients come from.
+    gradient: where the search's gradients come from.  selection_samples, certify_samples, verify_samples: None: as
+    `default_samples` says.
     """
 
     attack: Annotated[str, OneOf(ATTACKS)] = "caa"
@@ -175,9 +184,9 @@ class AttackPlan(ModelPlan):
     iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
     attack_sigma: Annotated[float | None, SIGMA] = None
     gradient: str = MODEL
-    selection_samples: Annotated[int | None, Count()] = None
-    certify_samples: Annotated[int | None, Count()] = None
-    verify_samples: Annotated[int | None, Count()] = None
+    selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]  # filled in below
+    certify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
+    verify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     finish: Annotated[str, OneOf(FINISHES)] = "ray"
     batch_size: Annotated[int | None, Count()] = None
     output: Annotated[Path, FileName()] = Path("attack.json")
@@ -195,11 +204,17 @@ class AttackPlan(ModelPlan):
         return super().of(**{**given, "settings": attacks.chosen(given.get("attack", cls.attack), given)})
 
     def __post_init__(self) -> None:
+        for name, count in default_samples(vars(self)).items():
+            object.__setattr__(self, name, count)
         super().__post_init__()
         if self.settings is None:
             object.__setattr__(self, "settings", ATTACKS[self.attack].settings())  # frozen from here on
         self._check_gradient()
         attacks.check(self.attack, self.settings, self.gradient == VOTES)
+
+    def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
+        """As of any run; the search takes σ to be the true one unless the plan says otherwise."""
+        return super().resolve(sigma, attack_sigma=self.attack_sigma or sigma, **from_checkpoint)
 
     def config(self) -> dict[str, Any]:
         """Every setting, as JSON; those of the attack by users' names, where `settings` stands."""
@@ -241,20 +256,6 @@ class AttackPlan(ModelPlan):
                 f"use --attack {' or '.join(able)}, or --gradient {SURROGATE_MODEL}=CHECKPOINT",
             )
 
-    @property
-    def selection_draws(self) -> int:
-        """As many as a step of the search, unless told otherwise."""
-        return self.selection_samples or self.samples
-
-    @property
-    def certification_draws(self) -> int:
-        """As many as verification, unless told otherwise."""
-        return self.certify_samples or self.verification_draws
-
-    @property
-    def verification_draws(self) -> int:
-        return self.verify_samples or max(10 * self.samples, 10_000)
-
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyPlan(ModelPlan):
@@ -269,6 +270,14 @@ class CertifyPlan(ModelPlan):
 
     NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"tsv"}
     WRITTEN = ("tsv", *ModelPlan.WRITTEN)
+
+
+def default_samples(given: Mapping[str, Any]) -> dict[str, int]:
+    """The sample counts of certificate and verification, by setting; those that are None follow from others."""
+    counts = {"selection_samples": given["samples"], "verify_samples": max(10 * given["samples"], 10_000)}
+    counts |= {name: given[name] for name in counts if given[name] is not None}
+    certify = given["certify_samples"]
+    return {**counts, "certify_samples": counts["verify_samples"] if certify is None else certify}
 
 
 def decisive(name: str, value: Any) -> Any:

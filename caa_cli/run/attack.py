@@ -2,148 +2,124 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caa_cli.attacks.common.attack import Attack
 from caa_cli.config.plan import AttackPlan
-from caa_cli.errors import DONE
+from caa_cli.display import Bar, Display, Rows
 from caa_cli.results.fields import attack_fields
 from caa_cli.results.records import AttackRecord, AttackSummary, summarise
+from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.result_file import Part
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.images import Image
 from caa_cli.run.batch_size import search_bytes
 from caa_cli.run.describe import attack_rows, estimate, most_evaluations
-from caa_cli.run.gate import warn_of_nothing
+from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
-from caa_cli.run.pipeline import AttackWork
+from caa_cli.run.pipeline import AttackPipeline
 from caa_cli.run.registry import build_attack
-from caa_cli.run.reporting import attack_summary, files
-from caa_cli.run.session import Target, load_target
-from caa_cli.run.threat_model import open_access
-from caa_cli.runtime.device import resolve_device
+from caa_cli.run.threat_model import Access, open_access
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.tuning.choose import check_memory
 from caa_cli.verification.verifier import Verifier
 
 
 @dataclass
-class AttackRun(ImageRun):
-    """`execute` fills in what the checkpoint says, so `plan` is the resolved one after it.
+class AttackRun(ImageRun[AttackPlan, AttackRecord]):
+    """classifiers: by the checkpoint's sha256 and what the search sees of it. Runs that share them, and all settings
+    of the model, tune it once."""
 
-    classifiers: by the checkpoint's sha256 and what the search sees of it. Runs that share them, and all settings of
-    the model, tune it once.
-    images_again: whether images that a resumed run lacks are worth attacking those examples again.
-    """
+    command = "attack"
 
-    plan: AttackPlan
+    output: AttackOutput
     classifiers: dict[str, SmoothedClassifier] = field(default_factory=dict, kw_only=True)
-    images_again: bool = field(default=True, kw_only=True)
+    attack: Attack[Any] = field(init=False)
+    access: Access = field(init=False)
 
-    def execute(self) -> int:
-        """Runs it all; returns the exit code. Raises CaaError for whatever the user can mend."""
+    def __post_init__(self) -> None:
+        self.access = open_access(self.plan, self.session.card, self.session.images, self.display)
+        self.attack = build_attack(self.plan)
+        self.surrogate = self.access.surrogate
+
+    def rows(self) -> Rows:
+        return [*self.session.describe(), *attack_rows(self.plan, self.attack, self.session.card.num_classes)]
+
+    def warn_if_impossible(self) -> None:
         plan = self.plan
-        self.gate.check(attack_fields())
-        output = AttackOutput(plan, self.images_again)
-        self.check_files(plan, output)
-        target, indices = load_target(plan, resolve_device(plan.device, plan.shard.local), self.display)
-        access = open_access(plan, target.card, target.images, self.display)
-        # The plan with everything that the checkpoint had to say filled in, as the results record it.
-        self.plan = plan = replace(
-            plan,
-            **target.resolved(),
-            attack_sigma=plan.attack_sigma or target.card.sigma,
-            selection_samples=plan.selection_draws,
-            certify_samples=plan.certification_draws,
-            verify_samples=plan.verification_draws,
-        )
-        attack = build_attack(plan)
-        rows = attack_rows(plan, attack, target.card.num_classes)
-        self.display.plan("caa attack", [*target.describe(indices), *rows])
-        self._warn_if_impossible(target.card.num_classes)
-        if plan.dry_run:
-            self.display.plan(
-                "model evaluations: at most · typical on MNIST", estimate(plan, attack, access.cost, len(indices))
-            )
-            most = most_evaluations(plan, attack, access.cost, len(indices))
-            self.display.document({"config": plan.config(), "images": len(indices), **most})
-            return DONE
-        header = {**target.header("attack", plan, access.surrogate), "resume": self.resume_command}
-        with output.reserved():
-            held = output.finished(header, plan.compared_keys(), indices)
-            if held is not None:
-                self._show_again(output, held, target)
-                return self.gate.exit_code(DONE, plan.shard.launched)
-            seen = f"{target.weights.sha256} {access.name}"
-            if seen not in self.classifiers:
-                reserve = search_bytes(plan, attack, access, target.card.input_shape)
-                self.classifiers[seen] = target.classifier(indices, self.display, access, reserve)
-            classifier = self.classifiers[seen]
-            header["environment"]["engine"] = classifier.describe()
-            output.begin(target.card.input_shape)
-            interrupted = self.work(
-                output,
-                indices,
-                lambda todo, bar: AttackWork(plan, attack, classifier, target.images, output, bar, indices).run(todo),
-            )
-            interrupted = self._finish(output, target, interrupted)
-        check_memory(plan, classifier.device, self.display)
-        code = self.exit_code(output, indices, interrupted, plan.shard.launched)
-        return self.gate.exit_code(code, plan.shard.launched)
-
-    def _warn_if_impossible(self, num_classes: int) -> None:
-        """Says where too few samples make a run find nothing, whatever it does."""
-        plan, tries = self.plan, Verifier().tries
         for option, what, samples, alpha in (
-            ("--certify-samples", "certify", plan.certification_draws, plan.alpha),
-            ("--verify-samples", "prove", plan.verification_draws, plan.alpha / tries),
+            ("--certify-samples", "certify", plan.certify_samples, plan.alpha),
+            ("--verify-samples", "verify", plan.verify_samples, plan.alpha / Verifier().tries),
         ):
-            if not Certifier(samples=samples, alpha=alpha, bound=plan.bound).best(num_classes).confident:
+            certifier = Certifier(samples=samples, alpha=alpha, bound=plan.bound)
+            if not certifier.best(self.session.card.num_classes).confident:
                 self.display.warn(
                     f"{option} {samples} can {what} nothing: not even a unanimous vote is enough "
                     f"at α = {plan.alpha:g}"
                 )
 
-    def _finish(self, output: AttackOutput, target: Target, interrupted: bool) -> bool:
-        """Writes it all and shows it; returns whether the run was interrupted, by now."""
-        records, status = output.everything(), output.status(interrupted)
-        summary = summarise(records, time.perf_counter() - self.began)
-        try:
-            with uninterrupted():
-                document = output.finish(status, summary.to_json(), records)
-                output.finish_images(records, partial(_draw, target))
-                output.close(status)
-        except KeyboardInterrupt:  # it came while all was written, and ends what would follow
-            interrupted = True
-        self._show(document, summary, interrupted)
-        return interrupted
+    def cost(self) -> dict[str, int]:
+        return most_evaluations(self.plan, self.attack, self.access.cost, len(self.session.indices))
 
-    def _show_again(self, output: AttackOutput, held: Part[AttackRecord], target: Target) -> None:
-        """The result of an earlier run; a figure that it did not draw is drawn of the images that it kept."""
-        document = self.nothing_to_do(output)
-        records = list(held.records)
-        if self.plan.figure is not None and not self.plan.figure.exists():
-            kept = output.kept_by(held.config)
-            images = {index: kept[index][index] for index in kept}
-            with uninterrupted(), output.kept(self.plan.figure):
-                _draw(target, self.plan.figure, images, records)
-        self._show(document, summarise(records, held.seconds))
+    def cost_rows(self) -> tuple[str, Rows]:
+        rows = estimate(self.plan, self.attack, self.access.cost, len(self.session.indices))
+        return "model evaluations: at most · typical on MNIST", rows
 
-    def _show(self, document: dict[str, Any], summary: AttackSummary, interrupted: bool = False) -> None:
-        fields = attack_fields(summary)
-        self.display.document(self.gate.judge(document, fields))
-        self.display.result("result", [*attack_summary(summary), *files(self.plan.output, self.plan.written())])
-        if not interrupted:
-            warn_of_nothing(self.display, fields, self.plan.shard.count > 1)
+    def load_classifier(self) -> SmoothedClassifier:
+        session, access = self.session, self.access
+        name = f"{session.weights.sha256} {access.name}"
+        if name not in self.classifiers:
+            reserve = search_bytes(self.plan, self.attack, access, session.card.input_shape)
+            self.classifiers[name] = session.load_classifier(self.display, access, reserve)
+        return self.classifiers[name]
+
+    def begin(self) -> None:
+        self.output.begin(self.session.card.input_shape)
+
+    def process(self, classifier: SmoothedClassifier, todo: list[int], bar: Bar) -> None:
+        session = self.session
+        pipeline = AttackPipeline(
+            self.plan, self.attack, classifier, session.images, self.output, bar, session.indices
+        )
+        pipeline.run(todo)
+
+    def summarise(self, records: Sequence[AttackRecord], seconds: float) -> AttackSummary:
+        return summarise(records, seconds)
+
+    def write_side_files(self, records: Sequence[AttackRecord]) -> None:
+        self.output.finish_images(list(records), self._draw)
+
+    def write_missing_files(self, document: dict[str, Any], finished: Part[AttackRecord]) -> None:
+        """A figure that the earlier run did not draw is drawn of the images that it kept."""
+        figure = self.plan.figure
+        if figure is not None and not figure.exists():
+            kept = self.output.kept_by(finished.config)
+            with uninterrupted(), self.output.kept(figure):
+                self._draw(figure, {index: kept[index][index] for index in kept}, list(finished.records))
+
+    def _draw(self, path: Path, adversarial: Mapping[int, Image], records: list[AttackRecord]) -> None:
+        from caa_cli.report.figure import draw_examples
+
+        draw_examples(path, lambda index: self.session.images.image(index).numpy(), adversarial, records)
 
 
-def _draw(target: Target, path: Path, found: Mapping[int, Image], records: list[AttackRecord]) -> None:
-    from caa_cli.report.figure import draw_examples
+def run_attack(
+    plan: AttackPlan,
+    display: Display,
+    resume_command: str,
+    requirements: Sequence[Requirement] = (),
+    images_again: bool = True,
+    classifiers: dict[str, SmoothedClassifier] | None = None,
+) -> int:
+    """Runs a plan as typed; returns the exit code. Raises CaaError for whatever the user can mend.
 
-    draw_examples(path, lambda index: target.images.image(index).numpy(), found, records)
+    images_again: whether images that a resumed run lacks are worth attacking those examples again. classifiers: those
+    of other runs, see `AttackRun`.
+    """
+    output, gate = AttackOutput(plan, images_again), Gate(display, requirements)
+    shared = {} if classifiers is None else classifiers
+    return AttackRun.open(plan, output, attack_fields(), gate, resume_command, classifiers=shared).execute()

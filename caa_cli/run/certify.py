@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +12,7 @@ import torch
 from caa_cli.config.plan import CertifyPlan
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images, read_example
-from caa_cli.display import REFRESH_SECONDS, Bar, Rows, number
-from caa_cli.errors import DONE
+from caa_cli.display import REFRESH_SECONDS, Bar, Display, Rows, number
 from caa_cli.results.certificates import (
     CERTIFIED,
     NOT_CERTIFIED,
@@ -26,76 +24,59 @@ from caa_cli.results.certificates import (
 )
 from caa_cli.results.fields import certify_fields
 from caa_cli.results.records import ABSTAINED, FAILED
+from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.result_file import Part
 from caa_cli.results.store.files import write_atomically
 from caa_cli.results.store.output import RunOutput
 from caa_cli.results.store.ownership import names
 from caa_cli.run.batch_size import BATCH_LIMIT
-from caa_cli.run.gate import warn_of_nothing
+from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
-from caa_cli.run.reporting import certify_summary, files
-from caa_cli.run.session import Target, load_target
-from caa_cli.runtime.device import resolve_device
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.sequential import Decider
-from caa_cli.tuning.choose import check_memory
 
 
 @dataclass
-class CertifyRun(ImageRun):
-    """`execute` fills in what the checkpoint says, so `plan` is the resolved one after it."""
+class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
+    """Certificates of the images, or one decision for each where the plan has a radius."""
 
-    plan: CertifyPlan
+    command = "certify"
 
-    def execute(self) -> int:
-        """Runs it all; returns the exit code. Raises CaaError for whatever the user can mend."""
+    def rows(self) -> Rows:
         plan = self.plan
-        output = RunOutput(plan.output, CertifyRecord, plan.written(), plan.resume, plan.overwrite)
-        self.gate.check(certify_fields(radius=plan.radius))
-        self.check_files(plan, output)
-        target, indices = load_target(plan, resolve_device(plan.device, plan.shard.local), self.display)
-        self.plan = plan = replace(plan, **target.resolved())
-        self.display.plan("caa certify", [*target.describe(indices, self._bounds()), *_certify_rows(plan)])
-        self._warn_if_impossible(target.card.num_classes)
-        if plan.dry_run:
-            evaluations = len(indices) * (plan.selection_samples + plan.samples)
-            self.display.plan("what it takes", [("forward evaluations", f"{evaluations:,}, at most")])
-            self.display.document(
-                {"config": plan.config(), "images": len(indices), "forward_evaluations_at_most": evaluations}
-            )
-            return DONE
-        header = {**target.header("certify", plan), "resume": self.resume_command}
-        with output.reserved():
-            held = output.finished(header, plan.compared_keys(), indices)
-            if held is not None:
-                self._show_again(output, held)
-                return self.gate.exit_code(DONE, plan.shard.launched)
-            classifier = target.classifier(indices, self.display)
-            header["environment"]["engine"] = classifier.describe()
-            output.begin()
-            interrupted = self.work(output, indices, partial(self._work, output, target, classifier, indices))
-            interrupted = self._finish(output, interrupted)
-        check_memory(plan, classifier.device, self.display)
-        code = self.exit_code(output, indices, interrupted, plan.shard.launched)
-        return self.gate.exit_code(code, plan.shard.launched)
+        what = "the radius" if plan.radius is None else f"whether it reaches {plan.radius:g}"
+        most = "" if plan.radius is None else "at most "
+        samples = f"{most}{plan.samples} samples, class chosen on {plan.selection_samples} others"
+        return [
+            *self.session.describe(self._bounds()),
+            ("certify", f"{what}: {samples}"),
+            ("results", str(plan.output)),
+        ]
 
-    def _work(
-        self,
-        output: RunOutput[CertifyRecord],
-        target: Target,
-        classifier: SmoothedClassifier,
-        indices: Sequence[int],
-        todo: list[int],
-        bar: Bar,
-    ) -> None:
-        summed_up = 0.0
-        for done, record in enumerate(self._records(classifier, target.images, todo), len(indices) - len(todo) + 1):
-            output.add(record)
+    def cost(self) -> dict[str, int]:
+        samples = self.plan.selection_samples + self.plan.samples
+        return {"forward_evaluations_at_most": len(self.session.indices) * samples}
+
+    def cost_rows(self) -> tuple[str, Rows]:
+        (evaluations,) = self.cost().values()
+        return "what it takes", [("forward evaluations", f"{evaluations:,}, at most")]
+
+    def load_classifier(self) -> SmoothedClassifier:
+        return self.session.load_classifier(self.display)
+
+    def process(self, classifier: SmoothedClassifier, todo: list[int], bar: Bar) -> None:
+        indices, summed_up = self.session.indices, 0.0
+        records = self._records(classifier, self.session.images, todo)
+        for done, record in enumerate(records, len(indices) - len(todo) + 1):
+            self.output.add(record)
             if time.monotonic() - summed_up > REFRESH_SECONDS or done == len(indices):
                 summed_up = time.monotonic()
-                self._show_progress(bar, output.of(indices))
+                self._show_progress(bar, self.output.of(indices))
+
+    def summarise(self, records: Sequence[CertifyRecord], seconds: float) -> CertifySummary:
+        return summarise_certificates(records, self.plan.samples, seconds, self.plan.radius)
 
     def _records(self, classifier: SmoothedClassifier, images: Images, todo: list[int]) -> Iterator[CertifyRecord]:
         """The examples in order; as many images at a time as their selection draws fill a chunk."""
@@ -179,11 +160,10 @@ class CertifyRun(ImageRun):
             return None
         return f"exact bounds, α = {plan.alpha:g} shared out over {len(self._decider(plan.radius).stages())} stages"
 
-    def _warn_if_impossible(self, num_classes: int) -> None:
-        """Some settings can certify nothing, however sure the model is."""
+    def warn_if_impossible(self) -> None:
         plan = self.plan
         if plan.radius is None:
-            most = float(self._certifier().best(num_classes).radius(plan.sigma or 0.0))
+            most = float(self._certifier().best(self.session.card.num_classes).radius(plan.sigma or 0.0))
         else:
             most = self._decider(plan.radius).largest_radius(plan.sigma or 0.0)
         if most <= 0.0:
@@ -198,7 +178,7 @@ class CertifyRun(ImageRun):
             )
 
     def _show_progress(self, bar: Bar, records: list[CertifyRecord]) -> None:
-        summary = summarise_certificates(records, self.plan.samples, 0.0, self.plan.radius)
+        summary = self.summarise(records, 0.0)
         share = next(iter(summary.certified_accuracy.values()), 0.0)
         if self.plan.radius is None:
             text = (
@@ -208,64 +188,33 @@ class CertifyRun(ImageRun):
             text = f"{100 * share:.0f}% right and certified · {summary.mean_samples or 0:,.0f} samples an image"
         bar.update(len(records), text)
 
-    def _finish(self, output: RunOutput[CertifyRecord], interrupted: bool) -> bool:
-        """Writes it all and shows it; returns whether the run was interrupted, by now."""
-        plan, records, status = self.plan, output.everything(), output.status(interrupted)
-        summary = summarise_certificates(records, plan.samples, time.perf_counter() - self.began, plan.radius)
-        try:
-            with uninterrupted():
-                document = output.finish(status, summary.to_json(), records)
-                self._write_side_files(output, records)
-                output.close(status)
-        except KeyboardInterrupt:  # it came while all was written, and ends what would follow
-            interrupted = True
-        self._show(document, summary, records, interrupted)
-        return interrupted
+    def write_missing_files(self, document: dict[str, Any], finished: Part[CertifyRecord]) -> None:
+        """A log or a figure that the earlier run did not write is written now, and named in its result."""
+        plan = self.plan
+        written = {option: path for option, path in plan.written().items() if path is not None}
+        if all(names(document, option, path) and path.exists() for option, path in written.items()):
+            return
+        with uninterrupted():
+            self.write_side_files(finished.records)
+            document["config"] |= {option.removeprefix("--"): str(path) for option, path in written.items()}
+            self.output.write(document)
 
-    def _show_again(self, output: RunOutput[CertifyRecord], held: Part[CertifyRecord]) -> None:
-        """The result of an earlier run; a log or a figure that it did not write is written now."""
-        plan, document = self.plan, self.nothing_to_do(output)
-        config = {name: str(getattr(plan, name)) for name in plan.WRITTEN if getattr(plan, name) is not None}
-        if not all(
-            names(document, option, path) and path.exists() for option, path in plan.written().items() if path
-        ):
-            with uninterrupted():
-                self._write_side_files(output, held.records)
-                document["config"] |= config
-                output.write(document)
-        summary = summarise_certificates(held.records, plan.samples, held.seconds, plan.radius)
-        self._show(document, summary, held.records)
-
-    def _write_side_files(self, output: RunOutput[CertifyRecord], records: Sequence[CertifyRecord]) -> None:
+    def write_side_files(self, records: Sequence[CertifyRecord]) -> None:
         plan = self.plan
         if plan.tsv is not None:
-            with output.kept(plan.tsv):
+            with self.output.kept(plan.tsv):
                 write_atomically(plan.tsv, cohen_log(records).encode())
         if plan.figure is not None:
             from caa_cli.report.figure import draw_certified_accuracy
 
-            with output.kept(plan.figure):
+            with self.output.kept(plan.figure):
                 draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")
 
-    def _show(
-        self,
-        document: dict[str, Any],
-        summary: CertifySummary,
-        records: Sequence[CertifyRecord],
-        interrupted: bool = False,
-    ) -> None:
-        plan = self.plan
-        fields = certify_fields(summary, records, plan.radius)
-        self.display.document(self.gate.judge(document, fields))
-        self.display.result("result", [*certify_summary(summary, plan.radius), *files(plan.output, plan.written())])
-        if not interrupted:
-            warn_of_nothing(self.display, fields, plan.shard.count > 1)
 
-
-def _certify_rows(plan: CertifyPlan) -> Rows:
-    what = "the radius" if plan.radius is None else f"whether it reaches {plan.radius:g}"
-    most = "" if plan.radius is None else "at most "
-    return [
-        ("certify", f"{what}: {most}{plan.samples} samples, class chosen on {plan.selection_samples} others"),
-        ("results", str(plan.output)),
-    ]
+def run_certify(
+    plan: CertifyPlan, display: Display, resume_command: str, requirements: Sequence[Requirement] = ()
+) -> int:
+    """Runs a plan as typed; returns the exit code. Raises CaaError for whatever the user can mend."""
+    output = RunOutput(plan.output, CertifyRecord, plan.written(), plan.resume, plan.overwrite)
+    fields, gate = certify_fields(radius=plan.radius), Gate(display, requirements)
+    return CertifyRun.open(plan, output, fields, gate, resume_command).execute()

@@ -9,13 +9,13 @@ from typing import Any
 
 from caa_cli.display import Display
 from caa_cli.errors import DONE, PARTIAL, REQUIREMENT_NOT_MET, CaaError
-from caa_cli.results.certificates import CertifySummary
 from caa_cli.results.documents import KINDS
-from caa_cli.results.fields import Fields, attack_fields, certify_fields, compare_fields
+from caa_cli.results.fields import Fields, compare_fields
 from caa_cli.results.requirements import Requirement, judge
 from caa_cli.results.shards.merging import summary_of
 from caa_cli.results.shards.result_file import check_origin, how_to_go_on, part_of, read_document
 from caa_cli.run.gate import Gate, say_unmet
+from caa_cli.run.reporting import report
 
 _COMMANDS = (*KINDS, "compare")
 
@@ -60,9 +60,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Fields]:
         return document, _of_comparison(path, document)
     part = part_of(path, document, KINDS)
     summary = summary_of(part, part.records, part.seconds)
-    if isinstance(summary, CertifySummary):
-        return document, certify_fields(summary, part.records, part.config.get("radius"))
-    return document, attack_fields(summary)
+    return document, report(summary, part.records, part.config.get("radius"))[1]
 
 
 def _of_comparison(path: Path, document: dict[str, Any]) -> Fields:

@@ -103,7 +103,7 @@ class CompareRun:
 
     def _run(self) -> int:
         """The attacks in turn, each with a result file of its own; what is finished is shown in any case."""
-        from caa_cli.run.attack import AttackRun
+        from caa_cli.run.attack import run_attack
 
         plan, said = self.plan, set[str]()
         classifiers: dict[str, Any] = {}
@@ -112,14 +112,13 @@ class CompareRun:
         for number, (label, attack) in enumerate(plan.attacks.items(), 1):
             display = PartDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", said)
             try:
-                run = AttackRun(
+                code = run_attack(
+                    attack,
                     display,
                     self.resume_command,
-                    attack,
-                    classifiers=classifiers,
                     images_again=plan.images_again,
+                    classifiers=classifiers,
                 )
-                code = run.execute()
             except CaaError as error:
                 if not documents or "--resume" in (error.hint or ""):
                     raise
@@ -153,7 +152,7 @@ class CompareRun:
             self._finish_empty(attacks)
         if interrupted:
             return INTERRUPTED
-        launched = any(attack.shard.launched for attack in plan.attacks.values())  # see `ImageRun.exit_code`
+        launched = any(attack.shard.launched for attack in plan.attacks.values())  # see `ImageRun._exit_code`
         return self.gate.exit_code(PARTIAL if partial and not launched else DONE, launched)
 
     def _finish_empty(self, attacks: Sequence[AttackResult]) -> None:

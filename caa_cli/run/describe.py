@@ -29,7 +29,7 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], num_classes: int) -> Rows
     rows += attack.notes(num_classes)
     if plan.attack_sigma not in (None, plan.sigma):
         rows.append(("attacker", f"takes σ to be {plan.attack_sigma:g}; certificate and proof are at the true σ"))
-    fresh = f"{plan.verification_draws} fresh samples a try; certified radius on {plan.certification_draws}"
+    fresh = f"{plan.verify_samples} fresh samples a try; certified radius on {plan.certify_samples}"
     return [*rows, ("proof", fresh), ("results", str(plan.output))]
 
 
@@ -56,6 +56,6 @@ def _evaluations(
 ) -> tuple[float, float]:
     """(forward, backward) of one image, certificate and verification included, for this share of the search."""
     forward, backward = attack.budget(cost)
-    clean = plan.selection_draws + plan.certification_draws
-    verification = tries * plan.verification_draws + Verifier().probes * plan.selection_draws
+    clean = plan.selection_samples + plan.certify_samples
+    verification = tries * plan.verify_samples + Verifier().probes * plan.selection_samples
     return clean + share * forward + verification, share * backward

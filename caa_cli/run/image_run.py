@@ -1,75 +1,186 @@
-"""What every run over the images of a data set does alike: the checks before, interruption, and the exit code."""
+"""A run over the images of a data set, from its plan to its result: what `caa attack` and `caa certify` share."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from caa_cli.config.plan import ModelPlan
-from caa_cli.display import Bar, Display
+from caa_cli.display import Bar, Display, Rows
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
-from caa_cli.results.records import FAILED
-from caa_cli.results.requirements import Requirement
+from caa_cli.results.fields import Fields
+from caa_cli.results.records import FAILED, Record
+from caa_cli.results.shards.result_file import Part
 from caa_cli.results.store.files import read_object
 from caa_cli.results.store.output import RunOutput
-from caa_cli.run.gate import Gate
+from caa_cli.run.gate import Gate, warn_of_nothing
+from caa_cli.run.reporting import Summary, files, report
+from caa_cli.run.session import Session, open_session
+from caa_cli.runtime.signals import uninterrupted
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.tuning.choose import check_memory
+
+P = TypeVar("P", bound=ModelPlan)
+R = TypeVar("R", bound=Record)
 
 
 @dataclass
-class ImageRun:
-    """One run. `resume_command` is the command that would go on with it, for the advice after an interruption."""
+class ImageRun(ABC, Generic[P, R]):
+    """One run. resume_command: the command that would go on with it, for the advice after an interruption."""
 
-    display: Display
+    command: ClassVar[str]
+
+    session: Session[P]
+    output: RunOutput[R]
+    gate: Gate
     resume_command: str
-    requirements: Sequence[Requirement] = field(default=(), kw_only=True)
-    began: float = field(default_factory=time.perf_counter, kw_only=True)
+    began: float
+    surrogate: dict[str, Any] | None = field(default=None, init=False)  # the record of its checkpoint
 
-    def __post_init__(self) -> None:
-        self.gate = Gate(self.display, self.requirements)
+    @classmethod
+    def open(
+        cls, plan: P, output: RunOutput[R], fields: Fields, gate: Gate, resume_command: str, **settings: Any
+    ) -> Self:
+        """The run of a plan as typed: everything is checked and opened that needs no model.
 
-    def check_files(self, plan: ModelPlan, output: RunOutput[Any]) -> None:
-        """Before anything is loaded: can all that is asked for be written?"""
+        fields: what the result will have for the gate. settings: those of the class. Raises CaaError for whatever the
+        user can mend.
+        """
+        began = time.perf_counter()
+        gate.check(fields)
         if not plan.dry_run:
             output.check(plan.shard)
         if plan.figure is not None:
             from caa_cli.report.figure import check_figure
 
             check_figure(plan.figure)
+        return cls(open_session(plan, gate.display), output, gate, resume_command, began, **settings)
 
-    def nothing_to_do(self, output: RunOutput[Any]) -> dict[str, Any]:
-        """Says that the result is there already; returns its document."""
-        self.display.note(f"{output.output} is finished already: there is nothing to do")
-        return read_object(output.output)
+    @property
+    def plan(self) -> P:
+        """The resolved plan."""
+        return self.session.plan
 
-    def work(self, output: RunOutput[Any], indices: Sequence[int], do: Callable[[list[int], Bar], None]) -> bool:
-        """Has `do` work through the images that are not done yet; returns whether it was interrupted.
+    @property
+    def display(self) -> Display:
+        return self.gate.display
 
-        What is finished by then is in `output`.
-        """
+    def execute(self) -> int:
+        """Runs it all; returns the exit code. Raises CaaError for whatever the user can mend."""
+        plan, session, output = self.plan, self.session, self.output
+        self.display.plan(f"caa {self.command}", self.rows())
+        self.warn_if_impossible()
+        if plan.dry_run:
+            self.display.plan(*self.cost_rows())
+            self.display.document({"config": plan.config(), "images": len(session.indices), **self.cost()})
+            return DONE
+        header = {**session.header(self.command, self.surrogate), "resume": self.resume_command}
+        with output.reserved():
+            finished = output.finished(header, plan.compared_keys(), session.indices)
+            if finished is not None:
+                self.display.note(f"{output.output} is finished already: there is nothing to do")
+                document = read_object(output.output)
+                self.write_missing_files(document, finished)
+                self._show(document, self.summarise(finished.records, finished.seconds), finished.records)
+                return self.gate.exit_code(DONE, plan.shard.launched)
+            classifier = self.load_classifier()
+            header["environment"]["engine"] = classifier.describe()
+            self.begin()
+            interrupted = self._finish(self._work(classifier))
+        check_memory(plan, classifier.device, self.display)
+        return self.gate.exit_code(self._exit_code(interrupted), plan.shard.launched)
+
+    @abstractmethod
+    def rows(self) -> Rows:
+        """What is about to run, for the display."""
+
+    @abstractmethod
+    def warn_if_impossible(self) -> None:
+        """Warns where too few samples make a run find nothing, however sure the model is."""
+
+    @abstractmethod
+    def cost(self) -> dict[str, int]:
+        """The most model evaluations, by name."""
+
+    @abstractmethod
+    def cost_rows(self) -> tuple[str, Rows]:
+        """The same for the display: a title and rows."""
+
+    @abstractmethod
+    def load_classifier(self) -> SmoothedClassifier:
+        """The smoothed model on its device."""
+
+    def begin(self) -> None:
+        """Opens `output`, with what an earlier run finished."""
+        self.output.begin()
+
+    @abstractmethod
+    def process(self, classifier: SmoothedClassifier, todo: list[int], bar: Bar) -> None:
+        """Works through these images; each is in `output` as soon as it is finished."""
+
+    @abstractmethod
+    def summarise(self, records: Sequence[R], seconds: float) -> Summary:
+        """The numbers over all images."""
+
+    @abstractmethod
+    def write_side_files(self, records: Sequence[R]) -> None:
+        """Writes what options ask for beside the result, after it."""
+
+    @abstractmethod
+    def write_missing_files(self, document: dict[str, Any], finished: Part[R]) -> None:
+        """Writes those of them that a finished run's result lacks."""
+
+    def _work(self, classifier: SmoothedClassifier) -> bool:
+        """Processes the images that are not done yet; returns whether it was interrupted."""
+        output, indices = self.output, self.session.indices
         todo = [index for index in indices if index not in output.records]
-        done = len(indices) - len(todo)
         if output.records:
             self.display.note(f"going on with {output.source}: {len(output.records)} images are done already")
         try:
-            with output.working(), self.display.bar("images", len(indices), done) as bar:
-                do(todo, bar)
+            with output.working(), self.display.bar("images", len(indices), len(indices) - len(todo)) as bar:
+                self.process(classifier, todo, bar)
         except KeyboardInterrupt:
             return True
         return False
 
-    def exit_code(
-        self, output: RunOutput[Any], indices: Sequence[int], interrupted: bool, launched: bool = False
-    ) -> int:
-        """Says how to go on, where there is more to do. `launched`: together with the other shards."""
+    def _finish(self, interrupted: bool) -> bool:
+        """Writes it all and shows it; returns whether the run was interrupted, by now."""
+        output = self.output
+        records, status = output.everything(), output.status(interrupted)
+        summary = self.summarise(records, time.perf_counter() - self.began)
+        try:
+            with uninterrupted():
+                document = output.finish(status, summary.to_json(), records)
+                self.write_side_files(records)
+                output.close(status)
+        except KeyboardInterrupt:  # it came while all was written, and ends what would follow
+            interrupted = True
+        self._show(document, summary, records, interrupted)
+        return interrupted
+
+    def _show(
+        self, document: dict[str, Any], summary: Summary, records: Sequence[R], interrupted: bool = False
+    ) -> None:
+        plan = self.plan
+        rows, fields = report(summary, records, document["config"].get("radius"))
+        self.display.document(self.gate.judge(document, fields))
+        self.display.result("result", [*rows, *files(plan.output, plan.written())])
+        if not interrupted:
+            warn_of_nothing(self.display, fields, plan.shard.count > 1)
+
+    def _exit_code(self, interrupted: bool) -> int:
+        """The exit code; where there is more to do, the display says how to go on."""
+        output, indices = self.output, self.session.indices
         if interrupted:
             self.display.interrupted(len(output.of(indices)), len(indices), output.output, self.resume_command)
             return INTERRUPTED
-        failed = [record for record in output.everything() if record.outcome == FAILED]
+        failed: list[Any] = [record for record in output.everything() if record.outcome == FAILED]
         if not failed:
             return DONE
         self.display.warn(f"{len(failed)} of the images failed; the first is {failed[0].index}: {failed[0].error}")
         self.display.warn(f"try them again with: {self.resume_command}")
         # torchrun would end the other shards for it. Their result has the status, and `caa merge` the exit code.
-        return DONE if launched else PARTIAL
+        return DONE if self.plan.shard.launched else PARTIAL

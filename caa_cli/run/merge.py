@@ -15,8 +15,8 @@ from caa_cli.errors import DONE, PARTIAL, UsageError
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.certificates import cohen_log
 from caa_cli.results.documents import KINDS, document_at
-from caa_cli.results.fields import Fields, attack_fields, certify_fields
-from caa_cli.results.records import FAILED, AttackSummary
+from caa_cli.results.fields import Fields
+from caa_cli.results.records import FAILED
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.merging import NOT_COMPARED, Merged, merge, merged_images, read_shard
 from caa_cli.results.shards.result_file import how_to_go_on, part_of
@@ -26,7 +26,7 @@ from caa_cli.results.store.journal import unfinished
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import check_intact, check_result, check_side_file
 from caa_cli.run.gate import Gate, warn_of_nothing
-from caa_cli.run.reporting import attack_summary, certify_summary, files
+from caa_cli.run.reporting import files, report
 from caa_cli.runtime.signals import uninterrupted
 
 _KEPT = "the shards' own results are kept: free some space and repeat the command"
@@ -61,12 +61,7 @@ class MergeRun:
         for option, command in (("--save-adversarial", "attack"), ("--tsv", "certify")):
             if option in self.others and merged.command != command:
                 raise UsageError(f"{option} is of caa {command}, and these are shards of caa {merged.command}")
-        summary = merged.summary
-        if isinstance(summary, AttackSummary):
-            rows, fields = attack_summary(summary), attack_fields(summary)
-        else:
-            radius = merged.parts[0].config.get("radius")
-            rows, fields = certify_summary(summary, radius), certify_fields(summary, merged.records, radius)
+        rows, fields = report(merged.summary, merged.records, merged.parts[0].config.get("radius"))
         self.gate.check(fields)
         for gap in merged.gaps:
             self.display.warn(gap)

@@ -68,7 +68,7 @@ class CleanImage:
 
 
 @dataclass
-class AttackWork:
+class AttackPipeline:
     """The pipeline of one run. indices: all its images, those done earlier included; output: takes the results."""
 
     plan: AttackPlan
@@ -126,12 +126,12 @@ class AttackWork:
     def _verifier(self, search_sigma: float) -> Verifier:
         plan = self.plan
         return Verifier(
-            samples=plan.verification_draws,
+            samples=plan.verify_samples,
             alpha=plan.alpha,
             bound=plan.bound,
             seed=plan.seed,
             finish=plan.finish,
-            probe_samples=plan.selection_draws,
+            probe_samples=plan.selection_samples,
             search_sigma=search_sigma,
         )
 
@@ -139,7 +139,7 @@ class AttackWork:
         """A function that reads and certifies the image of an index."""
         plan = self.plan
         starting_points = None if self.classifier.differentiates else StartingPoints(self.images)
-        certifier = Certifier(plan.selection_draws, plan.certification_draws, plan.alpha, plan.bound, plan.seed)
+        certifier = Certifier(plan.selection_samples, plan.certify_samples, plan.alpha, plan.bound, plan.seed)
 
         def certify(index: int) -> CleanImage:
             began = time.perf_counter()
@@ -168,7 +168,7 @@ class AttackWork:
             clean.label,
             unverified if verified.image is None else ATTACKED,
             prediction=certificate.prediction,
-            expectation=certificate.votes_top / self.plan.certification_draws,
+            expectation=certificate.votes_top / self.plan.certify_samples,
             certified_radius=certificate.radius,
             radius=verified.radius,
             radius_search=None if confident is None else confident.distance,

@@ -1,26 +1,37 @@
-"""What is said of a result at its end: rows for the display."""
+"""A result as the display and `--require` see it: rows, and fields by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from caa_cli.display import Rows, clock, number
 from caa_cli.results.certificates import CertifySummary
+from caa_cli.results.fields import Fields, attack_fields, certify_fields
 from caa_cli.results.records import AttackSummary
+
+Summary = AttackSummary | CertifySummary
 
 _FILES = {"--save-adversarial": "images in", "--tsv": "log", "--figure": "figure"}
 
 
+def report(summary: Summary, records: Sequence[Any], radius: float | None) -> tuple[Rows, Fields]:
+    """Rows and fields of a result of either command; radius: the only one that was decided on, if any."""
+    if isinstance(summary, AttackSummary):
+        return attack_summary(summary), attack_fields(summary)
+    return certify_summary(summary, radius), certify_fields(summary, records, radius)
+
+
 def attack_summary(summary: AttackSummary) -> Rows:
-    others = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.outcomes.items())
-    proved = ", every one proved on fresh noise"
+    outcomes = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.outcomes.items())
+    verified = ", every one verified on fresh noise"
     rate = "" if summary.success_rate is None else f" ({100 * summary.success_rate:.0f}%)"
     rows = [
-        ("images", f"{summary.examples}: {others}" if others else "0"),
+        ("images", f"{summary.examples}: {outcomes}" if outcomes else "0"),
         (
             "attacked",
-            f"{summary.attacked} of {summary.eligible} eligible{rate}" + (proved if summary.attacked else ""),
+            f"{summary.attacked} of {summary.eligible} eligible{rate}" + (verified if summary.attacked else ""),
         ),
         ("median radius", f"{number(summary.median_radius)}  (L2, pixels in [0, 1])"),
         ("median certified", f"{number(summary.median_certified_radius)}"),

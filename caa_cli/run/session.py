@@ -1,13 +1,18 @@
-"""What a run works on: the smoothed model of a checkpoint and the images of a data set."""
+"""What a run works on: its resolved plan, the checkpoint of its model, and the images of its data set.
+
+`open_session` reads the files and resolves the plan, and nothing else of the plan as typed is kept;
+`Session.load_classifier` sets the model up on its device, when the run is known to have work for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
+from caa_cli.config.datasets import DEMO
 from caa_cli.config.plan import ModelPlan
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.decoding import ImageError
@@ -23,7 +28,7 @@ from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.results.store.environment import environment
 from caa_cli.run.normalisation_check import Plausibility
 from caa_cli.run.threat_model import Access
-from caa_cli.runtime.device import describe_device, numeric_mode, open_device
+from caa_cli.runtime.device import describe_device, numeric_mode, open_device, resolve_device
 from caa_cli.runtime.memory import is_out_of_memory, limit_device
 from caa_cli.runtime.sharding import Shard
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -31,31 +36,25 @@ from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.tuning.choose import choose_chunks
 
+P = TypeVar("P", bound=ModelPlan)
+
 
 @dataclass(frozen=True)
-class Target:
-    """A checkpoint that fits its images. `card` holds what the checkpoint and the command line say together."""
+class Session(Generic[P]):
+    """plan: the resolved one. card: what checkpoint and command line say of the model together.
 
-    plan: ModelPlan
-    device: torch.device
-    dtype: torch.dtype
+    indices: of the images to work on. device, dtype: of the model, which is not there yet.
+    """
+
+    plan: P
     weights: Weights
     card: ModelCard
     images: Images
+    indices: Sequence[int]
+    device: torch.device
+    dtype: torch.dtype
 
-    def resolved(self) -> dict[str, Any]:
-        """What the checkpoint filled in, by the names of the plan's settings."""
-        card = self.card
-        return {
-            "arch": card.arch,
-            "sigma": card.sigma,
-            "mean": card.mean,
-            "std": card.std,
-            "dataset": self.images.name,
-            "image_size": self.plan.image_size,
-        }
-
-    def describe(self, indices: Sequence[int], bounds: str | None = None) -> Rows:
+    def describe(self, bounds: str | None = None) -> Rows:
         """Rows for the display before anything runs; bounds: in words, where they aren't those of --bound."""
         plan = self.plan
         bounds = bounds or f"{plan.bound} bounds at α = {plan.alpha:g}"
@@ -67,16 +66,17 @@ class Target:
             *chosen,
             ("model", f"{self.card.arch} from {plan.checkpoint} (sha256 {self.weights.sha256[:12]})"),
             ("smoothing", f"σ = {self.card.sigma:g}, {bounds}"),
-            ("images", f"{len(indices)} of {self.images.name} {self.images.split} ({len(self.images)}){shard}"),
+            ("images", f"{len(self.indices)} of {self.images.name} {self.images.split} ({len(self.images)}){shard}"),
             ("device", f"{describe_device(self.device)}, {plan.dtype}"),
         ]
 
-    def header(self, command: str, plan: ModelPlan, surrogate: dict[str, Any] | None = None) -> dict[str, Any]:
+    def header(self, command: str, surrogate: dict[str, Any] | None = None) -> dict[str, Any]:
         """What a result says of the run but for `environment.engine`, which is known once the model is set up.
 
-        plan: the resolved one. surrogate: the checkpoint of its gradients.
+        surrogate: the checkpoint of its gradients.
         """
-        own = self.weights.card or self.card  # what the checkpoint says of itself; `config` has what was used
+        plan = self.plan
+        card = self.weights.card or self.card  # what the checkpoint says of itself; `config` has what was used
         return {
             "command": command,
             "config": plan.config(),
@@ -85,18 +85,16 @@ class Target:
             "checkpoint": {
                 "path": str(self.weights.path),
                 "sha256": self.weights.sha256,
-                "arch": own.arch,
-                "dataset": own.dataset,
-                "sigma": own.sigma,
+                "arch": card.arch,
+                "dataset": card.dataset,
+                "sigma": card.sigma,
             },
             **({"surrogate_model": surrogate} if surrogate else {}),
             "images": {"count": len(self.images), "files_sha256": self.images.files_sha256},
             "shard": {"index": plan.shard.index, "count": plan.shard.count},
         }
 
-    def classifier(
-        self, indices: Sequence[int], display: Display, access: Access | None = None, reserve: int = 0
-    ) -> SmoothedClassifier:
+    def load_classifier(self, display: Display, access: Access | None = None, reserve: int = 0) -> SmoothedClassifier:
         """The smoothed model on its device, tried out on the first readable image, with its chunk sizes chosen.
 
         access: what a search sees of it; None: no search. reserve: bytes that the run holds besides the passes.
@@ -123,7 +121,7 @@ class Target:
                 f"the model does not fit in what is free of the memory of {self.device}",
                 "wait for others to free it, raise --max-memory, or choose another device with --device cpu",
             ) from error
-        self._try_out(classifier, indices)
+        self._try_out(classifier)
         arch = self.card.arch if access is None else access.tuning_name(self.card.arch)
         gradients = access is not None and access.cost.differentiates
         choose_chunks(classifier, self.plan, arch, gradients, reserve, display)
@@ -134,8 +132,8 @@ class Target:
         self, classifier: SmoothedClassifier, model: NormalisedClassifier, display: Display
     ) -> None:
         """Unless the checkpoint says itself how images are normalised, a wrong normalisation is likely enough."""
-        own, card = self.weights.card, self.card
-        if own is not None and (own.mean, own.std) == (card.mean, card.std):
+        stored, card = self.weights.card, self.card
+        if stored is not None and (stored.mean, stored.std) == (card.mean, card.std):
             return
         layout = layout_of(self.weights, self.weights.recognised)
         presets = normalisations_to_try(layout, self.images.name, self.images.input_shape[0])
@@ -144,12 +142,12 @@ class Target:
         if warning is not None:
             display.warn(warning)
 
-    def _try_out(self, classifier: SmoothedClassifier, indices: Sequence[int]) -> None:
+    def _try_out(self, classifier: SmoothedClassifier) -> None:
         """One small chunk before the real work: does the model give logits at all?
 
         Where no image can be read there is nothing to try: each will be recorded as failed.
         """
-        for index in indices:
+        for index in self.indices:
             try:
                 image = self.images.image(index)
             except ImageError:
@@ -172,35 +170,47 @@ class Target:
             )
 
 
-def load_target(plan: ModelPlan, device: torch.device, display: Display) -> tuple[Target, Sequence[int]]:
-    """The target, and the indices of the images to work on. Raises CaaError for whatever doesn't fit."""
+def open_session(plan: P, display: Display) -> Session[P]:
+    """The session of a plan as typed. Raises CaaError for whatever doesn't fit."""
+    device = resolve_device(plan.device, plan.shard.local)
     dtype = numeric_mode(plan.dtype, device)
     if plan.max_memory is not None:
         limit_device(device, plan.max_memory)
     weights = read_weights(find_checkpoint(plan.checkpoint), plan.trust_checkpoint)
-    dataset = plan.dataset or (weights.card.dataset if weights.card else None)
-    if plan.dataset is None and plan.checkpoint == "demo" and plan.data_dir is None:
-        dataset = "demo"
-    if dataset is None:
-        guess = layout_of(weights, weights.recognised).dataset
-        raise UsageError(
-            f"{weights.path} does not say which data set it was trained on",
-            f"add --dataset, for instance --dataset {guess or 'mnist'} --data-dir DIR",
-        )
-    if plan.image_size is None and weights.card is not None:
-        plan = replace(plan, image_size=weights.card.image_size(dataset))
-    images = open_dataset(dataset, plan.data_dir, plan.split, image_size=plan.image_size, download=plan.download)
-    said = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
-    card, notes = resolve_card(weights, said, dataset, images.input_shape, images.num_classes, plan.trust_checkpoint)
+    dataset, image_size = _dataset(plan, weights), plan.image_size
+    if image_size is None and weights.card is not None:
+        image_size = weights.card.image_size(dataset)
+    images = open_dataset(dataset, plan.data_dir, plan.split, image_size=image_size, download=plan.download)
+    overrides = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
+    card, notes = resolve_card(
+        weights, overrides, dataset, images.input_shape, images.num_classes, plan.trust_checkpoint
+    )
     for text in (*notes, *images.notes):
         display.warn(text)
-    indices = replace(plan, dataset=dataset).indices(len(images))
+    resolved = plan.resolve(
+        card.sigma, arch=card.arch, mean=card.mean, std=card.std, dataset=images.name, image_size=image_size
+    )
+    indices = resolved.indices(len(images))
     # A shard that was not named may be one of more than there are images: it has nothing to do, and that is done.
-    if not indices and (
-        plan.shard.chosen is None or not replace(plan, dataset=dataset, shard=Shard()).indices(len(images))
-    ):
+    if not indices and (plan.shard.chosen is None or not replace(resolved, shard=Shard()).indices(len(images))):
         raise UsageError(
             f"no image is left: {images.name} {images.split} has {len(images)} images",
             "lower --skip, --every or the number of shards",
         )
-    return Target(plan, device, dtype, weights, card, images), indices
+    return Session(resolved, weights, card, images, indices, device, dtype)
+
+
+def _dataset(plan: ModelPlan, weights: Weights) -> str:
+    """The name of the data set: the plan's, or the checkpoint's. Raises UsageError where neither says it."""
+    if plan.dataset is not None:
+        return plan.dataset
+    if plan.checkpoint == "demo" and plan.data_dir is None:
+        return DEMO
+    stored = weights.card.dataset if weights.card else None
+    if stored is None:
+        likely = layout_of(weights, weights.recognised).dataset
+        raise UsageError(
+            f"{weights.path} does not say which data set it was trained on",
+            f"add --dataset, for instance --dataset {likely or 'mnist'} --data-dir DIR",
+        )
+    return stored

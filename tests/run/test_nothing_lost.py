@@ -21,7 +21,7 @@ from support import (
 )
 
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT
-from caa_cli.run.session import Target
+from caa_cli.run.session import Session
 
 CERTIFY = "certify --checkpoint demo --samples 200 --limit 2 --chunk-size 200 --device cpu".split()  # noqa: SIM905
 TRAIN = "train --dataset demo --epochs 1 --evaluate-samples 0 --device cpu".split()  # noqa: SIM905
@@ -62,7 +62,7 @@ def test_a_finished_run_leaves_its_result_alone(finished):
 
 @pytest.mark.parametrize("more", [[], ["--resume"]], ids=["again", "resume"])
 def test_the_same_command_again_does_nothing_and_shows_the_result(folder, finished, monkeypatch, more):
-    monkeypatch.setattr(Target, "classifier", no_model)
+    monkeypatch.setattr(Session, "load_classifier", no_model)
     result = again(*more)
     assert result.exit_code == 0, result.output
     assert "attack.json is finished already: there is nothing to do" in result.stderr
@@ -122,7 +122,7 @@ def test_images_that_were_not_kept_are_not_found_missing_in_silence(folder, fini
 def test_images_that_were_kept_are_drawn_or_moved_without_an_attack(folder, finished, monkeypatch):
     assert again("--save-adversarial", "b.safetensors", "--resume").exit_code == 0
     assert (folder / "b.safetensors").read_bytes() == finished["a.safetensors"]
-    monkeypatch.setattr(Target, "classifier", no_model)
+    monkeypatch.setattr(Session, "load_classifier", no_model)
     assert again("--figure", "f.png").exit_code == 0
     assert (folder / "f.png").read_bytes().startswith(b"\x89PNG")
 
@@ -192,7 +192,7 @@ def test_a_log_and_a_figure_of_certificates_follow_the_same_rule(tmp_path, monke
     assert caa(*CERTIFY, "--output", "a.json").exit_code == 0
     first = read_strict(tmp_path / "a.json")
     # From the document alone, and then there is nothing to do.
-    monkeypatch.setattr(Target, "classifier", no_model)
+    monkeypatch.setattr(Session, "load_classifier", no_model)
     words = ("--tsv", "a.tsv", "--figure", figure)
     assert caa(*CERTIFY, "--output", "a.json", *words).exit_code == 0
     document = read_strict(tmp_path / "a.json")
@@ -218,7 +218,7 @@ def test_comparisons_follow_the_same_rule(folder, finished, monkeypatch):
     two = "caa,caa:overshoot=1.2"
     assert caa(*words, "--attacks", two, "--html", "c.html").exit_code == 0
     names = {path.name for path in folder.iterdir()}
-    monkeypatch.setattr(Target, "classifier", no_model)
+    monkeypatch.setattr(Session, "load_classifier", no_model)
     results = {name: (folder / name).read_bytes() for name in names if name.startswith("c.caa")}
     assert caa(*words, "--attacks", two, "--html", "c.html").exit_code == 0
     assert {name: (folder / name).read_bytes() for name in results} == results
