@@ -68,7 +68,7 @@ def own(*stages: str) -> list[str]:
     return [f"caa_cli.{stage}" for stage in stages]
 
 
-# Each room, and those that it may import from. They stand from the bottom to the top: a room knows only rooms above it
+# Each room, and those that it may import from, from the bottom to the top: a room knows only rooms above it
 # in this table, so that no arrow runs up and there is no circle.
 ROOMS = {
     "errors": "",
