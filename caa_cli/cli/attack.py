@@ -15,7 +15,7 @@ from caa_cli.config.choices import FINISHES, GRADIENTS, SURROGATE_MODEL
 from caa_cli.config.plan import AttackPlan
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE
-_SEARCH, _PROOF = "Attack", "Certificate and proof"
+_SEARCH, _VERIFICATION = "Attack", "Certificate and verification"
 
 
 @running.guarded
@@ -37,66 +37,89 @@ def attack(
     mean: options.Mean = None,
     std: options.Std = None,
     trust_checkpoint: options.TrustCheckpoint = False,
-    attack: Annotated[str, option(help=f"One of: {', '.join(ATTACKS)}.", panel=_SEARCH)] = AttackPlan.attack,
+    attack: Annotated[str, option(help=f"Which attack: {', '.join(ATTACKS)}.", panel=_SEARCH)] = AttackPlan.attack,
     samples: Annotated[
-        int, option(help="Noise samples of a step; caa and caa-newton take a part of them.", panel=_SEARCH)
+        int, option(help="Noise samples per step; caa and caa-newton use fewer where that is enough.", panel=_SEARCH)
     ] = AttackPlan.samples,
     iterations: Annotated[
-        int, option(help="Most steps per image (cw, autoattack, caa --rivals: a run).", panel=_SEARCH)
+        int,
+        option(
+            help="Most steps per image; of each restart (cw, autoattack) or rival class (caa --rivals).",
+            panel=_SEARCH,
+        ),
     ] = AttackPlan.iterations,
     attack_sigma: Annotated[
-        float | None, option(help="What the search takes σ to be.", show_default="the true σ", panel=_SEARCH)
+        float | None,
+        option(
+            help="Noise level that the search assumes; certificate and verification use the true σ.",
+            show_default="the true σ",
+            panel=_SEARCH,
+        ),
     ] = None,
     gradient: Annotated[
         str,
         option(
             metavar="|".join(GRADIENTS).replace(SURROGATE_MODEL, f"{SURROGATE_MODEL}=FILE"),
-            help="What the search sees: the model, another one's gradients, or votes alone.",
+            help="Gradients for the search: the model's own, those of another checkpoint, or none (votes alone).",
             panel=_SEARCH,
         ),
     ] = AttackPlan.gradient,
-    alpha: Annotated[float, option(help="Error probability per image.", panel=_PROOF)] = AttackPlan.alpha,
-    bound: Annotated[str, option(help=f"{', '.join(BOUNDS)}.", panel=_PROOF)] = AttackPlan.bound,
+    alpha: Annotated[
+        float,
+        option(
+            help="Error probability allowed per image, for the certificate and for the verification.",
+            panel=_VERIFICATION,
+        ),
+    ] = AttackPlan.alpha,
+    bound: Annotated[
+        str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_VERIFICATION)
+    ] = AttackPlan.bound,
     selection_samples: Annotated[
         int | None,
         option(
-            help="Samples that choose what is proved: the clean class, the point on the ray.",
+            help="Samples to choose the clean class, and the candidate to verify.",
             show_default="as --samples",
-            panel=_PROOF,
+            panel=_VERIFICATION,
         ),
     ] = None,
     certify_samples: Annotated[
         int | None,
         option(
-            help="Samples of the clean image's certificate.",
+            help="Samples for the certified radius of the clean image.",
             show_default="as --verify-samples",
-            panel=_PROOF,
+            panel=_VERIFICATION,
         ),
     ] = None,
     verify_samples: Annotated[
         int | None,
-        option(help="Fresh samples per proof.", show_default="10 × samples, at least 10000", panel=_PROOF),
+        option(
+            help="Fresh samples to verify one adversarial image.",
+            show_default="10 × --samples, at least 10000",
+            panel=_VERIFICATION,
+        ),
     ] = None,
     finish: Annotated[
         str,
         option(
-            help=f"{FINISHES[0]}: seek the shortest provable distance along the ray; {FINISHES[1]}: don't.",
-            panel=_PROOF,
+            help=f"{FINISHES[0]}: after the search, shorten along the line to the clean image; {FINISHES[1]}: don't.",
+            panel=_VERIFICATION,
         ),
     ] = AttackPlan.finish,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
-    batch_size: Annotated[str, option(help="Images at a time.", panel=_COMPUTE)] = "auto",
+    batch_size: Annotated[str, option(help="Images to attack at the same time.", panel=_COMPUTE)] = "auto",
     chunk_size: options.ChunkSize = "auto",
     max_memory: options.MaxMemory = None,
-    output: Annotated[Path, option(metavar="FILE.json", help="The result.", panel=_RUN)] = AttackPlan.output,
+    output: Annotated[
+        Path, option(metavar="FILE.json", help="Where to write the result.", panel=_RUN)
+    ] = AttackPlan.output,
     save_adversarial: Annotated[
         Path | None,
-        option(metavar="FILE.safetensors", help="Keep the adversarial images.", panel=_RUN),
+        option(metavar="FILE.safetensors", help="Also save the adversarial images.", panel=_RUN),
     ] = None,
     figure: Annotated[
         Path | None,
-        option(metavar="FILE.png", help="Draw a few originals and their attacks (extra: plot).", panel=_RUN),
+        option(metavar="FILE.png", help="Draw a few images before and after (needs caa[plot]).", panel=_RUN),
     ] = None,
     seed: options.Seed = 0,
     shard: options.ShardOption = "0/1",
@@ -109,9 +132,9 @@ def attack(
     dry_run: options.DryRun = False,
     **settings: Any,
 ) -> None:
-    """Attack a smoothed classifier: find the nearest images that it gets wrong, and prove each one.
+    """Attack a smoothed classifier: find the nearest images that it misclassifies, each verified on fresh noise.
 
-    [bold]caa attack --checkpoint demo[/] runs on what comes with caa.
+    [bold]caa attack --checkpoint demo[/] runs on a model and images that come with caa.
     """
     given = locals()
     plan = options.plan_of(AttackPlan, given | given.pop("settings"))

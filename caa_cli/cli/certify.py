@@ -35,10 +35,14 @@ def certify(
     trust_checkpoint: options.TrustCheckpoint = False,
     samples: Annotated[int, option(help="Noise samples per image.", panel=_CERTIFICATE)] = CertifyPlan.samples,
     selection_samples: Annotated[
-        int, option(help="Other samples, to choose the class on.", panel=_CERTIFICATE)
+        int, option(help="Separate samples, to choose the class.", panel=_CERTIFICATE)
     ] = CertifyPlan.selection_samples,
-    alpha: Annotated[float, option(help="Error probability per image.", panel=_CERTIFICATE)] = CertifyPlan.alpha,
-    bound: Annotated[str, option(help=f"{', '.join(BOUNDS)}.", panel=_CERTIFICATE)] = CertifyPlan.bound,
+    alpha: Annotated[
+        float, option(help="Error probability allowed per image.", panel=_CERTIFICATE)
+    ] = CertifyPlan.alpha,
+    bound: Annotated[
+        str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_CERTIFICATE)
+    ] = CertifyPlan.bound,
     radius: Annotated[
         float | None,
         option(
@@ -51,13 +55,16 @@ def certify(
     dtype: options.Dtype = "float32",
     chunk_size: options.ChunkSize = "auto",
     max_memory: options.MaxMemory = None,
-    output: Annotated[Path, option(metavar="FILE.json", help="The result.", panel=RUN)] = Path("certify.json"),
+    output: Annotated[Path, option(metavar="FILE.json", help="Where to write the result.", panel=RUN)] = Path(
+        "certify.json"
+    ),
     tsv: Annotated[
-        Path | None, option(metavar="FILE.tsv", help="Also as a log in Cohen's format.", panel=RUN)
+        Path | None,
+        option(metavar="FILE.tsv", help="Also write a log in the format of Cohen et al. (2019).", panel=RUN),
     ] = None,
     figure: Annotated[
         Path | None,
-        option(metavar="FILE.png", help="Draw certified accuracy by radius (extra: plot).", panel=RUN),
+        option(metavar="FILE.png", help="Draw certified accuracy by radius (needs caa[plot]).", panel=RUN),
     ] = None,
     seed: options.Seed = 0,
     shard: options.ShardOption = "0/1",

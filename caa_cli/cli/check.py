@@ -22,7 +22,7 @@ def check(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Hold finished results to what is required of them: exit code 4 where one of them does not meet it.
+    """Check finished results against requirements: exit code 4 if one is not met.
 
     [bold]caa check attack.json --require 'median_radius>=1.5'[/]
     """

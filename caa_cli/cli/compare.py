@@ -29,7 +29,7 @@ from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
 
 _COMPARISON = generate.COMPARISON
-# What counts where files are read; all else says how to run attacks.
+# The options that apply where files are read; all others say how to run attacks.
 _READING = {"files", "output", "format", "html", "figure_examples", "bootstrap", "seed", "config", "require", "json"}
 _READING |= {"quiet", "overwrite", "dry_run", *(spec.option for spec in PICTURES.values())}
 
@@ -40,31 +40,36 @@ _READING |= {"quiet", "overwrite", "dry_run", *(spec.option for spec in PICTURES
 def compare(
     context: typer.Context,
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE.json]…", help="Results of caa attack to read.")
+        list[Path] | None, typer.Argument(metavar="[FILE.json]…", help="Results of caa attack to compare.")
     ] = None,
     checkpoint: Annotated[
         str | None,
-        option(metavar="FILE", help="The model; `demo` is one that comes with caa.", panel=generate.DATA),
+        option(metavar="FILE", help="The model to attack, or `demo`: one that comes with caa.", panel=generate.DATA),
     ] = None,
     attacks: Annotated[
         str | None,
         option(
             metavar="NAME[:KEY=VALUE]…,…",
-            help=f"Which to run: {', '.join(ATTACKS)}; a name may come again with settings of its own.",
+            help=f"Which to run: {', '.join(ATTACKS)}; the same one may be named twice, with other settings.",
             panel=_COMPARISON,
         ),
     ] = None,
     format: Annotated[
-        str, option(help=f"Of the table on stdout: {', '.join(TABLE_FORMATS)}.", panel=_COMPARISON)
+        str, option(help=f"Format of the table: {', '.join(TABLE_FORMATS)}.", panel=_COMPARISON)
     ] = ComparePlan.format,
     bootstrap: Annotated[
-        int, option(metavar="N", help="95% intervals from N resamples of the images; 0: none.", panel=_COMPARISON)
+        int,
+        option(
+            metavar="N",
+            help="95% confidence intervals from N bootstrap resamples of the images; 0: none.",
+            panel=_COMPARISON,
+        ),
     ] = ComparePlan.bootstrap,
     sweep: Annotated[
         list[str] | None,
         option(
             metavar="KEY=V1,V2,…",
-            help="Run each attack with each of these values of a setting; twice: with all combinations.",
+            help="Run each attack with each value of a setting; give it twice for all combinations of two.",
             panel=_COMPARISON,
         ),
     ] = None,
@@ -72,7 +77,7 @@ def compare(
         Path | None,
         option(
             metavar="FILE.png",
-            help="Draw a few images under every attack (extra: plot); keeps the adversarial images.",
+            help="Draw a few images under every attack (needs caa[plot]); saves the adversarial images.",
             panel=_COMPARISON,
         ),
     ] = None,
@@ -80,7 +85,7 @@ def compare(
         Path | None,
         option(
             metavar="FILE.html",
-            help="All of it as one page that needs nothing else (extra: plot).",
+            help="The whole comparison as one self-contained page (needs caa[plot]).",
             panel=_COMPARISON,
         ),
     ] = None,
@@ -88,14 +93,14 @@ def compare(
         Path | None,
         option(
             metavar="FILE.json",
-            help="The comparison; each attack's own result goes beside it.",
-            show_default="compare.json, where attacks are run",
+            help="Where to write the comparison; each attack's result goes to the same folder.",
+            show_default="compare.json when attacks are run",
             panel=generate.RUN,
         ),
     ] = None,
     **given: Any,
 ) -> None:
-    """Run attacks on the same images, or read the results of finished ones, and say which is the nearest, how often.
+    """Compare attacks on the same images, run now or read from results: which finds the nearest misclassified ones?
 
     [bold]caa compare --checkpoint demo --attacks caa,caa:surrogate=gumbel[/] runs two;
     [bold]caa compare a.json b.json[/] reads two.

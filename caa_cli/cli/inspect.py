@@ -12,8 +12,10 @@ from caa_cli.cli.generate import DATA, option
 
 @running.guarded
 def inspect(
-    checkpoint: Annotated[str, typer.Argument(metavar="FILE", help="The model; `demo` is the one of caa.")],
-    dataset: Annotated[str | None, option(help="The images it is for, if the file does not say.", panel=DATA)] = None,
+    checkpoint: Annotated[str, typer.Argument(metavar="FILE", help="The checkpoint, or `demo`.")],
+    dataset: Annotated[
+        str | None, option(help="The data set it was trained on, if the file does not say.", panel=DATA)
+    ] = None,
     sigma: options.Sigma = None,
     arch: options.Arch = None,
     normalisation: options.Normalisation = None,
@@ -22,11 +24,11 @@ def inspect(
     trust_checkpoint: options.TrustCheckpoint = False,
     json: options.Json = False,
 ) -> None:
-    """Say what a checkpoint holds, what it leaves open, and the command that attacks it. No data set is needed."""
+    """Show what a checkpoint holds, what is missing, and the command that attacks it. No data set is needed."""
     chosen = options.normalisation({"normalisation": normalisation, "mean": mean, "std": std})
     from caa_cli.display import Display
     from caa_cli.models.resolve import Overrides
     from caa_cli.run.inspect import Inspection
 
-    said = Overrides(arch, sigma, **chosen)
-    raise typer.Exit(Inspection(Display(False, json), checkpoint, dataset, said, trust_checkpoint).execute())
+    overrides = Overrides(arch, sigma, **chosen)
+    raise typer.Exit(Inspection(Display(False, json), checkpoint, dataset, overrides, trust_checkpoint).execute())

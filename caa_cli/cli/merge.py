@@ -19,28 +19,31 @@ def merge(
         list[Path] | None, typer.Argument(metavar="FILE.json…", help="The results of all shards of one run.")
     ] = None,
     output: Annotated[
-        Path | None, option(metavar="FILE.json", help="The result.", show_default="has to be said", panel=RUN)
+        Path | None, option(metavar="FILE.json", help="Where to write the joined result (required).", panel=RUN)
     ] = None,
     save_adversarial: Annotated[
         Path | None,
-        option(
-            metavar="FILE.safetensors", help="Also join the images that the shards of an attack saved.", panel=RUN
-        ),
+        option(metavar="FILE.safetensors", help="caa attack: also join the images that the shards saved.", panel=RUN),
     ] = None,
     tsv: Annotated[
-        Path | None, option(metavar="FILE.tsv", help="Of caa certify: also a log in Cohen's format.", panel=RUN)
+        Path | None,
+        option(
+            metavar="FILE.tsv", help="caa certify: also write a log in the format of Cohen et al. (2019).", panel=RUN
+        ),
     ] = None,
     partial: Annotated[
-        bool, option("--partial", help="Join what is there, although shards or images are missing.", panel=RUN)
+        bool, option("--partial", help="Join what there is, even if shards or images are missing.", panel=RUN)
     ] = False,
     require: options.Require = None,
     config: options.Config = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     overwrite: options.Overwrite = False,
-    dry_run: Annotated[bool, option("--dry-run", help="Only check whether they fit together.", panel=RUN)] = False,
+    dry_run: Annotated[
+        bool, option("--dry-run", help="Only check that the shards fit together; write nothing.", panel=RUN)
+    ] = False,
 ) -> None:
-    """Join the shards of one attack or certification to the result that one process would have had.
+    """Join the results of the shards of one attack or certification into the result of the whole run.
 
     [bold]caa merge attack.shard-*.json --output attack.json[/] joins those of [bold]--shard auto[/].
     """

@@ -33,7 +33,7 @@ P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
-    # A plan has a method of the name that the first option has, and the other's word is a setting of its own.
+    # `--indices` would clash with `Plan.indices()`, hence `indices_file`.
     measure = given.get("chunk_size") == "measure"
     given = {**given, "indices_file": given.get("indices"), "measure_chunks": measure}
     if "mean" in given:
@@ -115,19 +115,28 @@ def automatic(text: str, option: str) -> int | None:
         raise UsageError(f"{option} {shortened(text)} is neither auto nor a whole number") from error
 
 
-Checkpoint = Annotated[str, option(metavar="FILE", help="The model; `demo` is one that comes with caa.", panel=DATA)]
+Checkpoint = Annotated[
+    str, option(metavar="FILE", help="The model to work on, or `demo`: one that comes with caa.", panel=DATA)
+]
 Sigma = Annotated[
-    float | None, option(help="Smoothing noise, pixel units.", show_default="the checkpoint's", panel=DATA)
+    float | None,
+    option(
+        help="Standard deviation of the smoothing noise, for pixels in [0, 1].",
+        show_default="the checkpoint's",
+        panel=DATA,
+    ),
 ]
-Dataset = Annotated[str | None, option(help=f"{' or '.join(DATASETS)}.", show_default="the checkpoint's", panel=DATA)]
-Split = Annotated[str, option(help="test (of ImageNet the validation images) or train.", panel=DATA)]
+Dataset = Annotated[
+    str | None, option(help=f"One of: {', '.join(DATASETS)}.", show_default="the checkpoint's", panel=DATA)
+]
+Split = Annotated[str, option(help="test (for ImageNet, the validation images) or train.", panel=DATA)]
 Limit = Annotated[
-    int | None, option(help="How many images.", show_default=f"all; {DEMO_LIMIT} of the demo", panel=DATA)
+    int | None, option(help="Most images to work on.", show_default=f"all; {DEMO_LIMIT} of the demo", panel=DATA)
 ]
-Skip = Annotated[int, option(help="How many images to pass over first.", panel=DATA)]
+Skip = Annotated[int, option(help="Leave out this many images at the start.", panel=DATA)]
 Every = Annotated[int, option(metavar="N", help="Only every N-th image, from --skip on.", panel=DATA)]
 Indices = Annotated[
-    Path | None, option(metavar="FILE", help="Only the images listed there, by index, one a line.", panel=DATA)
+    Path | None, option(metavar="FILE", help="Only the images listed in this file: one index per line.", panel=DATA)
 ]
 ImageSize = Annotated[
     int | None,
@@ -144,7 +153,7 @@ Download = Annotated[
 Arch = Annotated[
     str | None,
     option(
-        help=f"{', '.join(ARCHITECTURES)}; or package.module:factory.",
+        help=f"Architecture: {', '.join(ARCHITECTURES)}; or package.module:factory.",
         show_default="the checkpoint's, or recognised",
         panel=DATA,
     ),
@@ -153,26 +162,45 @@ Normalisation = Annotated[
     str | None,
     option(
         metavar="NAME",
-        help=f"Of the images, after the noise: {', '.join(NORMALISATIONS)}.",
+        help=f"How images are normalised, after noise is added: {', '.join(NORMALISATIONS)}.",
         show_default="the checkpoint's",
         panel=DATA,
     ),
 ]
 Mean = Annotated[
-    str | None, option(metavar="M[,M…]", help="Normalisation.", show_default="the checkpoint's", panel=DATA)
+    str | None,
+    option(
+        metavar="M[,M…]",
+        help="Mean per channel, instead of --normalisation.",
+        show_default="the checkpoint's",
+        panel=DATA,
+    ),
 ]
 Std = Annotated[
-    str | None, option(metavar="S[,S…]", help="Normalisation.", show_default="the checkpoint's", panel=DATA)
+    str | None,
+    option(
+        metavar="S[,S…]",
+        help="Standard deviation per channel, instead of --normalisation.",
+        show_default="the checkpoint's",
+        panel=DATA,
+    ),
 ]
 TrustCheckpoint = Annotated[
     bool,
     option(
-        "--trust-checkpoint", help="Load TorchScript or a pickled network, which runs code from the file.", panel=DATA
+        "--trust-checkpoint",
+        help="Allow a file whose loading runs code in it (TorchScript, a pickled network).",
+        panel=DATA,
     ),
 ]
-Dtype = Annotated[str, option(help=f"{', '.join(DTYPES)}.", panel=COMPUTE)]
+Dtype = Annotated[str, option(help=f"Precision of the model: {', '.join(DTYPES)}.", panel=COMPUTE)]
 ChunkSize = Annotated[
-    str, option(metavar="auto|measure|N", help="Noise samples in memory at a time; measure: anew.", panel=COMPUTE)
+    str,
+    option(
+        metavar="auto|measure|N",
+        help="Noise samples per forward pass; measure: find the fastest number again.",
+        panel=COMPUTE,
+    ),
 ]
 MaxMemory = Annotated[
     str | None, option(metavar="4GiB", help="Keep the device's memory below this.", show_default="all", panel=COMPUTE)
@@ -181,12 +209,14 @@ ShardOption = Annotated[
     str,
     option(
         metavar="K/N|auto",
-        help="Every N-th image, from the K-th on (K from 0); auto: as torchrun or Slurm divide the work.",
+        help="Do part K of N of the images (K counts from 0); auto: as torchrun or Slurm number their processes.",
         panel=RUN,
     ),
 ]
 DataDir = Annotated[Path | None, option(metavar="DIR", help="The folder that holds the data set.", panel=DATA)]
-Device = Annotated[str, option(help="auto, cpu, cuda or cuda:1.", panel=COMPUTE)]
+Device = Annotated[
+    str, option(help="auto (a GPU if there is one), cpu, cuda, or for instance cuda:1.", panel=COMPUTE)
+]
 Seed = Annotated[int, option(help="Seed of every random draw.", panel=RUN)]
 Config = Annotated[
     Path | None,
@@ -198,12 +228,16 @@ Config = Annotated[
         panel=RUN,
     ),
 ]
-Json = Annotated[bool, option("--json", help="The result as JSON on stdout, and nothing else there.", panel=RUN)]
-Quiet = Annotated[bool, option("--quiet", help="Only warnings and errors.", panel=RUN)]
-Resume = Annotated[bool, option("--resume", help="Go on with an interrupted run.", panel=RUN)]
-Overwrite = Annotated[bool, option("--overwrite", help="Replace a finished or interrupted run's files.", panel=RUN)]
+Json = Annotated[
+    bool, option("--json", help="Print the result as JSON on stdout, and nothing else there.", panel=RUN)
+]
+Quiet = Annotated[bool, option("--quiet", help="Show only warnings and errors.", panel=RUN)]
+Resume = Annotated[bool, option("--resume", help="Continue an interrupted run.", panel=RUN)]
+Overwrite = Annotated[bool, option("--overwrite", help="Replace the files of an earlier run.", panel=RUN)]
 Require = Annotated[
     list[str] | None,
-    option(metavar="'FIELD>=N'", help="Exit code 4 unless the result meets this; may be repeated.", panel=RUN),
+    option(metavar="'FIELD>=N'", help="Exit with code 4 unless the result meets this; may be repeated.", panel=RUN),
 ]
-DryRun = Annotated[bool, option("--dry-run", help="Say what would run and what it would take.", panel=RUN)]
+DryRun = Annotated[
+    bool, option("--dry-run", help="Only show what would run and how many model evaluations it takes.", panel=RUN)
+]

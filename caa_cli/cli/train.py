@@ -35,41 +35,53 @@ def train(
     recipe: Annotated[
         str | None,
         option(
-            help=f"Published settings, for all that is not said otherwise: {', '.join(RECIPES)}.",
+            help=f"Settings of a published model, for options that are not given: {', '.join(RECIPES)}.",
             show_default="none",
             panel=_MODEL,
         ),
     ] = None,
-    dataset: Annotated[str, option(help=f"{', '.join(DATASETS)}.", panel=_MODEL)] = TrainPlan.dataset,
+    dataset: Annotated[str, option(help=f"One of: {', '.join(DATASETS)}.", panel=_MODEL)] = TrainPlan.dataset,
     data_dir: options.DataDir = None,
     download: options.Download = False,
     image_size: options.ImageSize = None,
     arch: Annotated[
-        str, option(help=f"{', '.join(ARCHITECTURES)}, or package.module:factory.", panel=_MODEL)
+        str, option(help=f"Architecture: {', '.join(ARCHITECTURES)}, or package.module:factory.", panel=_MODEL)
     ] = TrainPlan.arch,
     normalisation: Annotated[
         str | None,
-        option(help=f"{', '.join(NORMALISATIONS)}.", show_default="the data set's", panel=_MODEL),
+        option(
+            help=f"How images are normalised, after noise is added: {', '.join(NORMALISATIONS)}.",
+            show_default="the data set's",
+            panel=_MODEL,
+        ),
     ] = None,
-    sigma: Annotated[float, option(help="Noise to train for, pixel units.", panel=_MODEL)] = TrainPlan.sigma,
-    method: Annotated[str, option(help=f"{', '.join(METHODS)}.", panel=_METHOD)] = TrainPlan.method,
+    sigma: Annotated[
+        float, option(help="Standard deviation of the noise to train for, for pixels in [0, 1].", panel=_MODEL)
+    ] = TrainPlan.sigma,
+    method: Annotated[str, option(help=f"Training method: {', '.join(METHODS)}.", panel=_METHOD)] = TrainPlan.method,
     epochs: Annotated[int, option(help="Passes over the images.", panel=_TRAINING)] = TrainPlan.epochs,
-    batch_size: Annotated[int, option(help="Images a step.", panel=_TRAINING)] = TrainPlan.batch_size,
+    batch_size: Annotated[int, option(help="Images per step.", panel=_TRAINING)] = TrainPlan.batch_size,
     optimizer: Annotated[str, option(help=f"{' or '.join(OPTIMIZERS)}.", panel=_TRAINING)] = TrainPlan.optimizer,
-    learning_rate: Annotated[float, option(help="At the start.", panel=_TRAINING)] = TrainPlan.learning_rate,
-    momentum: Annotated[float, option(help="Of sgd.", panel=_TRAINING)] = TrainPlan.momentum,
-    weight_decay: Annotated[float, option(help="L2 penalty.", panel=_TRAINING)] = TrainPlan.weight_decay,
+    learning_rate: Annotated[
+        float, option(help="Learning rate at the start.", panel=_TRAINING)
+    ] = TrainPlan.learning_rate,
+    momentum: Annotated[float, option(help="Momentum of sgd.", panel=_TRAINING)] = TrainPlan.momentum,
+    weight_decay: Annotated[
+        float, option(help="Weight decay (L2 penalty).", panel=_TRAINING)
+    ] = TrainPlan.weight_decay,
     schedule: Annotated[
-        str, option(help=f"Of the learning rate: {', '.join(SCHEDULES)}.", panel=_TRAINING)
+        str, option(help=f"Schedule of the learning rate: {', '.join(SCHEDULES)}.", panel=_TRAINING)
     ] = TrainPlan.schedule,
     step_epochs: Annotated[
-        int, option(help="step: the rate falls to a tenth this often.", panel=_TRAINING)
+        int, option(help="With --schedule step: epochs between divisions of the rate by 10.", panel=_TRAINING)
     ] = TrainPlan.step_epochs,
-    clip_norm: Annotated[float | None, option(help="Longest gradient.", show_default="none", panel=_TRAINING)] = None,
+    clip_norm: Annotated[
+        float | None, option(help="Clip gradients to this L2 norm.", show_default="none", panel=_TRAINING)
+    ] = None,
     augment: Annotated[
         str,
         option(
-            help=f"{', '.join(AUGMENTATIONS)}; auto: {_AUTO}.",
+            help=f"Augmentation: {', '.join(AUGMENTATIONS)}; auto: {_AUTO}.",
             panel=_TRAINING,
         ),
     ] = TrainPlan.augment,
@@ -84,7 +96,7 @@ def train(
     evaluate_samples: Annotated[
         int,
         option(
-            help="Noise samples an image for the smoothed accuracy on the test images; 0: leave it out.",
+            help="Noise samples per test image, to measure smoothed accuracy at the end; 0: don't.",
             panel=_TRAINING,
         ),
     ] = TrainPlan.evaluate_samples,
@@ -94,18 +106,23 @@ def train(
     device: options.Device = "auto",
     dtype: Annotated[
         str,
-        option(help=f"Of mixed precision: {', '.join(TRAINING_DTYPES)}.", panel=generate.COMPUTE),
+        option(
+            help=f"Precision of forward and backward passes: {', '.join(TRAINING_DTYPES)}.", panel=generate.COMPUTE
+        ),
     ] = TrainPlan.dtype,
     channels_last: Annotated[
         bool,
-        option("--channels-last/--no-channels-last", help="Layout of images in memory.", panel=generate.COMPUTE),
+        option("--channels-last/--no-channels-last", help="Memory layout of images.", panel=generate.COMPUTE),
     ] = TrainPlan.channels_last,
     workers: Annotated[
-        int, option(help="Processes that decode images which are not held in memory.", panel=generate.COMPUTE)
+        int,
+        option(
+            help="Processes that decode images, for data sets that are not held in memory.", panel=generate.COMPUTE
+        ),
     ] = TrainPlan.workers,
-    output: Annotated[Path, option(metavar="FILE.safetensors", help="The checkpoint.", panel=_RUN)] = Path(
-        "model.safetensors"
-    ),
+    output: Annotated[
+        Path, option(metavar="FILE.safetensors", help="Where to write the checkpoint.", panel=_RUN)
+    ] = Path("model.safetensors"),
     seed: options.Seed = 0,
     config: options.Config = None,
     json: options.Json = False,

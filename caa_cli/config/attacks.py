@@ -32,31 +32,37 @@ class Caa(Settings):
     overshoot: Annotated[
         float,
         Range(1.0, 100.0, hint="below 1 a step would stay where no adversarial example can be"),
-        "The paper's 1 + δ₁.",
+        "Step to the boundary, as a multiple of the certified length (the paper's 1 + δ₁).",
     ] = 1.05
-    undershoot: Annotated[float, Range(0.0, 1.0, above=True), "The paper's 1 − δ₂."] = 0.95
-    step_min: Annotated[float, Positive(), "Shortest step."] = 0.1
-    step_max: Annotated[float, Positive(), "Longest step."] = 0.25
-    patience: Annotated[int, Count(0, MOST_STEPS), "Steps without gain before an image stops; 0: never."] = 8
-    tolerance: Annotated[float, Range(0.0, 1.0, below=True), "The share of the radius that counts as a gain."] = 0.005
+    undershoot: Annotated[
+        float, Range(0.0, 1.0, above=True), "The same for steps back to the clean image (the paper's 1 − δ₂)."
+    ] = 0.95
+    step_min: Annotated[float, Positive(), "Shortest step, L2."] = 0.1
+    step_max: Annotated[float, Positive(), "Longest step, L2."] = 0.25
+    patience: Annotated[
+        int, Count(0, MOST_STEPS), "Stop an image after this many steps without improvement; 0: never."
+    ] = 8
+    tolerance: Annotated[
+        float, Range(0.0, 1.0, below=True), "Smallest improvement that counts, as a share of the radius."
+    ] = 0.005
     sample_schedule: Annotated[
         str,
         OneOf(SAMPLE_SCHEDULES),
         Formerly(FIXED),
-        f"{' or '.join(SAMPLE_SCHEDULES)}: a sixth of --samples a step, a third where the class is open; or all.",
+        f"{' or '.join(SAMPLE_SCHEDULES)}: steps begin with a part of --samples, or use all of them.",
     ] = STAGED
     refine: Annotated[
         str,
         OneOf(REFINEMENTS),
-        f"{REFINEMENTS[0]}: on the ray to the clean image, as the paper; {REFINEMENTS[1]}: along the boundary too.",
+        f"{REFINEMENTS[0]}: straight towards the clean image, as in the paper; {REFINEMENTS[1]}: also along the boundary.",
     ] = RADIAL
     rivals: Annotated[
         int,
         Count(most=1000),
-        "Runs, each after one of the likeliest other classes; 1: one, after whichever leads.",
+        "Attack towards this many likely classes in turn; 1: once, towards the runner-up.",
     ] = 1
     surrogate: Annotated[
-        str, OneOf(SURROGATES), f"Whose gradient is followed: {' or '.join(SURROGATES)} (the paper's)."
+        str, OneOf(SURROGATES), f"Objective whose gradient is followed: {' or '.join(SURROGATES)} (the paper's)."
     ] = LOG_RATIO
     temperature: Annotated[float, Positive(), "Temperature of --surrogate gumbel."] = 0.01
 
@@ -79,16 +85,20 @@ class Caa(Settings):
 class CaaNewton(Settings):
     """The certificate as Newton's step."""
 
-    rivals: Annotated[int, Count(most=1000), "Likeliest other classes to follow at first."] = 4
-    steps: Annotated[int, Count(most=MOST_STEPS), "Steps, if --iterations allows as many."] = 30
-    memory: Annotated[float, Between(0, 1), "What the planes so far weigh after a step, against 1."] = 0.75
+    rivals: Annotated[int, Count(most=1000), "How many likely other classes to consider at first."] = 4
+    steps: Annotated[int, Count(most=MOST_STEPS), "Most steps per image; --iterations is a limit too."] = 30
+    memory: Annotated[
+        float,
+        Between(0, 1),
+        "Weight that earlier gradients keep after each step; the newest weighs 1. Higher averages out more noise.",
+    ] = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pgd(Settings):
     """The iterative fast gradient method, without a ball (Kurakin et al., 2017; Madry et al., 2018)."""
 
-    epsilon: Annotated[float, Positive(), "Length of a step.", Shown("20/255")] = 20 / 255
+    epsilon: Annotated[float, Positive(), "Length of a step, L2.", Shown("20/255")] = 20 / 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,25 +106,28 @@ class Cw(Settings):
     """Carlini and Wagner (2017)."""
 
     constant: Annotated[
-        float | None, NotNegative(), "A fixed c (the paper's: 1e-4); --iterations steps.", Shown("searched for")
+        float | None,
+        NotNegative(),
+        "Fixed weight c of the attack loss, instead of a search for it (the paper: 1e-4).",
+        Shown("searched for"),
     ] = None
-    initial_constant: Annotated[float, Positive(1e6), "The c that the search begins with."] = 1e-3
-    binary_search_steps: Annotated[int, _ROUNDS, "Values of c to try, --iterations steps each."] = 9
+    initial_constant: Annotated[float, Positive(1e6), "First c of the search."] = 1e-3
+    binary_search_steps: Annotated[int, _ROUNDS, "Values of c to try, each with --iterations steps."] = 9
     learning_rate: Annotated[
-        float | None, Positive(), "Of Adam (the paper's: 0.01).", Shown("10/iterations, at least 0.01")
+        float | None, Positive(), "Learning rate of Adam (the paper: 0.01).", Shown("10/iterations, at least 0.01")
     ] = None
-    confidence: Annotated[float, NotNegative(), "κ, the margin to reach."] = 0.0
+    confidence: Annotated[float, NotNegative(), "Margin κ by which the wrong class has to lead."] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(Settings):
     """Moosavi-Dezfooli et al. (2016)."""
 
-    overshoot: Annotated[float, NotNegative(), "Share added to the sum of the steps."] = 0.02
+    overshoot: Annotated[float, NotNegative(), "Share added to the perturbation, to cross the boundary."] = 0.02
     candidates: Annotated[
         int,
         Count(2, MOST_STEPS, hint="the label is one of them"),
-        "Likeliest classes to choose from, the label among them.",
+        "How many of the likeliest classes to consider, the label included.",
     ] = 10
 
 
@@ -122,11 +135,16 @@ class DeepFool(Settings):
 class AutoAttack(Settings):
     """Croce and Hein (2020), their version for models with randomness."""
 
-    radius: Annotated[float | None, Positive(), "Of the ball.", Shown("5 × certified radius, at least 0.1")] = None
+    radius: Annotated[
+        float | None,
+        Positive(),
+        "L2 radius of the ball that is searched.",
+        Shown("5 × certified radius, at least 0.1"),
+    ] = None
     minimise: Annotated[bool, "Search for the smallest radius: double until success, then bisect."] = False
     searches: Annotated[int, _ROUNDS, "Radii that --autoattack-minimise tries."] = 10
     rho: Annotated[
-        float, Between(0, 1), "APGD's ρ: the share of steps that have to gain for it to keep its step."
+        float, Between(0, 1), "APGD halves its step if a smaller share of steps than this improves the loss (ρ)."
     ] = 0.75
 
 
@@ -134,25 +152,25 @@ class AutoAttack(Settings):
 class Ddn(Settings):
     """Decoupling direction and norm (Rony et al., 2019)."""
 
-    initial_norm: Annotated[float, Positive(), "First length of the perturbation."] = 1.0
-    gamma: Annotated[float, Between(0, 1), "Share by which the length changes each step."] = 0.05
+    initial_norm: Annotated[float, Positive(), "Length of the first perturbation, L2."] = 1.0
+    gamma: Annotated[float, Between(0, 1), "Relative change of the length per step."] = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fmn(Settings):
     """The fast minimum-norm attack (Pintor et al., 2021). The authors' α is a step size."""
 
-    step_size_init: Annotated[float, Positive(), "First step size.", Called("alpha_init")] = 1.0
-    step_size_final: Annotated[float, Positive(), "Last step size.", Called("alpha_final")] = 0.01
-    gamma_init: Annotated[float, Between(0, 1), "First share by which the radius changes."] = 0.05
-    gamma_final: Annotated[float, Between(0, 1), "Last share by which the radius changes."] = 0.001
+    step_size_init: Annotated[float, Positive(), "Step size at the start.", Called("alpha_init")] = 1.0
+    step_size_final: Annotated[float, Positive(), "Step size at the end.", Called("alpha_final")] = 0.01
+    gamma_init: Annotated[float, Between(0, 1), "Relative change of the radius in the first step."] = 0.05
+    gamma_final: Annotated[float, Between(0, 1), "Relative change of the radius in the last step."] = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alma(Settings):
     """The augmented Lagrangian method (Rony et al., 2021). The authors' α is the weight of moving averages."""
 
-    init_lr_distance: Annotated[float, Positive(), "How far the first step goes."] = 0.1
+    init_lr_distance: Annotated[float, Positive(), "Length of the first step, L2."] = 0.1
     lr_reduction: Annotated[float, Positive(), "Share of the learning rate left at the end."] = 0.01
     average: Annotated[
         float | None,
@@ -164,9 +182,13 @@ class Alma(Settings):
     mu_init: Annotated[float, Positive(), "First multiplier μ of the penalty."] = 1.0
     rho_init: Annotated[float, Positive(), "First weight ρ of the penalty."] = 1.0
     check_steps: Annotated[int, Count(most=MOST_STEPS), "Steps between checks of the constraint."] = 10
-    tau: Annotated[float, Between(0, 1), "The constraint has gained if it fell below this share."] = 0.95
-    gamma: Annotated[float, _FACTOR, "What ρ is multiplied by where it has not."] = 1.2
-    logit_tolerance: Annotated[float, NotNegative(), "Added to the margin."] = 1e-4
+    tau: Annotated[
+        float, Between(0, 1), "The constraint counts as improved if it fell below this share of its last value."
+    ] = 0.95
+    gamma: Annotated[float, _FACTOR, "Factor for ρ where the constraint did not improve."] = 1.2
+    logit_tolerance: Annotated[float, NotNegative(), "Margin by which the wrong class has to lead in the loss."] = (
+        1e-4
+    )
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], num_classes: int) -> Rows
         rows.append(("gradients", f"of {plan.surrogate_model}; votes are the target's"))
     rows += attack.notes(num_classes)
     if plan.attack_sigma not in (None, plan.sigma):
-        rows.append(("attacker", f"takes σ to be {plan.attack_sigma:g}; certificate and proof are at the true σ"))
+        rows.append(("attacker", f"takes σ to be {plan.attack_sigma:g}; certificate and verification use the true σ"))
     fresh = f"{plan.verify_samples} fresh samples a try; certified radius on {plan.certify_samples}"
-    return [*rows, ("proof", fresh), ("results", str(plan.output))]
+    return [*rows, ("verification", fresh), ("results", str(plan.output))]
 
 
 def most_evaluations(plan: AttackPlan, attack: Attack[Any], cost: GradientCost, images: int) -> dict[str, int]:

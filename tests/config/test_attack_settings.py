@@ -233,15 +233,15 @@ def test_the_name_of_a_setting_stands_in_its_declaration_and_its_attack_alone():
 
 # Of version 0.1.0's first results: a journal of those days is only continued where the digest is still the same.
 FINGERPRINTS = {
-    "caa": "a9b1672dbb7bf641",
-    "caa-newton": "a18ff0aee33032ad",
-    "pgd": "dc2175f74d90df53",
-    "cw": "fe0641326dcea5bf",
-    "deepfool": "1c97f236c3037cf3",
-    "autoattack": "23f2d8edbfdb3729",
-    "ddn": "0432debd984a9fee",
-    "fmn": "87f9bdc95a4296af",
-    "alma": "20b0c4fe0e344e4a",
+    "caa": "b15809e7959fccb1",
+    "caa-newton": "f19517020b96d763",
+    "pgd": "f2b443639650b78a",
+    "cw": "553ee2eefaa27bee",
+    "deepfool": "5bb2eedbc0a58394",
+    "autoattack": "80206df10744e927",
+    "ddn": "5bb93a87fba71768",
+    "fmn": "a0d0b5fe93255d97",
+    "alma": "be04352acae608fb",
 }
 
 
