@@ -27,6 +27,11 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
+PROJECTIONS = [
+    "tests/test_newton.py::test_the_shortest_step_to_a_half_space_within_the_box",
+    "tests/test_newton.py::test_a_step_is_no_longer_than_its_limit_and_ends_at_the_nearest_point_within_it",
+    "tests/test_caa_refine.py::test_a_slide_stays_in_the_box_and_comes_nearer_in_its_half_space",
+]
 CAA_STEPS = ["tests/test_caa_step.py", "tests/test_caa_runs.py"]
 # The module that each list is about, and the tests that have to notice, quickest first.
 TARGETS = {
@@ -40,7 +45,7 @@ TARGETS = {
     "line_search": ("caa_cli/verification/line_search.py", ["tests/test_line_search.py"]),
     "criterion": ("caa_cli/attacks/common/criterion.py", ["tests/test_criterion.py"]),
     "balls": ("caa_cli/attacks/caa/balls.py", ["tests/test_geometry.py"]),
-    "projection": ("caa_cli/attacks/common/projection.py", ["tests/test_geometry.py", "tests/test_caa_refine.py"]),
+    "projection": ("caa_cli/attacks/common/projection.py", ["tests/test_geometry.py", *PROJECTIONS]),
     "caa": ("caa_cli/attacks/caa/attack.py", [*CAA_STEPS, "tests/test_caa.py", "tests/test_caa_refine.py"]),
     "caa_state": ("caa_cli/attacks/caa/state.py", [*CAA_STEPS, "tests/test_caa_refine.py"]),
     "metrics": ("caa_cli/results/metrics.py", ["tests/test_comparison.py"]),
