@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caa_cli.attacks.caa.balls import Balls, ray_exit
-from caa_cli.attacks.common.projection import limit_length
+from caa_cli.attacks.common.projection import limit_length, step_beyond
 
 DIMENSIONS = 3
 
@@ -68,6 +68,11 @@ def test_balls_that_touch_hold_the_ray():
 def test_a_ball_behind_the_origin_carries_nobody():
     centres, direction = torch.tensor([[[-2.0, 0.0], [0.5, 0.0]]]), torch.tensor([[1.0, 0.0]])
     assert ray_exit(torch.zeros(1, 2), direction, centres, torch.tensor([[1.0, 0.25]])).tolist() == [0.0]
+
+
+def test_a_ball_behind_the_origin_does_not_hide_the_one_around_it():
+    centres, direction = torch.tensor([[[-2.0, 0.0], [0.25, 0.0]]]), torch.tensor([[1.0, 0.0]])
+    assert ray_exit(torch.zeros(1, 2), direction, centres, torch.tensor([[1.0, 0.5]])).tolist() == [0.75]
 
 
 def test_an_origin_outside_every_ball_goes_nowhere():
@@ -131,6 +136,14 @@ def test_moves_that_are_too_long_are_cut_and_others_left():
     torch.testing.assert_close(
         limit_length(moves, torch.tensor([1.0, 1.0, 1.0])), torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]])
     )
+
+
+def test_the_part_of_a_step_that_has_no_limit_ends_at_the_edge_of_the_box():
+    clean, direction, one = torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 0.0]]), torch.ones(1)
+    point = torch.tensor([[0.9, 0.6]])
+    step, nearest = step_beyond(clean, point, direction, 0.2 * one, 0.0 * one, unlimited=0.3 * direction)
+    torch.testing.assert_close(step, torch.tensor([[1.0, 0.6]]))
+    torch.testing.assert_close(nearest, torch.tensor([[0.7, 0.5]]))
 
 
 def test_an_example_without_balls_has_no_way_to_go():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prescribed import interval
 from scipy import stats
 
 from caa_cli.config.bounds import BOUNDS
@@ -50,6 +51,12 @@ def test_clopper_pearson_solves_its_defining_equations(n: int, share: float, alp
         assert stats.binom.sf(k - 1, n, lower) == pytest.approx(alpha, rel=1e-6)
     if k < n:
         assert stats.binom.cdf(k, n, upper) == pytest.approx(alpha, rel=1e-6)
+
+
+def test_a_single_vote_bounds_its_class_away_from_0():
+    """P(no vote in n) = (1 − p)ⁿ gives the bounds of 1 and of n − 1 votes in closed form."""
+    assert float(clopper_pearson_lower(1, 20, 0.01)) == pytest.approx(1 - 0.99 ** (1 / 20), rel=1e-9)
+    assert float(clopper_pearson_upper(19, 20, 0.01)) == pytest.approx(0.99 ** (1 / 20), rel=1e-9)
 
 
 @given(
@@ -101,6 +108,15 @@ def test_against_one_class_only_that_class_counts():
     votes = np.array([400, 450, 150])
     assert not separation(votes, 1000, 1, 0.005, "goodman", against=0).confident
     assert separation(votes, 1000, 1, 0.005, "goodman", against=2).confident
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_each_name_stands_for_its_own_intervals(bound: str):
+    separated = separation([600, 300, 100], 1000, 0, 0.005, bound)
+    lower, _ = interval(600, 1000, 3, 0.005, bound)
+    assert separated.lower == pytest.approx(lower, rel=1e-9)
+    upper = 1 - lower if BOUNDS[bound].one_sided else interval(300, 1000, 3, 0.005, bound)[1]
+    assert separated.upper == pytest.approx(upper, rel=1e-9)
 
 
 def test_even_bounds_separate_nothing():
