@@ -32,7 +32,7 @@ def find_sweep(comparison: Comparison) -> Sweep | None:
     """None where nothing varies, or more than a picture can show: one key, or two of one attack."""
     groups: dict[str, list[tuple[dict[str, Any], Figures]]] = {}
     for attack, row in zip(comparison.attacks, comparison.figures, strict=True):
-        settings = {name: _hashable(value) for name, value in attack.parts[0].own.items()}
+        settings = {name: _hashable(value) for name, value in attack.parts[0].attack_settings.items()}
         groups.setdefault(attack.attack, []).append((settings, row))
     groups = {name: group for name, group in groups.items() if len(group) > 1}
     varying = dict.fromkeys(

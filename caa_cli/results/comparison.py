@@ -106,7 +106,7 @@ class Comparison:
             **attack_summary(records, row, sum(part.seconds for part in attack.parts)),
             "intervals": interval,
             "attack": attack.attack,
-            "settings": attack.parts[0].own,
+            "settings": attack.parts[0].attack_settings,
             "files": [str(part.path) for part in attack.parts],
             "examples": [record.to_json() for record in records],
         }

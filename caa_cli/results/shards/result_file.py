@@ -25,14 +25,14 @@ _AS = {"attack_sigma": "sigma", "selection_samples": "samples"}
 
 
 @dataclass(frozen=True)
-class Part(Generic[R]):
+class ResultFile(Generic[R]):
     """One result file: a run with its settings, on one shard or selection of the images.
 
-    said: the document without its examples.
+    header: the document without its examples.
     """
 
     path: Path
-    said: dict[str, Any]
+    header: dict[str, Any]
     status: str
     fingerprint: str
     config: dict[str, Any]
@@ -59,7 +59,7 @@ class Part(Generic[R]):
         return self.setting(_AS[name]) if name in _AS else default_of(self.attack, name)
 
     @property
-    def own(self) -> dict[str, Any]:
+    def attack_settings(self) -> dict[str, Any]:
         """The settings of the attack itself; those that this version does not know too."""
         own = own_settings(self.attack)
         unknown = self.config.keys() - {*own, *foreign(self.attack), *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
@@ -68,7 +68,7 @@ class Part(Generic[R]):
     @property
     def surrogate(self) -> str | None:
         """The digest of the checkpoint that gradients come from, where it is not the model's own."""
-        found = self.said.get("surrogate_model")
+        found = self.header.get("surrogate_model")
         return str(found["sha256"]) if found else None
 
     @property
@@ -77,7 +77,7 @@ class Part(Generic[R]):
         return {name: self.config.get(name) for name in ("skip", "every", "limit", "indices_file")}
 
     def of_shard(self, index: int) -> Sequence[int] | None:
-        """The images that are another shard's of the same selection; None where only a file said which they are."""
+        """The images that are another shard's of the same selection; None where only a file lists them."""
         size, limit = self.images.get("count"), self.config.get("limit")
         if size is None or self.config.get("indices_file") is not None:
             return None
@@ -102,9 +102,9 @@ class Part(Generic[R]):
         return self.status == "interrupted" or self.missing > 0
 
 
-def read_part(path: Path, commands: Collection[str] = ("attack",)) -> Part[Any]:
+def read_result_file(path: Path, commands: Collection[str] = ("attack",)) -> ResultFile[Any]:
     """Raises CaaError for a file that is missing, empty, cut off, damaged, or of another kind or schema version."""
-    return part_of(path, read_document(path, commands), commands)
+    return parse_result_file(path, read_document(path, commands), commands)
 
 
 def read_document(path: Path, commands: Collection[str]) -> Any:
@@ -147,7 +147,7 @@ def check_origin(path: Path, document: Any, commands: Collection[str]) -> str:
     return command
 
 
-def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) -> Part[Any]:
+def parse_result_file(path: Path, document: Any, commands: Collection[str] = ("attack",)) -> ResultFile[Any]:
     """The document of a run of one of these commands, checked. Raises CaaError."""
     check_origin(path, document, commands)
     try:
@@ -163,13 +163,13 @@ def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) 
             records[record.index] = record
     except SchemaError as error:
         raise CaaError(f"{path} is damaged ({error})", _AGAIN) from error
-    return checked_part(path, document, records.values())
+    return result_file_of(path, document, records.values())
 
 
-def checked_part(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> Part[Any]:
+def result_file_of(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> ResultFile[Any]:
     """Of a document that is checked already, with its examples as records."""
     shard = document.get("shard") or {"index": 0, "count": 1}
-    return Part(
+    return ResultFile(
         path,
         {name: value for name, value in document.items() if name != "examples"},
         document["status"],
@@ -200,11 +200,11 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
     return UsageError(f"{path} is a result of caa {command}, not of {_kinds(commands)}", hint)
 
 
-def how_to_go_on(said: dict[str, Any]) -> str:
+def how_to_go_on(header: dict[str, Any]) -> str:
     """With an unfinished run, from its document: one that was merged is finished in its shards."""
-    shards = said.get("merged")
+    shards = header.get("merged")
     if not isinstance(shards, list):
-        again = said.get("resume")
+        again = header.get("resume")
         return f"finish it with: {again}" if again else "finish that run with --resume"
     unfinished = [shard for shard in shards if shard.get("status") != "complete"]
     commands = [str(shard["resume"]) for shard in unfinished if shard.get("resume")]

@@ -9,7 +9,7 @@ from typing import Any
 from caa_cli.config.plan import AttackPlan
 from caa_cli.results.documents import document_at
 from caa_cli.results.records import ATTACKED, AttackRecord
-from caa_cli.results.shards.result_file import Part
+from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.images import Image, ImageJournal, kept_images, save_images, saved_images, saved_shard
 from caa_cli.results.store.output import RunOutput
 
@@ -29,7 +29,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         self.images: ImageJournal | None = None
         self.without_image: dict[int, AttackRecord] = {}
 
-    def _lacking(self, held: Part[AttackRecord], indices: Sequence[int]) -> str:
+    def _lacking(self, held: ResultFile[AttackRecord], indices: Sequence[int]) -> str:
         """As for any run; or the images, where they are asked for and were not kept."""
         lacking = super()._lacking(held, indices)
         if lacking or not self.again:

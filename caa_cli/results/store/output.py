@@ -15,7 +15,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.documents import KINDS, document_at
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
-from caa_cli.results.shards.result_file import Part, how_to_go_on, part_of
+from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, parse_result_file
 from caa_cli.results.store.files import check_writable, write_atomically
 from caa_cli.results.store.journal import Journal, header_of, unfinished
 from caa_cli.results.store.locks import locked
@@ -43,7 +43,7 @@ class RunOutput(Generic[R]):
     def __post_init__(self) -> None:
         self.journal = Journal.beside(self.output, self.kind)
         self.source = self.journal.path  # what a resumed run goes on from
-        self.held: Part[R] | None = None
+        self.held: ResultFile[R] | None = None
         self.compared: list[str] = []
 
     def check(self, shard: Shard) -> None:
@@ -101,7 +101,7 @@ class RunOutput(Generic[R]):
                 held.callback(self.journal.close)
             yield
 
-    def finished(self, header: dict[str, Any], compared: list[str], indices: Sequence[int]) -> Part[R] | None:
+    def finished(self, header: dict[str, Any], compared: list[str], indices: Sequence[int]) -> ResultFile[R] | None:
         """The result that is there, if it is of this very run and has all that is asked for: nothing is to be done.
 
         header: what the document says beside its examples: command, config, checkpoint, shard, environment.
@@ -120,7 +120,7 @@ class RunOutput(Generic[R]):
         ):
             # The journal leads: a document of other settings gives way, for it was begun with --overwrite.
             with suppress(CaaError):  # a damaged one has nothing that the journal lacks
-                self.held = None if differing or not document else part_of(self.output, document, KINDS)
+                self.held = None if differing or not document else parse_result_file(self.output, document, KINDS)
             return None
         if differing:
             raise UsageError(
@@ -130,7 +130,7 @@ class RunOutput(Generic[R]):
         if not document:
             check_intact(self.output)
             return None
-        self.held = part_of(self.output, document, KINDS)
+        self.held = parse_result_file(self.output, document, KINDS)
         lacking = self._lacking(self.held, indices)
         if not lacking and self.held.status == "complete":
             self.journal.remove()  # a kill may have left it
@@ -142,7 +142,7 @@ class RunOutput(Generic[R]):
             )
         return None
 
-    def _lacking(self, held: Part[R], indices: Sequence[int]) -> str:
+    def _lacking(self, held: ResultFile[R], indices: Sequence[int]) -> str:
         """What is asked for and not in the result, in words; empty for nothing."""
         done = {record.index for record in held.records}
         missing = sum(index not in done for index in indices)
