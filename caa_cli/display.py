@@ -43,7 +43,7 @@ _ACTED_ON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 
 
 def visible(text: str) -> str:
-    """The text with what a terminal would act on spelt out: names and texts come from files of others.
+    """The text with control characters spelt out, since names and texts may come from untrusted files.
 
     A further line is indented, so that no text can end a message and begin another.
     """
@@ -175,7 +175,7 @@ def _groups(widths: Sequence[int], room: int) -> list[list[int]]:
 class PartDisplay(Display):
     """For one run of several: `name` is in front of its bar, and what an earlier one displayed is not repeated.
 
-    displayed: the texts so far, shared by all of them. The result is left to the whole; result_document: of the run.
+    displayed: the texts so far, shared by all of them. found: the run's document; its result is left to the whole.
     """
 
     def __init__(self, whole: Display, name: str, displayed: set[str]) -> None:

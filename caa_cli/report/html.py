@@ -125,7 +125,7 @@ def _attacks(comparison: Comparison) -> str:
 
 
 def _label(label: str) -> str:
-    """A long one may be broken between its settings."""
+    """A label in HTML that may be wrapped between its settings."""
     return markup(label).replace(":", ":<wbr/>")
 
 

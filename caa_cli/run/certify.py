@@ -154,7 +154,7 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
         return Decider(radius, plan.samples, plan.selection_samples, plan.alpha, plan.seed)
 
     def _bounds(self) -> str | None:
-        """--bound has no part in deciding one radius."""
+        """The bounds in words, where --bound has no part: in the decision on one radius."""
         plan = self.plan
         if plan.radius is None:
             return None

@@ -48,7 +48,7 @@ class CompareRun:
         self.output = CompareOutput(self.plan)
 
     def execute(self) -> int:
-        """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
+        """Run it; returns the exit code. Raises CaaError for whatever the user can mend."""
         plan = self.plan
         if plan.attacks:
             self.gate.check(compare_fields(plan.attacks))
@@ -72,7 +72,7 @@ class CompareRun:
             check_figure(path, option)
 
     def _check_attacks(self) -> None:
-        """Can every attack write its own files, and is no earlier comparison in the way that was cut short?"""
+        """Check that every attack can write its files, and that no interrupted comparison is in the way."""
         plan = self.plan
         for attack in plan.attacks.values():
             AttackOutput(attack).check(attack.shard)
@@ -102,7 +102,7 @@ class CompareRun:
         return self.gate.exit_code(PARTIAL if partial else DONE)
 
     def _run(self) -> int:
-        """The attacks in turn, each with a result file of its own; what is finished is shown in any case."""
+        """Run the attacks in turn, each with its own result file; finished ones are shown in any case."""
         from caa_cli.run.attack import run_attack
 
         plan, displayed = self.plan, set[str]()

@@ -49,7 +49,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
 
 
 def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
-    """Where the image of each success is."""
+    """The file that holds the image of each success, by index."""
     return {
         index: images
         for part in attack.parts
@@ -59,7 +59,7 @@ def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
 
 
 def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:
-    """The originals out of the data set that the run says it was on; and why there are none."""
+    """The originals from the data set of the run, and notes on why there are none."""
     data_dir, size = part.setting("data_dir"), part.setting("image_size")
     try:
         images = open_dataset(

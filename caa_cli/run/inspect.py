@@ -41,7 +41,7 @@ class Inspection:
     trust: bool = False
 
     def execute(self) -> int:
-        """Shows it; returns the exit code: 1 where the architecture is not recognised, or not looked at."""
+        """Show it; returns the exit code: 1 if the architecture is not recognised, or was not inspected."""
         if self.dataset is not None:
             OneOf(DATASETS).check("--dataset", self.dataset)
         check_each(self.overrides)
@@ -54,7 +54,7 @@ class Inspection:
         return DONE if document["arch"] is not None else FAILED
 
     def describe(self, weights: Weights) -> dict[str, Any]:
-        """All that is known, as JSON; what is not is null, and named in `missing` if a run needs it."""
+        """All that is known, as JSON; unknown values are null, and named in `missing` if a run needs them."""
         card = weights.card
         found = weights.recognised if card is None else None
         layout = layout_of(weights, found)
@@ -152,7 +152,7 @@ class Inspection:
         return card.arch, None
 
     def _command(self, document: dict[str, Any], weights: Weights) -> str:
-        """What attacks it; only what can't be known is left in capitals."""
+        """The command that attacks it, with unknown values in capitals."""
         words = ["caa", "attack", "--checkpoint", self.checkpoint]
         own = document["source"] == "caa"
         dataset = document["dataset"]

@@ -52,7 +52,7 @@ class MergeRun:
         self.gate = Gate(self.display, self.requirements)
 
     def execute(self) -> int:
-        """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
+        """Run it; returns the exit code. Raises CaaError for whatever the user can mend."""
         self._check_files()
         parts = [read_shard(path, self.partial) for path in self.shards]
         if not any(parts):

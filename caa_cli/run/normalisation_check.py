@@ -41,7 +41,7 @@ class Plausibility:
     accuracies: dict[str, float] = field(default_factory=dict)
 
     def warning(self) -> str | None:
-        """What to say aloud, if anything."""
+        """The warning to show, if any."""
         x, labels, indices = self._sample()
         if not indices:
             return None
@@ -91,7 +91,7 @@ class Plausibility:
         return votes.gather(1, labels[:, None])[:, 0].cpu().double() / samples
 
     def _seconds(self, image: Tensor, index: int) -> float:
-        """What a model evaluation takes."""
+        """Seconds of one model evaluation, measured on a few."""
         began, few = time.perf_counter(), 8
         self.classifier.votes(image[None], [Key(0, index, Purpose.TUNING, iteration=1)], few).cpu()
         return (time.perf_counter() - began) / few

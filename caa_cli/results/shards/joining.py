@@ -1,4 +1,4 @@
-"""Result files put together: shards to attacks, and attacks that may be compared."""
+"""Result files joined: shards to attacks, and attacks that may be compared."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AttackResult:
 
     @property
     def interrupted(self) -> bool:
-        """Also one that was merged from what was there of its shards: it may lack images that others have."""
+        """Whether it may lack images that others have: interrupted, or merged with gaps."""
         return any(part.status == "interrupted" or part.header.get("gaps") for part in self.parts)
 
 
@@ -63,7 +63,7 @@ def _decisive(part: ResultFile[AttackRecord]) -> dict[str, Any]:
 
 
 def check_agreement(parts: Sequence[ResultFile[Any]]) -> None:
-    """One checkpoint, one data set, and one set of everything that is not an attack's own."""
+    """Raise UsageError unless checkpoint, data set and all settings but an attack's own agree."""
     check_same(
         parts,
         {name: [part.setting(name) for part in parts] for name in SHARED},
@@ -156,7 +156,7 @@ def union(parts: Sequence[ResultFile[R]], gaps: bool = False) -> dict[int, R]:
 
 
 def missing_shards(alike: Sequence[ResultFile[Any]]) -> list[int]:
-    """Those of one selection that none of these files is of, although they have images."""
+    """The shards of one selection that have images, but no file among these."""
     given, first = {part.shard[0] for part in alike}, alike[0]
     return [
         index

@@ -45,11 +45,11 @@ class Merged:
 
     @property
     def summary(self) -> AttackSummary | CertifySummary:
-        """Over all examples. `seconds` is that of all shards together."""
+        """The summary of all examples; its seconds are those of all shards together."""
         return summary_of(self.parts[0], self.records, sum(part.seconds for part in self.parts))
 
     def to_json(self, written: dict[str, str | None]) -> dict[str, Any]:
-        """The document, as the run itself would have written it; `written`: where things go, by setting."""
+        """The document that one process would have written; written: output files, by setting."""
         first = self.parts[0]
         config = {
             **first.config,
@@ -91,14 +91,14 @@ class Merged:
 
 
 def summary_of(part: ResultFile[Any], records: Sequence[Any], seconds: float) -> AttackSummary | CertifySummary:
-    """Of records from runs with this one's settings."""
+    """The summary of records from runs with this one's settings."""
     if part.header["command"] == "attack":
         return summarise(records, seconds)
     return summarise_certificates(records, part.config["samples"], seconds, part.config.get("radius"))
 
 
 def merge(parts: Sequence[ResultFile[Any]], partial: bool = False) -> Merged:
-    """Raises UsageError for files that are no shards of one run, and for gaps unless it may be `partial`."""
+    """The shards as one result. Raises UsageError for files of several runs, and for gaps unless `partial`."""
     _check_one_run(parts)
     parts = [*parts, *_killed(parts, partial)]
     _check_one_run(parts)
@@ -125,7 +125,7 @@ def merge(parts: Sequence[ResultFile[Any]], partial: bool = False) -> Merged:
 
 
 def _killed(parts: Sequence[ResultFile[Any]], partial: bool) -> list[ResultFile[Any]]:
-    """Shards with a record beside the others, but no result: attack.shard-*.json does not name them."""
+    """Shards in the same folder with a journal but no result: attack.shard-*.json does not match them."""
     first = parts[0]
     places = {Shard(*first.shard).sibling(first.path, index) for index in missing_shards(parts)} - {first.path}
     killed = [place for place in sorted(places) if _record_of(place).exists() and not place.exists()]
@@ -178,12 +178,12 @@ def _begun(journal: Path) -> bool:
 
 
 def _setting(part: ResultFile[Any], name: str) -> Any:
-    """Of an attack as caa compare reads it: files from before there was a setting fit those that have it."""
+    """A setting; an attack's as `caa compare` reads it, so that files of versions without it fit newer ones."""
     return part.setting(name) if part.header["command"] == "attack" else part.config.get(name)
 
 
 def read_shard(path: Path, partial: bool = False) -> ResultFile[Any] | None:
-    """A result; or, where there may be gaps, the record that an unfinished run has left beside it.
+    """A shard's result; with gaps allowed, also the journal of an unfinished run.
 
     None for a shard that was killed before its record had a whole line: it is as if it had not begun.
 

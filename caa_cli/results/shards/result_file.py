@@ -48,19 +48,19 @@ class ResultFile(Generic[R]):
         return str(self.config["attack"])
 
     def setting(self, name: str) -> Any:
-        """As the run had it; a file from before there was such a setting has its default, or what was done then."""
+        """A setting's value in the run. An older file without the setting has its default, or what was done then."""
         if name not in self.config and (before := formerly(self.attack, name)) is not None:
             return before
         found = self.config.get(name)
         return self.default(name) if found is None else found
 
     def default(self, name: str) -> Any:
-        """Of a setting; some are as another one is."""
+        """A setting's default; some settings default to another setting's value."""
         return self.setting(_AS[name]) if name in _AS else default_of(self.attack, name)
 
     @property
     def attack_settings(self) -> dict[str, Any]:
-        """The settings of the attack itself; those that this version does not know too."""
+        """The settings of the attack itself, also those that this version does not know."""
         own = own_settings(self.attack)
         unknown = self.config.keys() - {*own, *foreign(self.attack), *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
         return {name: self.setting(name) for name in (*own, *sorted(unknown))}
@@ -73,11 +73,11 @@ class ResultFile(Generic[R]):
 
     @property
     def selection(self) -> dict[str, object]:
-        """Which images the shards are shards of."""
+        """The options that choose the images which the shards divide."""
         return {name: self.config.get(name) for name in ("skip", "every", "limit", "indices_file")}
 
     def of_shard(self, index: int) -> Sequence[int] | None:
-        """The images that are another shard's of the same selection; None where only a file lists them."""
+        """The images of a shard, by its number, of the same selection; None where only a file lists them."""
         size, limit = self.images.get("count"), self.config.get("limit")
         if size is None or self.config.get("indices_file") is not None:
             return None
@@ -87,7 +87,7 @@ class ResultFile(Generic[R]):
 
     @property
     def missing(self) -> int:
-        """How many images of this shard are not in it, as far as that can be known."""
+        """How many images of this shard are missing, as far as that can be known."""
         chosen = self.of_shard(self.shard[0]) or ()
         return len(chosen) - sum(record.index in chosen for record in self.records)
 
@@ -103,7 +103,7 @@ class ResultFile(Generic[R]):
 
 
 def read_result_file(path: Path, commands: Collection[str] = ("attack",)) -> ResultFile[Any]:
-    """Raises CaaError for a file that is missing, empty, cut off, damaged, or of another kind or schema version."""
+    """A file read and checked. Raises CaaError: missing, empty, cut off, damaged, of another kind or schema."""
     return parse_result_file(path, read_document(path, commands), commands)
 
 
@@ -167,7 +167,7 @@ def parse_result_file(path: Path, document: Any, commands: Collection[str] = ("a
 
 
 def result_file_of(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> ResultFile[Any]:
-    """Of a document that is checked already, with its examples as records."""
+    """The result file of a document that is checked already, with its examples as records."""
     shard = document.get("shard") or {"index": 0, "count": 1}
     return ResultFile(
         path,
@@ -201,7 +201,7 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
 
 
 def how_to_go_on(header: dict[str, Any]) -> str:
-    """With an unfinished run, from its document: one that was merged is finished in its shards."""
+    """The command that resumes an unfinished run; for a merged one, those of its shards."""
     shards = header.get("merged")
     if not isinstance(shards, list):
         again = header.get("resume")

@@ -46,7 +46,7 @@ class StoredImages(Mapping[int, Image]):
 
 
 class ImageJournal:
-    """Images appended one by one beside the output, each written through at once.
+    """A file next to the result to which images are appended one by one, each written through at once.
 
     The file begins with the fingerprint of the run, so that images of another are never taken for its own; then
     come (index, float32 pixels) entries of one size.
@@ -197,7 +197,7 @@ def saved_images(path: Path, fingerprint: str) -> Mapping[int, Image]:
 
 
 def kept_images(save_adversarial: str | None, result: Path, fingerprint: str) -> dict[int, Mapping[int, Image]]:
-    """Where the images are that a run kept: by index the file's images, of which that one is to be read.
+    """The adversarial images that a run kept: by index, the file's images among which it is.
 
     They are where its result says, or, as the files may have been moved together, beside it.
     """
