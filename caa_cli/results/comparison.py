@@ -150,7 +150,7 @@ def compare(attacks: Sequence[AttackResult], resamples: int = 0, seed: int = 0) 
 
 
 def _common_images(attacks: Sequence[AttackResult], notes: list[str]) -> list[int]:
-    """The images of all attacks. Raises UsageError where one lacks images that another has, unless it was interrupted."""
+    """The images of all attacks. Raises UsageError where one that was not interrupted lacks some of another."""
     common = set.intersection(*(set(attack.records) for attack in attacks))
     for attack in attacks:
         if attack.interrupted:
