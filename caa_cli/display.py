@@ -43,7 +43,7 @@ _ACTED_ON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 
 
 def visible(text: str) -> str:
-    """The text with what a terminal would act on spelt out: names and texts come from files of others.
+    """The text with control characters spelt out, since names and texts may come from untrusted files.
 
     A further line is indented, so that no text can end a message and begin another.
     """
@@ -173,14 +173,14 @@ def _groups(widths: Sequence[int], room: int) -> list[list[int]]:
 
 
 class PartDisplay(Display):
-    """For one run of several: `name` is in front of its bar, and what an earlier one said is not repeated.
+    """For one run of several: `name` is in front of its bar, and what an earlier one displayed is not repeated.
 
-    `said` is shared by all of them. The result is left to the whole; `found` is the run's JSON document.
+    displayed: the texts so far, shared by all of them. found: the run's document; its result is left to the whole.
     """
 
-    def __init__(self, whole: Display, name: str, said: set[str]) -> None:
+    def __init__(self, whole: Display, name: str, displayed: set[str]) -> None:
         super().__init__(whole.quiet, whole.json_only, whole.process)
-        self.name, self.said = name, said
+        self.name, self.displayed = name, displayed
         self.found: dict[str, Any] | None = None
         self.began = False
 
@@ -210,9 +210,9 @@ class PartDisplay(Display):
             yield found
 
     def _new(self, text: str) -> bool:
-        if text in self.said:
+        if text in self.displayed:
             return False
-        self.said.add(text)
+        self.displayed.add(text)
         return True
 
 
@@ -256,13 +256,13 @@ class _PlainBar:
     def __init__(self, console: Console, what: str, total: int, start: int) -> None:
         self.console, self.what, self.total, self.start = console, what, total, start
         self.began = time.monotonic()
-        self.said = self.began
+        self.last_line = self.began
         self.latest: tuple[float, str] = (start, "")
         self.shown: tuple[float, str] | None = None
 
     def update(self, done: float, text: str = "", now: str = "") -> None:
         self.latest = (done, text)
-        if time.monotonic() - self.said >= PLAIN_INTERVAL_SECONDS:
+        if time.monotonic() - self.last_line >= PLAIN_INTERVAL_SECONDS:
             self._say()
 
     def close(self) -> None:
@@ -270,9 +270,9 @@ class _PlainBar:
             self._say()
 
     def _say(self) -> None:
-        self.said = time.monotonic()
+        self.last_line = time.monotonic()
         self.shown = (done, text) = self.latest
-        elapsed = self.said - self.began
+        elapsed = self.last_line - self.began
         parts = [f"{self.what} {done:.0f}/{self.total}", text, f"{clock(elapsed)} elapsed"]
         if self.start < done < self.total:
             parts.append(f"about {clock(elapsed * (self.total - done) / (done - self.start))} left")

@@ -93,10 +93,12 @@ def resume_command(shard: Shard | None = None) -> str:
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
     prefix = f"CAA_{(words or [''])[0].upper()}_"
     left_out = {f"{prefix}RESUME", f"{prefix}OVERWRITE"}
-    said = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(prefix) and name not in left_out}
+    set_variables = {
+        name: os.environ[name] for name in sorted(os.environ) if name.startswith(prefix) and name not in left_out
+    }
     if shard is not None and shard.chosen is not None:
-        said |= variables(os.environ)
-    in_front = [f"{name}={shlex.quote(value)}" for name, value in said.items()]
+        set_variables |= variables(os.environ)
+    in_front = [f"{name}={shlex.quote(value)}" for name, value in set_variables.items()]
     return " ".join([*in_front, shlex.join(["caa", *words, "--resume"])])
 
 

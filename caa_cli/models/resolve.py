@@ -35,7 +35,7 @@ class Overrides:
 
 def resolve_card(
     weights: Weights,
-    said: Overrides,
+    overrides: Overrides,
     dataset: str,
     input_shape: tuple[int, int, int],
     num_classes: int,
@@ -47,15 +47,15 @@ def resolve_card(
     Raises UsageError if a required value is known from neither, or if images and model don't match.
     """
     if weights.card is None:
-        card, notes = _described(weights, said, dataset, input_shape, num_classes)
+        card, notes = _described(weights, overrides, dataset, input_shape, num_classes)
     else:
-        card, notes = weights.card, _overridden(weights.card, said, dataset)
-        if said.arch is None and not trust and runs_foreign_code(card.arch):
+        card, notes = weights.card, _overridden(weights.card, overrides, dataset)
+        if overrides.arch is None and not trust and runs_foreign_code(card.arch):
             raise UsageError(
                 f"{weights.path} names {card.arch} as its architecture, which would import and run that code",
                 f"if that is yours, add --arch {card.arch}",
             )
-    given = {name: value for name, value in vars(said).items() if value is not None}
+    given = {name: value for name, value in vars(overrides).items() if value is not None}
     if weights.module is not None:
         given.pop("arch", None)
     card = replace(card, **given)
@@ -75,14 +75,14 @@ def resolve_card(
     return card, notes
 
 
-def _overridden(card: ModelCard, said: Overrides, dataset: str) -> list[str]:
+def _overridden(card: ModelCard, overrides: Overrides, dataset: str) -> list[str]:
     notes = []
-    if said.arch is not None and said.arch != card.arch:
-        notes.append(f"--arch {said.arch} overrides the checkpoint's {card.arch}")
-    if said.sigma is not None and card.sigma is not None and said.sigma != card.sigma:
-        notes.append(f"--sigma {said.sigma:g} overrides the {card.sigma:g} that the checkpoint was trained with")
+    if overrides.arch is not None and overrides.arch != card.arch:
+        notes.append(f"--arch {overrides.arch} overrides the checkpoint's {card.arch}")
+    if overrides.sigma is not None and card.sigma is not None and overrides.sigma != card.sigma:
+        notes.append(f"--sigma {overrides.sigma:g} overrides the {card.sigma:g} that the checkpoint was trained with")
     for name in ("mean", "std"):
-        value = getattr(said, name)
+        value = getattr(overrides, name)
         if value is not None and value != getattr(card, name):
             notes.append(f"--{name} overrides the checkpoint's {getattr(card, name)}")
     if card.dataset not in (None, dataset) and dataset != "demo":
@@ -91,7 +91,7 @@ def _overridden(card: ModelCard, said: Overrides, dataset: str) -> list[str]:
 
 
 def _described(
-    weights: Weights, said: Overrides, dataset: str, input_shape: tuple[int, int, int], num_classes: int
+    weights: Weights, overrides: Overrides, dataset: str, input_shape: tuple[int, int, int], num_classes: int
 ) -> tuple[ModelCard, list[str]]:
     """(the inferred card of a file without metadata, notes on the assumptions)."""
     notes: list[str] = []
@@ -99,12 +99,12 @@ def _described(
     if weights.module is not None:
         arch = "torchscript" if weights.format == "TorchScript" else "module"
         classes, repeat = probe(weights.module.float(), input_shape, str(weights.path))
-        if said.arch is not None:
-            notes.append(f"--arch {said.arch} is not used: {weights.path} holds the whole network")
+        if overrides.arch is not None:
+            notes.append(f"--arch {overrides.arch} is not used: {weights.path} holds the whole network")
         if repeat > 1:
             notes.append("the network takes colour images: grey ones are repeated to three channels")
-    elif said.arch is not None:
-        arch, classes = said.arch, found.num_classes if found else _classes(weights, num_classes)
+    elif overrides.arch is not None:
+        arch, classes = overrides.arch, found.num_classes if found else _classes(weights, num_classes)
     elif found is not None:
         arch, classes = found.for_images(input_shape[1]), found.num_classes
         if found.other is not None:
@@ -115,7 +115,7 @@ def _described(
             "add --arch: a name of caa's, or package.module:factory for a network of your own",
         )
     card = ModelCard(arch, classes, input_shape, dataset=dataset)
-    if said.normalisation:
+    if overrides.normalisation:
         return card, notes
     stored = None if weights.module is not None else stored_normalisation(weights.tensors)
     if stored is not None:

@@ -22,23 +22,23 @@ def latex(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """For a cell of a table: no markup, no link, no HTML."""
+    """Text for a cell of a Markdown table: no markup, no link, no HTML."""
     return "".join(_MARKDOWN.get(letter, letter) for letter in _on_one_line(text))
 
 
 def csv_cell(text: str) -> str:
-    """With a quote in front of what a spreadsheet would calculate (OWASP, CSV injection)."""
+    """Text for a csv cell, quoted where a spreadsheet would evaluate it (OWASP, CSV injection)."""
     shown = _on_one_line(text)
     return f"'{shown}" if shown.startswith(("=", "+", "-", "@", "\t")) and not _is_number(shown) else shown
 
 
 def markup(text: str) -> str:
-    """For HTML."""
+    """Text for HTML."""
     return html.escape(visible(text))
 
 
 def drawn(text: str) -> str:
-    """For matplotlib, which would set what stands between dollars as a formula; a very long one is cut."""
+    """Text for matplotlib, which typesets text between dollars as a formula; a very long one is cut."""
     shown = visible(text)
     shown = shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
     return shown.replace("$", r"\$")

@@ -21,7 +21,7 @@ MOST_EXAMPLES = 8
 
 
 def check_figure(path: Path, option: str = "--figure") -> None:
-    """Before any work is done: raises CaaError where the extra is not installed, or can't write such a file."""
+    """Raise CaaError, before any work, if matplotlib is not installed or can't write such a file."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ModuleNotFoundError as error:
@@ -103,7 +103,7 @@ _MARKED_IN = {"png": "Comment", "svg": "Description", "pdf": "Subject", "eps": "
 
 
 def write_figure(path: Path, figure: Any, fingerprint: str = "") -> None:
-    """In the format that the name says, with caa's mark (see `ownership`). Raises OSError."""
+    """Write a figure in the format of the file's name, with caa's mark (see `ownership`). Raises OSError."""
     buffer, form = BytesIO(), path.suffix.lstrip(".").lower()
     metadata = {_MARKED_IN[form]: mark(fingerprint)} if form in _MARKED_IN else None
     figure.savefig(buffer, format=form, metadata=metadata)

@@ -38,7 +38,7 @@ class Shown:
         return [f"image {record.index}, class {record.prediction}", f"certified {record.certified_radius or 0.0:.2f}"]
 
     def captions(self) -> list[list[str]]:
-        """Of each attack: how far, and what the image is taken for."""
+        """A caption for each attack: the radius, and the class of the adversarial image."""
         return [
             [
                 f"L2 {record.radius:.2f}, class {record.adversarial_class}",
@@ -98,7 +98,7 @@ def _show(axis: Any, image: Any) -> None:
 
 
 def gallery_html(gallery: Gallery) -> str:
-    """The same as a table with its images inside it."""
+    """The gallery as an HTML table with its images embedded."""
     notes = "".join(f"<p>{markup(note)}.</p>" for note in gallery.notes)
     if not gallery.rows:
         return notes

@@ -116,7 +116,7 @@ away, on one scale a row.</p>
 def _attacks(comparison: Comparison) -> str:
     rows = []
     for attack in comparison.attacks:
-        settings = ", ".join(f"{name} {_text(value)}" for name, value in attack.parts[0].own.items())
+        settings = ", ".join(f"{name} {_text(value)}" for name, value in attack.parts[0].attack_settings.items())
         files = ", ".join(str(part.path) for part in attack.parts)
         rows.append(
             f'<tr><th scope="row">{_label(attack.label)}</th><td>{markup(settings)}</td><td>{markup(files)}</td></tr>'
@@ -125,7 +125,7 @@ def _attacks(comparison: Comparison) -> str:
 
 
 def _label(label: str) -> str:
-    """A long one may be broken between its settings."""
+    """A label in HTML that may be wrapped between its settings."""
     return markup(label).replace(":", ":<wbr/>")
 
 

@@ -23,16 +23,16 @@ class Sweep:
     points: dict[str, list[tuple[tuple[Any, ...], Figures]]]
 
     def values(self, position: int) -> list[Any]:
-        """Of one key, in order: numbers by size, anything else as it comes."""
+        """The values of a key in order: numbers by size, others as they come."""
         found = list(dict.fromkeys(key[position] for points in self.points.values() for key, _ in points))
         return sorted(found) if _numbers(found) else found
 
 
 def find_sweep(comparison: Comparison) -> Sweep | None:
-    """None where nothing varies, or more than a picture can show: one key, or two of one attack."""
+    """The sweep in a comparison; None unless one setting varies, or two of one attack."""
     groups: dict[str, list[tuple[dict[str, Any], Figures]]] = {}
     for attack, row in zip(comparison.attacks, comparison.figures, strict=True):
-        settings = {name: _hashable(value) for name, value in attack.parts[0].own.items()}
+        settings = {name: _hashable(value) for name, value in attack.parts[0].attack_settings.items()}
         groups.setdefault(attack.attack, []).append((settings, row))
     groups = {name: group for name, group in groups.items() if len(group) > 1}
     varying = dict.fromkeys(
@@ -99,7 +99,7 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
 
 
 def _map(axis: Any, sweep: Sweep) -> None:
-    """Rows are the first key's values. The radius is over the common images, where there are any."""
+    """A heat map, rows by the first key; radii over the images that all attacks broke, if there are any."""
     (points,) = sweep.points.values()
     rows, columns = sweep.values(0), sweep.values(1)
     common = points[0][1].common > 0
@@ -130,7 +130,7 @@ def _axis_name(setting: str) -> str:
 
 
 def _spread_out(values: Sequence[float]) -> bool:
-    """Whether their ratios say more than their differences: on a plain axis the small ones would lie in a heap."""
+    """Whether the values need a logarithmic axis: on a linear one the small ones would overlap."""
     return values[0] > 0 and values[-1] >= 8 * values[0]
 
 

@@ -43,7 +43,7 @@ Cell = tuple[str, str]  # the value, and its interval or ""
 
 
 def cells(comparison: Comparison) -> list[list[Cell]]:
-    """A row an attack, a cell a heading."""
+    """The cells of the table: a row for each attack, a cell for each heading."""
     rows = []
     for position, figures in enumerate(comparison.figures):
         row: list[Cell] = []
@@ -61,7 +61,7 @@ def _shown(value: float | None, heading: Heading) -> str:
 
 
 def caption(comparison: Comparison) -> str:
-    """What the figures are over."""
+    """The caption: how many images the figures are over."""
     common = comparison.figures[0].common
     spread = f"; 95% bootstrap intervals, {comparison.resamples} resamples" if comparison.resamples else ""
     return (
@@ -110,7 +110,7 @@ def plain(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """An empty cell is a value that there is none of."""
+    """The table as csv; a missing value is an empty cell."""
     rows = [{**row, "attack": escapes.csv_cell(row["attack"])} for row in plain(comparison)]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")

@@ -8,7 +8,7 @@ from caa_cli.config.plan import differences
 
 
 def disagreements(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:
-    """Where the header of a journal or document differs from this run's, with both values; none: it is one run.
+    """The differences between a journal's or document's header and this run's, with both values; empty for one run.
 
     compared: the keys of `config` that have to agree, besides the command, the data and the checkpoints' contents.
     """
@@ -30,19 +30,19 @@ def disagreements(theirs: dict[str, Any], ours: dict[str, Any], compared: list[s
 
 
 def _part(header: dict[str, Any], name: str) -> dict[str, Any]:
-    """Of a header that may be damaged."""
+    """A section of a header that may be damaged; empty where it is no object."""
     found = header.get(name)
     return found if isinstance(found, dict) else {}
 
 
 def _data(header: dict[str, Any]) -> str:
-    """How many images, and the digest of their files."""
+    """The data set in words: how many images, and the digest of their files."""
     images = _part(header, "images")
     return "none" if not images else f"{images.get('count')} images, files {str(images.get('files_sha256'))[:12]}"
 
 
 def digest(header: dict[str, Any], checkpoint: str) -> str | None:
-    """Of the checkpoint's content; None where there is none, as for most runs' surrogate."""
+    """The digest of a checkpoint's content; None without a checkpoint, as for most runs' surrogate."""
     digest = _part(header, checkpoint).get("sha256")
     return None if digest is None else f"sha256 {str(digest)[:12]}"
 

@@ -66,7 +66,7 @@ def _means(values: Array) -> Array:
 
 
 def _medians(values: Array) -> Array:
-    """Of each row, without its NaN; NaN where there is nothing else. (np.nanmedian warns of such rows.)"""
+    """The median of each row without its NaN; NaN for a row of NaN alone, of which np.nanmedian warns."""
     ordered = np.sort(values, axis=1)  # NaN comes last
     counts = (~np.isnan(values)).sum(axis=1)
     rows = np.arange(len(values))

@@ -44,7 +44,7 @@ class CertifyRecord(Record):
         return ("radius", "prediction") if self.outcome == CERTIFIED else ()
 
     def certified_at(self, radius: float) -> bool:
-        """Right, and certified at this radius at least."""
+        """Whether the prediction is right, and certified at this radius at least."""
         return self.correct and self.outcome == CERTIFIED and (self.radius or 0.0) >= radius
 
 
@@ -76,7 +76,7 @@ class CertifySummary:
 def summarise_certificates(
     records: Sequence[CertifyRecord], samples: int, seconds: float, radius: float | None = None
 ) -> CertifySummary:
-    """samples: the budget an image.  radius: the one that was decided on, if it was one."""
+    """The summary of these records. samples: the budget of an image. radius: the one of --radius, if any."""
     finished = [record for record in records if record.outcome != FAILED]
     radii = [record.radius or 0.0 if record.certified_at(0.0) else 0.0 for record in finished]
     if radius is None:
@@ -111,7 +111,7 @@ COHEN_COLUMNS = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
 
 
 def cohen_log(records: Sequence[CertifyRecord]) -> str:
-    """Tab-separated, with the columns of locuslab/smoothing's certify.py, for scripts that read its logs.
+    """The records as tab-separated text with the columns of locuslab/smoothing's certify.py.
 
     An abstention is class -1 with radius 0, as there.
     """

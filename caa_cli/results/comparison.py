@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings that all share: those that they must, and those of the search in which they agree."""
+        """The settings common to all attacks: those that must be, and those of the search that happen to be."""
         parts = [attack.parts[0] for attack in self.attacks]
         agreed = [name for name in SEARCH if len({part.setting(name) for part in parts}) == 1]
         return {name: parts[0].setting(name) for name in (*SHARED, *agreed)}
@@ -106,7 +106,7 @@ class Comparison:
             **attack_summary(records, row, sum(part.seconds for part in attack.parts)),
             "intervals": interval,
             "attack": attack.attack,
-            "settings": attack.parts[0].own,
+            "settings": attack.parts[0].attack_settings,
             "files": [str(part.path) for part in attack.parts],
             "examples": [record.to_json() for record in records],
         }
@@ -150,7 +150,7 @@ def compare(attacks: Sequence[AttackResult], resamples: int = 0, seed: int = 0) 
 
 
 def _common_images(attacks: Sequence[AttackResult], notes: list[str]) -> list[int]:
-    """Only a run that was cut short may lack images that another has."""
+    """The images of all attacks. Raises UsageError where one that was not interrupted lacks some of another."""
     common = set.intersection(*(set(attack.records) for attack in attacks))
     for attack in attacks:
         if attack.interrupted:
@@ -175,7 +175,7 @@ def _common_images(attacks: Sequence[AttackResult], notes: list[str]) -> list[in
 
 
 def _finished(attacks: Sequence[AttackResult], images: Sequence[int], notes: list[str]) -> list[int]:
-    """An image that failed in one run says nothing of that attack, so it is left out of all."""
+    """The images without those that failed in some run, which say nothing of the attack there."""
     failed: set[int] = set()
     for attack in attacks:
         mine = [index for index in images if attack.records[index].outcome == FAILED]
@@ -186,7 +186,7 @@ def _finished(attacks: Sequence[AttackResult], images: Sequence[int], notes: lis
 
 
 def _eligible(attacks: Sequence[AttackResult], images: Sequence[int], notes: list[str]) -> list[int]:
-    """Eligible everywhere. Certificates are drawn alike for all attacks; a GPU draws other noise than a CPU."""
+    """The images that are eligible in all runs; they may differ, as a GPU draws other noise than a CPU."""
     by_all = [index for index in images if all(attack.records[index].eligible for attack in attacks)]
     by_any = [index for index in images if any(attack.records[index].eligible for attack in attacks)]
     disputed = sorted(set(by_any) - set(by_all))

@@ -81,13 +81,13 @@ class Header(TypedDict):
 
 
 class Summary(TypedDict):
-    """What is read of it; the rest follows from the examples."""
+    """The part of a summary that is read; the rest is computed from the examples."""
 
     seconds: Seconds
 
 
 class Document(Header):
-    """`examples` are read one by one, see `read_record`."""
+    """A result; its examples are checked one by one by `read_record`."""
 
     status: Literal["complete", "partial", "interrupted"]
     summary: Summary
@@ -101,7 +101,7 @@ class ComparedAttack(TypedDict):
 
 
 class Compared(TypedDict):
-    """What is read of a result of `caa compare`: which files it is about."""
+    """The part of a result of `caa compare` that is read: which files it compares."""
 
     attacks: dict[str, ComparedAttack]
 
@@ -121,7 +121,7 @@ _SETTINGS: dict[str, Any] = {
 
 @cache
 def _settings(command: str) -> Check:
-    """Of types alone: a setting's range may have been another in the version that wrote the file."""
+    """The check of a configuration, by types alone: ranges may differ in the version that wrote the file."""
     if command == "attack":
         own = {name: setting.kind | None for attack in ATTACKS for name, setting in declared(attack).items()}
         return object_of({**_types(AttackPlan), **own, **_SETTINGS}, frozenset({"attack", "sigma"}))
@@ -133,7 +133,7 @@ def _types(plan: type) -> dict[str, Any]:
 
 
 def check_header(header: Any, kind: Any = Header) -> None:
-    """Raises SchemaError for what is no header (kind: or no Document) of a run."""
+    """Raise SchemaError unless the value is a header of a run (kind: Header or Document)."""
     check(header, kind)
     try:
         _settings(header["command"])(header["config"])
@@ -145,7 +145,7 @@ def check_header(header: Any, kind: Any = Header) -> None:
 
 
 def check_version(path: Path, header: Mapping[str, Any]) -> None:
-    """Raises CaaError for a file of another schema version, which may hold anything."""
+    """Raise CaaError for a file of another schema version, which may hold anything."""
     version = header.get("schema_version")
     if isinstance(version, int) and version != SCHEMA_VERSION:
         raise CaaError(
@@ -168,7 +168,7 @@ def read_record(value: Any, header: Mapping[str, Any]) -> Record:
 
 
 def document_at(path: Path) -> dict[str, Any]:
-    """The result there, its examples unchecked; nothing where there is none, or it is damaged.
+    """The result in a file, its examples unchecked; empty where there is none, or it is damaged.
 
     Of a comparison only what `Compared` declares is checked.
     """

@@ -38,7 +38,7 @@ class Fields:
     reason: str = "no image is eligible"
 
     def check(self, name: str) -> None:
-        """Raises UsageError, with the nearest name, for one that is none of these."""
+        """Raise UsageError, which names the nearest field, for an unknown one."""
         if not self.has(name):
             nearest = get_close_matches(name, self._suggestions(), 1)
             hint = f"did you mean {nearest[0]}? " if nearest else ""
@@ -82,7 +82,7 @@ class CertifyFields(Fields):
 
 
 def attack_fields(summary: AttackSummary | None = None) -> Fields:
-    """Of a result of `caa attack`; without a summary only the names count."""
+    """The fields of a result of `caa attack`; without a summary only their names."""
     values = _flat((summary or summarise((), 0.0)).to_json())
     return Fields("caa attack", values, ", ".join(values), not values["eligible"])
 
@@ -90,7 +90,7 @@ def attack_fields(summary: AttackSummary | None = None) -> Fields:
 def certify_fields(
     summary: CertifySummary | None = None, records: Sequence[CertifyRecord] = (), radius: float | None = None
 ) -> CertifyFields:
-    """Of a result of `caa certify`; radius: the one that was decided on, if it was one."""
+    """The fields of a result of `caa certify`; radius: the one of --radius, if any."""
     summary = summary or summarise_certificates((), 0, 0.0)
     values = {name: value for name, value in summary.to_json().items() if not isinstance(value, dict)}
     command, at = "caa certify", "RADIUS"

@@ -86,7 +86,7 @@ def columns(attacks: Sequence[Records], eligible: Sequence[int]) -> list[Columns
 
 
 def figures(attacks: Sequence[Records], eligible: Sequence[int]) -> list[Figures]:
-    """A row an attack, in their order."""
+    """One row of figures for each attack, in their order."""
     rows = []
     for records, column in zip(attacks, columns(attacks, eligible), strict=True):
         mine = [records[index] for index in eligible]

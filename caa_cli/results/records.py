@@ -1,4 +1,4 @@
-"""The records of a run: what is said of each example, and of all of them together. No tensor comes here."""
+"""The records of a run: one for each example, and a summary of all. No tensor comes here."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Record:
 
     @classmethod
     def from_json(cls, found: Any) -> Self:
-        """Raises SchemaError for what is no such record; ignores fields that it does not know."""
+        """The record in a JSON object; unknown fields are ignored. Raises SchemaError for an invalid one."""
         check(found, cls)
         known = {f.name for f in fields(cls)}
         record = cls(**{key: value for key, value in found.items() if key in known})
@@ -49,7 +49,7 @@ class Record:
         return record
 
     def needed(self) -> tuple[str, ...]:
-        """The fields that can't be None with this outcome."""
+        """The fields that must not be None with this outcome."""
         return ()
 
 
@@ -119,7 +119,7 @@ class AttackSummary:
 
 
 def summarise(records: Sequence[AttackRecord], seconds: float) -> AttackSummary:
-    """`seconds` is the wall time of the whole run."""
+    """The summary of these records; seconds: wall time of the whole run."""
     eligible = [record for record in records if record.eligible]
     attacked = [record for record in eligible if record.outcome == ATTACKED]
     outcomes: dict[str, int] = {}

@@ -34,7 +34,7 @@ class Requirement:
 
     @staticmethod
     def parse(text: str) -> Requirement:
-        """Raises UsageError for what is no comparison of a field with a number."""
+        """The requirement in a text such as `median_radius>=1.5`. Raises UsageError for any other text."""
         text = " ".join(text.split())
         match = _FORM.fullmatch(text)
         if match is None:
@@ -49,7 +49,7 @@ class Requirement:
         return Requirement(text, field, compared, float(number))
 
     def is_met_by(self, found: float | None) -> bool:
-        """A field without a value meets nothing, `!=` included."""
+        """Whether a value meets it; None never does, not even with `!=`."""
         return found is not None and OPERATORS[self.operator](found, self.bound)
 
 
@@ -81,7 +81,7 @@ class Verdict:
 
 
 def judge(requirements: Iterable[Requirement], fields: Fields) -> list[Verdict]:
-    """A verdict on each. A result without a single image to speak of meets none."""
+    """A verdict for each requirement. A result without any usable image meets none."""
     verdicts = []
     for requirement in requirements:
         found = fields.value(requirement.field)

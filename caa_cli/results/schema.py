@@ -21,7 +21,7 @@ DEEPEST = 32
 
 @dataclass(frozen=True)
 class Range:
-    """What a number must lie in, ends included."""
+    """A range of numbers, ends included."""
 
     least: float
     most: float = LARGEST
@@ -41,7 +41,7 @@ Seconds = Annotated[float, Range(0, 1e12)]
 
 
 class SchemaError(ValueError):
-    """What is wrong, in words that go on after the name of the place."""
+    """A value that does not fit: what is wrong with it, and its place in the file."""
 
     def __init__(self, problem: str, place: str = "") -> None:
         super().__init__(f"{place} {problem}".lstrip())
@@ -139,7 +139,7 @@ def _scalar(fits: Callable[[Any], bool], expected: str) -> Check:
 
 
 def _number(kind: type, bounds: Range) -> Check:
-    """bool is an int to Python, not here; NaN fails any comparison."""
+    """The check of a number within bounds. A bool is no number here, and NaN fails any comparison."""
     kinds = (int,) if kind is int else (int, float)
     most = min(bounds.most, 2**63 - 1) if kind is int else bounds.most
     what = "whole number" if kind is int else "number"
@@ -171,7 +171,7 @@ def _plain(value: Any, depth: int = 0) -> None:
 
 
 def shown(value: Any) -> str:
-    """Short, whatever it is."""
+    """A short text for any value."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
     text = json.dumps(value) if isinstance(value, (str, bool, NoneType)) else str(value)

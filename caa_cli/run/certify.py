@@ -25,7 +25,7 @@ from caa_cli.results.certificates import (
 from caa_cli.results.fields import certify_fields
 from caa_cli.results.records import ABSTAINED, FAILED
 from caa_cli.results.requirements import Requirement
-from caa_cli.results.shards.result_file import Part
+from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.files import write_atomically
 from caa_cli.results.store.output import RunOutput
 from caa_cli.results.store.ownership import names
@@ -154,7 +154,7 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
         return Decider(radius, plan.samples, plan.selection_samples, plan.alpha, plan.seed)
 
     def _bounds(self) -> str | None:
-        """--bound has no part in deciding one radius."""
+        """The bounds in words, where --bound has no part: in the decision on one radius."""
         plan = self.plan
         if plan.radius is None:
             return None
@@ -188,7 +188,7 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
             text = f"{100 * share:.0f}% right and certified · {summary.mean_samples or 0:,.0f} samples an image"
         bar.update(len(records), text)
 
-    def write_missing_files(self, document: dict[str, Any], finished: Part[CertifyRecord]) -> None:
+    def write_missing_files(self, document: dict[str, Any], finished: ResultFile[CertifyRecord]) -> None:
         """A log or a figure that the earlier run did not write is written now, and named in its result."""
         plan = self.plan
         written = {option: path for option, path in plan.written().items() if path is not None}

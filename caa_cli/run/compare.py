@@ -21,7 +21,7 @@ from caa_cli.results.fields import Fields, compare_fields
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.joining import AttackResult, join
-from caa_cli.results.shards.result_file import Part, part_of, read_part
+from caa_cli.results.shards.result_file import ResultFile, parse_result_file, read_result_file
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.compare_output import CompareOutput
 from caa_cli.results.store.files import write_atomically, written
@@ -48,7 +48,7 @@ class CompareRun:
         self.output = CompareOutput(self.plan)
 
     def execute(self) -> int:
-        """Does it all; returns the exit code. Raises CaaError for whatever the user can mend."""
+        """Run it; returns the exit code. Raises CaaError for whatever the user can mend."""
         plan = self.plan
         if plan.attacks:
             self.gate.check(compare_fields(plan.attacks))
@@ -72,7 +72,7 @@ class CompareRun:
             check_figure(path, option)
 
     def _check_attacks(self) -> None:
-        """Can every attack write its own files, and is no earlier comparison in the way that was cut short?"""
+        """Check that every attack can write its files, and that no interrupted comparison is in the way."""
         plan = self.plan
         for attack in plan.attacks.values():
             AttackOutput(attack).check(attack.shard)
@@ -85,7 +85,7 @@ class CompareRun:
             )
 
     def _read(self) -> int:
-        attacks = join([read_part(path) for path in self.plan.files])
+        attacks = join([read_result_file(path) for path in self.plan.files])
         self.gate.check(compare_fields([attack.label for attack in attacks]))
         comparison = compare(attacks, self.plan.bootstrap, self.plan.seed)
         partial = comparison.partial or any(part.status != "complete" for a in attacks for part in a.parts)
@@ -102,15 +102,15 @@ class CompareRun:
         return self.gate.exit_code(PARTIAL if partial else DONE)
 
     def _run(self) -> int:
-        """The attacks in turn, each with a result file of its own; what is finished is shown in any case."""
+        """Run the attacks in turn, each with its own result file; finished ones are shown in any case."""
         from caa_cli.run.attack import run_attack
 
-        plan, said = self.plan, set[str]()
+        plan, displayed = self.plan, set[str]()
         classifiers: dict[str, Any] = {}
         documents: dict[str, dict[str, Any]] = {}
         partial = interrupted = False
         for number, (label, attack) in enumerate(plan.attacks.items(), 1):
-            display = PartDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", said)
+            display = PartDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", displayed)
             try:
                 code = run_attack(
                     attack,
@@ -238,5 +238,5 @@ class CompareRun:
 
 
 def _result(label: str, path: Path, document: dict[str, Any]) -> AttackResult:
-    part: Part[Any] = part_of(path, document)
+    part: ResultFile[Any] = parse_result_file(path, document)
     return AttackResult(label, (part,), {record.index: record for record in part.records})

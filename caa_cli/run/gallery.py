@@ -14,7 +14,7 @@ from caa_cli.report.gallery import Gallery, Shown
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.records import ATTACKED
 from caa_cli.results.shards.joining import AttackResult
-from caa_cli.results.shards.result_file import Part
+from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.images import Image, kept_images
 
 # So that a picture, and what is in memory for it, does not grow with the comparison.
@@ -49,7 +49,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
 
 
 def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
-    """Where the image of each success is."""
+    """The file that holds the image of each success, by index."""
     return {
         index: images
         for part in attack.parts
@@ -58,15 +58,15 @@ def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
     }
 
 
-def _clean(part: Part[Any], indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:
-    """The originals out of the data set that the run says it was on; and why there are none."""
+def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:
+    """The originals from the data set of the run, and notes on why there are none."""
     data_dir, size = part.setting("data_dir"), part.setting("image_size")
     try:
         images = open_dataset(
             part.setting("dataset"), data_dir and Path(data_dir), part.setting("split"), image_size=size
         )
-        said = part.images.get("count"), part.images.get("files_sha256")
-        if (len(images), images.files_sha256) != said:
+        recorded = part.images.get("count"), part.images.get("files_sha256")
+        if (len(images), images.files_sha256) != recorded:
             return {}, [f"Without the clean images: {data_dir} holds other data now"]
         return {index: images.image(index).numpy() for index in indices}, []
     except (CaaError, ImageError) as error:

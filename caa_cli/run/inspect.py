@@ -32,19 +32,19 @@ _IMAGES: dict[str, tuple[tuple[int, int, int], int] | None] = {
 
 @dataclass
 class Inspection:
-    """`said` is what the command line adds to the file; `dataset` only gives the images' shape."""
+    """overrides: what the command line adds to the file. dataset: only gives the images' shape."""
 
     display: Display
     checkpoint: str
     dataset: str | None
-    said: Overrides
+    overrides: Overrides
     trust: bool = False
 
     def execute(self) -> int:
-        """Shows it; returns the exit code: 1 where the architecture is not recognised, or not looked at."""
+        """Show it; returns the exit code: 1 if the architecture is not recognised, or was not inspected."""
         if self.dataset is not None:
             OneOf(DATASETS).check("--dataset", self.dataset)
-        check_each(self.said)
+        check_each(self.overrides)
         weights = look_at(find_checkpoint(self.checkpoint), self.trust)
         document = self.describe(weights)
         if weights.refusal is not None:
@@ -54,7 +54,7 @@ class Inspection:
         return DONE if document["arch"] is not None else FAILED
 
     def describe(self, weights: Weights) -> dict[str, Any]:
-        """All that is known, as JSON; what is not is null, and named in `missing` if a run needs it."""
+        """All that is known, as JSON; unknown values are null, and named in `missing` if a run needs them."""
         card = weights.card
         found = weights.recognised if card is None else None
         layout = layout_of(weights, found)
@@ -67,15 +67,15 @@ class Inspection:
         elif found is not None:
             classes = found.num_classes
         chosen: tuple[tuple[float, ...], tuple[float, ...]] | None
-        if self.said.normalisation:  # as a run takes it: the half that isn't said is the card's
+        if self.overrides.normalisation:  # as a run takes it: the half that isn't given is the card's
             mean, std = (card.mean, card.std) if card else ((0.0,), (1.0,))
-            chosen = (self.said.mean or mean, self.said.std or std)
+            chosen = (self.overrides.mean or mean, self.overrides.std or std)
         elif card is not None:
             chosen = (card.mean, card.std)
         else:
             chosen = None if weights.module is not None else stored_normalisation(weights.tensors)
         channels = shape[0] if shape else found.channels if found else None
-        sigma = self.said.sigma or (card.sigma if card else None)
+        sigma = self.overrides.sigma or (card.sigma if card else None)
         document: dict[str, Any] = {
             "schema_version": 1,
             "tool_version": __version__,
@@ -109,7 +109,7 @@ class Inspection:
     def _images(
         self, weights: Weights, dataset: str | None, found: Recognised | None
     ) -> tuple[str | None, tuple[int, int, int] | None, int | None]:
-        """(data set, where it is known; shape of the images; classes), from what is said and recognised."""
+        """(data set, where it is known; shape of the images; classes), from what is given and recognised."""
         card, known = weights.card, _IMAGES.get(dataset or "")
         if card is not None and (self.dataset in (None, card.dataset) or known is None):
             return self.dataset or card.dataset, card.input_shape, card.num_classes
@@ -140,28 +140,33 @@ class Inspection:
         if weights.refusal is not None:
             return None, weights.refusal.problem
         if shape is None or classes is None:
-            return self.said.arch, "no architecture of caa's has these weights"
-        said = Overrides(self.said.arch, self.said.sigma or 1.0, self.said.mean, self.said.std)
+            return self.overrides.arch, "no architecture of caa's has these weights"
+        overrides = Overrides(
+            self.overrides.arch, self.overrides.sigma or 1.0, self.overrides.mean, self.overrides.std
+        )
         try:
-            card, _ = resolve_card(weights, said, dataset or "folder", shape, classes)
+            card, _ = resolve_card(weights, overrides, dataset or "folder", shape, classes)
             build_model(weights, card)
         except CaaError as error:
-            return (found.arch if found and self.said.arch is None else None), error.problem
+            return (found.arch if found and self.overrides.arch is None else None), error.problem
         return card.arch, None
 
     def _command(self, document: dict[str, Any], weights: Weights) -> str:
-        """What attacks it; only what can't be known is left in capitals."""
+        """The command that attacks it, with unknown values in capitals."""
         words = ["caa", "attack", "--checkpoint", self.checkpoint]
         own = document["source"] == "caa"
         dataset = document["dataset"]
         whole = weights.module is not None or weights.refusal is not None
         if whole or "running" in document["format"]:
             words.append("--trust-checkpoint")
-        if not whole and (":" in (document["arch"] or ":") or self.said.arch is not None):
-            words += ["--arch", self.said.arch or document["arch"] or "PACKAGE.MODULE:FACTORY"]
-        if self.said.sigma is not None or document["sigma"] is None:
-            words += ["--sigma", f"{self.said.sigma:g}" if self.said.sigma else document["sigma_in_name"] or "S"]
-        if self.said.normalisation:
+        if not whole and (":" in (document["arch"] or ":") or self.overrides.arch is not None):
+            words += ["--arch", self.overrides.arch or document["arch"] or "PACKAGE.MODULE:FACTORY"]
+        if self.overrides.sigma is not None or document["sigma"] is None:
+            words += [
+                "--sigma",
+                f"{self.overrides.sigma:g}" if self.overrides.sigma else document["sigma_in_name"] or "S",
+            ]
+        if self.overrides.normalisation:
             mean, std = document["normalisation"]["mean"], document["normalisation"]["std"]
             preset = document["normalisation"]["preset"]
             words += ["--normalisation", preset] if preset else ["--mean", joined(mean), "--std", joined(std)]

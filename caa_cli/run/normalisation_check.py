@@ -41,7 +41,7 @@ class Plausibility:
     accuracies: dict[str, float] = field(default_factory=dict)
 
     def warning(self) -> str | None:
-        """What to say aloud, if anything."""
+        """The warning to show, if any."""
         x, labels, indices = self._sample()
         if not indices:
             return None
@@ -53,14 +53,14 @@ class Plausibility:
         x, labels, indices = x[:count], labels[:count], indices[:count]
         own = self._shares(x, labels, indices, samples)
         accuracy = float(own.mean())
-        said = f"accuracy under noise is {100 * accuracy:.0f}% on {count} images"
+        accuracy_text = f"accuracy under noise is {100 * accuracy:.0f}% on {count} images"
         best = self._best_other(x, labels, indices, samples, own)
         if best is not None:
-            return f"{said}; with --normalisation {best} it is {100 * self.accuracies[best]:.0f}%"
+            return f"{accuracy_text}; with --normalisation {best} it is {100 * self.accuracies[best]:.0f}%"
         guess = 1 / self.classifier.num_classes
         if accuracy < guess + 2 * math.sqrt(guess * (1 - guess) / count):
             return (
-                f"{said}, no better than guessing, and no other normalisation does clearly better: "
+                f"{accuracy_text}, no better than guessing, and no other normalisation does clearly better: "
                 "do --sigma, --dataset and the weights belong together?"
             )
         return None
@@ -91,7 +91,7 @@ class Plausibility:
         return votes.gather(1, labels[:, None])[:, 0].cpu().double() / samples
 
     def _seconds(self, image: Tensor, index: int) -> float:
-        """What a model evaluation takes."""
+        """Seconds of one model evaluation, measured on a few."""
         began, few = time.perf_counter(), 8
         self.classifier.votes(image[None], [Key(0, index, Purpose.TUNING, iteration=1)], few).cpu()
         return (time.perf_counter() - began) / few

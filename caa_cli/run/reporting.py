@@ -51,7 +51,7 @@ def attack_summary(summary: AttackSummary) -> Rows:
 
 
 def certify_summary(summary: CertifySummary, radius: float | None) -> Rows:
-    """radius: the one that was decided on, if it was one."""
+    """Rows of a certification's summary; radius: the one of --radius, if any."""
     shares = "   ".join(f"{at}: {100 * share:.1f}%" for at, share in summary.certified_accuracy.items())
     failed = f", {summary.failed} failed" if summary.failed else ""
     rows = [
@@ -77,6 +77,6 @@ def certify_summary(summary: CertifySummary, radius: float | None) -> Rows:
 
 
 def files(output: Path, others: Mapping[str, Path | None]) -> Rows:
-    """Where it all is; `others` by option."""
+    """Rows that name the files written; others: by option."""
     written = [(_FILES.get(option, option), str(path)) for option, path in others.items() if path is not None]
     return [("results", str(output)), *written]

@@ -17,7 +17,7 @@ _CPU_SIZES, _GPU_SIZES = [2**p for p in range(3, 12)], [2**p for p in range(8, 1
 # A timing repeats a chunk for this long, and at most this often; the least time counts, as other work only adds time.
 _REPEAT_SECONDS, _REPEATS = 0.03, 8
 # Several rounds over the sizes, so that a slow spell of the machine rules none out; hopeless ones are timed once.
-_ROUNDS, _HOPELESS = 3, 1.5
+_ROUNDS, _HOPELESS = 10, 1.5
 # A slow model may take this many times as long as requested before larger sizes are left out.
 _PATIENCE = 2.0
 # Of sizes within this factor of the best, the largest is taken: a busy machine can make a small chunk seem fast, but

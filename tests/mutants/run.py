@@ -32,6 +32,12 @@ def _tests(room: str, *names: str) -> list[str]:
     return [f"tests/{room}/test_{name}.py" for name in names]
 
 
+# Of tests that take long those alone that are about projections.
+_PROJECTIONS = [
+    "tests/attacks/test_newton.py::test_the_shortest_step_to_a_half_space_within_the_box",
+    "tests/attacks/test_newton.py::test_a_step_is_no_longer_than_its_limit_and_ends_at_the_nearest_point_within_it",
+    "tests/attacks/test_caa_refine.py::test_a_slide_stays_in_the_box_and_comes_nearer_in_its_half_space",
+]
 # The module that each list is about, and the tests that have to notice, quickest first.
 TARGETS = {
     "bounds": ("caa_cli/smoothing/bounds.py", _tests("smoothing", "bounds")),
@@ -44,7 +50,7 @@ TARGETS = {
     "line_search": ("caa_cli/verification/line_search.py", _tests("verification", "line_search")),
     "criterion": ("caa_cli/attacks/common/criterion.py", _tests("attacks", "criterion")),
     "balls": ("caa_cli/attacks/caa/balls.py", _tests("attacks", "geometry")),
-    "projection": ("caa_cli/attacks/common/projection.py", _tests("attacks", "geometry", "caa_refine")),
+    "projection": ("caa_cli/attacks/common/projection.py", [*_tests("attacks", "geometry"), *_PROJECTIONS]),
     "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),
     "caa_state": ("caa_cli/attacks/caa/state.py", _tests("attacks", "caa_step", "caa_runs", "caa_refine")),
     "metrics": ("caa_cli/results/metrics.py", _tests("results", "comparison")),

@@ -16,7 +16,7 @@ from caa_cli.results.certificates import CertifySummary, summarise_certificates
 from caa_cli.results.documents import KINDS
 from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackSummary, summarise
 from caa_cli.results.shards.joining import MOST_NAMED, check_same, missing_shards, union
-from caa_cli.results.shards.result_file import Part, checked_part, how_to_go_on, read_part
+from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, read_result_file, result_file_of
 from caa_cli.results.store.images import Image, StoredImages, kept_images
 from caa_cli.results.store.journal import read_journal
 from caa_cli.runtime.sharding import Shard
@@ -30,13 +30,13 @@ _OF_SHARDS = ("status", "created", "tool_version", "environment", "resume")
 class Merged:
     """parts: by shard.  records: all their examples, by index.  gaps: what is not there, in words."""
 
-    parts: tuple[Part[Any], ...]
+    parts: tuple[ResultFile[Any], ...]
     records: tuple[Any, ...]
     gaps: tuple[str, ...]
 
     @property
     def command(self) -> str:
-        return str(self.parts[0].said["command"])
+        return str(self.parts[0].header["command"])
 
     @property
     def status(self) -> str:
@@ -45,11 +45,11 @@ class Merged:
 
     @property
     def summary(self) -> AttackSummary | CertifySummary:
-        """Over all examples. `seconds` is that of all shards together."""
+        """The summary of all examples; its seconds are those of all shards together."""
         return summary_of(self.parts[0], self.records, sum(part.seconds for part in self.parts))
 
     def to_json(self, written: dict[str, str | None]) -> dict[str, Any]:
-        """The document, as the run itself would have written it; `written`: where things go, by setting."""
+        """The document that one process would have written; written: output files, by setting."""
         first = self.parts[0]
         config = {
             **first.config,
@@ -63,7 +63,7 @@ class Merged:
             "status": self.status,
             "command": self.command,
             "config": {**config, "shard": asdict(Shard())},
-            "fingerprint": first.said.get("fingerprint"),
+            "fingerprint": first.header.get("fingerprint"),
             # What all shards agree on; where they ran on different machines the rest is with each of them.
             "environment": {
                 name: value
@@ -71,7 +71,7 @@ class Merged:
                 if all(part.environment.get(name) == value for part in self.parts)
             },
             "checkpoint": first.checkpoint,
-            **{name: first.said[name] for name in ("surrogate_model",) if name in first.said},
+            **{name: first.header[name] for name in ("surrogate_model",) if name in first.header},
             "images": first.images,
             "shard": {"index": 0, "count": 1},
             "merged": [
@@ -80,7 +80,7 @@ class Merged:
                     "shard": {"index": part.shard[0], "count": part.shard[1]},
                     "examples": len(part.records),
                     "seconds": part.seconds,
-                    **{name: part.said.get(name) for name in _OF_SHARDS},
+                    **{name: part.header.get(name) for name in _OF_SHARDS},
                 }
                 for part in self.parts
             ],
@@ -90,15 +90,15 @@ class Merged:
         }
 
 
-def summary_of(part: Part[Any], records: Sequence[Any], seconds: float) -> AttackSummary | CertifySummary:
-    """Of records from runs with this one's settings."""
-    if part.said["command"] == "attack":
+def summary_of(part: ResultFile[Any], records: Sequence[Any], seconds: float) -> AttackSummary | CertifySummary:
+    """The summary of records from runs with this one's settings."""
+    if part.header["command"] == "attack":
         return summarise(records, seconds)
     return summarise_certificates(records, part.config["samples"], seconds, part.config.get("radius"))
 
 
-def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
-    """Raises UsageError for files that are no shards of one run, and for gaps unless it may be `partial`."""
+def merge(parts: Sequence[ResultFile[Any]], partial: bool = False) -> Merged:
+    """The shards as one result. Raises UsageError for files of several runs, and for gaps unless `partial`."""
     _check_one_run(parts)
     parts = [*parts, *_killed(parts, partial)]
     _check_one_run(parts)
@@ -113,7 +113,7 @@ def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
         if not partial:
             raise UsageError(
                 f"{part.path} is unfinished: {what}",
-                f"{how_to_go_on(part.said)}; or join what is there with --partial",
+                f"{how_to_go_on(part.header)}; or join what is there with --partial",
             )
         gaps.append(f"{part.path}: {what}")
     absent, count = missing_shards(parts), parts[0].shard[1]
@@ -124,8 +124,8 @@ def merge(parts: Sequence[Part[Any]], partial: bool = False) -> Merged:
     return Merged(tuple(in_order), tuple(records[index] for index in sorted(records)), tuple(gaps))
 
 
-def _killed(parts: Sequence[Part[Any]], partial: bool) -> list[Part[Any]]:
-    """Shards with a record beside the others, but no result: attack.shard-*.json does not name them."""
+def _killed(parts: Sequence[ResultFile[Any]], partial: bool) -> list[ResultFile[Any]]:
+    """Shards in the same folder with a journal but no result: attack.shard-*.json does not match them."""
     first = parts[0]
     places = {Shard(*first.shard).sibling(first.path, index) for index in missing_shards(parts)} - {first.path}
     killed = [place for place in sorted(places) if _record_of(place).exists() and not place.exists()]
@@ -136,17 +136,18 @@ def _record_of(path: Path) -> Path:
     return sidecar(path, ".jsonl")
 
 
-def _check_one_run(parts: Sequence[Part[Any]]) -> None:
+def _check_one_run(parts: Sequence[ResultFile[Any]]) -> None:
     first, hint = (
         parts[0],
         "merge joins the shards of one run; caa compare holds attacks with different settings together",
     )
     for part in parts[1:]:
-        if part.said["command"] != first.said["command"]:
+        if part.header["command"] != first.header["command"]:
             raise UsageError(
-                f"{first.path} is of caa {first.said['command']} and {part.path} of caa {part.said['command']}", hint
+                f"{first.path} is of caa {first.header['command']} and {part.path} of caa {part.header['command']}",
+                hint,
             )
-    left_out = NOT_COMPARED[str(first.said["command"])]
+    left_out = NOT_COMPARED[str(first.header["command"])]
     names = dict.fromkeys(name for part in parts for name in part.config if name not in left_out)
     check_same(
         parts, {name: [decisive(name, _setting(part, name)) for part in parts] for name in names}, lambda _: hint
@@ -176,20 +177,20 @@ def _begun(journal: Path) -> bool:
     return journal.exists() and b"\n" in journal.read_bytes()
 
 
-def _setting(part: Part[Any], name: str) -> Any:
-    """Of an attack as caa compare reads it: files from before there was a setting fit those that have it."""
-    return part.setting(name) if part.said["command"] == "attack" else part.config.get(name)
+def _setting(part: ResultFile[Any], name: str) -> Any:
+    """A setting; an attack's as `caa compare` reads it, so that files of versions without it fit newer ones."""
+    return part.setting(name) if part.header["command"] == "attack" else part.config.get(name)
 
 
-def read_shard(path: Path, partial: bool = False) -> Part[Any] | None:
-    """A result; or, where there may be gaps, the record that an unfinished run has left beside it.
+def read_shard(path: Path, partial: bool = False) -> ResultFile[Any] | None:
+    """A shard's result; with gaps allowed, also the journal of an unfinished run.
 
     None for a shard that was killed before its record had a whole line: it is as if it had not begun.
 
     Raises CaaError, which for a run that was killed says how to go on with it.
     """
     journal = _record_of(path)
-    found = read_part(path, KINDS) if path.exists() or not journal.exists() else None
+    found = read_result_file(path, KINDS) if path.exists() or not journal.exists() else None
     if found is not None and not (partial and found.status == "interrupted" and _begun(journal)):
         return found
     if not _begun(journal):
@@ -201,12 +202,12 @@ def read_shard(path: Path, partial: bool = False) -> Part[Any] | None:
         )
     header, records, _ = read_journal(journal)
     summary = {"seconds": sum(record.seconds for record in records.values())}
-    part = checked_part(path, {**header, "status": "interrupted", "summary": summary}, records.values())
+    part = result_file_of(path, {**header, "status": "interrupted", "summary": summary}, records.values())
     if partial:
         return part
     raise UsageError(
         f"{path} is not there: its run ended before it could write it, with {len(records)} images finished",
-        f"{how_to_go_on(part.said)}; or join what is there with --partial",
+        f"{how_to_go_on(part.header)}; or join what is there with --partial",
     )
 
 
@@ -225,7 +226,7 @@ def merged_images(merged: Merged) -> Mapping[int, Image]:
             raise CaaError(
                 f"the images of {lost} attacked examples of {part.path} are not at hand"
                 + (f": they should be in {saved}" if saved else ": its run had no --save-adversarial"),
-                f"{part.said.get('resume') or 'repeat it with --resume'} --save-adversarial FILE.safetensors",
+                f"{part.header.get('resume') or 'repeat it with --resume'} --save-adversarial FILE.safetensors",
             )
         found |= {index: places[index] for index in wanted}
     return StoredImages({index: index for index in found}, lambda index: found[index][index])

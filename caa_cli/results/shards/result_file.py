@@ -25,14 +25,14 @@ _AS = {"attack_sigma": "sigma", "selection_samples": "samples"}
 
 
 @dataclass(frozen=True)
-class Part(Generic[R]):
+class ResultFile(Generic[R]):
     """One result file: a run with its settings, on one shard or selection of the images.
 
-    said: the document without its examples.
+    header: the document without its examples.
     """
 
     path: Path
-    said: dict[str, Any]
+    header: dict[str, Any]
     status: str
     fingerprint: str
     config: dict[str, Any]
@@ -48,19 +48,19 @@ class Part(Generic[R]):
         return str(self.config["attack"])
 
     def setting(self, name: str) -> Any:
-        """As the run had it; a file from before there was such a setting has its default, or what was done then."""
+        """A setting's value in the run. An older file without the setting has its default, or what was done then."""
         if name not in self.config and (before := formerly(self.attack, name)) is not None:
             return before
         found = self.config.get(name)
         return self.default(name) if found is None else found
 
     def default(self, name: str) -> Any:
-        """Of a setting; some are as another one is."""
+        """A setting's default; some settings default to another setting's value."""
         return self.setting(_AS[name]) if name in _AS else default_of(self.attack, name)
 
     @property
-    def own(self) -> dict[str, Any]:
-        """The settings of the attack itself; those that this version does not know too."""
+    def attack_settings(self) -> dict[str, Any]:
+        """The settings of the attack itself, also those that this version does not know."""
         own = own_settings(self.attack)
         unknown = self.config.keys() - {*own, *foreign(self.attack), *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
         return {name: self.setting(name) for name in (*own, *sorted(unknown))}
@@ -68,16 +68,16 @@ class Part(Generic[R]):
     @property
     def surrogate(self) -> str | None:
         """The digest of the checkpoint that gradients come from, where it is not the model's own."""
-        found = self.said.get("surrogate_model")
+        found = self.header.get("surrogate_model")
         return str(found["sha256"]) if found else None
 
     @property
     def selection(self) -> dict[str, object]:
-        """Which images the shards are shards of."""
+        """The options that choose the images which the shards divide."""
         return {name: self.config.get(name) for name in ("skip", "every", "limit", "indices_file")}
 
     def of_shard(self, index: int) -> Sequence[int] | None:
-        """The images that are another shard's of the same selection; None where only a file said which they are."""
+        """The images of a shard, by its number, of the same selection; None where only a file lists them."""
         size, limit = self.images.get("count"), self.config.get("limit")
         if size is None or self.config.get("indices_file") is not None:
             return None
@@ -87,7 +87,7 @@ class Part(Generic[R]):
 
     @property
     def missing(self) -> int:
-        """How many images of this shard are not in it, as far as that can be known."""
+        """How many images of this shard are missing, as far as that can be known."""
         chosen = self.of_shard(self.shard[0]) or ()
         return len(chosen) - sum(record.index in chosen for record in self.records)
 
@@ -102,9 +102,9 @@ class Part(Generic[R]):
         return self.status == "interrupted" or self.missing > 0
 
 
-def read_part(path: Path, commands: Collection[str] = ("attack",)) -> Part[Any]:
-    """Raises CaaError for a file that is missing, empty, cut off, damaged, or of another kind or schema version."""
-    return part_of(path, read_document(path, commands), commands)
+def read_result_file(path: Path, commands: Collection[str] = ("attack",)) -> ResultFile[Any]:
+    """A file read and checked. Raises CaaError: missing, empty, cut off, damaged, of another kind or schema."""
+    return parse_result_file(path, read_document(path, commands), commands)
 
 
 def read_document(path: Path, commands: Collection[str]) -> Any:
@@ -147,7 +147,7 @@ def check_origin(path: Path, document: Any, commands: Collection[str]) -> str:
     return command
 
 
-def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) -> Part[Any]:
+def parse_result_file(path: Path, document: Any, commands: Collection[str] = ("attack",)) -> ResultFile[Any]:
     """The document of a run of one of these commands, checked. Raises CaaError."""
     check_origin(path, document, commands)
     try:
@@ -163,13 +163,13 @@ def part_of(path: Path, document: Any, commands: Collection[str] = ("attack",)) 
             records[record.index] = record
     except SchemaError as error:
         raise CaaError(f"{path} is damaged ({error})", _AGAIN) from error
-    return checked_part(path, document, records.values())
+    return result_file_of(path, document, records.values())
 
 
-def checked_part(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> Part[Any]:
-    """Of a document that is checked already, with its examples as records."""
+def result_file_of(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> ResultFile[Any]:
+    """The result file of a document that is checked already, with its examples as records."""
     shard = document.get("shard") or {"index": 0, "count": 1}
-    return Part(
+    return ResultFile(
         path,
         {name: value for name, value in document.items() if name != "examples"},
         document["status"],
@@ -200,11 +200,11 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
     return UsageError(f"{path} is a result of caa {command}, not of {_kinds(commands)}", hint)
 
 
-def how_to_go_on(said: dict[str, Any]) -> str:
-    """With an unfinished run, from its document: one that was merged is finished in its shards."""
-    shards = said.get("merged")
+def how_to_go_on(header: dict[str, Any]) -> str:
+    """The command that resumes an unfinished run; for a merged one, those of its shards."""
+    shards = header.get("merged")
     if not isinstance(shards, list):
-        again = said.get("resume")
+        again = header.get("resume")
         return f"finish it with: {again}" if again else "finish that run with --resume"
     unfinished = [shard for shard in shards if shard.get("status") != "complete"]
     commands = [str(shard["resume"]) for shard in unfinished if shard.get("resume")]

@@ -9,7 +9,7 @@ from typing import Any
 from caa_cli.config.plan import AttackPlan
 from caa_cli.results.documents import document_at
 from caa_cli.results.records import ATTACKED, AttackRecord
-from caa_cli.results.shards.result_file import Part
+from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.images import Image, ImageJournal, kept_images, save_images, saved_images, saved_shard
 from caa_cli.results.store.output import RunOutput
 
@@ -29,8 +29,8 @@ class AttackOutput(RunOutput[AttackRecord]):
         self.images: ImageJournal | None = None
         self.without_image: dict[int, AttackRecord] = {}
 
-    def _lacking(self, held: Part[AttackRecord], indices: Sequence[int]) -> str:
-        """As for any run; or the images, where they are asked for and were not kept."""
+    def _lacking(self, held: ResultFile[AttackRecord], indices: Sequence[int]) -> str:
+        """As for any run; also adversarial images that are asked for and were not kept."""
         lacking = super()._lacking(held, indices)
         if lacking or not self.again:
             return lacking
@@ -43,7 +43,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         return ""
 
     def kept_by(self, config: dict[str, Any]) -> Mapping[int, Mapping[int, Image]]:
-        """By index the images among which that one is, that an earlier run with this configuration kept."""
+        """The images that an earlier run with this configuration kept: by index, the file that holds it."""
         return kept_images(config.get("save_adversarial"), self.output, self.header["fingerprint"])
 
     def begin(self, shape: tuple[int, ...] = ()) -> None:
@@ -69,7 +69,7 @@ class AttackOutput(RunOutput[AttackRecord]):
                 self.without_image[index] = self.records.pop(index)
 
     def _with_images_saved_before(self, saved: str | None) -> dict[str, Any]:
-        """A run that is gone on with without --save-adversarial still has the images that it saved."""
+        """The header; a run resumed without --save-adversarial keeps the file of images that it had."""
         header = self.header
         if not saved or not saved_images(Path(saved), header["fingerprint"]):
             return header
@@ -78,11 +78,11 @@ class AttackOutput(RunOutput[AttackRecord]):
         return {**header, "config": {**header["config"], "save_adversarial": saved}}
 
     def everything(self) -> list[AttackRecord]:
-        """As of any run; those that lack an image are finished too, should this run be interrupted."""
+        """As for any run; records without an image are finished too, should this run be interrupted."""
         return [record for _, record in sorted({**self.without_image, **self.records}.items())]
 
     def add(self, record: AttackRecord, image: Image | None = None) -> None:
-        """The image goes first: a line in the journal says that all is there."""
+        """Keep an example for good. Its image is written first: a line in the journal means that all is there."""
         if self.images is not None and image is not None:
             with self.kept(self.images.path):
                 self.images.append(record.index, image)
@@ -101,7 +101,7 @@ class AttackOutput(RunOutput[AttackRecord]):
                 draw(self.figure, found, records)
 
     def close(self, status: str) -> None:
-        """As of any run."""
+        """As for any run; a complete one needs its journal of images no longer."""
         if self.images is not None and status == "complete":
             self.images.remove()
         super().close(status)

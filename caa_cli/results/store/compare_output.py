@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: its document, pictures and page. All of it follows from the attacks' results."""
+"""The files of a comparison: its document, pictures and page. All of them follow from the attacks' results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from caa_cli.results.store.ownership import (
 
 
 class CompareOutput:
-    """The files that the comparison itself writes: may they take the place of what is there?"""
+    """The files that the comparison itself writes, checked against what they would replace."""
 
     def __init__(self, plan: ComparePlan) -> None:
         self.plan = plan
@@ -77,7 +77,7 @@ class CompareOutput:
 
 
 def _other_attacks(held: dict[str, Any], here: list[str]) -> list[str]:
-    """In words, where the document there is not of some of these attacks."""
+    """The difference in words, where the existing document compares other attacks."""
     if held["command"] != "compare":
         return [f"command ({held['command']} there, compare here)"]
     there = list(held.get("attacks", {}))
@@ -85,7 +85,7 @@ def _other_attacks(held: dict[str, Any], here: list[str]) -> list[str]:
 
 
 def _lost(held: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What of the document there is not in the one that is to replace it, in words."""
+    """What the existing document has and its replacement lacks, in words."""
     here = new["attacks"]
     found = _other_attacks(held, list(here))
     if found:

@@ -46,7 +46,7 @@ class StoredImages(Mapping[int, Image]):
 
 
 class ImageJournal:
-    """Images appended one by one beside the output, each written through at once.
+    """A file next to the result to which images are appended one by one, each written through at once.
 
     The file begins with the fingerprint of the run, so that images of another are never taken for its own; then
     come (index, float32 pixels) entries of one size.
@@ -129,8 +129,8 @@ def save_images(
         "adversarial_classes": np.array([r.adversarial_class for r in kept], dtype=np.int64),
         "radii": np.array([r.radius for r in kept], dtype=np.float64),
     }
-    said = {"fingerprint": fingerprint, "pixels": "[0, 1]", "count": len(kept)}
-    metadata = {"caa": json.dumps(said if shard is None else {**said, "shard": dict(shard)})}
+    description = {"fingerprint": fingerprint, "pixels": "[0, 1]", "count": len(kept)}
+    metadata = {"caa": json.dumps(description if shard is None else {**description, "shard": dict(shard)})}
     tensors = {name: (vector.dtype, vector.shape) for name, vector in vectors.items()}
     head = _header(metadata, {**tensors, "images": (_PIXEL, (len(kept), *shape))})
 
@@ -150,35 +150,35 @@ _NAMES = {"<i8": "I64", "<f8": "F64", "<f4": "F32"}
 
 def _header(metadata: dict[str, str], tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> bytes:
     """What a safetensors file begins with; the tensors follow in this order. (The library wants them whole.)"""
-    said: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, (dtype, shape) in tensors.items():
         begin, end = end, end + dtype.itemsize * int(np.prod(shape))
-        said[name] = {"dtype": _NAMES[dtype.str], "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(said).encode()
+        header[name] = {"dtype": _NAMES[dtype.str], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
 
 
-def _said(file: Any) -> dict[str, Any]:
-    said: dict[str, Any] = parse((file.metadata() or {}).get("caa", "{}"))
-    check(said, dict[str, Any])
-    check(said.get("shard"), ShardOf | None)
-    return said
+def _description(file: Any) -> dict[str, Any]:
+    description: dict[str, Any] = parse((file.metadata() or {}).get("caa", "{}"))
+    check(description, dict[str, Any])
+    check(description.get("shard"), ShardOf | None)
+    return description
 
 
 def saved_fingerprint(path: Path) -> str | None:
     """That of the run which saved its images there; None for a file that is none of these."""
     try:
-        return _said(safe_open(path, framework="numpy")).get("fingerprint")
+        return _description(safe_open(path, framework="numpy")).get("fingerprint")
     except (OSError, SafetensorError, ValueError, TypeError):
         return None
 
 
 def saved_shard(path: Path) -> dict[str, Any] | None:
-    """Which shard saved its images there; None for no such file, and for one from before that was said."""
+    """Which shard saved its images there; None for no such file, and for one of a version that did not record it."""
     try:
-        return _said(safe_open(path, framework="numpy")).get("shard")
+        return _description(safe_open(path, framework="numpy")).get("shard")
     except (OSError, SafetensorError, ValueError, TypeError):
         return None
 
@@ -187,8 +187,8 @@ def saved_images(path: Path, fingerprint: str) -> Mapping[int, Image]:
     """The images that a run with this fingerprint saved there; none if it is another's."""
     try:
         file = safe_open(path, framework="numpy")
-        said = _said(file)
-        if said.get("fingerprint") != fingerprint:
+        description = _description(file)
+        if description.get("fingerprint") != fingerprint:
             return {}
         images, indices = file.get_slice("images"), file.get_tensor("indices").tolist()
     except (OSError, SafetensorError, ValueError, AttributeError, TypeError):
@@ -197,7 +197,7 @@ def saved_images(path: Path, fingerprint: str) -> Mapping[int, Image]:
 
 
 def kept_images(save_adversarial: str | None, result: Path, fingerprint: str) -> dict[int, Mapping[int, Image]]:
-    """Where the images are that a run kept: by index the file's images, of which that one is to be read.
+    """The adversarial images that a run kept: by index, the file's images among which it is.
 
     They are where its result says, or, as the files may have been moved together, beside it.
     """

@@ -52,7 +52,7 @@ class Journal(Generic[R]):
         self._append([{"schema_version": SCHEMA_VERSION, **header}])
 
     def resume(self, header: dict[str, Any], compared: list[str]) -> list[R]:
-        """Goes on from what is there and returns its examples; failed ones are left out, to be tried again.
+        """The finished examples of the existing journal, which is then appended to; failed ones are tried again.
 
         Raises UsageError if the journal belongs to a run with other settings: `compared` names the keys of
         header["config"] that have to agree, and the checkpoint's content has to.
@@ -80,12 +80,12 @@ class Journal(Generic[R]):
             self._read()
 
     def append(self, *records: R) -> None:
-        """An image that was finished before is marked, so that it is not taken for damage."""
+        """Append records. One of an image that was finished before is marked, to be told from damage."""
         again = {"again": True}
         self._append([{**r.to_json(), **(again if r.index in self._finished else {})} for r in records])
 
     def close(self) -> None:
-        """One in which nothing was begun leaves no trace."""
+        """Close it; an empty one is removed."""
         if self._file is not None:
             if os.fstat(self._file.fileno()).st_size == 0:
                 self.path.unlink(missing_ok=True)
@@ -93,7 +93,7 @@ class Journal(Generic[R]):
             self._file = None
 
     def remove(self) -> None:
-        """Once the document holds it all; before it is closed, so that no other run has begun to write to it."""
+        """Remove it, once the document holds all; while it is locked, so that no other run writes to it yet."""
         self.path.unlink(missing_ok=True)
         self.close()
 
@@ -150,7 +150,7 @@ def _text(line: bytes) -> str:
 
 
 def _alike(one: Record, other: Record) -> bool:
-    """Whether it is the same result, however long it took."""
+    """Whether two records agree but for the seconds."""
     return {**one.to_json(), "seconds": None} == {**other.to_json(), "seconds": None}
 
 
@@ -169,7 +169,7 @@ def unfinished(output: Path, kind: type[R]) -> bool:
 
 
 def header_of(path: Path) -> dict[str, Any]:
-    """The first line of the record there; nothing where it is none."""
+    """The header of a journal; empty where the file is none."""
     try:
         with path.open("rb") as file:
             header = parse(_text(file.readline()))

@@ -41,7 +41,7 @@ def lock(path: Path, written: Path, option: str) -> IO[bytes]:
 
 @contextmanager
 def locked(files: Mapping[str, Path | None]) -> Iterator[None]:
-    """While this lasts no other run writes to these files, by option. A hidden file beside each is the lock."""
+    """Keep these files, by option, for this process meanwhile. The lock is a hidden file in the same folder."""
     with ExitStack() as held:
         for option, path in files.items():
             if path is not None:

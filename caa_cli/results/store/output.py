@@ -1,4 +1,4 @@
-"""Everything that a run leaves behind: the journal while it runs, and the document at its end."""
+"""The files of a run: the journal while it runs, and the document at its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.documents import KINDS, document_at
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
-from caa_cli.results.shards.result_file import Part, how_to_go_on, part_of
+from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, parse_result_file
 from caa_cli.results.store.files import check_writable, write_atomically
 from caa_cli.results.store.journal import Journal, header_of, unfinished
 from caa_cli.results.store.locks import locked
@@ -43,11 +43,11 @@ class RunOutput(Generic[R]):
     def __post_init__(self) -> None:
         self.journal = Journal.beside(self.output, self.kind)
         self.source = self.journal.path  # what a resumed run goes on from
-        self.held: Part[R] | None = None
+        self.held: ResultFile[R] | None = None
         self.compared: list[str] = []
 
     def check(self, shard: Shard) -> None:
-        """Before any work: can everything be written, and is nothing in the way?"""
+        """Before any work, check that everything can be written and that nothing is in the way."""
         check_writable(self.output, "--output")
         check_journals(self.output)
         document = check_result(self.output)
@@ -77,7 +77,7 @@ class RunOutput(Generic[R]):
             )
 
     def _check_shards(self, shard: Shard) -> None:
-        """The result of another shard must not give way to this one's, as if it were an older one of its own."""
+        """Raise UsageError where the result of another shard would be replaced."""
         if shard.chosen is not None:
             shard.check_siblings(self.output)
         try:
@@ -93,7 +93,7 @@ class RunOutput(Generic[R]):
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
-        """While this lasts no other run writes to any of these files. Raises CaaError where one does already."""
+        """Lock all files of this run meanwhile. Raises CaaError where another run writes to one of them."""
         with ExitStack() as held:
             with self.kept(self.journal.path):
                 held.enter_context(locked(self.side_files))
@@ -101,8 +101,8 @@ class RunOutput(Generic[R]):
                 held.callback(self.journal.close)
             yield
 
-    def finished(self, header: dict[str, Any], compared: list[str], indices: Sequence[int]) -> Part[R] | None:
-        """The result that is there, if it is of this very run and has all that is asked for: nothing is to be done.
+    def finished(self, header: dict[str, Any], compared: list[str], indices: Sequence[int]) -> ResultFile[R] | None:
+        """The existing result, if it is of this very run and has all that is asked for: then there is nothing to do.
 
         header: what the document says beside its examples: command, config, checkpoint, shard, environment.
         compared: the settings that have to agree. None where there is work. Raises UsageError where the work would
@@ -120,7 +120,7 @@ class RunOutput(Generic[R]):
         ):
             # The journal leads: a document of other settings gives way, for it was begun with --overwrite.
             with suppress(CaaError):  # a damaged one has nothing that the journal lacks
-                self.held = None if differing or not document else part_of(self.output, document, KINDS)
+                self.held = None if differing or not document else parse_result_file(self.output, document, KINDS)
             return None
         if differing:
             raise UsageError(
@@ -130,7 +130,7 @@ class RunOutput(Generic[R]):
         if not document:
             check_intact(self.output)
             return None
-        self.held = part_of(self.output, document, KINDS)
+        self.held = parse_result_file(self.output, document, KINDS)
         lacking = self._lacking(self.held, indices)
         if not lacking and self.held.status == "complete":
             self.journal.remove()  # a kill may have left it
@@ -142,14 +142,14 @@ class RunOutput(Generic[R]):
             )
         return None
 
-    def _lacking(self, held: Part[R], indices: Sequence[int]) -> str:
-        """What is asked for and not in the result, in words; empty for nothing."""
+    def _lacking(self, held: ResultFile[R], indices: Sequence[int]) -> str:
+        """What is asked for and missing in the result, in words; empty if nothing is."""
         done = {record.index for record in held.records}
         missing = sum(index not in done for index in indices)
         return f"{missing} of the images asked for are not in it" if missing else ""
 
     def begin(self) -> None:
-        """Opens the journal, and fills `records` with the examples that a resumed run has already."""
+        """Open the journal, and fill `records` with the finished examples of a resumed run."""
         with self.kept(self.journal.path):
             if not self.resume or not self.journal.begun:
                 self.journal.start(self.header)
@@ -163,7 +163,7 @@ class RunOutput(Generic[R]):
             self.records |= {record.index: record for record in copied}
 
     def add(self, record: R) -> None:
-        """Keeps an example for good."""
+        """Keep an example for good."""
         self.records[record.index] = record
         with self.kept(self.journal.path):
             self.journal.append(record)
@@ -173,12 +173,12 @@ class RunOutput(Generic[R]):
         return [self.records[index] for index in indices if index in self.records]
 
     def everything(self) -> list[R]:
-        """All that is finished, by index: also what an earlier part of the run did beyond this one's --limit."""
+        """All finished examples by index, also those of an earlier part of the run beyond this --limit."""
         return [self.records[index] for index in sorted(self.records)]
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Around the work itself: an error that ends it says where the finished examples are."""
+        """Around the work itself: an error that ends it also names the file of finished examples."""
         try:
             yield
         except CaaError as error:
@@ -188,7 +188,7 @@ class RunOutput(Generic[R]):
             raise CaaError(error.problem, f"{error.hint}; {where}" if error.hint else where) from error
 
     def status(self, interrupted: bool) -> str:
-        """What the document says of the run as a whole."""
+        """The status of the run in its document: complete, partial or interrupted."""
         failed = any(record.outcome == FAILED for record in self.records.values())
         return "interrupted" if interrupted else "partial" if failed else "complete"
 
@@ -212,13 +212,13 @@ class RunOutput(Generic[R]):
             write_atomically(self.output, content.encode())
 
     def close(self, status: str) -> None:
-        """At the very end, when all is written: what a complete run kept meanwhile goes."""
+        """At the very end, when all is written: remove the journal of a complete run."""
         if status == "complete":
             self.journal.remove()
 
     @contextmanager
     def kept(self, path: Path) -> Iterator[None]:
-        """A disk that fails while `path` is written loses nothing that was finished, and the message says so."""
+        """Turn an OSError while `path` is written into a CaaError which names the finished examples' file."""
         try:
             yield
         except OSError as error:
