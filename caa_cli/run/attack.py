@@ -13,7 +13,7 @@ from caa_cli.display import Bar, Display, Rows
 from caa_cli.results.fields import attack_fields
 from caa_cli.results.records import AttackRecord, AttackSummary, summarise
 from caa_cli.results.requirements import Requirement
-from caa_cli.results.shards.result_file import Part
+from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.images import Image
 from caa_cli.run.batch_size import search_bytes
@@ -93,7 +93,7 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
     def write_side_files(self, records: Sequence[AttackRecord]) -> None:
         self.output.finish_images(list(records), self._draw)
 
-    def write_missing_files(self, document: dict[str, Any], finished: Part[AttackRecord]) -> None:
+    def write_missing_files(self, document: dict[str, Any], finished: ResultFile[AttackRecord]) -> None:
         """A figure that the earlier run did not draw is drawn of the images that it kept."""
         figure = self.plan.figure
         if figure is not None and not figure.exists():

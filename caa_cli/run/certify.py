@@ -25,10 +25,10 @@ from caa_cli.results.certificates import (
 from caa_cli.results.fields import certify_fields
 from caa_cli.results.records import ABSTAINED, FAILED
 from caa_cli.results.requirements import Requirement
-from caa_cli.results.shards.result_file import Part
+from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.files import write_atomically
 from caa_cli.results.store.output import RunOutput
-from caa_cli.results.store.ownership import names
+from caa_cli.results.store.ownership import is_named_by
 from caa_cli.run.batch_size import BATCH_LIMIT
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
@@ -188,11 +188,11 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
             text = f"{100 * share:.0f}% right and certified · {summary.mean_samples or 0:,.0f} samples an image"
         bar.update(len(records), text)
 
-    def write_missing_files(self, document: dict[str, Any], finished: Part[CertifyRecord]) -> None:
+    def write_missing_files(self, document: dict[str, Any], finished: ResultFile[CertifyRecord]) -> None:
         """A log or a figure that the earlier run did not write is written now, and named in its result."""
         plan = self.plan
         written = {option: path for option, path in plan.written().items() if path is not None}
-        if all(names(document, option, path) and path.exists() for option, path in written.items()):
+        if all(is_named_by(document, option, path) and path.exists() for option, path in written.items()):
             return
         with uninterrupted():
             self.write_side_files(finished.records)

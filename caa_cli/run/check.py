@@ -13,7 +13,7 @@ from caa_cli.results.documents import KINDS
 from caa_cli.results.fields import Fields, compare_fields
 from caa_cli.results.requirements import Requirement, judge
 from caa_cli.results.shards.merging import summary_of
-from caa_cli.results.shards.result_file import check_origin, how_to_go_on, part_of, read_document
+from caa_cli.results.shards.result_file import check_origin, how_to_go_on, parse_result_file, read_document
 from caa_cli.run.gate import Gate, say_unmet
 from caa_cli.run.reporting import report
 
@@ -58,7 +58,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Fields]:
     document = read_document(path, _COMMANDS)
     if check_origin(path, document, _COMMANDS) == "compare":
         return document, _of_comparison(path, document)
-    part = part_of(path, document, KINDS)
+    part = parse_result_file(path, document, KINDS)
     summary = summary_of(part, part.records, part.seconds)
     return document, report(summary, part.records, part.config.get("radius"))[1]
 

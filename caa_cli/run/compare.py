@@ -12,7 +12,7 @@ from typing import Any
 from caa_cli import __version__
 from caa_cli.config.compare_plan import ComparePlan
 from caa_cli.config.pictures import SWEEP
-from caa_cli.display import Display, PartDisplay
+from caa_cli.display import AttackDisplay, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.sweep import find_sweep
 from caa_cli.report.tables import HEADINGS, WRITERS, caption, cells
@@ -21,7 +21,7 @@ from caa_cli.results.fields import Fields, compare_fields
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.joining import AttackResult, join
-from caa_cli.results.shards.result_file import Part, part_of, read_part
+from caa_cli.results.shards.result_file import ResultFile, parse_result_file, read_result_file
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.compare_output import CompareOutput
 from caa_cli.results.store.files import write_atomically, written
@@ -85,7 +85,7 @@ class CompareRun:
             )
 
     def _read(self) -> int:
-        attacks = join([read_part(path) for path in self.plan.files])
+        attacks = join([read_result_file(path) for path in self.plan.files])
         self.gate.check(compare_fields([attack.label for attack in attacks]))
         comparison = compare(attacks, self.plan.bootstrap, self.plan.seed)
         partial = comparison.partial or any(part.status != "complete" for a in attacks for part in a.parts)
@@ -105,12 +105,12 @@ class CompareRun:
         """The attacks in turn, each with a result file of its own; what is finished is shown in any case."""
         from caa_cli.run.attack import run_attack
 
-        plan, said = self.plan, set[str]()
+        plan, messages = self.plan, set[str]()
         classifiers: dict[str, Any] = {}
         documents: dict[str, dict[str, Any]] = {}
         partial = interrupted = False
         for number, (label, attack) in enumerate(plan.attacks.items(), 1):
-            display = PartDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", said)
+            display = AttackDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", messages)
             try:
                 code = run_attack(
                     attack,
@@ -127,8 +127,8 @@ class CompareRun:
             except KeyboardInterrupt:
                 code = INTERRUPTED
                 self.display.warn(f"interrupted: go on with: {self.resume_command}")
-            if display.found is not None:
-                documents[label] = display.found
+            if display.result_document is not None:
+                documents[label] = display.result_document
             partial |= code == PARTIAL
             interrupted = code == INTERRUPTED
             if interrupted:
@@ -238,5 +238,5 @@ class CompareRun:
 
 
 def _result(label: str, path: Path, document: dict[str, Any]) -> AttackResult:
-    part: Part[Any] = part_of(path, document)
+    part: ResultFile[Any] = parse_result_file(path, document)
     return AttackResult(label, (part,), {record.index: record for record in part.records})

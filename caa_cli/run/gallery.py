@@ -14,7 +14,7 @@ from caa_cli.report.gallery import Gallery, Shown
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.records import ATTACKED
 from caa_cli.results.shards.joining import AttackResult
-from caa_cli.results.shards.result_file import Part
+from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.images import Image, kept_images
 
 # So that a picture, and what is in memory for it, does not grow with the comparison.
@@ -58,7 +58,7 @@ def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
     }
 
 
-def _clean(part: Part[Any], indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:
+def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:
     """The originals out of the data set that the run says it was on; and why there are none."""
     data_dir, size = part.setting("data_dir"), part.setting("image_size")
     try:

@@ -13,7 +13,7 @@ from caa_cli.display import Bar, Display, Rows
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
 from caa_cli.results.fields import Fields
 from caa_cli.results.records import FAILED, Record
-from caa_cli.results.shards.result_file import Part
+from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.files import read_object
 from caa_cli.results.store.output import RunOutput
 from caa_cli.run.gate import Gate, warn_of_nothing
@@ -130,7 +130,7 @@ class ImageRun(ABC, Generic[P, R]):
         """Writes what options ask for beside the result, after it."""
 
     @abstractmethod
-    def write_missing_files(self, document: dict[str, Any], finished: Part[R]) -> None:
+    def write_missing_files(self, document: dict[str, Any], finished: ResultFile[R]) -> None:
         """Writes those of them that a finished run's result lacks."""
 
     def _work(self, classifier: SmoothedClassifier) -> bool:

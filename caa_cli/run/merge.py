@@ -19,7 +19,7 @@ from caa_cli.results.fields import Fields
 from caa_cli.results.records import FAILED
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.merging import NOT_COMPARED, Merged, merge, merged_images, read_shard
-from caa_cli.results.shards.result_file import how_to_go_on, part_of
+from caa_cli.results.shards.result_file import how_to_go_on, parse_result_file
 from caa_cli.results.store.files import check_writable, write_atomically, written
 from caa_cli.results.store.images import save_images
 from caa_cli.results.store.journal import unfinished
@@ -82,7 +82,7 @@ class MergeRun:
             self.display.warn(
                 f"{len(failed)} of the images failed; the first is {record.index} of {part.path}: {record.error}"
             )
-            self.display.warn(f"to try again, {how_to_go_on(part.said)}")
+            self.display.warn(f"to try again, {how_to_go_on(part.metadata)}")
 
     def _check_files(self) -> None:
         files = {"--output": self.output, **self.others}
@@ -115,7 +115,7 @@ class MergeRun:
         differing = disagreements(held, document, compared)
         if not differing:
             here = {example["index"]: example for example in document["examples"]}
-            there = part_of(self.output, held, KINDS).records
+            there = parse_result_file(self.output, held, KINDS).records
             lost = sum(here.get(record.index) != record.to_json() for record in there)
             differing = [f"{lost} of its images are not so in these shards"] if lost else []
         if differing:

@@ -11,7 +11,7 @@ from support import CHEAP, assert_clean_error, caa, parse_strict
 from caa_cli.config.compare_plan import label_of
 from caa_cli.results.shards.merging import merge as merge_parts
 from caa_cli.results.shards.merging import merged_images
-from caa_cli.results.shards.result_file import read_part
+from caa_cli.results.shards.result_file import read_result_file
 from caa_cli.results.store.images import StoredImages, save_images
 
 
@@ -46,7 +46,7 @@ def test_images_are_read_one_at_a_time_when_they_are_written(tmp_path, monkeypat
         files.append(write(tmp_path / f"{k}.json", found))
     read = StoredImages.__getitem__
     monkeypatch.setattr(StoredImages, "__getitem__", lambda self, index: reads.append(index) or read(self, index))
-    merged = merged_images(merge_parts([read_part(file) for file in files]))
+    merged = merged_images(merge_parts([read_result_file(file) for file in files]))
     assert (len(merged), 3 in merged, reads) == (7, True, [])
     assert merged[3].tolist() == (picture + 3).tolist()
 
@@ -111,7 +111,7 @@ def test_files_from_before_a_setting_fit_those_that_have_it(tmp_path):
     write(files[1], old)
     result, _ = merge(tmp_path, *files)
     assert result.exit_code == 0, result.output
-    part = read_part(files[1])
+    part = read_result_file(files[1])
     assert part.setting("sample_schedule") == "fixed"
     write(files[0], shard(0, sample_schedule="doubling", attack_sigma=0.5))
     assert_clean_error(merge(tmp_path, *files)[0], 2, "sample_schedule (doubling and fixed)")

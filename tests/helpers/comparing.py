@@ -14,7 +14,7 @@ from caa_cli.config.plan import AttackPlan, Shard
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.results.shards.joining import join
-from caa_cli.results.shards.result_file import part_of
+from caa_cli.results.shards.result_file import parse_result_file
 
 ATTACKED, NOT_FOUND, MISCLASSIFIED, FAILED = "attacked", "not_found", "misclassified", "failed"
 
@@ -142,7 +142,7 @@ def by_index(table: Any) -> list[dict[int, AttackRecord]]:
 def comparison_of(records: list[dict[int, AttackRecord]], resamples: int = 0) -> Comparison:
     """Of attacks that differ in --iterations."""
     parts = [
-        part_of(Path(f"{n}.json"), document(list(found.values()), iterations=100 + n))
+        parse_result_file(Path(f"{n}.json"), document(list(found.values()), iterations=100 + n))
         for n, found in enumerate(records)
     ]
     return compare(join(parts), resamples)

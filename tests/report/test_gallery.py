@@ -21,7 +21,7 @@ from caa_cli.report.gallery import draw_gallery, gallery_html
 from caa_cli.report.html import report
 from caa_cli.results.comparison import compare
 from caa_cli.results.shards.joining import join
-from caa_cli.results.shards.result_file import read_part
+from caa_cli.results.shards.result_file import read_result_file
 from caa_cli.results.store.images import StoredImages, save_images, saved_images
 from caa_cli.run.gallery import MOST_ATTACKS, MOST_ROWS, gallery_of
 
@@ -40,7 +40,7 @@ def attacked(folder: Path, name: str, count: int, save: bool = True, failing: in
 
 
 def gallery(*files: Path):
-    return gallery_of(compare(join([read_part(path) for path in files])))
+    return gallery_of(compare(join([read_result_file(path) for path in files])))
 
 
 def test_a_row_has_the_original_and_what_every_attack_made_of_it(tmp_path):
@@ -232,7 +232,7 @@ BROWSER = next((path for name in ("chromium", "google-chrome") if (path := shuti
 def test_the_images_are_on_the_page_in_a_browser(tmp_path, scheme, ground):
     """The page with them differs from the page without by pictures of the right colours, on the reader's ground."""
     files = [attacked(tmp_path, f"a{n}", 2, iterations=10 + n) for n in range(2)]
-    comparison = compare(join([read_part(path) for path in files]))
+    comparison = compare(join([read_result_file(path) for path in files]))
     page, shot = tmp_path / "c.html", tmp_path / "c.png"
     page.write_text(report(comparison, "2026-01-01", gallery_of(comparison)), encoding="utf-8")
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,2600"]

@@ -17,7 +17,7 @@ from caa_cli.report.html import report
 from caa_cli.report.sweep import draw_sweep, find_sweep
 from caa_cli.results.comparison import compare
 from caa_cli.results.shards.joining import join
-from caa_cli.results.shards.result_file import part_of
+from caa_cli.results.shards.result_file import parse_result_file
 
 
 def comparison_of(*settings, attack="caa"):
@@ -25,7 +25,7 @@ def comparison_of(*settings, attack="caa"):
     parts = []
     for n, mine in enumerate(settings):
         records = [record(0, 1 + n / 10), record(1, 2 + n / 10 if n else None)]
-        parts.append(part_of(Path(f"{n}.json"), document(records, attack=attack, **mine)))
+        parts.append(parse_result_file(Path(f"{n}.json"), document(records, attack=attack, **mine)))
     return compare(join(parts))
 
 

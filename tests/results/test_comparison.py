@@ -16,7 +16,7 @@ from caa_cli.results.bootstrap import intervals
 from caa_cli.results.comparison import compare
 from caa_cli.results.metrics import columns, figures
 from caa_cli.results.shards.joining import join
-from caa_cli.results.shards.result_file import part_of
+from caa_cli.results.shards.result_file import parse_result_file
 
 # Radii from a small set, so that ties are common.
 radius = st.none() | st.sampled_from([1.0, 1.005, 1.5, 2.0, 2.015, 3.0])
@@ -146,7 +146,7 @@ def test_every_column_of_the_table_follows_from_the_examples(table, data):
 def test_shards_in_any_order_are_the_whole(table, count, data):
     records = by_index(table)
     shards = [
-        part_of(
+        parse_result_file(
             Path(f"{attack}-{k}.json"),
             document(list(found.values())[k::count], shard=Shard(k, count), iterations=100 + attack),
         )

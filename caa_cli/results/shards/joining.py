@@ -1,4 +1,4 @@
-"""Result files put together: shards to attacks, and attacks that may be compared."""
+"""Result files grouped by attack, and the checks that they may be put together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caa_cli.config.plan import decisive
 from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
 from caa_cli.results.records import AttackRecord
-from caa_cli.results.shards.result_file import Part, R
+from caa_cli.results.shards.result_file import R, ResultFile
 
 # How many of the missing shards a message names.
 MOST_NAMED = 20
@@ -20,10 +20,10 @@ MOST_NAMED = 20
 
 @dataclass(frozen=True)
 class AttackResult:
-    """One attack with its settings on all its images, by index."""
+    """The results of one attack with one set of settings. records: by image index, over all its files."""
 
     label: str
-    parts: tuple[Part[AttackRecord], ...]
+    parts: tuple[ResultFile[AttackRecord], ...]
     records: dict[int, AttackRecord]
 
     @property
@@ -32,17 +32,17 @@ class AttackResult:
 
     @property
     def interrupted(self) -> bool:
-        """Also one that was merged from what was there of its shards: it may lack images that others have."""
-        return any(part.status == "interrupted" or part.said.get("gaps") for part in self.parts)
+        """Whether images may be missing: a file is of an interrupted run, or was merged from incomplete shards."""
+        return any(part.status == "interrupted" or part.metadata.get("gaps") for part in self.parts)
 
 
-def join(parts: Sequence[Part[AttackRecord]]) -> list[AttackResult]:
-    """The attacks that these files hold, in the order of their first files.
+def join(parts: Sequence[ResultFile[AttackRecord]]) -> list[AttackResult]:
+    """Group result files by attack and settings, in the order of each attack's first file.
 
-    Raises UsageError for files that can't be put together, and says what differs.
+    Raises UsageError, which names the difference, for files that can't be compared.
     """
     check_agreement(parts)
-    groups: list[list[Part[AttackRecord]]] = []
+    groups: list[list[ResultFile[AttackRecord]]] = []
     for part in parts:
         group = next((g for g in groups if _same_attack(g[0], part)), None)
         if group is None:
@@ -54,16 +54,16 @@ def join(parts: Sequence[Part[AttackRecord]]) -> list[AttackResult]:
     ]
 
 
-def _same_attack(one: Part[AttackRecord], other: Part[AttackRecord]) -> bool:
+def _same_attack(one: ResultFile[AttackRecord], other: ResultFile[AttackRecord]) -> bool:
     return (one.attack, _decisive(one), one.surrogate) == (other.attack, _decisive(other), other.surrogate)
 
 
-def _decisive(part: Part[AttackRecord]) -> dict[str, Any]:
-    return {name: decisive(name, value) for name, value in part.own.items()}
+def _decisive(part: ResultFile[AttackRecord]) -> dict[str, Any]:
+    return {name: decisive(name, value) for name, value in part.attack_settings.items()}
 
 
-def check_agreement(parts: Sequence[Part[Any]]) -> None:
-    """One checkpoint, one data set, and one set of everything that is not an attack's own."""
+def check_agreement(parts: Sequence[ResultFile[Any]]) -> None:
+    """Raises UsageError unless all files share the checkpoint, the data and all settings but those of the search."""
     check_same(
         parts,
         {name: [part.setting(name) for part in parts] for name in SHARED},
@@ -72,11 +72,11 @@ def check_agreement(parts: Sequence[Part[Any]]) -> None:
 
 
 def check_same(
-    parts: Sequence[Part[Any]], settings: dict[str, list[Any]], advice: Callable[[Sequence[str]], str]
+    parts: Sequence[ResultFile[Any]], settings: dict[str, list[Any]], advice: Callable[[Sequence[str]], str]
 ) -> None:
     """Raises UsageError for files of different checkpoints, settings or data.
 
-    settings: by name, a value a file. advice: what to do about those that differ, by their names.
+    settings: by name, one value for each file.  advice: the hint, given the names of the settings that differ.
     """
     first = parts[0]
     for position, part in enumerate(parts[1:], 1):
@@ -89,47 +89,51 @@ def check_same(
             )
         differing = [name for name, values in settings.items() if values[0] != values[position]]
         if differing:
-            said = ", ".join(f"{name} ({settings[name][0]} and {settings[name][position]})" for name in differing)
-            raise UsageError(f"{both} were made with different settings: {said}", advice(differing))
+            shown = ", ".join(f"{name} ({settings[name][0]} and {settings[name][position]})" for name in differing)
+            raise UsageError(f"{both} were made with different settings: {shown}", advice(differing))
         if first.images != part.images:
             raise UsageError(
-                f"{both} are over different data: {_said(first)} and {_said(part)}",
+                f"{both} are over different data: {_data(first)} and {_data(part)}",
                 "put together results of one data set",
             )
 
 
-def _flags(part: Part[Any], names: Sequence[str]) -> str:
+def _flags(part: ResultFile[Any], names: Sequence[str]) -> str:
     values = {name: part.setting(name) for name in names}
     shown = {n: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for n, v in values.items()}
     return " ".join(f"{flag(name)} {value}" for name, value in shown.items())
 
 
-def _said(part: Part[Any]) -> str:
+def _data(part: ResultFile[Any]) -> str:
     digest = part.images.get("files_sha256")
     return f"{part.images.get('count')} images" + (f" (files {digest[:12]})" if digest else "")
 
 
-def labels(firsts: Sequence[Part[Any]]) -> list[str]:
-    """The attack's name, and those of its settings that are no default and differ: from the same attack's under
-    another setting, or, of those that every attack has, from any other's."""
+def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
+    """A label for each attack: its name, and the settings that tell it apart.
+
+    These are not at their default, and differ from another entry of the same attack or, for the settings that every
+    attack has, from any other entry.
+    """
     found = []
     for part in firsts:
         alike = [other for other in firsts if other.attack == part.attack]
         shown = {}
-        for name, value in part.own.items():
+        for name, value in part.attack_settings.items():
             others = firsts if name in SEARCH else alike
-            if value != part.default(name) and any(other.own.get(name) != value for other in others):
+            if value != part.default(name) and any(other.attack_settings.get(name) != value for other in others):
                 shown[name] = value
         found.append(label_of(part.attack, shown))
     return found
 
 
-def union(parts: Sequence[Part[R]], gaps: bool = False) -> dict[int, R]:
-    """The records of one run's files. Raises UsageError where two hold the same image.
+def union(parts: Sequence[ResultFile[R]], gaps: bool = False) -> dict[int, R]:
+    """Unite the records of the files of one run, by image index.
 
-    Unless there may be `gaps`, it is also raised where a shard is missing; one that has no images need not be there.
+    Raises UsageError where two files hold the same image and, unless `gaps` are allowed, where a shard with images is
+    missing.
     """
-    holder: dict[int, Part[R]] = {}
+    holder: dict[int, ResultFile[R]] = {}
     records: dict[int, R] = {}
     for part in parts:
         for record in part.records:
@@ -140,7 +144,7 @@ def union(parts: Sequence[Part[R]], gaps: bool = False) -> dict[int, R]:
                     "name each shard once",
                 )
             records[record.index] = record
-    selections: dict[str, list[Part[R]]] = {}
+    selections: dict[str, list[ResultFile[R]]] = {}
     for part in parts:
         selections.setdefault(json.dumps([part.selection, part.shard[1]], sort_keys=True), []).append(part)
     for alike in () if gaps else selections.values():
@@ -155,8 +159,8 @@ def union(parts: Sequence[Part[R]], gaps: bool = False) -> dict[int, R]:
     return records
 
 
-def missing_shards(alike: Sequence[Part[Any]]) -> list[int]:
-    """Those of one selection that none of these files is of, although they have images."""
+def missing_shards(alike: Sequence[ResultFile[Any]]) -> list[int]:
+    """The indices of the shards of one run that have images, but no file here."""
     given, first = {part.shard[0] for part in alike}, alike[0]
     return [
         index
