@@ -54,7 +54,7 @@ class Caa(Settings):
     refine: Annotated[
         str,
         OneOf(REFINEMENTS),
-        f"{REFINEMENTS[0]}: straight towards the clean image, as in the paper; {REFINEMENTS[1]}: also along the boundary.",
+        f"{REFINEMENTS[0]}: straight to the clean image, as in the paper; {REFINEMENTS[1]}: also along the boundary.",
     ] = RADIAL
     rivals: Annotated[
         int,
