@@ -115,6 +115,8 @@ _SETTINGS: dict[str, Any] = {
     "limit": Count | None,
     "split": Literal[SPLITS],
     "image_size": Annotated[int, Range(1, 10_000)] | None,
+    # Null in files of runs that left them open.
+    **dict.fromkeys(("selection_samples", "certify_samples", "verify_samples"), int | None),
     "radius": Positive | None,
 }
 
