@@ -1,4 +1,4 @@
-"""The only owner of Rich: what a person sees.
+"""The terminal: messages, tables and progress bars. The only module that uses Rich.
 
 Everything for a person goes to stderr except the final table, which goes to stdout; with --json stdout carries
 the JSON document and nothing else.
@@ -28,44 +28,44 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-# A line this often where stderr is no terminal.
+# The interval of progress lines where stderr is no terminal.
 PLAIN_INTERVAL_SECONDS = 30.0
 
-# A text that takes work to make, such as a median over all images so far, is made anew no more often than this.
+# The shortest interval between updates of a costly text, such as a median over all images so far.
 REFRESH_SECONDS = 0.5
 
 Rows = Sequence[tuple[str, str]]
 
 
-# What a terminal acts on instead of showing it: control characters but newline and tab, marks that turn the direction
-# of writing, and halves of characters, which can't be written at all.
-_ACTED_ON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Characters that a terminal does not show but obeys: control characters except newline and tab, marks of the writing
+# direction, and surrogates, which can't be encoded.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
-    """The text with control characters spelt out, since names and texts may come from untrusted files.
+    """Escape characters that a terminal would obey: names and texts may come from untrusted files.
 
-    A further line is indented, so that no text can end a message and begin another.
+    Further lines are indented, so that no text can imitate a message of caa.
     """
-    spelt = _ACTED_ON.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    spelt = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return spelt.replace("\n", "\n  ")
 
 
 def escape(text: str) -> str:
-    """As `visible`, and with nothing in it that Rich takes for its markup."""
+    """As `visible`, with Rich's markup escaped too."""
     return escape_markup(visible(text))
 
 
 class Bar(Protocol):
-    """How far the work is. `text` says how it is going; `now` what is being worked on."""
+    """A progress bar. text: intermediate results.  now: what is being worked on."""
 
     def update(self, done: float, text: str = "", now: str = "") -> None: ...
 
 
 class Display:
-    """quiet: errors and warnings only. json_only: stdout is kept for the JSON document.
+    """Output for a person. quiet: errors and warnings only.  json_only: stdout carries only the JSON document.
 
-    process: the name of this one where several share a terminal, which have no room for a live bar each.
+    process: the name of this process where several share a terminal; live bars are then off.
     """
 
     def __init__(self, quiet: bool = False, json_only: bool = False, process: str = "") -> None:
@@ -90,35 +90,35 @@ class Display:
         self.warn(f"go on with: {again}")
 
     def plan(self, title: str, rows: Rows) -> None:
-        """What is about to run."""
+        """Show the settings of a run that is about to start."""
         if not self.quiet:
             self._table(self.err, title, rows)
 
     def result(self, title: str, rows: Rows) -> None:
-        """The final table."""
+        """Show the final table."""
         if not self.quiet and not self.json_only:
             self._table(self.out, title, rows)
 
     def document(self, document: dict[str, Any]) -> None:
-        """The JSON document, where it was asked for."""
+        """Write the JSON document to stdout, with --json only."""
         if self.json_only:
             self.text(json.dumps(document, allow_nan=False) + "\n")
 
     def text(self, text: str) -> None:
-        """A result that was asked for as text, to stdout as it is."""
+        """Write a text to stdout, unchanged."""
         sys.stdout.write(text)
         sys.stdout.flush()
 
     def grid(self, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
-        """A final table of several columns: the first names its row, the others are numbers.
+        """Show a final table whose first column names the row and whose others are numbers.
 
-        Where a terminal is too narrow for all of them there are several tables, one below the other.
+        On a narrow terminal it is divided into several tables, one below the other.
         """
         if self.quiet or self.json_only:
             return
-        # A file or a pipe has no width that a table would have to fit.
+        # A file or a pipe has no width to fit.
         console = self.out if self.out.is_terminal else Console(file=self.out.file, highlight=False, width=1000)
-        # A heading of two words takes two lines, so that the numbers can stand close.
+        # Headings of two words take two lines, which makes columns narrow.
         columns = [[heading.replace(" ", "\n"), *(row[i] for row in rows)] for i, heading in enumerate(headings)]
         widths = [max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
         first = min(widths[0], max(console.width // 3, 12))
@@ -137,7 +137,7 @@ class Display:
 
     @contextmanager
     def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:
-        """A live bar on a terminal, a line every half minute elsewhere."""
+        """A live bar on a terminal, or a line every half minute elsewhere."""
         what = f"{self.process}: {what}" if self.process else what
         if self.quiet:
             yield _Silent()
@@ -160,7 +160,7 @@ class Display:
 
 
 def _groups(widths: Sequence[int], room: int) -> list[list[int]]:
-    """The columns after the first, in groups that fit side by side; one that is wider than `room` is alone."""
+    """Divide the columns after the first into groups that fit in `room`; a wider column is a group of its own."""
     groups: list[list[int]] = [[]]
     used = 0
     for position, width in enumerate(widths[1:], 1):
@@ -168,33 +168,34 @@ def _groups(widths: Sequence[int], room: int) -> list[list[int]]:
             groups.append([])
             used = 0
         groups[-1].append(position)
-        used += width + 2  # with what stands between columns
+        used += width + 2  # with the space between columns
     return groups
 
 
-class PartDisplay(Display):
-    """For one run of several: `name` is in front of its bar, and what an earlier one displayed is not repeated.
+class AttackDisplay(Display):
+    """The display of one attack of a comparison.
 
-    displayed: the texts so far, shared by all of them. found: the run's document; its result is left to the whole.
+    name: shown before its bar.  shown: the messages of earlier attacks, shared by all, which are not repeated.
+    result_document: the attack's JSON document. The final table is left to the comparison.
     """
 
-    def __init__(self, whole: Display, name: str, displayed: set[str]) -> None:
+    def __init__(self, whole: Display, name: str, shown: set[str]) -> None:
         super().__init__(whole.quiet, whole.json_only, whole.process)
-        self.name, self.displayed = name, displayed
-        self.found: dict[str, Any] | None = None
+        self.name, self.shown = name, shown
+        self.result_document: dict[str, Any] | None = None
         self.began = False
 
     def note(self, text: str) -> None:
-        if self._new(text):
+        if self._is_new(text):
             super().note(text)
 
     def warn(self, text: str) -> None:
-        if self._new(text):
+        if self._is_new(text):
             super().warn(text)
 
     def plan(self, title: str, rows: Rows) -> None:
-        """The first one has the name for its title. Where nothing in it is new, all of it is shown."""
-        new = [(name, value) for name, value in rows if self._new(f"{name}: {value}")]
+        """Show the settings that no earlier attack had; all of them where none is new."""
+        new = [(name, value) for name, value in rows if self._is_new(f"{name}: {value}")]
         super().plan(title if self.began else self.name, new or rows)
         self.began = True
 
@@ -202,17 +203,17 @@ class PartDisplay(Display):
         pass
 
     def document(self, document: dict[str, Any]) -> None:
-        self.found = document
+        self.result_document = document
 
     @contextmanager
     def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:
-        with super().bar(f"{self.name}: {what}", total, start) as found:
-            yield found
+        with super().bar(f"{self.name}: {what}", total, start) as bar:
+            yield bar
 
-    def _new(self, text: str) -> bool:
-        if text in self.displayed:
+    def _is_new(self, text: str) -> bool:
+        if text in self.shown:
             return False
-        self.displayed.add(text)
+        self.shown.add(text)
         return True
 
 
@@ -222,7 +223,7 @@ class _Silent:
 
 
 class _Live(Progress):
-    """A bar, and below it a line on how it is going, cut to the width of the terminal."""
+    """A bar with a line of text below it, cut to the width of the terminal."""
 
     def __init__(self, console: Console) -> None:
         self.line = Text("", no_wrap=True, overflow="ellipsis")
@@ -256,23 +257,23 @@ class _PlainBar:
     def __init__(self, console: Console, what: str, total: int, start: int) -> None:
         self.console, self.what, self.total, self.start = console, what, total, start
         self.began = time.monotonic()
-        self.last_line = self.began
+        self.printed = self.began
         self.latest: tuple[float, str] = (start, "")
         self.shown: tuple[float, str] | None = None
 
     def update(self, done: float, text: str = "", now: str = "") -> None:
         self.latest = (done, text)
-        if time.monotonic() - self.last_line >= PLAIN_INTERVAL_SECONDS:
-            self._say()
+        if time.monotonic() - self.printed >= PLAIN_INTERVAL_SECONDS:
+            self._print()
 
     def close(self) -> None:
         if self.latest != self.shown:
-            self._say()
+            self._print()
 
-    def _say(self) -> None:
-        self.last_line = time.monotonic()
+    def _print(self) -> None:
+        self.printed = time.monotonic()
         self.shown = (done, text) = self.latest
-        elapsed = self.last_line - self.began
+        elapsed = self.printed - self.began
         parts = [f"{self.what} {done:.0f}/{self.total}", text, f"{clock(elapsed)} elapsed"]
         if self.start < done < self.total:
             parts.append(f"about {clock(elapsed * (self.total - done) / (done - self.start))} left")
@@ -280,11 +281,12 @@ class _PlainBar:
 
 
 def clock(seconds: float) -> str:
-    """1:02:03, or 2:03."""
+    """A duration as 1:02:03 or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def number(value: float | None, digits: int = 3, unit: str = "") -> str:
+    """A rounded number with its unit; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}{unit}"

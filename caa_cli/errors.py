@@ -1,9 +1,9 @@
-"""The one error that a user sees: the problem, what to do next, and the exit code."""
+"""The errors that a user sees, and the exit codes."""
 
 from __future__ import annotations
 
 DONE = 0
-FAILED = 1
+ERROR = 1
 WRONG_USAGE = 2
 PARTIAL = 3
 REQUIREMENT_NOT_MET = 4
@@ -11,13 +11,13 @@ INTERRUPTED = 130
 
 
 class CaaError(Exception):
-    """Something the user can mend.
+    """An error that the user can mend.
 
     `problem` says what is wrong and, where it is known, the likely cause; `hint` is the next command
     to type or the setting to change; `exit_code` is what the process ends with.
     """
 
-    def __init__(self, problem: str, hint: str | None = None, exit_code: int = FAILED) -> None:
+    def __init__(self, problem: str, hint: str | None = None, exit_code: int = ERROR) -> None:
         super().__init__(problem)
         self.problem = problem
         self.hint = hint
@@ -25,7 +25,7 @@ class CaaError(Exception):
 
 
 class UsageError(CaaError):
-    """The command line itself can't be carried out: exit code 2."""
+    """An error in the command line itself (exit code 2)."""
 
     def __init__(self, problem: str, hint: str | None = None) -> None:
         super().__init__(problem, hint, WRONG_USAGE)

@@ -1,4 +1,4 @@
-"""What a user can choose by name. Free of imports, for the command line to start at once."""
+"""Names that a user can choose from. Free of imports, so that the command line starts quickly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
 SPLITS = ("test", "train")
 TABLE_FORMATS = ("table", "markdown", "latex", "csv", "json")
 
-# How many images a run takes of the demo, unless told otherwise.
+# The default number of images of the demo.
 DEMO_LIMIT = 20
 
 # ResNets as torchvision has them (7×7 stem, max-pooling), with a 3×3 stem before the max-pooling (the paper's for

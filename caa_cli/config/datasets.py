@@ -12,8 +12,8 @@ class DatasetSpec:
     """opens: `module:function` of a split, and of data_dir, download and image_size where the fields below say so.
 
     layout: what --data-dir has to hold; None: the images come with caa.  downloads: whether they can be fetched.
-    resized: whether --image-size brings the images to one size.  open_classes: whether its classes may be a choice
-    among those that a model knows.  normalisation, augment: what `caa train` does unless told otherwise.
+    resized: whether --image-size resizes the images.  open_classes: whether its classes may be a subset of a
+    model's classes.  normalisation, augment: the defaults of `caa train`.
     """
 
     opens: str
@@ -61,5 +61,5 @@ DATASETS: dict[str, DatasetSpec] = {
 
 
 def those_that(trait: str) -> str:
-    """The data sets of which a field of the row is true, as the help lists them."""
+    """The names of the data sets whose row has this trait, as the help lists them."""
     return ", ".join(name for name, spec in DATASETS.items() if getattr(spec, trait))

@@ -86,7 +86,7 @@ def declared(method: str) -> dict[str, Setting]:
 
 
 def every_setting() -> dict[str, list[str]]:
-    """The methods that have a setting, by its name."""
+    """Every setting's name, with the methods that have it."""
     found: dict[str, list[str]] = {}
     for method in METHODS:
         for name in declared(method):
@@ -95,9 +95,9 @@ def every_setting() -> dict[str, list[str]]:
 
 
 def chosen(method: str, given: Mapping[str, Any]) -> Settings:
-    """The method's settings out of values by name, where None is one that nobody gave.
+    """The method's settings from values by name; None is a value that was not given.
 
-    Raises UsageError for an unknown method, and for a value of a setting that it has not.
+    Raises UsageError for an unknown method, and for a setting that it does not have.
     """
     OneOf(METHODS).check("--method", method)
     refuse_foreign("method", method, {name: declared(name) for name in METHODS}, given)
@@ -112,5 +112,5 @@ def check(method: str, settings: Settings) -> None:
 
 
 def flat(settings: Settings) -> dict[str, Any]:
-    """The value of every setting of every method, as results record them; None of those that this one has not."""
+    """The values of all methods' settings, as results record them; None for those that this method lacks."""
     return {name: getattr(settings, name, None) for name in every_setting()}

@@ -1,4 +1,4 @@
-"""The files that a command line names: whether two names are one file, and where a file is written."""
+"""Files named on a command line: whether two names are the same file, and where a file is written."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from caa_cli.errors import UsageError
 
 
 def target_of(path: Path) -> Path:
-    """Where a file of this name is written: beside what a symbolic link points to, so that the link stays."""
+    """The path to write to: that of the file which a symbolic link points to, so that the link stays."""
     # Path.is_symlink raises for a name that is too long.
     return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114
 
 
 def sidecar(path: Path, suffix: str) -> Path:
-    """The file of that suffix which a run keeps beside `path` while it works: attack.json.jsonl."""
+    """The path of a file that a run keeps beside `path` while it works: attack.json.jsonl."""
     target = target_of(path)
     return target.with_name(target.name + suffix)
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Whether two names are one file, through links and however they are spelt; it need not be there."""
+    """Whether two paths, which need not exist, are the same file, links resolved."""
     return not _identities(one).isdisjoint(_identities(other))
 
 
@@ -30,9 +30,9 @@ Named = Iterable[tuple[str, Path | None]]
 
 
 def check_distinct(reads: Named, writes: Named) -> None:
-    """No file that is written may be one that is read, or another that is written.
+    """Raises UsageError, which names both, where a file to write is also read, or written twice.
 
-    Each comes with what it is: an option, or words such as `the record of --output`. Raises UsageError, with both.
+    Each path comes with what it is: an option, or words such as `the record of --output`.
     """
     taken: dict[object, str] = {}
     for what, path in reads:
@@ -45,7 +45,7 @@ def check_distinct(reads: Named, writes: Named) -> None:
 
 
 def _identities(path: Path) -> set[object]:
-    """The place without links, and the file itself (device and inode), which hard links share, if it is there."""
+    """The path with links resolved and, if the file exists, its device and inode, which hard links share."""
     found: set[object] = {os.path.realpath(path)}
     try:
         status = path.stat()

@@ -204,9 +204,9 @@ class AttackPlan(ModelPlan):
         return super().of(**{**given, "settings": attacks.chosen(given.get("attack", cls.attack), given)})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, count in default_samples(vars(self)).items():
             object.__setattr__(self, name, count)
-        super().__post_init__()
         if self.settings is None:
             object.__setattr__(self, "settings", ATTACKS[self.attack].settings())  # frozen from here on
         self._check_gradient()

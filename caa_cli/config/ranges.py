@@ -1,4 +1,4 @@
-"""What a setting may be. Each check raises UsageError with the option's name and the whole of what is allowed."""
+"""Checks of settings. Each raises UsageError, which names the option and all that is allowed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def flag(name: str) -> str:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers between two ends, each of which may be left out of it (`above`, `below`). hint: what to do instead."""
+    """A range of numbers. above, below: exclude its low or high end.  hint: what to do instead."""
 
     low: float
     high: float
@@ -52,28 +52,28 @@ def _shown(end: float) -> str:
 
 
 def Count(least: int = 1, most: int = MOST_SAMPLES, hint: str | None = None) -> Range:  # noqa: N802
-    """Whole numbers, both ends included."""
+    """A range of whole numbers, both ends included."""
     return Range(least, most, hint=hint)
 
 
 def Positive(most: float = LARGEST, hint: str | None = None) -> Range:  # noqa: N802
-    """Numbers above 0."""
+    """The range of numbers above 0."""
     return Range(0, most, above=True, hint=hint)
 
 
 def NotNegative(most: float = LARGEST) -> Range:  # noqa: N802
-    """Numbers from 0 on."""
+    """The range of numbers from 0 on."""
     return Range(0, most)
 
 
 def Between(low: float, high: float) -> Range:  # noqa: N802
-    """Numbers between the two, neither of them included."""
+    """A range of numbers, both ends excluded."""
     return Range(low, high, above=True, below=True)
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Names: those that a registry has when a value is checked."""
+    """One of the names that a registry has when a value is checked."""
 
     names: Iterable[str]
 
@@ -84,7 +84,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Each:
-    """Several numbers, each of which has to be in the range."""
+    """Several numbers, each in the range."""
 
     range: Range
 
@@ -95,7 +95,7 @@ class Each:
 
 @dataclass(frozen=True)
 class FileName:
-    """Where a file can be written: a path that ends in a name."""
+    """A path that ends in a file name."""
 
     def check(self, option: str, path: Path) -> None:
         if not path.name:

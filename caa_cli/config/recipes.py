@@ -1,6 +1,6 @@
 """Training recipes by name: the settings that published models were trained with. Free of torch.
 
-A recipe fills in what the command line leaves open. A batch size counts images: published code that shares a batch of
+A recipe sets the defaults of a training run. A batch size counts images: published code that shares a batch of
 256 among m noises of an image takes 256/m images a step.
 """
 
@@ -12,14 +12,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """settings: of TrainPlan, by name.  by_sigma: those that depend on the noise; the nearest sigma counts."""
+    """settings: of TrainPlan, by name.  by_sigma: those that depend on the noise, by sigma."""
 
     source: str
     settings: dict[str, Any]
     by_sigma: dict[float, dict[str, Any]] = field(default_factory=dict)
 
     def nearest(self, sigma: float) -> float | None:
-        """The published noise whose settings are taken for this one; None where the noise makes no difference."""
+        """The published noise nearest to `sigma`; None where no setting depends on the noise."""
         return min(self.by_sigma, key=lambda known: abs(known - sigma)) if self.by_sigma else None
 
     def at(self, sigma: float) -> dict[str, Any]:

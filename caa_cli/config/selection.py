@@ -1,4 +1,4 @@
-"""Which images of a split a run works on, by their global indices."""
+"""The selection of images of a split, by their global indices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def select(size: int, skip: int, every: int, limit: int | None, file: Path | Non
 
 
 def default_limit(limit: int | None, dataset: str | None, file: Path | None) -> int | None:
-    """The demo is for a first look, so not all of it is taken unless it is asked for."""
+    """The limit, with a default for the demo, which is for a first impression."""
     return DEMO_LIMIT if limit is None and dataset == DEMO and file is None else limit
 
 
@@ -28,7 +28,7 @@ def read_indices(path: Path, size: int) -> tuple[int, ...]:
     Raises UsageError, with the line, for what is no index of a split of `size`, and for one that comes twice.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark in front
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
         raise UsageError(f"--indices {path} can't be read ({why})", "name a file with an index a line") from error
@@ -49,7 +49,7 @@ def read_indices(path: Path, size: int) -> tuple[int, ...]:
 
 
 def _entries(path: Path, text: str) -> list[tuple[str, object]]:
-    """(where it stands, what stands there) for each entry; a text that is no whole number stays a text."""
+    """(position, value) for each entry; a text that is no whole number stays a text."""
     if text.lstrip().startswith("["):
         try:
             return [(f"entry {position}", entry) for position, entry in enumerate(json.loads(text), 1)]
@@ -60,5 +60,5 @@ def _entries(path: Path, text: str) -> list[tuple[str, object]]:
 
 
 def _number(word: str) -> object:
-    """Digits only: int() alone would take 1_000 and ³ too."""
+    """Convert digits to an int; int() alone would accept 1_000 and ³ too."""
     return int(word) if word.isascii() and word.removeprefix("-").isdigit() and len(word) < 20 else word

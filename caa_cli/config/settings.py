@@ -24,21 +24,21 @@ class Check(Protocol):
 
 @dataclass(frozen=True)
 class Called:
-    """The name of a setting for users, where the code has another one."""
+    """The name of a setting for users, where it differs from the field's."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Shown:
-    """How the help shows a default that depends on something else."""
+    """The help's text for a default that depends on other settings."""
 
     default: str
 
 
 @dataclass(frozen=True)
 class Formerly:
-    """What runs did before there was such a setting, where that is not its default now: for files of those days."""
+    """What runs did before the setting existed, where that is not its default: for reading older files."""
 
     value: Any
 
@@ -65,7 +65,7 @@ class Settings:
     """The settings of one attack or training method."""
 
     def check(self, by_votes: bool) -> None:
-        """Raises UsageError where settings, each in its range, don't go together. by_votes: with --gradient votes."""
+        """Raises UsageError where settings, each in its range, are incompatible. by_votes: with --gradient votes."""
 
 
 def settings_of(owner: object) -> tuple[Setting, ...]:
@@ -112,7 +112,7 @@ def check_each(values: Any, prefix: str = "") -> None:
 
 
 def load(place: str) -> Any:
-    """What `package.module:name` names; loaded when it is wanted, since most of it needs torch."""
+    """What `package.module:name` names; imported on demand, since most modules need torch."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 
@@ -131,6 +131,6 @@ def refuse_foreign(
 
 
 def filled(owner: type[S], given: Mapping[str, Any], prefix: str = "") -> S:
-    """The dataclass with these values, by users' names; those that are None or not there get their defaults."""
+    """Create the dataclass from values by users' names; missing ones and None get the defaults."""
     values = {s.field: given.get(prefix + s.name) for s in settings_of(owner)}
     return owner(**{name: value for name, value in values.items() if value is not None})

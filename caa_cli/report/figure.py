@@ -21,7 +21,7 @@ MOST_EXAMPLES = 8
 
 
 def check_figure(path: Path, option: str = "--figure") -> None:
-    """Raise CaaError, before any work, if matplotlib is not installed or can't write such a file."""
+    """Raises CaaError where matplotlib is missing, UsageError where it can't write such a file."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ModuleNotFoundError as error:
@@ -33,9 +33,10 @@ def check_figure(path: Path, option: str = "--figure") -> None:
 def draw_examples(
     path: Path, original: Callable[[int], Image], adversarial: Mapping[int, Image], records: Sequence[AttackRecord]
 ) -> None:
-    """One column an example: original, adversarial, difference. Images (channels, height, width) in [0, 1], by index.
+    """Draw one column for each example: original, adversarial image, difference.
 
-    Shows the first few verified successes whose images are at hand. Raises OSError if `path` can't be written.
+    Images: (channels, height, width) in [0, 1], by index. Shows the first verified successes whose images were kept.
+    Raises OSError if `path` can't be written.
     """
     from matplotlib.figure import Figure
 
@@ -67,23 +68,25 @@ def draw_examples(
 
 
 def pixels(image: Image) -> Any:
-    """(channels, height, width) in [0, 1] as (height, width, 3), grey in three equal channels."""
+    """Convert (channels, height, width) in [0, 1] to (height, width, 3), grey to three equal channels."""
     return np.broadcast_to(np.clip(image.transpose(1, 2, 0), 0.0, 1.0), (*image.shape[1:], 3))
 
 
 def difference_colours(difference: Any, scale: float) -> Any:
-    """(height, width) as (height, width, 3): red where the attack adds, blue where it takes away, white for nothing;
-    the full colour is at `scale`."""
+    """Convert (height, width) to colours (height, width, 3): red for positive, white for 0, blue for negative values.
+
+    scale: the absolute value that gets the full colour.
+    """
     from matplotlib import colormaps
 
     return colormaps["RdBu_r"](0.5 + 0.5 * difference / (scale or 1.0))[..., :3]
 
 
 def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title: str) -> None:
-    """Certified accuracy against the radius. Raises OSError if `path` can't be written."""
+    """Draw certified accuracy against the radius. Raises OSError if `path` can't be written."""
     from matplotlib.figure import Figure
 
-    records = [record for record in records if record.outcome != FAILED]  # they say nothing of the model
+    records = [record for record in records if record.outcome != FAILED]  # a failure is not evidence about the model
     radii = np.sort([record.radius or 0.0 for record in records if record.certified_at(0.0)])
     # The share of examples certified at r falls by one example just beyond each radius.
     shares = np.arange(len(radii), 0, -1) / max(len(records), 1)
@@ -98,12 +101,12 @@ def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title:
     write_figure(path, figure)
 
 
-# The metadata that each format has room for.
+# The metadata field of each format that takes the mark.
 _MARKED_IN = {"png": "Comment", "svg": "Description", "pdf": "Subject", "eps": "Creator", "ps": "Creator"}
 
 
 def write_figure(path: Path, figure: Any, fingerprint: str = "") -> None:
-    """Write a figure in the format of the file's name, with caa's mark (see `ownership`). Raises OSError."""
+    """Write a figure in the format of the file name, with caa's mark (see `ownership`). Raises OSError."""
     buffer, form = BytesIO(), path.suffix.lstrip(".").lower()
     metadata = {_MARKED_IN[form]: mark(fingerprint)} if form in _MARKED_IN else None
     figure.savefig(buffer, format=form, metadata=metadata)

@@ -1,4 +1,4 @@
-"""A few adversarial images beside their originals, attack by attack: as a picture and as a part of the report."""
+"""A gallery of adversarial images and their originals, as a picture and as a part of the report."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from caa_cli.results.store.images import Image
 
 @dataclass(frozen=True)
 class Shown:
-    """One image under every attack. clean: (channels, height, width) in [0, 1], None where it is not at hand.
+    """One image under every attack. clean: (channels, height, width) in [0, 1], None where it is not available.
 
-    adversarial: the same by attack; None where the attack failed, or its image was not kept.
+    adversarial: one image for each attack, None where it failed or its image was not kept.
     """
 
     clean: Image | None
@@ -38,7 +38,7 @@ class Shown:
         return [f"image {record.index}, class {record.prediction}", f"certified {record.certified_radius or 0.0:.2f}"]
 
     def captions(self) -> list[list[str]]:
-        """A caption for each attack: the radius, and the class of the adversarial image."""
+        """The lines below each adversarial image: its radius and its class, or why there is none."""
         return [
             [
                 f"L2 {record.radius:.2f}, class {record.adversarial_class}",
@@ -50,7 +50,7 @@ class Shown:
         ]
 
     def colours(self) -> list[Any]:
-        """The differences in colour, (height, width, 3), all on one scale."""
+        """The differences as colours, (height, width, 3), all on one scale."""
         found = [None if d is None else d.mean(axis=0) for d in self.differences]
         scale = max((float(np.abs(d).max()) for d in found if d is not None), default=0.0)
         return [None if d is None else difference_colours(d, scale) for d in found]
@@ -58,7 +58,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Gallery:
-    """labels: of the attacks, a column each.  notes: what is not there, and why."""
+    """labels: of the attacks, one for each column.  notes: what is missing, and why."""
 
     labels: tuple[str, ...]
     rows: tuple[Shown, ...]
@@ -66,7 +66,7 @@ class Gallery:
 
 
 def draw_gallery(path: Path, gallery: Gallery, title: str, fingerprint: str = "") -> None:
-    """Two rows an image: itself and its adversarial ones; below, what was added to it. Raises OSError."""
+    """Draw two rows for each image: the image and its adversarial images, and the perturbations. Raises OSError."""
     from matplotlib.figure import Figure
 
     columns, rows = 1 + len(gallery.labels), 2 * max(len(gallery.rows), 1)
@@ -98,7 +98,7 @@ def _show(axis: Any, image: Any) -> None:
 
 
 def gallery_html(gallery: Gallery) -> str:
-    """The gallery as an HTML table with its images embedded."""
+    """The gallery as an HTML table with embedded images."""
     notes = "".join(f"<p>{markup(note)}.</p>" for note in gallery.notes)
     if not gallery.rows:
         return notes

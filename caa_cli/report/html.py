@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs nothing else: table, pictures, settings, environment."""
+"""A comparison as one self-contained HTML page: table, pictures, settings, environment."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ figure { margin: 1rem 0; break-inside: avoid; } svg { max-width: 100%; height: a
 
 
 def report(comparison: Comparison, created: str, gallery: Gallery | None = None) -> str:
-    """The page; `created` as in the document. Needs matplotlib."""
+    """The HTML page. created: as in the document. Needs matplotlib."""
     first = comparison.attacks[0].parts[0]
     checkpoint = f"{first.checkpoint.get('path')} (sha256 {str(first.checkpoint['sha256'])[:12]})"
     title = f"Attacks on {first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
@@ -125,7 +125,7 @@ def _attacks(comparison: Comparison) -> str:
 
 
 def _label(label: str) -> str:
-    """A label in HTML that may be wrapped between its settings."""
+    """A label in which a line may break between its settings."""
     return markup(label).replace(":", ":<wbr/>")
 
 

@@ -23,7 +23,7 @@ from caa_cli.results.shards.joining import AttackResult
 
 
 def proportion(axis: Any, comparison: Comparison) -> None:
-    """The share of eligible images attacked within a radius; no attack can be left of the certified bound."""
+    """Draw the share of eligible images attacked within a radius, and the certified bound."""
     count = max(len(comparison.eligible), 1)
     certified = np.sort(comparison.certified)
     furthest = max([r.radius or 0.0 for a in comparison.attacks for r in comparison.records(a)], default=0.0)
@@ -38,7 +38,7 @@ def proportion(axis: Any, comparison: Comparison) -> None:
 
 
 def excess(axis: Any, comparison: Comparison) -> None:
-    """How far above the certified radius, by the share of the clean image's votes that its class has."""
+    """Draw the excess over the certified radius against the share of votes of the clean image's class."""
     for attack, style in _styles(comparison):
         points = [
             (record.expectation, record.percent_over_certified)
@@ -53,10 +53,10 @@ def excess(axis: Any, comparison: Comparison) -> None:
 
 
 def evaluations(axis: Any, comparison: Comparison) -> None:
-    """What an image's radius took, forward and backward; the large mark is at the medians.
+    """Draw radius against model evaluations, forward and backward; large marks are at the medians.
 
-    Images differ far more than attacks do, so radii are shown by how far they are above the smallest that any attack
-    found for the image; those of one attack alone as they are.
+    Images differ far more than attacks do, so several attacks are shown by the excess over the smallest radius that
+    any of them found for the image.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -92,13 +92,13 @@ def evaluations(axis: Any, comparison: Comparison) -> None:
 
 
 def write_picture(path: Path, name: str, comparison: Comparison, title: str) -> None:
-    """Draws one of PICTURES, dark on white. Raises OSError if `path` can't be written."""
+    """Draw one of PICTURES, dark on white. Raises OSError if `path` can't be written."""
     with _ink():
         write_figure(path, _figure(name, comparison, title), comparison.fingerprint)
 
 
 def inline_svg(name: str, comparison: Comparison) -> str:
-    """One of PICTURES as an <svg> element whose lines and letters have the colour of the text around it."""
+    """One of PICTURES as an <svg> element in the text colour of the page."""
     text = StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with _ink({"svg.fonttype": "none", "svg.hashsalt": name}):
@@ -106,7 +106,7 @@ def inline_svg(name: str, comparison: Comparison) -> str:
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Several pictures share a page, so each has its own names.
+    # Several pictures share a page, so ids need a prefix.
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
 
@@ -122,14 +122,14 @@ def _figure(name: str, comparison: Comparison, title: str) -> Any:
     axis.set_axisbelow(True)
     load(PICTURES[name].draws)(axis, comparison)
     axis.set_title(drawn(title))
-    # Below, where no curve can be behind it; in as many columns as its longest label leaves room for.
+    # The legend is below the axes, where it hides no curve, in as many columns as its longest label allows.
     if axis.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 
 def _ink(others: dict[str, str] | None = None) -> Any:
-    """While a figure is made and written; some of its parts are only made then."""
+    """A context with the ink colour, for drawing and for writing, which creates some parts of a figure."""
     import matplotlib as mpl
 
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
@@ -150,7 +150,7 @@ def _successes(comparison: Comparison, attack: AttackResult) -> list[AttackRecor
 
 
 def _steps(axis: Any, radii: Any, count: int, right: float, **style: Any) -> None:
-    """A distribution function that goes on to the right edge."""
+    """Draw an empirical distribution function up to the right edge."""
     shares = np.arange(1, len(radii) + 1) / count
     axis.step(np.r_[0.0, radii, right], np.r_[0.0, shares, shares[-1:] if len(radii) else 0.0], where="post", **style)
 

@@ -1,4 +1,4 @@
-"""One attack under several settings: what varies, and its picture (extra: plot)."""
+"""Sweeps over one or two settings of an attack, and their picture (extra: plot)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from caa_cli.results.metrics import Figures
 
 @dataclass(frozen=True)
 class Sweep:
-    """keys: the one or two settings that vary.  points: by attack, the values of the keys and what came of them."""
+    """keys: the one or two settings that vary.  points: by attack, the values of the keys and the figures."""
 
     keys: tuple[str, ...]
     points: dict[str, list[tuple[tuple[Any, ...], Figures]]]
 
     def values(self, position: int) -> list[Any]:
-        """The values of a key in order: numbers by size, others as they come."""
+        """The values of one key: numbers sorted, others in the order of the attacks."""
         found = list(dict.fromkeys(key[position] for points in self.points.values() for key, _ in points))
         return sorted(found) if _numbers(found) else found
 
 
 def find_sweep(comparison: Comparison) -> Sweep | None:
-    """The sweep in a comparison; None unless one setting varies, or two of one attack."""
+    """Find the settings that vary: one key, or two where there is one attack. None for none or more."""
     groups: dict[str, list[tuple[dict[str, Any], Figures]]] = {}
     for attack, row in zip(comparison.attacks, comparison.figures, strict=True):
         settings = {name: _hashable(value) for name, value in attack.parts[0].attack_settings.items()}
@@ -54,7 +54,7 @@ def find_sweep(comparison: Comparison) -> Sweep | None:
 
 
 def draw_sweep(axis: Any, comparison: Comparison) -> None:
-    """A line an attack where one setting varies, a heat map where two do; the percentages are success rates."""
+    """Draw a line for each attack where one setting varies, a heat map where two do, with success rates."""
     sweep = find_sweep(comparison)
     if sweep is None:
         axis.text(0.5, 0.5, "no sweep of one or two settings", transform=axis.transAxes, ha="center")
@@ -99,7 +99,7 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
 
 
 def _map(axis: Any, sweep: Sweep) -> None:
-    """A heat map, rows by the first key; radii over the images that all attacks broke, if there are any."""
+    """Draw the heat map; rows are the first key's values. Radii are over the common images, where there are any."""
     (points,) = sweep.points.values()
     rows, columns = sweep.values(0), sweep.values(1)
     common = points[0][1].common > 0
@@ -130,7 +130,7 @@ def _axis_name(setting: str) -> str:
 
 
 def _spread_out(values: Sequence[float]) -> bool:
-    """Whether the values need a logarithmic axis: on a linear one the small ones would overlap."""
+    """Whether the (sorted) values span so much that a logarithmic axis is clearer."""
     return values[0] > 0 and values[-1] >= 8 * values[0]
 
 

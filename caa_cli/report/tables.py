@@ -16,7 +16,7 @@ from caa_cli.results.metrics import Figures
 
 @dataclass(frozen=True)
 class Heading:
-    """A column: how it is called in a terminal, in LaTeX and what it shows; `interval` names its bootstrap."""
+    """A column. text, latex: its heading.  shown: its value.  interval: the name of its bootstrap interval."""
 
     text: str
     latex: str
@@ -43,7 +43,7 @@ Cell = tuple[str, str]  # the value, and its interval or ""
 
 
 def cells(comparison: Comparison) -> list[list[Cell]]:
-    """The cells of the table: a row for each attack, a cell for each heading."""
+    """One row for each attack, with one cell for each heading."""
     rows = []
     for position, figures in enumerate(comparison.figures):
         row: list[Cell] = []
@@ -61,7 +61,7 @@ def _shown(value: float | None, heading: Heading) -> str:
 
 
 def caption(comparison: Comparison) -> str:
-    """The caption: how many images the figures are over."""
+    """The caption: which images the figures are over."""
     common = comparison.figures[0].common
     spread = f"; 95% bootstrap intervals, {comparison.resamples} resamples" if comparison.resamples else ""
     return (
@@ -71,6 +71,7 @@ def caption(comparison: Comparison) -> str:
 
 
 def markdown(comparison: Comparison) -> str:
+    """The table in Markdown."""
     lines = [
         "| attack | " + " | ".join(heading.text for heading in HEADINGS) + " |",
         "|---|" + "--:|" * len(HEADINGS),
@@ -82,7 +83,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """A table for the package booktabs."""
+    """The table in LaTeX, for the package booktabs."""
     lines = [
         r"\begin{table}",
         rf"  \caption{{{escapes.latex(caption(comparison)).replace('“', '``').replace('”', chr(39) * 2)}.}}",
@@ -99,7 +100,7 @@ def latex(comparison: Comparison) -> str:
 
 
 def plain(comparison: Comparison) -> list[dict[str, Any]]:
-    """A row an attack with unrounded numbers, for csv and json; an interval as two columns."""
+    """One row for each attack, unrounded, for csv and json; an interval is two columns."""
     rows = []
     for position, (label, figures) in enumerate(zip(comparison.labels, comparison.figures, strict=True)):
         row: dict[str, Any] = {"attack": label, "eligible": len(comparison.eligible), **asdict(figures)}
@@ -110,7 +111,7 @@ def plain(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """The table as csv; a missing value is an empty cell."""
+    """The table as CSV; a missing value is an empty cell."""
     rows = [{**row, "attack": escapes.csv_cell(row["attack"])} for row in plain(comparison)]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")

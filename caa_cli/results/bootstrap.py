@@ -1,7 +1,6 @@
 """Confidence intervals of a comparison by the bootstrap (Efron, 1979), percentile method.
 
-The images are drawn anew with replacement, and the same ones for every attack: what an image does to one attack it
-does to the others, so that intervals of two attacks are about the same images.
+Images are resampled with replacement, and the same resamples serve all attacks, so that their intervals are paired.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _MEDIANS = {
     "common_radius": "common_median_radius",
     "common_percent": "common_median_percent",
 }
-# So many resamples at a time, whatever their number: memory stays flat.
+# Resamples drawn at a time, so that memory does not grow with their number.
 _BLOCK = 256
 
 Interval = tuple[float, float]
@@ -30,7 +29,7 @@ Array = NDArray[np.float64]
 
 
 def intervals(columns: Sequence[Columns], resamples: int, seed: int) -> list[dict[str, Interval | None]]:
-    """By the names of `metrics.Figures`, an attack at a time: (lower, upper) at 95%, None where there is nothing."""
+    """For each attack the 95% intervals (lower, upper) by the names of `metrics.Figures`; None for no value."""
     if not columns or not columns[0].success:
         return [dict.fromkeys([*_SHARES.values(), *_MEDIANS.values()]) for _ in columns]
     images = len(columns[0].success)
@@ -53,7 +52,7 @@ def intervals(columns: Sequence[Columns], resamples: int, seed: int) -> list[dic
 
 
 def _interval(estimates: Array) -> Interval | None:
-    """Resamples in which the attack had no success have no median, and are left out."""
+    """The percentile interval, without resamples in which the attack had no success, and so no median."""
     found = estimates[~np.isnan(estimates)]
     if not len(found):
         return None
@@ -66,7 +65,7 @@ def _means(values: Array) -> Array:
 
 
 def _medians(values: Array) -> Array:
-    """The median of each row without its NaN; NaN for a row of NaN alone, of which np.nanmedian warns."""
+    """The median of each row without its NaN; NaN for a row of NaN, about which np.nanmedian would warn."""
     ordered = np.sort(values, axis=1)  # NaN comes last
     counts = (~np.isnan(values)).sum(axis=1)
     rows = np.arange(len(values))

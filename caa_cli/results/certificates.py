@@ -1,4 +1,4 @@
-"""The records of `caa certify`, their summary, and Cohen's log format. No tensor comes here."""
+"""The records of `caa certify`, their summary, and Cohen's log format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_RADII = 1000
 class CertifyRecord(Record):
     """One example. radius: certified L2 radius in [0, 1] pixel units, 0 if abstained.
 
-    outcome: `certified` or `abstained`; where only one radius was decided on `certified`, `not_certified` or
+    outcome: `certified` or `abstained`; with --radius `certified`, `not_certified` or
     `undecided`; `failed`.  correct: the prediction is the label, whatever the radius.  votes_top: of the prediction,
     out of `samples`.  seconds: this example's share of the time.
     """
@@ -40,11 +40,11 @@ class CertifyRecord(Record):
     seconds: Seconds = 0.0
     error: str | None = None
 
-    def needed(self) -> tuple[str, ...]:
+    def required(self) -> tuple[str, ...]:
         return ("radius", "prediction") if self.outcome == CERTIFIED else ()
 
     def certified_at(self, radius: float) -> bool:
-        """Whether the prediction is right, and certified at this radius at least."""
+        """Whether the prediction is right and certified at this radius."""
         return self.correct and self.outcome == CERTIFIED and (self.radius or 0.0) >= radius
 
 
@@ -52,8 +52,8 @@ class CertifyRecord(Record):
 class CertifySummary:
     """certified_accuracy: the share of examples that are right and certified, by radius ("0.00", "0.25", …).
 
-    average_certified_radius: the mean radius, wrong and abstained ones counting 0 (ACR; Zhai et al., 2020), with its
-    standard error.  median_radius: the median of the same radii.  None where only one radius was decided on.
+    average_certified_radius: the mean radius, 0 where wrong or abstained (ACR; Zhai et al., 2020), with its
+    standard error.  median_radius: the median of the same radii.  None for a run with --radius.
     """
 
     examples: int
@@ -76,7 +76,7 @@ class CertifySummary:
 def summarise_certificates(
     records: Sequence[CertifyRecord], samples: int, seconds: float, radius: float | None = None
 ) -> CertifySummary:
-    """The summary of these records. samples: the budget of an image. radius: the one of --radius, if any."""
+    """Summarise a run. samples: the budget of each image.  radius: that of --radius, if it was given."""
     finished = [record for record in records if record.outcome != FAILED]
     radii = [record.radius or 0.0 if record.certified_at(0.0) else 0.0 for record in finished]
     if radius is None:
@@ -111,9 +111,9 @@ COHEN_COLUMNS = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
 
 
 def cohen_log(records: Sequence[CertifyRecord]) -> str:
-    """The records as tab-separated text with the columns of locuslab/smoothing's certify.py.
+    """A tab-separated log with the columns of locuslab/smoothing's certify.py, for scripts that read its logs.
 
-    An abstention is class -1 with radius 0, as there.
+    As in its logs, an abstention has class -1 and radius 0.
     """
     lines = [COHEN_COLUMNS]
     for record in records:

@@ -1,4 +1,4 @@
-"""Attacks side by side over the same eligible images, and the document that says so."""
+"""The comparison of attacks over the same eligible images, and its document."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from caa_cli.results.shards.joining import AttackResult, check_agreement
 
 @dataclass(frozen=True)
 class Comparison:
-    """attacks: in their order, with a row of `figures` and of `intervals` (empty unless asked for) each.
+    """Attacks, each with a row of `figures` and of `intervals` (empty without a bootstrap).
 
-    images: those that every attack has finished.  eligible: of them, those that count, in the order of the indices.
-    notes: what a reader has to know of what was left out.
+    images: the indices that every attack has finished.  eligible: those of them that are eligible in every file.
+    notes: what was left out, for a reader.
     """
 
     attacks: tuple[AttackResult, ...]
@@ -45,12 +45,12 @@ class Comparison:
 
     @property
     def certified(self) -> list[float]:
-        """The certified radii of the eligible images: no attack can be nearer, with probability 1 − α."""
+        """The certified radii of the eligible images, by the first attack's files."""
         return [record.certified_radius or 0.0 for record in self.records(self.attacks[0])]
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings common to all attacks: those that must be, and those of the search that happen to be."""
+        """The settings that all attacks share: the mandatory ones, and those of the search that happen to agree."""
         parts = [attack.parts[0] for attack in self.attacks]
         agreed = [name for name in SEARCH if len({part.setting(name) for part in parts}) == 1]
         return {name: parts[0].setting(name) for name in (*SHARED, *agreed)}
@@ -69,7 +69,7 @@ class Comparison:
 
     @property
     def fingerprint(self) -> str:
-        """A short digest of what is compared: these attacks, on this model and these images."""
+        """A short digest of the compared attacks, the model and the images."""
         runs = [[a.label, a.parts[0].fingerprint, a.parts[0].images.get("files_sha256")] for a in self.attacks]
         return hashlib.sha256(json.dumps(sorted(runs, key=str)).encode()).hexdigest()[:16]
 
@@ -118,7 +118,7 @@ class Comparison:
 
 
 def attack_summary(records: Sequence[AttackRecord], row: Figures, seconds: float) -> dict[str, Any]:
-    """One attack's numbers under the names of the document: an attack's summary, and what a comparison adds to it."""
+    """One attack's numbers under their names in the document: its summary, and the figures of the comparison."""
     found = asdict(row)
     found["median_percent_over_certified"] = found.pop("median_percent")
     found["common_median_percent_over_certified"] = found.pop("common_median_percent")
@@ -129,7 +129,7 @@ def attack_summary(records: Sequence[AttackRecord], row: Figures, seconds: float
 
 
 def compare(attacks: Sequence[AttackResult], resamples: int = 0, seed: int = 0) -> Comparison:
-    """Raises UsageError for attacks over different images, and for settings that must agree and don't."""
+    """Compare attacks. Raises UsageError where images or mandatory settings differ."""
     check_agreement([part for attack in attacks for part in attack.parts])
     notes: list[str] = []
     images = _common_images(attacks, notes)
@@ -150,7 +150,7 @@ def compare(attacks: Sequence[AttackResult], resamples: int = 0, seed: int = 0) 
 
 
 def _common_images(attacks: Sequence[AttackResult], notes: list[str]) -> list[int]:
-    """The images of all attacks. Raises UsageError where one that was not interrupted lacks some of another."""
+    """The images that all attacks have. Raises UsageError where a run that was not interrupted lacks some."""
     common = set.intersection(*(set(attack.records) for attack in attacks))
     for attack in attacks:
         if attack.interrupted:
@@ -175,7 +175,7 @@ def _common_images(attacks: Sequence[AttackResult], notes: list[str]) -> list[in
 
 
 def _finished(attacks: Sequence[AttackResult], images: Sequence[int], notes: list[str]) -> list[int]:
-    """The images without those that failed in some run, which say nothing of the attack there."""
+    """Leave out images that failed in any run: a failure is not evidence about an attack."""
     failed: set[int] = set()
     for attack in attacks:
         mine = [index for index in images if attack.records[index].outcome == FAILED]
@@ -186,7 +186,7 @@ def _finished(attacks: Sequence[AttackResult], images: Sequence[int], notes: lis
 
 
 def _eligible(attacks: Sequence[AttackResult], images: Sequence[int], notes: list[str]) -> list[int]:
-    """The images that are eligible in all runs; they may differ, as a GPU draws other noise than a CPU."""
+    """The images that are eligible in every file. They can differ only between devices, which draw other noise."""
     by_all = [index for index in images if all(attack.records[index].eligible for attack in attacks)]
     by_any = [index for index in images if any(attack.records[index].eligible for attack in attacks)]
     disputed = sorted(set(by_any) - set(by_all))

@@ -1,6 +1,6 @@
-"""What the results and journals of `caa attack` and `caa certify` hold, and how they are read: checked once, here.
+"""The schema of the results and journals of `caa attack` and `caa certify`, and the checks when they are read.
 
-Fields that are not named here are kept as they are, so that files of other minor versions are read.
+Fields that are not declared here are kept, so that files of other minor versions can be read.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from caa_cli.errors import CaaError
 from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, Record
 from caa_cli.results.schema import (
-    Check,
     Count,
     Natural,
     Positive,
     Range,
     SchemaError,
     Seconds,
+    Validator,
     check,
     hints,
     object_of,
@@ -32,7 +32,7 @@ from caa_cli.results.schema import (
 from caa_cli.results.store.files import read_object
 
 KINDS: dict[str, type[Record]] = {"attack": AttackRecord, "certify": CertifyRecord}
-# How large a data set, and how many shards of it, reading a result can count through.
+# Limits up to which reading a result can afford to enumerate images and shards.
 _MOST_IMAGES, _MOST_SHARDS = 10**12, 10**5
 
 
@@ -50,7 +50,7 @@ class Checkpoint(TypedDict):
 
 
 class Images(TypedDict, total=False):
-    """count: of the whole split.  files_sha256: None where it is no tree of files."""
+    """The data set. count: images in the whole split.  files_sha256: None where the data set is no tree of files."""
 
     count: Annotated[int, Range(0, _MOST_IMAGES)] | None
     files_sha256: str | None
@@ -64,7 +64,7 @@ class MergedShard(TypedDict, total=False):
 
 
 class Header(TypedDict):
-    """The first line of a journal; of a result all but what `Document` adds. config: see `_SETTINGS`."""
+    """The first line of a journal, and the fields that a result shares with it. config: see `_SETTINGS`."""
 
     schema_version: int
     command: Literal["attack", "certify"]
@@ -81,13 +81,13 @@ class Header(TypedDict):
 
 
 class Summary(TypedDict):
-    """The part of a summary that is read; the rest is computed from the examples."""
+    """The part of a summary that is read; the rest follows from the examples."""
 
     seconds: Seconds
 
 
 class Document(Header):
-    """A result; its examples are checked one by one by `read_record`."""
+    """A result. examples: checked one by one by `read_record`."""
 
     status: Literal["complete", "partial", "interrupted"]
     summary: Summary
@@ -101,12 +101,12 @@ class ComparedAttack(TypedDict):
 
 
 class Compared(TypedDict):
-    """The part of a result of `caa compare` that is read: which files it compares."""
+    """The part of a result of `caa compare` that is read: the files that it compares."""
 
     attacks: dict[str, ComparedAttack]
 
 
-# Settings are of the kinds that the plan has for them. Reading a result also relies on some being in their range.
+# Settings have the types that the plan declares. For these, reading a result also relies on the range.
 _SETTINGS: dict[str, Any] = {
     "sigma": Positive,
     "samples": Count,
@@ -115,16 +115,18 @@ _SETTINGS: dict[str, Any] = {
     "limit": Count | None,
     "split": Literal[SPLITS],
     "image_size": Annotated[int, Range(1, 10_000)] | None,
+    # Null in files of runs that left them open.
+    **dict.fromkeys(("selection_samples", "certify_samples", "verify_samples"), int | None),
     "radius": Positive | None,
 }
 
 
 @cache
-def _settings(command: str) -> Check:
-    """The check of a configuration, by types alone: ranges may differ in the version that wrote the file."""
+def _settings(command: str) -> Validator:
+    """A validator of `config` by types alone: the version that wrote the file may have had other ranges."""
     if command == "attack":
-        own = {name: setting.kind | None for attack in ATTACKS for name, setting in declared(attack).items()}
-        return object_of({**_types(AttackPlan), **own, **_SETTINGS}, frozenset({"attack", "sigma"}))
+        of_attacks = {name: setting.kind | None for attack in ATTACKS for name, setting in declared(attack).items()}
+        return object_of({**_types(AttackPlan), **of_attacks, **_SETTINGS}, frozenset({"attack", "sigma"}))
     return object_of({**_types(CertifyPlan), **_SETTINGS}, frozenset({"samples"}))
 
 
@@ -133,7 +135,7 @@ def _types(plan: type) -> dict[str, Any]:
 
 
 def check_header(header: Any, kind: Any = Header) -> None:
-    """Raise SchemaError unless the value is a header of a run (kind: Header or Document)."""
+    """Raises SchemaError unless this is the header of a run (kind: Header or Document)."""
     check(header, kind)
     try:
         _settings(header["command"])(header["config"])
@@ -145,7 +147,7 @@ def check_header(header: Any, kind: Any = Header) -> None:
 
 
 def check_version(path: Path, header: Mapping[str, Any]) -> None:
-    """Raise CaaError for a file of another schema version, which may hold anything."""
+    """Raises CaaError for a file of another schema version."""
     version = header.get("schema_version")
     if isinstance(version, int) and version != SCHEMA_VERSION:
         raise CaaError(
@@ -155,7 +157,7 @@ def check_version(path: Path, header: Mapping[str, Any]) -> None:
 
 
 def read_record(value: Any, header: Mapping[str, Any]) -> Record:
-    """An example of the run with this (checked) header. Raises SchemaError, which names the image where it can."""
+    """Check and convert one example of a run; `header` is checked already. Raises SchemaError, naming the image."""
     try:
         record = KINDS[header["command"]].from_json(value)
         count = header.get("images", {}).get("count")
@@ -168,9 +170,9 @@ def read_record(value: Any, header: Mapping[str, Any]) -> Record:
 
 
 def document_at(path: Path) -> dict[str, Any]:
-    """The result in a file, its examples unchecked; empty where there is none, or it is damaged.
+    """Read the result at `path` without checking its examples; empty where it is missing or damaged.
 
-    Of a comparison only what `Compared` declares is checked.
+    For a comparison only what `Compared` declares is checked.
     """
     found = read_object(path)
     try:

@@ -1,4 +1,4 @@
-"""The numbers of a result by the names that its document has for them: what `--require` can name."""
+"""The numbers of a result by their names in its document, as `--require` refers to them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from caa_cli.results.comparison import Comparison, attack_summary
 from caa_cli.results.metrics import figures
 from caa_cli.results.records import ABSTAINED, ELIGIBLE, FAILED, MISCLASSIFIED, AttackSummary, summarise
 
-# Digits of other scripts and 1_000 are numbers to Python, but hardly what was meant.
+# float() also accepts 1_000 and digits of other scripts, which nobody means to type here.
 NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _AT_RADIUS = re.compile(rf"certified_accuracy@({NUMBER})")
 _OUTCOMES = (*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED)
-# What there is not where only one radius was decided on.
-_OF_RADII = ("average_certified_radius", "average_certified_radius_error", "median_radius")
+# Fields that a run with --radius does not have.
+_NEEDS_RADII = ("average_certified_radius", "average_certified_radius_error", "median_radius")
 
 
 @dataclass(frozen=True)
 class Fields:
-    """command: whose result it is.  values: by name, None where there is no value.  listing: the names, for a person.
+    """The fields of one result.
 
-    is_empty: there is no image that the numbers are about, and `reason` says so.
+    command: that wrote the result.  values: by name, None where there is no value.  listing: the names, in words.
+    is_empty: whether the result is about no image at all; `reason` says why.
     """
 
     command: str
@@ -38,7 +39,7 @@ class Fields:
     reason: str = "no image is eligible"
 
     def check(self, name: str) -> None:
-        """Raise UsageError, which names the nearest field, for an unknown one."""
+        """Raises UsageError, which suggests the nearest name, for an unknown field."""
         if not self.has(name):
             nearest = get_close_matches(name, self._suggestions(), 1)
             hint = f"did you mean {nearest[0]}? " if nearest else ""
@@ -56,7 +57,7 @@ class Fields:
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyFields(Fields):
-    """Certified accuracy too, at any radius. radius: the only one that was decided on, if it was one."""
+    """Fields of a certification, with the certified accuracy at any radius. radius: that of --radius, if given."""
 
     records: Sequence[CertifyRecord] = ()
     radius: float | None = None
@@ -82,7 +83,7 @@ class CertifyFields(Fields):
 
 
 def attack_fields(summary: AttackSummary | None = None) -> Fields:
-    """The fields of a result of `caa attack`; without a summary only their names."""
+    """The fields of a result of `caa attack`; without a summary only their names are meaningful."""
     values = _flat((summary or summarise((), 0.0)).to_json())
     return Fields("caa attack", values, ", ".join(values), not values["eligible"])
 
@@ -90,12 +91,12 @@ def attack_fields(summary: AttackSummary | None = None) -> Fields:
 def certify_fields(
     summary: CertifySummary | None = None, records: Sequence[CertifyRecord] = (), radius: float | None = None
 ) -> CertifyFields:
-    """The fields of a result of `caa certify`; radius: the one of --radius, if any."""
+    """The fields of a result of `caa certify`. radius: that of --radius, if it was given."""
     summary = summary or summarise_certificates((), 0, 0.0)
     values = {name: value for name, value in summary.to_json().items() if not isinstance(value, dict)}
     command, at = "caa certify", "RADIUS"
     if radius is not None:
-        values = {name: value for name, value in values.items() if name not in _OF_RADII}
+        values = {name: value for name, value in values.items() if name not in _NEEDS_RADII}
         command, at = f"caa certify --radius {radius:g}", f"{radius:g}"
     listing = ", ".join([*values, f"certified_accuracy@{at}"])
     is_empty = summary.examples == summary.failed
@@ -103,14 +104,15 @@ def certify_fields(
 
 
 def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None = None) -> Fields:
-    """Of a result of `caa compare` on these attacks: the shared summary's, and LABEL.FIELD for each attack.
+    """The fields of a result of `caa compare`: those of the shared summary, and LABEL.FIELD for each attack.
 
-    Raises ValueError, TypeError or AttributeError for a damaged document; without one only the names count.
+    Without a document only their names are meaningful. Raises ValueError, TypeError or AttributeError where it is
+    damaged.
     """
     document = document or {}
     shared = Comparison((), (), (), (), (), 0, (), False).summary
     of_attack = _flat(attack_summary([], figures([{}], [])[0], 0.0))
-    del of_attack["examples"]  # there they are the examples themselves
+    del of_attack["examples"]  # in the document this is the list of examples
     summary, attacks = document.get("summary", {}), document.get("attacks", {})
     values: dict[str, float | None] = {}
     for label in labels:
@@ -123,7 +125,7 @@ def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None =
 
 
 def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of an attack's summary, with outcomes.not_found and so on; an outcome that never came is 0."""
+    """The numbers of an attack's summary, with one `outcomes.NAME` for each outcome, 0 where it did not occur."""
     outcomes = summary.get("outcomes") or {}
     numbers = {name: value for name, value in summary.items() if name != "outcomes"}
     return {**numbers, **{f"outcomes.{name}": outcomes.get(name, 0) for name in _OUTCOMES}}

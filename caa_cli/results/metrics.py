@@ -1,4 +1,4 @@
-"""How attacks compare over the same images: the paper's Table 1, and like for like. Pure functions over records."""
+"""The figures that compare attacks over the same images: the paper's Table 1, and those over common successes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Column = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class Columns:
-    """One attack image by image, in the order of the eligible images; None where there is no such value.
+    """One attack's values, one for each eligible image in their order; None where there is no value.
 
-    best: this attack's share in being the best there.  common_…: only where every attack succeeded.
+    best: 1 where this attack's radius is the smallest, divided among ties.  common_…: where every attack succeeded.
     """
 
     success: Column
@@ -32,12 +32,12 @@ class Columns:
 
 @dataclass(frozen=True)
 class Figures:
-    """One attack's row; radii L2 in [0, 1] pixel units, shares of the eligible images, None where there is nothing.
+    """One attack's row; radii L2 in [0, 1] pixel units, shares of the eligible images, None for no value.
 
-    success_rate: verified.  best_share: images where no other attack's verified radius is smaller, ties shared out
-    equally.  near_best_share: images where it is within 1% of the smallest.  median_radius, median_percent: over this
-    attack's own successes.  common_…: over the `common` images on which every attack succeeded.
-    seconds: median an image.  forward, backward: mean model evaluations an image.
+    success_rate: verified.  best_share: images where no other attack's verified radius is smaller, divided among
+    ties.  near_best_share: images where it is within 1% of the smallest.  median_radius, median_percent: over this
+    attack's successes.  common_…: over the `common` images on which every attack succeeded.
+    seconds: the median of an image.  forward, backward: mean model evaluations of an image.
     """
 
     success_rate: float | None
@@ -54,7 +54,7 @@ class Figures:
 
 
 def columns(attacks: Sequence[Records], eligible: Sequence[int]) -> list[Columns]:
-    """attacks: records by index, each with all the eligible images."""
+    """The values of each attack. attacks: records by index, which hold all the eligible images."""
     radii = [[_radius(records[index]) for index in eligible] for records in attacks]
     least = [min((r for r in image if r is not None), default=None) for image in zip(*radii, strict=True)]
     ties = [sum(r == m for r in image) for image, m in zip(zip(*radii, strict=True), least, strict=True)]
@@ -86,7 +86,7 @@ def columns(attacks: Sequence[Records], eligible: Sequence[int]) -> list[Columns
 
 
 def figures(attacks: Sequence[Records], eligible: Sequence[int]) -> list[Figures]:
-    """One row of figures for each attack, in their order."""
+    """One row for each attack, in their order."""
     rows = []
     for records, column in zip(attacks, columns(attacks, eligible), strict=True):
         mine = [records[index] for index in eligible]

@@ -1,4 +1,4 @@
-"""The records of a run: one for each example, and a summary of all. No tensor comes here."""
+"""The record of each example of a run, and the summary over all of them."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ class Record:
         return _json(self)
 
     @classmethod
-    def from_json(cls, found: Any) -> Self:
-        """The record in a JSON object; unknown fields are ignored. Raises SchemaError for an invalid one."""
-        check(found, cls)
+    def from_json(cls, value: Any) -> Self:
+        """Check and convert a JSON object; unknown fields are ignored. Raises SchemaError."""
+        check(value, cls)
         known = {f.name for f in fields(cls)}
-        record = cls(**{key: value for key, value in found.items() if key in known})
+        record = cls(**{key: content for key, content in value.items() if key in known})
         if record.outcome not in cls.OUTCOMES:
             raise SchemaError(f"is {record.outcome[:40]!r}, not one of {', '.join(sorted(cls.OUTCOMES))}", "outcome")
-        for name in record.needed():
+        for name in record.required():
             if getattr(record, name) is None:
                 raise SchemaError(f"is missing, and the outcome is {record.outcome}", name)
         return record
 
-    def needed(self) -> tuple[str, ...]:
-        """The fields that must not be None with this outcome."""
+    def required(self) -> tuple[str, ...]:
+        """The names of the fields that can't be None with this outcome."""
         return ()
 
 
@@ -57,10 +57,10 @@ class Record:
 class AttackRecord(Record):
     """One example of an attack run. Lengths are L2 in [0, 1] pixel units; None where there is no such value.
 
-    radius is proved on fresh noise; radius_search is the nearest point that looked adversarial on search noise.
+    radius: verified on fresh noise.  radius_search: the nearest point that was adversarial on the search's noise.
     abstentions: clean noise samples whose logits held a NaN. lost_gradients: steps without a usable gradient.
     expectation: the share of the certificate's clean votes that the prediction has (the largest class expectation).
-    seconds: this example's share of the time, in all stages. error: why it failed.
+    seconds: this example's share of the wall time, over all stages.  error: why it failed.
     """
 
     OUTCOMES = frozenset({*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED})
@@ -80,7 +80,7 @@ class AttackRecord(Record):
     seconds: Seconds = 0.0
     error: str | None = None
 
-    def needed(self) -> tuple[str, ...]:
+    def required(self) -> tuple[str, ...]:
         attacked = ("radius", "adversarial_class") if self.outcome == ATTACKED else ()
         return (*(("certified_radius",) if self.eligible else ()), *attacked)
 
@@ -90,7 +90,7 @@ class AttackRecord(Record):
 
     @property
     def percent_over_certified(self) -> float | None:
-        """100·(radius / certified − 1): how far the attack is from the best that any attack can do."""
+        """100·(radius / certified − 1): the excess over the certified radius, which no attack can undercut."""
         if self.radius is None or self.certified_radius is None or self.certified_radius < SMALLEST:
             return None
         return 100.0 * (self.radius / self.certified_radius - 1.0)
@@ -119,7 +119,7 @@ class AttackSummary:
 
 
 def summarise(records: Sequence[AttackRecord], seconds: float) -> AttackSummary:
-    """The summary of these records; seconds: wall time of the whole run."""
+    """Summarise a run. seconds: the wall time of the whole run."""
     eligible = [record for record in records if record.eligible]
     attacked = [record for record in eligible if record.outcome == ATTACKED]
     outcomes: dict[str, int] = {}
@@ -148,7 +148,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def _json(record: Any) -> dict[str, Any]:
-    """A dataclass as strict JSON: null for what is not a number."""
+    """A dataclass as strict JSON, with null for infinity and NaN."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in asdict(record).items()

@@ -1,4 +1,4 @@
-"""What `--require` asks of a result, `median_radius>=1.5`, and whether the result meets it."""
+"""Requirements such as `median_radius>=1.5` (`--require`), and whether a result meets them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-# The last operator is the one: the label of an attack may hold anything, a number holds none.
+# The last operator separates field and number: an attack's label may contain operators, a number can't.
 _FORM = re.compile(rf"(.+?)\s*({'|'.join(OPERATORS)})\s*([^<>=!]*)")
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """`field` of a result has to be `operator` `bound`. text: as the user wrote it."""
+    """A comparison of a result's field with a bound. text: as the user wrote it."""
 
     text: str
     field: str
@@ -34,7 +34,7 @@ class Requirement:
 
     @staticmethod
     def parse(text: str) -> Requirement:
-        """The requirement in a text such as `median_radius>=1.5`. Raises UsageError for any other text."""
+        """Parse FIELD OPERATOR NUMBER. Raises UsageError."""
         text = " ".join(text.split())
         match = _FORM.fullmatch(text)
         if match is None:
@@ -49,13 +49,13 @@ class Requirement:
         return Requirement(text, field, compared, float(number))
 
     def is_met_by(self, found: float | None) -> bool:
-        """Whether a value meets it; None never does, not even with `!=`."""
+        """Whether the value meets the bound; a field without a value meets none, `!=` included."""
         return found is not None and OPERATORS[self.operator](found, self.bound)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a result meets a requirement. reason: why it meets none at all, where that is so."""
+    """Whether a result meets a requirement. reason: why the result can't be judged, where that is so."""
 
     requirement: Requirement
     found: float | None
@@ -70,7 +70,7 @@ class Verdict:
 
     @property
     def _found(self) -> str:
-        """With four digits; with more where a rounded value would contradict the verdict."""
+        """The value with four digits, or more where rounding would contradict the verdict."""
         if self.found is None:
             return "null"
         if isinstance(self.found, int):
@@ -81,7 +81,7 @@ class Verdict:
 
 
 def judge(requirements: Iterable[Requirement], fields: Fields) -> list[Verdict]:
-    """A verdict for each requirement. A result without any usable image meets none."""
+    """Judge each requirement. A result about no image meets none."""
     verdicts = []
     for requirement in requirements:
         found = fields.value(requirement.field)

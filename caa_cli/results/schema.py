@@ -1,7 +1,7 @@
-"""One reader for JSON that others may have written: the types of the declarations are the schema.
+"""Validation of JSON from files that may be damaged or foreign: type annotations are the schema.
 
-Dataclasses and TypedDicts are objects (fields that they don't name may hold any JSON), `Annotated[float, Range(0)]` a
-number of at least 0, a Path and a str texts, tuples and lists JSON's lists, `X | None` may be null.
+Dataclasses and TypedDicts stand for objects (with any JSON in further fields), `Annotated[float, Range(0)]` for a
+number of at least 0, Path and str for texts, tuples and lists for lists, `X | None` for a value that may be null.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
 
-# What is computed with numbers of this size can still be written as JSON. No result has larger ones.
+# Sums and products of numbers of this size stay finite, so that they can be written as JSON.
 LARGEST, SMALLEST = 1e100, 1e-100
 DEEPEST = 32
 
 
 @dataclass(frozen=True)
 class Range:
-    """A range of numbers, ends included."""
+    """A range of numbers, both ends included."""
 
     least: float
     most: float = LARGEST
@@ -41,23 +41,23 @@ Seconds = Annotated[float, Range(0, 1e12)]
 
 
 class SchemaError(ValueError):
-    """A value that does not fit: what is wrong with it, and its place in the file."""
+    """A violation of the schema. place: the path of the value, `examples[0].radius`.  problem: what it is."""
 
     def __init__(self, problem: str, place: str = "") -> None:
         super().__init__(f"{place} {problem}".lstrip())
         self.problem, self.place = problem, place
 
     def within(self, holder: str) -> SchemaError:
-        """The same, seen from the object or the list that holds the place."""
+        """The same error with the place prefixed by the object or list that holds it."""
         between = " " if holder.endswith(":") else "" if self.place.startswith("[") or not self.place else "."
         return SchemaError(self.problem, f"{holder}{between}{self.place}")
 
 
-Check = Callable[[Any], None]
+Validator = Callable[[Any], None]
 
 
 def parse(text: str) -> Any:
-    """The value that strict JSON stands for. Raises SchemaError."""
+    """Parse strict JSON, without NaN or Infinity. Raises SchemaError."""
     try:
         return json.loads(text, parse_constant=_refuse)
     except RecursionError as error:
@@ -73,12 +73,12 @@ def _refuse(constant: str) -> None:
 
 
 def check(value: Any, kind: Any) -> None:
-    """Raises SchemaError, with the place in it, unless the value is of this kind."""
+    """Raises SchemaError, which names the place, unless the value has this type."""
     _checker(kind)(value)
 
 
-def object_of(kinds: Mapping[str, Any], required: frozenset[str] = frozenset(), rest: Any = Any) -> Check:
-    """The check of an object with fields of these kinds, and any others of the kind `rest`."""
+def object_of(kinds: Mapping[str, Any], required: frozenset[str] = frozenset(), rest: Any = Any) -> Validator:
+    """A validator of objects with fields of these types; further fields have the type `rest`."""
     check_other = _checker(rest)
     checks = {name: _checker(kind) for name, kind in kinds.items()}
 
@@ -98,7 +98,7 @@ def object_of(kinds: Mapping[str, Any], required: frozenset[str] = frozenset(), 
 
 
 @cache
-def _checker(kind: Any) -> Check:
+def _checker(kind: Any) -> Validator:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is NotRequired:
         return _checker(arguments[0])
@@ -125,12 +125,12 @@ def _checker(kind: Any) -> Check:
 
 
 def hints(kind: Any, ranges: bool = True) -> dict[str, Any]:
-    """The kinds of a dataclass's fields, by name; with the ranges that it declares, or as bare types."""
+    """The types of a dataclass's fields, by name, with or without the ranges that it declares."""
     found = get_type_hints(kind, include_extras=ranges)
     return {f.name: found[f.name] for f in fields(kind)}
 
 
-def _scalar(fits: Callable[[Any], bool], expected: str) -> Check:
+def _scalar(fits: Callable[[Any], bool], expected: str) -> Validator:
     def check_scalar(value: Any) -> None:
         if not fits(value):
             raise SchemaError(f"is {shown(value)}, not {expected}")
@@ -138,15 +138,15 @@ def _scalar(fits: Callable[[Any], bool], expected: str) -> Check:
     return check_scalar
 
 
-def _number(kind: type, bounds: Range) -> Check:
-    """The check of a number within bounds. A bool is no number here, and NaN fails any comparison."""
+def _number(kind: type, bounds: Range) -> Validator:
+    """A validator of numbers in a range. bool is not accepted as int, nor NaN, which fails any comparison."""
     kinds = (int,) if kind is int else (int, float)
     most = min(bounds.most, 2**63 - 1) if kind is int else bounds.most
     what = "whole number" if kind is int else "number"
     return _scalar(lambda value: type(value) in kinds and bounds.least <= value <= most, f"a {what} {bounds}")
 
 
-def _list(check_entry: Check) -> Check:
+def _list(check_entry: Validator) -> Validator:
     def check_list(value: Any) -> None:
         if not isinstance(value, list):
             raise SchemaError(f"is {shown(value)}, not a list")
@@ -160,7 +160,7 @@ def _list(check_entry: Check) -> Check:
 
 
 def _plain(value: Any, depth: int = 0) -> None:
-    """Any JSON that can be written again: no number too large, nothing nested without end."""
+    """Validate any JSON that can be written again: numbers of a limited size, nested to a limited depth."""
     if depth > DEEPEST:
         raise SchemaError("is nested too deeply")
     if isinstance(value, (dict, list)):
@@ -171,14 +171,14 @@ def _plain(value: Any, depth: int = 0) -> None:
 
 
 def shown(value: Any) -> str:
-    """A short text for any value."""
+    """A short text for any JSON value, for messages."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
     text = json.dumps(value) if isinstance(value, (str, bool, NoneType)) else str(value)
     return text if len(text) <= 40 else f"{text[:30]}…"
 
 
-_SIMPLE: dict[Any, Check] = {
+_SIMPLE: dict[Any, Validator] = {
     Any: _plain,
     object: lambda value: None,  # checked elsewhere
     int: _scalar(lambda value: type(value) is int and -(2**63) <= value < 2**63, "a whole number"),

@@ -28,7 +28,7 @@ from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.files import write_atomically
 from caa_cli.results.store.output import RunOutput
-from caa_cli.results.store.ownership import names
+from caa_cli.results.store.ownership import is_named_by
 from caa_cli.run.batch_size import BATCH_LIMIT
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
@@ -192,7 +192,7 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
         """A log or a figure that the earlier run did not write is written now, and named in its result."""
         plan = self.plan
         written = {option: path for option, path in plan.written().items() if path is not None}
-        if all(names(document, option, path) and path.exists() for option, path in written.items()):
+        if all(is_named_by(document, option, path) and path.exists() for option, path in written.items()):
             return
         with uninterrupted():
             self.write_side_files(finished.records)

@@ -12,7 +12,7 @@ from typing import Any
 from caa_cli import __version__
 from caa_cli.config.compare_plan import ComparePlan
 from caa_cli.config.pictures import SWEEP
-from caa_cli.display import Display, PartDisplay
+from caa_cli.display import AttackDisplay, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.sweep import find_sweep
 from caa_cli.report.tables import HEADINGS, WRITERS, caption, cells
@@ -105,12 +105,12 @@ class CompareRun:
         """Run the attacks in turn, each with its own result file; finished ones are shown in any case."""
         from caa_cli.run.attack import run_attack
 
-        plan, displayed = self.plan, set[str]()
+        plan, messages = self.plan, set[str]()
         classifiers: dict[str, Any] = {}
         documents: dict[str, dict[str, Any]] = {}
         partial = interrupted = False
         for number, (label, attack) in enumerate(plan.attacks.items(), 1):
-            display = PartDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", displayed)
+            display = AttackDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", messages)
             try:
                 code = run_attack(
                     attack,
@@ -127,8 +127,8 @@ class CompareRun:
             except KeyboardInterrupt:
                 code = INTERRUPTED
                 self.display.warn(f"interrupted: go on with: {self.resume_command}")
-            if display.found is not None:
-                documents[label] = display.found
+            if display.result_document is not None:
+                documents[label] = display.result_document
             partial |= code == PARTIAL
             interrupted = code == INTERRUPTED
             if interrupted:

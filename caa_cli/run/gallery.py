@@ -59,7 +59,7 @@ def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
 
 
 def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:
-    """The originals from the data set of the run, and notes on why there are none."""
+    """The originals out of the data set that the run says it was on; and why there are none."""
     data_dir, size = part.setting("data_dir"), part.setting("image_size")
     try:
         images = open_dataset(

@@ -11,7 +11,7 @@ from caa_cli.config.datasets import DATASETS
 from caa_cli.config.ranges import OneOf
 from caa_cli.config.settings import check_each
 from caa_cli.display import Display
-from caa_cli.errors import DONE, FAILED, CaaError
+from caa_cli.errors import DONE, ERROR, CaaError
 from caa_cli.models.checkpoint import Weights, find_checkpoint, look_at
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of, sigma_in_name
 from caa_cli.models.load import build_model, count_weights, probe
@@ -51,7 +51,7 @@ class Inspection:
             self.display.error(weights.refusal.problem, weights.refusal.hint)
         self.display.document(document)
         self.display.result(f"caa inspect {self.checkpoint}", inspection_rows(document))
-        return DONE if document["arch"] is not None else FAILED
+        return DONE if document["arch"] is not None else ERROR
 
     def describe(self, weights: Weights) -> dict[str, Any]:
         """All that is known, as JSON; unknown values are null, and named in `missing` if a run needs them."""

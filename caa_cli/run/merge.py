@@ -82,7 +82,7 @@ class MergeRun:
             self.display.warn(
                 f"{len(failed)} of the images failed; the first is {record.index} of {part.path}: {record.error}"
             )
-            self.display.warn(f"to try again, {how_to_go_on(part.header)}")
+            self.display.warn(f"to try again, {how_to_go_on(part.metadata)}")
 
     def _check_files(self) -> None:
         files = {"--output": self.output, **self.others}

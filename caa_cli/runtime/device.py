@@ -1,4 +1,4 @@
-"""Which device and which numeric mode a name means here."""
+"""The device and the numeric mode that options name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which share of the images a process works on, and the names of its files."""
+"""The shard of the images that a process works on, and the names of its files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from caa_cli.runtime import launchers
 class Shard:
     """Every `count`-th example, from the `index`-th on.
 
-    chosen: by what, in words, where it was not the user.  local: which process of its machine, and so which GPU.
-    launched: by torchrun or srun, which may end all the others where one ends with an error.
+    chosen: the launcher that chose the shard, in words; None for the user.  local: the process's number on its
+    machine, and so its GPU.  launched: by torchrun or srun, which may end all processes where one fails.
     """
 
     index: int = 0
@@ -29,7 +29,7 @@ class Shard:
         return f"shard {self.index} of {self.count}"
 
     def own(self, path: Path) -> Path:
-        """attack.shard-1-of-8.json for attack.json: all shards have one command line, and so one --output."""
+        """This shard's file, attack.shard-1-of-8.json for attack.json, as all shards share one --output."""
         return path.with_name(f"{path.stem}{self._mark}{path.suffix}") if self.count > 1 else path
 
     @property
@@ -37,7 +37,7 @@ class Shard:
         return f".shard-{self.index}-of-{self.count}"
 
     def sibling(self, path: Path, index: int) -> Path:
-        """Another shard's file, where `path` is this one's own; else `path`."""
+        """Another shard's file, where `path` is named for this shard; else `path`."""
         return path.with_name(path.name.replace(self._mark, Shard(index, self.count)._mark))
 
     def check_siblings(self, path: Path) -> None:
@@ -61,7 +61,7 @@ class Shard:
         """
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
         if match:
-            return _said(int(match[1]), int(match[2]), environment)
+            return _given(int(match[1]), int(match[2]), environment)
         match = re.fullmatch(r"auto(?:/(?:(\d{1,9})|(\d{1,9})-(\d{1,9})(?::(\d{1,9}))?))?", text, re.ASCII)
         if not match:
             raise UsageError(
@@ -73,10 +73,10 @@ class Shard:
             array = range(count) if count is not None else range(first or 0, (last or 0) + 1, max(step or 1, 1))
             if not array or step == 0:
                 raise UsageError(f"--shard {text}: such an array has no tasks", "for instance --shard auto/8")
-        return _found(array, text, environment)
+        return _automatic(array, text, environment)
 
 
-def _said(index: int, count: int, environment: Mapping[str, str]) -> Shard:
+def _given(index: int, count: int, environment: Mapping[str, str]) -> Shard:
     if not 0 <= index < count:
         raise UsageError(
             f"--shard {index}/{count}: there is no shard {index} of {count}",
@@ -95,7 +95,7 @@ def _said(index: int, count: int, environment: Mapping[str, str]) -> Shard:
     return Shard(index, count, None, ranks.local, launched=True)
 
 
-def _found(array: range | None, text: str, environment: Mapping[str, str]) -> Shard:
+def _automatic(array: range | None, text: str, environment: Mapping[str, str]) -> Shard:
     """The array's tasks are divided among srun's, and those among torchrun's processes."""
     ranks, tasks = launchers.processes(environment)
     part = launchers.array(environment, array, text)

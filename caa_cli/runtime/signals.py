@@ -16,9 +16,9 @@ _ENDING = (signal.SIGTERM, signal.SIGUSR1)
 
 @contextmanager
 def termination_interrupts() -> Iterator[None]:
-    """While this lasts the first of these signals raises KeyboardInterrupt in the main thread.
+    """A context in which the first of these signals raises KeyboardInterrupt in the main thread.
 
-    Those that follow are ignored: the work is ending already, and what is finished is being saved.
+    Further ones are ignored, since the run is already saving what is finished.
     """
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
@@ -33,9 +33,9 @@ def termination_interrupts() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """While this lasts Ctrl-C, SIGTERM and SIGUSR1 wait: for the moment in which results are written.
+    """A context that defers Ctrl-C, SIGTERM and SIGUSR1 while results are written.
 
-    What came meanwhile is heeded after it, as it would have been before.
+    A deferred signal is raised again at the end.
     """
     came: list[int] = []
     with _handled(lambda signum, _: came.append(signum), (signal.SIGINT, *_ENDING)):
@@ -46,7 +46,7 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def ignored() -> Iterator[None]:
-    """While this lasts they do nothing, and processes that are started in it ignore them from the start."""
+    """A context in which these signals are ignored, also by processes started in it."""
     with _handled(signal.SIG_IGN, (signal.SIGINT, *_ENDING)):
         yield
 

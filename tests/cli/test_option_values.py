@@ -133,7 +133,7 @@ def test_variables_are_checked_as_flags_are():
     assert_clean_error(caa("attack", "--checkpoint", "demo", env={"CAA_ATTACK_ALPHA": "0.9"}), 2, problem)
 
 
-@pytest.mark.parametrize(("option", "what"), [("--certify-samples", "certify"), ("--verify-samples", "prove")])
+@pytest.mark.parametrize(("option", "what"), [("--certify-samples", "certify"), ("--verify-samples", "verify")])
 def test_an_attack_that_can_prove_nothing_is_warned_of(option: str, what: str):
     result = caa("attack", "--checkpoint", "demo", "--dry-run", option, "1")
     assert result.exit_code == 0, result.output

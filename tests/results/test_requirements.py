@@ -8,8 +8,7 @@ from requiring import CERTIFICATES, RECORDS, unmet
 from support import assert_clean_error, caa, parse_strict
 
 from caa_cli.display import Display
-from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, REQUIREMENT_NOT_MET, UsageError
-from caa_cli.errors import FAILED as RUN_FAILED
+from caa_cli.errors import DONE, ERROR, INTERRUPTED, PARTIAL, REQUIREMENT_NOT_MET, UsageError
 from caa_cli.results.certificates import summarise_certificates
 from caa_cli.results.fields import attack_fields, certify_fields, compare_fields
 from caa_cli.results.records import summarise
@@ -181,7 +180,7 @@ def test_a_certification_of_nothing_meets_nothing(records):
         (DONE, False, REQUIREMENT_NOT_MET),
         (PARTIAL, False, REQUIREMENT_NOT_MET),
         (INTERRUPTED, False, INTERRUPTED),
-        (RUN_FAILED, False, RUN_FAILED),
+        (ERROR, False, ERROR),
         (DONE, True, DONE),
     ],
 )

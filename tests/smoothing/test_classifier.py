@@ -195,10 +195,9 @@ def test_out_of_memory_halves_the_chunk_and_changes_nothing(limit: int):
 
 def test_tuning_stays_below_the_size_that_memory_refused():
     classifier = SmoothedClassifier(OutOfMemoryAbove(100), sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
-    measured = tune_chunks(classifier, seconds=0.3).measured
-    assert max(measured["votes"]) <= 100
-    assert max(measured["gradient"]) <= 100
-    assert classifier.votes_chunk <= 100
+    chunks = tune_chunks(classifier, seconds=0.3).chunks
+    assert max(chunks["votes"], chunks["gradient"]) <= 100
+    assert (classifier.votes_chunk, classifier.gradient_chunk) == (chunks["votes"], chunks["gradient"])
 
 
 def test_one_sample_that_does_not_fit_is_an_error_with_advice():
@@ -273,7 +272,7 @@ def test_the_memory_layout_changes_no_vote_and_hardly_a_gradient(channels: int):
 
 def test_tuning_for_votes_alone_leaves_the_gradient_alone():
     classifier = make_small(gradient_chunk=77)
-    assert set(tune_chunks(classifier, seconds=0.05, gradients=False).measured) == {"votes"}
+    assert set(tune_chunks(classifier, seconds=0.05, gradients=False).chunks) == {"votes"}
     assert classifier.gradient_chunk == 77
 
 

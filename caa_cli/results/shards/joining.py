@@ -1,4 +1,4 @@
-"""Result files joined: shards to attacks, and attacks that may be compared."""
+"""Result files grouped by attack, and the checks that they may be put together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_NAMED = 20
 
 @dataclass(frozen=True)
 class AttackResult:
-    """One attack with its settings on all its images, by index."""
+    """The results of one attack with one set of settings. records: by image index, over all its files."""
 
     label: str
     parts: tuple[ResultFile[AttackRecord], ...]
@@ -32,14 +32,14 @@ class AttackResult:
 
     @property
     def interrupted(self) -> bool:
-        """Whether it may lack images that others have: interrupted, or merged with gaps."""
-        return any(part.status == "interrupted" or part.header.get("gaps") for part in self.parts)
+        """Whether images may be missing: a file is of an interrupted run, or was merged from incomplete shards."""
+        return any(part.status == "interrupted" or part.metadata.get("gaps") for part in self.parts)
 
 
 def join(parts: Sequence[ResultFile[AttackRecord]]) -> list[AttackResult]:
-    """The attacks that these files hold, in the order of their first files.
+    """Group result files by attack and settings, in the order of each attack's first file.
 
-    Raises UsageError for files that can't be put together, and says what differs.
+    Raises UsageError, which names the difference, for files that can't be compared.
     """
     check_agreement(parts)
     groups: list[list[ResultFile[AttackRecord]]] = []
@@ -63,7 +63,7 @@ def _decisive(part: ResultFile[AttackRecord]) -> dict[str, Any]:
 
 
 def check_agreement(parts: Sequence[ResultFile[Any]]) -> None:
-    """Raise UsageError unless checkpoint, data set and all settings but an attack's own agree."""
+    """Raises UsageError unless all files share the checkpoint, the data and all settings but those of the search."""
     check_same(
         parts,
         {name: [part.setting(name) for part in parts] for name in SHARED},
@@ -76,7 +76,7 @@ def check_same(
 ) -> None:
     """Raises UsageError for files of different checkpoints, settings or data.
 
-    settings: by name, a value a file. advice: what to do about those that differ, by their names.
+    settings: by name, one value for each file.  advice: the hint, given the names of the settings that differ.
     """
     first = parts[0]
     for position, part in enumerate(parts[1:], 1):
@@ -89,11 +89,11 @@ def check_same(
             )
         differing = [name for name, values in settings.items() if values[0] != values[position]]
         if differing:
-            listed = ", ".join(f"{name} ({settings[name][0]} and {settings[name][position]})" for name in differing)
-            raise UsageError(f"{both} were made with different settings: {listed}", advice(differing))
+            shown = ", ".join(f"{name} ({settings[name][0]} and {settings[name][position]})" for name in differing)
+            raise UsageError(f"{both} were made with different settings: {shown}", advice(differing))
         if first.images != part.images:
             raise UsageError(
-                f"{both} are over different data: {_describe_data(first)} and {_describe_data(part)}",
+                f"{both} are over different data: {_data(first)} and {_data(part)}",
                 "put together results of one data set",
             )
 
@@ -104,14 +104,17 @@ def _flags(part: ResultFile[Any], names: Sequence[str]) -> str:
     return " ".join(f"{flag(name)} {value}" for name, value in shown.items())
 
 
-def _describe_data(part: ResultFile[Any]) -> str:
+def _data(part: ResultFile[Any]) -> str:
     digest = part.images.get("files_sha256")
     return f"{part.images.get('count')} images" + (f" (files {digest[:12]})" if digest else "")
 
 
 def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
-    """The attack's name, and those of its settings that are no default and differ: from the same attack's under
-    another setting, or, of those that every attack has, from any other's."""
+    """A label for each attack: its name, and the settings that tell it apart.
+
+    These are not at their default, and differ from another entry of the same attack or, for the settings that every
+    attack has, from any other entry.
+    """
     found = []
     for part in firsts:
         alike = [other for other in firsts if other.attack == part.attack]
@@ -125,9 +128,10 @@ def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
 
 
 def union(parts: Sequence[ResultFile[R]], gaps: bool = False) -> dict[int, R]:
-    """The records of one run's files. Raises UsageError where two hold the same image.
+    """Unite the records of the files of one run, by image index.
 
-    Unless there may be `gaps`, it is also raised where a shard is missing; one that has no images need not be there.
+    Raises UsageError where two files hold the same image and, unless `gaps` are allowed, where a shard with images is
+    missing.
     """
     holder: dict[int, ResultFile[R]] = {}
     records: dict[int, R] = {}
@@ -156,7 +160,7 @@ def union(parts: Sequence[ResultFile[R]], gaps: bool = False) -> dict[int, R]:
 
 
 def missing_shards(alike: Sequence[ResultFile[Any]]) -> list[int]:
-    """The shards of one selection that have images, but no file among these."""
+    """The indices of the shards of one run that have images, but no file here."""
     given, first = {part.shard[0] for part in alike}, alike[0]
     return [
         index

@@ -1,4 +1,4 @@
-"""Shards of one run put together to the result that the run would have had in one process."""
+"""Shards of one run merged into the result that the run would have had in one process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from caa_cli.results.store.journal import read_journal
 from caa_cli.runtime.sharding import Shard
 
 NOT_COMPARED = {"attack": AttackPlan.NOT_COMPARED, "certify": CertifyPlan.NOT_COMPARED}
-# What a merged result says of each of its shards.
+# What a merged result records about each shard.
 _OF_SHARDS = ("status", "created", "tool_version", "environment", "resume")
 
 
 @dataclass(frozen=True)
 class Merged:
-    """parts: by shard.  records: all their examples, by index.  gaps: what is not there, in words."""
+    """A merged result. parts: by shard.  records: of all parts, by index.  gaps: what is missing, in words."""
 
     parts: tuple[ResultFile[Any], ...]
     records: tuple[Any, ...]
@@ -36,7 +36,7 @@ class Merged:
 
     @property
     def command(self) -> str:
-        return str(self.parts[0].header["command"])
+        return self.parts[0].command
 
     @property
     def status(self) -> str:
@@ -45,11 +45,11 @@ class Merged:
 
     @property
     def summary(self) -> AttackSummary | CertifySummary:
-        """The summary of all examples; its seconds are those of all shards together."""
+        """The summary over all examples; `seconds` is the sum over the shards."""
         return summary_of(self.parts[0], self.records, sum(part.seconds for part in self.parts))
 
     def to_json(self, written: dict[str, str | None]) -> dict[str, Any]:
-        """The document that one process would have written; written: output files, by setting."""
+        """The document as a single run would have written it. written: the output files, by setting."""
         first = self.parts[0]
         config = {
             **first.config,
@@ -63,15 +63,15 @@ class Merged:
             "status": self.status,
             "command": self.command,
             "config": {**config, "shard": asdict(Shard())},
-            "fingerprint": first.header.get("fingerprint"),
-            # What all shards agree on; where they ran on different machines the rest is with each of them.
+            "fingerprint": first.metadata.get("fingerprint"),
+            # What all shards agree on; under `merged` each has its whole environment.
             "environment": {
                 name: value
                 for name, value in first.environment.items()
                 if all(part.environment.get(name) == value for part in self.parts)
             },
             "checkpoint": first.checkpoint,
-            **{name: first.header[name] for name in ("surrogate_model",) if name in first.header},
+            **{name: first.metadata[name] for name in ("surrogate_model",) if name in first.metadata},
             "images": first.images,
             "shard": {"index": 0, "count": 1},
             "merged": [
@@ -80,7 +80,7 @@ class Merged:
                     "shard": {"index": part.shard[0], "count": part.shard[1]},
                     "examples": len(part.records),
                     "seconds": part.seconds,
-                    **{name: part.header.get(name) for name in _OF_SHARDS},
+                    **{name: part.metadata.get(name) for name in _OF_SHARDS},
                 }
                 for part in self.parts
             ],
@@ -91,14 +91,17 @@ class Merged:
 
 
 def summary_of(part: ResultFile[Any], records: Sequence[Any], seconds: float) -> AttackSummary | CertifySummary:
-    """The summary of records from runs with this one's settings."""
-    if part.header["command"] == "attack":
+    """Summarise records of runs with the settings of this file."""
+    if part.command == "attack":
         return summarise(records, seconds)
     return summarise_certificates(records, part.config["samples"], seconds, part.config.get("radius"))
 
 
 def merge(parts: Sequence[ResultFile[Any]], partial: bool = False) -> Merged:
-    """The shards as one result. Raises UsageError for files of several runs, and for gaps unless `partial`."""
+    """Merge the shards of one run.
+
+    Raises UsageError for files that are not shards of one run and, unless `partial` is allowed, for missing images.
+    """
     _check_one_run(parts)
     parts = [*parts, *_killed(parts, partial)]
     _check_one_run(parts)
@@ -113,7 +116,7 @@ def merge(parts: Sequence[ResultFile[Any]], partial: bool = False) -> Merged:
         if not partial:
             raise UsageError(
                 f"{part.path} is unfinished: {what}",
-                f"{how_to_go_on(part.header)}; or join what is there with --partial",
+                f"{how_to_go_on(part.metadata)}; or join what is there with --partial",
             )
         gaps.append(f"{part.path}: {what}")
     absent, count = missing_shards(parts), parts[0].shard[1]
@@ -125,29 +128,24 @@ def merge(parts: Sequence[ResultFile[Any]], partial: bool = False) -> Merged:
 
 
 def _killed(parts: Sequence[ResultFile[Any]], partial: bool) -> list[ResultFile[Any]]:
-    """Shards in the same folder with a journal but no result: attack.shard-*.json does not match them."""
+    """Shards that left a journal but no result, so that attack.shard-*.json does not match them."""
     first = parts[0]
     places = {Shard(*first.shard).sibling(first.path, index) for index in missing_shards(parts)} - {first.path}
-    killed = [place for place in sorted(places) if _record_of(place).exists() and not place.exists()]
+    killed = [place for place in sorted(places) if _journal_of(place).exists() and not place.exists()]
     return [part for place in killed if (part := read_shard(place, partial)) is not None]
 
 
-def _record_of(path: Path) -> Path:
+def _journal_of(path: Path) -> Path:
     return sidecar(path, ".jsonl")
 
 
 def _check_one_run(parts: Sequence[ResultFile[Any]]) -> None:
-    first, hint = (
-        parts[0],
-        "merge joins the shards of one run; caa compare holds attacks with different settings together",
-    )
+    first = parts[0]
+    hint = "merge joins the shards of one run; caa compare holds attacks with different settings together"
     for part in parts[1:]:
-        if part.header["command"] != first.header["command"]:
-            raise UsageError(
-                f"{first.path} is of caa {first.header['command']} and {part.path} of caa {part.header['command']}",
-                hint,
-            )
-    left_out = NOT_COMPARED[str(first.header["command"])]
+        if part.command != first.command:
+            raise UsageError(f"{first.path} is of caa {first.command} and {part.path} of caa {part.command}", hint)
+    left_out = NOT_COMPARED[first.command]
     names = dict.fromkeys(name for part in parts for name in part.config if name not in left_out)
     check_same(
         parts, {name: [decisive(name, _setting(part, name)) for part in parts] for name in names}, lambda _: hint
@@ -178,18 +176,17 @@ def _begun(journal: Path) -> bool:
 
 
 def _setting(part: ResultFile[Any], name: str) -> Any:
-    """A setting; an attack's as `caa compare` reads it, so that files of versions without it fit newer ones."""
-    return part.setting(name) if part.header["command"] == "attack" else part.config.get(name)
+    """A setting's value; an older file that lacks it counts as having the default, as in caa compare."""
+    return part.setting(name) if part.command == "attack" else part.config.get(name)
 
 
 def read_shard(path: Path, partial: bool = False) -> ResultFile[Any] | None:
-    """A shard's result; with gaps allowed, also the journal of an unfinished run.
+    """Read a shard's result or, where it is allowed to be `partial`, the journal of its unfinished run.
 
-    None for a shard that was killed before its record had a whole line: it is as if it had not begun.
-
-    Raises CaaError, which for a run that was killed says how to go on with it.
+    Returns None for a shard that was killed before its journal had a whole line. Raises CaaError; for a run that was
+    killed it says how to finish it.
     """
-    journal = _record_of(path)
+    journal = _journal_of(path)
     found = read_result_file(path, KINDS) if path.exists() or not journal.exists() else None
     if found is not None and not (partial and found.status == "interrupted" and _begun(journal)):
         return found
@@ -207,12 +204,12 @@ def read_shard(path: Path, partial: bool = False) -> ResultFile[Any] | None:
         return part
     raise UsageError(
         f"{path} is not there: its run ended before it could write it, with {len(records)} images finished",
-        f"{how_to_go_on(part.header)}; or join what is there with --partial",
+        f"{how_to_go_on(part.metadata)}; or join what is there with --partial",
     )
 
 
 def merged_images(merged: Merged) -> Mapping[int, Image]:
-    """The adversarial images that the shards saved, by index, each read when it is asked for.
+    """The adversarial images that the shards saved, by index, read on demand.
 
     Raises CaaError where some were not saved.
     """
@@ -226,7 +223,7 @@ def merged_images(merged: Merged) -> Mapping[int, Image]:
             raise CaaError(
                 f"the images of {lost} attacked examples of {part.path} are not at hand"
                 + (f": they should be in {saved}" if saved else ": its run had no --save-adversarial"),
-                f"{part.header.get('resume') or 'repeat it with --resume'} --save-adversarial FILE.safetensors",
+                f"{part.metadata.get('resume') or 'repeat it with --resume'} --save-adversarial FILE.safetensors",
             )
         found |= {index: places[index] for index in wanted}
     return StoredImages({index: index for index in found}, lambda index: found[index][index])

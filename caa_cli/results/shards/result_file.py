@@ -21,18 +21,19 @@ from caa_cli.results.schema import SchemaError, check, parse, shown
 
 R = TypeVar("R", bound=Record)
 _COMMANDS = ("attack", "certify", "compare")
-_AS = {"attack_sigma": "sigma", "selection_samples": "samples"}
+# Settings that default to another setting's value.
+_DEFAULTS_TO = {"attack_sigma": "sigma", "selection_samples": "samples"}
 
 
 @dataclass(frozen=True)
 class ResultFile(Generic[R]):
-    """One result file: a run with its settings, on one shard or selection of the images.
+    """One result file: a run with its settings, on one shard of the images that it selected.
 
-    header: the document without its examples.
+    metadata: the document without its examples.  shard: (index, count).
     """
 
     path: Path
-    header: dict[str, Any]
+    metadata: dict[str, Any]
     status: str
     fingerprint: str
     config: dict[str, Any]
@@ -44,11 +45,15 @@ class ResultFile(Generic[R]):
     records: tuple[R, ...]
 
     @property
+    def command(self) -> str:
+        return str(self.metadata["command"])
+
+    @property
     def attack(self) -> str:
         return str(self.config["attack"])
 
     def setting(self, name: str) -> Any:
-        """A setting's value in the run. An older file without the setting has its default, or what was done then."""
+        """The value that the run used; for a setting newer than the file its default, or what runs did then."""
         if name not in self.config and (before := formerly(self.attack, name)) is not None:
             return before
         found = self.config.get(name)
@@ -56,28 +61,28 @@ class ResultFile(Generic[R]):
 
     def default(self, name: str) -> Any:
         """A setting's default; some settings default to another setting's value."""
-        return self.setting(_AS[name]) if name in _AS else default_of(self.attack, name)
+        return self.setting(_DEFAULTS_TO[name]) if name in _DEFAULTS_TO else default_of(self.attack, name)
 
     @property
     def attack_settings(self) -> dict[str, Any]:
-        """The settings of the attack itself, also those that this version does not know."""
-        own = own_settings(self.attack)
-        unknown = self.config.keys() - {*own, *foreign(self.attack), *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
-        return {name: self.setting(name) for name in (*own, *sorted(unknown))}
+        """The settings of the attack alone, by name, with those that this version does not know."""
+        known = own_settings(self.attack)
+        unknown = self.config.keys() - {*known, *foreign(self.attack), *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
+        return {name: self.setting(name) for name in (*known, *sorted(unknown))}
 
     @property
     def surrogate(self) -> str | None:
-        """The digest of the checkpoint that gradients come from, where it is not the model's own."""
-        found = self.header.get("surrogate_model")
+        """The digest of the surrogate's checkpoint; None where gradients come from the attacked model."""
+        found = self.metadata.get("surrogate_model")
         return str(found["sha256"]) if found else None
 
     @property
     def selection(self) -> dict[str, object]:
-        """The options that choose the images which the shards divide."""
+        """The settings that select the images, before they are divided among shards."""
         return {name: self.config.get(name) for name in ("skip", "every", "limit", "indices_file")}
 
     def of_shard(self, index: int) -> Sequence[int] | None:
-        """The images of a shard, by its number, of the same selection; None where only a file lists them."""
+        """The indices of the images of any shard of this run; None where an --indices file lists them."""
         size, limit = self.images.get("count"), self.config.get("limit")
         if size is None or self.config.get("indices_file") is not None:
             return None
@@ -87,12 +92,12 @@ class ResultFile(Generic[R]):
 
     @property
     def missing(self) -> int:
-        """How many images of this shard are missing, as far as that can be known."""
+        """The number of this shard's images without a record; 0 where its images are not known."""
         chosen = self.of_shard(self.shard[0]) or ()
         return len(chosen) - sum(record.index in chosen for record in self.records)
 
     def first_missing(self, most: int) -> list[int]:
-        """The first of the images that are missing."""
+        """The indices of the first `most` images without a record."""
         held = {record.index for record in self.records}
         absent = (index for index in self.of_shard(self.shard[0]) or () if index not in held)
         return list(islice(absent, most))
@@ -103,12 +108,15 @@ class ResultFile(Generic[R]):
 
 
 def read_result_file(path: Path, commands: Collection[str] = ("attack",)) -> ResultFile[Any]:
-    """A file read and checked. Raises CaaError: missing, empty, cut off, damaged, of another kind or schema."""
+    """Read and check a result file.
+
+    Raises CaaError for a file that is missing, empty, cut off, damaged, or of another command or schema version.
+    """
     return parse_result_file(path, read_document(path, commands), commands)
 
 
 def read_document(path: Path, commands: Collection[str]) -> Any:
-    """The JSON of a file, not checked further. Raises CaaError for one that is missing, empty, cut off or no JSON."""
+    """Read a file as JSON, without further checks. Raises CaaError where it is missing, empty, cut off or no JSON."""
     kinds = _kinds(commands)
     try:
         text = path.read_text(encoding="utf-8")
@@ -137,7 +145,7 @@ def _kinds(commands: Collection[str]) -> str:
 
 
 def check_origin(path: Path, document: Any, commands: Collection[str]) -> str:
-    """Which of these commands wrote the document. Raises CaaError where none did, or in another schema version."""
+    """Return the command that wrote the document. Raises CaaError for another command or schema version."""
     if not isinstance(document, dict) or "schema_version" not in document:
         raise CaaError(f"{path} is no result of {_kinds(commands)}", "name the file that its --output wrote")
     check_version(path, document)
@@ -148,7 +156,7 @@ def check_origin(path: Path, document: Any, commands: Collection[str]) -> str:
 
 
 def parse_result_file(path: Path, document: Any, commands: Collection[str] = ("attack",)) -> ResultFile[Any]:
-    """The document of a run of one of these commands, checked. Raises CaaError."""
+    """Check a document that one of these commands wrote, and return it as a result file. Raises CaaError."""
     check_origin(path, document, commands)
     try:
         check_header(document, Document)
@@ -167,7 +175,7 @@ def parse_result_file(path: Path, document: Any, commands: Collection[str] = ("a
 
 
 def result_file_of(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> ResultFile[Any]:
-    """The result file of a document that is checked already, with its examples as records."""
+    """A result file from a document that has been checked, and its examples as records."""
     shard = document.get("shard") or {"index": 0, "count": 1}
     return ResultFile(
         path,
@@ -192,7 +200,7 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
         with suppress(SchemaError):  # the hint is then without its files
             check(document, Compared)
             found = [file for attack in document["attacks"].values() for file in attack["files"]]
-            # Of all shards, where it is one: they differ in this mark alone.
+            # A shard's file stands for those of all shards, whose names differ in this mark alone.
             every = dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in found)
             hint = f"name the files that it compares: {' '.join(every)}"
             if "certify" in commands:  # caa merge
@@ -200,11 +208,11 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
     return UsageError(f"{path} is a result of caa {command}, not of {_kinds(commands)}", hint)
 
 
-def how_to_go_on(header: dict[str, Any]) -> str:
-    """The command that resumes an unfinished run; for a merged one, those of its shards."""
-    shards = header.get("merged")
+def how_to_go_on(document: dict[str, Any]) -> str:
+    """The advice how to finish an unfinished run; a merged result is finished by finishing its shards."""
+    shards = document.get("merged")
     if not isinstance(shards, list):
-        again = header.get("resume")
+        again = document.get("resume")
         return f"finish it with: {again}" if again else "finish that run with --resume"
     unfinished = [shard for shard in shards if shard.get("status") != "complete"]
     commands = [str(shard["resume"]) for shard in unfinished if shard.get("resume")]

@@ -1,4 +1,4 @@
-"""What an attack leaves behind: besides its result the adversarial images, and a figure of some."""
+"""The output of an attack: its result, the adversarial images, and a figure of some of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caa_cli.config.plan import AttackPlan
 from caa_cli.results.documents import document_at
 from caa_cli.results.records import ATTACKED, AttackRecord
 from caa_cli.results.shards.result_file import ResultFile
-from caa_cli.results.store.images import Image, ImageJournal, kept_images, save_images, saved_images, saved_shard
+from caa_cli.results.store.images import Image, ImageJournal, kept_images, save_images, saved_images, saved_metadata
 from caa_cli.results.store.output import RunOutput
 
 Draw = Callable[[Path, Mapping[int, Image], list[AttackRecord]], None]
@@ -19,8 +19,8 @@ Draw = Callable[[Path, Mapping[int, Image], list[AttackRecord]], None]
 class AttackOutput(RunOutput[AttackRecord]):
     """The files of an attack.
 
-    again: an attacked example whose image a resumed run did not keep is attacked again, for its image.
-    without_image: the records of those examples, until they are.
+    again: whether a resumed run repeats attacks whose images were not kept.  without_image: the records of those
+    examples, until they are repeated.
     """
 
     def __init__(self, plan: AttackPlan, again: bool = True) -> None:
@@ -30,7 +30,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         self.without_image: dict[int, AttackRecord] = {}
 
     def _lacking(self, held: ResultFile[AttackRecord], indices: Sequence[int]) -> str:
-        """As for any run; also adversarial images that are asked for and were not kept."""
+        """As `RunOutput._lacking`, and the images, where they are asked for and were not kept."""
         lacking = super()._lacking(held, indices)
         if lacking or not self.again:
             return lacking
@@ -43,7 +43,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         return ""
 
     def kept_by(self, config: dict[str, Any]) -> Mapping[int, Mapping[int, Image]]:
-        """The images that an earlier run with this configuration kept: by index, the file that holds it."""
+        """The files of images that an earlier run with this configuration kept, by index (see `kept_images`)."""
         return kept_images(config.get("save_adversarial"), self.output, self.header["fingerprint"])
 
     def begin(self, shape: tuple[int, ...] = ()) -> None:
@@ -69,27 +69,27 @@ class AttackOutput(RunOutput[AttackRecord]):
                 self.without_image[index] = self.records.pop(index)
 
     def _with_images_saved_before(self, saved: str | None) -> dict[str, Any]:
-        """The header; a run resumed without --save-adversarial keeps the file of images that it had."""
+        """The header of a run resumed without --save-adversarial, which keeps naming the file saved before."""
         header = self.header
         if not saved or not saved_images(Path(saved), header["fingerprint"]):
             return header
-        if saved_shard(Path(saved)) not in (None, header["shard"]):
+        if saved_metadata(Path(saved)).get("shard") not in (None, header["shard"]):
             return header
         return {**header, "config": {**header["config"], "save_adversarial": saved}}
 
     def everything(self) -> list[AttackRecord]:
-        """As for any run; records without an image are finished too, should this run be interrupted."""
+        """As `RunOutput.everything`, with the examples whose attack is yet to be repeated for its image."""
         return [record for _, record in sorted({**self.without_image, **self.records}.items())]
 
     def add(self, record: AttackRecord, image: Image | None = None) -> None:
-        """Keep an example for good. Its image is written first: a line in the journal means that all is there."""
+        """Keep an example. The image is written first, since a line in the journal declares the example complete."""
         if self.images is not None and image is not None:
             with self.kept(self.images.path):
                 self.images.append(record.index, image)
         super().add(record)
 
     def finish_images(self, records: list[AttackRecord], draw: Draw) -> None:
-        """Writes the images and the figure, after the document."""
+        """Write the images and the figure, after the document."""
         if self.images is None:
             return
         found = self.images.read()
@@ -101,7 +101,7 @@ class AttackOutput(RunOutput[AttackRecord]):
                 draw(self.figure, found, records)
 
     def close(self, status: str) -> None:
-        """As for any run; a complete one needs its journal of images no longer."""
+        """As `RunOutput.close`, with the images of the journal."""
         if self.images is not None and status == "complete":
             self.images.remove()
         super().close(status)

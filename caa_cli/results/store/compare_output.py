@@ -1,4 +1,4 @@
-"""The files of a comparison: its document, pictures and page. All of them follow from the attacks' results."""
+"""The output of a comparison: its document, pictures and page, all derived from the attacks' results."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from caa_cli.results.store.ownership import (
     check_intact,
     check_result,
     check_side_file,
+    is_named_by,
     marked,
-    names,
     something_at,
 )
 
 
 class CompareOutput:
-    """The files that the comparison itself writes, checked against what they would replace."""
+    """The files that the comparison itself writes, and the checks whether they may replace existing files."""
 
     def __init__(self, plan: ComparePlan) -> None:
         self.plan = plan
@@ -33,9 +33,9 @@ class CompareOutput:
         return {option: path for option, path in self.plan.written().items() if option != "--output"}
 
     def check(self) -> None:
-        """Before any work: can everything be written, and is nothing in the way?
+        """Check before any work that every file can be written and replaces nothing. Raises CaaError.
 
-        What files to read hold is not known yet, so whether it is another comparison is left to `check_shown`.
+        The content of result files to read is not known yet; `check_shown` compares it.
         """
         plan = self.plan
         for option, path in plan.written().items():
@@ -49,13 +49,13 @@ class CompareOutput:
         if not self.held or plan.overwrite or plan.files:
             return
         self._refuse(_other_attacks(self.held, list(plan.attacks)))
-        # Whether their settings agree their own results will tell, where they are not to be made again.
+        # Differences in settings are found when the attacks' results are read, where they still exist.
         for label in self.held.get("attacks", {}):
             if not plan.resume and not plan.attacks[label].output.exists():
                 self._refuse([f"{plan.attacks[label].output}, which it compares, is not there any more"])
 
     def check_shown(self, document: dict[str, Any]) -> None:
-        """Raises UsageError where this document, or its pictures, would replace a comparison of something else."""
+        """Raises UsageError where this document or its pictures would replace another comparison."""
         if self.plan.overwrite:
             return
         if self.held:
@@ -64,7 +64,7 @@ class CompareOutput:
             except (KeyError, TypeError, AttributeError):
                 self._refuse(["it is damaged"])
         for option, path in self.side_files.items():
-            ours = not something_at(path) or names(self.held, option, path)
+            ours = not something_at(path) or is_named_by(self.held, option, path)
             if not ours and marked(path) != document["fingerprint"]:
                 raise another_run(option, path)
 
@@ -77,7 +77,7 @@ class CompareOutput:
 
 
 def _other_attacks(held: dict[str, Any], here: list[str]) -> list[str]:
-    """The difference in words, where the existing document compares other attacks."""
+    """The difference, in words, where the existing document is of other attacks than these."""
     if held["command"] != "compare":
         return [f"command ({held['command']} there, compare here)"]
     there = list(held.get("attacks", {}))
@@ -85,7 +85,7 @@ def _other_attacks(held: dict[str, Any], here: list[str]) -> list[str]:
 
 
 def _lost(held: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What the existing document has and its replacement lacks, in words."""
+    """What the new document lacks or changes of the existing one, in words."""
     here = new["attacks"]
     found = _other_attacks(held, list(here))
     if found:

@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""The software and hardware that a result was made with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from caa_cli import __version__
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
+    """The versions of packages, the platform and the device, as results record them."""
     packages: dict[str, str | None] = {}
     for name in ("torch", "torchvision", "numpy", "scipy"):
         try:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files atomically, and checking beforehand that they can be written."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from caa_cli.errors import CaaError
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Writes beside the target, syncs, then renames. Raises OSError; the target is then as it was.
+    """Write a temporary file in the same folder, sync it and rename it. Raises OSError and leaves `path` unchanged.
 
-    A symbolic link stays: the file that it points to is replaced.
-    content: all of it, or piece by piece where it is too large to be held at once.
+    For a symbolic link the file that it points to is replaced.  content: whole, or in pieces where it is large.
     """
     path = target_of(path)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -41,7 +40,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that the new name is on the disk too, before anything that it replaces is removed."""
+    """Sync the folder, so that the rename reaches the disk before a journal is removed."""
     with suppress(OSError):  # a folder that can't be read, or a file system that syncs none
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -51,7 +50,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """What the JSON file there says; nothing where there is none, or it is no object."""
+    """Read a JSON object; empty where the file is missing, damaged or no object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -61,7 +60,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def written(path: Path, option: str, hint: str) -> Iterator[None]:
-    """A disk that fails while `path` is written raises a CaaError; hint: what it has not cost."""
+    """A context that turns an OSError into a CaaError about `path`. hint: what is not lost."""
     try:
         yield
     except OSError as error:
@@ -69,7 +68,7 @@ def written(path: Path, option: str, hint: str) -> Iterator[None]:
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether it is what a process has open, /dev/stdout for instance: links that lead to a name in /proc."""
+    """Whether the path is an open stream of a process such as /dev/stdout: links that lead into /proc."""
     for _ in range(40):  # as many links as Linux follows
         folder = os.path.realpath(path.parent)
         if folder == "/dev/fd" or f"{folder}/".startswith("/proc/"):
@@ -83,7 +82,7 @@ def _is_stream(path: Path) -> bool:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Raises CaaError if `path` can't be written, so that it is known before any work is done."""
+    """Raises CaaError where `path` can't be written, so that a run fails before its work."""
     if _is_stream(path):
         hint = "--json writes the document to stdout" if option == "--output" else f"name a file with {option}"
         raise CaaError(f"{option} {path} is a stream, not a file", hint)

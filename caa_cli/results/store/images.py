@@ -1,4 +1,4 @@
-"""Adversarial images as they are found, and the safetensors file they end up in; one in memory at a time."""
+"""Adversarial images: the journal of a run, and the safetensors file at its end. One image is in memory at a time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Image = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class StoredImages(Mapping[int, Image]):
-    """Images of a file by global index, each read when it is asked for: float32 of the shape of an input.
+    """The images of a file by global index, read on demand: float32, of the shape of a model input.
 
-    places: where each is.  read: the image at a place.
+    places: the position of each in the file.  read: returns the image at a position.
     """
 
     places: dict[int, int]
@@ -42,14 +42,14 @@ class StoredImages(Mapping[int, Image]):
         return len(self.places)
 
     def __contains__(self, index: object) -> bool:
-        return index in self.places  # Mapping's own would read the image
+        return index in self.places  # Mapping.__contains__ would read the image
 
 
 class ImageJournal:
-    """A file next to the result to which images are appended one by one, each written through at once.
+    """A file beside the output to which images are appended as they are verified.
 
-    The file begins with the fingerprint of the run, so that images of another are never taken for its own; then
-    come (index, float32 pixels) entries of one size.
+    It begins with the run's fingerprint, which tells its images from another run's. Entries of one size follow: the
+    index (int64) and the pixels (float32).
     """
 
     def __init__(self, path: Path, shape: Sequence[int], fingerprint: str) -> None:
@@ -63,7 +63,7 @@ class ImageJournal:
 
     @staticmethod
     def is_one(path: Path) -> bool:
-        """Whether the file begins as these do, with a fingerprint: a kill may have cut it off."""
+        """Whether the file begins with a fingerprint, which a kill may have cut off."""
         with path.open("rb") as file:
             return set(file.read(16)) <= set(b"0123456789abcdef")
 
@@ -75,25 +75,24 @@ class ImageJournal:
             file.write(struct.pack("<q", index) + np.ascontiguousarray(image, "<f4").tobytes())
 
     def resume(self) -> set[int]:
-        """The indices of the whole entries; one that a kill cut off is dropped, another run's file begun anew."""
+        """Prepare the file for appending and return the indices in it.
+
+        A truncated last entry is dropped; another run's file is begun anew.
+        """
         if not self.path.exists() or not self._ours():
             self.start()
-        entries = (self.path.stat().st_size - len(self._head)) // self._entry
-        starts = [len(self._head) + entry * self._entry for entry in range(entries + 1)]
-        held: set[int] = set()
+        head = len(self._head)
+        entries = (self.path.stat().st_size - head) // self._entry
         with self.path.open("r+b") as file:
-            file.truncate(starts.pop())
-            for start in starts:
-                file.seek(start)
-                held.update(struct.unpack("<q", file.read(8)))
-        return held
+            file.truncate(head + entries * self._entry)
+        return set(self.read())
 
     def _ours(self) -> bool:
         with self.path.open("rb") as file:
             return file.read(len(self._head)) == self._head
 
     def read(self) -> StoredImages:
-        """All images so far."""
+        """The images so far; the last one of an index counts."""
         places: dict[int, int] = {}
         with self.path.open("rb") as file:
             for start in range(len(self._head), self.path.stat().st_size - self._entry + 1, self._entry):
@@ -117,10 +116,11 @@ def save_images(
     fingerprint: str,
     shard: Mapping[str, int] | None = None,
 ) -> None:
-    """Writes the verified adversarial images: tensors `images` (M, C, H, W) float32, `indices`, `labels`,
+    """Write the verified adversarial images: tensors `images` (M, C, H, W) float32, `indices`, `labels`,
     `adversarial_classes` (M,) int64 and `radii` (M,) float64, in the order of the indices.
 
-    shard: whose images they are, so that another shard does not take their place."""
+    shard: recorded, so that another shard does not replace them.
+    """
     kept = [r for r in sorted(records, key=lambda r: r.index) if r.index in images and r.outcome == ATTACKED]
     shape = images[kept[0].index].shape if kept else (0, 0, 0)
     vectors = {
@@ -129,8 +129,8 @@ def save_images(
         "adversarial_classes": np.array([r.adversarial_class for r in kept], dtype=np.int64),
         "radii": np.array([r.radius for r in kept], dtype=np.float64),
     }
-    description = {"fingerprint": fingerprint, "pixels": "[0, 1]", "count": len(kept)}
-    metadata = {"caa": json.dumps(description if shard is None else {**description, "shard": dict(shard)})}
+    about = {"fingerprint": fingerprint, "pixels": "[0, 1]", "count": len(kept)}
+    metadata = {"caa": json.dumps(about if shard is None else {**about, "shard": dict(shard)})}
     tensors = {name: (vector.dtype, vector.shape) for name, vector in vectors.items()}
     head = _header(metadata, {**tensors, "images": (_PIXEL, (len(kept), *shape))})
 
@@ -149,7 +149,10 @@ _NAMES = {"<i8": "I64", "<f8": "F64", "<f4": "F32"}
 
 
 def _header(metadata: dict[str, str], tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> bytes:
-    """What a safetensors file begins with; the tensors follow in this order. (The library wants them whole.)"""
+    """The header of a safetensors file whose tensors follow in this order.
+
+    safetensors.numpy.save would need all tensors in memory.
+    """
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, (dtype, shape) in tensors.items():
@@ -160,36 +163,23 @@ def _header(metadata: dict[str, str], tensors: Mapping[str, tuple[np.dtype[Any],
     return struct.pack("<Q", len(text)) + text
 
 
-def _description(file: Any) -> dict[str, Any]:
-    description: dict[str, Any] = parse((file.metadata() or {}).get("caa", "{}"))
-    check(description, dict[str, Any])
-    check(description.get("shard"), ShardOf | None)
-    return description
-
-
-def saved_fingerprint(path: Path) -> str | None:
-    """That of the run which saved its images there; None for a file that is none of these."""
+def saved_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a file of saved images: fingerprint and, in newer files, shard; empty for any other file."""
     try:
-        return _description(safe_open(path, framework="numpy")).get("fingerprint")
+        metadata: dict[str, Any] = parse((safe_open(path, framework="numpy").metadata() or {}).get("caa", "{}"))
+        check(metadata, dict[str, Any])
+        check(metadata.get("shard"), ShardOf | None)
     except (OSError, SafetensorError, ValueError, TypeError):
-        return None
-
-
-def saved_shard(path: Path) -> dict[str, Any] | None:
-    """Which shard saved its images there; None for no such file, and for one of a version that did not record it."""
-    try:
-        return _description(safe_open(path, framework="numpy")).get("shard")
-    except (OSError, SafetensorError, ValueError, TypeError):
-        return None
+        return {}
+    return metadata
 
 
 def saved_images(path: Path, fingerprint: str) -> Mapping[int, Image]:
-    """The images that a run with this fingerprint saved there; none if it is another's."""
+    """The images that a run with this fingerprint saved, by index; empty for any other file."""
+    if saved_metadata(path).get("fingerprint") != fingerprint:
+        return {}
     try:
         file = safe_open(path, framework="numpy")
-        description = _description(file)
-        if description.get("fingerprint") != fingerprint:
-            return {}
         images, indices = file.get_slice("images"), file.get_tensor("indices").tolist()
     except (OSError, SafetensorError, ValueError, AttributeError, TypeError):
         return {}
@@ -197,9 +187,9 @@ def saved_images(path: Path, fingerprint: str) -> Mapping[int, Image]:
 
 
 def kept_images(save_adversarial: str | None, result: Path, fingerprint: str) -> dict[int, Mapping[int, Image]]:
-    """The adversarial images that a run kept: by index, the file's images among which it is.
+    """The files of images that a run saved: for each index the images of the file that has it.
 
-    They are where its result says, or, as the files may have been moved together, beside it.
+    A file is looked for where the result names it and beside the result, since both may have been moved together.
     """
     found: dict[int, Mapping[int, Image]] = {}
     named = Path(save_adversarial or "")

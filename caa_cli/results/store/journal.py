@@ -1,4 +1,4 @@
-"""The append-only record of a run: one JSON line an example, safe against a kill at any moment."""
+"""The append-only journal of a run: one JSON line for each example, safe against a kill at any moment."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ R = TypeVar("R", bound=Record)
 
 
 class Journal(Generic[R]):
-    """`<output>.jsonl`: a header line with the configuration, then a line an example, flushed at once."""
+    """`<output>.jsonl`: a header line with the configuration, then one line for each example, synced at once."""
 
     def __init__(self, path: Path, kind: type[R]) -> None:
         self.path, self.kind = path, kind
         self._file: Any = None
-        self._finished: set[int] = set()
+        self._finished_before: set[int] = set()
 
     @staticmethod
     def beside(output: Path, kind: type[R]) -> Journal[R]:
@@ -34,25 +34,25 @@ class Journal(Generic[R]):
 
     @property
     def begun(self) -> bool:
-        """Whether its header is whole: else it was killed at its very beginning, and there is nothing to lose."""
+        """Whether the header is complete; if not, the run was killed at its start and has nothing to lose."""
         try:
             return b"\n" in self.path.read_bytes()
         except FileNotFoundError:
             return False
 
     def reserve(self) -> None:
-        """Keeps it for this process alone, until `close`. Raises CaaError while another run writes to it."""
+        """Lock the journal for this process until `close`. Raises CaaError while another run writes to it."""
         if self._file is None:
             self._file = lock(self.path, self.path, "--output")
 
     def start(self, header: dict[str, Any]) -> None:
-        """Begins anew, replacing whatever was there. Raises CaaError while another run writes to it."""
+        """Begin anew, discarding earlier content. Raises CaaError while another run writes to it."""
         self.reserve()
         self._file.truncate(0)
         self._append([{"schema_version": SCHEMA_VERSION, **header}])
 
     def resume(self, header: dict[str, Any], compared: list[str]) -> list[R]:
-        """The finished examples of the existing journal, which is then appended to; failed ones are tried again.
+        """Prepare for appending and return the examples so far, without failed ones, which are tried again.
 
         Raises UsageError if the journal belongs to a run with other settings: `compared` names the keys of
         header["config"] that have to agree, and the checkpoint's content has to.
@@ -68,24 +68,24 @@ class Journal(Generic[R]):
                 f"{self.path} belongs to a run with other settings: {', '.join(differing)}",
                 "repeat the command with the settings of that run, or choose another --output",
             )
-        # A line that a kill cut off goes; what follows is appended where it began.
+        # Drop a line that a kill cut off.
         self._file.truncate(intact)
         finished = [record for record in records if record.outcome != FAILED]
-        self._finished = {record.index for record in finished}
+        self._finished_before = {record.index for record in finished}
         return finished
 
     def check(self) -> None:
-        """Raises CaaError for a journal that --resume could not go on with, whatever the settings."""
+        """Raises CaaError for a journal that is damaged, so that no --resume could use it."""
         if self.begun:
             self._read()
 
     def append(self, *records: R) -> None:
-        """Append records. One of an image that was finished before is marked, to be told from damage."""
+        """Append examples. A repeated one is marked `again`, to tell it from damage."""
         again = {"again": True}
-        self._append([{**r.to_json(), **(again if r.index in self._finished else {})} for r in records])
+        self._append([{**r.to_json(), **(again if r.index in self._finished_before else {})} for r in records])
 
     def close(self) -> None:
-        """Close it; an empty one is removed."""
+        """Unlock the journal, and remove it where it is empty."""
         if self._file is not None:
             if os.fstat(self._file.fileno()).st_size == 0:
                 self.path.unlink(missing_ok=True)
@@ -93,7 +93,7 @@ class Journal(Generic[R]):
             self._file = None
 
     def remove(self) -> None:
-        """Remove it, once the document holds all; while it is locked, so that no other run writes to it yet."""
+        """Remove the journal once the document is complete; before unlocking, so that no other run uses it."""
         self.path.unlink(missing_ok=True)
         self.close()
 
@@ -109,10 +109,10 @@ class Journal(Generic[R]):
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any], dict[int, Any], int]:
-    """(header, records by index, length in bytes of the intact part), all of it checked.
+    """Read and check a journal: (header, records by index, length in bytes of the intact part).
 
-    The line that a kill cut off does not count. An image that failed may be there once more, and so may one that was
-    attacked again for its picture.
+    A last line that a kill cut off is ignored. An image may occur again after a failure, or when it was attacked
+    again to keep its adversarial image.
 
     Raises CaaError where there is no whole line, and for a file that is damaged, no journal, or of another schema.
     """
@@ -129,7 +129,7 @@ def read_journal(path: Path) -> tuple[dict[str, Any], dict[int, Any], int]:
             entry = parse(_text(line))
             record = read_record(entry, header)
             held = records.get(record.index)
-            if held is not None and held.outcome != FAILED and not (entry.get("again") or _alike(held, record)):
+            if held is not None and held.outcome != FAILED and not (entry.get("again") or _agree(held, record)):
                 raise SchemaError(
                     f"is on line {seen[record.index]} already, with another result", f"image {record.index}"
                 )
@@ -149,13 +149,13 @@ def _text(line: bytes) -> str:
         raise SchemaError("is no text", "it") from error
 
 
-def _alike(one: Record, other: Record) -> bool:
-    """Whether two records agree but for the seconds."""
+def _agree(one: Record, other: Record) -> bool:
+    """Whether two records agree but for the time."""
     return {**one.to_json(), "seconds": None} == {**other.to_json(), "seconds": None}
 
 
 def unfinished(output: Path, kind: type[R]) -> bool:
-    """Whether an earlier run to this output left examples behind that no complete result holds."""
+    """Whether the journal holds examples of an earlier run that no complete result holds."""
     journal = Journal.beside(output, kind)
     if not journal.path.exists() or journal.path.stat().st_size == 0:
         return False
@@ -169,7 +169,7 @@ def unfinished(output: Path, kind: type[R]) -> bool:
 
 
 def header_of(path: Path) -> dict[str, Any]:
-    """The header of a journal; empty where the file is none."""
+    """The header of the journal at `path`; empty where it is missing or damaged."""
     try:
         with path.open("rb") as file:
             header = parse(_text(file.readline()))

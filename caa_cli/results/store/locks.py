@@ -1,4 +1,4 @@
-"""Files that one process at a time may write."""
+"""Locks on files that only one process at a time may write."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from caa_cli.errors import CaaError
 
 
 def lock(path: Path, written: Path, option: str) -> IO[bytes]:
-    """`path`, created if need be, open for appending and this process's alone until it is closed.
+    """Open `path` for appending, created if need be, and lock it for this process until it is closed.
 
-    written: the file, given by `option`, that is protected so. Raises CaaError while another process has the lock,
+    written: the file, given by `option`, that the lock protects. Raises CaaError while another process has the lock,
     OSError where the file can't be opened.
     """
     while True:
@@ -41,7 +41,7 @@ def lock(path: Path, written: Path, option: str) -> IO[bytes]:
 
 @contextmanager
 def locked(files: Mapping[str, Path | None]) -> Iterator[None]:
-    """Keep these files, by option, for this process meanwhile. The lock is a hidden file in the same folder."""
+    """A context in which no other run writes to these files, given by option; hidden files are the locks."""
     with ExitStack() as held:
         for option, path in files.items():
             if path is not None:

@@ -1,4 +1,4 @@
-"""The files of a run: the journal while it runs, and the document at its end."""
+"""The output of a run: the journal while it works, and the document at its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ R = TypeVar("R", bound=Record)
 class RunOutput(Generic[R]):
     """The files of a run whose examples are records of one `kind`.
 
-    side_files: what it writes beside the result, by option. resume, overwrite: what to do with an earlier run there.
+    side_files: further files that it writes, by option.  resume, overwrite: what to do with an earlier run's output.
     """
 
     output: Path
@@ -42,12 +42,12 @@ class RunOutput(Generic[R]):
 
     def __post_init__(self) -> None:
         self.journal = Journal.beside(self.output, self.kind)
-        self.source = self.journal.path  # what a resumed run goes on from
+        self.source = self.journal.path  # where a resumed run's examples come from
         self.held: ResultFile[R] | None = None
         self.compared: list[str] = []
 
     def check(self, shard: Shard) -> None:
-        """Before any work, check that everything can be written and that nothing is in the way."""
+        """Check before any work that every file can be written and replaces nothing. Raises CaaError."""
         check_writable(self.output, "--output")
         check_journals(self.output)
         document = check_result(self.output)
@@ -77,7 +77,7 @@ class RunOutput(Generic[R]):
             )
 
     def _check_shards(self, shard: Shard) -> None:
-        """Raise UsageError where the result of another shard would be replaced."""
+        """Raises UsageError where this shard's result would replace that of another shard."""
         if shard.chosen is not None:
             shard.check_siblings(self.output)
         try:
@@ -93,7 +93,7 @@ class RunOutput(Generic[R]):
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
-        """Lock all files of this run meanwhile. Raises CaaError where another run writes to one of them."""
+        """A context in which no other run can write to these files. Raises CaaError where one is writing."""
         with ExitStack() as held:
             with self.kept(self.journal.path):
                 held.enter_context(locked(self.side_files))
@@ -102,7 +102,7 @@ class RunOutput(Generic[R]):
             yield
 
     def finished(self, header: dict[str, Any], compared: list[str], indices: Sequence[int]) -> ResultFile[R] | None:
-        """The existing result, if it is of this very run and has all that is asked for: then there is nothing to do.
+        """The result that is there, if it is of this very run and has all that is asked for: nothing is to be done.
 
         header: what the document says beside its examples: command, config, checkpoint, shard, environment.
         compared: the settings that have to agree. None where there is work. Raises UsageError where the work would
@@ -111,7 +111,7 @@ class RunOutput(Generic[R]):
         self.header, self.compared = header, compared
         if self.overwrite and not self.resume:
             return None
-        self._check_unfinished()  # once more, now that no other run can change it
+        self._check_unfinished()  # again, now that no other run can change it
         document = document_at(self.output)
         differing = disagreements(document, header, compared) if document else []
         begun = self.journal.begun
@@ -143,7 +143,7 @@ class RunOutput(Generic[R]):
         return None
 
     def _lacking(self, held: ResultFile[R], indices: Sequence[int]) -> str:
-        """What is asked for and missing in the result, in words; empty if nothing is."""
+        """What is asked for but missing in the result, in words; empty for nothing."""
         done = {record.index for record in held.records}
         missing = sum(index not in done for index in indices)
         return f"{missing} of the images asked for are not in it" if missing else ""
@@ -156,29 +156,29 @@ class RunOutput(Generic[R]):
                 self.source = self.output
             else:
                 self.records = {record.index: record for record in self.journal.resume(self.header, self.compared)}
-            # Of a finished run the document alone is left; and a kill may have come while it was copied.
+            # A finished run has left only its document, and a kill may have interrupted copying it to the journal.
             held = self.held.records if self.held is not None else ()
             copied = [record for record in held if record.index not in self.records and record.outcome != FAILED]
             self.journal.append(*copied)
             self.records |= {record.index: record for record in copied}
 
     def add(self, record: R) -> None:
-        """Keep an example for good."""
+        """Add an example to the journal and to `records`."""
         self.records[record.index] = record
         with self.kept(self.journal.path):
             self.journal.append(record)
 
     def of(self, indices: Iterable[int]) -> list[R]:
-        """The finished ones among these examples, in their order."""
+        """The records of those of these examples that are finished, in the given order."""
         return [self.records[index] for index in indices if index in self.records]
 
     def everything(self) -> list[R]:
-        """All finished examples by index, also those of an earlier part of the run beyond this --limit."""
+        """All records in the order of the indices, with those of an earlier part of the run beyond this --limit."""
         return [self.records[index] for index in sorted(self.records)]
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Around the work itself: an error that ends it also names the file of finished examples."""
+        """A context for the work, in which the hint of an error names where the finished examples are kept."""
         try:
             yield
         except CaaError as error:
@@ -188,12 +188,12 @@ class RunOutput(Generic[R]):
             raise CaaError(error.problem, f"{error.hint}; {where}" if error.hint else where) from error
 
     def status(self, interrupted: bool) -> str:
-        """The status of the run in its document: complete, partial or interrupted."""
+        """The status of the run: `complete`, `partial` or `interrupted`."""
         failed = any(record.outcome == FAILED for record in self.records.values())
         return "interrupted" if interrupted else "partial" if failed else "complete"
 
     def finish(self, status: str, summary: dict[str, Any], records: list[R]) -> dict[str, Any]:
-        """Writes the document and returns it."""
+        """Write the document and return it."""
         document = {
             "schema_version": SCHEMA_VERSION,
             "tool_version": __version__,
@@ -212,13 +212,13 @@ class RunOutput(Generic[R]):
             write_atomically(self.output, content.encode())
 
     def close(self, status: str) -> None:
-        """At the very end, when all is written: remove the journal of a complete run."""
+        """Remove the journal of a complete run, once everything is written."""
         if status == "complete":
             self.journal.remove()
 
     @contextmanager
     def kept(self, path: Path) -> Iterator[None]:
-        """Turn an OSError while `path` is written into a CaaError which names the finished examples' file."""
+        """A context in which a failure to write `path` raises a CaaError that names where examples are kept."""
         try:
             yield
         except OSError as error:

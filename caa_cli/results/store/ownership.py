@@ -1,7 +1,7 @@
-"""Which files are caa's own: an output never takes the place of any other, not even with --overwrite.
+"""Which files caa wrote: no output ever replaces a file of another origin, not even with --overwrite.
 
-Results and journals say what they are; saved images, pictures and pages carry a mark. A log in Cohen's format has no
-room for one, nor have some formats of pictures: those are known by the run's record, which names them.
+Results and journals are recognised by their content; saved images, pictures and pages by a mark. Logs in Cohen's
+format and some picture formats have no room for a mark: they are recognised by the result that names them.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from caa_cli.errors import UsageError
 from caa_cli.results.certificates import COHEN_COLUMNS
 from caa_cli.results.documents import document_at
 from caa_cli.results.store.files import check_writable
-from caa_cli.results.store.images import ImageJournal, saved_fingerprint
+from caa_cli.results.store.images import ImageJournal, saved_metadata
 
 _MARK = re.compile(rb"made by caa(?: \(([0-9a-f]{16})\))?")
 _HEADER = b'{"schema_version"'
 
 
 def mark(fingerprint: str = "") -> str:
-    """What a picture or a page says of its origin. fingerprint: of the comparison that it shows."""
+    """The mark in a picture or a page. fingerprint: of the comparison that it shows."""
     return f"made by caa ({fingerprint})" if fingerprint else "made by caa"
 
 
 def marked(path: Path) -> str | None:
-    """The fingerprint in the file's mark, empty for a mark without one; None for a file without a mark."""
+    """The fingerprint in a file's mark; empty for a mark without one, None for a file without a mark."""
     content = path.read_bytes()
     found = _MARK.search(content[:8192]) or _MARK.search(content[-65536:])  # a PDF has it near its end
     return None if found is None else (found[1] or b"").decode()
 
 
 def check_result(path: Path) -> dict[str, Any]:
-    """The document at --output, empty where there is none. Raises UsageError where the file there is not caa's."""
+    """Read the result at --output; empty where there is none. Raises UsageError for a file that caa did not write."""
     if something_at(path) and not _begins_as_result(path):
         raise foreign("--output", path, "a result")
     return document_at(path)
 
 
 def check_intact(path: Path) -> None:
-    """Raises UsageError for a file that is there, where `document_at` finds no result: a damaged one is one too."""
+    """Raises UsageError where a file is there although `document_at` found no result: it is a damaged one."""
     if something_at(path):
         raise UsageError(
             f"{path} is a result that was cut off or damaged", "add --overwrite to begin anew, or move it away"
@@ -49,7 +49,7 @@ def check_intact(path: Path) -> None:
 
 
 def check_journals(output: Path) -> None:
-    """Raises UsageError where what a run keeps beside its result while it works would replace something else."""
+    """Raises UsageError where the journal or the images of a run would replace another kind of file."""
     journal, images = sidecar(output, ".jsonl"), sidecar(output, ".images")
     for path in (journal, images):
         check_writable(path, "--output")
@@ -63,33 +63,33 @@ def check_journals(output: Path) -> None:
 
 
 def check_side_file(option: str, path: Path, record: dict[str, Any], overwrite: bool) -> None:
-    """Raises UsageError where the file at `path` would be lost.
+    """Raises UsageError where the file at `path` must not be replaced.
 
-    record: the document or the journal's header at --output. What it names is of this run, and may be replaced.
+    record: the document or the journal's header at --output; files that it names may be replaced.
     """
     if not something_at(path):
         return
     if option == "--save-adversarial":
-        own = saved_fingerprint(path) is not None
+        replaceable = saved_metadata(path).get("fingerprint") is not None
     elif option == "--tsv":
-        own = names(record, option, path) and path.read_bytes().startswith(COHEN_COLUMNS.encode())
+        replaceable = is_named_by(record, option, path) and path.read_bytes().startswith(COHEN_COLUMNS.encode())
     else:
-        own = marked(path) is not None or names(record, option, path)
-    if not own:
+        replaceable = marked(path) is not None or is_named_by(record, option, path)
+    if not replaceable:
         raise foreign(option, path, "such a file of this run" if option == "--tsv" else "a file")
-    if not overwrite and not names(record, option, path):
+    if not overwrite and not is_named_by(record, option, path):
         raise another_run(option, path)
 
 
-def names(record: dict[str, Any], option: str, path: Path) -> bool:
-    """Whether a document or a journal's header says that its run writes this file."""
+def is_named_by(record: dict[str, Any], option: str, path: Path) -> bool:
+    """Whether a document or a journal's header names this file as an output of its run."""
     config = record.get("config")
     place = config.get(option.removeprefix("--").replace("-", "_")) if isinstance(config, dict) else None
     return isinstance(place, str) and same_file(Path(place), path)
 
 
 def another_run(option: str, path: Path) -> UsageError:
-    """The error for a file of caa's that only --overwrite replaces."""
+    """The error for a file of caa that only --overwrite may replace."""
     return UsageError(
         f"{option} {path} is there already, and of another run",
         f"name another file with {option}, or add --overwrite",
@@ -97,7 +97,7 @@ def another_run(option: str, path: Path) -> UsageError:
 
 
 def foreign(option: str, path: Path, what: str) -> UsageError:
-    """The error for a file that no option makes caa replace; what: such as it would replace."""
+    """The error for a file that caa never replaces. what: the kind of file that it would replace."""
     return UsageError(
         f"{path} is in the way of {option}: it is not {what} that caa wrote, so it is not replaced",
         f"name another file with {option}, or move that one away",
@@ -105,11 +105,11 @@ def foreign(option: str, path: Path, what: str) -> UsageError:
 
 
 def _begins_as_result(path: Path) -> bool:
-    """Also one that was cut off, when it was copied for instance."""
+    """Whether a file begins as a result does; the rest may have been cut off, by a copy for instance."""
     with path.open("rb") as file:
         return re.match(rb'\{\s*"schema_version"\s*:', file.read(100)) is not None
 
 
 def something_at(path: Path) -> bool:
-    """Whether a file is there that holds anything: an empty one is nobody's loss."""
+    """Whether there is a file that is not empty."""
     return path.exists() and path.stat().st_size > 0
