@@ -9,6 +9,7 @@ On one thread, so that sums are in one order. Some minutes each.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -98,5 +99,7 @@ def compare(before: Path, after: Path) -> int:
 
 
 if __name__ == "__main__":
-    paths = [Path(argument) for argument in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE.json", help="one to write, or two to compare")
+    paths = parser.parse_args().paths
     sys.exit(run_all(*paths) if len(paths) == 1 else compare(*paths) > 0)
