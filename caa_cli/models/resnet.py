@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,8 +15,8 @@ def torchvision_resnet(depth: int, num_classes: int, stem: str = "7x7") -> nn.Mo
     stem: `7x7`, stride 2, with max-pooling (torchvision's own, and the paper's for 28×28 and 32×32 images); `3x3`,
     stride 1, with max-pooling (the paper's for ImageNet); `cifar`, 3×3, stride 1, without max-pooling.
     """
-    from torchvision import models
-
+    with torch.device("cpu"):  # importing torchvision may compute with tensors, which must not be meta tensors
+        from torchvision import models
     network: nn.Module = getattr(models, f"resnet{depth}")(weights=None, num_classes=num_classes)
     if stem != "7x7":
         network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
