@@ -136,7 +136,7 @@ def compare(
     )
     check_distinct([("--config", given["config"])], plan.writes())
     if shard.chosen:
-        plan = plan.with_own_files(shard)
+        plan = plan.with_shard_paths(shard)
     if given["json"] and format != ComparePlan.format:
         raise UsageError(f"--json and --format {format} both want stdout", "leave one of them out")
     from caa_cli.run.compare import CompareRun

@@ -32,19 +32,21 @@ def with_options_of(source: Callable[..., None], without: Collection[str] = ()) 
     """
 
     def extend(command: Command) -> Command:
-        mine, theirs = _parameters(command), _parameters(source)
-        return _with_parameters(command, {**mine, **{n: p for n, p in theirs.items() if n not in {*without, *mine}}})
+        parameters, added = _parameters(command), _parameters(source)
+        return _with_parameters(
+            command, {**parameters, **{n: p for n, p in added.items() if n not in {*without, *parameters}}}
+        )
 
     return extend
 
 
-def with_options(found: Mapping[str, inspect.Parameter], before: str) -> Callable[[Command], Command]:
+def with_options(added: Mapping[str, inspect.Parameter], before: str) -> Callable[[Command], Command]:
     """Adds options in front of one of a command's own. They arrive as keyword arguments, None where not given."""
 
     def extend(command: Command) -> Command:
-        mine = list(_parameters(command).items())
-        place = [name for name, _ in mine].index(before)
-        return _with_parameters(command, {**dict(mine[:place]), **found, **dict(mine[place:])})
+        parameters = list(_parameters(command).items())
+        place = [name for name, _ in parameters].index(before)
+        return _with_parameters(command, {**dict(parameters[:place]), **added, **dict(parameters[place:])})
 
     return extend
 

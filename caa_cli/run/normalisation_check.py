@@ -51,10 +51,10 @@ class Plausibility:
             return "the normalisation was not checked: the model is too slow here for a look at its accuracy"
         samples = min(_SAMPLES, affordable // count)
         x, labels, indices = x[:count], labels[:count], indices[:count]
-        own = self._shares(x, labels, indices, samples)
-        accuracy = float(own.mean())
+        shares = self._shares(x, labels, indices, samples)
+        accuracy = float(shares.mean())
         accuracy_text = f"accuracy under noise is {100 * accuracy:.0f}% on {count} images"
-        best = self._best_other(x, labels, indices, samples, own)
+        best = self._best_other(x, labels, indices, samples, shares)
         if best is not None:
             return f"{accuracy_text}; with --normalisation {best} it is {100 * self.accuracies[best]:.0f}%"
         guess = 1 / self.classifier.num_classes
@@ -65,7 +65,9 @@ class Plausibility:
             )
         return None
 
-    def _best_other(self, x: Tensor, labels: Tensor, indices: list[int], samples: int, own: Tensor) -> str | None:
+    def _best_other(
+        self, x: Tensor, labels: Tensor, indices: list[int], samples: int, baseline: Tensor
+    ) -> str | None:
         """The preset that is most accurate, if clearly more so than the model's own normalisation."""
         kept = self.model.mean, self.model.std
         gains: dict[str, Tensor] = {}
@@ -74,7 +76,7 @@ class Plausibility:
                 mean, std = (torch.tensor(values).view(-1, 1, 1).to(kept[0]) for values in NORMALISATIONS[name])
                 self.model.mean, self.model.std = mean, std
                 shares = self._shares(x, labels, indices, samples)
-                self.accuracies[name], gains[name] = float(shares.mean()), shares - own
+                self.accuracies[name], gains[name] = float(shares.mean()), shares - baseline
         finally:
             self.model.mean, self.model.std = kept
         most = max(self.accuracies.values(), default=0.0)
@@ -98,17 +100,17 @@ class Plausibility:
 
     def _sample(self) -> tuple[Tensor, Tensor, list[int]]:
         """Images from all over the split, as some are sorted by class; those that can't be read are left out."""
-        found = []
+        examples = []
         for index in spread(len(self.images), _IMAGES):
             try:
-                found.append((self.images.image(index), self.images.label(index), index))
+                examples.append((self.images.image(index), self.images.label(index), index))
             except ImageError:
                 continue
-        if not found:
+        if not examples:
             return torch.empty(0), torch.empty(0), []
         # In an order without a pattern: a slow model sees only the first of them.
-        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
-        found = [found[place] for place in order]
-        x = torch.stack([image for image, _, _ in found]).to(self.classifier.device)
-        labels = torch.tensor([label for _, label, _ in found], device=self.classifier.device)
-        return x, labels, [index for _, _, index in found]
+        order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0)).tolist()
+        examples = [examples[place] for place in order]
+        x = torch.stack([image for image, _, _ in examples]).to(self.classifier.device)
+        labels = torch.tensor([label for _, label, _ in examples], device=self.classifier.device)
+        return x, labels, [index for _, _, index in examples]

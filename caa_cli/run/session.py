@@ -137,8 +137,8 @@ class Session(Generic[P]):
             return
         layout = layout_of(self.weights, self.weights.recognised)
         presets = normalisations_to_try(layout, self.images.name, self.images.input_shape[0])
-        others = [name for name in presets if name != preset_of(card.mean, card.std)]
-        warning = Plausibility(classifier, model, self.images, others).warning()
+        alternatives = [name for name in presets if name != preset_of(card.mean, card.std)]
+        warning = Plausibility(classifier, model, self.images, alternatives).warning()
         if warning is not None:
             display.warn(warning)
 

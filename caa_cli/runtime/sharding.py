@@ -28,7 +28,7 @@ class Shard:
     def __str__(self) -> str:
         return f"shard {self.index} of {self.count}"
 
-    def own(self, path: Path) -> Path:
+    def path_for(self, path: Path) -> Path:
         """This shard's file, attack.shard-1-of-8.json for attack.json, as all shards share one --output."""
         return path.with_name(f"{path.stem}{self._mark}{path.suffix}") if self.count > 1 else path
 
