@@ -45,7 +45,7 @@ class Weights:
     format: str = "safetensors"
     module: nn.Module | None = None
     keys: tuple[str, ...] = ()
-    beside: dict[str, Any] = field(default_factory=dict)
+    entries: dict[str, Any] = field(default_factory=dict)
     refusal: CaaError | None = None
 
     @cached_property
@@ -96,7 +96,7 @@ def inspect_weights(path: Path, trust: bool = False) -> Weights:
     except MemoryError as error:
         raise too_large(path, size) from error
     return Weights(
-        path, sha256, contents.tensors, card, size, contents.format, contents.module, contents.keys, contents.beside,
+        path, sha256, contents.tensors, card, size, contents.format, contents.module, contents.keys, contents.entries,
         refusal,
     )  # fmt: skip
 

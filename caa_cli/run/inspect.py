@@ -82,7 +82,7 @@ class Inspection:
             "command": "inspect",
             "checkpoint": {"path": str(weights.path), "sha256": weights.sha256, "bytes": weights.size},
             "format": weights.format,
-            "container": {"keys": list(weights.keys), "beside": weights.beside},
+            "container": {"keys": list(weights.keys), "beside": weights.entries},
             "prefix": recognised.prefix if recognised else None,
             "source": layout.source,
             "arch": arch,
