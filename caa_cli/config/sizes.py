@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them."""
+"""Amounts of memory in words: parsed from options, and shown."""
 
 from __future__ import annotations
 

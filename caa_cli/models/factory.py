@@ -61,7 +61,7 @@ def _find(name: str) -> Callable[..., Any]:
     if not module_name or not attribute:
         raise UsageError(f"--arch {name!r} is not of the form package.module:factory", "for instance mynet:Net")
     try:
-        target: Any = importlib.import_module(module_name)
+        found: Any = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # the user's own code runs here
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise UsageError(
@@ -73,18 +73,18 @@ def _find(name: str) -> Callable[..., Any]:
             f"try it with: python -c 'import {module_name}'",
         ) from error
     for part in attribute.split("."):
-        if not hasattr(target, part):
+        if not hasattr(found, part):
             raise UsageError(
-                f"--arch {name}: {module_name}{_elsewhere(target)} has no {attribute}",
-                f"it has: {', '.join(_callables(target)) or 'nothing that can be called'}",
+                f"--arch {name}: {module_name}{_elsewhere(found)} has no {attribute}",
+                f"it has: {', '.join(_callables(found)) or 'nothing that can be called'}",
             )
-        target = getattr(target, part)
-    if not callable(target):
+        found = getattr(found, part)
+    if not callable(found):
         raise UsageError(
-            f"--arch {name}: {attribute} is a {type(target).__name__} and can't be called",
+            f"--arch {name}: {attribute} is a {type(found).__name__} and can't be called",
             "name a function or class that returns the network",
         )
-    factory: Callable[..., Any] = target
+    factory: Callable[..., Any] = found
     return factory
 
 

@@ -67,7 +67,7 @@ class Inspection:
         elif recognised is not None:
             classes = recognised.num_classes
         chosen: tuple[tuple[float, ...], tuple[float, ...]] | None
-        if self.overrides.normalisation:  # as a run takes it: the half that isn't given is the card's
+        if self.overrides.normalisation:  # like a run: what is not given (mean or std) is the card's
             mean, std = (card.mean, card.std) if card else ((0.0,), (1.0,))
             chosen = (self.overrides.mean or mean, self.overrides.std or std)
         elif card is not None:
@@ -189,6 +189,6 @@ def _normalisation(values: tuple[tuple[float, ...], tuple[float, ...]] | None) -
 
 def _missing(document: dict[str, Any], weights: Weights) -> list[str]:
     needed = {"architecture": "arch", "σ": "sigma", "data set": "dataset", "normalisation": "normalisation"}
-    if weights.refusal is not None:  # it holds its own
+    if weights.refusal is not None:  # a whole network needs none
         del needed["architecture"]
     return [name for name, key in needed.items() if document[key] is None]

@@ -104,7 +104,7 @@ class MergeRun:
             check_side_file(option, path, held, self.overwrite)
 
     def _check_replaced(self, document: dict[str, Any]) -> None:
-        """A result at --output may be replaced by one that holds all of it. Raises UsageError."""
+        """Raise UsageError if --output holds a result that the merged one does not contain."""
         if self.overwrite:
             return
         held = document_at(self.output)

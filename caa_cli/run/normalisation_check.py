@@ -1,4 +1,4 @@
-"""A cheap look at accuracy under noise before a run: the sign by which a wrong normalisation shows."""
+"""A cheap measurement of accuracy under noise before a run, since a wrong normalisation lowers it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
-# As many images and noise samples of each as go through the model in this time, all normalisations taken together.
+# The check takes at most this time over all normalisations, and at most so many images and samples of each.
 _SECONDS, _IMAGES, _SAMPLES = 2.0, 64, 4
 _FEWEST_IMAGES = 12
-# A preset is better where it is by so many standard errors of the paired difference, and by so much.
+# A preset is better if its accuracy is higher by so many standard errors of the paired difference, and by _GAIN.
 _ERRORS, _GAIN = 3.0, 0.05
-# Presets as good as the best, but for this, are alike; the likeliest of them is named.
+# Presets within this of the best count as equal; the likeliest of them is named.
 _ALIKE = 0.02
 
 
@@ -30,7 +30,7 @@ _ALIKE = 0.02
 class Plausibility:
     """Compares a model's normalisation with `presets` (the likeliest first), on the same images and the same noise.
 
-    The noise is keyed, with one purpose and iteration of its own: only how many images there is time for varies.
+    The noise has a key of its own, so a repeated check differs only in how many images there is time for.
     accuracies: what was measured, by preset.
     """
 
@@ -108,7 +108,7 @@ class Plausibility:
                 continue
         if not examples:
             return torch.empty(0), torch.empty(0), []
-        # In an order without a pattern: a slow model sees only the first of them.
+        # Shuffled, since a slow model sees only the first few.
         order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0)).tolist()
         examples = [examples[place] for place in order]
         x = torch.stack([image for image, _, _ in examples]).to(self.classifier.device)
