@@ -51,7 +51,7 @@ def variable_of(context: typer.Context, name: str) -> str | None:
 
 
 def origins(context: typer.Context, problem: str) -> str:
-    """A clause for each option that the problem names and a variable sets: the user has typed no such flag."""
+    """A clause for each option in `problem` that a variable has set, since the user has not typed that flag."""
     words = {word.strip(",.:;()") for word in problem.split()}
     clauses = [
         f" ({flag} comes from the environment variable {variable})"

@@ -55,7 +55,7 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def _from_toml(parameter: Any, value: Any) -> Any:
-    """The value as the option takes it; an option that takes words takes numbers too, and a list of either."""
+    """The value in the form that the option takes: for a text also a number, or a list of texts or numbers."""
     if parameter.is_flag:
         if isinstance(value, bool):
             return value

@@ -32,7 +32,7 @@ class CheckRun:
         """Returns the exit code. Raises CaaError, before any file is judged, for one that can't be read."""
         results = [(path, *_read(path)) for path in self.files]
         for _, document, fields in results:
-            if document.get("attacks") != {}:  # a shard without images does not know the attacks
+            if document.get("attacks") != {}:  # of a comparison without images, a shard's, the labels are not known
                 Gate(self.display, self.requirements).check(fields)
         code, rows, verdicts = DONE, [], []
         for path, document, fields in results:

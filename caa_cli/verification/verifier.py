@@ -120,8 +120,8 @@ class _AsProposed:
 class _AlongTheRay(_AsProposed):
     """Proposes points on the nearest candidate's ray, where the line through its margins lets a try pass."""
 
-    # The standard errors to spare at each try. About one image in five needs a second try; sparing more at the first
-    # would lengthen the radius of the other four (figures: docs/method/verification.md).
+    # The standard errors to spare at each try. About one image in five needs a second try; to spare more would make
+    # the radius of the other four longer (docs/method/verification.md has the figures).
     SPARE = (0.5, 1.0, 2.0, 3.0)
 
     def __init__(self, settings: Verifier, finding: Finding, classifier: SmoothedClassifier) -> None:
