@@ -126,6 +126,7 @@ class AttackPipeline:
     def _verifier(self, search_sigma: float) -> Verifier:
         plan = self.plan
         return Verifier(
+            rule=plan.verification,
             samples=plan.verify_samples,
             alpha=plan.alpha,
             bound=plan.bound,
