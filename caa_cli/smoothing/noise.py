@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     EVALUATION = 8  # accuracy after training
     DECISION = 9  # whether an image is certified at one given radius
     START = 10  # where an attack with a random start begins, or which rivals it begins with
+    PROPOSAL = 11  # what an attack of the user's proposes; the seeds of its own random draws
 
 
 @dataclass(frozen=True)
