@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from caa_cli.config.attacks import ATTACKS, AttackName, declared, prefix
 from caa_cli.config.choices import SURROGATE_MODEL, TABLE_FORMATS
-from caa_cli.config.custom_attack import is_custom, short_name, split
+from caa_cli.config.custom_attack import is_custom, short_name
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
 from caa_cli.config.plan import AttackPlan, ModelPlan
@@ -84,9 +84,9 @@ class NamedAttack:
 def _parts(text: str) -> list[str]:
     """What colons separate; one that no KEY= follows may belong to the name of a file."""
     parts: list[str] = []
-    code = split(text)[0]
-    if is_custom(code):
-        return [code, *(part.strip() for part in text.split(":")[2:])]
+    if is_custom(text):
+        source, name, *pairs = (part.strip() for part in text.split(":"))
+        return [f"{source}:{name}", *pairs]
     for part in text.split(":"):
         if parts and "=" not in part and f"{SURROGATE_MODEL}=" in parts[-1]:
             parts[-1] += f":{part.rstrip()}"

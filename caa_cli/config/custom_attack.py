@@ -50,15 +50,16 @@ _known: dict[str, type[CustomSettings]] = {}
 
 
 def is_custom(attack: str) -> bool:
-    """Whether this names code of the user's: an attack of the package has no colon in its name."""
-    return ":" in attack
+    """Whether this names code of the user's: a colon with a name behind it, not with a setting (caa:rivals=2)."""
+    _, colon, behind = attack.partition(":")
+    return bool(colon) and "=" not in behind.partition(":")[0]
 
 
 def split(text: str) -> tuple[str, dict[str, str]]:
     """(name, arguments) of `my.py:attack:steps=50`. Raises UsageError."""
-    parts = [part.strip() for part in text.split(":")]
-    if len(parts) < 2 or "=" in parts[1]:  # an attack of the package
+    if not is_custom(text):
         return text, {}
+    parts = [part.strip() for part in text.split(":")]
     arguments: dict[str, str] = {}
     for pair in parts[2:]:
         key, equals, value = (part.strip() for part in pair.partition("="))
