@@ -267,9 +267,11 @@ def foreign(attack: str) -> set[str]:
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     """Values by users' names, with `settings`: the attack's out of them, where None is one that nobody gave.
 
-    Raises UsageError for an unknown attack, and for a value of a setting that is another attack's.
+    `attack` is a name, or a callable. Raises UsageError for an unknown attack, and for a value of a setting that is
+    another attack's.
     """
-    attack, arguments = custom_attack.split(given["attack"])
+    named = given["attack"]
+    attack, arguments = custom_attack.split(custom_attack.register(named) if callable(named) else named)
     AttackName().check("--attack", attack)
     given = {**given, "attack": attack}
     if custom_attack.is_custom(attack):

@@ -47,6 +47,7 @@ class CustomSettings(Settings):
 
 
 _known: dict[str, type[CustomSettings]] = {}
+_registered: dict[str, Callable[..., Any]] = {}
 
 
 def is_custom(attack: str) -> bool:
@@ -73,7 +74,7 @@ def split(text: str) -> tuple[str, dict[str, str]]:
 
 def names_code(text: str) -> bool:
     """Whether a list of attacks, as --attacks takes it, names any of the user's."""
-    return any(is_custom(split(entry)[0]) for entry in text.split(","))
+    return any(is_custom(entry) for entry in text.split(","))
 
 
 def short_name(attack: str) -> str:
@@ -87,16 +88,16 @@ def load(attack: str) -> type[CustomSettings]:
     source, _, attribute = attack.partition(":")
     if not source or not attribute:
         raise UsageError(f"--attack {attack!r} is not of the form package.module:name or file.py:name", _FORM)
-    found = find_callable(f"--attack {attack}", attack, _FORM, files=True)
+    found = _registered.get(attack) or find_callable(f"--attack {attack}", attack, _FORM, files=True)
     _known[attack] = _settings(attack, found)
     return _known[attack]
 
 
 def register(attack: Callable[..., Any]) -> str:
-    """A name for a callable, by which plans can have it until the process ends. Raises UsageError."""
+    """A name for a callable, under which `load` finds it until another of that name is registered."""
     owner = attack if hasattr(attack, "__qualname__") else type(attack)
     name = f"{owner.__module__}:{owner.__qualname__}"
-    _known[name] = _settings(name, attack)
+    _registered[name] = attack
     return name
 
 

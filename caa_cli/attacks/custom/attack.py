@@ -156,7 +156,7 @@ class CustomAttack(Attack[CustomState]):
         """(images that differ from the clean one, steps, steps without a gradient). Raises what the attack raises."""
         view = AttackedClassifier(
             copied(classifier, count),
-            example.index,
+            example,
             samples=self.samples,
             iterations=self.steps,
             alpha=self.alpha,

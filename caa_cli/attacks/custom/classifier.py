@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.attacks.common.criterion import adversarial
+from caa_cli.attacks.common.state import Example
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientRequest
 from caa_cli.smoothing.noise import Key, Purpose
@@ -57,12 +58,14 @@ class AttackedClassifier:
 
     samples, iterations: as --samples and --iterations say; `samples` is the default number of noise samples of every
     evaluation here. Each call draws fresh noise, which depends on the run's seed and on the attacked image alone.
+    certified_radius: of the clean image, L2. starting_points: with --gradient votes, (M, *input_shape) images of
+    other classes, nearest first; else None.
     """
 
     def __init__(
         self,
         classifier: SmoothedClassifier,
-        index: int,
+        example: Example,
         *,
         samples: int,
         iterations: int,
@@ -70,8 +73,8 @@ class AttackedClassifier:
         bound: str,
         seed: int,
     ) -> None:
-        """index: of the attacked image in its data set."""
-        self.smoothed, self._index, self._seed = classifier, index, seed
+        self.smoothed, self._index, self._seed = classifier, example.index, seed
+        self.certified_radius, self.starting_points = example.certified_radius, example.starting_points
         self._alpha, self._bound = alpha, bound
         self.samples, self.iterations = samples, iterations
         self._calls = 0
