@@ -285,7 +285,12 @@ def check(attack: str, settings: Settings, by_votes: bool) -> None:
     """Raises UsageError for a value out of its range, and for two that don't go together."""
     if type(settings) is not spec_of(attack).settings:
         raise TypeError(f"{type(settings).__name__} has no settings of {attack}")
-    check_each(settings, prefix(attack))
+    try:
+        check_each(settings, prefix(attack))
+    except UsageError as error:
+        if custom_attack.is_custom(attack):  # its arguments are no flags
+            raise custom_attack.in_its_words(attack, error) from None
+        raise
     settings.check(by_votes)
 
 

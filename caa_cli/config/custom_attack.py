@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, make_dataclass
 from types import NoneType
 from typing import Any, ClassVar, get_args
 
+from caa_cli.config.ranges import flag
 from caa_cli.config.settings import Setting, Settings
 from caa_cli.errors import UsageError
 from caa_cli.runtime.user_code import digest_of, find_callable, is_file
@@ -113,6 +114,12 @@ def checked(attack: str, declared: Mapping[str, Setting], given: Mapping[str, An
         has = ", ".join(known.removeprefix(PREFIX) for known in declared) or "none"
         raise UsageError(f"--attack {attack} has no argument {name.removeprefix(PREFIX)!r}", f"it has: {has}")
     return {name: _typed(attack, declared[name], value) for name, value in values.items()}
+
+
+def in_its_words(attack: str, error: UsageError) -> UsageError:
+    """An error about settings with the arguments as users give them: an argument is no flag."""
+    texts = [text.replace(flag(PREFIX), f"{attack}:") for text in (error.problem, error.hint or "")]
+    return UsageError(*texts)
 
 
 def _typed(attack: str, setting: Setting, value: Any) -> Any:

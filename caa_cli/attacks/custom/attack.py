@@ -165,11 +165,9 @@ class CustomAttack(Attack[CustomState]):
         )
         with isolated(view.random_seed(0), view.device):
             proposal = self.form.search(example, view.smoothed, view)
-        return (
-            [image_of(image, example.image) for image in proposal.images],
-            proposal.steps,
-            proposal.lost_gradients,
-        )
+        images = [image_of(image, example.image) for image in proposal.images]
+        moved = [image for image in images if not torch.equal(image, example.image)]
+        return moved, proposal.steps, proposal.lost_gradients
 
     def _judge(self, state: CustomState, rows: Tensor, number: int, classifier: SmoothedClassifier) -> None:
         """Draws the votes of x and remembers it, unless its label is confidently ahead."""

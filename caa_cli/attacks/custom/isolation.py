@@ -76,4 +76,4 @@ def reason(error: BaseException) -> str:
 
 
 def _a(noun: str) -> str:
-    return f"an {noun}" if noun[:1] in "aeiouAEIOU" else f"a {noun}"
+    return f"an {noun}" if noun[:1] in "aeiouAEIOU" or noun == "ndarray" else f"a {noun}"
