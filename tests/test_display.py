@@ -31,6 +31,7 @@ def display() -> Display:
     """On a terminal without colours, so that any escape sequence is one of the text's."""
     found = Display()
     found.err = found.out = console(True)
+    found.live = found.fits_width = True
     return found
 
 
@@ -59,7 +60,7 @@ def test_nothing_acts_on_the_terminal(display: Display, show):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_nothing_of_a_bar_acts_on_the_terminal(display: Display, terminal: bool):
-    display.err = console(terminal)
+    display.err, display.live = console(terminal), terminal
     with display.bar("images", 2) as bar:
         bar.update(1, HOSTILE, HOSTILE)
     written = display.err.file.getvalue()

@@ -170,7 +170,7 @@ class TrainRun:
                 report.seconds = time.perf_counter() - began
                 if self.ranks.rank == 0:
                     self.unfinished.save(trainer, sources.identity())
-                self.display.note(epoch_line(report, plan.epochs))
+                self.display.progress(epoch_line(report, plan.epochs))
 
     def _explained(self, error: RuntimeError, trainer: Trainer) -> Exception:
         """What a user can do about an error out of an epoch; the error itself where it is of another kind."""
