@@ -12,11 +12,12 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from caa_cli.cli import completion
 from caa_cli.cli.generate import COMPUTE, DATA, RUN, option
 from caa_cli.cli.toml import load_config
 from caa_cli.cli.values import number, shortened, whole
 from caa_cli.config import methods
-from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS
+from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS, SPLITS
 from caa_cli.config.datasets import DATASETS, those_that
 from caa_cli.config.methods import METHODS
 from caa_cli.config.paths import check_distinct
@@ -116,7 +117,13 @@ def automatic(text: str, option: str) -> int | None:
 
 
 Checkpoint = Annotated[
-    str, option(metavar="FILE", help="The model to work on, or `demo`: one that comes with caa.", panel=DATA)
+    str,
+    option(
+        metavar="FILE",
+        help="The model to work on, or `demo`: one that comes with caa.",
+        panel=DATA,
+        choices=completion.checkpoints,
+    ),
 ]
 Sigma = Annotated[
     float | None,
@@ -127,9 +134,12 @@ Sigma = Annotated[
     ),
 ]
 Dataset = Annotated[
-    str | None, option(help=f"One of: {', '.join(DATASETS)}.", show_default="the checkpoint's", panel=DATA)
+    str | None,
+    option(help=f"One of: {', '.join(DATASETS)}.", show_default="the checkpoint's", panel=DATA, choices=DATASETS),
 ]
-Split = Annotated[str, option(help="test (for ImageNet, the validation images) or train.", panel=DATA)]
+Split = Annotated[
+    str, option(help="test (for ImageNet, the validation images) or train.", panel=DATA, choices=SPLITS)
+]
 Limit = Annotated[
     int | None, option(help="Most images to work on.", show_default=f"all; {DEMO_LIMIT} of the demo", panel=DATA)
 ]
@@ -156,6 +166,7 @@ Arch = Annotated[
         help=f"Architecture: {', '.join(ARCHITECTURES)}; or package.module:factory.",
         show_default="the checkpoint's, or recognised",
         panel=DATA,
+        choices=ARCHITECTURES,
     ),
 ]
 Normalisation = Annotated[
@@ -165,6 +176,7 @@ Normalisation = Annotated[
         help=f"How images are normalised, after noise is added: {', '.join(NORMALISATIONS)}.",
         show_default="the checkpoint's",
         panel=DATA,
+        choices=NORMALISATIONS,
     ),
 ]
 Mean = Annotated[
@@ -193,13 +205,14 @@ TrustCheckpoint = Annotated[
         panel=DATA,
     ),
 ]
-Dtype = Annotated[str, option(help=f"Precision of the model: {', '.join(DTYPES)}.", panel=COMPUTE)]
+Dtype = Annotated[str, option(help=f"Precision of the model: {', '.join(DTYPES)}.", panel=COMPUTE, choices=DTYPES)]
 ChunkSize = Annotated[
     str,
     option(
         metavar="auto|measure|N",
         help="Noise samples per forward pass; measure: find the fastest number again.",
         panel=COMPUTE,
+        choices=("auto", "measure"),
     ),
 ]
 MaxMemory = Annotated[
@@ -211,11 +224,17 @@ ShardOption = Annotated[
         metavar="K/N|auto",
         help="Do part K of N of the images (K counts from 0); auto: as torchrun or Slurm number their processes.",
         panel=RUN,
+        choices=completion.shards,
     ),
 ]
 DataDir = Annotated[Path | None, option(metavar="DIR", help="The folder that holds the data set.", panel=DATA)]
 Device = Annotated[
-    str, option(help="auto (a GPU if there is one), cpu, cuda, or for instance cuda:1.", panel=COMPUTE)
+    str,
+    option(
+        help="auto (a GPU if there is one), cpu, cuda, or for instance cuda:1.",
+        panel=COMPUTE,
+        choices=("auto", "cpu", "cuda"),
+    ),
 ]
 Seed = Annotated[int, option(help="Seed of every random draw.", panel=RUN)]
 Config = Annotated[
