@@ -24,6 +24,7 @@ from caa_cli.config.paths import check_distinct
 from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.config.ranges import OneOf, flag
 from caa_cli.config.recipes import RECIPES
+from caa_cli.config.selection import file_or_list
 from caa_cli.config.sizes import parse_size
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import UsageError
@@ -34,9 +35,10 @@ P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
-    # `--indices` would clash with `Plan.indices()`, hence `indices_file`.
     measure = given.get("chunk_size") == "measure"
-    given = {**given, "indices_file": given.get("indices"), "measure_chunks": measure}
+    given = {**given, "measure_chunks": measure}
+    if given.get("indices") is not None:
+        given["indices_file"], given["indices_list"] = file_or_list(given["indices"])
     if "mean" in given:
         given |= normalisation(given)
     if measure:
@@ -146,7 +148,12 @@ Limit = Annotated[
 Skip = Annotated[int, option(help="Leave out this many images at the start.", panel=DATA)]
 Every = Annotated[int, option(metavar="N", help="Only every N-th image, from --skip on.", panel=DATA)]
 Indices = Annotated[
-    Path | None, option(metavar="FILE", help="Only the images listed in this file: one index per line.", panel=DATA)
+    str | None,
+    option(
+        metavar="3,17,20-25|FILE",
+        help="Only these images; or those listed in a file, one index per line.",
+        panel=DATA,
+    ),
 ]
 ImageSize = Annotated[
     int | None,

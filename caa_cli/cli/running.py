@@ -23,6 +23,8 @@ from caa_cli.runtime.terminal import has_colours, is_live
 
 # Click's UsageError, which typer does not export: an option that is not known, or misses its value.
 _Refused: Any = typer.BadParameter.__base__
+# Where a context keeps the command line that was typed.
+_TYPED = "caa.typed"
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
@@ -40,6 +42,7 @@ class Command(TyperCommand):
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if context.resilient_parsing:  # for completion
             return super().parse_args(context, args)
+        context.meta[_TYPED] = shlex.join([*context.command_path.split(), *args])
         with errors_shown(context):
             try:
                 return super().parse_args(context, args)
@@ -88,7 +91,7 @@ def _refusal(context: typer.Context, error: Any) -> UsageError:
     variable = variable_of(context, parameter.name) if parameter is not None and parameter.name else None
     origin = f" (from the environment variable {variable})" if variable is not None else ""
     if parameter is not None and parameter.name == "checkpoint" and not error.message:
-        return UsageError(f"{context.command_path} needs --checkpoint", f"{typed_command()} --checkpoint demo")
+        return UsageError(f"{context.command_path} needs --checkpoint", f"{context.meta[_TYPED]} --checkpoint demo")
     return UsageError(error.format_message() + origin, f"{context.command_path} --help")
 
 
@@ -138,11 +141,6 @@ def guarded(command: Function) -> Function:
             raise typer.Exit(INTERRUPTED) from error
 
     return run  # type: ignore[return-value]
-
-
-def typed_command() -> str:
-    """The command line that was typed."""
-    return shlex.join(["caa", *sys.argv[1:]])
 
 
 def resume_command(shard: Shard | None = None) -> str:

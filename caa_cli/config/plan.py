@@ -93,6 +93,7 @@ class ModelPlan(Plan):
     skip: Annotated[int, Count(0)] = 0
     every: Annotated[int, Count()] = 1
     indices_file: Annotated[Path | None, Called("indices")] = None
+    indices_list: Annotated[str | None, Called("indices")] = None
     shard: Shard = field(default_factory=Shard)
 
     alpha: Annotated[float, ALPHA] = 0.005
@@ -115,16 +116,15 @@ class ModelPlan(Plan):
     # same law, so a run may go on elsewhere.)
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
         "checkpoint data_dir download limit skip every indices_file shard device chunk_size output figure".split()  # noqa: SIM905
-    ) | {"trust_checkpoint", "measure_chunks", "max_memory", "resume", "overwrite", "dry_run"}
+    ) | {"indices_list", "trust_checkpoint", "measure_chunks", "max_memory", "resume", "overwrite", "dry_run"}
     # The settings that name files to write beside `output`.
     WRITTEN: ClassVar[tuple[str, ...]] = ("figure",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.indices_file is not None and (self.skip or self.every > 1):
-            raise UsageError(
-                f"--indices {self.indices_file} says which images to take", "leave --skip and --every out"
-            )
+        listed = self.indices_file or self.indices_list
+        if listed is not None and (self.skip or self.every > 1):
+            raise UsageError(f"--indices {listed} says which images to take", "leave --skip and --every out")
         self._check_files()
 
     def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
@@ -136,8 +136,8 @@ class ModelPlan(Plan):
 
     def indices(self, size: int) -> Sequence[int]:
         """The global indices of the examples to work on, out of a split of `size`. Raises UsageError, for a file."""
-        limit = default_limit(self.limit, self.dataset, self.indices_file)
-        chosen = select(size, self.skip, self.every, limit, self.indices_file)
+        limit = default_limit(self.limit, self.dataset, bool(self.indices_file or self.indices_list))
+        chosen = select(size, self.skip, self.every, limit, self.indices_file, self.indices_list)
         return chosen[self.shard.index :: self.shard.count]
 
     def written(self) -> dict[str, Path | None]:
