@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from caa_cli.cli.environment import check_variables, name_variables, origins, variable_of
-from caa_cli.errors import INTERRUPTED, CaaError, UsageError
+from caa_cli.errors import INTERRUPTED, CaaError, MissingSettingsError, UsageError
 from caa_cli.runtime import streams
 from caa_cli.runtime.launchers import variables
 from caa_cli.runtime.sharding import Shard
@@ -114,6 +114,8 @@ def errors_shown(context: typer.Context) -> Iterator[None]:
     try:
         yield
     except CaaError as error:
+        if isinstance(error, MissingSettingsError):
+            error.hint = " ".join([context.meta[_TYPED], *error.flags])
         if isinstance(error, UsageError):
             error.problem += origins(context, error.problem)
         show_error(error)
