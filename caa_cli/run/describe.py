@@ -1,4 +1,4 @@
-"""The rows that a run shows before it begins, and what it will cost."""
+"""The rows that a run shows before it begins, and how many evaluations it takes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from caa_cli.attacks.common.attack import Attack
 from caa_cli.config.choices import VOTES
 from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Rows
+from caa_cli.run.dry_run import Evaluations
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.verification.verifier import Verifier
 
@@ -33,29 +34,13 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], num_classes: int) -> Rows
     return [*rows, ("verification", fresh), ("results", str(plan.output))]
 
 
-def most_evaluations(plan: AttackPlan, attack: Attack[Any], cost: GradientCost, images: int) -> dict[str, int]:
-    """The most model evaluations that a run can take, forward and backward, in chunks that hold the pilot."""
-    forward, backward = _evaluations(plan, attack, cost, 1.0, Verifier().tries)
-    return {
-        "forward_evaluations_at_most": int(images * forward),
-        "backward_evaluations_at_most": int(images * backward),
-    }
-
-
-def estimate(plan: AttackPlan, attack: Attack[Any], cost: GradientCost, images: int) -> Rows:
-    """Rows of the most evaluations and of those that are usual on smoothed MNIST models."""
-    usual = _evaluations(plan, attack, cost, attack.typical_share(), TYPICAL_TRIES)
-    return [
-        (name.removesuffix("_at_most").replace("_", " "), f"{most:,} · {images * typical:,.0f}")
-        for (name, most), typical in zip(most_evaluations(plan, attack, cost, images).items(), usual, strict=True)
-    ]
-
-
-def _evaluations(
-    plan: AttackPlan, attack: Attack[Any], cost: GradientCost, share: float, tries: float
-) -> tuple[float, float]:
-    """(forward, backward) of one image, certificate and verification included, for this share of the search."""
+def evaluations(
+    plan: AttackPlan, attack: Attack[Any], cost: GradientCost, images: int, typical: bool = False
+) -> Evaluations:
+    """The most model evaluations that a run can take, in chunks that hold the pilot, certificates and verification
+    included. typical: those that are usual on smoothed MNIST models."""
     forward, backward = attack.budget(cost)
+    share, tries = (attack.typical_share(), TYPICAL_TRIES) if typical else (1.0, Verifier().tries)
     clean = plan.selection_samples + plan.certify_samples
     verification = tries * plan.verify_samples + Verifier().probes * plan.selection_samples
-    return clean + share * forward + verification, share * backward
+    return Evaluations(images * (clean + share * forward + verification), images * share * backward)
