@@ -109,7 +109,7 @@ def parse_attacks(text: str) -> list[NamedAttack]:
 
 def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
     """Values by key, of `KEY=V1,V2,…` once or twice. Raises UsageError."""
-    found: dict[str, list[str]] = {}
+    sweeps: dict[str, list[str]] = {}
     for text in texts:
         key, _, values = text.partition("=")
         key, several = key.strip(), [value.strip() for value in values.split(",") if value.strip()]
@@ -117,12 +117,12 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(
                 f"--sweep {text!r} is not of the form KEY=V1,V2,…", "for instance --sweep step-max=0.2,0.3"
             )
-        if key in found:
+        if key in sweeps:
             raise UsageError(f"--sweep says {key} twice", "give its values in one list")
-        found[key] = several
-    if len(found) > 2:
-        raise UsageError(f"--sweep varies {len(found)} settings", "one or two, so that a picture can show them")
-    return found
+        sweeps[key] = several
+    if len(sweeps) > 2:
+        raise UsageError(f"--sweep varies {len(sweeps)} settings", "one or two, so that a picture can show them")
+    return sweeps
 
 
 def swept(entries: Sequence[NamedAttack], sweeps: Mapping[str, Sequence[str]]) -> list[NamedAttack]:
@@ -197,11 +197,11 @@ class ComparePlan:
         others = {"--output": self.output, "--html": self.html, "--figure-examples": self.figure_examples}
         return {option: path for option, path in [*others.items(), *self.pictures.values()] if path is not None}
 
-    def with_own_files(self, shard: Shard) -> ComparePlan:
+    def with_shard_paths(self, shard: Shard) -> ComparePlan:
         """What the comparison itself writes under names of this shard's own, as its attacks' files have them."""
         files = {name: getattr(self, name) for name in ("output", "figure_examples", "html")}
-        own: dict[str, Any] = {name: shard.own(path) for name, path in files.items() if path is not None}
-        return replace(self, **own, figures={name: shard.own(path) for name, path in self.figures.items()})
+        paths: dict[str, Any] = {name: shard.path_for(path) for name, path in files.items() if path is not None}
+        return replace(self, **paths, figures={name: shard.path_for(path) for name, path in self.figures.items()})
 
     def _check_attacks(self) -> None:
         place = Path("x")

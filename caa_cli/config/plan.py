@@ -144,11 +144,11 @@ class ModelPlan(Plan):
         """The files that options name beside --output."""
         return {flag(name): getattr(self, name) for name in self.WRITTEN}
 
-    def with_own_files(self) -> Self:
+    def with_shard_paths(self) -> Self:
         """Every file that is written under a name of this shard's own."""
         files = {name: getattr(self, name) for name in ("output", *self.WRITTEN)}
-        own: dict[str, Any] = {name: self.shard.own(path) for name, path in files.items() if path is not None}
-        return replace(self, **own)
+        paths: dict[str, Any] = {name: self.shard.path_for(path) for name, path in files.items() if path is not None}
+        return replace(self, **paths)
 
     def reads(self) -> dict[str, Path | None]:
         """The files and folders that options name to be read."""
@@ -218,10 +218,10 @@ class AttackPlan(ModelPlan):
 
     def config(self) -> dict[str, Any]:
         """Every setting, as JSON; those of the attack by users' names, where `settings` stands."""
-        found: dict[str, Any] = {}
+        config: dict[str, Any] = {}
         for name, value in super().config().items():
-            found |= attacks.flat(self.attack, self.settings) if name == "settings" else {name: value}
-        return found
+            config |= attacks.flat(self.attack, self.settings) if name == "settings" else {name: value}
+        return config
 
     def compared_keys(self) -> list[str]:
         names = [name for name in super().compared_keys() if name != "settings"]

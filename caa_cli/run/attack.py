@@ -98,7 +98,7 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         self.output.finish_images(list(records), self._draw)
 
     def write_missing_files(self, document: dict[str, Any], finished: ResultFile[AttackRecord]) -> None:
-        """A figure that the earlier run did not draw is drawn of the images that it kept."""
+        """Draw the figure that the earlier run lacks, from the images that it saved."""
         figure = self.plan.figure
         if figure is not None and not figure.exists():
             kept = self.output.kept_by(finished.config)

@@ -189,7 +189,7 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
         bar.update(len(records), text)
 
     def write_missing_files(self, document: dict[str, Any], finished: ResultFile[CertifyRecord]) -> None:
-        """A log or a figure that the earlier run did not write is written now, and named in its result."""
+        """Write the log and the figure that the earlier run lacks, and name them in its result."""
         plan = self.plan
         written = {option: path for option, path in plan.written().items() if path is not None}
         if all(is_named_by(document, option, path) and path.exists() for option, path in written.items()):

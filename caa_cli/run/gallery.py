@@ -28,7 +28,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
     attacks = comparison.attacks[:MOST_ATTACKS]
     labels = tuple(attack.label for attack in attacks)
     kept = [_kept(attack) for attack in attacks]
-    at_hand = [index for index in comparison.eligible if any(index in mine for mine in kept)]
+    at_hand = [index for index in comparison.eligible if any(index in by_index for by_index in kept)]
     if not at_hand:
         broken = any(attack.records[i].outcome == ATTACKED for attack in attacks for i in comparison.eligible)
         return Gallery(labels, (), (_NOT_KEPT if broken else _NOT_BROKEN,))
@@ -40,7 +40,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
     rows = [
         Shown(
             clean.get(index),
-            tuple(mine[index][index] if index in mine else None for mine in kept),
+            tuple(by_index[index][index] if index in by_index else None for by_index in kept),
             tuple(attack.records[index] for attack in attacks),
         )
         for index in chosen

@@ -92,7 +92,7 @@ class AttackPipeline:
         try:
             self._work_through(todo, search, verifier)
         except (RuntimeError, MemoryError) as error:
-            # A chunk that is too large is made smaller; what is out of memory here is the state of too many images.
+            # Chunks that are too large have been halved already, so the states of the images take too much memory.
             if not is_out_of_memory(error):
                 raise
             hint = "use a smaller --batch-size" if search.batch > 1 else "free some of it, or use fewer --iterations"

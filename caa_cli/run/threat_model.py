@@ -26,7 +26,7 @@ from caa_cli.smoothing.gradient_source import GradientCost, GradientSource
 from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
 from caa_cli.smoothing.stein import SteinEstimator
 
-# The starting points of an attack without gradients are chosen from at most so many images, of so many numbers.
+# Limits on the pool from which an attack without gradients takes its starting points: images, and numbers in all.
 _MOST_IMAGES, _MOST_NUMBERS = 1000, 2**25
 
 _SOURCES: dict[str, type[GradientSource]] = {

@@ -19,7 +19,7 @@ Votes = NDArray[np.int64]
 
 # The prior of the slope dh/dt along a ray: it can't exceed 1, and on rays that attacks find it is seldom below 1/2.
 _SLOPE, _SLOPE_SPREAD, _SLOPE_MIN = 0.75, 0.25, 0.2
-# How much h may deviate from a line, as a share of its distance from the boundary.
+# How much h may deviate from a line, as a share of h itself.
 _BEND = 0.25
 
 
@@ -33,7 +33,7 @@ class Margin:
 
 
 def margin(votes: Votes, total: int, label: int, sigma: float) -> Margin:
-    """The margin over the label of the class with the most other votes; votes: (classes,) out of `total` samples."""
+    """The margin between the label and the class with the most votes besides; votes: (classes,) of `total`."""
     rival = int(leader(votes, excluding=label))
     p = bounded(np.array([votes[rival], votes[label]]) / total, total)
     per_probability = margin_per_probability(p, sigma)
