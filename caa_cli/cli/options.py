@@ -20,6 +20,7 @@ from caa_cli.config import methods
 from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS, SPLITS
 from caa_cli.config.datasets import DATASETS, those_that
 from caa_cli.config.methods import METHODS
+from caa_cli.config.normalisations import mean_and_std
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.config.ranges import OneOf, flag
@@ -95,16 +96,8 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 
 def normalisation(given: dict[str, Any]) -> dict[str, tuple[float, ...] | None]:
     """{mean, std} from --normalisation, or from --mean and --std."""
-    given_numbers = {name: numbers(given[name], f"--{name}") for name in ("mean", "std")}
-    name = given.get("normalisation")
-    if name is None:
-        return given_numbers
-    OneOf(NORMALISATIONS).check("--normalisation", name)
-    if given_numbers != {"mean": None, "std": None}:
-        raise UsageError(
-            "--normalisation and --mean or --std say the same thing twice", "give a name, or the numbers"
-        )
-    mean, std = NORMALISATIONS[name]
+    mean, std = (numbers(given[name], f"--{name}") for name in ("mean", "std"))
+    mean, std = mean_and_std(given.get("normalisation"), mean, std)
     return {"mean": mean, "std": std}
 
 

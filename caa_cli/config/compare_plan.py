@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from caa_cli.config.attacks import ATTACKS, declared, prefix
 from caa_cli.config.choices import SURROGATE_MODEL, TABLE_FORMATS
+from caa_cli.config.differences import FORMERLY
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
 from caa_cli.config.plan import AttackPlan, ModelPlan
@@ -23,7 +24,7 @@ from caa_cli.runtime.sharding import Shard
 # settings that decide a result are of the search, an attack's own: SEARCH every attack has.
 SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
-    *("selection_samples", "certify_samples", "verify_samples", "finish"),
+    *("selection_samples", "certify_samples", "verify_samples", "verification", "finish"),
 )
 SEARCH = ("samples", "iterations", "attack_sigma", "gradient")
 
@@ -42,7 +43,7 @@ def default_of(attack: str, name: str) -> Any:
 def formerly(attack: str, name: str) -> Any:
     """What runs did before there was such a setting, where that is not its default now; else None."""
     setting = declared(attack).get(name) if attack in ATTACKS else None
-    return None if setting is None else setting.formerly
+    return FORMERLY.get(name) if setting is None else setting.formerly
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Rows
 from caa_cli.run.dry_run import Evaluations
 from caa_cli.smoothing.gradient_source import GradientCost
+from caa_cli.verification.rules import RULES
 from caa_cli.verification.verifier import Verifier
 
 # How many tries a verification usually takes (docs/method/verification.md).
@@ -42,5 +43,6 @@ def evaluations(
     forward, backward = attack.budget(cost)
     share, tries = (attack.typical_share(), TYPICAL_TRIES) if typical else (1.0, Verifier().tries)
     clean = plan.selection_samples + plan.certify_samples
-    verification = tries * plan.verify_samples + Verifier().probes * plan.selection_samples
+    rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
+    verification = tries * plan.verify_samples + rule.PROBES * rule.probe_samples(plan.selection_samples)
     return Evaluations(images * (clean + share * forward + verification), images * share * backward)

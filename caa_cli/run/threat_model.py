@@ -142,7 +142,8 @@ class StartingPoints:
     def _pool(self) -> Tensor:
         """Evenly spaced images of the split, (N, *input_shape), without those that can't be read."""
         readable = [torch.zeros(0, *self.images.input_shape)]
-        for index in spread(len(self.images), min(_MOST_IMAGES, _images_of(self.images.input_shape))):
+        for position in spread(len(self.images), min(_MOST_IMAGES, _images_of(self.images.input_shape))):
+            index = self.images.indices[position]
             try:
                 readable.append(self.images.image(index)[None])
             except ImageError:

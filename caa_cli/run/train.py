@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from caa_cli import __version__
 from caa_cli.config.choices import NORMALISATIONS
+from caa_cli.config.differences import differences
 from caa_cli.config.methods import METHODS
-from caa_cli.config.plan import differences
 from caa_cli.config.settings import load
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.images import Images

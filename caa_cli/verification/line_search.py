@@ -84,12 +84,21 @@ class Crossing:
         """p_y + p_k at the point nearest to the boundary so far."""
         return min(self.margins, key=lambda measured: abs(measured.h)).mass
 
+    @property
+    def error(self) -> float:
+        """The standard error of the line at the centre of its points, with what it may bend."""
+        return float(self._weights().sum() ** -0.5)
+
+    def _weights(self) -> NDArray[np.float64]:
+        h = np.array([measured.h for measured in self.margins])
+        errors = np.array([measured.error for measured in self.margins])
+        return 1.0 / (errors**2 + (_BEND * h) ** 2)
+
     def solve(self, spare: float, target: float) -> float:
         """The distance at which the line, lowered by `spare` of its own standard errors, reaches `target`."""
         t = np.array(self.distances)
         h = np.array([measured.h for measured in self.margins])
-        errors = np.array([measured.error for measured in self.margins])
-        weight = 1.0 / (errors**2 + (_BEND * h) ** 2)
+        weight = self._weights()
         total = weight.sum()
         t_mean, h_mean = (weight * t).sum() / total, (weight * h).sum() / total
         prior = _SLOPE_SPREAD**-2
