@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from caa_cli.config.attacks import WORDS
 from caa_cli.config.choices import INTERVALS
 
 # What runs did before there was a setting, where that is not its default now.
@@ -24,7 +25,7 @@ def differences(recorded: dict[str, Any], requested: dict[str, Any], compared: l
     if recorded.get("attack") != requested.get("attack"):
         compared = ["attack", *(key for key in compared if key != "attack" and key in recorded and key in requested)]
     return [
-        f"{key} ({recorded.get(key)} there, {requested.get(key)} here)"
+        f"{WORDS.get(key, key)} ({recorded.get(key)} there, {requested.get(key)} here)"
         for key in compared
         if decisive(key, recorded.get(key)) != decisive(key, requested.get(key))
     ]
