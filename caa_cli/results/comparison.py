@@ -6,16 +6,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
-from caa_cli import __version__
 from caa_cli.config.compare_plan import SEARCH, SHARED
 from caa_cli.errors import UsageError
 from caa_cli.results.bootstrap import LEVEL, Interval, intervals
+from caa_cli.results.documents import head
 from caa_cli.results.metrics import Figures, columns, figures
-from caa_cli.results.records import FAILED, SCHEMA_VERSION, AttackRecord, summarise
+from caa_cli.results.records import FAILED, AttackRecord, summarise
 from caa_cli.results.shards.joining import AttackResult, check_agreement
 
 
@@ -77,10 +76,7 @@ class Comparison:
         """The document of `caa compare`, strict JSON."""
         first = self.attacks[0].parts[0]
         return {
-            "schema_version": SCHEMA_VERSION,
-            "tool_version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "status": status,
+            **head(status),
             "command": "compare",
             "config": self.config,
             "fingerprint": self.fingerprint,

@@ -6,10 +6,12 @@ Fields that are not declared here are kept, so that files of other minor version
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from caa_cli import __version__
 from caa_cli.config.attacks import ATTACKS, declared
 from caa_cli.config.choices import SPLITS
 from caa_cli.config.plan import AttackPlan, CertifyPlan
@@ -132,6 +134,16 @@ def _settings(command: str) -> Validator:
 
 def _types(plan: type) -> dict[str, Any]:
     return {name: kind for name, kind in hints(plan, ranges=False).items() if name != "settings"}
+
+
+def head(status: str) -> dict[str, Any]:
+    """The first fields of every document that is written now."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "status": status,
+    }
 
 
 def check_header(header: Any, kind: Any = Header) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from caa_cli import __version__
 from caa_cli.config.compare_plan import ComparePlan
 from caa_cli.config.pictures import SWEEP
 from caa_cli.display import AttackDisplay, Display
@@ -17,8 +15,9 @@ from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.sweep import find_sweep
 from caa_cli.report.tables import HEADINGS, WRITERS, caption, cells
 from caa_cli.results.comparison import Comparison, compare
+from caa_cli.results.documents import head
 from caa_cli.results.fields import Fields, compare_fields
-from caa_cli.results.records import SCHEMA_VERSION, AttackRecord
+from caa_cli.results.records import AttackRecord
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.joining import AttackResult, join
 from caa_cli.results.shards.result_file import ResultFile, parse_result_file, read_result_file
@@ -162,10 +161,7 @@ class CompareRun:
         """A shard that has no images leaves a result too, so that a script finds one for each."""
         first = attacks[0].parts[0]
         document = {
-            "schema_version": SCHEMA_VERSION,
-            "tool_version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "status": "complete",
+            **head("complete"),
             "command": "compare",
             "environment": first.environment,
             "checkpoint": first.checkpoint,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from caa_cli import __version__
 from caa_cli.config.differences import decisive
 from caa_cli.config.paths import sidecar
 from caa_cli.config.plan import AttackPlan, CertifyPlan
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
-from caa_cli.results.documents import KINDS
-from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackSummary, summarise
+from caa_cli.results.documents import KINDS, head
+from caa_cli.results.records import ATTACKED, FAILED, AttackSummary, summarise
 from caa_cli.results.shards.joining import MOST_NAMED, check_same, missing_shards, union
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, read_result_file, result_file_of
 from caa_cli.results.store.images import Image, StoredImages, kept_images
@@ -58,10 +56,7 @@ class Merged:
             **written,
         }
         return {
-            "schema_version": SCHEMA_VERSION,
-            "tool_version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "status": self.status,
+            **head(self.status),
             "command": self.command,
             "config": {**config, "shard": asdict(Shard())},
             "fingerprint": first.metadata.get("fingerprint"),

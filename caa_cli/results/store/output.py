@@ -6,15 +6,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
-from caa_cli.results.documents import KINDS, document_at
-from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
+from caa_cli.results.documents import KINDS, document_at, head
+from caa_cli.results.records import FAILED, Record
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, parse_result_file
 from caa_cli.results.store.files import check_writable, write_atomically
 from caa_cli.results.store.journal import Journal, header_of, unfinished
@@ -195,10 +193,7 @@ class RunOutput(Generic[R]):
     def finish(self, status: str, summary: dict[str, Any], records: list[R]) -> dict[str, Any]:
         """Write the document and return it."""
         document = {
-            "schema_version": SCHEMA_VERSION,
-            "tool_version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "status": status,
+            **head(status),
             **self.header,
             "examples": [record.to_json() for record in records],
             "summary": summary,
