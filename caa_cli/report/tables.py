@@ -82,23 +82,6 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join([*lines, "", caption(comparison) + "."]) + "\n"
 
 
-def latex(comparison: Comparison) -> str:
-    """The table in LaTeX, for the package booktabs."""
-    lines = [
-        r"\begin{table}",
-        rf"  \caption{{{escapes.latex(caption(comparison)).replace('“', '``').replace('”', chr(39) * 2)}.}}",
-        r"  \centering",
-        rf"  \begin{{tabular}}{{l{'r' * len(HEADINGS)}}}",
-        r"    \toprule",
-        "    Attack & " + " & ".join(heading.latex for heading in HEADINGS) + r" \\",
-        r"    \midrule",
-    ]
-    for label, row in zip(comparison.labels, cells(comparison), strict=True):
-        shown = [rf"{value} {{\scriptsize [{spread}]}}" if spread else value for value, spread in row]
-        lines.append("    " + " & ".join([escapes.latex(label), *(s.replace("–", "--") for s in shown)]) + r" \\")
-    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
-
-
 def plain(comparison: Comparison) -> list[dict[str, Any]]:
     """One row for each attack, unrounded, for csv and json; an interval is two columns."""
     rows = []
@@ -122,11 +105,3 @@ def comma_separated(comparison: Comparison) -> str:
 
 def as_json(comparison: Comparison) -> str:
     return json.dumps(plain(comparison), indent=2, allow_nan=False) + "\n"
-
-
-WRITERS: dict[str, Callable[[Comparison], str]] = {
-    "markdown": markdown,
-    "latex": latex,
-    "csv": comma_separated,
-    "json": as_json,
-}

@@ -15,7 +15,8 @@ from caa_cli.config.pictures import SWEEP
 from caa_cli.display import AttackDisplay, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.sweep import find_sweep
-from caa_cli.report.tables import HEADINGS, WRITERS, caption, cells
+from caa_cli.report.tables import HEADINGS, caption, cells
+from caa_cli.report.writers import WRITERS
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.fields import Fields, compare_fields
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord
