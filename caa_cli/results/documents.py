@@ -87,11 +87,12 @@ class Summary(TypedDict):
 
 
 class Document(Header):
-    """A result. examples: checked one by one by `read_record`."""
+    """A result. examples: checked one by one by `read_record`.  class_names: by class, of those in the examples."""
 
     status: Literal["complete", "partial", "interrupted"]
     summary: Summary
     examples: list[object]
+    class_names: NotRequired[dict[str, str]]
     merged: NotRequired[list[MergedShard]]
     gaps: NotRequired[list[str]]
 

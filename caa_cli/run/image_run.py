@@ -153,7 +153,7 @@ class ImageRun(ABC, Generic[P, R]):
         summary = self.summarise(records, time.perf_counter() - self.began)
         try:
             with uninterrupted():
-                document = output.finish(status, summary.to_json(), records)
+                document = output.finish(status, summary.to_json(), records, self.session.images.class_names)
                 self.write_side_files(records)
                 output.close(status)
         except KeyboardInterrupt:  # it came while all was written, and ends what would follow

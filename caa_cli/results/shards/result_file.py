@@ -71,6 +71,12 @@ class ResultFile(Generic[R]):
         return {name: self.setting(name) for name in (*known, *sorted(unknown))}
 
     @property
+    def class_names(self) -> dict[str, str]:
+        """The names of the classes in its records; empty where the data set has none, or the file is older."""
+        found: dict[str, str] = self.metadata.get("class_names", {})
+        return found
+
+    @property
     def surrogate(self) -> str | None:
         """The digest of the surrogate's checkpoint; None where gradients come from the attacked model."""
         found = self.metadata.get("surrogate_model")
