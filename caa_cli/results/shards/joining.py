@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 from caa_cli.config.compare_plan import SEARCH, SHARED, label_of
 from caa_cli.config.plan import decisive
@@ -19,21 +19,25 @@ MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
-class AttackResult:
-    """The results of one attack with one set of settings. records: by image index, over all its files."""
+class RunResult(Generic[R]):
+    """The results of one run, with one set of settings. records: by image index, over all its files."""
 
     label: str
-    parts: tuple[ResultFile[AttackRecord], ...]
-    records: dict[int, AttackRecord]
-
-    @property
-    def attack(self) -> str:
-        return self.parts[0].attack
+    parts: tuple[ResultFile[R], ...]
+    records: dict[int, R]
 
     @property
     def interrupted(self) -> bool:
         """Whether images may be missing: a file is of an interrupted run, or was merged from incomplete shards."""
         return any(part.status == "interrupted" or part.metadata.get("gaps") for part in self.parts)
+
+
+class AttackResult(RunResult[AttackRecord]):
+    """The results of one attack."""
+
+    @property
+    def attack(self) -> str:
+        return self.parts[0].attack
 
 
 def join(parts: Sequence[ResultFile[AttackRecord]]) -> list[AttackResult]:
@@ -42,16 +46,24 @@ def join(parts: Sequence[ResultFile[AttackRecord]]) -> list[AttackResult]:
     Raises UsageError, which names the difference, for files that can't be compared.
     """
     check_agreement(parts)
-    groups: list[list[ResultFile[AttackRecord]]] = []
-    for part in parts:
-        group = next((g for g in groups if _same_attack(g[0], part)), None)
-        if group is None:
-            groups.append(group := [])
-        group.append(part)
+    groups = grouped(parts, _same_attack)
     return [
         AttackResult(label, tuple(group), union(group))
         for label, group in zip(labels([group[0] for group in groups]), groups, strict=True)
     ]
+
+
+def grouped(
+    parts: Sequence[ResultFile[R]], alike: Callable[[ResultFile[R], ResultFile[R]], bool]
+) -> list[list[ResultFile[R]]]:
+    """The files in groups that are alike, in the order of each group's first file."""
+    groups: list[list[ResultFile[R]]] = []
+    for part in parts:
+        group = next((g for g in groups if alike(g[0], part)), None)
+        if group is None:
+            groups.append(group := [])
+        group.append(part)
+    return groups
 
 
 def _same_attack(one: ResultFile[AttackRecord], other: ResultFile[AttackRecord]) -> bool:
@@ -72,9 +84,12 @@ def check_agreement(parts: Sequence[ResultFile[Any]]) -> None:
 
 
 def check_same(
-    parts: Sequence[ResultFile[Any]], settings: dict[str, list[Any]], advice: Callable[[Sequence[str]], str]
+    parts: Sequence[ResultFile[Any]],
+    settings: dict[str, list[Any]],
+    advice: Callable[[Sequence[str]], str],
+    one_model: bool = True,
 ) -> None:
-    """Raises UsageError for files of different checkpoints, settings or data.
+    """Raises UsageError for files of different checkpoints (of `one_model`), settings or data.
 
     settings: by name, one value for each file.  advice: the hint, given the names of the settings that differ.
     """
@@ -82,7 +97,7 @@ def check_same(
     for position, part in enumerate(parts[1:], 1):
         both = f"{first.path} and {part.path}"
         ours, theirs = first.checkpoint["sha256"], part.checkpoint["sha256"]
-        if ours != theirs:
+        if one_model and ours != theirs:
             raise UsageError(
                 f"{both} are of different checkpoints (sha256 {str(ours)[:12]} and {str(theirs)[:12]})",
                 "put together results of one model",
