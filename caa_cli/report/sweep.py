@@ -11,6 +11,7 @@ import numpy as np
 
 from caa_cli.report.colours import INK, colour_of
 from caa_cli.report.escapes import drawn
+from caa_cli.report.figure import EmptyPictureError
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.metrics import Figures
 
@@ -57,8 +58,10 @@ def draw_sweep(axis: Any, comparison: Comparison) -> None:
     """Draw a line for each attack where one setting varies, a heat map where two do, with success rates."""
     sweep = find_sweep(comparison)
     if sweep is None:
-        axis.text(0.5, 0.5, "no sweep of one or two settings", transform=axis.transAxes, ha="center")
-    elif len(sweep.keys) == 1:
+        raise EmptyPictureError("it shows one setting that varies, or two of one attack, and here it is not so")
+    if all(figures.success_rate is None for figures in comparison.figures):
+        raise EmptyPictureError("no image is eligible")
+    if len(sweep.keys) == 1:
         _lines(axis, sweep, comparison)
     else:
         _map(axis, sweep)
@@ -95,7 +98,7 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.set_xticks([], minor=True)
     axis.margins(y=0.12)
-    axis.set(xlabel=_axis_name(sweep.keys[0]), ylabel="median L2 radius")
+    axis.set(xlabel=_axis_name(sweep.keys[0]), ylabel="median L2 radius (pixels in [0, 1])")
 
 
 def _map(axis: Any, sweep: Sweep) -> None:
@@ -122,11 +125,11 @@ def _map(axis: Any, sweep: Sweep) -> None:
     axis.set(xlabel=_axis_name(sweep.keys[1]), ylabel=_axis_name(sweep.keys[0]))
     axis.grid(False)
     bar = axis.figure.colorbar(mesh, ax=axis)
-    bar.set_label(f"median L2 radius ({'common images' if common else 'own successes'})")
+    bar.set_label(f"median L2 radius, {'common images' if common else 'own successes'}")
 
 
 def _axis_name(setting: str) -> str:
-    return drawn(setting.replace("_", "-"))
+    return "attacker's σ" if setting == "attack_sigma" else drawn(setting.replace("_", "-"))
 
 
 def _spread_out(values: Sequence[float]) -> bool:

@@ -60,6 +60,12 @@ class Comparison:
         return {name: parts[0].setting(name) for name in (*SHARED, *agreed)}
 
     @property
+    def class_names(self) -> dict[str, str]:
+        """The names of the classes, by number as a text; empty where no file has them."""
+        parts = [part for attack in self.attacks for part in attack.parts]
+        return {number: name for part in parts for number, name in part.class_names.items()}
+
+    @property
     def summary(self) -> dict[str, float | None]:
         """The numbers of all attacks together."""
         return {
@@ -87,6 +93,7 @@ class Comparison:
             "environment": first.environment,
             "checkpoint": first.checkpoint,
             "images": first.images,
+            "class_names": self.class_names,
             "notes": list(self.notes),
             "reference": self.reference,
             "summary": {

@@ -11,10 +11,8 @@ from typing import Any
 
 from caa_cli import __version__
 from caa_cli.config.compare_plan import ComparePlan
-from caa_cli.config.pictures import SWEEP
 from caa_cli.display import AttackDisplay, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
-from caa_cli.report.sweep import find_sweep
 from caa_cli.report.tables import HEADINGS, caption, cells
 from caa_cli.report.writers import WRITERS
 from caa_cli.results.comparison import Comparison, compare
@@ -28,11 +26,11 @@ from caa_cli.results.store.compare_output import CompareOutput
 from caa_cli.results.store.files import write_atomically, written
 from caa_cli.results.store.journal import Journal
 from caa_cli.results.store.locks import locked
+from caa_cli.run.drawing import drawing
 from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.runtime.signals import uninterrupted
 
 _KEPT = "the attacks' own results are kept: free some space and compare their files again"
-_NO_SWEEP = "--figure-sweep shows one setting that varies, or two of one attack: here it is not so"
 
 
 @dataclass
@@ -187,8 +185,6 @@ class CompareRun:
         replacing: what is written may be in place of another comparison, which is then refused.
         """
         plan = self.plan
-        if SWEEP in plan.figures and find_sweep(comparison) is None:
-            comparison = replace(comparison, notes=(*comparison.notes, _NO_SWEEP))
         gallery = None
         if plan.html is not None or plan.figure_examples is not None:
             from caa_cli.run.gallery import gallery_of
@@ -208,13 +204,14 @@ class CompareRun:
             for name, (option, path) in plan.pictures.items():
                 from caa_cli.report.plots import write_picture
 
-                with written(path, option, _KEPT):
+                with written(path, option, _KEPT), drawing(option, path, self.display):
                     write_picture(path, name, comparison, title)
             if plan.figure_examples is not None and gallery is not None:
                 from caa_cli.report.gallery import draw_gallery
 
-                with written(plan.figure_examples, "--figure-examples", _KEPT):
-                    draw_gallery(plan.figure_examples, gallery, title, comparison.fingerprint)
+                place, option = plan.figure_examples, "--figure-examples"
+                with written(place, option, _KEPT), drawing(option, place, self.display):
+                    draw_gallery(place, gallery, title, comparison.fingerprint)
             if plan.html is not None:
                 from caa_cli.report.html import report
 
@@ -233,8 +230,9 @@ class CompareRun:
                 for label, row in zip(comparison.labels, cells(comparison), strict=True)
             ]
             self.display.grid(title, headings, rows, caption(comparison))
-        if plan.written():
-            self.display.note(f"written: {', '.join(map(str, plan.written().values()))}")
+        files = [str(path) for path in plan.written().values() if path.exists()]
+        if files:
+            self.display.note(f"written: {', '.join(files)}")
         return fields
 
 

@@ -11,6 +11,7 @@ from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import spread
 from caa_cli.errors import CaaError
 from caa_cli.report.gallery import Gallery, Shown
+from caa_cli.results.class_names import ClassNames
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.records import ATTACKED
 from caa_cli.results.shards.joining import AttackResult
@@ -33,7 +34,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
         broken = any(attack.records[i].outcome == ATTACKED for attack in attacks for i in comparison.eligible)
         return Gallery(labels, (), (_NOT_KEPT if broken else _NOT_BROKEN,))
     chosen = [at_hand[position] for position in spread(len(at_hand), MOST_ROWS)]
-    clean, notes = _clean(attacks[0].parts[0], chosen)
+    clean, names, notes = _clean(attacks[0].parts[0], chosen)
     left_out = len(comparison.attacks) - len(attacks)
     if left_out:
         notes.append(f"The first {MOST_ATTACKS} attacks; {left_out} more are not shown")
@@ -42,6 +43,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
             clean.get(index),
             tuple(mine[index][index] if index in mine else None for mine in kept),
             tuple(attack.records[index] for attack in attacks),
+            comparison.class_names or names,
         )
         for index in chosen
     ]
@@ -58,8 +60,8 @@ def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
     }
 
 
-def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:
-    """The originals out of the data set that the run says it was on; and why there are none."""
+def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Image], ClassNames, list[str]]:
+    """The originals and the class names out of the data set that the run says it was on; and why there are none."""
     data_dir, size = part.setting("data_dir"), part.setting("image_size")
     try:
         images = open_dataset(
@@ -67,7 +69,8 @@ def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Ima
         )
         recorded = part.images.get("count"), part.images.get("files_sha256")
         if (len(images), images.files_sha256) != recorded:
-            return {}, [f"Without the clean images: {data_dir} holds other data now"]
-        return {index: images.image(index).numpy() for index in indices}, []
+            return {}, {}, [f"Without the clean images: {data_dir} holds other data now"]
+        names = {str(number): name for number, name in enumerate(images.class_names)}
+        return {index: images.image(index).numpy() for index in indices}, names, []
     except (CaaError, ImageError) as error:
-        return {}, [f"Without the clean images: {error.problem}"]
+        return {}, {}, [f"Without the clean images: {error.problem}"]
