@@ -12,8 +12,7 @@ from statistics import median
 from typing import Any
 
 from caa_cli import __version__
-from caa_cli.config.compare_plan import SEARCH, SHARED
-from caa_cli.errors import UsageError
+from caa_cli.config.compare_plan import SEARCH, SHARED, check_reference
 from caa_cli.results.bootstrap import intervals
 from caa_cli.results.metrics import Figures, columns, figures
 from caa_cli.results.proportions import LEVEL, Interval
@@ -158,32 +157,27 @@ def compare(
     reference: the label of the attack that the others are held against; None: the first.  Raises UsageError where
     images or mandatory settings differ, or there is no such attack.
     """
-    position = position_of(reference, [attack.label for attack in attacks])
+    labels = [attack.label for attack in attacks]
+    if reference is not None:
+        check_reference(reference, labels)
+    position = 0 if reference is None else labels.index(reference)
     check_agreement([part for attack in attacks for part in attack.parts])
     notes: list[str] = []
     images = common_images(attacks, notes)
     finished = without_failures(attacks, images, notes)
     eligible = _eligible(attacks, finished, notes)
     records = [attack.records for attack in attacks]
-    found = columns(records, eligible, position)
     return Comparison(
         attacks=tuple(attacks),
         images=tuple(finished),
         eligible=tuple(eligible),
-        figures=tuple(figures(found, records, eligible)),
-        intervals=tuple(intervals(found, resamples, seed)),
+        figures=tuple(figures(records, eligible, position)),
+        intervals=tuple(intervals(columns(records, eligible, position), resamples, seed)),
         resamples=resamples,
         notes=tuple(notes),
         partial=len(finished) < len(images) or any(attack.interrupted for attack in attacks),
-        reference=attacks[position].label,
+        reference=labels[position],
     )
-
-
-def position_of(reference: str | None, labels: Sequence[str]) -> int:
-    """The position of the reference among the attacks; that of the first for None. Raises UsageError."""
-    if reference is not None and reference not in labels:
-        raise UsageError(f"--reference {reference} is none of the attacks", f"use one of: {', '.join(labels)}")
-    return 0 if reference is None else labels.index(reference)
 
 
 def _eligible(attacks: Sequence[AttackResult], images: Sequence[int], notes: list[str]) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary, certified_share, summarise_certificates
 from caa_cli.results.comparison import Comparison, attack_summary
-from caa_cli.results.metrics import columns, figures
+from caa_cli.results.metrics import figures
 from caa_cli.results.records import ABSTAINED, ELIGIBLE, FAILED, MISCLASSIFIED, AttackSummary, summarise
 
 # float() also accepts 1_000 and digits of other scripts, which nobody means to type here.
@@ -111,7 +111,7 @@ def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None =
     """
     document = document or {}
     shared = Comparison((), (), (), (), (), 0, (), False).summary
-    of_attack = _flat(attack_summary([], figures(columns([{}], []), [{}], [])[0], 0.0))
+    of_attack = _flat(attack_summary([], figures([{}], [])[0], 0.0))
     del of_attack["examples"]  # in the document this is the list of examples
     summary, attacks = document.get("summary", {}), document.get("attacks", {})
     values: dict[str, float | None] = {}

@@ -117,13 +117,13 @@ def columns(attacks: Sequence[Records], eligible: Sequence[int], reference: int 
     return found
 
 
-def figures(columns: Sequence[Columns], attacks: Sequence[Records], eligible: Sequence[int]) -> list[Figures]:
-    """One row for each attack, in their order. columns: those of the attacks."""
+def figures(attacks: Sequence[Records], eligible: Sequence[int], reference: int = 0) -> list[Figures]:
+    """One row for each attack, in their order; arguments as of `columns`."""
     rows = []
-    areas = optimalities([column.overall_median_radius for column in columns])
-    for records, column, area in zip(attacks, columns, areas, strict=True):
+    values = columns(attacks, eligible, reference)
+    areas = optimalities([column.overall_median_radius for column in values])
+    for position, (records, column, area) in enumerate(zip(attacks, values, areas, strict=True)):
         mine = [records[index] for index in eligible]
-        is_reference = all(value is None for value in column.tied_share)
         rows.append(
             Figures(
                 success_rate=_mean(column.success_rate),
@@ -140,7 +140,7 @@ def figures(columns: Sequence[Columns], attacks: Sequence[Records], eligible: Se
                 nearer_share=_mean(column.nearer_share),
                 farther_share=_mean(column.farther_share),
                 tied_share=_mean(column.tied_share),
-                both_attacked=None if is_reference else _count(column.median_radius_difference),
+                both_attacked=None if position == reference else _count(column.median_radius_difference),
                 median_radius_ratio=_median(column.median_radius_ratio),
                 median_radius_difference=_median(column.median_radius_difference),
                 seconds=_median([record.seconds for record in mine]),

@@ -43,14 +43,20 @@ class AttackResult(RunResult[AttackRecord]):
 def join(parts: Sequence[ResultFile[AttackRecord]]) -> list[AttackResult]:
     """Group result files by attack and settings, in the order of each attack's first file.
 
-    Raises UsageError, which names the difference, for files that can't be compared.
+    Raises UsageError, which names the difference, for files that can't be compared, and for two attacks of one name.
     """
     check_agreement(parts)
     groups = grouped(parts, _same_attack)
-    return [
-        AttackResult(label, tuple(group), union(group))
-        for label, group in zip(labels([group[0] for group in groups]), groups, strict=True)
-    ]
+    found: dict[str, AttackResult] = {}
+    for label, group in zip(labels([group[0] for group in groups]), groups, strict=True):
+        if label in found:
+            both = f"{found[label].parts[0].path} and {group[0].path}"
+            raise UsageError(
+                f"{both} are both called {label}, but their settings differ",
+                f"name one of them: caa compare NAME={group[0].path} …",
+            )
+        found[label] = AttackResult(label, tuple(group), union(group))
+    return list(found.values())
 
 
 def grouped(
@@ -67,7 +73,11 @@ def grouped(
 
 
 def _same_attack(one: ResultFile[AttackRecord], other: ResultFile[AttackRecord]) -> bool:
-    return (one.attack, _decisive(one), one.surrogate) == (other.attack, _decisive(other), other.surrogate)
+    return _identity(one) == _identity(other)
+
+
+def _identity(part: ResultFile[AttackRecord]) -> tuple[object, ...]:
+    return part.name, part.attack, _decisive(part), part.surrogate
 
 
 def _decisive(part: ResultFile[AttackRecord]) -> dict[str, Any]:
@@ -125,7 +135,7 @@ def _data(part: ResultFile[Any]) -> str:
 
 
 def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
-    """A label for each attack: its name, and the settings that tell it apart.
+    """A label for each attack: the user's name for it, or else the attack's and the settings that tell it apart.
 
     These are not at their default, and differ from another entry of the same attack or, for the settings that every
     attack has, from any other entry.
@@ -138,7 +148,7 @@ def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
             others = firsts if name in SEARCH else alike
             if value != part.default(name) and any(other.attack_settings.get(name) != value for other in others):
                 shown[name] = value
-        found.append(label_of(part.attack, shown))
+        found.append(part.name or label_of(part.attack, shown))
     return found
 
 

@@ -40,12 +40,18 @@ def _settings(parts: Sequence[ResultFile[Any]]) -> dict[str, list[Any]]:
 
 
 def _labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
-    """The name of each checkpoint's file; where several have one name, with σ or the content's digest."""
+    """The user's name for a certificate's model, or the name of its checkpoint's file.
+
+    Where several checkpoints have one name, with σ or the content's digest. (An attack's name is not its model's.)
+    """
     stems = [Path(str(part.checkpoint.get("path") or part.config.get("arch") or "model")).stem for part in firsts]
     found = []
     for part, stem in zip(firsts, stems, strict=True):
         alike = [other for other, name in zip(firsts, stems, strict=True) if name == stem]
         digest, sigma = _model(part)
+        if part.command == "certify" and part.name is not None:
+            found.append(part.name)
+            continue
         words = [stem]
         if len({_model(other)[0] for other in alike}) > 1:
             words.append(f"sha256={digest[:7]}")

@@ -52,6 +52,11 @@ class ResultFile(Generic[R]):
     def attack(self) -> str:
         return str(self.config["attack"])
 
+    @property
+    def name(self) -> str | None:
+        """The name that the user gave it."""
+        return self.config.get("name")
+
     def setting(self, name: str) -> Any:
         """The value that the run used; for a setting newer than the file its default, or what runs did then."""
         if name not in self.config and (before := formerly(self.attack, name)) is not None:
