@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.tables import HEADINGS, caption, cells
 from caa_cli.report.writers import WRITERS
 from caa_cli.results.comparison import Comparison, compare
+from caa_cli.results.comparison_document import KEPT, read_comparison
 from caa_cli.results.fields import Fields, compare_fields
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord
 from caa_cli.results.requirements import Requirement
@@ -35,16 +36,21 @@ _KEPT = "the attacks' own results are kept: free some space and compare their fi
 
 @dataclass
 class CompareRun:
-    """One comparison. `resume_command` is the command that would go on with it."""
+    """One comparison. command_line: the command as typed, without --resume."""
 
     display: Display
-    resume_command: str
+    command_line: str
     plan: ComparePlan
     requirements: Sequence[Requirement] = ()
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.display, self.requirements)
         self.output = CompareOutput(self.plan)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that would go on with it."""
+        return f"{self.command_line} --resume"
 
     def execute(self) -> int:
         """Run it; returns the exit code. Raises CaaError for whatever the user can mend."""
@@ -84,10 +90,17 @@ class CompareRun:
             )
 
     def _read(self) -> int:
-        attacks = join([read_result_file(path) for path in self.plan.files])
-        self.gate.check(compare_fields([attack.label for attack in attacks]))
-        comparison = compare(attacks, self.plan.bootstrap, self.plan.seed)
-        partial = comparison.partial or any(part.status != "complete" for a in attacks for part in a.parts)
+        plan, kept = self.plan, {}
+        again = read_comparison(plan.files[0], plan.bootstrap, plan.seed) if len(plan.files) == 1 else None
+        if again is not None:
+            comparison, held = again
+            kept = {name: held[name] for name in KEPT if name in held}
+        else:
+            attacks = join([read_result_file(path) for path in plan.files])
+            comparison = compare(attacks, plan.bootstrap, plan.seed)
+        self.gate.check(compare_fields(comparison.labels))
+        parts = [part for attack in comparison.attacks for part in attack.parts]
+        partial = comparison.partial or any(part.status != "complete" for part in parts)
         status = "partial" if partial else "complete"
         if self.plan.dry_run:
             self.display.plan(
@@ -96,7 +109,7 @@ class CompareRun:
             )
             self.display.document(comparison.to_json(status))
             return DONE
-        fields = self._finish(comparison, status, replacing=True)
+        fields = self._finish(comparison, status, replacing=True, kept=kept)
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(PARTIAL if partial else DONE)
 
@@ -179,10 +192,13 @@ class CompareRun:
             with written(self.plan.output, "--output", _KEPT):
                 write_atomically(self.plan.output, content.encode())
 
-    def _finish(self, comparison: Comparison, status: str, replacing: bool = False) -> Fields:
+    def _finish(
+        self, comparison: Comparison, status: str, replacing: bool = False, kept: Mapping[str, Any] | None = None
+    ) -> Fields:
         """Writes what was asked for, then shows the table; returns its numbers.
 
-        replacing: what is written may be in place of another comparison, which is then refused.
+        replacing: what is written may be in place of another comparison, which is then refused.  kept: what a
+        comparison that is shown again keeps of its document.
         """
         plan = self.plan
         gallery = None
@@ -190,7 +206,7 @@ class CompareRun:
             from caa_cli.run.gallery import gallery_of
 
             gallery = gallery_of(comparison)
-        document = comparison.to_json(status)
+        document = {**comparison.to_json(status), "command_line": self.command_line, **(kept or {})}
         if replacing:
             self.output.check_shown(document)
         # As in the result of any run, so that a later one knows them for its own.
@@ -216,7 +232,7 @@ class CompareRun:
                 from caa_cli.report.html import report
 
                 with written(plan.html, "--html", _KEPT):
-                    write_atomically(plan.html, report(comparison, document["created"], gallery).encode())
+                    write_atomically(plan.html, report(comparison, document, gallery).encode())
         for note in comparison.notes:
             self.display.warn(note)
         fields = compare_fields(comparison.labels, document)
