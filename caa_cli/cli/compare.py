@@ -169,7 +169,7 @@ def compare(
 
     display = running.display_of(shard, given["quiet"], given["json"])
     requirements = running.requirements(given["require"])
-    raise typer.Exit(CompareRun(display, running.resume_command(shard), plan, requirements).execute())
+    raise typer.Exit(CompareRun(display, running.command_line(shard), plan, requirements).execute())
 
 
 def _named_file(text: str) -> tuple[Path, str | None]:

@@ -184,7 +184,9 @@ def _scatter(axis: Any, points: Sequence[tuple[Any, Any]], label: str, style: di
         [y for _, y in points],
         style["marker"],
         color=style["color"],
-        markersize=3.5,
-        alpha=0.65,
+        markersize=4,
+        alpha=0.8,
+        markeredgecolor=INK,
+        markeredgewidth=0.4,
         label=label,
     )

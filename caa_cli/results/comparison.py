@@ -27,6 +27,7 @@ class Comparison:
 
     images: the indices that every attack has finished.  eligible: those of them that are eligible in every file.
     notes: what was left out, for a reader.  reference: the label of the attack that the others are held against.
+    seed: of the resamples.
     """
 
     attacks: tuple[AttackResult, ...]
@@ -38,6 +39,7 @@ class Comparison:
     notes: tuple[str, ...]
     partial: bool
     reference: str | None = None
+    seed: int = 0
 
     @property
     def labels(self) -> list[str]:
@@ -93,11 +95,12 @@ class Comparison:
             "checkpoint": first.checkpoint,
             "images": first.images,
             "class_names": self.class_names,
+            "indices": list(self.images),
             "notes": list(self.notes),
             "reference": self.reference,
             "summary": {
                 **self.summary,
-                "bootstrap": {"resamples": self.resamples, "level": LEVEL} if self.resamples else None,
+                "bootstrap": self._bootstrap,
             },
             "attacks": {
                 attack.label: self._attack(attack, row, ends)
@@ -113,8 +116,21 @@ class Comparison:
             "attack": attack.attack,
             "settings": attack.parts[0].attack_settings,
             "files": [str(part.path) for part in attack.parts],
+            "runs": [
+                {
+                    "file": str(part.path),
+                    "fingerprint": part.fingerprint,
+                    **{name: part.config.get(name) for name in ("save_adversarial", "data_dir")},
+                    "selection": part.selection,
+                }
+                for part in attack.parts
+            ],
             "examples": [record.to_json() for record in records],
         }
+
+    @property
+    def _bootstrap(self) -> dict[str, Any] | None:
+        return {"resamples": self.resamples, "level": LEVEL, "seed": self.seed} if self.resamples else None
 
     def _broken(self, which: Any) -> int:
         return sum(
@@ -177,6 +193,7 @@ def compare(
         notes=tuple(notes),
         partial=len(finished) < len(images) or any(attack.interrupted for attack in attacks),
         reference=labels[position],
+        seed=seed,
     )
 
 

@@ -13,6 +13,7 @@ from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.presentation import AnyComparison
 from caa_cli.results.certified import CertifiedComparison, compare_certificates
 from caa_cli.results.comparison import compare, document_head
+from caa_cli.results.comparison_document import KEPT, read_comparison
 from caa_cli.results.documents import KINDS
 from caa_cli.results.fields import compare_fields, fields_of_comparison
 from caa_cli.results.models import compare_models
@@ -32,17 +33,22 @@ from caa_cli.runtime.signals import uninterrupted
 
 @dataclass
 class CompareRun:
-    """One comparison. `resume_command` is the command that would go on with it."""
+    """One comparison. command_line: the command as typed, without --resume."""
 
     display: Display
-    resume_command: str
+    command_line: str
     plan: ComparePlan
     requirements: Sequence[Requirement] = ()
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.display, self.requirements)
         self.output = CompareOutput(self.plan)
-        self.report = CompareReport(self.plan, self.output, self.display, self.gate)
+        self.report = CompareReport(self.plan, self.output, self.display, self.gate, self.command_line)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that would go on with it."""
+        return f"{self.command_line} --resume"
 
     def execute(self) -> int:
         """Run it; returns the exit code. Raises CaaError for whatever the user can mend."""
@@ -84,14 +90,25 @@ class CompareRun:
             )
 
     def _read(self) -> int:
-        parts = [self._read_file(path) for path in self.plan.files]
-        found = _compared(parts, self.plan)
-        check_applicable(self.plan, found)
-        partial = found.partial or any(part.status != "complete" for part in parts)
+        plan = self.plan
+        kept: dict[str, Any] = {}
+        found: AnyComparison
+        again = None
+        if len(plan.files) == 1:
+            again = read_comparison(plan.files[0], plan.bootstrap, plan.seed, plan.reference)
+        if again is not None:
+            found, document = again
+            kept = {name: document[name] for name in KEPT if name in document}
+            partial = found.partial
+        else:
+            parts = [self._read_file(path) for path in plan.files]
+            found = _compared(parts, plan)
+            partial = found.partial or any(part.status != "complete" for part in parts)
+        check_applicable(plan, found)
         status = "partial" if partial else "complete"
         document = found.to_json(status)
         self.gate.check(fields_of_comparison(document))
-        if self.plan.dry_run:
+        if plan.dry_run:
             what, count = (
                 ("models", "examples") if isinstance(found, CertifiedComparison) else ("attacks", "eligible")
             )
@@ -99,7 +116,7 @@ class CompareRun:
             self.display.plan("caa compare", [(what, ", ".join(found.labels)), (count, images)])
             self.display.document(document)
             return DONE
-        fields = self.report.finish(found, status, replacing=True)
+        fields = self.report.finish(found, status, replacing=True, kept=kept)
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(PARTIAL if partial else DONE)
 

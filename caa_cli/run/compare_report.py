@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,28 @@ _KEPT = "the attacks' own results are kept: free some space and compare their fi
 
 @dataclass
 class CompareReport:
-    """Where a comparison goes."""
+    """Where a comparison goes. command_line: the command as typed."""
 
     plan: ComparePlan
     output: CompareOutput
     display: Display
     gate: Gate
+    command_line: str
 
-    def finish(self, found: AnyComparison, status: str, replacing: bool = False) -> Fields:
+    def finish(
+        self, found: AnyComparison, status: str, replacing: bool = False, kept: Mapping[str, Any] | None = None
+    ) -> Fields:
         """Write what was asked for, then show the table; returns its numbers.
 
-        replacing: what is written may be in place of another comparison, which is then refused.
+        replacing: what is written may be in place of another comparison, which is then refused.  kept: what a
+        comparison that is shown again keeps of its document.
         """
         gallery = None
         if isinstance(found, Comparison) and (self.plan.html is not None or self.plan.figure_examples is not None):
             from caa_cli.run.gallery import gallery_of
 
             gallery = gallery_of(found)
-        document = found.to_json(status)
+        document = {**found.to_json(status), "command_line": self.command_line, **(kept or {})}
         if replacing:
             self.output.check_shown(document)
         # As in the result of any run, so that a later one knows them for its own.
@@ -54,7 +59,7 @@ class CompareReport:
             self.write_document(document)
             self._draw(found)
             if isinstance(found, Comparison):
-                self._write_images(found, document["created"], gallery)
+                self._write_images(found, document, gallery)
         for note in found.notes:
             self.display.warn(note)
         fields = fields_of_comparison(document)
@@ -92,7 +97,7 @@ class CompareReport:
             with written(place, option, _KEPT), drawing(option, place, self.display):
                 draw_certified_curves(place, found, title)
 
-    def _write_images(self, comparison: Comparison, created: str, gallery: Any) -> None:
+    def _write_images(self, comparison: Comparison, document: dict[str, Any], gallery: Any) -> None:
         """Write what shows images: the gallery and the page."""
         place, option = self.plan.figure_examples, "--figure-examples"
         if place is not None:
@@ -104,7 +109,7 @@ class CompareReport:
             from caa_cli.report.html import report
 
             with written(self.plan.html, "--html", _KEPT):
-                write_atomically(self.plan.html, report(comparison, created, gallery).encode())
+                write_atomically(self.plan.html, report(comparison, document, gallery).encode())
 
     def _show_table(self, found: AnyComparison) -> None:
         shown = present(found)
