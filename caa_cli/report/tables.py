@@ -132,8 +132,8 @@ def of_columns(comparison: Comparison) -> str:
     """What the columns of HEADINGS mean, without the number of images."""
     exact = "exact for shares" if comparison.resamples else "exact"
     return (
-        "r₅₀, %-C: medians over all eligible images, a failure at ∞; optimality: 1 if nearest on every image; nearer, "
-        f"ratio (of the n that both attacked): against {comparison.reference}; ranges: 95% intervals, {exact}"
+        "r₅₀, %-C: medians over all of them, a failure at ∞; optimality: 1 if nearest on every image; nearer, ratio "
+        f"(on the n that both attacked): against {comparison.reference}; ranges: 95% intervals, {exact}"
         f"{_resampled(comparison)}"
     )
 
