@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 
 from caa_cli.config.attacks import ATTACKS, declared
 from caa_cli.config.plan import AttackPlan, Shard
@@ -18,6 +19,13 @@ from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.result_file import parse_result_file
 
 ATTACKED, NOT_FOUND, MISCLASSIFIED, FAILED = "attacked", "not_found", "misclassified", "failed"
+
+
+# Rows of radii, an image a row, from a small set, so that ties are common.
+_radius = st.none() | st.sampled_from([1.0, 1.005, 1.5, 2.0, 2.015, 3.0])
+tables = st.integers(1, 4).flatmap(
+    lambda attacks: st.lists(st.lists(_radius, min_size=attacks, max_size=attacks), min_size=1, max_size=12)
+)
 
 
 def record(index: int, radius: float | None, certified: float = 1.0, **others: Any) -> AttackRecord:
@@ -104,6 +112,7 @@ def by_hand(found: Any, near: float = 1.01) -> Any:
             near_best += i in radii[name] and all(radii[name][i] <= near * other for other in others)
         percent = {i: 100 * (r - certified[i]) / certified[i] for i, r in radii[name].items() if certified[i] > 0}
         mine, inf = radii[name], math.inf
+        all_percent = [percent.get(i, inf) for i in images if certified[i] > 0]
         room = reach - area(smallest, reach) if images and reach else 0.0
         both = [i for i in images if i in mine and i in reference]
         held = {
@@ -117,9 +126,7 @@ def by_hand(found: Any, near: float = 1.01) -> Any:
         rows[name] = {
             **(dict.fromkeys(held) if name == found["reference"] else held),
             "overall_median_radius": middle([mine.get(i, inf) for i in images]),
-            "overall_median_percent_over_certified": middle(
-                [percent.get(i, inf) for i in images if certified[i] > 0]
-            ),
+            "overall_median_percent_over_certified": middle(all_percent),
             "optimality": 1 - (area([mine.get(i, inf) for i in images], reach) - area(smallest, reach)) / room
             if room > 1e-12
             else None,

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from comparing import COLUMNS, assert_as_by_hand, by_hand, by_index, comparison_of, document, record
+from comparing import COLUMNS, assert_as_by_hand, by_hand, by_index, comparison_of, document, record, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caa_cli.config.plan import Shard
-from caa_cli.errors import UsageError
 from caa_cli.report.tables import FURTHER, HEADINGS, cells
-from caa_cli.results.bootstrap import intervals
 from caa_cli.results.comparison import compare
-from caa_cli.results.metrics import columns, figures
-from caa_cli.results.proportions import clopper_pearson
+from caa_cli.results.metrics import figures
 from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.result_file import parse_result_file
-
-# Radii from a small set, so that ties are common.
-radius = st.none() | st.sampled_from([1.0, 1.005, 1.5, 2.0, 2.015, 3.0])
-tables = st.integers(1, 4).flatmap(
-    lambda attacks: st.lists(st.lists(radius, min_size=attacks, max_size=attacks), min_size=1, max_size=12)
-)
 
 
 def known():
@@ -137,11 +127,8 @@ def test_every_column_of_the_table_follows_from_the_examples(table, data):
         row["evaluations"] = row["forward_evaluations_an_image"] + row["backward_evaluations_an_image"]
         for (name, factor, digits), (cell, _) in zip(COLUMNS.values(), shown, strict=True):
             value, _, count = cell.partition(" ")
-            assert count == (
-                f"({row['both_attacked']})"
-                if name == "median_radius_ratio" and row["both_attacked"] is not None
-                else ""
-            )
+            has_count = name == "median_radius_ratio" and row["both_attacked"] is not None
+            assert count == (f"({row['both_attacked']})" if has_count else "")
             if row[name] is None:
                 assert value == ("∞" if name.startswith("overall") else "–")
             else:
@@ -170,153 +157,3 @@ def test_shards_in_any_order_are_the_whole(table, count, data):
     assert dict(zip(joined.labels, joined.figures, strict=True)) == dict(
         zip(whole.labels, whole.figures, strict=True)
     )
-
-
-def test_bootstrap_is_seeded_paired_and_about_the_estimate():
-    # The second attack is the first but 1% further out: paired, its interval moves along exactly.
-    table = [[1.0 + i / 50, 1.01 * (1.0 + i / 50)] for i in range(60)]
-    found = columns(by_index(table), range(60))
-    first, second = intervals(found, 400, seed=1)
-    assert intervals(found, 400, seed=1) == [first, second] != intervals(found, 400, seed=2)
-    low, high = first["median_radius"]
-    assert low < 1.59 < high
-    assert second["median_radius"] == (pytest.approx(1.01 * low), pytest.approx(1.01 * high))
-    assert first["best_share"] == (1.0, 1.0)
-
-
-def test_bootstrap_of_the_mean_has_the_binomial_spread():
-    """The nearest on 50 of 100 images: 1.96 · √(0.25/100) = 0.098 to either side."""
-    found = columns(by_index([[1.0, 2.0] if i % 2 else [2.0, 1.0] for i in range(100)]), range(100))
-    low, high = intervals(found, 4000, seed=0)[0]["best_share"]
-    assert (low, high) == (pytest.approx(0.402, abs=0.015), pytest.approx(0.598, abs=0.015))
-
-
-def test_bootstrap_of_nothing_is_nothing():
-    assert set(intervals(columns([{}], []), 10, 0)[0].values()) == {None}
-    (only,) = intervals(columns(by_index([[None]] * 7), range(7)), 300, 0)
-    assert only["median_radius"] is None
-    assert only["overall_median_radius"] == (math.inf, math.inf)
-    assert only["optimality"] is None
-
-
-@pytest.mark.parametrize(
-    ("count", "total", "expected"),
-    [
-        (0, 4, (0.0, 1 - 0.025 ** (1 / 4))),  # (1 − p)⁴ = 2.5%
-        (4, 4, (0.025 ** (1 / 4), 1.0)),
-        (1, 2, (1 - 0.975**0.5, 0.975**0.5)),  # 1 − (1 − p)² = 2.5%, 1 − p² = 2.5%
-        (10, 100, (0.04900469, 0.17622260)),  # R's binom.test
-    ],
-)
-def test_clopper_pearson_is_exact(count, total, expected):
-    assert clopper_pearson(count, total) == pytest.approx(expected, abs=1e-8)
-
-
-def test_shares_have_exact_intervals_without_a_bootstrap():
-    found = columns(by_index([[1.0, 2.0], [1.0, None], [2.0, 1.0], [None, None]]), range(4))
-    _, second = intervals(found, 0, 0)
-    assert second == {
-        "success_rate": clopper_pearson(2, 4),
-        "near_best_share": clopper_pearson(1, 4),
-        "nearer_share": clopper_pearson(1, 4),
-        "farther_share": clopper_pearson(2, 4),
-        "tied_share": clopper_pearson(1, 4),
-    }
-
-
-def test_fewer_than_six_images_have_no_bootstrap_interval():
-    """Six values hold the median between their ends with 1 − 2/2⁶ = 96.9%, five with 93.8% only."""
-    table = [[1.0 + i, 2.0 + i if i < 5 else None] for i in range(6)]
-    six, five = intervals(columns(by_index(table), range(6)), 200, 0)
-    assert six["median_radius"] is not None
-    assert five["median_radius"] is five["median_radius_ratio"] is None
-    assert five["overall_median_radius"] is not None
-    assert intervals(columns(by_index(table), range(5)), 200, 0)[0]["best_share"] is None
-
-
-def test_the_interval_of_a_paired_ratio_is_of_the_same_images():
-    """The images differ a hundredfold, the attacks by 1%: only a paired interval can tell."""
-    table = [[1.0 + i, 1.01 * (1.0 + i)] for i in range(100)]
-    _, second = intervals(columns(by_index(table), range(100)), 300, 0)
-    assert second["median_radius_ratio"] == pytest.approx((1.01, 1.01))
-    low, high = second["median_radius_difference"]
-    assert 0.3 < low < 0.505 < high < 0.7
-
-
-def test_an_interval_of_a_median_may_be_open():
-    """Half of the images are attacked: whether the median is finite depends on the images."""
-    found = comparison_of(by_index([[1.0 + i / 10 if i < 10 else None] for i in range(20)]), resamples=200)
-    low, high = found.intervals[0]["overall_median_radius"]
-    assert low < 2.0
-    assert high == math.inf
-    assert found.to_json("complete")["attacks"]["caa"]["intervals"]["overall_median_radius"] == [low, None]
-    assert cells(found)[0][2] == ("∞", f"{low:.3f}–∞")
-
-
-# Numbers that failures can't improve
-
-
-def test_the_median_over_all_images_puts_failures_at_infinity():
-    """Three in eight are attacked nearby; over its successes alone this attack looks the nearer one."""
-    records = by_index([[2.0, 1.0 if i < 3 else None] for i in range(8)])
-    strong, weak = figures(records, range(8))
-    assert (strong.median_radius, weak.median_radius) == (2.0, 1.0)
-    assert (strong.overall_median_radius, weak.overall_median_radius) == (2.0, math.inf)
-    assert weak.overall_median_percent == math.inf
-    document = comparison_of(records).to_json("complete")
-    assert list(document["attacks"].values())[1]["overall_median_radius"] is None
-
-
-def test_a_median_is_infinite_unless_more_than_half_are_attacked():
-    half, more = figures(by_index([[1.0, 1.0], [2.0, 2.0], [None, 3.0], [None, None]]), range(4))
-    assert half.overall_median_radius == math.inf
-    assert more.overall_median_radius == 2.5
-
-
-def test_an_attack_against_the_reference():
-    """Nearer once, farther twice (once by failing), a tie once and once by two failures; both attacked three."""
-    records = by_index([[2.0, 1.0], [2.0, 3.0], [2.0, None], [2.0, 2.0], [None, None]])
-    first, second = figures(records, range(5))
-    assert (second.nearer_share, second.farther_share, second.tied_share) == (0.2, 0.4, 0.4)
-    assert (second.both_attacked, second.median_radius_ratio, second.median_radius_difference) == (3, 1.0, 0.0)
-    assert first.nearer_share is first.tied_share is first.both_attacked is first.median_radius_ratio is None
-    first, second = figures(records, range(5), reference=1)
-    assert (first.nearer_share, first.farther_share, first.tied_share) == (0.4, 0.2, 0.4)
-    assert second.nearer_share is None
-
-
-def test_optimality_of_known_curves():
-    """Smallest radii 1 and 3, so d = 3. The best curve has 2 to win of the image at 1; the second attack gets 1."""
-    first, second, third = figures(by_index([[1.0, 2.0, None], [3.0, 4.0, None]]), range(2))
-    assert (first.optimality, second.optimality, third.optimality) == (1.0, 0.5, 0.0)
-
-
-def test_optimality_is_not_defined_where_there_is_nothing_to_win():
-    assert figures(by_index([[None, None]]), range(1))[0].optimality is None
-    assert figures(by_index([[1.0, 2.0], [1.0, None]]), range(2))[0].optimality is None  # d is 1 for all
-
-
-@given(table=tables)
-def test_optimality_is_a_share_and_the_nearest_of_all_has_it_whole(table):
-    best = [[min((r for r in image if r is not None), default=None), *image] for image in table]
-    first, *others = figures(by_index(best), range(len(table)))
-    assert first.optimality in (1.0, None)
-    for row in others:
-        assert (row.optimality is None) == (first.optimality is None)
-        assert row.optimality is None or 0.0 <= row.optimality <= 1.0
-
-
-@given(table=tables)
-def test_an_attack_that_breaks_nothing_changes_no_number_of_the_others_but_the_common_ones(table):
-    before = figures(by_index(table), range(len(table)))
-    after = figures(by_index([[*image, None] for image in table]), range(len(table)))
-    for old, new in zip(before, after, strict=False):
-        kept = {name: value for name, value in vars(old).items() if not name.startswith("common")}
-        assert kept == {name: vars(new)[name] for name in kept}
-    assert after[-1].common == 0
-
-
-def test_a_reference_that_is_no_attack_is_refused():
-    with pytest.raises(UsageError, match="--reference pgd is none of the attacks") as refused:
-        comparison_of(by_index([[1.0, 2.0]]), reference="pgd")
-    assert refused.value.hint == "use one of: caa, caa:iterations=101"
