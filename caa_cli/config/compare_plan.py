@@ -188,7 +188,7 @@ def beside(path: Path, label: str, suffix: str) -> Path:
 class ComparePlan:
     """attacks: those to run, by label; or files: results to read. output: None writes no document.
 
-    names: those of files that get one.  reference: the label of the attack that the others are held against; None:
+    names: of files that the user named.  reference: the label of the attack that the others are held against; None:
     the first.  figures: the files of the PICTURES to draw, by the picture's name.
 
     images_again: an image that a resumed run broke but did not keep is attacked again, to be kept.

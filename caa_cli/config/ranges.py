@@ -105,12 +105,15 @@ class FileName:
 
 @dataclass(frozen=True)
 class Word:
-    """A name that goes into labels, legends and the names of files. taken: names that mean something else."""
+    """A name that goes into labels, legends and the names of files; a sweep adds :KEY=VALUE to it.
+
+    taken: names that mean something else.
+    """
 
     taken: Iterable[str] = ()
 
     def check(self, option: str, value: str) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", value):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}(:[a-z][a-z_-]*=[^:]+)*", value):
             raise UsageError(
                 f"{option} {value!r} is not a plain word", "use letters, digits, and . _ - between them: at most 60"
             )

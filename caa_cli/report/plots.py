@@ -105,7 +105,7 @@ def write_picture(path: Path, name: str, comparison: Comparison, title: str) -> 
 
     Raises EmptyPictureError where it would be empty, and OSError if `path` can't be written.
     """
-    with _ink():
+    with ink():
         write_figure(path, _figure(name, comparison, title), comparison.fingerprint)
 
 
@@ -113,7 +113,7 @@ def inline_svg(name: str, comparison: Comparison) -> str:
     """One of PICTURES as an <svg> element in the text colour of the page. Raises EmptyPictureError."""
     text = StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with _ink({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with ink({"svg.fonttype": "none", "svg.hashsalt": name}):
         _figure(name, comparison, "").savefig(text, format="svg", transparent=True, metadata=nothing)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
@@ -132,12 +132,12 @@ def _figure(name: str, comparison: Comparison, title: str) -> Any:
     axis.set_axisbelow(True)
     load(PICTURES[name].draws)(axis, comparison)
     axis.set_title(drawn(title))
-    rows = _draw_legend(figure, axis)
+    rows = draw_legend(figure, axis)
     figure.set_size_inches(COLUMN, 2.5 + 0.13 * rows)
     return figure
 
 
-def _draw_legend(figure: Any, axis: Any) -> int:
+def draw_legend(figure: Any, axis: Any) -> int:
     """Draw the legend below the axes, where it hides no curve; returns its number of lines."""
     labels = axis.get_legend_handles_labels()[1]
     if not labels:
@@ -152,7 +152,7 @@ def _legend(attack: AttackResult) -> str:
     return wrapped(attack.label, _LEGEND_WIDTH)
 
 
-def _ink(others: dict[str, str] | None = None) -> AbstractContextManager[None]:
+def ink(others: dict[str, str] | None = None) -> AbstractContextManager[None]:
     """The style of pictures, with axes and text in the ink colour."""
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     return figure_style(**dict.fromkeys(names, INK), **(others or {}))

@@ -55,7 +55,7 @@ def intervals(columns: Sequence[Columns], resamples: int, seed: int) -> list[dic
 
 def _exact(column: Sequence[float | None]) -> Interval | None:
     values = [value for value in column if value is not None]
-    return clopper_pearson(round(sum(values)), len(values))
+    return clopper_pearson(round(sum(values)), len(values)) if values else None
 
 
 def _estimates(columns: Sequence[Columns]) -> Iterator[tuple[int, str, Estimate]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +22,17 @@ CertifiedModel = RunResult[CertifyRecord]
 
 @dataclass(frozen=True)
 class CertifiedComparison:
-    """Certificates of several models. images: the indices that all models have finished.
+    """Certificates of several models, each with its summary and its certified accuracies.
 
-    notes: what was left out, for a reader.
+    images: the indices that all models have finished.  shares: by radius ("0.00", "0.25", …, the same for all models)
+    the share of these images that are right and certified, with its 95% interval.  notes: what was left out, for a
+    reader.
     """
 
     models: tuple[CertifiedModel, ...]
     images: tuple[int, ...]
+    summaries: tuple[CertifySummary, ...]
+    shares: tuple[dict[str, tuple[float, Interval]], ...]
     notes: tuple[str, ...]
     partial: bool
 
@@ -38,25 +43,10 @@ class CertifiedComparison:
     @property
     def radius(self) -> float | None:
         """The only radius that was decided on (`caa certify --radius`), if it was so."""
-        return self.models[0].parts[0].config.get("radius")
+        return _radius(self.models)
 
     def records(self, model: CertifiedModel) -> list[CertifyRecord]:
         return [model.records[index] for index in self.images]
-
-    def summary(self, model: CertifiedModel) -> CertifySummary:
-        """A model's summary over the images of the comparison."""
-        seconds = sum(part.seconds for part in model.parts)
-        samples = model.parts[0].config["samples"]
-        return summarise_certificates(self.records(model), samples, seconds, self.radius)
-
-    def shares(self, model: CertifiedModel) -> dict[str, tuple[float, Interval | None]]:
-        """By radius ("0.00", "0.25", …, the same for all models) certified accuracy and its 95% interval."""
-        grid = {at: float(at) for other in self.models for at in self.summary(other).certified_accuracy}
-        if self.radius is not None:
-            grid = dict.fromkeys(grid, self.radius)  # its name may be rounded
-        records, total = self.records(model), len(self.images)
-        counts = {at: sum(record.certified_at(grid[at]) for record in records) for at in sorted(grid, key=float)}
-        return {at: (count / total, clopper_pearson(count, total)) for at, count in counts.items()}
 
     @property
     def fingerprint(self) -> str:
@@ -79,17 +69,22 @@ class CertifiedComparison:
             "environment": first.environment,
             "images": first.images,
             "notes": list(self.notes),
-            "models": {model.label: self._model(model) for model in self.models},
+            "models": {
+                model.label: self._model(model, summary, shares)
+                for model, summary, shares in zip(self.models, self.summaries, self.shares, strict=True)
+            },
             "summary": {"models": len(self.models), "examples": len(self.images)},
             "attacks": {},
         }
 
-    def _model(self, model: CertifiedModel) -> dict[str, Any]:
-        first, shares = model.parts[0], self.shares(model)
+    def _model(
+        self, model: CertifiedModel, summary: CertifySummary, shares: dict[str, tuple[float, Interval]]
+    ) -> dict[str, Any]:
+        first = model.parts[0]
         return {
             "checkpoint": first.checkpoint,
             **{name: first.config.get(name) for name in MODEL},
-            **self.summary(model).to_json(),
+            **summary.to_json(),
             "certified_accuracy": {at: share for at, (share, _) in shares.items()},
             "intervals": {f"certified_accuracy@{at}": ends for at, (_, ends) in shares.items()},
             "files": [str(part.path) for part in model.parts],
@@ -105,5 +100,28 @@ def compare_certificates(groups: dict[str, list[ResultFile[CertifyRecord]]]) -> 
     finished = without_failures(models, images, notes)
     if not finished:
         raise UsageError("no image is certified in all of the results", "finish them with --resume")
-    partial = len(finished) < len(images) or any(model.interrupted for model in models)
-    return CertifiedComparison(tuple(models), tuple(finished), tuple(notes), partial)
+    records = [[model.records[index] for index in finished] for model in models]
+    radius = _radius(models)
+    summaries = [
+        summarise_certificates(mine, model.parts[0].config["samples"], sum(p.seconds for p in model.parts), radius)
+        for model, mine in zip(models, records, strict=True)
+    ]
+    # The name of the radius of --radius may be rounded.
+    grid = {at: float(at) if radius is None else radius for found in summaries for at in found.certified_accuracy}
+    return CertifiedComparison(
+        models=tuple(models),
+        images=tuple(finished),
+        summaries=tuple(summaries),
+        shares=tuple({at: _share(mine, grid[at]) for at in sorted(grid, key=float)} for mine in records),
+        notes=tuple(notes),
+        partial=len(finished) < len(images) or any(model.interrupted for model in models),
+    )
+
+
+def _radius(models: Sequence[CertifiedModel]) -> float | None:
+    return models[0].parts[0].config.get("radius")
+
+
+def _share(records: Sequence[CertifyRecord], radius: float) -> tuple[float, Interval]:
+    count = sum(record.certified_at(radius) for record in records)
+    return count / len(records), clopper_pearson(count, len(records))

@@ -101,10 +101,18 @@ class ComparedAttack(TypedDict):
     files: list[str]
 
 
+class ComparedModel(TypedDict, total=False):
+    files: list[str]
+
+
 class Compared(TypedDict):
-    """The part of a result of `caa compare` that is read: the files that it compares."""
+    """The part of a result of `caa compare` that is read: the files that it compares.
+
+    models: of several models alone; certificates have no attacks, and the files are there.
+    """
 
     attacks: dict[str, ComparedAttack]
+    models: NotRequired[dict[str, ComparedModel]]
 
 
 # Settings have the types that the plan declares. For these, reading a result also relies on the range.

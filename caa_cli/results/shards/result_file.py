@@ -210,7 +210,8 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
     if command == "compare":
         with suppress(SchemaError):  # the hint is then without its files
             check(document, Compared)
-            found = [file for attack in document["attacks"].values() for file in attack["files"]]
+            compared = [*document["attacks"].values(), *document.get("models", {}).values()]
+            found = [file for entry in compared for file in entry.get("files", [])]
             # A shard's file stands for those of all shards, whose names differ in this mark alone.
             every = dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in found)
             hint = f"name the files that it compares: {' '.join(every)}"

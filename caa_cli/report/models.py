@@ -1,0 +1,78 @@
+"""The pictures of several models (extra: plot): attacks by model, and certified accuracy."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from caa_cli.config.pictures import PICTURES
+from caa_cli.config.settings import load
+from caa_cli.report.colours import styles
+from caa_cli.report.escapes import drawn
+from caa_cli.report.figure import COLUMN, PAGE, RADIUS, EmptyPictureError, figure_style, wrapped, write_figure
+from caa_cli.report.plots import draw_legend, ink
+from caa_cli.results.certified import CertifiedComparison
+from caa_cli.results.models import ModelsComparison
+
+_ACROSS = 3  # pictures in a row
+
+
+def write_pictures(path: Path, name: str, found: ModelsComparison, title: str) -> None:
+    """Draw one of PICTURES for each model, on the same axes.
+
+    Raises EmptyPictureError where one would be empty, and OSError if `path` can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(len(found.comparisons), _ACROSS)
+    rows = math.ceil(len(found.comparisons) / columns)
+    with ink():
+        figure = Figure(layout="constrained")
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axis in axes.flat[len(found.comparisons) :]:
+            axis.remove()
+        right = 0.0
+        for axis, (label, comparison) in zip(axes.flat, found.comparisons.items(), strict=False):
+            load(PICTURES[name].draws)(axis, comparison)
+            right = max(right, axis.get_xlim()[1])
+            axis.set_title(wrapped(label, 40))
+            axis.grid(alpha=0.2)
+            axis.label_outer()
+        axes.flat[0].set_xlim(right=right)
+        figure.suptitle(drawn(title))
+        lines = draw_legend(figure, axes.flat[0])
+        width = COLUMN if columns == 1 else PAGE
+        figure.set_size_inches(width, 0.4 + 2.2 * rows + 0.13 * lines)
+        write_figure(path, figure, found.fingerprint)
+
+
+def draw_certified_curves(path: Path, found: CertifiedComparison, title: str) -> None:
+    """Draw the certified accuracy of each model against the radius.
+
+    Raises EmptyPictureError where nothing is certified, and OSError if `path` can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    radii = [
+        np.sort([record.radius or 0.0 for record in found.records(model) if record.certified_at(0.0)])
+        for model in found.models
+    ]
+    if not any(map(len, radii)):
+        raise EmptyPictureError("no image is certified")
+    with figure_style():
+        figure = Figure(layout="constrained")
+        axis = figure.subplots()
+        for label, mine, style in zip(found.labels, radii, styles([""] * len(radii)), strict=True):
+            # The share certified at r falls by one image just beyond each radius, and ends at 0.
+            x = np.r_[0.0, mine, mine[-1:]]
+            counts = np.r_[len(mine), np.arange(len(mine), 0, -1), [0] * len(mine[-1:])]
+            line = {name: style[name] for name in ("color", "linestyle")}
+            axis.step(x, counts / len(found.images), where="pre", label=wrapped(label, 52), **line)
+        axis.set(xlabel=RADIUS, ylabel="certified accuracy", ylim=(0.0, 1.02), title=drawn(title))
+        axis.set_xlim(left=0.0)
+        axis.grid(alpha=0.3)
+        lines = draw_legend(figure, axis)
+        figure.set_size_inches(COLUMN, 2.4 + 0.13 * lines)
+        write_figure(path, figure, found.fingerprint)
