@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caa_cli.config.plan import Shard
-from caa_cli.report.tables import HEADINGS, cells
+from caa_cli.report.headings import HEADINGS
+from caa_cli.report.tables import cells
 from caa_cli.results.bootstrap import intervals
 from caa_cli.results.comparison import compare
 from caa_cli.results.metrics import columns, figures
