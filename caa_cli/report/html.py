@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from caa_cli.config.ranges import flag
 from caa_cli.report.escapes import markup
 from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.gallery import Gallery, gallery_html
+from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
 from caa_cli.report.plots import inline_svg
 from caa_cli.report.selection import chosen_by, listed
 from caa_cli.report.sweep import find_sweep
-from caa_cli.report.tables import HEADINGS, caption, cells
+from caa_cli.report.tables import cells, ranges_explained
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.shards.joining import AttackResult
 from caa_cli.results.store.ownership import mark
@@ -45,8 +46,11 @@ def report(comparison: Comparison, document: Mapping[str, Any], gallery: Gallery
 {_table("How it was made", _origin(comparison))}
 {_command(document)}
 <h2>Results</h2>
-{_results(comparison)}
-<p>{markup(caption(comparison))}. Radii are L2 with pixels in [0, 1], every one verified on fresh noise.</p>
+<p>Over {len(comparison.eligible)} eligible of {len(comparison.images)} images. Radii are L2 with pixels in [0, 1],
+every one verified on fresh noise. {markup(ranges_explained(comparison))}</p>
+{_results(comparison, HEADINGS, "Results")}
+<h3>Further figures</h3>
+{_results(comparison, FURTHER, "Further figures")}
 <h2>Pictures</h2>
 <div class="pictures">{_pictures(comparison)}</div>
 {_gallery(gallery)}
@@ -88,16 +92,21 @@ def _command(document: Mapping[str, Any]) -> str:
     return f"<h2>Command</h2>\n<pre>{markup(command)}</pre>" if command else ""
 
 
-def _results(comparison: Comparison) -> str:
-    head = "".join(f'<th scope="col">{markup(text)}</th>' for text in ("attack", *(h.text for h in HEADINGS)))
+def _results(comparison: Comparison, headings: Sequence[Heading], name: str) -> str:
+    """A table, and what its columns mean."""
+    head = "".join(f'<th scope="col">{markup(text)}</th>' for text in ("attack", *(h.text for h in headings)))
     rows = []
-    for label, row in zip(comparison.labels, cells(comparison), strict=True):
+    for label, row in zip(comparison.labels, cells(comparison, headings), strict=True):
         shown = "".join(
             f"<td>{markup(value)}{f'<small>{markup(spread)}</small>' if spread else ''}</td>" for value, spread in row
         )
         rows.append(f'<tr><th scope="row">{_label(label)}</th>{shown}</tr>')
     table = f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    return _scrolled("Results", table)
+    meanings = "".join(
+        f"<dt>{markup(heading.text)}</dt><dd>{markup(meaning(heading, comparison.reference))}</dd>"
+        for heading in headings
+    )
+    return f"{_scrolled(name, table)}<dl>{meanings}</dl>"
 
 
 def _pictures(comparison: Comparison) -> str:

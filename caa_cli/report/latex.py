@@ -1,24 +1,113 @@
-"""The table of a comparison in LaTeX."""
+"""The tables of a comparison in LaTeX, for the packages booktabs and graphicx."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Sequence
+
 from caa_cli.report import escapes
-from caa_cli.report.tables import HEADINGS, caption, cells
+from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
+from caa_cli.report.tables import Cell, cells, ranges_explained
 from caa_cli.results.comparison import Comparison
 
 
-def latex(comparison: Comparison) -> str:
-    """The table in LaTeX, for the package booktabs."""
+def latex(comparison: Comparison, model: str | None = None) -> str:
+    """Two tables: the main figures, and the further ones.
+
+    model: its name among several, in place of that of its file.
+    """
+    first = comparison.attacks[0].parts[0]
+    name = model or f"{first.setting('arch')} {first.setting('dataset')} sigma {first.setting('sigma'):g}"
+    label = "tab:" + "-".join(re.findall(r"[a-z0-9.]+", name.lower()))
+    head = "% \\usepackage{booktabs, graphicx}\n"
+    main = head + _table(comparison, HEADINGS, _caption(comparison, model), label)
+    more = f"Further figures of the attacks in Table~\\ref{{{label}}}, over the same images."
+    return main + "\n" + _table(comparison, FURTHER, more, f"{label}-further")
+
+
+def _table(comparison: Comparison, headings: Sequence[Heading], caption: str, label: str) -> str:
+    columns = cells(comparison, headings)
     lines = [
-        r"\begin{table}",
-        rf"  \caption{{{escapes.latex(caption(comparison)).replace('“', '``').replace('”', chr(39) * 2)}.}}",
-        r"  \centering",
-        rf"  \begin{{tabular}}{{l{'r' * len(HEADINGS)}}}",
+        r"\begin{table*}",
+        rf"  \caption{{{caption} {_of_bold(comparison)}}}",
+        rf"  \label{{{label}}}",
+        r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"  \sbox0{{\begin{{tabular}}{{l{'r' * len(headings)}}}",
         r"    \toprule",
-        "    Attack & " + " & ".join(heading.latex for heading in HEADINGS) + r" \\",
+        "    Attack & " + " & ".join(heading.latex for heading in headings) + r" \\",
         r"    \midrule",
     ]
-    for label, row in zip(comparison.labels, cells(comparison), strict=True):
-        shown = [rf"{value} {{\scriptsize [{spread}]}}" if spread else value for value, spread in row]
-        lines.append("    " + " & ".join([escapes.latex(label), *(s.replace("–", "--") for s in shown)]) + r" \\")
-    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
+    best = [_best(comparison, heading) for heading in headings]
+    for position, (attack, row) in enumerate(zip(comparison.labels, columns, strict=True)):
+        values = [_value(cell, position in holders) for cell, holders in zip(row, best, strict=True)]
+        lines.append("    " + " & ".join([escapes.latex(attack), *values]) + r" \\")
+        if any(spread for _, spread in row):
+            spreads = [rf"{{\tiny {_number(spread)}}}" if spread else "" for _, spread in row]
+            lines.append("    " + " & ".join(["", *spreads]) + r" \\")
+    notes = [f"{heading.latex}: {escapes.latex(meaning(heading, comparison.reference))}." for heading in headings]
+    if any(spread for row in columns for _, spread in row):
+        notes.append(escapes.latex(ranges_explained(comparison)))
+    lines += [
+        r"    \bottomrule",
+        r"  \end{tabular}}%",
+        # Narrower only where the page needs it.
+        r"  \ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
+        r"  \par\smallskip",
+        r"  \begin{minipage}{\linewidth}\scriptsize\raggedright",
+        *(f"    {note}" for note in notes),
+        r"  \end{minipage}",
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _caption(comparison: Comparison, model: str | None) -> str:
+    """The model, the images, and the rule of certificates and successes."""
+    first = comparison.attacks[0].parts[0]
+    arch = escapes.latex(str(first.setting("arch")))
+    of = f"{escapes.latex(model)} ({arch}" if model else f"{arch} ("
+    alpha = rf"$\alpha = {_power(first.setting('alpha'))}$"
+    return (
+        rf"Attacks on {of}{', ' if model else ''}$\sigma = {first.setting('sigma'):g}$) over "
+        rf"{len(comparison.eligible)} eligible of {len(comparison.images)} images of "
+        rf"{escapes.latex(str(first.setting('dataset')))} ({escapes.latex(str(first.setting('split')))}). "
+        rf"Certificates: {escapes.latex(str(first.setting('bound')))} bounds at {alpha} with "
+        rf"$n = {first.setting('certify_samples')}$ samples. Every success is verified at {alpha} on fresh noise, "
+        rf"$n = {first.setting('verify_samples')}$ samples a try. Radii are $L_2$, pixels in $[0, 1]$."
+    )
+
+
+def _of_bold(comparison: Comparison) -> str:
+    return "The best of a column is bold, where attacks can be compared by it." if len(comparison.attacks) > 1 else ""
+
+
+def _best(comparison: Comparison, heading: Heading) -> set[int]:
+    """The positions of the attacks whose value, rounded as it is shown, is the best of its column."""
+    values = {
+        position: round(heading.better * value * heading.factor, heading.digits)
+        for position, figures in enumerate(comparison.figures)
+        if (value := heading.shown(figures)) is not None and math.isfinite(value)
+    }
+    if not heading.better or len(comparison.attacks) < 2:
+        return set()
+    return {position for position, value in values.items() if value == max(values.values())}
+
+
+def _value(cell: Cell, is_best: bool) -> str:
+    """A value, with its number of images if it has one."""
+    number, _, count = cell[0].partition(" ")
+    shown = rf"\textbf{{{_number(number)}}}" if is_best else _number(number)
+    return f"{shown} {count}".rstrip()
+
+
+def _power(value: float) -> str:
+    """A number for a formula, with a power of ten in place of 1e-05."""
+    number, _, exponent = f"{value:g}".partition("e")
+    return rf"{number} \cdot 10^{{{int(exponent)}}}" if exponent else number
+
+
+def _number(text: str) -> str:
+    """A number or a range, with the signs of TeX."""
+    signed = re.sub(r"(?<!\d)-(?=\d)", "$-$", text)
+    return signed.replace("–", "--").replace("∞", r"$\infty$")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caa_cli.report import certified_table, tables, tables_by_model
+from caa_cli.report.headings import HEADINGS
 from caa_cli.report.writers import WRITERS
 from caa_cli.results.certified import CertifiedComparison
 from caa_cli.results.comparison import Comparison
@@ -33,7 +34,7 @@ def present(found: AnyComparison) -> Presentation:
         headings = certified_table.headings(found)
     else:
         table = tables if isinstance(found, Comparison) else tables_by_model
-        headings = ["attack", *(heading.text for heading in tables.HEADINGS)]
+        headings = ["attack", *(heading.text for heading in HEADINGS)]
     writers = WRITERS if isinstance(found, Comparison) else table.WRITERS
     return Presentation(title_of(found), headings, table.grid_rows(found), table.explanation(found), writers)
 

@@ -6,66 +6,16 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from caa_cli.report import escapes
+from caa_cli.report.headings import FURTHER, HEADINGS, Heading
 from caa_cli.results.bootstrap import FEWEST
 from caa_cli.results.comparison import Comparison, finite
 from caa_cli.results.metrics import Figures
 from caa_cli.results.proportions import Interval
-
-
-@dataclass(frozen=True)
-class Heading:
-    """A column. text, latex: its heading.  shown: its value.  interval: the name of its 95% interval.
-
-    count: the number of images that the value is over, where it is not that of the caption.
-    """
-
-    text: str
-    latex: str
-    shown: Callable[[Figures], float | None]
-    digits: int = 0
-    factor: float = 1.0
-    interval: str | None = None
-    count: Callable[[Figures], int | None] | None = None
-
-
-# What can't mislead about an attack that fails on some images, in a terminal's width.
-HEADINGS = (
-    Heading("success %", r"Succ.\ \%", lambda f: f.success_rate, 0, 100, "success_rate"),
-    Heading("best %", r"Best \%", lambda f: f.best_share, 0, 100, "best_share"),
-    Heading("r₅₀", "$r_{50}$", lambda f: f.overall_median_radius, 3, 1, "overall_median_radius"),
-    Heading("%-C", r"\%-C", lambda f: f.overall_median_percent, 0, 1, "overall_median_percent"),
-    Heading("optimality", "Opt.", lambda f: f.optimality, 3, 1, "optimality"),
-    Heading("nearer %", r"Nearer \%", lambda f: f.nearer_share, 0, 100, "nearer_share"),
-    Heading(
-        "ratio (n)",
-        "Ratio ($n$)",
-        lambda f: f.median_radius_ratio,
-        3,
-        1,
-        "median_radius_ratio",
-        count=lambda f: f.both_attacked,
-    ),
-    Heading("evals k", r"Eval.\ (k)", lambda f: _sum(f.forward, f.backward), 1, 1e-3),
-)
-# The rest, in the order of the columns above that they explain.
-FURTHER = (
-    Heading("near-best %", r"Near \%", lambda f: f.near_best_share, 0, 100, "near_best_share"),
-    Heading("farther %", r"Farther \%", lambda f: f.farther_share, 0, 100, "farther_share"),
-    Heading("tied %", r"Tied \%", lambda f: f.tied_share, 0, 100, "tied_share"),
-    Heading("difference", r"$\Delta r$", lambda f: f.median_radius_difference, 3, 1, "median_radius_difference"),
-    Heading("r₅₀ successes", "$r_{50}^+$", lambda f: f.median_radius, 3, 1, "median_radius"),
-    Heading("%-C successes", r"\%-C$^+$", lambda f: f.median_percent, 0, 1, "median_percent"),
-    Heading("r₅₀ common", r"$r_{50}^\cap$", lambda f: f.common_median_radius, 3, 1, "common_median_radius"),
-    Heading("%-C common", r"\%-C$^\cap$", lambda f: f.common_median_percent, 0, 1, "common_median_percent"),
-    Heading("s/image", "Time (s)", lambda f: f.seconds, 2),
-    Heading("forward k", r"Fwd.\ (k)", lambda f: f.forward, 1, 1e-3),
-    Heading("backward k", r"Bwd.\ (k)", lambda f: f.backward, 1, 1e-3),
-)
 
 Cell = tuple[str, str]  # the value, and its interval or ""
 
@@ -102,25 +52,12 @@ def _shown(value: float | None, heading: Heading) -> str:
     return f"{round(value * heading.factor, heading.digits) + 0.0:.{heading.digits}f}"  # + 0.0: no -0
 
 
-def _sum(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one + other
-
-
 def grid_rows(comparison: Comparison) -> list[list[str]]:
     """The rows for a terminal: the label, and the cells with their intervals below them."""
     return [
         [label, *(f"{value}\n{spread}" if spread else value for value, spread in row)]
         for label, row in zip(comparison.labels, cells(comparison), strict=True)
     ]
-
-
-def caption(comparison: Comparison) -> str:
-    """The caption: which images the figures are over, and which attack the others are held against."""
-    intervals = f"; 95% intervals, exact for shares{_resampled(comparison)}" if comparison.resamples else ""
-    return (
-        f"{len(comparison.eligible)} eligible of {len(comparison.images)} images; nearer and ratio are against "
-        f"{comparison.reference}{intervals}"
-    )
 
 
 def explanation(comparison: Comparison) -> str:
@@ -130,18 +67,18 @@ def explanation(comparison: Comparison) -> str:
 
 def of_columns(comparison: Comparison) -> str:
     """What the columns of HEADINGS mean, without the number of images."""
-    exact = "exact for shares" if comparison.resamples else "exact"
     return (
         "r₅₀, %-C: medians over all of them, a failure at ∞; optimality: 1 if nearest on every image; nearer, ratio "
-        f"(on the n that both attacked): against {comparison.reference}; ranges: 95% intervals, {exact}"
-        f"{_resampled(comparison)}"
+        f"(on the n that both attacked): against {comparison.reference}. {ranges_explained(comparison)}"
     )
 
 
-def _resampled(comparison: Comparison) -> str:
+def ranges_explained(comparison: Comparison) -> str:
+    """What the ranges of the cells are, as a sentence."""
     if not comparison.resamples:
-        return ""
-    return f", others by {comparison.resamples} bootstrap resamples, from {FEWEST} images on"
+        return "Ranges are 95% intervals, exact."
+    resampled = f"others by {comparison.resamples} bootstrap resamples, from {FEWEST} images on"
+    return f"Ranges are 95% intervals, exact for shares, {resampled}."
 
 
 def markdown(comparison: Comparison) -> str:

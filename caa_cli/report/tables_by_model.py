@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from caa_cli.report import escapes, tables
+from caa_cli.report.headings import HEADINGS
 from caa_cli.report.latex import latex as latex_of_one
 from caa_cli.results.models import ModelsComparison
 
@@ -14,7 +15,7 @@ def grid_rows(found: ModelsComparison) -> list[list[str]]:
     """The rows for a terminal: the model's label, and its attacks below it."""
     rows = []
     for label, comparison in found.comparisons.items():
-        rows.append([label, *[""] * len(tables.HEADINGS)])
+        rows.append([label, *[""] * len(HEADINGS)])
         rows += [[f"  {attack}", *cells] for attack, *cells in tables.grid_rows(comparison)]
     return rows
 
@@ -36,7 +37,7 @@ def markdown(found: ModelsComparison) -> str:
 
 def latex(found: ModelsComparison) -> str:
     """A table for each model, in LaTeX."""
-    return "\n".join(latex_of_one(comparison) for comparison in found.comparisons.values())
+    return "\n".join(latex_of_one(comparison, label) for label, comparison in found.comparisons.items())
 
 
 def plain(found: ModelsComparison) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.presentation import AnyComparison
 from caa_cli.results.certified import CertifiedComparison, compare_certificates
 from caa_cli.results.comparison import compare, document_head
-from caa_cli.results.comparison_document import KEPT, read_comparison
+from caa_cli.results.comparison_document import read_comparison
 from caa_cli.results.documents import KINDS
 from caa_cli.results.fields import compare_fields, fields_of_comparison
 from caa_cli.results.models import compare_models
@@ -90,25 +90,17 @@ class CompareRun:
             )
 
     def _read(self) -> int:
-        plan = self.plan
-        kept: dict[str, Any] = {}
-        found: AnyComparison
         again = None
-        if len(plan.files) == 1:
-            again = read_comparison(plan.files[0], plan.bootstrap, plan.seed, plan.reference)
-        if again is not None:
-            found, document = again
-            kept = {name: document[name] for name in KEPT if name in document}
-            partial = found.partial
-        else:
-            parts = [self._read_file(path) for path in plan.files]
-            found = _compared(parts, plan)
-            partial = found.partial or any(part.status != "complete" for part in parts)
-        check_applicable(plan, found)
+        if len(self.plan.files) == 1 and not self.plan.names:
+            again = read_comparison(self.plan.files[0], self.plan.bootstrap, self.plan.seed, self.plan.reference)
+        parts = [] if again else [self._read_file(path) for path in self.plan.files]
+        found: AnyComparison = again[0] if again else _compared(parts, self.plan)
+        check_applicable(self.plan, found)
+        partial = found.partial or any(part.status != "complete" for part in parts)
         status = "partial" if partial else "complete"
         document = found.to_json(status)
         self.gate.check(fields_of_comparison(document))
-        if plan.dry_run:
+        if self.plan.dry_run:
             what, count = (
                 ("models", "examples") if isinstance(found, CertifiedComparison) else ("attacks", "eligible")
             )
@@ -116,7 +108,7 @@ class CompareRun:
             self.display.plan("caa compare", [(what, ", ".join(found.labels)), (count, images)])
             self.display.document(document)
             return DONE
-        fields = self.report.finish(found, status, replacing=True, kept=kept)
+        fields = self.report.finish(found, status, replacing=True, origin=again and again[1])
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(PARTIAL if partial else DONE)
 

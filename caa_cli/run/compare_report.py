@@ -14,6 +14,7 @@ from caa_cli.errors import UsageError
 from caa_cli.report.presentation import AnyComparison, present, title_of
 from caa_cli.results.certified import CertifiedComparison
 from caa_cli.results.comparison import Comparison
+from caa_cli.results.comparison_document import KEPT
 from caa_cli.results.fields import Fields, fields_of_comparison
 from caa_cli.results.models import ModelsComparison
 from caa_cli.results.store.compare_output import CompareOutput
@@ -27,7 +28,7 @@ _KEPT = "the attacks' own results are kept: free some space and compare their fi
 
 @dataclass
 class CompareReport:
-    """Where a comparison goes. command_line: the command as typed."""
+    """Where a comparison goes. command_line: what made it."""
 
     plan: ComparePlan
     output: CompareOutput
@@ -36,19 +37,24 @@ class CompareReport:
     command_line: str
 
     def finish(
-        self, found: AnyComparison, status: str, replacing: bool = False, kept: Mapping[str, Any] | None = None
+        self,
+        found: AnyComparison,
+        status: str,
+        replacing: bool = False,
+        origin: Mapping[str, Any] | None = None,
     ) -> Fields:
         """Write what was asked for, then show the table; returns its numbers.
 
-        replacing: what is written may be in place of another comparison, which is then refused.  kept: what a
-        comparison that is shown again keeps of its document.
+        replacing: what is written may be in place of another comparison, which is then refused.  origin: the document
+        that the comparison was read from.
         """
         gallery = None
         if isinstance(found, Comparison) and (self.plan.html is not None or self.plan.figure_examples is not None):
             from caa_cli.run.gallery import gallery_of
 
             gallery = gallery_of(found)
-        document = {**found.to_json(status), "command_line": self.command_line, **(kept or {})}
+        document = {**found.to_json(status), "command_line": self.command_line}
+        document |= {name: value for name, value in (origin or {}).items() if name in KEPT}
         if replacing:
             self.output.check_shown(document)
         # As in the result of any run, so that a later one knows them for its own.
@@ -97,7 +103,7 @@ class CompareReport:
             with written(place, option, _KEPT), drawing(option, place, self.display):
                 draw_certified_curves(place, found, title)
 
-    def _write_images(self, comparison: Comparison, document: dict[str, Any], gallery: Any) -> None:
+    def _write_images(self, comparison: Comparison, document: Mapping[str, Any], gallery: Any) -> None:
         """Write what shows images: the gallery and the page."""
         place, option = self.plan.figure_examples, "--figure-examples"
         if place is not None:

@@ -17,7 +17,7 @@ _CPU_SIZES, _GPU_SIZES = [2**p for p in range(3, 12)], [2**p for p in range(8, 1
 # A timing repeats a chunk for this long, and at most this often; the least time counts, as other work only adds time.
 _REPEAT_SECONDS, _REPEATS = 0.03, 8
 # Several rounds over the sizes, so that a slow spell of the machine rules none out; hopeless ones are timed once.
-_ROUNDS, _HOPELESS = 10, 1.5
+_ROUNDS, _HOPELESS = 4, 1.5
 # A slow model may take this many times as long as requested before larger sizes are left out.
 _PATIENCE = 2.0
 # Of sizes within this factor of the best, the largest is taken: a busy machine can make a small chunk seem fast, but
@@ -45,7 +45,7 @@ class Tuning:
 
 
 def tune_chunks(
-    classifier: SmoothedClassifier, seconds: float = 2.0, gradients: bool = True, most: int | None = None
+    classifier: SmoothedClassifier, seconds: float = 0.7, gradients: bool = True, most: int | None = None
 ) -> Tuning:
     """The fastest chunk sizes of up to `most` samples and the faster layout; both are applied.
 

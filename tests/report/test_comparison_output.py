@@ -17,10 +17,11 @@ from support import caa, parse_strict, read_strict
 
 from caa_cli.config.pictures import PICTURES
 from caa_cli.display import Display
+from caa_cli.report.headings import HEADINGS
 from caa_cli.report.html import report
 from caa_cli.report.latex import latex
 from caa_cli.report.plots import evaluations, inline_svg, proportion, write_picture
-from caa_cli.report.tables import HEADINGS, cells, comma_separated, markdown
+from caa_cli.report.tables import cells, comma_separated, markdown
 from caa_cli.report.writers import WRITERS
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caa_cli.config.plan import Shard
-from caa_cli.report.tables import FURTHER, HEADINGS, cells
+from caa_cli.report.headings import FURTHER, HEADINGS
+from caa_cli.report.tables import cells
 from caa_cli.results.comparison import compare
 from caa_cli.results.metrics import figures
 from caa_cli.results.shards.joining import join
