@@ -71,11 +71,11 @@ def _caption(comparison: Comparison, model: str | None) -> str:
     sigma, alpha = (f"$\\{name} = {_power(first.setting(name))}$" for name in ("sigma", "alpha"))
     attacked = f"{escapes.latex(model)} ({arch}, {sigma})" if model else f"{arch} ({sigma})"
     certify, verify = (_samples(first.setting(name)) for name in ("certify_samples", "verify_samples"))
+    images = f"{len(comparison.eligible)} eligible of {len(comparison.images)} images of {dataset} ({split})"
     return (
-        f"Attacks on {attacked} over {len(comparison.eligible)} eligible of {len(comparison.images)} images of "
-        f"{dataset} ({split}). Certificates: {bound} bounds at {alpha}{certify}. Every success is verified at {alpha} "
-        f"on fresh noise{verify} a try. Radii are $L_2$, pixels in $[0, 1]$."
-    ).replace("noise a try", "noise")
+        f"Attacks on {attacked} over {images}. Certificates: {bound} bounds at {alpha}{certify}. Every success is "
+        f"verified on fresh noise at {alpha}{verify}{' a try' if verify else ''}. Radii are $L_2$, pixels in $[0, 1]$."
+    )
 
 
 def _samples(count: int | None) -> str:

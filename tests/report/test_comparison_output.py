@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
-import subprocess
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
@@ -15,12 +12,10 @@ from comparing import assert_as_by_hand, by_index, comparison_of, document, reco
 from rich.console import Console
 from support import caa, parse_strict, read_strict
 
-from caa_cli.config.pictures import PICTURES
 from caa_cli.display import Display
 from caa_cli.report.headings import HEADINGS
 from caa_cli.report.html import report
 from caa_cli.report.latex import latex
-from caa_cli.report.plots import evaluations, inline_svg, proportion, write_picture
 from caa_cli.report.tables import cells, comma_separated, markdown
 from caa_cli.report.writers import WRITERS
 

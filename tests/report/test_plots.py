@@ -15,7 +15,7 @@ from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.pictures import PICTURES
 from caa_cli.report.colours import colour_of, styles
 from caa_cli.report.figure import EmptyPictureError
-from caa_cli.report.plots import evaluations, excess, inline_svg, proportion, write_picture
+from caa_cli.report.plots import evaluations, excess, proportion, write_picture
 from caa_cli.report.run_pictures import draw_certified_accuracy, draw_examples
 from caa_cli.results.certificates import CertifyRecord
 
