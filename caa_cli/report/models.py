@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.pictures import PICTURES
 from caa_cli.config.settings import load
 from caa_cli.report.colours import styles
@@ -41,11 +44,23 @@ def write_pictures(path: Path, name: str, found: ModelsComparison, title: str) -
             axis.grid(alpha=0.2)
             axis.label_outer()
         axes.flat[0].set_xlim(right=right)
-        figure.suptitle(drawn(title))
-        lines = draw_legend(figure, axes.flat[0])
-        width = COLUMN if columns == 1 else PAGE
-        figure.set_size_inches(width, 0.4 + 2.2 * rows + 0.13 * lines)
+        figure.suptitle(drawn(title), fontsize=9)
+        lines = _draw_legends(figure, list(axes.flat[: len(found.comparisons)]))
+        figure.set_size_inches(COLUMN if columns == 1 else PAGE, 0.4 + 2.5 * rows + 0.13 * lines)
         write_figure(path, figure, found.fingerprint)
+
+
+def _draw_legends(figure: Any, axes: Sequence[Any]) -> int:
+    """Draw one legend for all models, or each its own where attacks differ; returns the lines below the axes."""
+    labels = [axis.get_legend_handles_labels()[1] for axis in axes]
+    if any(other != labels[0] for other in labels):
+        for axis in axes:
+            axis.legend(loc="upper left", frameon=False)
+        return 0
+    for axis in axes[1:]:
+        for artist in axis.get_legend_handles_labels()[0]:
+            artist.set_label("_")  # what begins so is in no legend
+    return draw_legend(figure, axes[0])
 
 
 def draw_certified_curves(path: Path, found: CertifiedComparison, title: str) -> None:
@@ -61,10 +76,11 @@ def draw_certified_curves(path: Path, found: CertifiedComparison, title: str) ->
     ]
     if not any(map(len, radii)):
         raise EmptyPictureError("no image is certified")
+    colours = [*ATTACKS, *[""] * len(radii)][: len(radii)]  # those of the attacks, and then further ones
     with figure_style():
         figure = Figure(layout="constrained")
         axis = figure.subplots()
-        for label, mine, style in zip(found.labels, radii, styles([""] * len(radii)), strict=True):
+        for label, mine, style in zip(found.labels, radii, styles(colours), strict=True):
             # The share certified at r falls by one image just beyond each radius, and ends at 0.
             x = np.r_[0.0, mine, mine[-1:]]
             counts = np.r_[len(mine), np.arange(len(mine), 0, -1), [0] * len(mine[-1:])]

@@ -34,10 +34,11 @@ def proportion(axis: Any, comparison: Comparison) -> None:
     certified = np.sort(comparison.certified)
     furthest = max([r.radius or 0.0 for a in comparison.attacks for r in comparison.records(a)], default=0.0)
     right = 1.05 * max(furthest, *certified, 0.1)
-    _steps(axis, certified, count, right, label="certified bound", color=INK, linestyle=":", linewidth=1.6)
+    beyond = 100 * right  # other models beside this one may need a wider axis
+    _steps(axis, certified, count, beyond, label="certified bound", color=INK, linestyle=":", linewidth=1.6)
     for attack, style in _styles(comparison):
         radii = np.sort([record.radius or 0.0 for record in _successes(comparison, attack)])
-        _steps(axis, radii, count, right, label=_legend(attack), color=style["color"], linestyle=style["linestyle"])
+        _steps(axis, radii, count, beyond, label=_legend(attack), color=style["color"], linestyle=style["linestyle"])
     axis.set(xlabel=RADIUS, ylabel="share of eligible images attacked", ylim=(0.0, 1.02), xlim=(0.0, right))
 
 
@@ -173,7 +174,7 @@ def _successes(comparison: Comparison, attack: AttackResult) -> list[AttackRecor
 
 
 def _steps(axis: Any, radii: Any, count: int, right: float, **style: Any) -> None:
-    """Draw an empirical distribution function up to the right edge."""
+    """Draw an empirical distribution function up to this radius."""
     shares = np.arange(1, len(radii) + 1) / count
     axis.step(np.r_[0.0, radii, right], np.r_[0.0, shares, shares[-1:] if len(radii) else 0.0], where="post", **style)
 

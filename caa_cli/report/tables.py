@@ -62,16 +62,14 @@ def grid_rows(comparison: Comparison) -> list[list[str]]:
 
 def explanation(comparison: Comparison) -> str:
     """What the columns of HEADINGS mean, for below the table."""
-    return f"{len(comparison.eligible)} eligible of {len(comparison.images)} images. {of_columns(comparison)}"
+    return f"{len(comparison.eligible)} eligible of {len(comparison.images)} images; {of_columns(comparison)}"
 
 
 def of_columns(comparison: Comparison) -> str:
     """What the columns of HEADINGS mean, without the number of images."""
     return (
-        "r₅₀ and %-C are medians over all eligible images, a failure counting as ∞; optimality is 1 for an attack "
-        f"that is the nearest on every image; nearer and ratio are against {comparison.reference}, the ratio over "
-        "the (n) images that both attacked; evals are forward and backward, of an image. "
-        f"{ranges_explained(comparison)}"
+        "r₅₀, %-C: medians over all of them, a failure at ∞; optimality: 1 if nearest on every image; nearer, ratio "
+        f"(on the n that both attacked): against {comparison.reference}. {ranges_explained(comparison)}"
     )
 
 

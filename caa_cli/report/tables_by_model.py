@@ -24,7 +24,7 @@ def explanation(found: ModelsComparison) -> str:
     """What the columns mean, for below the table. The eligible images are others for each model."""
     first = next(iter(found.comparisons.values()))
     counts = ", ".join(f"{label} {len(comparison.eligible)}" for label, comparison in found.comparisons.items())
-    return f"Eligible of {len(first.images)} images: {counts}. {tables.of_columns(first)}"
+    return f"Eligible of {len(first.images)} images: {counts}; {tables.of_columns(first)}"
 
 
 def markdown(found: ModelsComparison) -> str:

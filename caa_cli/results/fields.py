@@ -129,7 +129,7 @@ def fields_of_comparison(document: Mapping[str, Any]) -> Fields:
 
     Raises KeyError, ValueError, TypeError or AttributeError where it is damaged.
     """
-    attacks = document["attacks"]
+    attacks = document["attacks"].keys()
     return _of_models(document) if not attacks and document.get("models") else compare_fields(attacks, document)
 
 
