@@ -8,8 +8,8 @@ from typing import Any
 # The colour of axes and text; on a page it is replaced by the page's text colour.
 INK = "#010203"
 
-# Near the paper's colours where it has them. Chosen by search: any two are at least 23 apart in CIELAB as seen with
-# each kind of colour blindness (Machado et al., 2009), and all are legible on white and on a dark page.
+# Near the paper's colours where it has them. Chosen by search: any two are at least 23 apart in CIELAB, as seen with
+# red-green blindness too (17 with tritanopia, which is rare), and all are legible on white and on a dark page.
 _STYLES: dict[str, tuple[str, str, Any]] = {
     "caa": ("#2b62ae", "o", "-"),
     "caa-newton": ("#0ab2e4", "D", (0, (6, 1.5))),
@@ -35,13 +35,14 @@ def colour_of(attack: str) -> str:
 def styles(attacks: Sequence[str]) -> list[dict[str, Any]]:
     """{color, marker, linestyle} for each attack; a repeated one gets a colour that no other attack here has."""
     found: list[dict[str, Any]] = []
-    taken = {colour_of(attack) for attack in attacks if attack in _STYLES}
+    taken = {value for attack in attacks if attack in _STYLES for value in _STYLES[attack][:2]}
     for position, attack in enumerate(attacks):
         if attack in _STYLES and attack not in attacks[:position]:
             colour, marker, line = _STYLES[attack]
         else:
             colour = next((other for other in _FURTHER_COLOURS if other not in taken), colour_of(attack))
-            marker, line = _MARKERS[position % len(_MARKERS)], _LINES[position % len(_LINES)]
-            taken.add(colour)
+            marker = next((other for other in _MARKERS if other not in taken), _MARKERS[position % len(_MARKERS)])
+            line = _LINES[position % len(_LINES)]
+            taken |= {colour, marker}
         found.append({"color": colour, "marker": marker, "linestyle": line})
     return found

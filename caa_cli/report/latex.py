@@ -65,17 +65,22 @@ def _table(comparison: Comparison, headings: Sequence[Heading], caption: str, la
 def _caption(comparison: Comparison, model: str | None) -> str:
     """The model, the images, and the rule of certificates and successes."""
     first = comparison.attacks[0].parts[0]
-    arch = escapes.latex(str(first.setting("arch")))
-    of = f"{escapes.latex(model)} ({arch}" if model else f"{arch} ("
-    alpha = rf"$\alpha = {_power(first.setting('alpha'))}$"
-    return (
-        rf"Attacks on {of}{', ' if model else ''}$\sigma = {first.setting('sigma'):g}$) over "
-        rf"{len(comparison.eligible)} eligible of {len(comparison.images)} images of "
-        rf"{escapes.latex(str(first.setting('dataset')))} ({escapes.latex(str(first.setting('split')))}). "
-        rf"Certificates: {escapes.latex(str(first.setting('bound')))} bounds at {alpha} with "
-        rf"$n = {first.setting('certify_samples')}$ samples. Every success is verified at {alpha} on fresh noise, "
-        rf"$n = {first.setting('verify_samples')}$ samples a try. Radii are $L_2$, pixels in $[0, 1]$."
+    arch, dataset, split, bound = (
+        escapes.latex(str(first.setting(name))) for name in ("arch", "dataset", "split", "bound")
     )
+    sigma, alpha = (f"$\\{name} = {_power(first.setting(name))}$" for name in ("sigma", "alpha"))
+    attacked = f"{escapes.latex(model)} ({arch}, {sigma})" if model else f"{arch} ({sigma})"
+    certify, verify = (_samples(first.setting(name)) for name in ("certify_samples", "verify_samples"))
+    images = f"{len(comparison.eligible)} eligible of {len(comparison.images)} images of {dataset} ({split})"
+    return (
+        f"Attacks on {attacked} over {images}. Certificates: {bound} bounds at {alpha}{certify}. Every success is "
+        f"verified on fresh noise at {alpha}{verify}{' a try' if verify else ''}. Radii are $L_2$, pixels in $[0, 1]$."
+    )
+
+
+def _samples(count: int | None) -> str:
+    """The number of samples; nothing for a file that leaves it open."""
+    return f", $n = {count}$ samples" if count else ""
 
 
 def _of_bold(comparison: Comparison) -> str:

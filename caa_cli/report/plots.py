@@ -87,7 +87,7 @@ def evaluations(axis: Any, comparison: Comparison) -> None:
             _scatter(axis, points, _legend(attack), style)
             middle = median(x for x, _ in points), median(y for _, y in points)
             axis.plot(*middle, style["marker"], color=style["color"], markersize=8, markeredgecolor=INK)
-    axis.set(xlabel="model evaluations of an image (forward and backward)", ylabel=RADIUS)
+    axis.set(xlabel="model evaluations, forward and backward", ylabel=RADIUS)
     if several:
         axis.set(ylabel="L2 radius, % over smallest found")
         axis.set_yscale("symlog", linthresh=1.0)

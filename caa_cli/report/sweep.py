@@ -59,8 +59,8 @@ def draw_sweep(axis: Any, comparison: Comparison) -> None:
     sweep = find_sweep(comparison)
     if sweep is None:
         raise EmptyPictureError("it shows one setting that varies, or two of one attack, and here it is not so")
-    if all(figures.success_rate is None for figures in comparison.figures):
-        raise EmptyPictureError("no image is eligible")
+    if all(figures.median_radius is None for figures in comparison.figures):
+        raise EmptyPictureError("no image was attacked" if comparison.eligible else "no image is eligible")
     if len(sweep.keys) == 1:
         _lines(axis, sweep, comparison)
     else:

@@ -84,6 +84,8 @@ def read_comparison(
     check_origin(path, document, ("compare",))
     try:
         check(document, Document)
+        if not document["attacks"]:
+            raise SchemaError("is empty", "attacks")
         attacks = [_attack(path, document, label, entry) for label, entry in document["attacks"].items()]
         bootstrap = document["summary"]["bootstrap"]
         if bootstrap is not None and not resamples:

@@ -31,8 +31,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
     kept = [_kept(attack) for attack in attacks]
     at_hand = [index for index in comparison.eligible if any(index in mine for mine in kept)]
     if not at_hand:
-        broken = any(attack.records[i].outcome == ATTACKED for attack in attacks for i in comparison.eligible)
-        return Gallery(labels, (), (_NOT_KEPT if broken else _NOT_BROKEN,))
+        return Gallery(labels, (), (_why_none(comparison, attacks),))
     chosen = [at_hand[position] for position in spread(len(at_hand), MOST_ROWS)]
     clean, names, notes = _clean(attacks[0].parts[0], chosen)
     left_out = len(comparison.attacks) - len(attacks)
@@ -48,6 +47,18 @@ def gallery_of(comparison: Comparison) -> Gallery:
         for index in chosen
     ]
     return Gallery(labels, tuple(rows), tuple(notes))
+
+
+def _why_none(comparison: Comparison, attacks: Sequence[AttackResult]) -> str:
+    """Why there is no adversarial image to show, in words."""
+    if not any(attack.records[i].outcome == ATTACKED for attack in attacks for i in comparison.eligible):
+        return _NOT_BROKEN
+    named = [part.config.get("save_adversarial") for attack in attacks for part in attack.parts]
+    files = [str(name) for name in named if name]
+    if not files:
+        return _NOT_KEPT
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"The adversarial images are not there any more: no file of these runs is at {files[0]}{more}"
 
 
 def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
