@@ -83,6 +83,20 @@ def test_the_checkpoint_at_another_sigma_is_another_model(tmp_path):
     assert list(attacks) == ["demo:sha256=aaaaaaa/caa", "demo:sha256=ccccccc/caa"]
 
 
+def test_one_attack_is_the_reference_for_all_models_that_have_it(files, tmp_path):
+    def references(*words):
+        return [
+            model["reference"] for model in parse_strict(caa("compare", *words, "--json").stdout)["models"].values()
+        ]
+
+    assert references(*files) == ["caa", "caa"]
+    assert references(files[1], *files[2:]) == ["ddn", "ddn"]
+    assert references(*files, "--reference", "ddn") == ["ddn", "ddn"]
+    assert "against caa." in " ".join(caa("compare", *files).stdout.split())
+    assert references(files[0], files[3]) == ["caa", "ddn"]
+    assert "against the first attack of each model." in " ".join(caa("compare", files[0], files[3]).stdout.split())
+
+
 def test_only_the_model_may_differ(files, tmp_path):
     def refused(problem, **settings):
         other = write(tmp_path / "o.json", of_model(document([record(0, 1.0)], **settings), "c", "o.pt"))
@@ -204,6 +218,10 @@ def test_certificates_can_be_named(certificates):
     one, two = certificates
     found = parse_strict(caa("compare", f"ours={one}", two, "--json").stdout)
     assert list(found["models"]) == ["ours", "macer"]
+    assert_clean_error(
+        caa("compare", f"x={one}", f"x={two}"), 2, "are both called x, but of different models", "NAME="
+    )
+    assert_clean_error(caa("compare", f"macer={one}", two), 2, "are both called macer")
 
 
 def test_the_curves_of_certified_accuracy(certificates, tmp_path):
