@@ -74,7 +74,7 @@ def _caption(comparison: Comparison, model: str | None) -> str:
     images = f"{len(comparison.eligible)} eligible of {len(comparison.images)} images of {dataset} ({split})"
     return (
         f"Attacks on {attacked} over {images}. Certificates: {bound} bounds at {alpha}{certify}. Every success is "
-        f"verified on fresh noise at {alpha}{verify}{' a try' if verify else ''}. Radii are $L_2$, pixels in $[0, 1]$."
+        f"verified on fresh noise at {alpha}{verify}. Radii are $L_2$, pixels in $[0, 1]$."
     )
 
 

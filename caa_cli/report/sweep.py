@@ -79,6 +79,8 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
             ("common_median_radius", "s--", f"{drawn(attack)}: common images"),
         ):
             radii = [getattr(row, name) for _, row in found]
+            if all(radius is None for radius in radii):
+                continue
             axis.plot(
                 places, [np.nan if r is None else r for r in radii], style, color=colour, label=text, markersize=4
             )
@@ -97,7 +99,7 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
         axis.set_xscale("log")
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.set_xticks([], minor=True)
-    axis.margins(y=0.12)
+    axis.margins(x=0.07, y=0.16)
     axis.set(xlabel=_axis_name(sweep.keys[0]), ylabel="median L2 radius (pixels in [0, 1])")
 
 

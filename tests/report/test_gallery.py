@@ -60,6 +60,24 @@ def test_a_row_has_the_original_and_what_every_attack_made_of_it(tmp_path):
     assert found.rows[0].captions()[0] == [f"L2 {radius:.2f}", "digit 1"]
 
 
+def test_names_that_a_result_has_come_before_those_of_the_data_set(tmp_path):
+    path = attacked(tmp_path, "a", 1)
+    write(path, {**read_strict(path), "class_names": {"0": "zero", "1": "<one>"}})
+    found = gallery(path)
+    assert found.rows[0].caption[1] == "zero"
+    assert "&lt;one&gt;" in gallery_html(found)
+
+
+def test_the_scale_of_a_row_has_numbers(tmp_path):
+    (shown,) = gallery(attacked(tmp_path, "a", 1)).rows
+    assert shown.scale == pytest.approx(0.1, abs=1e-6)
+    html = gallery_html(gallery(attacked(tmp_path, "b", 1)))
+    assert "<span>−0.1</span><span>0</span><span>+0.1</span>" in html
+    assert 'alt="image 0, unchanged"' in html
+    assert 'alt="what caa changed in image 0"' in html
+    assert re.search(r'alt="image 0 under caa: L2 [\d.]+, digit 1"', html)
+
+
 def test_where_nothing_was_broken_that_is_what_is_said(tmp_path):
     place = write(tmp_path / "a.json", document([record(0, None), record(1, None)]))
     assert gallery(place).notes == ("No attack broke an image",)
