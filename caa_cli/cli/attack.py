@@ -11,7 +11,7 @@ from caa_cli.cli import generate, options, running
 from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.choices import FINISHES, GRADIENTS, SURROGATE_MODEL
+from caa_cli.config.choices import EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL
 from caa_cli.config.plan import AttackPlan
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE
@@ -77,7 +77,7 @@ def attack(
     selection_samples: Annotated[
         int | None,
         option(
-            help="Samples to choose the clean class, and the candidate to verify.",
+            help="Samples to choose the clean class, and of each point of the line search.",
             show_default="as --samples",
             panel=_VERIFICATION,
         ),
@@ -93,11 +93,19 @@ def attack(
     verify_samples: Annotated[
         int | None,
         option(
-            help="Fresh samples to verify one adversarial image.",
+            help="Fresh samples, at most, of each try to verify an adversarial image.",
             show_default="10 × --samples, at least 10000",
             panel=_VERIFICATION,
         ),
     ] = None,
+    verification: Annotated[
+        str,
+        option(
+            help=f"{EXACT}: a sequential test of the two classes, which ends as soon as it is sure; {INTERVALS}: "
+            "confidence intervals by --bound, as in the paper.",
+            panel=_VERIFICATION,
+        ),
+    ] = AttackPlan.verification,
     finish: Annotated[
         str,
         option(

@@ -152,7 +152,7 @@ def compare(
         figure_examples=figure_examples,
         figure_certified=figure_certified,
         html=html,
-        # For a page alone it would be too much.
+        # --html alone is no reason to attack images again.
         images_again=given["save_adversarial"] is not None or figure_examples is not None,
         bootstrap=bootstrap,
         seed=given["seed"],
@@ -162,7 +162,7 @@ def compare(
     )
     check_distinct([("--config", given["config"])], plan.writes())
     if shard.chosen:
-        plan = plan.with_own_files(shard)
+        plan = plan.with_shard_paths(shard)
     if given["json"] and format != ComparePlan.format:
         raise UsageError(f"--json and --format {format} both want stdout", "leave one of them out")
     from caa_cli.run.compare import CompareRun
@@ -182,7 +182,7 @@ def _named_file(text: str) -> tuple[Path, str | None]:
 
 
 def _check_reading(context: typer.Context) -> None:
-    """Where files are read nothing runs, so what says how to run would be ignored."""
+    """Raises UsageError for an option that says how to run attacks: where files are read, none is run."""
     for name in context.params:
         if name not in _READING and _typed(context, name):
             raise UsageError(
@@ -224,7 +224,7 @@ def _plans(
 
 
 def _check_settings(context: typer.Context, attacks: list[str]) -> None:
-    """A setting of an attack that is not run would be ignored."""
+    """Raises UsageError for a setting of an attack that is not run, which would be ignored."""
     for owner in ATTACKS:
         for name in declared(owner):
             if owner not in attacks and _typed(context, name):

@@ -26,31 +26,33 @@ def option(*names: str, panel: str, **settings: Any) -> Any:
 
 
 def with_options_of(source: Callable[..., None], without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Adds the options of another subcommand to a command's own, which go before them.
+    """Adds the options of another subcommand after a command's own; of two with one name the command's stays.
 
-    They arrive as keyword arguments; a new setting of the one is so a setting of the other too.
+    They arrive as keyword arguments, so a new option of that subcommand reaches this one without a change.
     """
 
     def extend(command: Command) -> Command:
-        mine, theirs = _parameters(command), _parameters(source)
-        return _with_parameters(command, {**mine, **{n: p for n, p in theirs.items() if n not in {*without, *mine}}})
+        parameters, added = _parameters(command), _parameters(source)
+        return _with_parameters(
+            command, {**parameters, **{n: p for n, p in added.items() if n not in {*without, *parameters}}}
+        )
 
     return extend
 
 
-def with_options(found: Mapping[str, inspect.Parameter], before: str) -> Callable[[Command], Command]:
-    """Adds options in front of one of a command's own. They arrive as keyword arguments, None where not given."""
+def with_options(added: Mapping[str, inspect.Parameter], before: str) -> Callable[[Command], Command]:
+    """Adds options before the command's option `before`. They arrive as keyword arguments, None if not given."""
 
     def extend(command: Command) -> Command:
-        mine = list(_parameters(command).items())
-        place = [name for name, _ in mine].index(before)
-        return _with_parameters(command, {**dict(mine[:place]), **found, **dict(mine[place:])})
+        parameters = list(_parameters(command).items())
+        place = [name for name, _ in parameters].index(before)
+        return _with_parameters(command, {**dict(parameters[:place]), **added, **dict(parameters[place:])})
 
     return extend
 
 
 def attack_settings() -> dict[str, inspect.Parameter]:
-    """The settings of every attack that is registered, a panel an attack."""
+    """The settings of all registered attacks, in one panel of the help for each attack."""
     return {
         name: _optional(name, setting.kind, setting.help, setting.shown, f"Only with --attack {attack}")
         for attack in ATTACKS

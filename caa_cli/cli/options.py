@@ -19,6 +19,7 @@ from caa_cli.config import methods
 from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS
 from caa_cli.config.datasets import DATASETS, those_that
 from caa_cli.config.methods import METHODS
+from caa_cli.config.normalisations import mean_and_std
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.config.ranges import OneOf, flag
@@ -49,8 +50,8 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
         given["shard"] = Shard.parse(given["shard"], os.environ)
     plan = kind.of(**given)
     check_distinct([("--config", given.get("config"))], plan.writes().items())
-    # Shards that were not named have one command line, and so files of one name.
-    return plan.with_own_files() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan
+    # Automatic shards share one command line, so --output alone would name one file for all.
+    return plan.with_shard_paths() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan
 
 
 def source_of(context: typer.Context, name: str) -> str | None:
@@ -60,7 +61,7 @@ def source_of(context: typer.Context, name: str) -> str | None:
 
 
 def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
-    """The options with a recipe's settings in place of defaults: flags, environment and TOML file go before it."""
+    """The options with a recipe's settings in place of defaults: flags, environment and TOML file override it."""
     name = given["recipe"]
     if name is None:
         return given
@@ -70,10 +71,10 @@ def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]
     def open_(option: str) -> bool:
         return source_of(context, option) == "DEFAULT"
 
-    if not open_("method"):  # what belongs to the recipe's own method is nothing to another
-        own = methods.declared(given["method"]) if given["method"] in METHODS else {}
-        others = methods.declared(settings.get("method", TrainPlan.method)).keys() - own.keys()
-        settings = {option: value for option, value in settings.items() if option not in others}
+    if not open_("method"):  # another method lacks the settings of the recipe's
+        declared = methods.declared(given["method"]) if given["method"] in METHODS else {}
+        foreign = methods.declared(settings.get("method", TrainPlan.method)).keys() - declared.keys()
+        settings = {option: value for option, value in settings.items() if option not in foreign}
     return {**given, **{option: value for option, value in settings.items() if open_(option)}}
 
 
@@ -92,16 +93,8 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 
 def normalisation(given: dict[str, Any]) -> dict[str, tuple[float, ...] | None]:
     """{mean, std} from --normalisation, or from --mean and --std."""
-    found = {name: numbers(given[name], f"--{name}") for name in ("mean", "std")}
-    name = given.get("normalisation")
-    if name is None:
-        return found
-    OneOf(NORMALISATIONS).check("--normalisation", name)
-    if found != {"mean": None, "std": None}:
-        raise UsageError(
-            "--normalisation and --mean or --std say the same thing twice", "give a name, or the numbers"
-        )
-    mean, std = NORMALISATIONS[name]
+    mean, std = (numbers(given[name], f"--{name}") for name in ("mean", "std"))
+    mean, std = mean_and_std(given.get("normalisation"), mean, std)
     return {"mean": mean, "std": std}
 
 

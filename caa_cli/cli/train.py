@@ -24,7 +24,7 @@ from caa_cli.config.train_plan import TrainPlan
 
 _MODEL, _RUN, _METHOD, _TRAINING = generate.DATA, generate.RUN, generate.METHOD, "Training"
 
-# What `auto` is, where it is something.
+# What `--augment auto` stands for, by data set.
 _AUTO = ", ".join(f"{spec.augment} for {name}" for name, spec in DATASETS.items() if spec.augment != "none")
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from caa_cli.config.attacks import ATTACKS, declared, prefix
 from caa_cli.config.choices import SURROGATE_MODEL, TABLE_FORMATS
+from caa_cli.config.differences import FORMERLY
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
 from caa_cli.config.plan import AttackPlan, ModelPlan
@@ -23,7 +24,7 @@ from caa_cli.runtime.sharding import Shard
 # settings that decide a result are of the search, an attack's own: SEARCH every attack has.
 SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
-    *("selection_samples", "certify_samples", "verify_samples", "finish"),
+    *("selection_samples", "certify_samples", "verify_samples", "verification", "finish"),
 )
 SEARCH = ("samples", "iterations", "attack_sigma", "gradient")
 
@@ -42,7 +43,7 @@ def default_of(attack: str, name: str) -> Any:
 def formerly(attack: str, name: str) -> Any:
     """What runs did before there was such a setting, where that is not its default now; else None."""
     setting = declared(attack).get(name) if attack in ATTACKS else None
-    return None if setting is None else setting.formerly
+    return FORMERLY.get(name) if setting is None else setting.formerly
 
 
 # A name of the user's for an attack, or for a result file. One that is an attack's would mislead.
@@ -130,7 +131,7 @@ def parse_attacks(text: str) -> list[NamedAttack]:
 
 def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
     """Values by key, of `KEY=V1,V2,…` once or twice. Raises UsageError."""
-    found: dict[str, list[str]] = {}
+    sweeps: dict[str, list[str]] = {}
     for text in texts:
         key, _, values = text.partition("=")
         key, several = key.strip(), [value.strip() for value in values.split(",") if value.strip()]
@@ -138,12 +139,12 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(
                 f"--sweep {text!r} is not of the form KEY=V1,V2,…", "for instance --sweep step-max=0.2,0.3"
             )
-        if key in found:
+        if key in sweeps:
             raise UsageError(f"--sweep says {key} twice", "give its values in one list")
-        found[key] = several
-    if len(found) > 2:
-        raise UsageError(f"--sweep varies {len(found)} settings", "one or two, so that a picture can show them")
-    return found
+        sweeps[key] = several
+    if len(sweeps) > 2:
+        raise UsageError(f"--sweep varies {len(sweeps)} settings", "one or two, so that a picture can show them")
+    return sweeps
 
 
 def swept(entries: Sequence[NamedAttack], sweeps: Mapping[str, Sequence[str]]) -> list[NamedAttack]:
@@ -235,11 +236,11 @@ class ComparePlan:
         }
         return {option: path for option, path in [*others.items(), *self.pictures.values()] if path is not None}
 
-    def with_own_files(self, shard: Shard) -> ComparePlan:
+    def with_shard_paths(self, shard: Shard) -> ComparePlan:
         """What the comparison itself writes under names of this shard's own, as its attacks' files have them."""
         files = {name: getattr(self, name) for name in ("output", "figure_examples", "html")}
-        own: dict[str, Any] = {name: shard.own(path) for name, path in files.items() if path is not None}
-        return replace(self, **own, figures={name: shard.own(path) for name, path in self.figures.items()})
+        paths: dict[str, Any] = {name: shard.path_for(path) for name, path in files.items() if path is not None}
+        return replace(self, **paths, figures={name: shard.path_for(path) for name, path in self.figures.items()})
 
     def _check_attacks(self) -> None:
         if self.attacks and self.reference is not None:

@@ -17,8 +17,19 @@ from typing import Annotated, Any, ClassVar, Self
 from caa_cli.config import attacks
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.bounds import BOUNDS, GOODMAN
-from caa_cli.config.choices import DTYPES, FINISHES, GRADIENTS, MODEL, SPLITS, SURROGATE_MODEL, VOTES
+from caa_cli.config.choices import (
+    DTYPES,
+    EXACT,
+    FINISHES,
+    GRADIENTS,
+    MODEL,
+    SPLITS,
+    SURROGATE_MODEL,
+    VERIFICATIONS,
+    VOTES,
+)
 from caa_cli.config.datasets import DATASETS
+from caa_cli.config.differences import decisive
 from caa_cli.config.paths import check_distinct, sidecar
 from caa_cli.config.ranges import (
     ALPHA,
@@ -144,11 +155,11 @@ class ModelPlan(Plan):
         """The files that options name beside --output."""
         return {flag(name): getattr(self, name) for name in self.WRITTEN}
 
-    def with_own_files(self) -> Self:
+    def with_shard_paths(self) -> Self:
         """Every file that is written under a name of this shard's own."""
         files = {name: getattr(self, name) for name in ("output", *self.WRITTEN)}
-        own: dict[str, Any] = {name: self.shard.own(path) for name, path in files.items() if path is not None}
-        return replace(self, **own)
+        paths: dict[str, Any] = {name: self.shard.path_for(path) for name, path in files.items() if path is not None}
+        return replace(self, **paths)
 
     def reads(self) -> dict[str, Path | None]:
         """The files and folders that options name to be read."""
@@ -188,6 +199,7 @@ class AttackPlan(ModelPlan):
     selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]  # filled in below
     certify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     verify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
+    verification: Annotated[str, OneOf(VERIFICATIONS)] = EXACT
     finish: Annotated[str, OneOf(FINISHES)] = "ray"
     batch_size: Annotated[int | None, Count()] = None
     output: Annotated[Path, FileName()] = Path("attack.json")
@@ -219,10 +231,10 @@ class AttackPlan(ModelPlan):
 
     def config(self) -> dict[str, Any]:
         """Every setting, as JSON; those of the attack by users' names, where `settings` stands."""
-        found: dict[str, Any] = {}
+        config: dict[str, Any] = {}
         for name, value in super().config().items():
-            found |= attacks.flat(self.attack, self.settings) if name == "settings" else {name: value}
-        return found
+            config |= attacks.flat(self.attack, self.settings) if name == "settings" else {name: value}
+        return config
 
     def compared_keys(self) -> list[str]:
         names = [name for name in super().compared_keys() if name != "settings"]
@@ -279,22 +291,3 @@ def default_samples(given: Mapping[str, Any]) -> dict[str, int]:
     counts |= {name: given[name] for name in counts if given[name] is not None}
     certify = given["certify_samples"]
     return {**counts, "certify_samples": counts["verify_samples"] if certify is None else certify}
-
-
-def decisive(name: str, value: Any) -> Any:
-    """What of a setting decides results: of a surrogate's checkpoint not its path (its content is compared apart)."""
-    return value.partition("=")[0] if name == "gradient" and isinstance(value, str) else value
-
-
-def differences(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:
-    """Where two configurations differ in a setting that decides results, in words.
-
-    Of two attacks that are not the same, the settings that only one of them has are left out.
-    """
-    if theirs.get("attack") != ours.get("attack"):
-        compared = ["attack", *(key for key in compared if key != "attack" and key in theirs and key in ours)]
-    return [
-        f"{key} ({theirs.get(key)} there, {ours.get(key)} here)"
-        for key in compared
-        if decisive(key, theirs.get(key)) != decisive(key, ours.get(key))
-    ]

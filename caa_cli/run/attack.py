@@ -17,12 +17,13 @@ from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.images import Image
+from caa_cli.run.attack_pipeline import AttackPipeline
 from caa_cli.run.batch_size import search_bytes
 from caa_cli.run.describe import attack_rows, estimate, most_evaluations
 from caa_cli.run.drawing import drawing
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
-from caa_cli.run.pipeline import AttackPipeline
+from caa_cli.run.progress import AttackProgress
 from caa_cli.run.registry import build_attack
 from caa_cli.run.threat_model import Access, open_access
 from caa_cli.runtime.signals import uninterrupted
@@ -83,11 +84,11 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         self.output.begin(self.session.card.input_shape)
 
     def process(self, classifier: SmoothedClassifier, todo: list[int], bar: Bar) -> None:
-        session = self.session
-        pipeline = AttackPipeline(
-            self.plan, self.attack, classifier, session.images, self.output, bar, session.indices
-        )
-        pipeline.run(todo)
+        progress = AttackProgress(bar, self.output, self.session.indices)
+        pipeline = AttackPipeline(self.plan, self.attack, classifier, self.session.images, progress.show_step)
+        for record, image in pipeline.run(todo):
+            self.output.add(record, image)
+            progress.count()
 
     def summarise(self, records: Sequence[AttackRecord], seconds: float) -> AttackSummary:
         return summarise(records, seconds)
@@ -96,7 +97,7 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         self.output.finish_images(list(records), self._draw)
 
     def write_missing_files(self, document: dict[str, Any], finished: ResultFile[AttackRecord]) -> None:
-        """A figure that the earlier run did not draw is drawn of the images that it kept."""
+        """Draw the figure that the earlier run lacks, from the images that it saved."""
         figure = self.plan.figure
         if figure is not None and not figure.exists():
             kept = self.output.kept_by(finished.config)

@@ -151,7 +151,7 @@ class CompareRun:
         if plan.dry_run:
             self.display.document({"attacks": documents})
             return DONE
-        attacks = [_result(label, plan.attacks[label].output, found) for label, found in documents.items()]
+        attacks = [_result(label, plan.attacks[label].output, document) for label, document in documents.items()]
         # One that was cut short would take images away from those that are complete; a shard may have no images.
         begun = [attack for attack in attacks if attack.records]
         shown = [attack for attack in begun if not attack.interrupted] or begun

@@ -9,6 +9,7 @@ from caa_cli.config.choices import VOTES
 from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Rows
 from caa_cli.smoothing.gradient_source import GradientCost
+from caa_cli.verification.rules import RULES
 from caa_cli.verification.verifier import Verifier
 
 # How many tries a verification usually takes (docs/method/verification.md).
@@ -57,5 +58,6 @@ def _evaluations(
     """(forward, backward) of one image, certificate and verification included, for this share of the search."""
     forward, backward = attack.budget(cost)
     clean = plan.selection_samples + plan.certify_samples
-    verification = tries * plan.verify_samples + Verifier().probes * plan.selection_samples
+    rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
+    verification = tries * plan.verify_samples + rule.PROBES * rule.probe_samples(plan.selection_samples)
     return clean + share * forward + verification, share * backward

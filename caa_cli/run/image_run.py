@@ -46,8 +46,8 @@ class ImageRun(ABC, Generic[P, R]):
     ) -> Self:
         """The run of a plan as typed: everything is checked and opened that needs no model.
 
-        fields: what the result will have for the gate. settings: those of the class. Raises CaaError for whatever the
-        user can mend.
+        fields: the names that --require may use. settings: further fields of the class. Raises CaaError for whatever
+        the user can mend.
         """
         began = time.perf_counter()
         gate.check(fields)
@@ -127,11 +127,11 @@ class ImageRun(ABC, Generic[P, R]):
 
     @abstractmethod
     def write_side_files(self, records: Sequence[R]) -> None:
-        """Writes what options ask for beside the result, after it."""
+        """Write the further files that options name, after the result."""
 
     @abstractmethod
     def write_missing_files(self, document: dict[str, Any], finished: ResultFile[R]) -> None:
-        """Writes those of them that a finished run's result lacks."""
+        """Write those of the further files that a finished run lacks."""
 
     def _work(self, classifier: SmoothedClassifier) -> bool:
         """Processes the images that are not done yet; returns whether it was interrupted."""
@@ -147,7 +147,7 @@ class ImageRun(ABC, Generic[P, R]):
         return False
 
     def _finish(self, interrupted: bool) -> bool:
-        """Writes it all and shows it; returns whether the run was interrupted, by now."""
+        """Write and show the result; returns whether the run was interrupted, before or meanwhile."""
         output = self.output
         records, status = output.everything(), output.status(interrupted)
         summary = self.summarise(records, time.perf_counter() - self.began)
@@ -156,7 +156,7 @@ class ImageRun(ABC, Generic[P, R]):
                 document = output.finish(status, summary.to_json(), records, self.session.images.class_names)
                 self.write_side_files(records)
                 output.close(status)
-        except KeyboardInterrupt:  # it came while all was written, and ends what would follow
+        except KeyboardInterrupt:  # it was held back while the files were written
             interrupted = True
         self._show(document, summary, records, interrupted)
         return interrupted
@@ -182,5 +182,5 @@ class ImageRun(ABC, Generic[P, R]):
             return DONE
         self.display.warn(f"{len(failed)} of the images failed; the first is {failed[0].index}: {failed[0].error}")
         self.display.warn(f"try them again with: {self.resume_command}")
-        # torchrun would end the other shards for it. Their result has the status, and `caa merge` the exit code.
+        # torchrun would end the other shards after PARTIAL; the result has the status, and `caa merge` the exit code.
         return DONE if self.plan.shard.launched else PARTIAL

@@ -101,7 +101,7 @@ class Session(Generic[P]):
         """
         model = build_model(self.weights, self.card)
         open_device(self.device)
-        # Under a limit nothing larger than a sample is tried before it is known what one takes.
+        # Under a memory limit begin with single samples, whose memory is measured first.
         chunks = {"votes_chunk": 1, "gradient_chunk": 1} if self.plan.max_memory is not None else {}
         try:
             classifier = SmoothedClassifier(
@@ -131,14 +131,14 @@ class Session(Generic[P]):
     def _check_normalisation(
         self, classifier: SmoothedClassifier, model: NormalisedClassifier, display: Display
     ) -> None:
-        """Unless the checkpoint says itself how images are normalised, a wrong normalisation is likely enough."""
+        """Warn of a normalisation that is probably wrong, unless the checkpoint itself states it."""
         stored, card = self.weights.card, self.card
         if stored is not None and (stored.mean, stored.std) == (card.mean, card.std):
             return
         layout = layout_of(self.weights, self.weights.recognised)
         presets = normalisations_to_try(layout, self.images.name, self.images.input_shape[0])
-        others = [name for name in presets if name != preset_of(card.mean, card.std)]
-        warning = Plausibility(classifier, model, self.images, others).warning()
+        alternatives = [name for name in presets if name != preset_of(card.mean, card.std)]
+        warning = Plausibility(classifier, model, self.images, alternatives).warning()
         if warning is not None:
             display.warn(warning)
 
@@ -191,7 +191,7 @@ def open_session(plan: P, display: Display) -> Session[P]:
         card.sigma, arch=card.arch, mean=card.mean, std=card.std, dataset=images.name, image_size=image_size
     )
     indices = resolved.indices(len(images))
-    # A shard that was not named may be one of more than there are images: it has nothing to do, and that is done.
+    # With more automatic shards than images some shards are empty, which is no error.
     if not indices and (plan.shard.chosen is None or not replace(resolved, shard=Shard()).indices(len(images))):
         raise UsageError(
             f"no image is left: {images.name} {images.split} has {len(images)} images",

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from caa_cli import __version__
 from caa_cli.config.choices import NORMALISATIONS
+from caa_cli.config.differences import differences
 from caa_cli.config.methods import METHODS
-from caa_cli.config.plan import differences
 from caa_cli.config.settings import load
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.images import Images
@@ -55,7 +55,7 @@ class TrainRun:
         self.display = Display(quiet=True)
         try:
             return self._execute()
-        except CaaError as error:  # it may be this process's own, and then the first one knows nothing of it
+        except CaaError as error:  # it may be this process's alone, which the first process can't show
             self.display.error(f"process {self.ranks.rank}: {error.problem}", error.hint)
             return error.exit_code
 
@@ -95,7 +95,7 @@ class TrainRun:
             self.ranks.leave()
 
     def _model(self, card: ModelCard) -> NormalisedClassifier:
-        """A new one. Raises CaaError where it does not take these images, or batches of this size."""
+        """A new, untrained model. Raises CaaError if it does not take these images, or batches of this size."""
         try:
             model = build(card)
         except RuntimeError as error:
@@ -177,7 +177,7 @@ class TrainRun:
         again = "; repeat the command with --resume" if self.unfinished.path.exists() else ""
         if is_out_of_memory(error):
             return CaaError(f"{trainer.device} is out of memory", "use a smaller --batch-size, or --dtype bfloat16")
-        if self.ranks.count > 1:  # a process that waits for one that is gone gets many kinds of errors
+        if self.ranks.count > 1:  # waiting for a process that has ended raises various errors
             return CaaError(
                 f"the processes of this training lost each other in epoch {trainer.state.epoch + 1} "
                 f"({str(error).splitlines()[0]})",
@@ -258,9 +258,9 @@ class TrainRun:
         )
 
     def _finished(self) -> bool:
-        """Whether the checkpoint is there already, made with these settings, which is then said.
+        """Whether the checkpoint of these settings is there already; shows that it is.
 
-        Raises UsageError where it is another training's, or not caa's at all: it is not to be lost.
+        Raises UsageError for a checkpoint of another training, or a file that is not caa's: it must not be lost.
         """
         plan = self.plan
         if not something_at(plan.output):
@@ -268,7 +268,7 @@ class TrainRun:
         there = trained_with(plan.output)
         if there is None:
             raise foreign("--output", plan.output, "a checkpoint")
-        # A training that was cut short beside it is the same one, or was begun with --overwrite.
+        # An unfinished training at this path has the same settings, or was begun with --overwrite.
         if plan.overwrite or self.unfinished.path.exists():
             return False
         differing = differences(there, plan.config(), plan.compared_keys())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from caa_cli.config.compare_plan import SEARCH, SHARED, label_of
-from caa_cli.config.plan import decisive
+from caa_cli.config.differences import decisive
 from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
 from caa_cli.results.records import AttackRecord
