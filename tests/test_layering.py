@@ -85,8 +85,11 @@ ROOMS = {
     "tuning": "errors runtime config display smoothing results",
     "training": "errors runtime config display smoothing data models results tuning",
     "run": "errors runtime config display smoothing data models results report attacks verification tuning training",
+    "python": "errors runtime config display smoothing data models results attacks tuning run",
     "cli": "errors runtime config display models results run",
 }
+# The package's public names, and the module that `python -m caa_cli` runs: of no room.
+DOORS = {"caa_cli", "caa_cli.__main__"}
 
 
 def room(name: str) -> str:
@@ -94,7 +97,7 @@ def room(name: str) -> str:
 
 
 def test_every_module_is_in_a_room():
-    assert {room(name) for name in SOURCES if name != "caa_cli"} == set(ROOMS)
+    assert {room(name) for name in SOURCES if name not in DOORS} == set(ROOMS)
 
 
 @pytest.mark.parametrize("name", ROOMS)
