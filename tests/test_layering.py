@@ -13,7 +13,7 @@ import caa_cli
 ROOT = Path(caa_cli.__file__).parent
 ALGORITHMS = ["attacks", "smoothing", "verification"]
 # What of `runtime` needs no torch, so that the command line can start with it.
-LIGHT_RUNTIME = ["runtime.launchers", "runtime.sharding", "runtime.signals", "runtime.streams"]
+LIGHT_RUNTIME = ["runtime.launchers", "runtime.sharding", "runtime.signals", "runtime.streams", "runtime.user_code"]
 
 
 def module_name(path: Path) -> str:
@@ -80,7 +80,7 @@ ROOMS = {
     "models": "errors runtime config",
     "results": "errors runtime config",
     "report": "errors config display results",
-    "attacks": "config smoothing",
+    "attacks": "errors runtime config smoothing",
     "verification": "config smoothing attacks",
     "tuning": "errors runtime config display smoothing results",
     "training": "errors runtime config display smoothing data models results tuning",

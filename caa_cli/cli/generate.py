@@ -17,6 +17,7 @@ from caa_cli.config.pictures import PICTURES
 from caa_cli.config.ranges import flag
 
 DATA, METHOD, COMPARISON, RUN, COMPUTE = "Model and data", "Method", "Comparison", "Run", "Compute"
+SEARCH = "Attack"
 Command = TypeVar("Command", bound=Callable[..., None])
 
 

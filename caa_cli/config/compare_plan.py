@@ -9,8 +9,9 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from caa_cli.config.attacks import ATTACKS, declared, prefix
+from caa_cli.config.attacks import ATTACKS, AttackName, declared, prefix
 from caa_cli.config.choices import SURROGATE_MODEL, TABLE_FORMATS
+from caa_cli.config.custom_attack import is_custom, short_name
 from caa_cli.config.differences import FORMERLY
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
@@ -63,13 +64,13 @@ class NamedAttack:
 
     @property
     def label(self) -> str:
-        return self.name or label_of(self.attack, self.settings)
+        return self.name or label_of(short_name(self.attack), self.settings)
 
     @staticmethod
     def parse(text: str) -> NamedAttack:
         """Raises UsageError for an unknown attack or setting, and for one that all attacks share."""
         name, equals, unnamed = (part.strip() for part in text.partition("="))
-        if not equals or ":" in name:  # as in caa:iterations=500
+        if not equals or ":" in name or "/" in name:  # as in caa:iterations=500, or in a path
             return NamedAttack._parse(text)
         NAME.check("--attacks", name)
         return replace(NamedAttack._parse(unnamed), name=name)
@@ -77,7 +78,7 @@ class NamedAttack:
     @staticmethod
     def _parse(text: str) -> NamedAttack:
         attack, *pairs = _parts(text)
-        OneOf(ATTACKS).check("--attacks", attack)
+        AttackName().check("--attacks", attack)
         settings: dict[str, str] = {}
         for pair in pairs:
             key, equals, value = (part.strip() for part in pair.partition("="))
@@ -101,6 +102,9 @@ class NamedAttack:
 def _parts(text: str) -> list[str]:
     """What colons separate; one that no KEY= follows may belong to the name of a file."""
     parts: list[str] = []
+    if is_custom(text):
+        source, name, *pairs = (part.strip() for part in text.split(":"))
+        return [f"{source}:{name}", *pairs]
     for part in text.split(":"):
         if parts and "=" not in part and f"{SURROGATE_MODEL}=" in parts[-1]:
             parts[-1] += f":{part.rstrip()}"
@@ -112,15 +116,16 @@ def _parts(text: str) -> list[str]:
 def _setting(text: str, attack: str, key: str) -> str:
     """The name in AttackPlan; an attack's own name need not be said again before its settings."""
     name = key.removeprefix("--").replace("-", "_")
+    own = [*declared(attack), *SEARCH]
     for known in (name, prefix(attack) + name):
-        if known in own_settings(attack):
+        if known in own:
             return known
     if name in SHARED:
         raise UsageError(
             f"--attacks {text!r}: {key} has to be the same for all attacks",
             f"give it for all of them: {flag(name)}",
         )
-    others = ", ".join(own.removeprefix(prefix(attack)).replace("_", "-") for own in own_settings(attack))
+    others = ", ".join(known.removeprefix(prefix(attack)).replace("_", "-") for known in own)
     raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
 
 

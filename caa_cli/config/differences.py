@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from caa_cli.config.attacks import WORDS
 from caa_cli.config.choices import INTERVALS
 
 # What runs did before there was a setting, where that is not its default now.
@@ -24,7 +25,7 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str
     if theirs.get("attack") != ours.get("attack"):
         compared = ["attack", *(key for key in compared if key != "attack" and key in theirs and key in ours)]
     return [
-        f"{key} ({theirs.get(key)} there, {ours.get(key)} here)"
+        f"{WORDS.get(key, key)} ({theirs.get(key)} there, {ours.get(key)} here)"
         for key in compared
         if decisive(key, theirs.get(key)) != decisive(key, ours.get(key))
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from caa_cli.config import attacks
-from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.attacks import ATTACKS, AttackName
 from caa_cli.config.bounds import BOUNDS, GOODMAN
 from caa_cli.config.choices import (
     DTYPES,
@@ -189,7 +189,7 @@ class AttackPlan(ModelPlan):
     certify_samples, verify_samples: None: as `default_samples` says.
     """
 
-    attack: Annotated[str, OneOf(ATTACKS)] = "caa"
+    attack: Annotated[str, AttackName()] = "caa"
     name: Annotated[str | None, Word(taken=ATTACKS)] = None
     settings: Settings = None  # type: ignore[assignment]  # filled in below
     samples: Annotated[int, Count()] = 1500
@@ -214,14 +214,14 @@ class AttackPlan(ModelPlan):
 
         Raises UsageError, also for a setting of another attack.
         """
-        return super().of(**{**given, "settings": attacks.chosen(given.get("attack", cls.attack), given)})
+        return super().of(**attacks.completed({"attack": cls.attack, **given}))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, count in default_samples(vars(self)).items():
             object.__setattr__(self, name, count)
         if self.settings is None:
-            object.__setattr__(self, "settings", ATTACKS[self.attack].settings())  # frozen from here on
+            object.__setattr__(self, "settings", attacks.spec_of(self.attack).settings())  # frozen from here on
         self._check_gradient()
         attacks.check(self.attack, self.settings, self.gradient == VOTES)
 
@@ -238,7 +238,7 @@ class AttackPlan(ModelPlan):
 
     def compared_keys(self) -> list[str]:
         names = [name for name in super().compared_keys() if name != "settings"]
-        return [*names, *attacks.declared(self.attack)]
+        return [*names, *attacks.flat(self.attack, self.settings)]
 
     @property
     def surrogate_model(self) -> str | None:
@@ -262,7 +262,7 @@ class AttackPlan(ModelPlan):
                 f"--gradient {self.gradient!r} is not known",
                 f"use one of: {MODEL}, {SURROGATE_MODEL}=CHECKPOINT, {VOTES}",
             )
-        if kind == VOTES and ATTACKS[self.attack].by_votes is None:
+        if kind == VOTES and attacks.spec_of(self.attack).by_votes is None:
             able = [name for name, spec in ATTACKS.items() if spec.by_votes]
             raise UsageError(
                 f"{self.attack} begins at the clean image, where votes alone show no direction (--gradient {VOTES})",

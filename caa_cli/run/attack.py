@@ -65,7 +65,7 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
                     f"at α = {plan.alpha:g}"
                 )
 
-    def cost(self) -> dict[str, int]:
+    def cost(self) -> dict[str, int | None]:
         return most_evaluations(self.plan, self.attack, self.access.cost, len(self.session.indices))
 
     def cost_rows(self) -> tuple[str, Rows]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -102,7 +102,7 @@ class ImageRun(ABC, Generic[P, R]):
         """Warns where too few samples make a run find nothing, however sure the model is."""
 
     @abstractmethod
-    def cost(self) -> dict[str, int]:
+    def cost(self) -> Mapping[str, int | None]:
         """The most model evaluations, by name."""
 
     @abstractmethod
