@@ -65,11 +65,14 @@ def explanation(comparison: Comparison) -> str:
     return f"{len(comparison.eligible)} eligible of {len(comparison.images)} images; {of_columns(comparison)}"
 
 
-def of_columns(comparison: Comparison) -> str:
-    """What the columns of HEADINGS mean, without the number of images."""
+def of_columns(comparison: Comparison, reference: str | None = None) -> str:
+    """What the columns of HEADINGS mean, without the number of images.
+
+    reference: what others are held against, in words, where it is not one attack.
+    """
     return (
         "r₅₀, %-C: medians over all of them, a failure at ∞; optimality: 1 if nearest on every image; nearer, ratio "
-        f"(on the n that both attacked): against {comparison.reference}. {ranges_explained(comparison)}"
+        f"(on the n that both attacked): against {reference or comparison.reference}. {ranges_explained(comparison)}"
     )
 
 

@@ -24,7 +24,9 @@ def explanation(found: ModelsComparison) -> str:
     """What the columns mean, for below the table. The eligible images are others for each model."""
     first = next(iter(found.comparisons.values()))
     counts = ", ".join(f"{label} {len(comparison.eligible)}" for label, comparison in found.comparisons.items())
-    return f"Eligible of {len(first.images)} images: {counts}; {tables.of_columns(first)}"
+    several = len({comparison.reference for comparison in found.comparisons.values()}) > 1
+    reference = "the first attack of each model" if several else None
+    return f"Eligible of {len(first.images)} images: {counts}; {tables.of_columns(first, reference)}"
 
 
 def markdown(found: ModelsComparison) -> str:

@@ -90,8 +90,17 @@ def compare_models(
     seed: int = 0,
     reference: str | None = None,
 ) -> ModelsComparison:
-    """Compare attacks on several models. groups: see `by_model`. Raises UsageError where images differ."""
-    found = {label: compare(join(parts), resamples, seed, reference) for label, parts in groups.items()}
+    """Compare attacks on several models.
+
+    groups: see `by_model`.  reference: for all models; None: the first attack of the first model, and of a model that
+    lacks it the first.  Raises UsageError where images differ.
+    """
+    joined = {label: join(parts) for label, parts in groups.items()}
+    found: dict[str, Comparison] = {}
+    for label, attacks in joined.items():
+        first = next(iter(joined.values()))[0].label
+        default = first if first in [attack.label for attack in attacks] else None
+        found[label] = compare(attacks, resamples, seed, reference or default)
     complete = [(label, set(comparison.images)) for label, comparison in found.items() if not comparison.partial]
     for label, images in complete[1:]:
         first, expected = complete[0]

@@ -16,7 +16,7 @@ from caa_cli.display import Display
 from caa_cli.report.headings import HEADINGS
 from caa_cli.report.html import report
 from caa_cli.report.latex import latex
-from caa_cli.report.tables import cells, comma_separated, markdown
+from caa_cli.report.tables import cells, comma_separated, explanation, grid_rows, markdown
 from caa_cli.report.writers import WRITERS
 
 
@@ -68,6 +68,20 @@ def test_a_narrow_terminal_gets_several_tables_with_all_in_them(comparison, widt
             assert re.search(rf"(^|\s){re.escape(value)}(\s|$)", "\n".join(lines)), value
             assert spread in shown
     assert "".join(shown.split()).count(comparison.labels[0]) >= 1
+
+
+@pytest.mark.parametrize(("width", "longest"), [(100, 30), (80, 9)])
+def test_the_table_fits_a_terminal(width, longest):
+    """It is one table, not several, with labels of this length."""
+    found = comparison_of(by_index([[2.0, 2.1, None]] * 100))
+    display = Display()
+    display.out = Console(file=io.StringIO(), width=width, force_terminal=True, no_color=True, highlight=False)
+    rows = [["x" * longest, *row[1:]] for row in grid_rows(found)]
+    display.grid("title", ["attack", *(heading.text for heading in HEADINGS)], rows, explanation(found))
+    shown = display.out.file.getvalue()
+    assert sum("───" in line for line in shown.splitlines()) == 1
+    assert "∞" in shown
+    assert len(explanation(found)) < 300
 
 
 def named(comparison, label):

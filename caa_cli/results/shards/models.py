@@ -9,6 +9,7 @@ from typing import Any
 
 from caa_cli.config.compare_plan import SHARED
 from caa_cli.config.plan import CertifyPlan
+from caa_cli.errors import UsageError
 from caa_cli.results.shards.joining import check_same, grouped
 from caa_cli.results.shards.result_file import R, ResultFile
 
@@ -20,12 +21,21 @@ _OF_CERTIFICATES = [f.name for f in fields(CertifyPlan) if f.name not in {*MODEL
 def by_model(parts: Sequence[ResultFile[R]]) -> dict[str, list[ResultFile[R]]]:
     """The files of each smoothed model, a checkpoint at one σ, by a label, in the order of the first files.
 
-    Raises UsageError, which names the difference, where the data or other settings than the model's differ.
+    Raises UsageError, which names the difference, where the data or other settings than the model's differ, and for
+    two models of one name.
     """
     groups = grouped(parts, lambda one, other: _model(one) == _model(other))
     firsts = [group[0] for group in groups]
     check_same(firsts, _settings(firsts), lambda _: "only the model may differ", one_model=False)
-    return dict(zip(_labels(firsts), groups, strict=True))
+    found: dict[str, list[ResultFile[R]]] = {}
+    for label, group in zip(_labels(firsts), groups, strict=True):
+        if label in found:
+            raise UsageError(
+                f"{found[label][0].path} and {group[0].path} are both called {label}, but of different models",
+                f"name one of them: caa compare NAME={group[0].path} …",
+            )
+        found[label] = group
+    return found
 
 
 def _model(part: ResultFile[Any]) -> tuple[str, float]:
