@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import generate, options, running
+from caa_cli.cli import completion, generate, options, running
 from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.bounds import BOUNDS
@@ -43,6 +43,7 @@ def attack(
         option(
             help=f"Which attack: {', '.join(ATTACKS)}; or one of yours: package.module:name, file.py:name.",
             panel=_SEARCH,
+            choices=ATTACKS,
         ),
     ] = AttackPlan.attack,
     trust_attack: options.TrustAttack = False,
@@ -70,6 +71,7 @@ def attack(
             metavar="|".join(GRADIENTS).replace(SURROGATE_MODEL, f"{SURROGATE_MODEL}=FILE"),
             help="Gradients for the search: the model's own, those of another checkpoint, or none (votes alone).",
             panel=_SEARCH,
+            choices=completion.gradients,
         ),
     ] = AttackPlan.gradient,
     alpha: Annotated[
@@ -80,7 +82,7 @@ def attack(
         ),
     ] = AttackPlan.alpha,
     bound: Annotated[
-        str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_VERIFICATION)
+        str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_VERIFICATION, choices=BOUNDS)
     ] = AttackPlan.bound,
     selection_samples: Annotated[
         int | None,
@@ -119,11 +121,14 @@ def attack(
         option(
             help=f"{FINISHES[0]}: after the search, shorten along the line to the clean image; {FINISHES[1]}: don't.",
             panel=_VERIFICATION,
+            choices=FINISHES,
         ),
     ] = AttackPlan.finish,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
-    batch_size: Annotated[str, option(help="Images to attack at the same time.", panel=_COMPUTE)] = "auto",
+    batch_size: Annotated[
+        str, option(help="Images to attack at the same time.", panel=_COMPUTE, choices=("auto",))
+    ] = "auto",
     chunk_size: options.ChunkSize = "auto",
     max_memory: options.MaxMemory = None,
     output: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import generate, options, running
+from caa_cli.cli import completion, generate, options, running
 from caa_cli.cli.attack import attack
 from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS, declared, foreign
@@ -49,7 +49,12 @@ def compare(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        option(metavar="FILE", help="The model to attack, or `demo`: one that comes with caa.", panel=generate.DATA),
+        option(
+            metavar="FILE",
+            help="The model to attack, or `demo`: one that comes with caa.",
+            panel=generate.DATA,
+            choices=completion.checkpoints,
+        ),
     ] = None,
     attacks: Annotated[
         str | None,
@@ -66,10 +71,12 @@ def compare(
             help="The attack that the others are held against, by its label or name.",
             show_default="the first",
             panel=_COMPARISON,
+            choices=completion.attack_lists,
         ),
     ] = None,
     format: Annotated[
-        str, option(help=f"Format of the table: {', '.join(TABLE_FORMATS)}.", panel=_COMPARISON)
+        str,
+        option(help=f"Format of the table: {', '.join(TABLE_FORMATS)}.", panel=_COMPARISON, choices=TABLE_FORMATS),
     ] = ComparePlan.format,
     bootstrap: Annotated[
         int,

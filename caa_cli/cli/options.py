@@ -12,11 +12,12 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from caa_cli.cli import completion
 from caa_cli.cli.generate import COMPUTE, DATA, RUN, SEARCH, option
 from caa_cli.cli.toml import load_config
 from caa_cli.cli.values import number, shortened, whole
 from caa_cli.config import methods
-from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS
+from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS, SPLITS
 from caa_cli.config.custom_attack import names_code
 from caa_cli.config.datasets import DATASETS, those_that
 from caa_cli.config.methods import METHODS
@@ -25,6 +26,7 @@ from caa_cli.config.paths import check_distinct
 from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.config.ranges import OneOf, flag
 from caa_cli.config.recipes import RECIPES
+from caa_cli.config.selection import file_or_list
 from caa_cli.config.sizes import parse_size
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import UsageError
@@ -35,9 +37,10 @@ P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
-    # `--indices` would clash with `Plan.indices()`, hence `indices_file`.
     measure = given.get("chunk_size") == "measure"
-    given = {**given, "indices_file": given.get("indices"), "measure_chunks": measure}
+    given = {**given, "measure_chunks": measure}
+    if given.get("indices") is not None:
+        given["indices_file"], given["indices_list"] = file_or_list(given["indices"])
     if "mean" in given:
         given |= normalisation(given)
     if measure:
@@ -121,7 +124,13 @@ def automatic(text: str, option: str) -> int | None:
 
 
 Checkpoint = Annotated[
-    str, option(metavar="FILE", help="The model to work on, or `demo`: one that comes with caa.", panel=DATA)
+    str,
+    option(
+        metavar="FILE",
+        help="The model to work on, or `demo`: one that comes with caa.",
+        panel=DATA,
+        choices=completion.checkpoints,
+    ),
 ]
 Sigma = Annotated[
     float | None,
@@ -132,16 +141,24 @@ Sigma = Annotated[
     ),
 ]
 Dataset = Annotated[
-    str | None, option(help=f"One of: {', '.join(DATASETS)}.", show_default="the checkpoint's", panel=DATA)
+    str | None,
+    option(help=f"One of: {', '.join(DATASETS)}.", show_default="the checkpoint's", panel=DATA, choices=DATASETS),
 ]
-Split = Annotated[str, option(help="test (for ImageNet, the validation images) or train.", panel=DATA)]
+Split = Annotated[
+    str, option(help="test (for ImageNet, the validation images) or train.", panel=DATA, choices=SPLITS)
+]
 Limit = Annotated[
     int | None, option(help="Most images to work on.", show_default=f"all; {DEMO_LIMIT} of the demo", panel=DATA)
 ]
 Skip = Annotated[int, option(help="Leave out this many images at the start.", panel=DATA)]
 Every = Annotated[int, option(metavar="N", help="Only every N-th image, from --skip on.", panel=DATA)]
 Indices = Annotated[
-    Path | None, option(metavar="FILE", help="Only the images listed in this file: one index per line.", panel=DATA)
+    str | None,
+    option(
+        metavar="3,17,20-25|FILE",
+        help="Only these images; or those listed in a file, one index per line.",
+        panel=DATA,
+    ),
 ]
 ImageSize = Annotated[
     int | None,
@@ -161,6 +178,7 @@ Arch = Annotated[
         help=f"Architecture: {', '.join(ARCHITECTURES)}; or package.module:factory.",
         show_default="the checkpoint's, or recognised",
         panel=DATA,
+        choices=ARCHITECTURES,
     ),
 ]
 Normalisation = Annotated[
@@ -170,6 +188,7 @@ Normalisation = Annotated[
         help=f"How images are normalised, after noise is added: {', '.join(NORMALISATIONS)}.",
         show_default="the checkpoint's",
         panel=DATA,
+        choices=NORMALISATIONS,
     ),
 ]
 Mean = Annotated[
@@ -206,13 +225,14 @@ TrustAttack = Annotated[
         panel=SEARCH,
     ),
 ]
-Dtype = Annotated[str, option(help=f"Precision of the model: {', '.join(DTYPES)}.", panel=COMPUTE)]
+Dtype = Annotated[str, option(help=f"Precision of the model: {', '.join(DTYPES)}.", panel=COMPUTE, choices=DTYPES)]
 ChunkSize = Annotated[
     str,
     option(
         metavar="auto|measure|N",
         help="Noise samples per forward pass; measure: find the fastest number again.",
         panel=COMPUTE,
+        choices=("auto", "measure"),
     ),
 ]
 MaxMemory = Annotated[
@@ -224,11 +244,17 @@ ShardOption = Annotated[
         metavar="K/N|auto",
         help="Do part K of N of the images (K counts from 0); auto: as torchrun or Slurm number their processes.",
         panel=RUN,
+        choices=completion.shards,
     ),
 ]
 DataDir = Annotated[Path | None, option(metavar="DIR", help="The folder that holds the data set.", panel=DATA)]
 Device = Annotated[
-    str, option(help="auto (a GPU if there is one), cpu, cuda, or for instance cuda:1.", panel=COMPUTE)
+    str,
+    option(
+        help="auto (a GPU if there is one), cpu, cuda, or for instance cuda:1.",
+        panel=COMPUTE,
+        choices=("auto", "cpu", "cuda"),
+    ),
 ]
 Seed = Annotated[int, option(help="Seed of every random draw.", panel=RUN)]
 Config = Annotated[

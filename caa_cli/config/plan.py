@@ -29,7 +29,7 @@ from caa_cli.config.choices import (
     VOTES,
 )
 from caa_cli.config.datasets import DATASETS
-from caa_cli.config.differences import decisive
+from caa_cli.config.differences import FORMERLY, decisive
 from caa_cli.config.paths import check_distinct, sidecar
 from caa_cli.config.ranges import (
     ALPHA,
@@ -82,6 +82,8 @@ class Plan:
         """A short digest of all that decides a result."""
         config = self.config()
         settings = {key: decisive(key, config[key]) for key in self.compared_keys() if key in config}
+        # As a run of before there was the setting.
+        settings = {key: value for key, value in settings.items() if FORMERLY.get(key, ...) != value}
         text = json.dumps([checkpoint_sha256, settings], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -105,6 +107,7 @@ class ModelPlan(Plan):
     skip: Annotated[int, Count(0)] = 0
     every: Annotated[int, Count()] = 1
     indices_file: Annotated[Path | None, Called("indices")] = None
+    indices_list: Annotated[str | None, Called("indices")] = None
     shard: Shard = field(default_factory=Shard)
 
     alpha: Annotated[float, ALPHA] = 0.005
@@ -126,16 +129,15 @@ class ModelPlan(Plan):
     # Where things are, which images, how work is cut up; another kind of device draws other noise of the same law.
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
         "checkpoint data_dir download limit skip every indices_file shard device chunk_size output figure".split()  # noqa: SIM905
-    ) | {"trust_checkpoint", "measure_chunks", "max_memory", "resume", "overwrite", "dry_run"}
+    ) | {"indices_list", "trust_checkpoint", "measure_chunks", "max_memory", "resume", "overwrite", "dry_run"}
     # The settings that name files to write beside `output`.
     WRITTEN: ClassVar[tuple[str, ...]] = ("figure",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.indices_file is not None and (self.skip or self.every > 1):
-            raise UsageError(
-                f"--indices {self.indices_file} says which images to take", "leave --skip and --every out"
-            )
+        listed = self.indices_file or self.indices_list
+        if listed is not None and (self.skip or self.every > 1):
+            raise UsageError(f"--indices {listed} says which images to take", "leave --skip and --every out")
         self._check_files()
 
     def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
@@ -147,8 +149,8 @@ class ModelPlan(Plan):
 
     def indices(self, size: int) -> Sequence[int]:
         """The global indices of the examples to work on, out of a split of `size`. Raises UsageError, for a file."""
-        limit = default_limit(self.limit, self.dataset, self.indices_file)
-        chosen = select(size, self.skip, self.every, limit, self.indices_file)
+        limit = default_limit(self.limit, self.dataset, bool(self.indices_file or self.indices_list))
+        chosen = select(size, self.skip, self.every, limit, self.indices_file, self.indices_list)
         return chosen[self.shard.index :: self.shard.count]
 
     def written(self) -> dict[str, Path | None]:

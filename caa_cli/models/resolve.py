@@ -111,7 +111,7 @@ def _described(
             notes.append(_on_stem(recognised, arch, input_shape[1]))
     else:
         raise UsageError(
-            f"{weights.path} holds weights of no architecture that caa knows ({_beginning(weights)})",
+            describe_unknown(weights),
             "add --arch: a name of caa's, or package.module:factory for a network of your own",
         )
     card = ModelCard(arch, classes, input_shape, dataset=dataset)
@@ -170,9 +170,11 @@ def _classes(weights: Weights, expected: int) -> int:
     return rows[-1]
 
 
-def _beginning(weights: Weights) -> str:
+def describe_unknown(weights: Weights) -> str:
+    """The problem of a checkpoint whose architecture is not recognised, with a tensor to know it by."""
     name, tensor = next(iter(weights.tensors.items()))
-    return f"{len(weights.tensors)} tensors, the first is {short(name)} {tuple(tensor.shape)}"
+    beginning = f"{len(weights.tensors)} tensors, the first is {short(name)} {tuple(tensor.shape)}"
+    return f"{weights.path} holds weights of no architecture that caa knows ({beginning})"
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -19,8 +19,9 @@ from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.images import Image
 from caa_cli.run.attack_pipeline import AttackPipeline
 from caa_cli.run.batch_size import search_bytes
-from caa_cli.run.describe import attack_rows, estimate, most_evaluations
+from caa_cli.run.describe import attack_rows, evaluations
 from caa_cli.run.drawing import drawing
+from caa_cli.run.dry_run import Forecast
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
 from caa_cli.run.progress import AttackProgress
@@ -29,6 +30,7 @@ from caa_cli.run.threat_model import Access, open_access
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.tuning.pace import measure_pace
 from caa_cli.verification.verifier import Verifier
 
 
@@ -65,12 +67,14 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
                     f"at α = {plan.alpha:g}"
                 )
 
-    def cost(self) -> dict[str, int | None]:
-        return most_evaluations(self.plan, self.attack, self.access.cost, len(self.session.indices))
-
-    def cost_rows(self) -> tuple[str, Rows]:
-        rows = estimate(self.plan, self.attack, self.access.cost, len(self.session.indices))
-        return "model evaluations: at most · typical on MNIST", rows
+    def forecast(self, classifier: SmoothedClassifier) -> Forecast:
+        plan, cost, images = self.plan, self.access.cost, len(self.session.indices)
+        return Forecast(
+            measure_pace(classifier, search=True),
+            evaluations(plan, self.attack, cost, images),
+            evaluations(plan, self.attack, cost, images, typical=True),
+            search_bytes(plan, self.attack, self.access, self.session.card.input_shape),
+        )
 
     def load_classifier(self) -> SmoothedClassifier:
         session, access = self.session, self.access

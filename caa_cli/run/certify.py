@@ -23,10 +23,12 @@ from caa_cli.results.store.output import RunOutput
 from caa_cli.results.store.ownership import is_named_by
 from caa_cli.run.certify_pipeline import CertifyPipeline, certifier_of, decider_of
 from caa_cli.run.drawing import drawing
+from caa_cli.run.dry_run import Evaluations, Forecast
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.tuning.pace import measure_pace
 
 
 @dataclass
@@ -46,13 +48,11 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
             ("results", str(plan.output)),
         ]
 
-    def cost(self) -> dict[str, int]:
-        samples = self.plan.selection_samples + self.plan.samples
-        return {"forward_evaluations_at_most": len(self.session.indices) * samples}
-
-    def cost_rows(self) -> tuple[str, Rows]:
-        (evaluations,) = self.cost().values()
-        return "what it takes", [("forward evaluations", f"{evaluations:,}, at most")]
+    def forecast(self, classifier: SmoothedClassifier) -> Forecast:
+        """With --radius most images take far fewer samples; how many is not known beforehand."""
+        most = Evaluations(len(self.session.indices) * (self.plan.selection_samples + self.plan.samples))
+        typical = most if self.plan.radius is None else None
+        return Forecast(measure_pace(classifier, search=False), most, typical)
 
     def load_classifier(self) -> SmoothedClassifier:
         return self.session.load_classifier(self.display)

@@ -62,8 +62,7 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
     facts = [f"{short(name).replace('_', ' ')} {value}" for name, value in training if _is_short(value)]
     rows += [("training", ", ".join(facts))] if facts else []
     rows += [("problem", document["problem"])] if document["problem"] else []
-    rows.append(("missing", ", ".join(document["missing"]) or "nothing"))
-    return [*rows, ("attack", document["attack"])]
+    return [*rows, ("missing", ", ".join(document["missing"]) or "nothing")]
 
 
 def _is_short(value: Any) -> bool:

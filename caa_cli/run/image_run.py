@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -16,6 +16,7 @@ from caa_cli.results.records import FAILED, Record
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.files import read_object
 from caa_cli.results.store.output import RunOutput
+from caa_cli.run.dry_run import Forecast
 from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.run.reporting import Summary, files, report
 from caa_cli.run.session import Session, open_session
@@ -74,8 +75,9 @@ class ImageRun(ABC, Generic[P, R]):
         self.display.plan(f"caa {self.command}", self.rows())
         self.warn_if_impossible()
         if plan.dry_run:
-            self.display.plan(*self.cost_rows())
-            self.display.document({"config": plan.config(), "images": len(session.indices), **self.cost()})
+            forecast = self.forecast(self.load_classifier())
+            self.display.plan("what it takes", forecast.rows())
+            self.display.document({"config": plan.config(), "images": len(session.indices), **forecast.to_json()})
             return DONE
         header = {**session.header(self.command, self.surrogate), "resume": self.resume_command}
         with output.reserved():
@@ -102,12 +104,8 @@ class ImageRun(ABC, Generic[P, R]):
         """Warns where too few samples make a run find nothing, however sure the model is."""
 
     @abstractmethod
-    def cost(self) -> Mapping[str, int | None]:
-        """The most model evaluations, by name."""
-
-    @abstractmethod
-    def cost_rows(self) -> tuple[str, Rows]:
-        """The same for the display: a title and rows."""
+    def forecast(self, classifier: SmoothedClassifier) -> Forecast:
+        """What all of it would take, at the pace of one batch."""
 
     @abstractmethod
     def load_classifier(self) -> SmoothedClassifier:

@@ -50,7 +50,9 @@ class Inspection:
         if weights.refusal is not None:
             self.display.error(weights.refusal.problem, weights.refusal.hint)
         self.display.document(document)
-        self.display.result(f"caa inspect {self.checkpoint}", inspection_rows(document))
+        self.display.result(
+            f"caa inspect {self.checkpoint}", inspection_rows(document), [("attack", document["attack"])]
+        )
         return DONE if document["arch"] is not None else ERROR
 
     def describe(self, weights: Weights) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of
 from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.results.store.environment import environment
+from caa_cli.run.missing_settings import check_settings
 from caa_cli.run.normalisation_check import Plausibility
 from caa_cli.run.threat_model import Access
 from caa_cli.runtime.device import describe_device, numeric_mode, open_device, resolve_device
@@ -178,6 +179,8 @@ def open_session(plan: P, display: Display) -> Session[P]:
         limit_device(device, plan.max_memory)
     weights = read_weights(find_checkpoint(plan.checkpoint), plan.trust_checkpoint)
     dataset, image_size = _dataset(plan, weights), plan.image_size
+    check_settings(plan, weights, dataset)
+    assert dataset is not None
     if image_size is None and weights.card is not None:
         image_size = weights.card.image_size(dataset)
     images = open_dataset(dataset, plan.data_dir, plan.split, image_size=image_size, download=plan.download)
@@ -200,17 +203,10 @@ def open_session(plan: P, display: Display) -> Session[P]:
     return Session(resolved, weights, card, images, indices, device, dtype)
 
 
-def _dataset(plan: ModelPlan, weights: Weights) -> str:
-    """The name of the data set: the plan's, or the checkpoint's. Raises UsageError where neither says it."""
+def _dataset(plan: ModelPlan, weights: Weights) -> str | None:
+    """The name of the data set: the plan's, or the checkpoint's; None where neither says it."""
     if plan.dataset is not None:
         return plan.dataset
     if plan.checkpoint == "demo" and plan.data_dir is None:
         return DEMO
-    stored = weights.card.dataset if weights.card else None
-    if stored is None:
-        likely = layout_of(weights, weights.recognised).dataset
-        raise UsageError(
-            f"{weights.path} does not say which data set it was trained on",
-            f"add --dataset, for instance --dataset {likely or 'mnist'} --data-dir DIR",
-        )
-    return stored
+    return weights.card.dataset if weights.card else None

@@ -26,8 +26,8 @@ from caa_cli.results.store.files import check_writable, write_atomically
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign, something_at
 from caa_cli.runtime.device import resolve_device
-from caa_cli.runtime.memory import is_out_of_memory
-from caa_cli.training.describe import plan_rows, result_rows
+from caa_cli.runtime.memory import is_out_of_memory, memory_held
+from caa_cli.training.describe import forecast_rows, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
 from caa_cli.training.evaluate import smoothed_accuracy
 from caa_cli.training.loop import Recipe, Trainer
@@ -83,7 +83,7 @@ class TrainRun:
         described = plan_rows(plan, len(sources.train), len(sources.heldout), model, device, self.ranks)
         self.display.plan("caa train", described)
         if plan.dry_run:
-            self.display.document({"config": plan.config()})
+            self._forecast(Trainer(model, self._method(), self._recipe(), sources.train, sources.heldout, device))
             return DONE
         self.ranks.join(device)
         try:
@@ -93,6 +93,16 @@ class TrainRun:
             return self._work(trainer, sources, card)
         finally:
             self.ranks.leave()
+
+    def _forecast(self, trainer: Trainer) -> None:
+        """Shows how long the training would take in one process, as one step does; what is held out is left out."""
+        try:
+            seconds = trainer.seconds_a_step() * trainer.steps() * self.plan.epochs
+        except RuntimeError as error:
+            raise self._explained(error, trainer) from error
+        memory = memory_held(trainer.device)
+        self.display.plan("what it takes", forecast_rows(self.plan.epochs * trainer.steps(), seconds, memory))
+        self.display.document({"config": self.plan.config(), "seconds_typical": seconds, "memory_bytes": memory})
 
     def _model(self, card: ModelCard) -> NormalisedClassifier:
         """A new, untrained model. Raises CaaError if it does not take these images, or batches of this size."""
@@ -170,7 +180,7 @@ class TrainRun:
                 report.seconds = time.perf_counter() - began
                 if self.ranks.rank == 0:
                     self.unfinished.save(trainer, sources.identity())
-                self.display.note(epoch_line(report, plan.epochs))
+                self.display.progress(epoch_line(report, plan.epochs))
 
     def _explained(self, error: RuntimeError, trainer: Trainer) -> Exception:
         """What a user can do about an error out of an epoch; the error itself where it is of another kind."""

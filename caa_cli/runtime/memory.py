@@ -34,6 +34,11 @@ def peak_resident() -> int:
     return _status("VmHWM") or (peak if sys.platform == "darwin" else 1024 * peak)
 
 
+def memory_held(device: torch.device) -> int:
+    """The most bytes that the device's allocator has held; on a CPU `peak_resident`."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident()
+
+
 def limit_device(device: torch.device, limit: int) -> None:
     """Make the device's allocator refuse more than `limit` bytes. Raises UsageError for an unsupported device.
 
