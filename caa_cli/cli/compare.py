@@ -62,6 +62,7 @@ def compare(
             metavar="[NAME=]ATTACK[:KEY=VALUE]…,…",
             help=f"Which to run: {', '.join(ATTACKS)}; one may appear twice, with other settings and a name.",
             panel=_COMPARISON,
+            choices=completion.attack_lists,
         ),
     ] = None,
     reference: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from comparing import by_index, comparison_of, tables
+from comparing import by_index, comparison_of, record, tables
 from hypothesis import given
 
 from caa_cli.errors import UsageError
@@ -21,6 +21,13 @@ def test_the_median_over_all_images_puts_failures_at_infinity():
     assert weak.overall_median_percent == math.inf
     document = comparison_of(records).to_json("complete")
     assert list(document["attacks"].values())[1]["overall_median_radius"] is None
+
+
+def test_an_image_without_a_certified_radius_has_no_percentage_even_where_the_attack_fails():
+    records = [record(0, 2.0), record(1, 4.0), record(2, None, certified=0.0), record(3, None, certified=0.0)]
+    (only,) = figures([dict(enumerate(records))], range(4))
+    assert only.overall_median_percent == 200.0
+    assert only.overall_median_radius == math.inf
 
 
 def test_a_median_is_infinite_unless_more_than_half_are_attacked():

@@ -72,7 +72,9 @@ def test_fewer_than_six_images_have_no_bootstrap_interval():
     assert six["median_radius"] is not None
     assert five["median_radius"] is five["median_radius_ratio"] is None
     assert five["overall_median_radius"] is not None
-    assert intervals(columns(by_index(table), range(5)), 200, 0)[0]["best_share"] is None
+    first = intervals(columns(by_index(table), range(5)), 200, 0)[0]
+    assert first["best_share"] is first["optimality"] is None
+    assert six["optimality"] == (1.0, 1.0)
 
 
 def test_the_interval_of_a_paired_ratio_is_of_the_same_images():
@@ -82,6 +84,18 @@ def test_the_interval_of_a_paired_ratio_is_of_the_same_images():
     assert second["median_radius_ratio"] == pytest.approx((1.01, 1.01))
     low, high = second["median_radius_difference"]
     assert 0.3 < low < 0.505 < high < 0.7
+
+
+def test_an_interval_between_a_number_and_infinity_is_open():
+    """The 97.5% quantile of 30 estimates lies between the two largest, so one that is infinite opens the interval.
+
+    An estimate is infinite where the one failure of seven images is drawn four times, in 1.0% of the resamples: of 100
+    intervals 26 are open, and 4 would be if it took two such estimates.
+    """
+    found = columns(by_index([[1.0 + i / 10 if i < 6 else None] for i in range(7)]), range(7))
+    ends = [intervals(found, 30, seed)[0]["overall_median_radius"] for seed in range(100)]
+    assert 15 < sum(high == math.inf for _, high in ends) < 40
+    assert all(1.0 <= low < high for low, high in ends)
 
 
 def test_an_interval_of_a_median_may_be_open():
