@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
 from caa_cli.report import escapes
 from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
-from caa_cli.report.tables import Cell, cells, ranges_explained
+from caa_cli.report.tables import Cell, best, cells, ranges_explained
 from caa_cli.results.comparison import Comparison
 
 
@@ -38,9 +37,9 @@ def _table(comparison: Comparison, headings: Sequence[Heading], caption: str, la
         "    Attack & " + " & ".join(heading.latex for heading in headings) + r" \\",
         r"    \midrule",
     ]
-    best = [_best(comparison, heading) for heading in headings]
+    bold = [best(comparison, heading) for heading in headings]
     for position, (attack, row) in enumerate(zip(comparison.labels, columns, strict=True)):
-        values = [_value(cell, position in holders) for cell, holders in zip(row, best, strict=True)]
+        values = [_value(cell, position in holders) for cell, holders in zip(row, bold, strict=True)]
         lines.append("    " + " & ".join([escapes.latex(attack), *values]) + r" \\")
         if any(spread for _, spread in row):
             spreads = [rf"{{\tiny {_number(spread)}}}" if spread else "" for _, spread in row]
@@ -85,18 +84,6 @@ def _samples(count: int | None) -> str:
 
 def _of_bold(comparison: Comparison) -> str:
     return "The best of a column is bold, where attacks can be compared by it." if len(comparison.attacks) > 1 else ""
-
-
-def _best(comparison: Comparison, heading: Heading) -> set[int]:
-    """The positions of the attacks whose value, rounded as it is shown, is the best of its column."""
-    values = {
-        position: round(heading.better * value * heading.factor, heading.digits)
-        for position, figures in enumerate(comparison.figures)
-        if (value := heading.shown(figures)) is not None and math.isfinite(value)
-    }
-    if not heading.better or len(comparison.attacks) < 2:
-        return set()
-    return {position for position, value in values.items() if value == max(values.values())}
 
 
 def _value(cell: Cell, is_best: bool) -> str:

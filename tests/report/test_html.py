@@ -106,6 +106,12 @@ def test_what_is_nested_is_a_row_each(comparison):
         assert f'<th scope="row">{name}</th><td>{value}</td>' in page
 
 
+def test_the_best_is_bold(comparison):
+    page = page_of(comparison)
+    assert "<td><b>2.495</b>" in page
+    assert "<td>2.500" in page
+
+
 def test_every_column_is_explained(comparison):
     root = parsed(page_of(comparison))
     assert [term.text for term in root.iter("dt")] == [heading.text for heading in (*HEADINGS, *FURTHER)]
