@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 DONE = 0
 ERROR = 1
 WRONG_USAGE = 2
@@ -29,3 +31,11 @@ class UsageError(CaaError):
 
     def __init__(self, problem: str, hint: str | None = None) -> None:
         super().__init__(problem, hint, WRONG_USAGE)
+
+
+class MissingSettingsError(UsageError):
+    """An error in a command that leaves out what caa can't know. flags: what to add to it, such as `--sigma S`."""
+
+    def __init__(self, problem: str, flags: Sequence[str]) -> None:
+        super().__init__(problem, f"add {' '.join(flags)}")
+        self.flags = tuple(flags)

@@ -31,6 +31,7 @@ def display() -> Display:
     """On a terminal without colours, so that any escape sequence is one of the text's."""
     found = Display()
     found.err = found.out = console(True)
+    found.live = found.fits_width = True
     return found
 
 
@@ -59,7 +60,7 @@ def test_nothing_acts_on_the_terminal(display: Display, show):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_nothing_of_a_bar_acts_on_the_terminal(display: Display, terminal: bool):
-    display.err = console(terminal)
+    display.err, display.live = console(terminal), terminal
     with display.bar("images", 2) as bar:
         bar.update(1, HOSTILE, HOSTILE)
     written = display.err.file.getvalue()
@@ -84,3 +85,61 @@ def test_what_a_checkpoint_says_of_itself_is_only_shown(tmp_path: Path):
         assert not isinstance(result.exception, Exception), repr(result.exception)
         assert not ACTED_ON.search(result.stdout + result.stderr)
         assert "\\x1b" in result.stdout + result.stderr
+
+
+LONG = "caa attack --checkpoint /a/folder/with/a/long/name/model.safetensors --data-dir /another/folder --resume"
+
+
+def shown_by(show, width: int, live: bool) -> str:
+    """What it writes, colours left out, on a console of this width."""
+    display = Display()
+    display.err = display.out = Console(
+        file=io.StringIO(), width=width, force_terminal=live, no_color=True, highlight=False, soft_wrap=True
+    )
+    display.live = display.fits_width = live
+    show(display)
+    return re.sub(r"\x1b\[[0-9;]*m", "", display.err.file.getvalue())
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda display: display.interrupted(1, 2, "a.json", LONG),
+        lambda display: display.error("no", LONG),
+        lambda display: display.error(f"a problem of {LONG}", None),
+        lambda display: display.note(f"finish it with: {LONG}"),
+        lambda display: display.result("title", [("missing", "nothing")], [("attack", LONG)]),
+    ],
+    ids=["interrupted", "hint", "problem", "note", "result"],
+)
+@pytest.mark.parametrize("live", [True, False], ids=["terminal", "log"])
+def test_a_command_stays_one_line_however_narrow_the_terminal(show, live: bool):
+    for width in (20, 60, 80):
+        assert LONG in shown_by(show, width, live)
+
+
+def test_a_value_is_broken_between_words_only_and_not_in_a_log():
+    value = f"images in /a/folder/{'x' * 60}, and {'more ' * 20}words"
+    rows = [("results", value), ("σ", "0.5")]
+    on_terminal = shown_by(lambda display: display.plan("title", rows), 40, True).splitlines()
+    assert any(line.endswith(f"/a/folder/{'x' * 60},") for line in on_terminal)
+    assert all(len(line) <= 40 for line in on_terminal if "x" * 60 not in line)
+    assert [line.split() for line in on_terminal[-1:]] == [["σ", "0.5"]]
+    assert " ".join(word for line in on_terminal[1:-1] for word in line.split()) == f"results {value}"
+    in_log = shown_by(lambda display: display.plan("title", rows), 40, False)
+    assert in_log == f"title\nresults  {value}\nσ        0.5\n"
+
+
+TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{2}:[0-9]{2} "
+
+
+def test_progress_in_a_log_begins_with_the_time():
+    def show(display: Display) -> None:
+        with display.bar("images", 2) as bar:
+            bar.update(1, "half")
+        display.progress("epoch 1/2")
+
+    lines = shown_by(show, 80, False).splitlines()
+    assert re.fullmatch(f"{TIME}images 1/2 · half · .*", lines[0])
+    assert re.fullmatch(f"{TIME}epoch 1/2", lines[1])
+    assert not re.search(TIME, shown_by(show, 80, True))

@@ -15,13 +15,15 @@ from caa_cli.cli.compare import compare
 from caa_cli.cli.generate import strict
 from caa_cli.cli.inspect import inspect
 from caa_cli.cli.merge import merge
-from caa_cli.cli.running import Command, show_error
+from caa_cli.cli.running import Command, Group, show_error
+from caa_cli.cli.status import status
 from caa_cli.cli.train import train
 from caa_cli.errors import CaaError
 from caa_cli.runtime import streams
 
 app = typer.Typer(
     name="caa",
+    cls=Group,
     help="Certification-aware attacks on classifiers defended by randomised smoothing.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -29,7 +31,7 @@ app = typer.Typer(
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for subcommand in (attack, certify, compare, merge, check, train, inspect):
+for subcommand in (attack, certify, compare, merge, check, status, train, inspect):
     app.command(cls=Command)(strict(subcommand))
 
 

@@ -7,20 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import generate, options, running
+from caa_cli.cli import completion, generate, options, running
 from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.choices import FINISHES, GRADIENTS, SURROGATE_MODEL
+from caa_cli.config.choices import EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL
 from caa_cli.config.plan import AttackPlan
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE
-_SEARCH, _VERIFICATION = "Attack", "Certificate and verification"
+_SEARCH, _VERIFICATION = generate.SEARCH, "Certificate and verification"
 
 
 @running.guarded
 @generate.with_options(generate.attack_settings(), before="device")
 def attack(
+    context: typer.Context,
     checkpoint: options.Checkpoint,
     sigma: options.Sigma = None,
     dataset: options.Dataset = None,
@@ -37,7 +38,15 @@ def attack(
     mean: options.Mean = None,
     std: options.Std = None,
     trust_checkpoint: options.TrustCheckpoint = False,
-    attack: Annotated[str, option(help=f"Which attack: {', '.join(ATTACKS)}.", panel=_SEARCH)] = AttackPlan.attack,
+    attack: Annotated[
+        str,
+        option(
+            help=f"Which attack: {', '.join(ATTACKS)}; or one of yours: package.module:name, file.py:name.",
+            panel=_SEARCH,
+            choices=ATTACKS,
+        ),
+    ] = AttackPlan.attack,
+    trust_attack: options.TrustAttack = False,
     samples: Annotated[
         int, option(help="Noise samples per step; caa and caa-newton use fewer where that is enough.", panel=_SEARCH)
     ] = AttackPlan.samples,
@@ -62,6 +71,7 @@ def attack(
             metavar="|".join(GRADIENTS).replace(SURROGATE_MODEL, f"{SURROGATE_MODEL}=FILE"),
             help="Gradients for the search: the model's own, those of another checkpoint, or none (votes alone).",
             panel=_SEARCH,
+            choices=completion.gradients,
         ),
     ] = AttackPlan.gradient,
     alpha: Annotated[
@@ -72,12 +82,12 @@ def attack(
         ),
     ] = AttackPlan.alpha,
     bound: Annotated[
-        str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_VERIFICATION)
+        str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_VERIFICATION, choices=BOUNDS)
     ] = AttackPlan.bound,
     selection_samples: Annotated[
         int | None,
         option(
-            help="Samples to choose the clean class, and the candidate to verify.",
+            help="Samples to choose the clean class, and of each point of the line search.",
             show_default="as --samples",
             panel=_VERIFICATION,
         ),
@@ -93,21 +103,32 @@ def attack(
     verify_samples: Annotated[
         int | None,
         option(
-            help="Fresh samples to verify one adversarial image.",
+            help="Fresh samples, at most, of each try to verify an adversarial image.",
             show_default="10 × --samples, at least 10000",
             panel=_VERIFICATION,
         ),
     ] = None,
+    verification: Annotated[
+        str,
+        option(
+            help=f"{EXACT}: a sequential test of the two classes, which ends as soon as it is sure; {INTERVALS}: "
+            "confidence intervals by --bound, as in the paper.",
+            panel=_VERIFICATION,
+        ),
+    ] = AttackPlan.verification,
     finish: Annotated[
         str,
         option(
             help=f"{FINISHES[0]}: after the search, shorten along the line to the clean image; {FINISHES[1]}: don't.",
             panel=_VERIFICATION,
+            choices=FINISHES,
         ),
     ] = AttackPlan.finish,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
-    batch_size: Annotated[str, option(help="Images to attack at the same time.", panel=_COMPUTE)] = "auto",
+    batch_size: Annotated[
+        str, option(help="Images to attack at the same time.", panel=_COMPUTE, choices=("auto",))
+    ] = "auto",
     chunk_size: options.ChunkSize = "auto",
     max_memory: options.MaxMemory = None,
     output: Annotated[
@@ -141,6 +162,7 @@ def attack(
     [bold]caa attack --checkpoint demo[/] runs on a model and images that come with caa.
     """
     given = locals()
+    options.check_trust(context, "attack", attack)
     plan = options.plan_of(AttackPlan, given | given.pop("settings"))
     from caa_cli.run.attack import run_attack
 

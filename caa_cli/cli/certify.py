@@ -41,7 +41,7 @@ def certify(
         float, option(help="Error probability allowed per image.", panel=_CERTIFICATE)
     ] = CertifyPlan.alpha,
     bound: Annotated[
-        str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_CERTIFICATE)
+        str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_CERTIFICATE, choices=BOUNDS)
     ] = CertifyPlan.bound,
     radius: Annotated[
         float | None,

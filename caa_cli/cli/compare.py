@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import generate, options, running
+from caa_cli.cli import completion, generate, options, running
 from caa_cli.cli.attack import attack
 from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS, declared, foreign
@@ -49,7 +49,12 @@ def compare(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        option(metavar="FILE", help="The model to attack, or `demo`: one that comes with caa.", panel=generate.DATA),
+        option(
+            metavar="FILE",
+            help="The model to attack, or `demo`: one that comes with caa.",
+            panel=generate.DATA,
+            choices=completion.checkpoints,
+        ),
     ] = None,
     attacks: Annotated[
         str | None,
@@ -66,10 +71,12 @@ def compare(
             help="The attack that the others are held against, by its label or name.",
             show_default="the first",
             panel=_COMPARISON,
+            choices=completion.attack_lists,
         ),
     ] = None,
     format: Annotated[
-        str, option(help=f"Format of the table: {', '.join(TABLE_FORMATS)}.", panel=_COMPARISON)
+        str,
+        option(help=f"Format of the table: {', '.join(TABLE_FORMATS)}.", panel=_COMPARISON, choices=TABLE_FORMATS),
     ] = ComparePlan.format,
     bootstrap: Annotated[
         int,
@@ -136,6 +143,7 @@ def compare(
         _check_reading(context)
     else:
         assert output is not None
+        options.check_trust(context, "attacks", attacks or "")
         FileName().check("--output", output)
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
         keep_images = html is not None or figure_examples is not None
@@ -152,7 +160,7 @@ def compare(
         figure_examples=figure_examples,
         figure_certified=figure_certified,
         html=html,
-        # For a page alone it would be too much.
+        # --html alone is no reason to attack images again.
         images_again=given["save_adversarial"] is not None or figure_examples is not None,
         bootstrap=bootstrap,
         seed=given["seed"],
@@ -162,7 +170,7 @@ def compare(
     )
     check_distinct([("--config", given["config"])], plan.writes())
     if shard.chosen:
-        plan = plan.with_own_files(shard)
+        plan = plan.with_shard_paths(shard)
     if given["json"] and format != ComparePlan.format:
         raise UsageError(f"--json and --format {format} both want stdout", "leave one of them out")
     from caa_cli.run.compare import CompareRun
@@ -182,7 +190,7 @@ def _named_file(text: str) -> tuple[Path, str | None]:
 
 
 def _check_reading(context: typer.Context) -> None:
-    """Where files are read nothing runs, so what says how to run would be ignored."""
+    """Raises UsageError for an option that says how to run attacks: where files are read, none is run."""
     for name in context.params:
         if name not in _READING and _typed(context, name):
             raise UsageError(
@@ -224,7 +232,7 @@ def _plans(
 
 
 def _check_settings(context: typer.Context, attacks: list[str]) -> None:
-    """A setting of an attack that is not run would be ignored."""
+    """Raises UsageError for a setting of an attack that is not run, which would be ignored."""
     for owner in ATTACKS:
         for name in declared(owner):
             if owner not in attacks and _typed(context, name):
@@ -240,7 +248,9 @@ def _typed(context: typer.Context, name: str) -> bool:
 
 def _value(context: typer.Context, entry: NamedAttack, name: str, text: str) -> Any:
     """A setting's text as the option of the same name takes it."""
-    parameter = next(p for p in context.command.params if p.name == name)
+    parameter = next((p for p in context.command.params if p.name == name), None)
+    if parameter is None:  # an argument of the user's code, which says its type
+        return text
     try:
         return parameter.type_cast_value(context, text)
     except typer.BadParameter as error:

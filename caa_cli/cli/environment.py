@@ -51,12 +51,12 @@ def variable_of(context: typer.Context, name: str) -> str | None:
 
 
 def origins(context: typer.Context, problem: str) -> str:
-    """A clause for each option that the problem names and a variable sets: the user has typed no such flag."""
+    """A clause for each option in `problem` that a variable has set, since the user has not typed that flag."""
     words = {word.strip(",.:;()") for word in problem.split()}
-    found = [
+    clauses = [
         f" ({flag} comes from the environment variable {variable})"
         for parameter in context.command.params
         for flag in words.intersection(parameter.opts)
         if (variable := variable_of(context, parameter.name or "")) is not None
     ]
-    return "".join(found)
+    return "".join(clauses)

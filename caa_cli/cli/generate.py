@@ -3,56 +3,67 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 from typer.models import OptionInfo
 
+from caa_cli.cli.completion import Completion, among
 from caa_cli.cli.values import PARSERS
 from caa_cli.config import attacks, methods
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.pictures import PICTURES
-from caa_cli.config.ranges import flag
+from caa_cli.config.ranges import OneOf, flag
+from caa_cli.config.settings import Setting
 
 DATA, METHOD, COMPARISON, RUN, COMPUTE = "Model and data", "Method", "Comparison", "Run", "Compute"
+SEARCH = "Attack"
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def option(*names: str, panel: str, **settings: Any) -> Any:
-    """A typer.Option in a panel of the help. docs/reference/environment-variables.md is on variables."""
-    return typer.Option(*names, rich_help_panel=panel, show_envvar=False, **settings)
+def option(*names: str, panel: str, choices: Iterable[str] | Completion | None = None, **settings: Any) -> Any:
+    """A typer.Option in a panel of the help. docs/reference/environment-variables.md is on variables.
+
+    choices: what a shell offers for its value.
+    """
+    completion = choices if choices is None or callable(choices) else among(choices)
+    return typer.Option(*names, rich_help_panel=panel, show_envvar=False, autocompletion=completion, **settings)
 
 
 def with_options_of(source: Callable[..., None], without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Adds the options of another subcommand to a command's own, which go before them.
+    """Adds the options of another subcommand after a command's own; of two with one name the command's stays.
 
-    They arrive as keyword arguments; a new setting of the one is so a setting of the other too.
+    They arrive as keyword arguments, so a new option of that subcommand reaches this one without a change.
     """
 
     def extend(command: Command) -> Command:
-        mine, theirs = _parameters(command), _parameters(source)
-        return _with_parameters(command, {**mine, **{n: p for n, p in theirs.items() if n not in {*without, *mine}}})
+        parameters, added = _parameters(command), _parameters(source)
+        return _with_parameters(
+            command, {**parameters, **{n: p for n, p in added.items() if n not in {*without, *parameters}}}
+        )
 
     return extend
 
 
-def with_options(found: Mapping[str, inspect.Parameter], before: str) -> Callable[[Command], Command]:
-    """Adds options in front of one of a command's own. They arrive as keyword arguments, None where not given."""
+def with_options(added: Mapping[str, inspect.Parameter], before: str) -> Callable[[Command], Command]:
+    """Adds options before the command's option `before`. They arrive as keyword arguments, None if not given."""
 
     def extend(command: Command) -> Command:
-        mine = list(_parameters(command).items())
-        place = [name for name, _ in mine].index(before)
-        return _with_parameters(command, {**dict(mine[:place]), **found, **dict(mine[place:])})
+        parameters = list(_parameters(command).items())
+        place = [name for name, _ in parameters].index(before)
+        return _with_parameters(command, {**dict(parameters[:place]), **added, **dict(parameters[place:])})
 
     return extend
 
 
 def attack_settings() -> dict[str, inspect.Parameter]:
-    """The settings of every attack that is registered, a panel an attack."""
+    """The settings of all registered attacks, in one panel of the help for each attack."""
     return {
-        name: _optional(name, setting.kind, setting.help, setting.shown, f"Only with --attack {attack}")
+        name: _optional(
+            name, setting.kind, setting.help, setting.shown, f"Only with --attack {attack}", choices=_names([setting])
+        )
         for attack in ATTACKS
         for name, setting in attacks.declared(attack).items()
     }
@@ -64,7 +75,7 @@ def method_settings() -> dict[str, inspect.Parameter]:
     for name, methods_ in methods.every_setting().items():
         several = [methods.declared(method)[name] for method in methods_]
         help = f"{', '.join(methods_)}: {next(setting.help for setting in several if setting.help)}"
-        found[name] = _optional(name, several[0].kind, help, "the method's", METHOD)
+        found[name] = _optional(name, several[0].kind, help, "the method's", METHOD, choices=_names(several))
     return found
 
 
@@ -76,11 +87,22 @@ def pictures() -> dict[str, inspect.Parameter]:
     }
 
 
+def _names(settings: Sequence[Setting]) -> Iterable[str] | None:
+    """The names that a setting may have, where it has one of a few."""
+    return next((check.names for setting in settings for check in setting.checks if isinstance(check, OneOf)), None)
+
+
 def _optional(
-    name: str, kind: Any, help: str, default: str | None, panel: str, metavar: str | None = None
+    name: str,
+    kind: Any,
+    help: str,
+    default: str | None,
+    panel: str,
+    metavar: str | None = None,
+    choices: Iterable[str] | None = None,
 ) -> inspect.Parameter:
     metavar = "NAME" if kind is str else metavar
-    about = option(flag(name), help=help, show_default=default, metavar=metavar, panel=panel)
+    about = option(flag(name), help=help, show_default=default, metavar=metavar, panel=panel, choices=choices)
     annotation = Annotated[kind | None, about]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

@@ -51,8 +51,8 @@ def merge(
         raise UsageError(
             "caa merge needs the files of all shards, and --output", "caa merge a.json b.json --output all.json"
         )
-    others = {"--save-adversarial": save_adversarial, "--tsv": tsv}
-    check_distinct([("--config", config)], [("--output", output), *others.items()])
+    side_files = {"--save-adversarial": save_adversarial, "--tsv": tsv}
+    check_distinct([("--config", config)], [("--output", output), *side_files.items()])
     from caa_cli.display import Display
     from caa_cli.run.merge import MergeRun
 
@@ -60,7 +60,7 @@ def merge(
         Display(quiet, json),
         tuple(shards),
         output,
-        {name: path for name, path in others.items() if path is not None},
+        {name: path for name, path in side_files.items() if path is not None},
         partial,
         dry_run,
         running.requirements(require),

@@ -12,17 +12,21 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from caa_cli.cli.generate import COMPUTE, DATA, RUN, option
+from caa_cli.cli import completion
+from caa_cli.cli.generate import COMPUTE, DATA, RUN, SEARCH, option
 from caa_cli.cli.toml import load_config
 from caa_cli.cli.values import number, shortened, whole
 from caa_cli.config import methods
-from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS
+from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS, SPLITS
+from caa_cli.config.custom_attack import names_code
 from caa_cli.config.datasets import DATASETS, those_that
 from caa_cli.config.methods import METHODS
+from caa_cli.config.normalisations import mean_and_std
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.config.ranges import OneOf, flag
 from caa_cli.config.recipes import RECIPES
+from caa_cli.config.selection import file_or_list
 from caa_cli.config.sizes import parse_size
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import UsageError
@@ -33,9 +37,10 @@ P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
-    # `--indices` would clash with `Plan.indices()`, hence `indices_file`.
     measure = given.get("chunk_size") == "measure"
-    given = {**given, "indices_file": given.get("indices"), "measure_chunks": measure}
+    given = {**given, "measure_chunks": measure}
+    if given.get("indices") is not None:
+        given["indices_file"], given["indices_list"] = file_or_list(given["indices"])
     if "mean" in given:
         given |= normalisation(given)
     if measure:
@@ -49,8 +54,8 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
         given["shard"] = Shard.parse(given["shard"], os.environ)
     plan = kind.of(**given)
     check_distinct([("--config", given.get("config"))], plan.writes().items())
-    # Shards that were not named have one command line, and so files of one name.
-    return plan.with_own_files() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan
+    # Automatic shards share one command line, so --output alone would name one file for all.
+    return plan.with_shard_paths() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan
 
 
 def source_of(context: typer.Context, name: str) -> str | None:
@@ -59,8 +64,19 @@ def source_of(context: typer.Context, name: str) -> str | None:
     return None if source is None else source.name
 
 
+def check_trust(context: typer.Context, option: str, attacks: str) -> None:
+    """Raises UsageError where code would run that nobody named on the command line."""
+    typed = [source_of(context, name) == "COMMANDLINE" for name in (option, "trust_attack")]
+    if any(typed) or not names_code(attacks):
+        return
+    raise UsageError(
+        f"{flag(option)} {shortened(attacks)} would run code, and it is not from the command line",
+        "read that code; then add --trust-attack on the command line, or name the attack there",
+    )
+
+
 def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
-    """The options with a recipe's settings in place of defaults: flags, environment and TOML file go before it."""
+    """The options with a recipe's settings in place of defaults: flags, environment and TOML file override it."""
     name = given["recipe"]
     if name is None:
         return given
@@ -70,10 +86,10 @@ def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]
     def open_(option: str) -> bool:
         return source_of(context, option) == "DEFAULT"
 
-    if not open_("method"):  # what belongs to the recipe's own method is nothing to another
-        own = methods.declared(given["method"]) if given["method"] in METHODS else {}
-        others = methods.declared(settings.get("method", TrainPlan.method)).keys() - own.keys()
-        settings = {option: value for option, value in settings.items() if option not in others}
+    if not open_("method"):  # another method lacks the settings of the recipe's
+        declared = methods.declared(given["method"]) if given["method"] in METHODS else {}
+        foreign = methods.declared(settings.get("method", TrainPlan.method)).keys() - declared.keys()
+        settings = {option: value for option, value in settings.items() if option not in foreign}
     return {**given, **{option: value for option, value in settings.items() if open_(option)}}
 
 
@@ -92,16 +108,8 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 
 def normalisation(given: dict[str, Any]) -> dict[str, tuple[float, ...] | None]:
     """{mean, std} from --normalisation, or from --mean and --std."""
-    found = {name: numbers(given[name], f"--{name}") for name in ("mean", "std")}
-    name = given.get("normalisation")
-    if name is None:
-        return found
-    OneOf(NORMALISATIONS).check("--normalisation", name)
-    if found != {"mean": None, "std": None}:
-        raise UsageError(
-            "--normalisation and --mean or --std say the same thing twice", "give a name, or the numbers"
-        )
-    mean, std = NORMALISATIONS[name]
+    mean, std = (numbers(given[name], f"--{name}") for name in ("mean", "std"))
+    mean, std = mean_and_std(given.get("normalisation"), mean, std)
     return {"mean": mean, "std": std}
 
 
@@ -116,7 +124,13 @@ def automatic(text: str, option: str) -> int | None:
 
 
 Checkpoint = Annotated[
-    str, option(metavar="FILE", help="The model to work on, or `demo`: one that comes with caa.", panel=DATA)
+    str,
+    option(
+        metavar="FILE",
+        help="The model to work on, or `demo`: one that comes with caa.",
+        panel=DATA,
+        choices=completion.checkpoints,
+    ),
 ]
 Sigma = Annotated[
     float | None,
@@ -127,16 +141,24 @@ Sigma = Annotated[
     ),
 ]
 Dataset = Annotated[
-    str | None, option(help=f"One of: {', '.join(DATASETS)}.", show_default="the checkpoint's", panel=DATA)
+    str | None,
+    option(help=f"One of: {', '.join(DATASETS)}.", show_default="the checkpoint's", panel=DATA, choices=DATASETS),
 ]
-Split = Annotated[str, option(help="test (for ImageNet, the validation images) or train.", panel=DATA)]
+Split = Annotated[
+    str, option(help="test (for ImageNet, the validation images) or train.", panel=DATA, choices=SPLITS)
+]
 Limit = Annotated[
     int | None, option(help="Most images to work on.", show_default=f"all; {DEMO_LIMIT} of the demo", panel=DATA)
 ]
 Skip = Annotated[int, option(help="Leave out this many images at the start.", panel=DATA)]
 Every = Annotated[int, option(metavar="N", help="Only every N-th image, from --skip on.", panel=DATA)]
 Indices = Annotated[
-    Path | None, option(metavar="FILE", help="Only the images listed in this file: one index per line.", panel=DATA)
+    str | None,
+    option(
+        metavar="3,17,20-25|FILE",
+        help="Only these images; or those listed in a file, one index per line.",
+        panel=DATA,
+    ),
 ]
 ImageSize = Annotated[
     int | None,
@@ -156,6 +178,7 @@ Arch = Annotated[
         help=f"Architecture: {', '.join(ARCHITECTURES)}; or package.module:factory.",
         show_default="the checkpoint's, or recognised",
         panel=DATA,
+        choices=ARCHITECTURES,
     ),
 ]
 Normalisation = Annotated[
@@ -165,6 +188,7 @@ Normalisation = Annotated[
         help=f"How images are normalised, after noise is added: {', '.join(NORMALISATIONS)}.",
         show_default="the checkpoint's",
         panel=DATA,
+        choices=NORMALISATIONS,
     ),
 ]
 Mean = Annotated[
@@ -193,13 +217,22 @@ TrustCheckpoint = Annotated[
         panel=DATA,
     ),
 ]
-Dtype = Annotated[str, option(help=f"Precision of the model: {', '.join(DTYPES)}.", panel=COMPUTE)]
+TrustAttack = Annotated[
+    bool,
+    option(
+        "--trust-attack",
+        help="Run the code of an attack that a configuration file or an environment variable names.",
+        panel=SEARCH,
+    ),
+]
+Dtype = Annotated[str, option(help=f"Precision of the model: {', '.join(DTYPES)}.", panel=COMPUTE, choices=DTYPES)]
 ChunkSize = Annotated[
     str,
     option(
         metavar="auto|measure|N",
         help="Noise samples per forward pass; measure: find the fastest number again.",
         panel=COMPUTE,
+        choices=("auto", "measure"),
     ),
 ]
 MaxMemory = Annotated[
@@ -211,11 +244,17 @@ ShardOption = Annotated[
         metavar="K/N|auto",
         help="Do part K of N of the images (K counts from 0); auto: as torchrun or Slurm number their processes.",
         panel=RUN,
+        choices=completion.shards,
     ),
 ]
 DataDir = Annotated[Path | None, option(metavar="DIR", help="The folder that holds the data set.", panel=DATA)]
 Device = Annotated[
-    str, option(help="auto (a GPU if there is one), cpu, cuda, or for instance cuda:1.", panel=COMPUTE)
+    str,
+    option(
+        help="auto (a GPU if there is one), cpu, cuda, or for instance cuda:1.",
+        panel=COMPUTE,
+        choices=("auto", "cpu", "cuda"),
+    ),
 ]
 Seed = Annotated[int, option(help="Seed of every random draw.", panel=RUN)]
 Config = Annotated[

@@ -11,35 +11,44 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from caa_cli.cli.environment import check_variables, name_variables, origins, variable_of
-from caa_cli.errors import INTERRUPTED, CaaError, UsageError
+from caa_cli.errors import INTERRUPTED, CaaError, MissingSettingsError, UsageError
 from caa_cli.runtime import streams
 from caa_cli.runtime.launchers import variables
 from caa_cli.runtime.sharding import Shard
 from caa_cli.runtime.signals import termination_interrupts
+from caa_cli.runtime.terminal import has_colours, is_live
 
+# Click's UsageError, which typer does not export: an option that is not known, or misses its value.
+_Refused: Any = typer.BadParameter.__base__
+# Where a context keeps the command line that was typed.
+_TYPED = "caa.typed"
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
 class Command(TyperCommand):
-    """A subcommand: it reads its options' environment variables, and shows a CaaError as a message and exit code."""
+    """A subcommand: it reads its options' environment variables, and shows errors as a message and an exit code."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         name_variables(self)
 
+    def format_help(self, context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        with help_colours():
+            super().format_help(context, formatter)
+
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        try:
+        if context.resilient_parsing:  # for completion
             return super().parse_args(context, args)
-        except typer.BadParameter as error:
-            with errors_shown(context):
+        context.meta[_TYPED] = shlex.join([*context.command_path.split(), *args])
+        with errors_shown(context):
+            try:
+                return super().parse_args(context, args)
+            except _Refused as error:
                 check_variables(context)  # a misspelt one may be why a value is missing
-            variable = variable_of(context, error.param.name) if error.param and error.param.name else None
-            if variable is not None:
-                error.message += f" (from the environment variable {variable})"
-            raise
+                raise _refusal(context, error) from error
 
     def invoke(self, context: typer.Context) -> Any:  # type: ignore[override]
         with errors_shown(context):
@@ -50,12 +59,63 @@ class Command(TyperCommand):
             return super().invoke(context)
 
 
+class Group(TyperGroup):
+    """`caa` itself: a subcommand that is not known is shown as any other error."""
+
+    def format_help(self, context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        with help_colours():
+            super().format_help(context, formatter)
+
+    def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if context.resilient_parsing or not args:  # without a word there is the help
+            return super().parse_args(context, args)
+        with errors_shown(context):
+            try:
+                return super().parse_args(context, args)
+            except _Refused as error:
+                raise _refusal(context, error) from error
+
+    def resolve_command(self, context: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        if context.resilient_parsing:
+            return super().resolve_command(context, args)
+        with errors_shown(context):
+            try:
+                return super().resolve_command(context, args)
+            except _Refused as error:
+                raise _refusal(context, error) from error
+
+
+def _refusal(context: typer.Context, error: Any) -> UsageError:
+    """What the parser refuses, as an error of caa: its own would break the line at the terminal's width."""
+    parameter = getattr(error, "param", None)
+    variable = variable_of(context, parameter.name) if parameter is not None and parameter.name else None
+    origin = f" (from the environment variable {variable})" if variable is not None else ""
+    if parameter is not None and parameter.name == "checkpoint" and not error.message:
+        return UsageError(f"{context.command_path} needs --checkpoint", f"{context.meta[_TYPED]} --checkpoint demo")
+    return UsageError(error.format_message() + origin, f"{context.command_path} --help")
+
+
+@contextmanager
+def help_colours() -> Iterator[None]:
+    """A context in which typer's help has colours where caa has them: typer alone has them in every log on GitHub."""
+    from typer import rich_utils
+
+    before = rich_utils.FORCE_TERMINAL
+    rich_utils.FORCE_TERMINAL = is_live(sys.stdout) or has_colours(sys.stdout)
+    try:
+        yield
+    finally:
+        rich_utils.FORCE_TERMINAL = before
+
+
 @contextmanager
 def errors_shown(context: typer.Context) -> Iterator[None]:
     """A CaaError that is raised meanwhile ends the command, with its message and exit code."""
     try:
         yield
     except CaaError as error:
+        if isinstance(error, MissingSettingsError):
+            error.hint = " ".join([context.meta[_TYPED], *error.flags])
         if isinstance(error, UsageError):
             error.problem += origins(context, error.problem)
         show_error(error)

@@ -18,7 +18,7 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     import tomllib
 
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise typer.BadParameter(f"{path} can't be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
@@ -30,7 +30,7 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         for command, at in commands.items()
     }
     defaults: dict[str, Any] = {}
-    for key, value in found.items():
+    for key, value in content.items():
         if isinstance(value, dict):
             if key not in settings:
                 raise typer.BadParameter(f"{path}: there is no subcommand for the table [{key}]")
@@ -38,7 +38,7 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
             raise typer.BadParameter(f"{path}: no subcommand has a setting {key!r}")
         elif _parameter(key) in settings[name]:
             defaults[_parameter(key)] = value
-    table = found.get(name)  # may be a plain setting too: caa attack has one of its own name
+    table = content.get(name)  # may be a plain setting too: caa attack has one of its own name
     for key, value in table.items() if isinstance(table, dict) else ():
         if _parameter(key) not in settings[name]:
             raise typer.BadParameter(f"{path}: [{name}] has no setting {key!r}; see caa {name} --help")
@@ -55,7 +55,7 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def _from_toml(parameter: Any, value: Any) -> Any:
-    """The value as the option takes it; an option that takes words takes numbers too, and a list of either."""
+    """The value in the form that the option takes: for a text also a number, or a list of texts or numbers."""
     if parameter.is_flag:
         if isinstance(value, bool):
             return value

@@ -24,7 +24,7 @@ from caa_cli.config.train_plan import TrainPlan
 
 _MODEL, _RUN, _METHOD, _TRAINING = generate.DATA, generate.RUN, generate.METHOD, "Training"
 
-# What `auto` is, where it is something.
+# What `--augment auto` stands for, by data set.
 _AUTO = ", ".join(f"{spec.augment} for {name}" for name, spec in DATASETS.items() if spec.augment != "none")
 
 
@@ -38,14 +38,22 @@ def train(
             help=f"Settings of a published model, for options that are not given: {', '.join(RECIPES)}.",
             show_default="none",
             panel=_MODEL,
+            choices=RECIPES,
         ),
     ] = None,
-    dataset: Annotated[str, option(help=f"One of: {', '.join(DATASETS)}.", panel=_MODEL)] = TrainPlan.dataset,
+    dataset: Annotated[
+        str, option(help=f"One of: {', '.join(DATASETS)}.", panel=_MODEL, choices=DATASETS)
+    ] = TrainPlan.dataset,
     data_dir: options.DataDir = None,
     download: options.Download = False,
     image_size: options.ImageSize = None,
     arch: Annotated[
-        str, option(help=f"Architecture: {', '.join(ARCHITECTURES)}, or package.module:factory.", panel=_MODEL)
+        str,
+        option(
+            help=f"Architecture: {', '.join(ARCHITECTURES)}, or package.module:factory.",
+            panel=_MODEL,
+            choices=ARCHITECTURES,
+        ),
     ] = TrainPlan.arch,
     normalisation: Annotated[
         str | None,
@@ -53,15 +61,20 @@ def train(
             help=f"How images are normalised, after noise is added: {', '.join(NORMALISATIONS)}.",
             show_default="the data set's",
             panel=_MODEL,
+            choices=NORMALISATIONS,
         ),
     ] = None,
     sigma: Annotated[
         float, option(help="Standard deviation of the noise to train for, for pixels in [0, 1].", panel=_MODEL)
     ] = TrainPlan.sigma,
-    method: Annotated[str, option(help=f"Training method: {', '.join(METHODS)}.", panel=_METHOD)] = TrainPlan.method,
+    method: Annotated[
+        str, option(help=f"Training method: {', '.join(METHODS)}.", panel=_METHOD, choices=METHODS)
+    ] = TrainPlan.method,
     epochs: Annotated[int, option(help="Passes over the images.", panel=_TRAINING)] = TrainPlan.epochs,
     batch_size: Annotated[int, option(help="Images per step.", panel=_TRAINING)] = TrainPlan.batch_size,
-    optimizer: Annotated[str, option(help=f"{' or '.join(OPTIMIZERS)}.", panel=_TRAINING)] = TrainPlan.optimizer,
+    optimizer: Annotated[
+        str, option(help=f"{' or '.join(OPTIMIZERS)}.", panel=_TRAINING, choices=OPTIMIZERS)
+    ] = TrainPlan.optimizer,
     learning_rate: Annotated[
         float, option(help="Learning rate at the start.", panel=_TRAINING)
     ] = TrainPlan.learning_rate,
@@ -70,7 +83,8 @@ def train(
         float, option(help="Weight decay (L2 penalty).", panel=_TRAINING)
     ] = TrainPlan.weight_decay,
     schedule: Annotated[
-        str, option(help=f"Schedule of the learning rate: {', '.join(SCHEDULES)}.", panel=_TRAINING)
+        str,
+        option(help=f"Schedule of the learning rate: {', '.join(SCHEDULES)}.", panel=_TRAINING, choices=SCHEDULES),
     ] = TrainPlan.schedule,
     step_epochs: Annotated[
         int, option(help="With --schedule step: epochs between divisions of the rate by 10.", panel=_TRAINING)
@@ -83,6 +97,7 @@ def train(
         option(
             help=f"Augmentation: {', '.join(AUGMENTATIONS)}; auto: {_AUTO}.",
             panel=_TRAINING,
+            choices=AUGMENTATIONS,
         ),
     ] = TrainPlan.augment,
     heldout: Annotated[
@@ -107,7 +122,9 @@ def train(
     dtype: Annotated[
         str,
         option(
-            help=f"Precision of forward and backward passes: {', '.join(TRAINING_DTYPES)}.", panel=generate.COMPUTE
+            help=f"Precision of forward and backward passes: {', '.join(TRAINING_DTYPES)}.",
+            panel=generate.COMPUTE,
+            choices=TRAINING_DTYPES,
         ),
     ] = TrainPlan.dtype,
     channels_last: Annotated[

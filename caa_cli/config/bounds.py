@@ -9,9 +9,9 @@ GOODMAN = "goodman"
 
 @dataclass(frozen=True)
 class BoundSpec:
-    """bounds: `module:function` of (counts, total, alpha), which gives (lower, upper) of all classes at once.
+    """bounds: `module:function` of (counts, total, alpha), which returns (lower, upper) of all classes at once.
 
-    one_sided: it gives the lower bound of one class alone, which has to be named before its samples are drawn.
+    one_sided: it returns only the lower bound of one class, which must be chosen before the samples are drawn.
     """
 
     bounds: str

@@ -6,6 +6,8 @@ LOG_RATIO, GUMBEL = SURROGATES = ("log-ratio", "gumbel")
 STAGED, FIXED = SAMPLE_SCHEDULES = ("staged", "fixed")
 RADIAL, TANGENTIAL = REFINEMENTS = ("radial", "tangential")
 FINISHES = ("ray", "none")
+# An exact sequential test of two classes named beforehand, or the paper's Eq. attack_criteria.
+EXACT, INTERVALS = VERIFICATIONS = ("exact", "intervals")
 # Where the search's gradients come from: the target, another checkpoint (surrogate-model=FILE), or votes alone.
 MODEL, SURROGATE_MODEL, VOTES = GRADIENTS = ("model", "surrogate-model", "votes")
 # tf32 is float32 with the products on a GPU rounded to TF32 (`runtime.device.numeric_mode`).

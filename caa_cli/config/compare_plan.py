@@ -9,8 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from caa_cli.config.attacks import ATTACKS, declared, prefix
+from caa_cli.config.attacks import ATTACKS, AttackName, declared, prefix
 from caa_cli.config.choices import SURROGATE_MODEL, TABLE_FORMATS
+from caa_cli.config.custom_attack import is_custom, short_name
+from caa_cli.config.differences import FORMERLY
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
 from caa_cli.config.plan import AttackPlan, ModelPlan
@@ -23,7 +25,7 @@ from caa_cli.runtime.sharding import Shard
 # settings that decide a result are of the search, an attack's own: SEARCH every attack has.
 SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
-    *("selection_samples", "certify_samples", "verify_samples", "finish"),
+    *("selection_samples", "certify_samples", "verify_samples", "verification", "finish"),
 )
 SEARCH = ("samples", "iterations", "attack_sigma", "gradient")
 
@@ -42,7 +44,7 @@ def default_of(attack: str, name: str) -> Any:
 def formerly(attack: str, name: str) -> Any:
     """What runs did before there was such a setting, where that is not its default now; else None."""
     setting = declared(attack).get(name) if attack in ATTACKS else None
-    return None if setting is None else setting.formerly
+    return FORMERLY.get(name) if setting is None else setting.formerly
 
 
 # A name of the user's for an attack, or for a result file. One that is an attack's would mislead.
@@ -62,13 +64,13 @@ class NamedAttack:
 
     @property
     def label(self) -> str:
-        return self.name or label_of(self.attack, self.settings)
+        return self.name or label_of(short_name(self.attack), self.settings)
 
     @staticmethod
     def parse(text: str) -> NamedAttack:
         """Raises UsageError for an unknown attack or setting, and for one that all attacks share."""
         name, equals, unnamed = (part.strip() for part in text.partition("="))
-        if not equals or ":" in name:  # as in caa:iterations=500
+        if not equals or ":" in name or "/" in name:  # as in caa:iterations=500, or in a path
             return NamedAttack._parse(text)
         NAME.check("--attacks", name)
         return replace(NamedAttack._parse(unnamed), name=name)
@@ -76,7 +78,7 @@ class NamedAttack:
     @staticmethod
     def _parse(text: str) -> NamedAttack:
         attack, *pairs = _parts(text)
-        OneOf(ATTACKS).check("--attacks", attack)
+        AttackName().check("--attacks", attack)
         settings: dict[str, str] = {}
         for pair in pairs:
             key, equals, value = (part.strip() for part in pair.partition("="))
@@ -100,6 +102,9 @@ class NamedAttack:
 def _parts(text: str) -> list[str]:
     """What colons separate; one that no KEY= follows may belong to the name of a file."""
     parts: list[str] = []
+    if is_custom(text):
+        source, name, *pairs = (part.strip() for part in text.split(":"))
+        return [f"{source}:{name}", *pairs]
     for part in text.split(":"):
         if parts and "=" not in part and f"{SURROGATE_MODEL}=" in parts[-1]:
             parts[-1] += f":{part.rstrip()}"
@@ -111,15 +116,16 @@ def _parts(text: str) -> list[str]:
 def _setting(text: str, attack: str, key: str) -> str:
     """The name in AttackPlan; an attack's own name need not be said again before its settings."""
     name = key.removeprefix("--").replace("-", "_")
+    own = [*declared(attack), *SEARCH]
     for known in (name, prefix(attack) + name):
-        if known in own_settings(attack):
+        if known in own:
             return known
     if name in SHARED:
         raise UsageError(
             f"--attacks {text!r}: {key} has to be the same for all attacks",
             f"give it for all of them: {flag(name)}",
         )
-    others = ", ".join(own.removeprefix(prefix(attack)).replace("_", "-") for own in own_settings(attack))
+    others = ", ".join(known.removeprefix(prefix(attack)).replace("_", "-") for known in own)
     raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
 
 
@@ -130,7 +136,7 @@ def parse_attacks(text: str) -> list[NamedAttack]:
 
 def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
     """Values by key, of `KEY=V1,V2,…` once or twice. Raises UsageError."""
-    found: dict[str, list[str]] = {}
+    sweeps: dict[str, list[str]] = {}
     for text in texts:
         key, _, values = text.partition("=")
         key, several = key.strip(), [value.strip() for value in values.split(",") if value.strip()]
@@ -138,12 +144,12 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(
                 f"--sweep {text!r} is not of the form KEY=V1,V2,…", "for instance --sweep step-max=0.2,0.3"
             )
-        if key in found:
+        if key in sweeps:
             raise UsageError(f"--sweep says {key} twice", "give its values in one list")
-        found[key] = several
-    if len(found) > 2:
-        raise UsageError(f"--sweep varies {len(found)} settings", "one or two, so that a picture can show them")
-    return found
+        sweeps[key] = several
+    if len(sweeps) > 2:
+        raise UsageError(f"--sweep varies {len(sweeps)} settings", "one or two, so that a picture can show them")
+    return sweeps
 
 
 def swept(entries: Sequence[NamedAttack], sweeps: Mapping[str, Sequence[str]]) -> list[NamedAttack]:
@@ -235,11 +241,11 @@ class ComparePlan:
         }
         return {option: path for option, path in [*others.items(), *self.pictures.values()] if path is not None}
 
-    def with_own_files(self, shard: Shard) -> ComparePlan:
+    def with_shard_paths(self, shard: Shard) -> ComparePlan:
         """What the comparison itself writes under names of this shard's own, as its attacks' files have them."""
         files = {name: getattr(self, name) for name in ("output", "figure_examples", "html")}
-        own: dict[str, Any] = {name: shard.own(path) for name, path in files.items() if path is not None}
-        return replace(self, **own, figures={name: shard.own(path) for name, path in self.figures.items()})
+        paths: dict[str, Any] = {name: shard.path_for(path) for name, path in files.items() if path is not None}
+        return replace(self, **paths, figures={name: shard.path_for(path) for name, path in self.figures.items()})
 
     def _check_attacks(self) -> None:
         if self.attacks and self.reference is not None:

@@ -11,12 +11,15 @@ DEMO, IMAGENET, FOLDER = "demo", "imagenet", "folder"
 class DatasetSpec:
     """opens: `module:function` of a split, and of data_dir, download and image_size where the fields below say so.
 
+    shape, classes: (channels, height, width) of its images and their number of classes; None: as the files are.
     layout: what --data-dir has to hold; None: the images come with caa.  downloads: whether they can be fetched.
     resized: whether --image-size resizes the images.  open_classes: whether its classes may be a subset of a
     model's classes.  normalisation, augment: the defaults of `caa train`.
     """
 
     opens: str
+    shape: tuple[int, int, int] | None = None
+    classes: int | None = None
     layout: str | None = None
     downloads: bool = False
     resized: bool = False
@@ -26,21 +29,27 @@ class DatasetSpec:
 
 
 DATASETS: dict[str, DatasetSpec] = {
-    DEMO: DatasetSpec("caa_cli.data.datasets:open_demo", normalisation="mnist"),
+    DEMO: DatasetSpec("caa_cli.data.datasets:open_demo", (1, 28, 28), 10, normalisation="mnist"),
     "mnist": DatasetSpec(
         "caa_cli.data.mnist:open_mnist",
+        (1, 28, 28),
+        10,
         "DIR/MNIST/raw has the four MNIST files",
         downloads=True,
         normalisation="mnist",
     ),
     "fashion-mnist": DatasetSpec(
         "caa_cli.data.mnist:open_fashion_mnist",
+        (1, 28, 28),
+        10,
         "DIR/FashionMNIST/raw has the four Fashion-MNIST files",
         downloads=True,
         normalisation="fashion-mnist",
     ),
     "cifar10": DatasetSpec(
         "caa_cli.data.cifar10:open_cifar10",
+        (3, 32, 32),
+        10,
         "DIR has cifar-10-batches-py, or image files in test/<class>/",
         downloads=True,
         normalisation="cifar10",
@@ -48,6 +57,8 @@ DATASETS: dict[str, DatasetSpec] = {
     ),
     IMAGENET: DatasetSpec(
         "caa_cli.data.imagenet:open_imagenet",
+        (3, 224, 224),
+        1000,
         "DIR/val has a folder for each wnid",
         resized=True,
         open_classes=True,
@@ -55,7 +66,7 @@ DATASETS: dict[str, DatasetSpec] = {
         augment="resized-crop-flip",
     ),
     FOLDER: DatasetSpec(
-        "caa_cli.data.folder:open_folder", "DIR has a folder for each class", resized=True, open_classes=True
+        "caa_cli.data.folder:open_folder", layout="DIR has a folder for each class", resized=True, open_classes=True
     ),
 }
 

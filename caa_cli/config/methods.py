@@ -87,11 +87,11 @@ def declared(method: str) -> dict[str, Setting]:
 
 def every_setting() -> dict[str, list[str]]:
     """Every setting's name, with the methods that have it."""
-    found: dict[str, list[str]] = {}
+    methods_by_setting: dict[str, list[str]] = {}
     for method in METHODS:
         for name in declared(method):
-            found.setdefault(name, []).append(method)
-    return found
+            methods_by_setting.setdefault(name, []).append(method)
+    return methods_by_setting
 
 
 def chosen(method: str, given: Mapping[str, Any]) -> Settings:

@@ -38,17 +38,17 @@ def check_distinct(reads: Named, writes: Named) -> None:
     for what, path in reads:
         taken |= dict.fromkeys(_identities(path), f"{what} {path}") if path is not None else {}
     for what, path in writes:
-        found = _identities(path) if path is not None else set()
-        for identity in found & taken.keys():
+        identities = _identities(path) if path is not None else set()
+        for identity in identities & taken.keys():
             raise UsageError(f"{what} {path} is the same file as {taken[identity]}", "give one of them another name")
-        taken |= dict.fromkeys(found, f"{what} {path}")
+        taken |= dict.fromkeys(identities, f"{what} {path}")
 
 
 def _identities(path: Path) -> set[object]:
     """The path with links resolved and, if the file exists, its device and inode, which hard links share."""
-    found: set[object] = {os.path.realpath(path)}
+    identities: set[object] = {os.path.realpath(path)}
     try:
         status = path.stat()
     except (OSError, ValueError):
-        return found
-    return {*found, (status.st_dev, status.st_ino)}
+        return identities
+    return {*identities, (status.st_dev, status.st_ino)}

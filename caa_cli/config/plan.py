@@ -15,10 +15,21 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from caa_cli.config import attacks
-from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.attacks import ATTACKS, AttackName
 from caa_cli.config.bounds import BOUNDS, GOODMAN
-from caa_cli.config.choices import DTYPES, FINISHES, GRADIENTS, MODEL, SPLITS, SURROGATE_MODEL, VOTES
+from caa_cli.config.choices import (
+    DTYPES,
+    EXACT,
+    FINISHES,
+    GRADIENTS,
+    MODEL,
+    SPLITS,
+    SURROGATE_MODEL,
+    VERIFICATIONS,
+    VOTES,
+)
 from caa_cli.config.datasets import DATASETS
+from caa_cli.config.differences import FORMERLY, decisive
 from caa_cli.config.paths import check_distinct, sidecar
 from caa_cli.config.ranges import (
     ALPHA,
@@ -71,6 +82,8 @@ class Plan:
         """A short digest of all that decides a result."""
         config = self.config()
         settings = {key: decisive(key, config[key]) for key in self.compared_keys() if key in config}
+        # As a run of before there was the setting.
+        settings = {key: value for key, value in settings.items() if FORMERLY.get(key, ...) != value}
         text = json.dumps([checkpoint_sha256, settings], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -94,6 +107,7 @@ class ModelPlan(Plan):
     skip: Annotated[int, Count(0)] = 0
     every: Annotated[int, Count()] = 1
     indices_file: Annotated[Path | None, Called("indices")] = None
+    indices_list: Annotated[str | None, Called("indices")] = None
     shard: Shard = field(default_factory=Shard)
 
     alpha: Annotated[float, ALPHA] = 0.005
@@ -115,16 +129,15 @@ class ModelPlan(Plan):
     # Where things are, which images, how work is cut up; another kind of device draws other noise of the same law.
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
         "checkpoint data_dir download limit skip every indices_file shard device chunk_size output figure".split()  # noqa: SIM905
-    ) | {"trust_checkpoint", "measure_chunks", "max_memory", "resume", "overwrite", "dry_run"}
+    ) | {"indices_list", "trust_checkpoint", "measure_chunks", "max_memory", "resume", "overwrite", "dry_run"}
     # The settings that name files to write beside `output`.
     WRITTEN: ClassVar[tuple[str, ...]] = ("figure",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.indices_file is not None and (self.skip or self.every > 1):
-            raise UsageError(
-                f"--indices {self.indices_file} says which images to take", "leave --skip and --every out"
-            )
+        listed = self.indices_file or self.indices_list
+        if listed is not None and (self.skip or self.every > 1):
+            raise UsageError(f"--indices {listed} says which images to take", "leave --skip and --every out")
         self._check_files()
 
     def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
@@ -136,19 +149,19 @@ class ModelPlan(Plan):
 
     def indices(self, size: int) -> Sequence[int]:
         """The global indices of the examples to work on, out of a split of `size`. Raises UsageError, for a file."""
-        limit = default_limit(self.limit, self.dataset, self.indices_file)
-        chosen = select(size, self.skip, self.every, limit, self.indices_file)
+        limit = default_limit(self.limit, self.dataset, bool(self.indices_file or self.indices_list))
+        chosen = select(size, self.skip, self.every, limit, self.indices_file, self.indices_list)
         return chosen[self.shard.index :: self.shard.count]
 
     def written(self) -> dict[str, Path | None]:
         """The files that options name beside --output."""
         return {flag(name): getattr(self, name) for name in self.WRITTEN}
 
-    def with_own_files(self) -> Self:
+    def with_shard_paths(self) -> Self:
         """Every file that is written under a name of this shard's own."""
         files = {name: getattr(self, name) for name in ("output", *self.WRITTEN)}
-        own: dict[str, Any] = {name: self.shard.own(path) for name, path in files.items() if path is not None}
-        return replace(self, **own)
+        paths: dict[str, Any] = {name: self.shard.path_for(path) for name, path in files.items() if path is not None}
+        return replace(self, **paths)
 
     def reads(self) -> dict[str, Path | None]:
         """The files and folders that options name to be read."""
@@ -178,7 +191,7 @@ class AttackPlan(ModelPlan):
     certify_samples, verify_samples: None: as `default_samples` says.
     """
 
-    attack: Annotated[str, OneOf(ATTACKS)] = "caa"
+    attack: Annotated[str, AttackName()] = "caa"
     name: Annotated[str | None, Word(taken=ATTACKS)] = None
     settings: Settings = None  # type: ignore[assignment]  # filled in below
     samples: Annotated[int, Count()] = 1500
@@ -188,6 +201,7 @@ class AttackPlan(ModelPlan):
     selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]  # filled in below
     certify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     verify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
+    verification: Annotated[str, OneOf(VERIFICATIONS)] = EXACT
     finish: Annotated[str, OneOf(FINISHES)] = "ray"
     batch_size: Annotated[int | None, Count()] = None
     output: Annotated[Path, FileName()] = Path("attack.json")
@@ -202,14 +216,14 @@ class AttackPlan(ModelPlan):
 
         Raises UsageError, also for a setting of another attack.
         """
-        return super().of(**{**given, "settings": attacks.chosen(given.get("attack", cls.attack), given)})
+        return super().of(**attacks.completed({"attack": cls.attack, **given}))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, count in default_samples(vars(self)).items():
             object.__setattr__(self, name, count)
         if self.settings is None:
-            object.__setattr__(self, "settings", ATTACKS[self.attack].settings())  # frozen from here on
+            object.__setattr__(self, "settings", attacks.spec_of(self.attack).settings())  # frozen from here on
         self._check_gradient()
         attacks.check(self.attack, self.settings, self.gradient == VOTES)
 
@@ -219,14 +233,14 @@ class AttackPlan(ModelPlan):
 
     def config(self) -> dict[str, Any]:
         """Every setting, as JSON; those of the attack by users' names, where `settings` stands."""
-        found: dict[str, Any] = {}
+        config: dict[str, Any] = {}
         for name, value in super().config().items():
-            found |= attacks.flat(self.attack, self.settings) if name == "settings" else {name: value}
-        return found
+            config |= attacks.flat(self.attack, self.settings) if name == "settings" else {name: value}
+        return config
 
     def compared_keys(self) -> list[str]:
         names = [name for name in super().compared_keys() if name != "settings"]
-        return [*names, *attacks.declared(self.attack)]
+        return [*names, *attacks.flat(self.attack, self.settings)]
 
     @property
     def surrogate_model(self) -> str | None:
@@ -250,7 +264,7 @@ class AttackPlan(ModelPlan):
                 f"--gradient {self.gradient!r} is not known",
                 f"use one of: {MODEL}, {SURROGATE_MODEL}=CHECKPOINT, {VOTES}",
             )
-        if kind == VOTES and ATTACKS[self.attack].by_votes is None:
+        if kind == VOTES and attacks.spec_of(self.attack).by_votes is None:
             able = [name for name, spec in ATTACKS.items() if spec.by_votes]
             raise UsageError(
                 f"{self.attack} begins at the clean image, where votes alone show no direction (--gradient {VOTES})",
@@ -279,22 +293,3 @@ def default_samples(given: Mapping[str, Any]) -> dict[str, int]:
     counts |= {name: given[name] for name in counts if given[name] is not None}
     certify = given["certify_samples"]
     return {**counts, "certify_samples": counts["verify_samples"] if certify is None else certify}
-
-
-def decisive(name: str, value: Any) -> Any:
-    """What of a setting decides results: of a surrogate's checkpoint not its path (its content is compared apart)."""
-    return value.partition("=")[0] if name == "gradient" and isinstance(value, str) else value
-
-
-def differences(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:
-    """Where two configurations differ in a setting that decides results, in words.
-
-    Of two attacks that are not the same, the settings that only one of them has are left out.
-    """
-    if theirs.get("attack") != ours.get("attack"):
-        compared = ["attack", *(key for key in compared if key != "attack" and key in theirs and key in ours)]
-    return [
-        f"{key} ({theirs.get(key)} there, {ours.get(key)} here)"
-        for key in compared
-        if decisive(key, theirs.get(key)) != decisive(key, ours.get(key))
-    ]

@@ -96,9 +96,12 @@ class Each:
 
 @dataclass(frozen=True)
 class FileName:
-    """A path that ends in a file name."""
+    """A path that ends in a file name, and is not `-`, which elsewhere means stdout."""
 
     def check(self, option: str, path: Path) -> None:
+        if str(path) == "-":
+            json = "; --json prints the result on stdout" if option == "--output" else ""
+            raise UsageError(f"{option} - names no file", f"for instance {option} results/{option[2:]}{json}")
         if not path.name:
             raise UsageError(f"{option} '{path}' names no file", f"for instance {option} results/{option[2:]}")
 

@@ -3,23 +3,66 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from caa_cli.config.choices import DEMO_LIMIT
 from caa_cli.config.datasets import DEMO
 from caa_cli.errors import UsageError
 
+# A list on the command line: digits, commas, ranges.
+_LIST = r"[0-9][0-9, -]*"
+_FORMS = "for instance --indices 3,17,20-25"
+_MOST_LISTED = 1_000_000
 
-def select(size: int, skip: int, every: int, limit: int | None, file: Path | None) -> Sequence[int]:
-    """Out of a split of `size`: those that `file` lists, else every `every`-th from `skip` on; the first `limit`."""
-    chosen = range(min(skip, size), size, every) if file is None else read_indices(file, size)
-    return chosen[:limit]
+
+def file_or_list(text: str | Path) -> tuple[Path | None, str | None]:
+    """What --indices names: (the file, None), or (None, the list), such as `3,17,20-25`; a file that exists goes
+    first."""
+    is_list = re.fullmatch(_LIST, str(text)) is not None and not os.path.exists(text)  # noqa: PTH110
+    return (None, str(text)) if is_list else (Path(text), None)
 
 
-def default_limit(limit: int | None, dataset: str | None, file: Path | None) -> int | None:
-    """The limit, with a default for the demo, which is for a first impression."""
-    return DEMO_LIMIT if limit is None and dataset == DEMO and file is None else limit
+def select(
+    size: int, skip: int, every: int, limit: int | None, file: Path | None, listed: str | None = None
+) -> Sequence[int]:
+    """Out of a split of `size`: those that `file` or `listed` lists, else every `every`-th from `skip` on; the first
+    `limit`."""
+    if file is not None:
+        return read_indices(file, size)[:limit]
+    if listed is not None:
+        return parse_indices(listed, size)[:limit]
+    return range(min(skip, size), size, every)[:limit]
+
+
+def default_limit(limit: int | None, dataset: str | None, listed: bool) -> int | None:
+    """The limit, with a default for the demo, which is for a first impression. listed: the images are named."""
+    return DEMO_LIMIT if limit is None and dataset == DEMO and not listed else limit
+
+
+def parse_indices(text: str, size: int) -> tuple[int, ...]:
+    """The indices of `3,17,20-25`, both ends of a range included, in that order. Raises UsageError."""
+    shown = f"--indices {text if len(text) <= 60 else text[:50] + '…'}"
+    found: list[tuple[str, object]] = []
+    for position, part in enumerate(text.split(","), 1):
+        where = f"entry {position}"
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        ends = [_number(word) for word in ((first, last) if dash else (first,))]
+        if not all(isinstance(end, int) for end in ends):
+            raise UsageError(f"{shown}, {where}: {part.strip()!r} is no whole number and no range", _FORMS)
+        low, high = ends[0], ends[-1]
+        assert isinstance(low, int)
+        assert isinstance(high, int)
+        if high < low:
+            raise UsageError(f"{shown}, {where}: {part.strip()} runs backwards", f"{high}-{low}")
+        if high >= size:
+            raise _no_image(shown, where, high, size)
+        if len(found) + high - low >= _MOST_LISTED:
+            raise UsageError(f"{shown} lists more than {_MOST_LISTED:,} images", "use --skip, --every and --limit")
+        found += [(where, index) for index in range(low, high + 1)]
+    return _checked(shown, found, size, _FORMS)
 
 
 def read_indices(path: Path, size: int) -> tuple[int, ...]:
@@ -31,21 +74,31 @@ def read_indices(path: Path, size: int) -> tuple[int, ...]:
         text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
-        raise UsageError(f"--indices {path} can't be read ({why})", "name a file with an index a line") from error
-    seen: dict[int, str] = {}
-    for where, entry in _entries(path, text):
-        if isinstance(entry, bool) or not isinstance(entry, int):
-            raise UsageError(f"{path}, {where}: {entry!r} is no whole number", "write one index a line, from 0 on")
-        if not 0 <= entry < size:
-            raise UsageError(
-                f"{path}, {where}: there is no image {entry}", f"the split has the images 0 to {size - 1}"
-            )
-        if entry in seen:
-            raise UsageError(f"{path}, {where}: {entry} is in {seen[entry]} already", "delete one of them")
-        seen[entry] = where
-    if not seen:
+        raise UsageError(
+            f"--indices {path} can't be read ({why})", f"name a file with an index a line, or {_FORMS}"
+        ) from error
+    found = _checked(str(path), _entries(path, text), size, "write one index a line, from 0 on")
+    if not found:
         raise UsageError(f"--indices {path} lists no image", "write one index a line, from 0 on")
+    return found
+
+
+def _checked(source: str, entries: Iterable[tuple[str, object]], size: int, hint: str) -> tuple[int, ...]:
+    """The indices of (position, index) entries. Raises UsageError for what is none, or comes twice."""
+    seen: dict[int, str] = {}
+    for where, entry in entries:
+        if isinstance(entry, bool) or not isinstance(entry, int):
+            raise UsageError(f"{source}, {where}: {entry!r} is no whole number", hint)
+        if not 0 <= entry < size:
+            raise _no_image(source, where, entry, size)
+        if entry in seen:
+            raise UsageError(f"{source}, {where}: {entry} is in {seen[entry]} already", "delete one of them")
+        seen[entry] = where
     return tuple(seen)
+
+
+def _no_image(source: str, where: str, index: int, size: int) -> UsageError:
+    return UsageError(f"{source}, {where}: there is no image {index}", f"the split has the images 0 to {size - 1}")
 
 
 def _entries(path: Path, text: str) -> list[tuple[str, object]]:

@@ -67,6 +67,10 @@ class Settings:
     def check(self, by_votes: bool) -> None:
         """Raises UsageError where settings, each in its range, are incompatible. by_votes: with --gradient votes."""
 
+    def recorded(self) -> dict[str, Any]:
+        """What results record besides the values."""
+        return {}
+
 
 def settings_of(owner: object) -> tuple[Setting, ...]:
     """The settings that a dataclass declares, in its order."""
@@ -83,17 +87,17 @@ def _setting(name: str, hint: Any, default: Any) -> Setting:
     kind, *about = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
     if get_origin(kind) is types.UnionType:
         (kind,) = set(get_args(kind)) - {type(None)}
-    found: dict[type, Any] = {type(word): word for word in about}
-    called, shown = found.get(Called), found.get(Shown)
+    by_type: dict[type, Any] = {type(word): word for word in about}
+    called, shown = by_type.get(Called), by_type.get(Shown)
     return Setting(
         field=name,
         name=called.name if called else name,
         kind=kind,
         default=default,
-        help=found.get(str, ""),
+        help=by_type.get(str, ""),
         shown=shown.default if shown else _shown(default),
         checks=tuple(word for word in about if hasattr(word, "check")),
-        formerly=found[Formerly].value if Formerly in found else None,
+        formerly=by_type[Formerly].value if Formerly in by_type else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them."""
+"""Amounts of memory in words: parsed from options, and shown."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
 
 def parse_size(text: str, option: str) -> int:
     """Bytes of `4GiB`, `800MB` or `1.5 GB`. Raises UsageError."""
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
-    unit = _UNITS.get(found[2].upper()) if found else None
-    size = float(found[1]) * unit if found is not None and unit is not None else math.inf
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
+    unit = _UNITS.get(match[2].upper()) if match else None
+    size = float(match[1]) * unit if match is not None and unit is not None else math.inf
     if math.isinf(size):
         raise UsageError(
             f"{option} {text!r} is no amount of memory", f"for instance {option} 4GiB, or {option} 800MB"

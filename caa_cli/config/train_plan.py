@@ -97,10 +97,10 @@ class TrainPlan(Plan):
 
     def config(self) -> dict[str, Any]:
         """Every setting, as JSON; those of all methods by name, where `settings` stands."""
-        found: dict[str, Any] = {}
+        config: dict[str, Any] = {}
         for name, value in super().config().items():
-            found |= methods.flat(self.settings) if name == "settings" else {name: value}
-        return found
+            config |= methods.flat(self.settings) if name == "settings" else {name: value}
+        return config
 
     def compared_keys(self) -> list[str]:
         names = super().compared_keys()

@@ -44,6 +44,10 @@ class ImageFiles:
         return len(self.files)
 
     @property
+    def indices(self) -> range:
+        return range(len(self))
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         return self.recipe.shape
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +45,11 @@ class Images(Protocol):
         """(channels, height, width)."""
         ...
 
+    @property
+    def indices(self) -> Sequence[int]:
+        """The index of every image."""
+        ...
+
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> Tensor:
@@ -73,6 +79,10 @@ class ImageSet:
         return len(self.images)
 
     @property
+    def indices(self) -> range:
+        return range(len(self))
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         _, channels, height, width = self.images.shape
         return channels, height, width
@@ -83,6 +93,38 @@ class ImageSet:
 
     def label(self, index: int) -> int:
         return int(self.labels[index])
+
+
+@dataclass(frozen=True)
+class ImageArrays:
+    """Images that a caller holds, by the indices that he gives them.
+
+    images: (N, channels, height, width) float32 in [0, 1].  labels: (N,) int64.  indices: N different ones.
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+    indices: Sequence[int]
+    name: str = "arrays"
+    split: str = "test"
+    notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    files_sha256: None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def image(self, index: int) -> Tensor:
+        return self.images[self.indices.index(index)]
+
+    def label(self, index: int) -> int:
+        return int(self.labels[self.indices.index(index)])
 
 
 def read_example(images: Images, index: int, classes: int) -> tuple[Tensor, int]:

@@ -23,7 +23,7 @@ from caa_cli.models.pickled import read_pickled
 from caa_cli.models.recognise import Recognised, recognise
 from caa_cli.models.safetensors_file import read_tensors
 
-__all__ = ["DEMO_CHECKPOINT", "Weights", "checkpoint_bytes", "find_checkpoint", "look_at", "read_weights"]
+__all__ = ["DEMO_CHECKPOINT", "Weights", "checkpoint_bytes", "find_checkpoint", "inspect_weights", "read_weights"]
 
 # How many tensors may share the same numbers of a file, on average.
 _MOST_OVERLAP = 8
@@ -45,7 +45,7 @@ class Weights:
     format: str = "safetensors"
     module: nn.Module | None = None
     keys: tuple[str, ...] = ()
-    beside: dict[str, Any] = field(default_factory=dict)
+    entries: dict[str, Any] = field(default_factory=dict)
     refusal: CaaError | None = None
 
     @cached_property
@@ -75,13 +75,13 @@ def read_weights(path: Path, trust: bool = False) -> Weights:
 
     The format is recognised by content. Raises CaaError for anything else.
     """
-    weights = look_at(path, trust)
+    weights = inspect_weights(path, trust)
     if weights.refusal is not None:
         raise weights.refusal
     return weights
 
 
-def look_at(path: Path, trust: bool = False) -> Weights:
+def inspect_weights(path: Path, trust: bool = False) -> Weights:
     """As `read_weights`, but untrusted TorchScript is returned unopened, with its `refusal`."""
     content, metadata = read_file(path)
     sha256, size, card, refusal = hashlib.sha256(content).hexdigest(), len(content), None, None
@@ -96,7 +96,7 @@ def look_at(path: Path, trust: bool = False) -> Weights:
     except MemoryError as error:
         raise too_large(path, size) from error
     return Weights(
-        path, sha256, contents.tensors, card, size, contents.format, contents.module, contents.keys, contents.beside,
+        path, sha256, contents.tensors, card, size, contents.format, contents.module, contents.keys, contents.entries,
         refusal,
     )  # fmt: skip
 

@@ -89,17 +89,17 @@ def _fork(read: Reader, path: Path, content: bytes) -> tuple[int, int]:
 
 def _spawn(read: Reader, path: Path, content: bytes) -> tuple[int, int]:
     """As `_fork`, with a new interpreter."""
-    (theirs, ours), (source, sink) = os.pipe(), os.pipe()
+    (child_end, parent_end), (source, sink) = os.pipe(), os.pipe()
     script = f"import sys; sys.path[:] = {sys.path!r}; from caa_cli.models.confined import main; main()"
     # -P: a torch.py in the current folder must not be imported as PyTorch.
     words = [sys.executable, "-P", "-c", script, read.__module__, read.__name__, str(path)]
-    places = [(os.POSIX_SPAWN_DUP2, theirs, 0), (os.POSIX_SPAWN_DUP2, sink, 1)]
+    places = [(os.POSIX_SPAWN_DUP2, child_end, 0), (os.POSIX_SPAWN_DUP2, sink, 1)]
     try:
         pid = os.posix_spawn(sys.executable, words, os.environ, file_actions=places)
     finally:
-        os.close(theirs)
+        os.close(child_end)
         os.close(sink)
-    with suppress(BrokenPipeError), os.fdopen(ours, "wb") as pipe:
+    with suppress(BrokenPipeError), os.fdopen(parent_end, "wb") as pipe:
         pipe.write(content)
     return pid, source
 

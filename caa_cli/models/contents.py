@@ -38,7 +38,7 @@ class Contents:
 
     format: its description.  tensors: weights by name.  module: the network, if the file holds a whole one.
     keys: the path of container keys to the weights, such as ("state_dict",).
-    beside: the other entries of the containers, with values that are numbers or short texts, else None.
+    entries: the other entries of the containers, with values that are numbers or short texts, else None.
     odd: the reason why a weight can't be used, by name; these are not among the tensors.
     """
 
@@ -46,32 +46,32 @@ class Contents:
     tensors: dict[str, Tensor]
     module: nn.Module | None = None
     keys: tuple[str, ...] = ()
-    beside: dict[str, Any] = field(default_factory=dict)
+    entries: dict[str, Any] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
 
 
-def unwrap(found: Any, format: str) -> Contents | None:
+def unwrap(content: Any, format: str) -> Contents | None:
     """The contents of a loaded object; None if it holds neither weights nor a network."""
     keys: tuple[str, ...] = ()
-    beside: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for _ in range(_DEEPEST):
-        if not isinstance(found, Mapping):
+        if not isinstance(content, Mapping):
             break
-        key = next((key for key in _WEIGHTS if isinstance(found.get(key), (Mapping, nn.Module))), None)
+        key = next((key for key in _WEIGHTS if isinstance(content.get(key), (Mapping, nn.Module))), None)
         if key is None:
             break
-        left = [(name, value) for name, value in found.items() if name != key][:_MOST_BESIDE]
-        beside |= {short(name): _plain(value) for name, value in left}
+        left = [(name, value) for name, value in content.items() if name != key][:_MOST_BESIDE]
+        entries |= {short(name): _plain(value) for name, value in left}
         keys += (key,)
-        found = found[key]
-    if isinstance(found, nn.Module):
-        return Contents(format, dict(found.state_dict()), found, keys, beside)
-    if not isinstance(found, Mapping):
+        content = content[key]
+    if isinstance(content, nn.Module):
+        return Contents(format, dict(content.state_dict()), content, keys, entries)
+    if not isinstance(content, Mapping):
         return None
-    tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     odd = {name: what for name, tensor in tensors.items() if (what := oddity(tensor)) is not None}
     usable = {name: tensor for name, tensor in tensors.items() if name not in odd}
-    return Contents(format, usable, None, keys, beside, odd)
+    return Contents(format, usable, None, keys, entries, odd)
 
 
 def _plain(value: Any) -> Any:

@@ -25,19 +25,19 @@ class Layout:
     normalisations: tuple[str, ...] = ()
 
 
-def layout_of(weights: Weights, found: Recognised | None) -> Layout:
+def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
     """The origin of the weights, inferred from the prefixes and containers that published code leaves."""
     if weights.card is not None:
         return Layout("caa", weights.card.dataset)
     if weights.module is not None or weights.refusal is not None:
         return Layout("a whole network, which may hold its normalisation", normalisations=("none",))
-    if found is None:
+    if recognised is None:
         return Layout("unknown")
     thin, lenet = (
-        re.fullmatch(r"resnet\d+", found.arch) and found.arch not in ("resnet18", "resnet50"),
-        (found.arch == "lenet"),
+        re.fullmatch(r"resnet\d+", recognised.arch) and recognised.arch not in ("resnet18", "resnet50"),
+        (recognised.arch == "lenet"),
     )
-    if found.prefix.endswith(("1.", "1.module.")):  # nn.Sequential(normalisation, network)
+    if recognised.prefix.endswith(("1.", "1.module.")):  # nn.Sequential(normalisation, network)
         if thin:
             return Layout(
                 "Cohen et al., SmoothAdv, Consistency or SmoothMix: CIFAR-10",
@@ -46,7 +46,7 @@ def layout_of(weights: Weights, found: Recognised | None) -> Layout:
             )
         if lenet:
             return Layout("Consistency or SmoothMix: MNIST", "mnist", ("none", "mnist"))
-        if found.num_classes == 1000:
+        if recognised.num_classes == 1000:
             return Layout(
                 "Cohen et al., SmoothAdv, Consistency or SmoothMix: ImageNet",
                 "imagenet",
@@ -56,14 +56,14 @@ def layout_of(weights: Weights, found: Recognised | None) -> Layout:
         return Layout("MACER: CIFAR-10", "cifar10", ("none", "cifar10"))
     if "net" in weights.keys and lenet:
         return Layout("MACER: MNIST", "mnist", ("none", "mnist"))
-    if found.prefix.endswith("model.") and found.arch == "resnet18":
+    if recognised.prefix.endswith("model.") and recognised.arch == "resnet18":
         # Grey data sets are normalised differently.
         return Layout("the authors of Et Tu Certifications: CIFAR-10 or MNIST", None, ("cifar10-paper",))
-    if found.prefix.endswith("model.") and found.other == "resnet18-3x3" and found.num_classes == 1000:
+    if recognised.prefix.endswith("model.") and recognised.other == "resnet18-3x3" and recognised.num_classes == 1000:
         return Layout("the authors of Et Tu Certifications: ImageNet", "imagenet", ("imagenet",))
-    if found.num_classes == 1000:
+    if recognised.num_classes == 1000:
         return Layout("torchvision or timm: ImageNet", "imagenet", ("imagenet",))
-    return Layout(f"a state dict of {found.arch}")
+    return Layout(f"a state dict of {recognised.arch}")
 
 
 def normalisations_to_try(layout: Layout, dataset: str | None, channels: int) -> list[str]:
@@ -84,9 +84,9 @@ def preset_of(mean: Sequence[float], std: Sequence[float]) -> str | None:
 def sigma_in_name(path: Path) -> str | None:
     """The σ in the name of the file or its folders, for a suggestion only; None if there is none."""
     for part in reversed(path.parts[-3:]):
-        found = re.search(r"noise_(\d+\.\d+)", part) or re.fullmatch(r"[a-z0-9]+-(\d*\.?\d+)-weight\.\w+", part)
-        if found and float(found[1]) > 0:
-            return f"{float(found[1]):g}"
+        match = re.search(r"noise_(\d+\.\d+)", part) or re.fullmatch(r"[a-z0-9]+-(\d*\.?\d+)-weight\.\w+", part)
+        if match and float(match[1]) > 0:
+            return f"{float(match[1]):g}"
     return None
 
 

@@ -91,15 +91,19 @@ def _checked(weights: Weights, card: ModelCard, wanted: Mapping[str, Tensor]) ->
     else:
         detail = f"{short(unexpected[0])} is not known"
     count = len(missing) + len(unexpected) + len(misshapen)
-    found = weights.recognised
-    size = f" on {found.channels}×{found.size}×{found.size} images" if found and found.size else ""
+    recognised = weights.recognised
+    size = (
+        f" on {recognised.channels}×{recognised.size}×{recognised.size} images"
+        if recognised and recognised.size
+        else ""
+    )
     raise CaaError(
         f"the weights in {weights.path} don't fit {card.arch} with {card.num_classes} classes on "
         f"{'×'.join(map(str, card.input_shape))} images: "
-        + (f"they are those of {found}{size}; " if found else "")
+        + (f"they are those of {recognised}{size}; " if recognised else "")
         + f"{detail} ({count} such differences)",
-        f"use --arch {found.arch}, and the data set it was trained on (--dataset)"
-        if found
+        f"use --arch {recognised.arch}, and the data set it was trained on (--dataset)"
+        if recognised
         else "name the architecture they were trained with (--arch), and the data set (--dataset)",
     )
 

@@ -18,9 +18,9 @@ from caa_cli.errors import CaaError
 from caa_cli.models.archive import check_entries, entries_of, is_archive, is_torchscript
 from caa_cli.models.confined import read_confined
 from caa_cli.models.contents import Contents, unwrap
-from caa_cli.models.factory import import_from_here
 from caa_cli.models.limits import check_names, short
 from caa_cli.models.torchscript import read_torchscript, untrusted
+from caa_cli.runtime.user_code import import_from
 
 _SAVE_STATE = "save its state dict instead: torch.save(model.state_dict(), 'weights.pt')"
 _FORMAT, _TORCHSCRIPT = "PyTorch", "TorchScript, not loaded"
@@ -34,7 +34,7 @@ def read_pickled(path: Path, content: bytes, trust: bool) -> tuple[Contents, Caa
     try:
         if not trust and not (is_archive(content) or content[:1] == b"\x80"):
             raise _neither(path)
-        found = read_confined(read_state, path, content, _neither(path))
+        fields = read_confined(read_state, path, content, _neither(path))
     except CaaError:
         if not trust:
             raise
@@ -42,8 +42,8 @@ def read_pickled(path: Path, content: bytes, trust: bool) -> tuple[Contents, Caa
         if contents is None:
             raise _nothing(path) from None
         return contents, None
-    if found is not None:
-        return Contents(**found), None
+    if fields is not None:
+        return Contents(**fields), None
     if trust:
         return read_torchscript(path, content), None
     return Contents(_TORCHSCRIPT, {}), untrusted(path)
@@ -60,7 +60,7 @@ def read_state(path: Path, content: bytes) -> dict[str, Any] | None:
             return None
         check_entries(path, content, entries)
     try:
-        found = _load(content, safe=True)
+        loaded = _load(content, safe=True)
     except Exception as error:
         forbidden = re.search(r"(?:Unsupported (?:global|class).*?|unsupported )GLOBAL (\S+)", str(error), re.DOTALL)
         # The weights_only reader supports only older pickle protocols.
@@ -68,7 +68,7 @@ def read_state(path: Path, content: bytes) -> dict[str, Any] | None:
         if forbidden or pickle:
             raise _refusal(path, short(forbidden[1]) if forbidden else "written by pickle itself") from error
         raise
-    contents = unwrap(found, _FORMAT)
+    contents = unwrap(loaded, _FORMAT)
     if contents is None:
         raise _nothing(path)
     check_names(path, contents.tensors)
@@ -93,7 +93,7 @@ def _load(content: bytes, safe: bool) -> Any:
 
 def _load_trusted(path: Path, content: bytes) -> Any:
     try:
-        with import_from_here():
+        with import_from(Path.cwd()):
             return _load(content, safe=False)
     except (AttributeError, ImportError) as error:
         raise CaaError(

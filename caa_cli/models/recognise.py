@@ -92,9 +92,9 @@ def _resnet(shapes: Shapes, prefix: str) -> Recognised | None:
     depth = _DEPTHS.get((_blocks(shapes, 4), "layer1.0.conv3.weight" in shapes))
     if first is None or last is None or depth is None:
         return None
-    ours = f"resnet{depth}" in ARCHITECTURES
-    arch = f"resnet{depth}" if ours else f"torchvision.models:resnet{depth}"
-    if first[2] == 3 and ours:
+    built_in = f"resnet{depth}" in ARCHITECTURES
+    arch = f"resnet{depth}" if built_in else f"torchvision.models:resnet{depth}"
+    if first[2] == 3 and built_in:
         return Recognised(f"{arch}-cifar", last[0], first[1], None, prefix, f"{arch}-3x3")
     return Recognised(arch, last[0], first[1], None, prefix)
 

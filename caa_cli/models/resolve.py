@@ -95,7 +95,7 @@ def _described(
 ) -> tuple[ModelCard, list[str]]:
     """(the inferred card of a file without metadata, notes on the assumptions)."""
     notes: list[str] = []
-    found = weights.recognised
+    recognised = weights.recognised
     if weights.module is not None:
         arch = "torchscript" if weights.format == "TorchScript" else "module"
         classes, repeat = probe(weights.module.float(), input_shape, str(weights.path))
@@ -104,14 +104,14 @@ def _described(
         if repeat > 1:
             notes.append("the network takes colour images: grey ones are repeated to three channels")
     elif overrides.arch is not None:
-        arch, classes = overrides.arch, found.num_classes if found else _classes(weights, num_classes)
-    elif found is not None:
-        arch, classes = found.for_images(input_shape[1]), found.num_classes
-        if found.other is not None:
-            notes.append(_on_stem(found, arch, input_shape[1]))
+        arch, classes = overrides.arch, recognised.num_classes if recognised else _classes(weights, num_classes)
+    elif recognised is not None:
+        arch, classes = recognised.for_images(input_shape[1]), recognised.num_classes
+        if recognised.other is not None:
+            notes.append(_on_stem(recognised, arch, input_shape[1]))
     else:
         raise UsageError(
-            f"{weights.path} holds weights of no architecture that caa knows ({_beginning(weights)})",
+            describe_unknown(weights),
             "add --arch: a name of caa's, or package.module:factory for a network of your own",
         )
     card = ModelCard(arch, classes, input_shape, dataset=dataset)
@@ -121,21 +121,21 @@ def _described(
     if stored is not None:
         notes.append(f"normalisation as saved beside the weights: mean {_list(stored[0])}, std {_list(stored[1])}")
         return replace(card, mean=stored[0], std=stored[1]), notes
-    layout = layout_of(weights, found)
-    likeliest, *others = normalisations_to_try(layout, dataset, input_shape[0])
+    layout = layout_of(weights, recognised)
+    likeliest, *alternatives = normalisations_to_try(layout, dataset, input_shape[0])
     why = f"the likeliest for {layout.source}" if layout.normalisations else f"that of {dataset}"
     if weights.module is not None:
         why = "the network may hold its own"
     notes.append(
         f"{weights.path} does not say how its images are normalised: --normalisation {likeliest} is assumed "
-        f"({why}; others: {', '.join(others)})"
+        f"({why}; others: {', '.join(alternatives)})"
     )
     mean, std = NORMALISATIONS[likeliest]
     return replace(card, mean=mean, std=std), notes
 
 
-def _on_stem(found: Recognised, arch: str, height: int) -> str:
-    with_pooling, without = found.other, found.arch
+def _on_stem(recognised: Recognised, arch: str, height: int) -> str:
+    with_pooling, without = recognised.other, recognised.arch
     other, what = (without, "without") if arch == with_pooling else (with_pooling, "with")
     return (
         f"the weights fit {without} and {with_pooling} alike: {arch} is taken, as the images are {height} pixels "
@@ -170,9 +170,11 @@ def _classes(weights: Weights, expected: int) -> int:
     return rows[-1]
 
 
-def _beginning(weights: Weights) -> str:
+def describe_unknown(weights: Weights) -> str:
+    """The problem of a checkpoint whose architecture is not recognised, with a tensor to know it by."""
     name, tensor = next(iter(weights.tensors.items()))
-    return f"{len(weights.tensors)} tensors, the first is {short(name)} {tuple(tensor.shape)}"
+    beginning = f"{len(weights.tensors)} tensors, the first is {short(name)} {tuple(tensor.shape)}"
+    return f"{weights.path} holds weights of no architecture that caa knows ({beginning})"
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -16,7 +16,8 @@ MOST_RANGES = 100
 def chosen_by(selection: Mapping[str, Any], dataset: str | None) -> str:
     """How a run chose its images, with the options that did. selection: skip, every, limit and indices_file."""
     skip, every, file = selection.get("skip") or 0, selection.get("every") or 1, selection.get("indices_file")
-    limit = default_limit(selection.get("limit"), dataset, file)
+    file = file or selection.get("indices_list")
+    limit = default_limit(selection.get("limit"), dataset, file is not None)
     first = "" if limit is None else f"the first {limit} of "
     if file is not None:
         chosen = f"{first}those listed in {file} (--indices)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from caa_cli.config.plan import differences
+from caa_cli.config.differences import differences
 
 
 def disagreements(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:

@@ -92,8 +92,8 @@ def columns(attacks: Sequence[Records], eligible: Sequence[int], reference: int 
     everyone = [None not in image for image in zip(*radii, strict=True)]
     found = []
     for position, (records, row) in enumerate(zip(attacks, radii, strict=True)):
-        mine = [records[index] for index in eligible]
-        percent = [None if r is None else m.percent_over_certified for r, m in zip(row, mine, strict=True)]
+        images = [records[index] for index in eligible]
+        percent = [None if r is None else i.percent_over_certified for r, i in zip(row, images, strict=True)]
         found.append(
             Columns(
                 success_rate=tuple(float(r is not None) for r in row),
@@ -108,7 +108,7 @@ def columns(attacks: Sequence[Records], eligible: Sequence[int], reference: int 
                 median_radius=tuple(row),
                 median_percent=tuple(percent),
                 overall_median_radius=_with_failures(row, [True] * len(row)),
-                overall_median_percent=_with_failures(percent, [_is_certified(m) for m in mine]),
+                overall_median_percent=_with_failures(percent, [_is_certified(image) for image in images]),
                 common_median_radius=_where(everyone, row),
                 common_median_percent=_where(everyone, percent),
                 **against(row, radii[reference], is_reference=position == reference),

@@ -17,17 +17,20 @@ from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.images import Image
+from caa_cli.run.attack_pipeline import AttackPipeline
 from caa_cli.run.batch_size import search_bytes
-from caa_cli.run.describe import attack_rows, estimate, most_evaluations
+from caa_cli.run.describe import attack_rows, evaluations
 from caa_cli.run.drawing import drawing
+from caa_cli.run.dry_run import Forecast
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
-from caa_cli.run.pipeline import AttackPipeline
+from caa_cli.run.progress import AttackProgress
 from caa_cli.run.registry import build_attack
 from caa_cli.run.threat_model import Access, open_access
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.tuning.pace import measure_pace
 from caa_cli.verification.verifier import Verifier
 
 
@@ -64,12 +67,14 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
                     f"at α = {plan.alpha:g}"
                 )
 
-    def cost(self) -> dict[str, int]:
-        return most_evaluations(self.plan, self.attack, self.access.cost, len(self.session.indices))
-
-    def cost_rows(self) -> tuple[str, Rows]:
-        rows = estimate(self.plan, self.attack, self.access.cost, len(self.session.indices))
-        return "model evaluations: at most · typical on MNIST", rows
+    def forecast(self, classifier: SmoothedClassifier) -> Forecast:
+        plan, cost, images = self.plan, self.access.cost, len(self.session.indices)
+        return Forecast(
+            measure_pace(classifier, search=True),
+            evaluations(plan, self.attack, cost, images),
+            evaluations(plan, self.attack, cost, images, typical=True),
+            search_bytes(plan, self.attack, self.access, self.session.card.input_shape),
+        )
 
     def load_classifier(self) -> SmoothedClassifier:
         session, access = self.session, self.access
@@ -83,11 +88,11 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         self.output.begin(self.session.card.input_shape)
 
     def process(self, classifier: SmoothedClassifier, todo: list[int], bar: Bar) -> None:
-        session = self.session
-        pipeline = AttackPipeline(
-            self.plan, self.attack, classifier, session.images, self.output, bar, session.indices
-        )
-        pipeline.run(todo)
+        progress = AttackProgress(bar, self.output, self.session.indices)
+        pipeline = AttackPipeline(self.plan, self.attack, classifier, self.session.images, progress.show_step)
+        for record, image in pipeline.run(todo):
+            self.output.add(record, image)
+            progress.count()
 
     def summarise(self, records: Sequence[AttackRecord], seconds: float) -> AttackSummary:
         return summarise(records, seconds)
@@ -96,7 +101,7 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         self.output.finish_images(list(records), self._draw)
 
     def write_missing_files(self, document: dict[str, Any], finished: ResultFile[AttackRecord]) -> None:
-        """A figure that the earlier run did not draw is drawn of the images that it kept."""
+        """Draw the figure that the earlier run lacks, from the images that it saved."""
         figure = self.plan.figure
         if figure is not None and not figure.exists():
             kept = self.output.kept_by(finished.config)

@@ -9,19 +9,19 @@ from caa_cli.attacks.common.attack import Attack
 from caa_cli.config.plan import AttackPlan
 from caa_cli.run.threat_model import Access
 
-# On a GPU one pass holds several images' samples; more of them than this save nothing.
+# On a GPU one pass holds the samples of several images; beyond this many there is no gain in speed.
 BATCH_LIMIT = 64
 
 
 def search_bytes(plan: AttackPlan, attack: Attack[Any], access: Access, input_shape: Sequence[int]) -> int:
-    """Bytes, at most, that a search holds besides the passes: the states of its images, and its starting points."""
+    """The most bytes that a search holds apart from model passes: its images' states and its starting points."""
     image_bytes = attack.state_bytes(input_shape, access.cost)
     return access.starting_points_bytes(input_shape) + most_images(plan, image_bytes) * image_bytes
 
 
 def most_images(plan: AttackPlan, image_bytes: int) -> int:
-    """How many images, of so many bytes each, may be attacked at a time: --batch-size, or as many as a small part of
-    the memory holds."""
+    """How many images may be attacked at a time: --batch-size, or as many states of `image_bytes` as fit in a
+    twentieth of --max-memory."""
     if plan.batch_size is not None or plan.max_memory is None:
         return plan.batch_size or BATCH_LIMIT
     return max(1, min(BATCH_LIMIT, plan.max_memory // 20 // image_bytes))

@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from caa_cli.config.plan import CertifyPlan
-from caa_cli.data.decoding import ImageError
-from caa_cli.data.images import Images, read_example
 from caa_cli.display import REFRESH_SECONDS, Bar, Display, Rows, number
 from caa_cli.results.certificates import (
-    CERTIFIED,
-    NOT_CERTIFIED,
-    UNDECIDED,
     CertifyRecord,
     CertifySummary,
     cohen_log,
     summarise_certificates,
 )
 from caa_cli.results.fields import certify_fields
-from caa_cli.results.records import ABSTAINED, FAILED
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.files import write_atomically
 from caa_cli.results.store.output import RunOutput
 from caa_cli.results.store.ownership import is_named_by
-from caa_cli.run.batch_size import BATCH_LIMIT
+from caa_cli.run.certify_pipeline import CertifyPipeline, certifier_of, decider_of
 from caa_cli.run.drawing import drawing
+from caa_cli.run.dry_run import Evaluations, Forecast
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
 from caa_cli.runtime.signals import uninterrupted
-from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.sequential import Decider
+from caa_cli.tuning.pace import measure_pace
 
 
 @dataclass
@@ -56,20 +48,18 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
             ("results", str(plan.output)),
         ]
 
-    def cost(self) -> dict[str, int]:
-        samples = self.plan.selection_samples + self.plan.samples
-        return {"forward_evaluations_at_most": len(self.session.indices) * samples}
-
-    def cost_rows(self) -> tuple[str, Rows]:
-        (evaluations,) = self.cost().values()
-        return "what it takes", [("forward evaluations", f"{evaluations:,}, at most")]
+    def forecast(self, classifier: SmoothedClassifier) -> Forecast:
+        """With --radius most images take far fewer samples; how many is not known beforehand."""
+        most = Evaluations(len(self.session.indices) * (self.plan.selection_samples + self.plan.samples))
+        typical = most if self.plan.radius is None else None
+        return Forecast(measure_pace(classifier, search=False), most, typical)
 
     def load_classifier(self) -> SmoothedClassifier:
         return self.session.load_classifier(self.display)
 
     def process(self, classifier: SmoothedClassifier, todo: list[int], bar: Bar) -> None:
         indices, summed_up = self.session.indices, 0.0
-        records = self._records(classifier, self.session.images, todo)
+        records = CertifyPipeline(self.plan, classifier, self.session.images).run(todo)
         for done, record in enumerate(records, len(indices) - len(todo) + 1):
             self.output.add(record)
             if time.monotonic() - summed_up > REFRESH_SECONDS or done == len(indices):
@@ -79,94 +69,19 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
     def summarise(self, records: Sequence[CertifyRecord], seconds: float) -> CertifySummary:
         return summarise_certificates(records, self.plan.samples, seconds, self.plan.radius)
 
-    def _records(self, classifier: SmoothedClassifier, images: Images, todo: list[int]) -> Iterator[CertifyRecord]:
-        """The examples in order; as many images at a time as their selection draws fill a chunk."""
-        plan = self.plan
-        size = max(1, min(BATCH_LIMIT, classifier.votes_chunk // plan.selection_samples))
-        for first in range(0, len(todo), size):
-            began = time.perf_counter()
-            found: list[tuple[int, torch.Tensor, int]] = []
-            for index in todo[first : first + size]:
-                try:
-                    found.append((index, *read_example(images, index, classifier.num_classes)))
-                except ImageError as error:
-                    yield CertifyRecord(index, images.label(index), FAILED, error=error.problem)
-            if not found:
-                continue
-            numbers = [index for index, _, _ in found]
-            labels = [label for _, _, label in found]
-            x = torch.stack([image for _, image, _ in found]).to(classifier.device)
-            records = (self._certify if plan.radius is None else self._decide)(classifier, x, numbers, labels)
-            seconds = (time.perf_counter() - began) / len(records)
-            yield from [replace(record, seconds=seconds) for record in records]
-
-    def _certify(
-        self, classifier: SmoothedClassifier, x: torch.Tensor, indices: list[int], labels: list[int]
-    ) -> list[CertifyRecord]:
-        return [
-            CertifyRecord(
-                index,
-                label,
-                CERTIFIED if found.confident else ABSTAINED,
-                prediction=found.prediction if found.confident else None,
-                radius=found.radius,
-                correct=found.confident and found.prediction == label,
-                votes_top=found.votes_top,
-                samples=self.plan.samples,
-                abstentions=found.abstentions,
-                evaluations=found.evaluations,
-            )
-            for index, label, found in zip(
-                indices, labels, self._certifier().certify(classifier, x, indices), strict=True
-            )
-        ]
-
-    def _decide(
-        self, classifier: SmoothedClassifier, x: torch.Tensor, indices: list[int], labels: list[int]
-    ) -> list[CertifyRecord]:
-        plan = self.plan
-        assert plan.radius is not None
-        decider = self._decider(plan.radius)
-        outcomes = {True: CERTIFIED, False: NOT_CERTIFIED, None: UNDECIDED}
-        records = []
-        for image, index, label in zip(x, indices, labels, strict=True):
-            found = decider.decide(classifier, image, index)
-            records.append(
-                CertifyRecord(
-                    index,
-                    label,
-                    outcomes[found.certified],
-                    prediction=found.prediction,
-                    radius=plan.radius if found.certified else None,
-                    correct=found.prediction == label,
-                    votes_top=found.votes_top,
-                    samples=found.samples,
-                    evaluations=found.evaluations,
-                )
-            )
-        return records
-
-    def _certifier(self) -> Certifier:
-        plan = self.plan
-        return Certifier(plan.selection_samples, plan.samples, plan.alpha, plan.bound, plan.seed)
-
-    def _decider(self, radius: float) -> Decider:
-        plan = self.plan
-        return Decider(radius, plan.samples, plan.selection_samples, plan.alpha, plan.seed)
-
     def _bounds(self) -> str | None:
         """The bounds in words, where --bound has no part: in the decision on one radius."""
         plan = self.plan
         if plan.radius is None:
             return None
-        return f"exact bounds, α = {plan.alpha:g} shared out over {len(self._decider(plan.radius).stages())} stages"
+        return f"exact bounds, α = {plan.alpha:g} shared out over {len(decider_of(plan).stages())} stages"
 
     def warn_if_impossible(self) -> None:
         plan = self.plan
         if plan.radius is None:
-            most = float(self._certifier().best(self.session.card.num_classes).radius(plan.sigma or 0.0))
+            most = float(certifier_of(plan).best(self.session.card.num_classes).radius(plan.sigma or 0.0))
         else:
-            most = self._decider(plan.radius).largest_radius(plan.sigma or 0.0)
+            most = decider_of(plan).largest_radius(plan.sigma or 0.0)
         if most <= 0.0:
             self.display.warn(
                 f"with {plan.samples} samples at α = {plan.alpha:g} not even a unanimous vote certifies anything: "
@@ -190,7 +105,7 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
         bar.update(len(records), text)
 
     def write_missing_files(self, document: dict[str, Any], finished: ResultFile[CertifyRecord]) -> None:
-        """A log or a figure that the earlier run did not write is written now, and named in its result."""
+        """Write the log and the figure that the earlier run lacks, and name them in its result."""
         plan = self.plan
         written = {option: path for option, path in plan.written().items() if path is not None}
         if all(is_named_by(document, option, path) and path.exists() for option, path in written.items()):

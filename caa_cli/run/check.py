@@ -35,7 +35,7 @@ class CheckRun:
             # Of a comparison without images, a shard's, the labels are not known.
             if document.get("attacks") != {} or document.get("models"):
                 Gate(self.display, self.requirements).check(fields)
-        code, rows, found = DONE, [], []
+        code, rows, verdicts = DONE, [], []
         for path, document, fields in results:
             if document["status"] == "interrupted":
                 self.display.warn(f"{path} is of a run that was interrupted, so it is not judged")
@@ -45,11 +45,11 @@ class CheckRun:
             for verdict in judge(self.requirements, fields):
                 what = f"{path}: {verdict}"
                 rows.append(("met" if verdict.met else "not met", what))
-                found.append({"file": str(path), **verdict.to_json()})
+                verdicts.append({"file": str(path), **verdict.to_json()})
                 if not verdict.met:
                     say_unmet(self.display, what)
                     code = REQUIREMENT_NOT_MET
-        self.display.document({"files": [str(path) for path in self.files], "requirements": found})
+        self.display.document({"files": [str(path) for path in self.files], "requirements": verdicts})
         self.display.result("requirements", rows)
         return code
 

@@ -27,6 +27,7 @@ from caa_cli.results.store.compare_output import CompareOutput
 from caa_cli.results.store.journal import Journal
 from caa_cli.results.store.locks import locked
 from caa_cli.run.compare_report import CompareReport, check_applicable
+from caa_cli.run.dry_run import together
 from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.runtime.signals import uninterrupted
 
@@ -149,9 +150,11 @@ class CompareRun:
             if interrupted:
                 break
         if plan.dry_run:
-            self.display.document({"attacks": documents})
+            rows, total = together(documents.values())
+            self.display.plan("all of them, one after the other", rows)
+            self.display.document({"attacks": documents, **total})
             return DONE
-        attacks = [_result(label, plan.attacks[label].output, found) for label, found in documents.items()]
+        attacks = [_result(label, plan.attacks[label].output, document) for label, document in documents.items()]
         # One that was cut short would take images away from those that are complete; a shard may have no images.
         begun = [attack for attack in attacks if attack.records]
         shown = [attack for attack in begun if not attack.interrupted] or begun

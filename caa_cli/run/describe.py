@@ -1,4 +1,4 @@
-"""The rows that a run shows before it begins, and what it will cost."""
+"""The rows that a run shows before it begins, and how many evaluations it takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from caa_cli.attacks.common.attack import Attack
 from caa_cli.config.choices import VOTES
 from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Rows
+from caa_cli.run.dry_run import Evaluations
 from caa_cli.smoothing.gradient_source import GradientCost
+from caa_cli.verification.rules import RULES
 from caa_cli.verification.verifier import Verifier
 
 # How many tries a verification usually takes (docs/method/verification.md).
@@ -17,11 +19,7 @@ TYPICAL_TRIES = 1.25
 
 def attack_rows(plan: AttackPlan, attack: Attack[Any], num_classes: int) -> Rows:
     """What is about to run; `plan` is the resolved one."""
-    fewest, most = attack.samples_a_step()
-    samples = str(most) if fewest == most else f"{fewest} to {most}"
-    rows = [
-        ("attack", f"{plan.attack}: {samples} samples a step, at most {attack.iterations} steps, seed {plan.seed}")
-    ]
+    rows = [("attack", f"{plan.attack}: {attack.in_words()}, seed {plan.seed}")]
     if plan.gradient == VOTES:
         rows.append(("gradients", "none: votes alone, from the side of other images"))
     elif plan.surrogate_model is not None:
@@ -33,29 +31,17 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], num_classes: int) -> Rows
     return [*rows, ("verification", fresh), ("results", str(plan.output))]
 
 
-def most_evaluations(plan: AttackPlan, attack: Attack[Any], cost: GradientCost, images: int) -> dict[str, int]:
-    """The most model evaluations that a run can take, forward and backward, in chunks that hold the pilot."""
-    forward, backward = _evaluations(plan, attack, cost, 1.0, Verifier().tries)
-    return {
-        "forward_evaluations_at_most": int(images * forward),
-        "backward_evaluations_at_most": int(images * backward),
-    }
-
-
-def estimate(plan: AttackPlan, attack: Attack[Any], cost: GradientCost, images: int) -> Rows:
-    """Rows of the most evaluations and of those that are usual on smoothed MNIST models."""
-    usual = _evaluations(plan, attack, cost, attack.typical_share(), TYPICAL_TRIES)
-    return [
-        (name.removesuffix("_at_most").replace("_", " "), f"{most:,} · {images * typical:,.0f}")
-        for (name, most), typical in zip(most_evaluations(plan, attack, cost, images).items(), usual, strict=True)
-    ]
-
-
-def _evaluations(
-    plan: AttackPlan, attack: Attack[Any], cost: GradientCost, share: float, tries: float
-) -> tuple[float, float]:
-    """(forward, backward) of one image, certificate and verification included, for this share of the search."""
-    forward, backward = attack.budget(cost)
+def evaluations(
+    plan: AttackPlan, attack: Attack[Any], cost: GradientCost, images: int, typical: bool = False
+) -> Evaluations | None:
+    """The most model evaluations that a run can take, in chunks that hold the pilot, certificates and verification
+    included; None where only the attack's code knows. typical: those that are usual on smoothed MNIST models."""
+    budget = attack.budget(cost)
+    if budget is None:
+        return None
+    forward, backward = budget
+    share, tries = (attack.typical_share(), TYPICAL_TRIES) if typical else (1.0, Verifier().tries)
     clean = plan.selection_samples + plan.certify_samples
-    verification = tries * plan.verify_samples + Verifier().probes * plan.selection_samples
-    return clean + share * forward + verification, share * backward
+    rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
+    verification = tries * plan.verify_samples + rule.PROBES * rule.probe_samples(plan.selection_samples)
+    return Evaluations(images * (clean + share * forward + verification), images * share * backward)

@@ -29,7 +29,7 @@ def strict(value: Any, depth: int = _DEEPEST) -> Any:
 def inspection_rows(document: dict[str, Any]) -> Rows:
     """`document` is what `Inspection.describe` returns."""
     kept, container = document["checkpoint"], document["container"]
-    beside = ", ".join(
+    entries = ", ".join(
         name if value is None else f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in list(container["beside"].items())[:8]
     )
@@ -49,7 +49,7 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
     rows = [
         ("file", f"{kept['path']}, {kept['bytes']:,} bytes"),
         ("sha256", kept["sha256"]),
-        ("format", document["format"] + inside + (f"; beside them {beside}" if beside else "")),
+        ("format", document["format"] + inside + (f"; beside them {entries}" if entries else "")),
         ("source", document["source"] + (f" (names begin with {document['prefix']})" if document["prefix"] else "")),
         ("architecture", arch),
         ("weights", weights if document["tensors"] else "none that could be counted"),
@@ -62,8 +62,7 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
     facts = [f"{short(name).replace('_', ' ')} {value}" for name, value in training if _is_short(value)]
     rows += [("training", ", ".join(facts))] if facts else []
     rows += [("problem", document["problem"])] if document["problem"] else []
-    rows.append(("missing", ", ".join(document["missing"]) or "nothing"))
-    return [*rows, ("attack", document["attack"])]
+    return [*rows, ("missing", ", ".join(document["missing"]) or "nothing")]
 
 
 def _is_short(value: Any) -> bool:

@@ -29,7 +29,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
     attacks = comparison.attacks[:MOST_ATTACKS]
     labels = tuple(attack.label for attack in attacks)
     kept = [_kept(attack) for attack in attacks]
-    at_hand = [index for index in comparison.eligible if any(index in mine for mine in kept)]
+    at_hand = [index for index in comparison.eligible if any(index in by_index for by_index in kept)]
     if not at_hand:
         return Gallery(labels, (), (_why_none(comparison, attacks),))
     chosen = [at_hand[position] for position in spread(len(at_hand), MOST_ROWS)]
@@ -40,7 +40,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
     rows = [
         Shown(
             clean.get(index),
-            tuple(mine[index][index] if index in mine else None for mine in kept),
+            tuple(by_index[index][index] if index in by_index else None for by_index in kept),
             tuple(attack.records[index] for attack in attacks),
             comparison.class_names or names,
         )

@@ -39,7 +39,7 @@ class Gate:
     def exit_code(self, code: int, launched: bool = False) -> int:
         """The run's exit code, or that of a requirement that is not met; each of those is named.
 
-        launched: together with other shards, which torchrun would end for it: here it is but a warning.
+        launched: together with other shards, which torchrun would end if one fails, so it only warns here.
         """
         if code not in (DONE, PARTIAL):
             return code
@@ -72,7 +72,7 @@ def annotation(text: str) -> str:
 
 
 def warn_of_nothing(display: Display, fields: Fields, shard: bool = False) -> None:
-    """Warns of a result that says nothing; a shard may rightly have no such image."""
+    """Warn of an empty result; a shard may rightly have one, so there it is only a note."""
     if fields.is_empty and shard:
         display.note(f"{fields.reason} in this shard")
     elif fields.is_empty:

@@ -16,6 +16,7 @@ from caa_cli.results.records import FAILED, Record
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.files import read_object
 from caa_cli.results.store.output import RunOutput
+from caa_cli.run.dry_run import Forecast
 from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.run.reporting import Summary, files, report
 from caa_cli.run.session import Session, open_session
@@ -46,8 +47,8 @@ class ImageRun(ABC, Generic[P, R]):
     ) -> Self:
         """The run of a plan as typed: everything is checked and opened that needs no model.
 
-        fields: what the result will have for the gate. settings: those of the class. Raises CaaError for whatever the
-        user can mend.
+        fields: the names that --require may use. settings: further fields of the class. Raises CaaError for whatever
+        the user can mend.
         """
         began = time.perf_counter()
         gate.check(fields)
@@ -74,8 +75,9 @@ class ImageRun(ABC, Generic[P, R]):
         self.display.plan(f"caa {self.command}", self.rows())
         self.warn_if_impossible()
         if plan.dry_run:
-            self.display.plan(*self.cost_rows())
-            self.display.document({"config": plan.config(), "images": len(session.indices), **self.cost()})
+            forecast = self.forecast(self.load_classifier())
+            self.display.plan("what it takes", forecast.rows())
+            self.display.document({"config": plan.config(), "images": len(session.indices), **forecast.to_json()})
             return DONE
         header = {**session.header(self.command, self.surrogate), "resume": self.resume_command}
         with output.reserved():
@@ -102,12 +104,8 @@ class ImageRun(ABC, Generic[P, R]):
         """Warns where too few samples make a run find nothing, however sure the model is."""
 
     @abstractmethod
-    def cost(self) -> dict[str, int]:
-        """The most model evaluations, by name."""
-
-    @abstractmethod
-    def cost_rows(self) -> tuple[str, Rows]:
-        """The same for the display: a title and rows."""
+    def forecast(self, classifier: SmoothedClassifier) -> Forecast:
+        """What all of it would take, at the pace of one batch."""
 
     @abstractmethod
     def load_classifier(self) -> SmoothedClassifier:
@@ -127,11 +125,11 @@ class ImageRun(ABC, Generic[P, R]):
 
     @abstractmethod
     def write_side_files(self, records: Sequence[R]) -> None:
-        """Writes what options ask for beside the result, after it."""
+        """Write the further files that options name, after the result."""
 
     @abstractmethod
     def write_missing_files(self, document: dict[str, Any], finished: ResultFile[R]) -> None:
-        """Writes those of them that a finished run's result lacks."""
+        """Write those of the further files that a finished run lacks."""
 
     def _work(self, classifier: SmoothedClassifier) -> bool:
         """Processes the images that are not done yet; returns whether it was interrupted."""
@@ -147,7 +145,7 @@ class ImageRun(ABC, Generic[P, R]):
         return False
 
     def _finish(self, interrupted: bool) -> bool:
-        """Writes it all and shows it; returns whether the run was interrupted, by now."""
+        """Write and show the result; returns whether the run was interrupted, before or meanwhile."""
         output = self.output
         records, status = output.everything(), output.status(interrupted)
         summary = self.summarise(records, time.perf_counter() - self.began)
@@ -156,7 +154,7 @@ class ImageRun(ABC, Generic[P, R]):
                 document = output.finish(status, summary.to_json(), records, self.session.images.class_names)
                 self.write_side_files(records)
                 output.close(status)
-        except KeyboardInterrupt:  # it came while all was written, and ends what would follow
+        except KeyboardInterrupt:  # it was held back while the files were written
             interrupted = True
         self._show(document, summary, records, interrupted)
         return interrupted
@@ -182,5 +180,5 @@ class ImageRun(ABC, Generic[P, R]):
             return DONE
         self.display.warn(f"{len(failed)} of the images failed; the first is {failed[0].index}: {failed[0].error}")
         self.display.warn(f"try them again with: {self.resume_command}")
-        # torchrun would end the other shards for it. Their result has the status, and `caa merge` the exit code.
+        # torchrun would end the other shards after PARTIAL; the result has the status, and `caa merge` the exit code.
         return DONE if self.plan.shard.launched else PARTIAL

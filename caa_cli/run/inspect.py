@@ -12,7 +12,7 @@ from caa_cli.config.ranges import OneOf
 from caa_cli.config.settings import check_each
 from caa_cli.display import Display
 from caa_cli.errors import DONE, ERROR, CaaError
-from caa_cli.models.checkpoint import Weights, find_checkpoint, look_at
+from caa_cli.models.checkpoint import Weights, find_checkpoint, inspect_weights
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of, sigma_in_name
 from caa_cli.models.load import build_model, count_weights, probe
 from caa_cli.models.prefixes import stored_normalisation
@@ -45,36 +45,38 @@ class Inspection:
         if self.dataset is not None:
             OneOf(DATASETS).check("--dataset", self.dataset)
         check_each(self.overrides)
-        weights = look_at(find_checkpoint(self.checkpoint), self.trust)
+        weights = inspect_weights(find_checkpoint(self.checkpoint), self.trust)
         document = self.describe(weights)
         if weights.refusal is not None:
             self.display.error(weights.refusal.problem, weights.refusal.hint)
         self.display.document(document)
-        self.display.result(f"caa inspect {self.checkpoint}", inspection_rows(document))
+        self.display.result(
+            f"caa inspect {self.checkpoint}", inspection_rows(document), [("attack", document["attack"])]
+        )
         return DONE if document["arch"] is not None else ERROR
 
     def describe(self, weights: Weights) -> dict[str, Any]:
         """All that is known, as JSON; unknown values are null, and named in `missing` if a run needs them."""
         card = weights.card
-        found = weights.recognised if card is None else None
-        layout = layout_of(weights, found)
+        recognised = weights.recognised if card is None else None
+        layout = layout_of(weights, recognised)
         dataset = self.dataset or layout.dataset
-        guessed, shape, classes = self._images(weights, dataset, found)
+        guessed, shape, classes = self._images(weights, dataset, recognised)
         dataset = dataset or guessed
-        arch, problem = self._architecture(weights, found, dataset, shape, classes)
+        arch, problem = self._architecture(weights, recognised, dataset, shape, classes)
         if card is not None:
             classes = card.num_classes
-        elif found is not None:
-            classes = found.num_classes
+        elif recognised is not None:
+            classes = recognised.num_classes
         chosen: tuple[tuple[float, ...], tuple[float, ...]] | None
-        if self.overrides.normalisation:  # as a run takes it: the half that isn't given is the card's
+        if self.overrides.normalisation:  # like a run: what is not given (mean or std) is the card's
             mean, std = (card.mean, card.std) if card else ((0.0,), (1.0,))
             chosen = (self.overrides.mean or mean, self.overrides.std or std)
         elif card is not None:
             chosen = (card.mean, card.std)
         else:
             chosen = None if weights.module is not None else stored_normalisation(weights.tensors)
-        channels = shape[0] if shape else found.channels if found else None
+        channels = shape[0] if shape else recognised.channels if recognised else None
         sigma = self.overrides.sigma or (card.sigma if card else None)
         document: dict[str, Any] = {
             "schema_version": 1,
@@ -82,11 +84,11 @@ class Inspection:
             "command": "inspect",
             "checkpoint": {"path": str(weights.path), "sha256": weights.sha256, "bytes": weights.size},
             "format": weights.format,
-            "container": {"keys": list(weights.keys), "beside": weights.beside},
-            "prefix": found.prefix if found else None,
+            "container": {"keys": list(weights.keys), "beside": weights.entries},
+            "prefix": recognised.prefix if recognised else None,
             "source": layout.source,
             "arch": arch,
-            "same_weights": found.other if found else None,
+            "same_weights": recognised.other if recognised else None,
             "tensors": len(weights.tensors),
             "weights": count_weights(weights),
             "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.tensors.values()}),
@@ -107,7 +109,7 @@ class Inspection:
         return finite
 
     def _images(
-        self, weights: Weights, dataset: str | None, found: Recognised | None
+        self, weights: Weights, dataset: str | None, recognised: Recognised | None
     ) -> tuple[str | None, tuple[int, int, int] | None, int | None]:
         """(data set, where it is known; shape of the images; classes), from what is given and recognised."""
         card, known = weights.card, _IMAGES.get(dataset or "")
@@ -117,9 +119,9 @@ class Inspection:
             (channels, height, width), classes = known
             size = card.image_size(dataset) if card is not None else None
             return dataset, (channels, size or height, size or width), classes
-        if found is not None:
-            size = found.size or (224 if found.num_classes == 1000 else 32)
-            return None, (found.channels, size, size), found.num_classes
+        if recognised is not None:
+            size = recognised.size or (224 if recognised.num_classes == 1000 else 32)
+            return None, (recognised.channels, size, size), recognised.num_classes
         if weights.module is not None:
             for shape in ((1, 28, 28), (3, 32, 32), (3, 224, 224)):
                 try:
@@ -131,7 +133,7 @@ class Inspection:
     def _architecture(
         self,
         weights: Weights,
-        found: Recognised | None,
+        recognised: Recognised | None,
         dataset: str | None,
         shape: tuple[int, int, int] | None,
         classes: int | None,
@@ -148,13 +150,13 @@ class Inspection:
             card, _ = resolve_card(weights, overrides, dataset or "folder", shape, classes)
             build_model(weights, card)
         except CaaError as error:
-            return (found.arch if found and self.overrides.arch is None else None), error.problem
+            return (recognised.arch if recognised and self.overrides.arch is None else None), error.problem
         return card.arch, None
 
     def _command(self, document: dict[str, Any], weights: Weights) -> str:
         """The command that attacks it, with unknown values in capitals."""
         words = ["caa", "attack", "--checkpoint", self.checkpoint]
-        own = document["source"] == "caa"
+        by_caa = document["source"] == "caa"
         dataset = document["dataset"]
         whole = weights.module is not None or weights.refusal is not None
         if whole or "running" in document["format"]:
@@ -173,7 +175,7 @@ class Inspection:
         elif document["normalisations_to_try"] and dataset is not None:
             words += ["--normalisation", document["normalisations_to_try"][0]]
         if self.checkpoint != "demo" or self.dataset is not None:
-            if not own or self.dataset is not None:
+            if not by_caa or self.dataset is not None:
                 words += ["--dataset", dataset or "D"]
             if dataset != "demo":
                 words += ["--data-dir", "DIR"]
@@ -189,6 +191,6 @@ def _normalisation(values: tuple[tuple[float, ...], tuple[float, ...]] | None) -
 
 def _missing(document: dict[str, Any], weights: Weights) -> list[str]:
     needed = {"architecture": "arch", "σ": "sigma", "data set": "dataset", "normalisation": "normalisation"}
-    if weights.refusal is not None:  # it holds its own
+    if weights.refusal is not None:  # a whole network needs none
         del needed["architecture"]
     return [name for name, key in needed.items() if document[key] is None]

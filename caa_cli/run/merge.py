@@ -34,7 +34,7 @@ _KEPT = "the shards' own results are kept: free some space and repeat the comman
 
 @dataclass
 class MergeRun:
-    """others: further files to write, by option. partial: join what is there, although something is missing.
+    """side_files: further files to write, by option. partial: join what is there, although something is missing.
 
     overwrite: another result at `output` may be replaced.
     """
@@ -42,7 +42,7 @@ class MergeRun:
     display: Display
     shards: tuple[Path, ...]
     output: Path
-    others: dict[str, Path] = field(default_factory=dict)
+    side_files: dict[str, Path] = field(default_factory=dict)
     partial: bool = False
     dry_run: bool = False
     requirements: Sequence[Requirement] = ()
@@ -59,7 +59,7 @@ class MergeRun:
             raise UsageError("there is nothing to merge: no shard has finished an image", "run them with --resume")
         merged = merge([part for part in parts if part is not None], self.partial)
         for option, command in (("--save-adversarial", "attack"), ("--tsv", "certify")):
-            if option in self.others and merged.command != command:
+            if option in self.side_files and merged.command != command:
                 raise UsageError(f"{option} is of caa {command}, and these are shards of caa {merged.command}")
         rows, fields = report(merged.summary, merged.records, merged.parts[0].config.get("radius"))
         self.gate.check(fields)
@@ -70,7 +70,7 @@ class MergeRun:
             self.display.document(merged.to_json({"output": str(self.output)}))
         else:
             self._write(merged, fields)
-        where = [] if self.dry_run else files(self.output, self.others)
+        where = [] if self.dry_run else files(self.output, self.side_files)
         self.display.result("the shards together", [*rows, *where])
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(DONE if merged.status == "complete" else PARTIAL)
@@ -78,14 +78,14 @@ class MergeRun:
     def _warn_of_failures(self, merged: Merged) -> None:
         failed = [(record, part) for part in merged.parts for record in part.records if record.outcome == FAILED]
         if failed:
-            record, part = min(failed, key=lambda found: found[0].index)
+            record, part = min(failed, key=lambda failure: failure[0].index)
             self.display.warn(
                 f"{len(failed)} of the images failed; the first is {record.index} of {part.path}: {record.error}"
             )
             self.display.warn(f"to try again, {how_to_go_on(part.metadata)}")
 
     def _check_files(self) -> None:
-        files = {"--output": self.output, **self.others}
+        files = {"--output": self.output, **self.side_files}
         for option, path in files.items():
             FileName().check(option, path)
         read = [*self.shards, *(sidecar(path, ".jsonl") for path in self.shards)]
@@ -100,11 +100,11 @@ class MergeRun:
         for option, path in files.items():
             check_writable(path, option)
         held = check_result(self.output)
-        for option, path in self.others.items():
+        for option, path in self.side_files.items():
             check_side_file(option, path, held, self.overwrite)
 
     def _check_replaced(self, document: dict[str, Any]) -> None:
-        """A result at --output may be replaced by one that holds all of it. Raises UsageError."""
+        """Raise UsageError if --output holds a result that the merged one does not contain."""
         if self.overwrite:
             return
         held = document_at(self.output)
@@ -125,8 +125,8 @@ class MergeRun:
             )
 
     def _write(self, merged: Merged, fields: Fields) -> None:
-        images, log = self.others.get("--save-adversarial"), self.others.get("--tsv")
-        found = merged_images(merged) if images is not None else {}
+        images, log = self.side_files.get("--save-adversarial"), self.side_files.get("--tsv")
+        adversarial = merged_images(merged) if images is not None else {}
         document = merged.to_json(
             {
                 "output": str(self.output),
@@ -135,13 +135,13 @@ class MergeRun:
             }
         )
         content = json.dumps(document, indent=2, allow_nan=False) + "\n"
-        with locked({"--output": self.output, **self.others}), uninterrupted():
+        with locked({"--output": self.output, **self.side_files}), uninterrupted():
             self._check_replaced(document)
             with written(self.output, "--output", _KEPT):
                 write_atomically(self.output, content.encode())
             if images is not None:
                 with written(images, "--save-adversarial", _KEPT):
-                    save_images(images, found, merged.records, str(document["fingerprint"]))
+                    save_images(images, adversarial, merged.records, str(document["fingerprint"]))
             if log is not None:
                 with written(log, "--tsv", _KEPT):
                     write_atomically(log, cohen_log(merged.records).encode())

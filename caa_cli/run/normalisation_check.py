@@ -1,4 +1,4 @@
-"""A cheap look at accuracy under noise before a run: the sign by which a wrong normalisation shows."""
+"""A cheap measurement of accuracy under noise before a run, since a wrong normalisation lowers it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
-# As many images and noise samples of each as go through the model in this time, all normalisations taken together.
+# The check takes at most this time over all normalisations, and at most so many images and samples of each.
 _SECONDS, _IMAGES, _SAMPLES = 2.0, 64, 4
 _FEWEST_IMAGES = 12
-# A preset is better where it is by so many standard errors of the paired difference, and by so much.
+# A preset is better if its accuracy is higher by so many standard errors of the paired difference, and by _GAIN.
 _ERRORS, _GAIN = 3.0, 0.05
-# Presets as good as the best, but for this, are alike; the likeliest of them is named.
+# Presets within this of the best count as equal; the likeliest of them is named.
 _ALIKE = 0.02
 
 
@@ -30,7 +30,7 @@ _ALIKE = 0.02
 class Plausibility:
     """Compares a model's normalisation with `presets` (the likeliest first), on the same images and the same noise.
 
-    The noise is keyed, with one purpose and iteration of its own: only how many images there is time for varies.
+    The noise has a key of its own, so a repeated check differs only in how many images there is time for.
     accuracies: what was measured, by preset.
     """
 
@@ -51,10 +51,10 @@ class Plausibility:
             return "the normalisation was not checked: the model is too slow here for a look at its accuracy"
         samples = min(_SAMPLES, affordable // count)
         x, labels, indices = x[:count], labels[:count], indices[:count]
-        own = self._shares(x, labels, indices, samples)
-        accuracy = float(own.mean())
+        shares = self._shares(x, labels, indices, samples)
+        accuracy = float(shares.mean())
         accuracy_text = f"accuracy under noise is {100 * accuracy:.0f}% on {count} images"
-        best = self._best_other(x, labels, indices, samples, own)
+        best = self._best_other(x, labels, indices, samples, shares)
         if best is not None:
             return f"{accuracy_text}; with --normalisation {best} it is {100 * self.accuracies[best]:.0f}%"
         guess = 1 / self.classifier.num_classes
@@ -65,7 +65,9 @@ class Plausibility:
             )
         return None
 
-    def _best_other(self, x: Tensor, labels: Tensor, indices: list[int], samples: int, own: Tensor) -> str | None:
+    def _best_other(
+        self, x: Tensor, labels: Tensor, indices: list[int], samples: int, baseline: Tensor
+    ) -> str | None:
         """The preset that is most accurate, if clearly more so than the model's own normalisation."""
         kept = self.model.mean, self.model.std
         gains: dict[str, Tensor] = {}
@@ -74,7 +76,7 @@ class Plausibility:
                 mean, std = (torch.tensor(values).view(-1, 1, 1).to(kept[0]) for values in NORMALISATIONS[name])
                 self.model.mean, self.model.std = mean, std
                 shares = self._shares(x, labels, indices, samples)
-                self.accuracies[name], gains[name] = float(shares.mean()), shares - own
+                self.accuracies[name], gains[name] = float(shares.mean()), shares - baseline
         finally:
             self.model.mean, self.model.std = kept
         most = max(self.accuracies.values(), default=0.0)
@@ -98,17 +100,17 @@ class Plausibility:
 
     def _sample(self) -> tuple[Tensor, Tensor, list[int]]:
         """Images from all over the split, as some are sorted by class; those that can't be read are left out."""
-        found = []
+        examples = []
         for index in spread(len(self.images), _IMAGES):
             try:
-                found.append((self.images.image(index), self.images.label(index), index))
+                examples.append((self.images.image(index), self.images.label(index), index))
             except ImageError:
                 continue
-        if not found:
+        if not examples:
             return torch.empty(0), torch.empty(0), []
-        # In an order without a pattern: a slow model sees only the first of them.
-        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
-        found = [found[place] for place in order]
-        x = torch.stack([image for image, _, _ in found]).to(self.classifier.device)
-        labels = torch.tensor([label for _, label, _ in found], device=self.classifier.device)
-        return x, labels, [index for _, _, index in found]
+        # Shuffled, since a slow model sees only the first few.
+        order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0)).tolist()
+        examples = [examples[place] for place in order]
+        x = torch.stack([image for image, _, _ in examples]).to(self.classifier.device)
+        labels = torch.tensor([label for _, label, _ in examples], device=self.classifier.device)
+        return x, labels, [index for _, _, index in examples]

@@ -26,6 +26,7 @@ from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of
 from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.results.store.environment import environment
+from caa_cli.run.missing_settings import check_settings
 from caa_cli.run.normalisation_check import Plausibility
 from caa_cli.run.threat_model import Access
 from caa_cli.runtime.device import describe_device, numeric_mode, open_device, resolve_device
@@ -101,7 +102,7 @@ class Session(Generic[P]):
         """
         model = build_model(self.weights, self.card)
         open_device(self.device)
-        # Under a limit nothing larger than a sample is tried before it is known what one takes.
+        # Under a memory limit begin with single samples, whose memory is measured first.
         chunks = {"votes_chunk": 1, "gradient_chunk": 1} if self.plan.max_memory is not None else {}
         try:
             classifier = SmoothedClassifier(
@@ -131,14 +132,14 @@ class Session(Generic[P]):
     def _check_normalisation(
         self, classifier: SmoothedClassifier, model: NormalisedClassifier, display: Display
     ) -> None:
-        """Unless the checkpoint says itself how images are normalised, a wrong normalisation is likely enough."""
+        """Warn of a normalisation that is probably wrong, unless the checkpoint itself states it."""
         stored, card = self.weights.card, self.card
         if stored is not None and (stored.mean, stored.std) == (card.mean, card.std):
             return
         layout = layout_of(self.weights, self.weights.recognised)
         presets = normalisations_to_try(layout, self.images.name, self.images.input_shape[0])
-        others = [name for name in presets if name != preset_of(card.mean, card.std)]
-        warning = Plausibility(classifier, model, self.images, others).warning()
+        alternatives = [name for name in presets if name != preset_of(card.mean, card.std)]
+        warning = Plausibility(classifier, model, self.images, alternatives).warning()
         if warning is not None:
             display.warn(warning)
 
@@ -178,6 +179,8 @@ def open_session(plan: P, display: Display) -> Session[P]:
         limit_device(device, plan.max_memory)
     weights = read_weights(find_checkpoint(plan.checkpoint), plan.trust_checkpoint)
     dataset, image_size = _dataset(plan, weights), plan.image_size
+    check_settings(plan, weights, dataset)
+    assert dataset is not None
     if image_size is None and weights.card is not None:
         image_size = weights.card.image_size(dataset)
     images = open_dataset(dataset, plan.data_dir, plan.split, image_size=image_size, download=plan.download)
@@ -191,7 +194,7 @@ def open_session(plan: P, display: Display) -> Session[P]:
         card.sigma, arch=card.arch, mean=card.mean, std=card.std, dataset=images.name, image_size=image_size
     )
     indices = resolved.indices(len(images))
-    # A shard that was not named may be one of more than there are images: it has nothing to do, and that is done.
+    # With more automatic shards than images some shards are empty, which is no error.
     if not indices and (plan.shard.chosen is None or not replace(resolved, shard=Shard()).indices(len(images))):
         raise UsageError(
             f"no image is left: {images.name} {images.split} has {len(images)} images",
@@ -200,17 +203,10 @@ def open_session(plan: P, display: Display) -> Session[P]:
     return Session(resolved, weights, card, images, indices, device, dtype)
 
 
-def _dataset(plan: ModelPlan, weights: Weights) -> str:
-    """The name of the data set: the plan's, or the checkpoint's. Raises UsageError where neither says it."""
+def _dataset(plan: ModelPlan, weights: Weights) -> str | None:
+    """The name of the data set: the plan's, or the checkpoint's; None where neither says it."""
     if plan.dataset is not None:
         return plan.dataset
     if plan.checkpoint == "demo" and plan.data_dir is None:
         return DEMO
-    stored = weights.card.dataset if weights.card else None
-    if stored is None:
-        likely = layout_of(weights, weights.recognised).dataset
-        raise UsageError(
-            f"{weights.path} does not say which data set it was trained on",
-            f"add --dataset, for instance --dataset {likely or 'mnist'} --data-dir DIR",
-        )
-    return stored
+    return weights.card.dataset if weights.card else None

@@ -26,7 +26,7 @@ from caa_cli.smoothing.gradient_source import GradientCost, GradientSource
 from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
 from caa_cli.smoothing.stein import SteinEstimator
 
-# The starting points of an attack without gradients are chosen from at most so many images, of so many numbers.
+# Limits on the pool from which an attack without gradients takes its starting points: images, and numbers in all.
 _MOST_IMAGES, _MOST_NUMBERS = 1000, 2**25
 
 _SOURCES: dict[str, type[GradientSource]] = {
@@ -142,7 +142,8 @@ class StartingPoints:
     def _pool(self) -> Tensor:
         """Evenly spaced images of the split, (N, *input_shape), without those that can't be read."""
         readable = [torch.zeros(0, *self.images.input_shape)]
-        for index in spread(len(self.images), min(_MOST_IMAGES, _images_of(self.images.input_shape))):
+        for position in spread(len(self.images), min(_MOST_IMAGES, _images_of(self.images.input_shape))):
+            index = self.images.indices[position]
             try:
                 readable.append(self.images.image(index)[None])
             except ImageError:

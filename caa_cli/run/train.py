@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from caa_cli import __version__
 from caa_cli.config.choices import NORMALISATIONS
+from caa_cli.config.differences import differences
 from caa_cli.config.methods import METHODS
-from caa_cli.config.plan import differences
 from caa_cli.config.settings import load
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.images import Images
@@ -26,8 +26,8 @@ from caa_cli.results.store.files import check_writable, write_atomically
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign, something_at
 from caa_cli.runtime.device import resolve_device
-from caa_cli.runtime.memory import is_out_of_memory
-from caa_cli.training.describe import plan_rows, result_rows
+from caa_cli.runtime.memory import is_out_of_memory, memory_held
+from caa_cli.training.describe import forecast_rows, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
 from caa_cli.training.evaluate import smoothed_accuracy
 from caa_cli.training.loop import Recipe, Trainer
@@ -55,7 +55,7 @@ class TrainRun:
         self.display = Display(quiet=True)
         try:
             return self._execute()
-        except CaaError as error:  # it may be this process's own, and then the first one knows nothing of it
+        except CaaError as error:  # it may be this process's alone, which the first process can't show
             self.display.error(f"process {self.ranks.rank}: {error.problem}", error.hint)
             return error.exit_code
 
@@ -83,7 +83,7 @@ class TrainRun:
         described = plan_rows(plan, len(sources.train), len(sources.heldout), model, device, self.ranks)
         self.display.plan("caa train", described)
         if plan.dry_run:
-            self.display.document({"config": plan.config()})
+            self._forecast(Trainer(model, self._method(), self._recipe(), sources.train, sources.heldout, device))
             return DONE
         self.ranks.join(device)
         try:
@@ -94,8 +94,18 @@ class TrainRun:
         finally:
             self.ranks.leave()
 
+    def _forecast(self, trainer: Trainer) -> None:
+        """Shows how long the training would take in one process, as one step does; what is held out is left out."""
+        try:
+            seconds = trainer.seconds_a_step() * trainer.steps() * self.plan.epochs
+        except RuntimeError as error:
+            raise self._explained(error, trainer) from error
+        memory = memory_held(trainer.device)
+        self.display.plan("what it takes", forecast_rows(self.plan.epochs * trainer.steps(), seconds, memory))
+        self.display.document({"config": self.plan.config(), "seconds_typical": seconds, "memory_bytes": memory})
+
     def _model(self, card: ModelCard) -> NormalisedClassifier:
-        """A new one. Raises CaaError where it does not take these images, or batches of this size."""
+        """A new, untrained model. Raises CaaError if it does not take these images, or batches of this size."""
         try:
             model = build(card)
         except RuntimeError as error:
@@ -170,14 +180,14 @@ class TrainRun:
                 report.seconds = time.perf_counter() - began
                 if self.ranks.rank == 0:
                     self.unfinished.save(trainer, sources.identity())
-                self.display.note(epoch_line(report, plan.epochs))
+                self.display.progress(epoch_line(report, plan.epochs))
 
     def _explained(self, error: RuntimeError, trainer: Trainer) -> Exception:
         """What a user can do about an error out of an epoch; the error itself where it is of another kind."""
         again = "; repeat the command with --resume" if self.unfinished.path.exists() else ""
         if is_out_of_memory(error):
             return CaaError(f"{trainer.device} is out of memory", "use a smaller --batch-size, or --dtype bfloat16")
-        if self.ranks.count > 1:  # a process that waits for one that is gone gets many kinds of errors
+        if self.ranks.count > 1:  # waiting for a process that has ended raises various errors
             return CaaError(
                 f"the processes of this training lost each other in epoch {trainer.state.epoch + 1} "
                 f"({str(error).splitlines()[0]})",
@@ -258,9 +268,9 @@ class TrainRun:
         )
 
     def _finished(self) -> bool:
-        """Whether the checkpoint is there already, made with these settings, which is then said.
+        """Whether the checkpoint of these settings is there already; shows that it is.
 
-        Raises UsageError where it is another training's, or not caa's at all: it is not to be lost.
+        Raises UsageError for a checkpoint of another training, or a file that is not caa's: it must not be lost.
         """
         plan = self.plan
         if not something_at(plan.output):
@@ -268,7 +278,7 @@ class TrainRun:
         there = trained_with(plan.output)
         if there is None:
             raise foreign("--output", plan.output, "a checkpoint")
-        # A training that was cut short beside it is the same one, or was begun with --overwrite.
+        # An unfinished training at this path has the same settings, or was begun with --overwrite.
         if plan.overwrite or self.unfinished.path.exists():
             return False
         differing = differences(there, plan.config(), plan.compared_keys())

@@ -22,7 +22,7 @@ def resolve_device(name: str, local: int | None = None) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and local is not None:
-        device = own_device(local)
+        device = process_device(local)
         open_device(device)
         return device
     try:
@@ -45,7 +45,7 @@ def resolve_device(name: str, local: int | None = None) -> torch.device:
     return device
 
 
-def own_device(local: int) -> torch.device:
+def process_device(local: int) -> torch.device:
     """The GPU of one of several processes of this machine. Raises UsageError where there are fewer GPUs."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if local >= count:

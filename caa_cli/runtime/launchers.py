@@ -1,4 +1,4 @@
-"""What torchrun and Slurm tell a process of the work's division, by environment variables."""
+"""How torchrun and Slurm divide the work among processes, read from their environment variables."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ARRAY = tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a choice is read from: where these alone are set again, the shard is the same.
+    """The environment variables that determine the shard: setting just these elsewhere gives the same shard.
 
-    A division that did not count stays out of it: what says so, such as ENVIRONMENT, may be set otherwise there.
+    Those of an ignored division are left out, since the variable that made it ignored may differ there.
     """
     ranks, tasks = processes(environment)
     read = [*(_RANKS if ranks else ()), *(_TASKS if tasks else ()), *_ARRAY]
@@ -27,7 +27,7 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Division:
-    """One way in which the work is divided: this process is the `index`-th of `count`."""
+    """One level of the division: this process is the `index`-th of `count`. local: its number on its machine."""
 
     what: str
     index: int
@@ -36,7 +36,7 @@ class Division:
 
 
 def torchrun(environment: Mapping[str, str]) -> Division | None:
-    """This process among torchrun's, of all machines. Raises UsageError for what can't be, as the others do."""
+    """This process among those of torchrun on all machines; None outside of one. Raises UsageError for bad values."""
     if not environment.get("RANK") or not environment.get("WORLD_SIZE"):
         return None
     rank, count = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
@@ -50,26 +50,26 @@ def torchrun(environment: Mapping[str, str]) -> Division | None:
 
 
 def srun(environment: Mapping[str, str]) -> Division | None:
-    """This task among those of srun's step; None outside of one."""
+    """This task among those of the srun step; None outside of one. Raises UsageError for bad values."""
     tasks = "SLURM_STEP_NUM_TASKS" if environment.get("SLURM_STEP_NUM_TASKS") else "SLURM_NTASKS"
     if environment.get(tasks, "1") in ("", "1") or not environment.get("SLURM_PROCID"):
         return None
     if environment.get("ENVIRONMENT") == "BATCH" and not environment.get("SLURM_STEP_ID"):
-        return None  # the batch script itself, which is no task of srun's although it has a number like the first
+        return None  # the batch script itself: it has the number 0, but srun did not start it
     task, count = _number(environment, "SLURM_PROCID"), _number(environment, tasks)
     if task >= count:
         raise UsageError(
             f"the environment says SLURM_PROCID={task} of {tasks}={count}: there is no such task",
             "say the shard: --shard k/n",
         )
-    # Where Slurm has given each task a GPU of its own, a task sees that one alone, whatever its number.
+    # If Slurm gives each task one GPU, the task sees only that one, so its number does not choose a GPU.
     alone = re.fullmatch(r"[^,]+", environment.get("CUDA_VISIBLE_DEVICES", ""))
     local = _number(environment, "SLURM_LOCALID") if environment.get("SLURM_LOCALID") and not alone else None
     return Division(f"task {task} of srun's {count}", task, count, local)
 
 
 def processes(environment: Mapping[str, str]) -> tuple[Division | None, Division | None]:
-    """Those of torchrun's and srun's divisions that count: a torchrun over all of srun's tasks has counted them."""
+    """The divisions by torchrun and srun that count; None for srun if torchrun's ranks already span its tasks."""
     ranks, tasks = torchrun(environment), srun(environment)
     if ranks is not None and environment.get("GROUP_WORLD_SIZE", "") != "1":
         tasks = None
@@ -77,7 +77,10 @@ def processes(environment: Mapping[str, str]) -> tuple[Division | None, Division
 
 
 def array(environment: Mapping[str, str], submitted: range | None, text: str) -> Division | None:
-    """The position among the tasks of a Slurm job array; `submitted`: its tasks, as the user says."""
+    """This task among those of a Slurm job array; None outside of one. submitted: the array's tasks, from --shard.
+
+    Raises UsageError for bad values, and where the array's tasks can't be known.
+    """
     if not environment.get("SLURM_ARRAY_TASK_ID"):
         return None
     task = _number(environment, "SLURM_ARRAY_TASK_ID")
@@ -116,7 +119,7 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise UsageError(
             f"the environment says {name}={text!r}, which is no number",
-            # torchrun's are read for --shard k/n too, to see that it is that process.
+            # torchrun's variables are also checked against --shard k/n, so naming the shard does not help.
             f"unset {name}" + (", or say --shard k/n" if name.startswith("SLURM_") else f": env -u {name} caa …"),
         )
     return int(text)

@@ -1,8 +1,8 @@
-"""How much of the machine's memory this process holds, and the limits that it sets itself.
+"""The memory that this process holds, and the limit of --max-memory.
 
-On a CPU a limit is about the resident memory of the process, Python, PyTorch and the images included; nothing
+On a CPU the limit applies to the resident memory of the process, with Python, PyTorch and the images. Nothing
 enforces it, so chunk sizes are chosen to keep to it (`tuning.memory_fit`). On a GPU PyTorch's allocator refuses what
-exceeds it, and the engine halves its chunks as it does wherever memory runs out.
+exceeds it, and chunks are halved as after any out-of-memory error.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ def peak_resident() -> int:
     return _status("VmHWM") or (peak if sys.platform == "darwin" else 1024 * peak)
 
 
+def memory_held(device: torch.device) -> int:
+    """The most bytes that the device's allocator has held; on a CPU `peak_resident`."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident()
+
+
 def limit_device(device: torch.device, limit: int) -> None:
     """Make the device's allocator refuse more than `limit` bytes. Raises UsageError for an unsupported device.
 
@@ -44,7 +49,7 @@ def limit_device(device: torch.device, limit: int) -> None:
         _give_back_at_once()
     elif device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
-        # The current device is what PyTorch takes a device without a number for.
+        # PyTorch takes `cuda` without a number as the current device.
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), index)
     else:
@@ -74,15 +79,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _give_back_at_once() -> None:
     """Make glibc return freed memory at once; other C libraries are left as they are.
 
-    By default glibc keeps it, in pieces that the next tensors may not fit in: a pass of ResNet-50 took twice what its
-    tensors hold.
+    By default glibc keeps it in pieces that may not fit the next tensors: ResNet-50 took twice the memory of its
+    tensors.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**18)
 
 
 def _status(name: str) -> int:
-    """A field of the kernel's account of this process, in bytes; 0 where there is none, as on macOS."""
+    """A field of /proc/self/status, in bytes; 0 if there is none, as on macOS."""
     try:
         field = re.search(
             rf"^{name}:\s*(\d+) kB$", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE

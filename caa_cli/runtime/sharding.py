@@ -28,7 +28,7 @@ class Shard:
     def __str__(self) -> str:
         return f"shard {self.index} of {self.count}"
 
-    def own(self, path: Path) -> Path:
+    def path_for(self, path: Path) -> Path:
         """This shard's file, attack.shard-1-of-8.json for attack.json, as all shards share one --output."""
         return path.with_name(f"{path.stem}{self._mark}{path.suffix}") if self.count > 1 else path
 
@@ -45,11 +45,11 @@ class Shard:
         first, _, last = path.name.rpartition(self._mark)
         alike = re.compile(rf"{re.escape(first)}\.shard-\d+-of-(\d+){re.escape(last)}(\.jsonl)?")
         for name in sorted(entry.name for entry in path.parent.iterdir()):
-            found = alike.fullmatch(name)
-            if found and int(found[1]) != self.count:
+            match = alike.fullmatch(name)
+            if match and int(match[1]) != self.count:
                 raise UsageError(
-                    f"{path.with_name(name)} is one of {found[1]} shards, but this is {self} ({self.chosen})",
-                    f"for a part of a Slurm array that is sent again: --shard auto/{found[1]} (the array as it was "
+                    f"{path.with_name(name)} is one of {match[1]} shards, but this is {self} ({self.chosen})",
+                    f"for a part of a Slurm array that is sent again: --shard auto/{match[1]} (the array as it was "
                     "first); for another run: another --output, or --overwrite",
                 )
 

@@ -1,7 +1,7 @@
-"""stdout and stderr as a caller may leave them: closed, full, without UTF-8, or with nobody reading.
+"""stdout and stderr that may be closed, full, without UTF-8, or without a reader.
 
-What can't be written to stdout is an error, since it was asked for. What can't be written to stderr is dropped: no
-message is worth a run.
+A failed write to stdout is an error, since the user asked for that output. A failed write to stderr is ignored: no
+message is worth stopping a run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SPELT_OUT = {
 def prepare() -> None:
     """Make the process's streams safe to write to, from here on."""
     codecs.register_error(_UNENCODABLE, _spell_out)
-    # A closed descriptor would become the next file that is opened, and what is meant for a stream end up in there.
+    # The next file to be opened would get a closed descriptor's number, and receive what is meant for the stream.
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -45,9 +45,9 @@ def check_stdout() -> None:
 
 
 class _Stream:
-    """A text stream whose every method but `write` and `flush` is that of the stream it stands for.
+    """A wrapper of a text stream; every method but `write` and `flush` is the stream's.
 
-    is_closed: the caller has closed it, and it stands for /dev/null.
+    is_closed: the caller has closed the stream, and /dev/null takes its place.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -60,7 +60,7 @@ class _Stream:
         return getattr(self.stream, name)
 
     def give_up(self) -> None:
-        """Send what is still buffered to /dev/null: it would fail again when Python exits."""
+        """Send what is still buffered to /dev/null, or writing it would fail again when Python exits."""
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self.stream.fileno())
         os.close(null)
@@ -76,7 +76,7 @@ class Stdout(_Stream):
         self._try(self.stream.flush)
 
     def _try(self, method: Any, *arguments: str) -> Any:
-        """A reader that has gone away stays a BrokenPipeError, which ends the command without a word."""
+        """Call `method`. A BrokenPipeError is passed on and ends the command silently; others become a CaaError."""
         try:
             return method(*arguments)
         except BrokenPipeError:
@@ -106,7 +106,7 @@ class Stderr(_Stream):
 
 
 def _spell_out(error: UnicodeError) -> tuple[str, int]:
-    """What stands for characters that the stream's encoding lacks: `sigma` for σ, an escape for most others."""
+    """Replacements of characters that the stream's encoding lacks: `sigma` for σ, an escape for most of them."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     characters = error.object[error.start : error.end]

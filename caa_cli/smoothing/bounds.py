@@ -113,8 +113,8 @@ def separation(
     if against is not None:
         upper = np.take_along_axis(uppers, np.asarray(against)[..., None], axis=-1)[..., 0]
     else:
-        others = np.arange(k.shape[-1]) != picked
-        upper = np.where(others, uppers, 0.0).max(axis=-1)
+        rest = np.arange(k.shape[-1]) != picked
+        upper = np.where(rest, uppers, 0.0).max(axis=-1)
     return Separation(lower, upper)
 
 

@@ -65,6 +65,18 @@ class SmoothedClassifier(NoisyModel):
         request = GradientRequest(objective, slopes, pilot=pilot, denoise=True)
         return self.gradients.gradients(self, x, keys, samples, request).single()
 
+    def gradient(
+        self, x: Tensor, labels: Tensor, samples: int = 1000, objective: Objective | None = None, seed: int = 0
+    ) -> Tensor:
+        """The gradient of a smooth function of the mean prediction, float32 like x, (examples, *input_shape).
+
+        labels: (examples,) int64. objective: None: log p̄_label − log p̄_rival, which an attack decreases; the rival
+        is the most likely other class. The noise is that of `votes` with the same seed.
+        """
+        x, labels = x.to(self.device), labels.to(self.device)
+        passed = self.surrogate(x, labels, Key.direct(len(x), seed), samples, objective or LogRatio(), pilot=samples)
+        return passed.gradient
+
     def rival_gradients(
         self,
         x: Tensor,

@@ -38,6 +38,8 @@ class Purpose(IntEnum):
     EVALUATION = 8  # accuracy after training
     DECISION = 9  # whether an image is certified at one given radius
     START = 10  # where an attack with a random start begins, or which rivals it begins with
+    DIRECT = 11  # votes and gradients that a caller asks a classifier for
+    PROPOSAL = 12  # what an attack of the user's proposes; the seeds of its own random draws
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Key:
     index: int
     purpose: Purpose
     iteration: int = 0
+
+    @staticmethod
+    def direct(examples: int, seed: int = 0) -> list[Key]:
+        """Keys for a caller that asks for votes or gradients of so many examples."""
+        return [Key(seed, index, Purpose.DIRECT) for index in range(examples)]
 
     def block_seed(self, block: int) -> int:
         """A 63-bit seed for one block: BLAKE2b of the key and the block's number."""

@@ -88,9 +88,9 @@ class CrossEntropy:
     gumbel: bool = False
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        others = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
+        log_rest = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
         sign = torch.ones_like(log_mean).scatter_(1, labels[:, None], 0.0)
-        return -others[:, None].expand_as(log_mean), sign
+        return -log_rest[:, None].expand_as(log_mean), sign
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def logit_margin(log_mean: Tensor, labels: Tensor) -> Tensor:
 def odds_against(log_mean: Tensor, labels: Tensor) -> Tensor:
     """log (1 − p̄_label)/p̄_label, (examples,): increases with the cross-entropy, and stays precise where that is
     almost zero."""
-    others = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
-    return others - log_mean.gather(1, labels[:, None])[:, 0]
+    log_rest = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
+    return log_rest - log_mean.gather(1, labels[:, None])[:, 0]
 
 
 def rival_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor) -> Slopes:

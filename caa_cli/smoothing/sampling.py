@@ -49,6 +49,8 @@ class NoisyModel:
         self.gradient_chunk = gradient_chunk
         self.noise = NoiseSource(self.input_shape, self.device)
         self.memory_format = torch.contiguous_format
+        # The name under which measured chunk sizes are kept.
+        self.arch = type(model).__name__
         # Where the chunk sizes come from, for the record.
         self.chosen = "set"
         self._buffer = torch.empty(0, device=self.device)
@@ -77,13 +79,18 @@ class NoisyModel:
             "chosen": self.chosen,
         }
 
-    def votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
+    def votes(
+        self, x: Tensor, keys: Sequence[Key] | None = None, samples: int = 1000, start: int = 0, seed: int = 0
+    ) -> Tensor:
         """Hard votes of `samples` noise draws: x (examples, *input_shape) → (examples, classes) int64.
 
-        start: how many draws of these keys have been counted before. A draw whose logits hold a NaN abstains: a row
-        then sums to less than `samples`.
+        keys: the noise of each example; None: chosen by `seed` and the example's position, so that the same call
+        gives the same votes. start: how many draws of these keys have been counted before. A draw whose logits hold
+        a NaN abstains: a row then sums to less than `samples`.
         """
+        x = x.to(self.device)
         counts = self.no_counts(len(x))
+        keys = Key.direct(len(x), seed) if keys is None else keys
 
         def process(piece: Piece) -> None:
             winner = self.vote(self.noisy(x, keys, piece), piece)

@@ -11,6 +11,7 @@ from torch import nn
 
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.recipes import RECIPES
+from caa_cli.config.sizes import show_size
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.display import Rows, clock
 from caa_cli.runtime.device import describe_device
@@ -60,6 +61,15 @@ def plan_rows(
 def schedule(plan: TrainPlan) -> str:
     """The schedule of the learning rate, in words."""
     return f"a tenth every {plan.step_epochs} epochs" if plan.schedule == "step" else plan.schedule
+
+
+def forecast_rows(steps: int, seconds: float, memory: int) -> Rows:
+    """What a training would take, for a dry run."""
+    return [
+        ("steps", f"{steps:,}"),
+        ("time", f"about {clock(seconds)} in one process, as one step took; evaluations left out"),
+        ("memory", f"about {show_size(memory)}"),
+    ]
 
 
 def result_rows(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from caa_cli.errors import UsageError
-from caa_cli.runtime.device import own_device
+from caa_cli.runtime.device import process_device
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Ranks:
             return asked
         if asked.index not in (None, 0):
             raise UsageError(f"--device {asked} is one GPU for {self.count} processes", "use --device auto or cuda")
-        return own_device(self.local)
+        return process_device(self.local)
 
     def join(self, device: torch.device) -> None:
         """Join the process group, waiting for all processes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -138,6 +139,18 @@ class Trainer:
         """Steps per epoch. A last batch of one image per process is left out, as batch normalisation would fail."""
         full, rest = divmod(len(self.train), self.recipe.batch_size)
         return full + (1 if rest >= 2 * self.ranks.count else 0)
+
+    def seconds_a_step(self) -> float:
+        """How long one step takes: the second of two, as the first loads kernels. Both change the weights."""
+        batch = torch.arange(min(self.recipe.batch_size, len(self.train)))
+        noise = self._generator("noise", 0)
+        self.model.train()
+        times = []
+        for images, labels in self.train.batches([batch, batch], self._generator("augmentation", 0, cpu=True)):
+            began = time.perf_counter()
+            self._step(images, labels, noise, 0).cpu()  # which waits for a GPU
+            times.append(time.perf_counter() - began)
+        return times[-1]
 
     def run_epoch(self, on_batch: Callable[[int, float, float], None]) -> EpochReport:
         """Train one epoch; `on_batch(step, mean loss, accuracy so far)` is called every 20 steps.

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from caa_cli.config.differences import differences
 from caa_cli.config.paths import sidecar
-from caa_cli.config.plan import differences
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint_file import read_file

@@ -19,7 +19,7 @@ Votes = NDArray[np.int64]
 
 # The prior of the slope dh/dt along a ray: it can't exceed 1, and on rays that attacks find it is seldom below 1/2.
 _SLOPE, _SLOPE_SPREAD, _SLOPE_MIN = 0.75, 0.25, 0.2
-# How much h may deviate from a line, as a share of its distance from the boundary.
+# How much h may deviate from a line, as a share of h itself.
 _BEND = 0.25
 
 
@@ -33,7 +33,7 @@ class Margin:
 
 
 def margin(votes: Votes, total: int, label: int, sigma: float) -> Margin:
-    """The margin over the label of the class with the most other votes; votes: (classes,) out of `total` samples."""
+    """The margin between the label and the class with the most votes besides; votes: (classes,) of `total`."""
     rival = int(leader(votes, excluding=label))
     p = bounded(np.array([votes[rival], votes[label]]) / total, total)
     per_probability = margin_per_probability(p, sigma)
@@ -84,12 +84,21 @@ class Crossing:
         """p_y + p_k at the point nearest to the boundary so far."""
         return min(self.margins, key=lambda measured: abs(measured.h)).mass
 
+    @property
+    def error(self) -> float:
+        """The standard error of the line at the centre of its points, with what it may bend."""
+        return float(self._weights().sum() ** -0.5)
+
+    def _weights(self) -> NDArray[np.float64]:
+        h = np.array([measured.h for measured in self.margins])
+        errors = np.array([measured.error for measured in self.margins])
+        return 1.0 / (errors**2 + (_BEND * h) ** 2)
+
     def solve(self, spare: float, target: float) -> float:
         """The distance at which the line, lowered by `spare` of its own standard errors, reaches `target`."""
         t = np.array(self.distances)
         h = np.array([measured.h for measured in self.margins])
-        errors = np.array([measured.error for measured in self.margins])
-        weight = 1.0 / (errors**2 + (_BEND * h) ** 2)
+        weight = self._weights()
         total = weight.sum()
         t_mean, h_mean = (weight * t).sum() / total, (weight * h).sum() / total
         prior = _SLOPE_SPREAD**-2

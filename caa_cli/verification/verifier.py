@@ -5,27 +5,31 @@ overstate success, so the search's votes count for nothing here:
 
 1. The boundary line search estimates, on independent noise, the shortest distance along the ray from the clean image
    through the nearest candidate at which a verification is likely to pass.
-2. Up to `tries` points are tried, each on fresh noise and at level alpha / tries, and the first that passes is the
-   result. A try passes if the lower bound of another class exceeds the upper bound of the original class (the paper's
-   Eq. attack_criteria).
+2. Up to `tries` points are tried, each on fresh noise and at its share of alpha, and the first that passes is the
+   result. When a try passes is a rule of its own (`verification.rules`): an exact test of two classes, or the paper's
+   Eq. attack_criteria on their intervals.
 
 So if the original class is the more likely one at every point tried, an image passes with probability at most alpha,
-however many tries it takes (as far as the bound itself is sound; see `smoothing.bounds`).
+however many tries it takes (for intervals as far as the bound itself is sound; see `smoothing.bounds`).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from caa_cli.attacks.common.state import Finding
-from caa_cli.config.bounds import BOUNDS, GOODMAN
-from caa_cli.smoothing.bounds import leader, separation
+from caa_cli.config.bounds import GOODMAN
+from caa_cli.config.choices import EXACT
+from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.margin import margin_per_probability
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.verification.line_search import Crossing, Votes, margin, margin_to_pass
+from caa_cli.verification.line_search import Crossing, Votes, margin
+from caa_cli.verification.rules import RULES, Rule
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,21 @@ class Verified:
 class Verifier:
     """The settings of a verification.
 
-    samples, alpha: of all `tries`. finish: `ray` begins with the boundary line search, of `probes` points with
-    `probe_samples` each; `none` tries the candidates as they are. search_sigma: the σ at which the candidates' votes
-    were drawn (None: the classifier's); they only determine where the line search begins, which like every try is at
-    the classifier's σ.
+    rule: of RULES. samples: the most of a try. alpha: the error probability of all `tries` together. bound: of rules
+    that compare intervals. finish: `ray` begins with the boundary line search, of at most `probes` points (None: the
+    rule's number), `none` tries the candidates as they are. probe_samples: of each point, where the rule leaves it
+    open. search_sigma: the σ at which the candidates' votes were drawn (None: the classifier's); they only determine
+    where the line search begins, which like every try is at the classifier's σ.
     """
 
+    rule: str = EXACT
     samples: int = 15000
     alpha: float = 0.005
     bound: str = GOODMAN
     seed: int = 0
     finish: str = "ray"
     tries: int = 4
-    probes: int = 4
+    probes: int | None = None
     probe_samples: int = 1500
     search_sigma: float | None = None
 
@@ -67,27 +73,32 @@ class Verifier:
         """The nearest point that passes a try, out of a finding's candidates and their rays."""
         if not finding.candidates:
             return Verified(None, None, None, 0, 0)
-        points = (_AlongTheRay if self.finish == "ray" else _AsProposed)(self, finding, classifier)
+        rule = RULES[self.rule](self.samples, self.alpha, self.bound, self.tries)
+        points = (_AlongTheRay if self.finish == "ray" else _AsProposed)(self, rule, finding, classifier)
         points.prepare()
         clean, label = finding.example.image, finding.example.label
-        for attempt in range(self.tries):
-            image = points.propose(attempt)
-            votes = points.draw(image, Purpose.VERIFICATION, attempt, self.samples)
-            # A one-sided bound holds for a class chosen on other samples; the simultaneous ones hold for any.
-            claimed = points.rival if BOUNDS[self.bound].one_sided else int(leader(votes, excluding=label))
-            level = self.alpha / self.tries
-            if separation(votes, self.samples, claimed, level, self.bound, against=label).confident:
+        for number in range(self.tries):
+            image = points.propose(number)
+            attempt = rule.begin(number, label, points.rival)
+            votes, drawn, passed = np.zeros(classifier.num_classes, np.int64), 0, None
+            for stage in rule.stages():
+                votes += points.draw(image, Purpose.VERIFICATION, number, stage - drawn, start=drawn)
+                drawn = stage
+                passed = attempt.judge(votes, drawn)
+                if passed is not None:
+                    break
+            if passed:
                 radius = float((image - clean).double().norm())
-                return Verified(image, radius, claimed, attempt + 1, points.evaluations)
-            points.failed(image, votes)
+                return Verified(image, radius, attempt.claimed, number + 1, points.evaluations)
+            points.failed(image, votes, drawn)
         return Verified(None, None, None, self.tries, points.evaluations)
 
 
 class _AsProposed:
     """Proposes the candidates, nearest first, and then points further out on the ray of the last one."""
 
-    def __init__(self, settings: Verifier, finding: Finding, classifier: SmoothedClassifier) -> None:
-        self.settings, self.finding, self.classifier = settings, finding, classifier
+    def __init__(self, settings: Verifier, rule: Rule, finding: Finding, classifier: SmoothedClassifier) -> None:
+        self.settings, self.rule, self.finding, self.classifier = settings, rule, finding, classifier
         self.clean, self.label = finding.example.image, finding.example.label
         self.candidates = finding.candidates
         self.evaluations = 0
@@ -103,29 +114,25 @@ class _AsProposed:
         last = self.candidates[-1]
         return self.on_ray(last.image, 1.0 + 0.02 * (attempt - len(self.candidates) + 1))
 
-    def failed(self, image: Tensor, votes: Votes) -> None:
-        """Takes the votes of a try that did not pass."""
+    def failed(self, image: Tensor, votes: Votes, drawn: int) -> None:
+        """Takes the votes of a try that did not pass, out of `drawn` samples."""
 
     def on_ray(self, image: Tensor, scale: float) -> Tensor:
         """The point at `scale` times the image's distance from the clean image, in the box."""
         return (self.clean + scale * (image - self.clean)).clamp(0.0, 1.0)
 
-    def draw(self, image: Tensor, purpose: Purpose, iteration: int, samples: int) -> Votes:
-        """Votes (classes,) on fresh noise; counts the evaluations."""
+    def draw(self, image: Tensor, purpose: Purpose, iteration: int, samples: int, start: int = 0) -> Votes:
+        """Votes (classes,) on fresh noise, of which `start` samples are drawn already; counts the evaluations."""
         key = Key(self.settings.seed, self.finding.example.index, purpose, iteration)
         self.evaluations += samples
-        return np.asarray(self.classifier.votes(image[None], [key], samples)[0].cpu().numpy())
+        return np.asarray(self.classifier.votes(image[None], [key], samples, start)[0].cpu().numpy())
 
 
 class _AlongTheRay(_AsProposed):
     """Proposes points on the nearest candidate's ray, where the line through its margins lets a try pass."""
 
-    # The standard errors to spare at each try. About one image in five needs a second try; to spare more would make
-    # the radius of the other four longer (docs/method/verification.md has the figures).
-    SPARE = (0.5, 1.0, 2.0, 3.0)
-
-    def __init__(self, settings: Verifier, finding: Finding, classifier: SmoothedClassifier) -> None:
-        super().__init__(settings, finding, classifier)
+    def __init__(self, settings: Verifier, rule: Rule, finding: Finding, classifier: SmoothedClassifier) -> None:
+        super().__init__(settings, rule, finding, classifier)
         self.nearest = self.candidates[0]
         self.crossing = Crossing()
         self.furthest = 0.0
@@ -138,13 +145,15 @@ class _AlongTheRay(_AsProposed):
         sigma = self.settings.search_sigma or self.classifier.sigma
         opening.add(self.nearest.distance, margin(seen, int(seen.sum()), self.label, sigma))
         distance = opening.solve(spare=0.0, target=0.0)
-        for probe in range(self.settings.probes):
+        for probe in range(self.settings.probes or self.rule.PROBES):
             self._probe(distance, probe)
-            distance = self.crossing.solve(spare=0.0, target=self._target(self.SPARE[0]))
+            distance = self.crossing.solve(spare=0.0, target=self._target(0, self.rule.spare(0)))
+            if self.crossing.error <= self.rule.PRECISION * self._error_of_try():
+                break
 
     def propose(self, attempt: int) -> Tensor:
-        spare = self.SPARE[min(attempt, len(self.SPARE) - 1)]
-        distance = self.crossing.solve(spare, self._target(spare))
+        spare = self.rule.spare(attempt)
+        distance = self.crossing.solve(spare, self._target(attempt, spare))
         # Each try goes further out than the last, and the last at least as far as the candidate itself.
         distance = max(distance, 1.003 * self.furthest)
         if attempt == self.settings.tries - 1:
@@ -155,27 +164,26 @@ class _AlongTheRay(_AsProposed):
         self.furthest = distance
         return self._at(distance)
 
-    def failed(self, image: Tensor, votes: Votes) -> None:
-        self._record(self.furthest, votes, self.settings.samples)
+    def failed(self, image: Tensor, votes: Votes, drawn: int) -> None:
+        self._record(self.furthest, votes, drawn)
 
     def _probe(self, distance: float, probe: int) -> None:
-        samples = self.settings.probe_samples
+        samples = self.rule.probe_samples(self.settings.probe_samples)
         self._record(distance, self.draw(self._at(distance), Purpose.PROBE, probe, samples), samples)
 
     def _record(self, distance: float, votes: Votes, samples: int) -> None:
+        self.rival = int(leader(votes, excluding=self.label))
         self.crossing.add(distance, margin(votes, samples, self.label, self.classifier.sigma))
 
-    def _target(self, spare: float) -> float:
-        settings = self.settings
-        return margin_to_pass(
-            self.crossing.mass,
-            settings.samples,
-            self.classifier.num_classes,
-            settings.alpha / settings.tries,
-            settings.bound,
-            self.classifier.sigma,
-            spare,
-        )
+    def _target(self, attempt: int, spare: float) -> float:
+        classifier = self.classifier
+        return self.rule.target(self.crossing.mass, classifier.num_classes, attempt, spare, classifier.sigma)
+
+    def _error_of_try(self) -> float:
+        """The standard error of the margin at the boundary, on all samples of a try."""
+        p = 0.5 * self.crossing.mass
+        per_probability = float(margin_per_probability(p, self.classifier.sigma))
+        return per_probability * math.sqrt(2.0 * p / self.settings.samples)
 
     def _at(self, distance: float) -> Tensor:
         distance = max(distance, 0.0)

@@ -87,7 +87,7 @@ def test_files_that_are_not_there_yet_are_compared_by_their_place(folder):
     check_distinct([], [("--output", Path("new.json")), ("--tsv", Path("sub/new.json"))])
 
 
-@pytest.mark.parametrize("name", ["", ".", "/"])
+@pytest.mark.parametrize("name", ["", ".", "/", "-"])
 def test_a_name_without_a_file_is_wrong_usage(folder, name):
     for words in (
         [*ATTACK, "--output", name],
@@ -101,6 +101,18 @@ def test_a_name_without_a_file_is_wrong_usage(folder, name):
         assert_clean_error(caa(*words), 2, "names no file", "for instance")
     for name in ("..", "sub"):
         assert_clean_error(caa(*ATTACK, "--output", name), 1, "is a folder", "name a file in it")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [ATTACK, CERTIFY, COMPARE, ["compare", "a.json"], ["merge", "a.json"], ["train", "--dataset", "demo"]],
+    ids=["attack", "certify", "compare", "compare files", "merge", "train"],
+)
+def test_a_dash_is_no_stdout_but_json_is(folder, words):
+    """A file of the name - would be written, and nobody would find it."""
+    hint = "--json prints the result on stdout"
+    assert_clean_error(caa(*words, "--output", "-"), 2, "--output - names no file", hint)
+    assert not Path("-").exists()
 
 
 @pytest.mark.parametrize("place", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link", "/dev/null", "fifo"])

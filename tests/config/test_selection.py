@@ -44,6 +44,73 @@ def test_a_file_of_indices(tmp_path_factory, data, size, limit, shards, as_json)
     assert sorted(index for part in parts for index in part) == sorted(expected)
 
 
+@given(st.data(), SIZES, st.none() | st.integers(1, 70), st.integers(1, 6))
+def test_a_list_of_indices(data, size, limit, shards):
+    """Ranges and single indices, in any order, with or without spaces."""
+    ends = sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=8)))
+    ranges = data.draw(st.permutations(list(zip(ends[::2], ends[1::2], strict=False)) or [(ends[0], ends[0])]))
+    comma = data.draw(st.sampled_from([",", ", "]))
+    text = comma.join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
+    expected = [index for low, high in ranges for index in range(low, high + 1)][:limit]
+    assert list(plan(indices_list=text, limit=limit).indices(size)) == expected
+    parts = [list(plan(indices_list=text, limit=limit, shard=Shard(k, shards)).indices(size)) for k in range(shards)]
+    assert sorted(index for part in parts for index in part) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("3,100", "entry 2: there is no image 100"),
+        ("3,90-100", "entry 2: there is no image 100"),
+        ("3,3", "entry 2: 3 is in entry 1 already"),
+        ("3-7,5", "entry 2: 5 is in entry 1 already"),
+        ("7-3", "entry 1: 7-3 runs backwards"),
+        ("3,,4", "entry 2: '' is no whole number"),
+        ("3-4-5", "entry 1: '3-4-5' is no whole number"),
+        ("3-", "entry 1: '3-' is no whole number"),
+        ("1 2", "entry 1: '1 2' is no whole number"),
+        pytest.param("9" * 5000, "is no whole number", id="long"),
+    ],
+)
+@pytest.mark.parametrize("command", ["attack", "certify", "compare"])
+def test_what_is_no_list_on_the_command_line_is_refused(tmp_path, command, text, problem):
+    attacks = ["--attacks", "caa"] if command == "compare" else []
+    result = caa(command, "--checkpoint", "demo", *attacks, "--indices", text, "--output", tmp_path / "o.json")
+    assert_clean_error(result, 2, problem, hint=" ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_too_long_to_hold_is_refused():
+    with pytest.raises(UsageError, match="more than 1,000,000 images"):
+        plan(indices_list="0-999999999999").indices(10**12)
+
+
+def test_images_named_on_the_command_line(tmp_path, monkeypatch):
+    """Flag and TOML; a file of that name goes first, and the result says what was typed."""
+    monkeypatch.chdir(tmp_path)
+    document = attack(Path("a.json"), "--indices", "3,7")
+    assert [example["index"] for example in document["examples"]] == [3, 7]
+    assert (document["config"]["indices_list"], document["config"]["indices_file"]) == ("3,7", None)
+    Path("c.toml").write_text("[certify]\nindices = [3, 17]\n")
+    certified = ["certify", "--checkpoint", "demo", "--samples", "100", "--chunk-size", "64", "--json"]
+    result = caa(*certified, "--config", "c.toml", "--output", "c.json")
+    assert [example["index"] for example in json.loads(result.stdout)["examples"]] == [3, 17]
+    Path("5").write_text("9\n")
+    result = caa(*certified, "--indices", "5", "--output", "d.json")
+    assert [example["index"] for example in json.loads(result.stdout)["examples"]] == [9]
+
+
+def test_shards_of_images_named_on_the_command_line_are_merged(tmp_path):
+    """Unlike with a file, what is missing is known from the result."""
+    for shard in range(2):
+        attack(tmp_path / f"{shard}.json", "--indices", "3,7,11-12", "--shard", f"{shard}/2")
+    both = [tmp_path / "0.json", tmp_path / "1.json"]
+    merged = caa("merge", *both, "--output", tmp_path / "all.json", "--json")
+    assert [example["index"] for example in json.loads(merged.stdout)["examples"]] == [3, 7, 11, 12]
+    alone = caa("merge", both[0], "--output", tmp_path / "x.json", "--partial", "--json")
+    assert json.loads(alone.stdout)["gaps"] == ["shard 1 of 2 is missing"]
+
+
 def test_a_range_needs_no_memory():
     """A split of a billion images is no list of them."""
     assert plan(every=3, shard=Shard(1, 4)).indices(10**9) == range(3, 10**9, 12)

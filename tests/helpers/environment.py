@@ -5,13 +5,18 @@ What is left out is inherited by the processes that tests start, too.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
+import tempfile
 
+_CACHE = tempfile.mkdtemp(prefix="caa-tests-")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 _TAKEN = re.compile(
     r"(CAA|SLURM|OMP|MKL|OPENBLAS|GITHUB|TORCHELASTIC|TYPER|JUPYTER)_.*|_(CAA|TYPER)_.*"
     r"|(GROUP_|LOCAL_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|ENVIRONMENT"
-    r"|TTY_COMPATIBLE|TTY_INTERACTIVE|(FORCE_|NO_|PY_)?COLORS?|COLUMNS|LINES|TERMINAL_WIDTH|UNICODE_VERSION|COLORTERM"
+    r"|CI|TTY_COMPATIBLE|TTY_INTERACTIVE|(FORCE_|NO_|PY_)?COLORS?|COLUMNS|LINES|TERMINAL_WIDTH|UNICODE_VERSION|COLORTERM"
     r"|PYTHON(IOENCODING|UTF8|COERCECLOCALE|WARNINGS|OPTIMIZE)|LANG|LC_.*|MPLBACKEND"
 )
 
@@ -25,6 +30,6 @@ os.environ |= {
     # What is compared exactly is computed with one thread.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    # What a test measures of this machine is no guide for anyone's later runs.
-    "CAA_TUNING_CACHE": "off",
+    # What a test measures of this machine is no guide for anyone's later runs, but it is for the other tests.
+    "CAA_CACHE_DIR": _CACHE,
 }

@@ -346,7 +346,7 @@ def test_odd_contents_are_refused_before_a_value_is_looked_at(tmp_path, content,
 def test_what_lies_beside_the_weights_and_is_no_plain_number_is_left_out(tmp_path):
     beside = {"lr": float("nan"), "seed": 10**400, "loss": torch.empty(1, device="meta"), "epoch": torch.tensor(3)}
     path = file_with(tmp_path, torch_file(tmp_path, {"state_dict": STATE, **beside}), "model.pt")
-    assert read_weights(path).beside == {"lr": None, "seed": None, "loss": None, "epoch": 3}
+    assert read_weights(path).entries == {"lr": None, "seed": None, "loss": None, "epoch": 3}
 
 
 def test_a_card_may_say_more_than_this_version_knows(tmp_path):

@@ -124,7 +124,7 @@ def test_the_child_hands_back_the_very_same_tensors(legacy, fresh):
     weights["state_dict"]["number"] = torch.tensor(7)
     weights["state_dict"]["half"] = torch.ones(3, dtype=torch.bfloat16)
     found = read_confined(pickled.read_state, Path("x"), saved(weights, legacy), DAMAGED, fresh)
-    assert (found["keys"], found["beside"], found["odd"]) == (("state_dict",), {"epoch": 90, "best": 0.75}, {})
+    assert (found["keys"], found["entries"], found["odd"]) == (("state_dict",), {"epoch": 90, "best": 0.75}, {})
     assert list(found["tensors"]) == list(weights["state_dict"])
     for name, tensor in weights["state_dict"].items():
         assert found["tensors"][name].dtype == tensor.dtype

@@ -151,8 +151,8 @@ def test_without_shards_torchrun_is_refused():
 )
 def test_names_of_its_own(path, expected):
     shard = Shard(1, 8)
-    assert shard.own(Path(path)) == Path(expected)
-    assert Shard().own(Path(path)) == Path(path)
+    assert shard.path_for(Path(path)) == Path(expected)
+    assert Shard().path_for(Path(path)) == Path(path)
     assert shard.sibling(Path(expected), 3) == Path(expected.replace("shard-1", "shard-3"))
 
 

@@ -10,6 +10,7 @@ from prescribed import interval
 from scipy import stats
 
 from caa_cli.config.bounds import BOUNDS
+from caa_cli.config.settings import load
 from caa_cli.smoothing.bounds import (
     Separation,
     clopper_pearson_lower,
@@ -20,11 +21,31 @@ from caa_cli.smoothing.bounds import (
     separation,
 )
 
+SIMULTANEOUS = [name for name, spec in BOUNDS.items() if not spec.one_sided]
+ASYMPTOTIC = {"goodman"}
 
-def test_goodman_matches_the_published_example():
-    lower, upper = goodman([91, 49, 37, 43], 220, alpha=0.05)
-    np.testing.assert_allclose(lower, [0.33420248, 0.16085875, 0.11455134, 0.13746901], atol=5e-9)
-    np.testing.assert_allclose(upper, [0.49783321, 0.2998874, 0.24011208, 0.27023577], atol=5e-9)
+# (bound, counts, total, alpha, lower bounds, upper bounds), published or worked out by hand.
+WORKED = [
+    (
+        "goodman",
+        [91, 49, 37, 43],
+        220,
+        0.05,
+        [0.33420248, 0.16085875, 0.11455134, 0.13746901],
+        [0.49783321, 0.2998874, 0.24011208, 0.27023577],
+    ),
+    # n votes of n: pⁿ = alpha/2K.
+    ("cp-bonferroni", [1000, 0], 1000, 0.05, [0.0125**0.001, 0.0], [1.0, 1 - 0.0125**0.001]),
+]
+
+
+@pytest.mark.parametrize(("bound", "counts", "total", "alpha", "lower", "upper"), WORKED)
+def test_bounds_have_the_values_published_or_worked_out_by_hand(bound, counts, total, alpha, lower, upper):
+    np.testing.assert_allclose(load(BOUNDS[bound].bounds)(counts, total, alpha), (lower, upper), atol=5e-9)
+
+
+def test_every_simultaneous_bound_has_a_worked_value():
+    assert {row[0] for row in WORKED} == set(SIMULTANEOUS)
 
 
 def test_goodman_radius_of_a_unanimous_vote():
@@ -66,7 +87,8 @@ def test_a_single_vote_bounds_its_class_away_from_0():
 )
 def test_simultaneous_intervals_hold_the_observed_shares(votes: list[int], abstained: int, alpha: float):
     total = sum(votes) + abstained
-    for lower, upper in (goodman(votes, total, alpha), cp_bonferroni(votes, total, alpha)):
+    for name in SIMULTANEOUS:
+        lower, upper = load(BOUNDS[name].bounds)(votes, total, alpha)
         shares = np.array(votes) / total
         assert (lower >= 0).all()
         assert (upper <= 1).all()
@@ -144,12 +166,13 @@ def test_leader_takes_the_lowest_of_a_tie_and_leaves_out_what_it_is_told_to():
     np.testing.assert_array_equal(leader([[5, 1], [1, 5]], excluding=[0, 1]), [1, 0])
 
 
+@pytest.mark.parametrize("bound", sorted(set(SIMULTANEOUS) - ASYMPTOTIC))
 @pytest.mark.parametrize("p", [(0.5, 0.3, 0.2), (0.96, 0.02, 0.01, 0.01), (0.1,) * 10])
-def test_cp_bonferroni_covers_all_classes_at_once(p: tuple[float, ...]):
+def test_a_sound_bound_covers_all_classes_at_once(p: tuple[float, ...], bound: str):
     """Simulation: at most alpha of the repeats may miss a class, beyond the simulation's own error."""
     alpha, repeats, n = 0.05, 4000, 300
     counts = np.random.default_rng(1).multinomial(n, p, size=repeats)
-    lower, upper = cp_bonferroni(counts, np.full(repeats, n), alpha)
+    lower, upper = load(BOUNDS[bound].bounds)(counts, np.full(repeats, n), alpha)
     missed = ((lower > p) | (upper < p)).any(axis=1).sum()
     assert missed <= stats.binom.ppf(0.9999, repeats, alpha)
 

@@ -57,7 +57,7 @@ def test_the_radius_is_that_of_the_bounds_of_the_certifications_votes(bound: str
     votes = [30, 900 - abstained, 70]
     found = certify(Certifier(10, 1000, 0.01, bound), [0, 10, 0, 0], [*votes, abstained])
     lower, _ = interval(votes[1], 1000, 3, 0.01, bound)
-    upper = 1 - lower if bound == "clopper-pearson" else interval(70, 1000, 3, 0.01, bound)[1]
+    upper = 1 - lower if BOUNDS[bound].one_sided else interval(70, 1000, 3, 0.01, bound)[1]
     assert found.radius == pytest.approx(0.25 * (stats.norm.ppf(lower) - stats.norm.ppf(upper)), rel=1e-6)
     assert (found.votes_top, found.abstentions, found.evaluations) == (900 - abstained, abstained, 1010)
 
@@ -68,8 +68,8 @@ def test_a_choice_judged_on_its_own_votes_needs_enough_of_them(bound: str):
     each with a third of alpha; the others bound all classes in any case."""
 
     def confident(k: int) -> bool:
-        lower, _ = interval(k, 1000, 3, 0.01 / 3 if bound == "clopper-pearson" else 0.01, bound)
-        upper = 0.5 if bound == "clopper-pearson" else interval(900 - k, 1000, 3, 0.01, bound)[1]
+        lower, _ = interval(k, 1000, 3, 0.01 / 3 if BOUNDS[bound].one_sided else 0.01, bound)
+        upper = 0.5 if BOUNDS[bound].one_sided else interval(900 - k, 1000, 3, 0.01, bound)[1]
         return lower > upper
 
     enough = next(k for k in range(450, 900) if confident(k))

@@ -87,8 +87,8 @@ class DeepFool(settings.DeepFool, Baseline[DeepFoolState]):
             state.forward[rows] += passed.forward_evaluations
             state.backward[rows] += passed.backward_evaluations
             likely = passed.log_mean
-        others = likely.scatter(1, state.labels[rows][:, None], -torch.inf)
-        state.rivals[rows] = others.topk(count, dim=1).indices
+        without_label = likely.scatter(1, state.labels[rows][:, None], -torch.inf)
+        state.rivals[rows] = without_label.topk(count, dim=1).indices
 
     def _choice_samples(self) -> int:
         """The samples by which an image's rivals are chosen."""

@@ -251,5 +251,5 @@ def top_classes(
     labels = torch.tensor([example.label for example in examples], device=clean.device)
     keys = [Key(seed, example.index, Purpose.START) for example in examples]
     log_mean = classifier.log_mean(clean, keys, ranking_samples(samples))
-    others = log_mean.scatter(1, labels[:, None], -torch.inf)
-    return others.topk(min(count, classifier.num_classes - 1), dim=1).indices
+    without_label = log_mean.scatter(1, labels[:, None], -torch.inf)
+    return without_label.topk(min(count, classifier.num_classes - 1), dim=1).indices

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from caa_cli.config.compare_plan import SEARCH, SHARED, label_of
-from caa_cli.config.plan import decisive
+from caa_cli.config.custom_attack import short_name
+from caa_cli.config.differences import decisive
 from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
 from caa_cli.results.records import AttackRecord
@@ -148,8 +149,12 @@ def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
             others = firsts if name in SEARCH else alike
             if value != part.default(name) and any(other.attack_settings.get(name) != value for other in others):
                 shown[name] = value
-        found.append(part.name or label_of(part.attack, shown))
-    return found
+        found.append((part, shown))
+    short = [part.name or label_of(short_name(part.attack), shown) for part, shown in found]
+    return [
+        label if part.name or short.count(label) == 1 else label_of(part.attack, shown)
+        for label, (part, shown) in zip(short, found, strict=True)
+    ]
 
 
 def union(parts: Sequence[ResultFile[R]], gaps: bool = False) -> dict[int, R]:

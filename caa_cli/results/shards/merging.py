@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli import __version__
+from caa_cli.config.differences import decisive
 from caa_cli.config.paths import sidecar
-from caa_cli.config.plan import AttackPlan, CertifyPlan, decisive
+from caa_cli.config.plan import AttackPlan, CertifyPlan
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
 from caa_cli.results.documents import KINDS

@@ -90,15 +90,15 @@ class ResultFile(Generic[R]):
     @property
     def selection(self) -> dict[str, object]:
         """The settings that select the images, before they are divided among shards."""
-        return {name: self.config.get(name) for name in ("skip", "every", "limit", "indices_file")}
+        return {name: self.config.get(name) for name in ("skip", "every", "limit", "indices_file", "indices_list")}
 
     def of_shard(self, index: int) -> Sequence[int] | None:
         """The indices of the images of any shard of this run; None where an --indices file lists them."""
-        size, limit = self.images.get("count"), self.config.get("limit")
+        size, listed = self.images.get("count"), self.config.get("indices_list")
         if size is None or self.config.get("indices_file") is not None:
             return None
-        limit = default_limit(limit, self.config.get("dataset"), None)
-        chosen = select(size, self.config.get("skip", 0), self.config.get("every", 1), limit, None)
+        limit = default_limit(self.config.get("limit"), self.config.get("dataset"), listed is not None)
+        chosen = select(size, self.config.get("skip", 0), self.config.get("every", 1), limit, None, listed)
         return chosen[index :: self.shard[1]]
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.config.compare_plan import ComparePlan
-from caa_cli.config.plan import differences
+from caa_cli.config.differences import differences
 from caa_cli.errors import UsageError
 from caa_cli.results.agreement import digest
 from caa_cli.results.store.files import check_writable

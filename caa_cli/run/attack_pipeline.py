@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from caa_cli.attacks.common.state import Batch, Example, Finding
 from caa_cli.config.plan import AttackPlan
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images, read_example
-from caa_cli.display import REFRESH_SECONDS, Bar, number
 from caa_cli.errors import CaaError
 from caa_cli.results.records import (
     ABSTAINED,
@@ -24,9 +23,7 @@ from caa_cli.results.records import (
     NOT_FOUND,
     NOT_VERIFIED,
     AttackRecord,
-    summarise,
 )
-from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.images import Image
 from caa_cli.run.batch_size import most_images
 from caa_cli.run.threat_model import StartingPoints
@@ -69,36 +66,37 @@ class CleanImage:
 
 @dataclass
 class AttackPipeline:
-    """The pipeline of one run. indices: all its images, those done earlier included; output: takes the results."""
+    """The pipeline of one run, over the examples of `images`; on_step sees every state of the search.
+
+    `caa attack` and `caa_cli.attack` are both made of it.
+    """
 
     plan: AttackPlan
     attack: Attack[Any]
     classifier: SmoothedClassifier
     images: Images
-    output: AttackOutput
-    bar: Bar
-    indices: Sequence[int]
-    done: int = 0
-    text: str = ""
-    summed_up: float = 0.0
+    on_step: Callable[[Batch], None] = lambda state: None
 
-    def run(self, todo: list[int]) -> None:
-        """Attacks these images; each is in `output` as soon as it is finished."""
-        self._sum_up()
-        self.bar.update(self.done, self.text)
+    def run(self, todo: Sequence[int]) -> Iterator[tuple[AttackRecord, Image | None]]:
+        """The record of each of these examples, with its adversarial image, as soon as it is finished.
+
+        Raises CaaError if the states of so many images don't fit in the memory.
+        """
         sigma = self.plan.attack_sigma or self.classifier.sigma
-        search = Search(self.attack, self.classifier.with_sigma(sigma), self._batch(), self._on_step)
+        search = Search(self.attack, self.classifier.with_sigma(sigma), self._batch(), self.on_step)
         verifier = self._verifier(sigma)
         try:
-            self._work_through(todo, search, verifier)
+            yield from self._work_through(todo, search, verifier)
         except (RuntimeError, MemoryError) as error:
-            # A chunk that is too large is made smaller; what is out of memory here is the state of too many images.
+            # Chunks that are too large have been halved already, so the states of the images take too much memory.
             if not is_out_of_memory(error):
                 raise
             hint = "use a smaller --batch-size" if search.batch > 1 else "free some of it, or use fewer --iterations"
             raise CaaError(f"{self.classifier.device} is out of memory", hint) from error
 
-    def _work_through(self, todo: list[int], search: Search, verifier: Verifier) -> None:
+    def _work_through(
+        self, todo: Sequence[int], search: Search, verifier: Verifier
+    ) -> Iterator[tuple[AttackRecord, Image | None]]:
         """Certificate → search → verification. Images are certified only as the search has places for them."""
         certify = self._certifier()
         waiting, searched = deque(todo), dict[int, CleanImage]()
@@ -107,18 +105,20 @@ class AttackPipeline:
             while waiting and len(joining) < search.free:
                 clean = certify(waiting.popleft())
                 if clean.example is None:
-                    self._record(clean.record, None)
+                    yield clean.record, None
                 else:
                     searched[clean.index] = clean
                     joining.append(clean.example)
             search.join(joining)
             for finding in search.advance():
-                self._verify(searched.pop(finding.example.index), finding, verifier)
+                yield self._verify(searched.pop(finding.example.index), finding, verifier)
 
     def _batch(self) -> int:
         """How many images are searched at a time: --batch-size, or as many as fill a chunk at first."""
         image_bytes = self.attack.state_bytes(self.classifier.input_shape, self.classifier.gradients.cost)
         batch = most_images(self.plan, image_bytes)
+        if self.attack.MOST_IMAGES is not None:
+            batch = min(batch, self.attack.MOST_IMAGES)
         if self.plan.batch_size is not None:
             return batch
         return max(1, min(batch, self.classifier.search_chunk // self.attack.first_samples()))
@@ -126,6 +126,7 @@ class AttackPipeline:
     def _verifier(self, search_sigma: float) -> Verifier:
         plan = self.plan
         return Verifier(
+            rule=plan.verification,
             samples=plan.verify_samples,
             alpha=plan.alpha,
             bound=plan.bound,
@@ -157,11 +158,22 @@ class AttackPipeline:
 
         return certify
 
-    def _verify(self, clean: CleanImage, finding: Finding, verifier: Verifier) -> None:
-        began = time.perf_counter()
-        verified = verifier.verify(finding, self.classifier)
+    def _verify(self, clean: CleanImage, finding: Finding, verifier: Verifier) -> tuple[AttackRecord, Image | None]:
         certificate, confident = clean.certificate, finding.confident
         assert certificate is not None
+        if finding.error is not None:
+            failed = AttackRecord(
+                clean.index,
+                clean.label,
+                FAILED,
+                forward_evaluations=certificate.evaluations + finding.forward_evaluations,
+                backward_evaluations=finding.backward_evaluations,
+                seconds=clean.seconds + finding.seconds,
+                error=finding.error,
+            )
+            return failed, None
+        began = time.perf_counter()
+        verified = verifier.verify(finding, self.classifier)
         unverified = NOT_VERIFIED if confident is not None else NOT_FOUND
         record = AttackRecord(
             clean.index,
@@ -183,29 +195,4 @@ class AttackPipeline:
             abstentions=certificate.abstentions,
             seconds=clean.seconds + finding.seconds + time.perf_counter() - began,
         )
-        self._record(record, None if verified.image is None else verified.image.cpu().numpy())
-
-    def _record(self, record: AttackRecord, image: Image | None) -> None:
-        self.output.add(record, image)
-        self.done += 1
-        if time.monotonic() - self.summed_up > REFRESH_SECONDS or self.done == len(self.indices):
-            self._sum_up()
-        self.bar.update(self.done, self.text)
-
-    def _sum_up(self) -> None:
-        self.summed_up = time.monotonic()
-        records = self.output.of(self.indices)
-        summary = summarise(records, 0.0)
-        self.done = len(records)
-        if summary.eligible:
-            self.text = (
-                f"{100 * (summary.success_rate or 0):.0f}% attacked · median radius "
-                f"{number(summary.median_radius)} · {number(summary.median_percent_over_certified, 0)} %-C"
-            )
-
-    def _on_step(self, state: Batch) -> None:
-        if len(state) == 1:
-            now = f"image {int(state.indices[0])}: step {int(state.iteration[0])}"
-        else:
-            now = f"{len(state)} images: steps {int(state.iteration.min())}–{int(state.iteration.max())}"
-        self.bar.update(self.done, self.text, now)
+        return record, None if verified.image is None else verified.image.cpu().numpy()

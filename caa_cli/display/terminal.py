@@ -1,4 +1,4 @@
-"""The terminal: messages, tables and progress bars. The only module that uses Rich.
+"""The terminal: messages, tables and progress bars.
 
 Everything for a person goes to stderr except the final table, which goes to stdout; with --json stdout carries
 the JSON document and nothing else.
@@ -7,75 +7,55 @@ the JSON document and nothing else.
 from __future__ import annotations
 
 import json
-import re
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
-from rich.markup import escape as escape_markup
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# The interval of progress lines where stderr is no terminal.
-PLAIN_INTERVAL_SECONDS = 30.0
-
-# The shortest interval between updates of a costly text, such as a median over all images so far.
-REFRESH_SECONDS = 0.5
+from caa_cli.display.bars import Bar, Live, LiveBar, PlainBar, SilentBar
+from caa_cli.display.text import escape, now, visible
+from caa_cli.runtime.terminal import has_colours, is_live
 
 Rows = Sequence[tuple[str, str]]
-
-
-# Characters that a terminal does not show but obeys: control characters except newline and tab, marks of the writing
-# direction, and surrogates, which can't be encoded.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def visible(text: str) -> str:
-    """Escape characters that a terminal would obey: names and texts may come from untrusted files.
-
-    Further lines are indented, so that no text can imitate a message of caa.
-    """
-    spelt = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-    return spelt.replace("\n", "\n  ")
-
-
-def escape(text: str) -> str:
-    """As `visible`, with Rich's markup escaped too."""
-    return escape_markup(visible(text))
-
-
-class Bar(Protocol):
-    """A progress bar. text: intermediate results.  now: what is being worked on."""
-
-    def update(self, done: float, text: str = "", now: str = "") -> None: ...
 
 
 class Display:
     """Output for a person. quiet: errors and warnings only.  json_only: stdout carries only the JSON document.
 
     process: the name of this process where several share a terminal; live bars are then off.
+    live: whether bars are drawn on stderr; fits_width: whether tables on stdout are fitted to a terminal's width.
+
+    Messages and rows are never broken where a command or a path would be: what does not fit is left to the terminal,
+    which copies such a line as one.
     """
 
     def __init__(self, quiet: bool = False, json_only: bool = False, process: str = "") -> None:
         self.quiet, self.json_only, self.process = quiet, json_only, process
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=False if process else None)
-        self.out = Console(highlight=False)
+        self.live = is_live(sys.stderr) and not process
+        self.err = Console(
+            stderr=True,
+            highlight=False,
+            soft_wrap=True,
+            force_terminal=self.live or has_colours(sys.stderr),
+            no_color=not has_colours(sys.stderr),
+        )
+        self.fits_width = is_live(sys.stdout)
+        colours = has_colours(sys.stdout)
+        self.out = Console(highlight=False, force_terminal=colours or self.fits_width, no_color=not colours)
 
     def note(self, text: str) -> None:
         if not self.quiet:
             self.err.print(escape(text), style="dim" if self.err.is_terminal else None)
+
+    def progress(self, text: str) -> None:
+        """A note on how far the work is, in a log with the time in front."""
+        self.note(text if self.live else f"{now()} {text}")
 
     def warn(self, text: str) -> None:
         self.err.print(f"[yellow]warning:[/] {escape(text)}")
@@ -92,12 +72,12 @@ class Display:
     def plan(self, title: str, rows: Rows) -> None:
         """Show the settings of a run that is about to start."""
         if not self.quiet:
-            self._table(self.err, title, rows)
+            _show_rows(self.err, title, rows, self.live)
 
-    def result(self, title: str, rows: Rows) -> None:
-        """Show the final table."""
+    def result(self, title: str, rows: Rows, commands: Rows = ()) -> None:
+        """Show the final table. commands: rows below it, each of a command to copy, which stays one line."""
         if not self.quiet and not self.json_only:
-            self._table(self.out, title, rows)
+            _show_rows(self.out, title, rows, self.fits_width, commands)
 
     def document(self, document: dict[str, Any]) -> None:
         """Write the JSON document to stdout, with --json only."""
@@ -117,7 +97,7 @@ class Display:
         if self.quiet or self.json_only:
             return
         # A file or a pipe has no width to fit.
-        console = self.out if self.out.is_terminal else Console(file=self.out.file, highlight=False, width=1000)
+        console = self.out if self.fits_width else Console(file=self.out.file, highlight=False, width=1000)
         # Headings of two words take two lines, which makes columns narrow.
         columns = [[heading.replace(" ", "\n"), *(row[i] for row in rows)] for i, heading in enumerate(headings)]
         widths = [max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
@@ -139,23 +119,37 @@ class Display:
         """A live bar on a terminal, or a line every half minute elsewhere."""
         what = f"{self.process}: {what}" if self.process else what
         if self.quiet:
-            yield _Silent()
-        elif self.err.is_terminal:
-            with _Live(self.err) as progress:
-                yield _LiveBar(progress, what, total, start)
+            yield SilentBar()
+        elif self.live:
+            with Live(self.err) as progress:
+                yield LiveBar(progress, what, total, start)
         else:
-            plain = _PlainBar(self.err, what, total, start)
+            plain = PlainBar(self.err, what, total, start)
             yield plain
             plain.close()
 
-    @staticmethod
-    def _table(console: Console, title: str, rows: Rows) -> None:
-        table = Table(title=escape(title), title_justify="left", title_style="bold", show_header=False, box=None)
-        table.add_column(style="cyan", no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, value in rows:
-            table.add_row(escape(name), escape(value))
-        console.print(table)
+
+def _show_rows(console: Console, title: str, rows: Rows, narrow: bool, commands: Rows = ()) -> None:
+    """Names and values in two columns, each command a line. narrow: values are broken between words, to fit the
+    console; a log has no width to fit."""
+    console.print(Text(visible(title), "bold"), soft_wrap=True)
+    first = max((len(visible(name)) for name, _ in [*rows, *commands]), default=0) + 2
+    width = max(console.width - first, 20) if narrow else sys.maxsize
+    table = [(name, _wrapped(value, width)) for name, value in rows]
+    table += [(name, [visible(command)]) for name, command in commands]
+    for name, lines in table:
+        for number, line in enumerate(lines):
+            head = "" if number else visible(name)
+            console.print(Text.assemble((head.ljust(first), "cyan"), line), soft_wrap=True)
+
+
+def _wrapped(value: str, width: int) -> list[str]:
+    """The lines of a value, broken between words only: half a path or digest could not be copied."""
+    return [
+        piece
+        for line in visible(value).split("\n")
+        for piece in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
+    ]
 
 
 def _groups(widths: Sequence[int], room: int) -> list[list[int]]:
@@ -198,7 +192,7 @@ class AttackDisplay(Display):
         super().plan(title if self.began else self.name, new or rows)
         self.began = True
 
-    def result(self, title: str, rows: Rows) -> None:
+    def result(self, title: str, rows: Rows, commands: Rows = ()) -> None:
         pass
 
     def document(self, document: dict[str, Any]) -> None:
@@ -214,78 +208,3 @@ class AttackDisplay(Display):
             return False
         self.shown.add(text)
         return True
-
-
-class _Silent:
-    def update(self, done: float, text: str = "", now: str = "") -> None:
-        pass
-
-
-class _Live(Progress):
-    """A bar with a line of text below it, cut to the width of the terminal."""
-
-    def __init__(self, console: Console) -> None:
-        self.line = Text("", no_wrap=True, overflow="ellipsis")
-        super().__init__(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=console,
-            speed_estimate_period=600,
-        )
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        yield self.make_tasks_table(self.tasks)
-        yield self.line
-
-
-class _LiveBar:
-    def __init__(self, progress: _Live, what: str, total: int, start: int) -> None:
-        self.progress = progress
-        self.task = progress.add_task(what, total=total, completed=start)
-
-    def update(self, done: float, text: str = "", now: str = "") -> None:
-        self.progress.line.plain = visible(" · ".join(part for part in (text, now) if part))
-        self.progress.update(self.task, completed=done)
-
-
-class _PlainBar:
-    def __init__(self, console: Console, what: str, total: int, start: int) -> None:
-        self.console, self.what, self.total, self.start = console, what, total, start
-        self.began = time.monotonic()
-        self.printed = self.began
-        self.latest: tuple[float, str] = (start, "")
-        self.shown: tuple[float, str] | None = None
-
-    def update(self, done: float, text: str = "", now: str = "") -> None:
-        self.latest = (done, text)
-        if time.monotonic() - self.printed >= PLAIN_INTERVAL_SECONDS:
-            self._print()
-
-    def close(self) -> None:
-        if self.latest != self.shown:
-            self._print()
-
-    def _print(self) -> None:
-        self.printed = time.monotonic()
-        self.shown = (done, text) = self.latest
-        elapsed = self.printed - self.began
-        parts = [f"{self.what} {done:.0f}/{self.total}", text, f"{clock(elapsed)} elapsed"]
-        if self.start < done < self.total:
-            parts.append(f"about {clock(elapsed * (self.total - done) / (done - self.start))} left")
-        self.console.print(escape(" · ".join(part for part in parts if part)))
-
-
-def clock(seconds: float) -> str:
-    """A duration as 1:02:03 or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def number(value: float | None, digits: int = 3, unit: str = "") -> str:
-    """A rounded number with its unit; a dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}{unit}"

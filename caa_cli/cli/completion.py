@@ -1,0 +1,55 @@
+"""What a shell offers for the value of an option when Tab is pressed. Nothing here loads more than `caa --help`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from caa_cli.config.attacks import ATTACKS, prefix
+from caa_cli.config.choices import GRADIENTS, SURROGATE_MODEL
+from caa_cli.config.compare_plan import own_settings
+
+Completion = Callable[[str], list[str]]
+_USUAL_COUNTS = (2, 4, 8, 16, 32)
+
+
+def among(names: Iterable[str]) -> Completion:
+    """A completion with one of these names; a registry is read when it is asked for."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+def checkpoints(incomplete: str) -> list[str]:
+    """`demo` once it is begun; before, nothing, so that the shell offers files."""
+    return ["demo"] if incomplete and "demo".startswith(incomplete) else []
+
+
+def gradients(incomplete: str) -> list[str]:
+    """The kinds of gradients; a surrogate's file is to follow its `=`."""
+    kinds = (f"{kind}=" if kind == SURROGATE_MODEL else kind for kind in GRADIENTS)
+    return [kind for kind in kinds if kind.startswith(incomplete)]
+
+
+def shards(incomplete: str) -> list[str]:
+    """`auto`, `auto/N` and `k/N`, for the k that is typed and usual N."""
+    typed = incomplete.partition("/")[0]
+    index = int(typed) if typed.isdecimal() and len(typed) < 10 else 0
+    parts = [f"{index}/{count}" for count in _USUAL_COUNTS if count > index]
+    forms = ["auto", *(f"auto/{count}" for count in _USUAL_COUNTS), *parts]
+    return [form for form in forms if form.startswith(incomplete)]
+
+
+def attack_lists(incomplete: str) -> list[str]:
+    """The last entry of --attacks: an attack or, after its colon, one of its settings; what is before it stays."""
+    before, comma, last = incomplete.rpartition(",")
+    attack, *settings = last.split(":")
+    if not settings:
+        found = list(ATTACKS)
+    elif attack in ATTACKS:
+        names = (name.removeprefix(prefix(attack)).replace("_", "-") for name in own_settings(attack))
+        found = [":".join([attack, *settings[:-1], f"{name}="]) for name in names]
+    else:
+        found = []
+    return [f"{before}{comma}{entry}" for entry in found if entry.startswith(last)]

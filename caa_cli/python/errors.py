@@ -1,0 +1,43 @@
+"""Errors of the Python functions: they name settings as Python does, and an interruption keeps what is done."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from caa_cli.errors import CaaError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FLAG = re.compile(r"--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in `attack` or `certify`. results: what the function would have returned of the finished images."""
+
+    def __init__(self, results: Any) -> None:
+        super().__init__("interrupted: the exception's `results` has the images that were finished")
+        self.results = results
+
+
+def plain_names(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with errors that say `verify_samples` where the command line says `--verify-samples`."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **settings: P.kwargs) -> R:
+        try:
+            return function(*arguments, **settings)
+        except CaaError as error:
+            error.problem = _plain(error.problem)
+            error.hint = None if error.hint is None else _plain(error.hint)
+            error.args = (error.problem if error.hint is None else f"{error.problem} ({error.hint})",)
+            raise
+
+    return call
+
+
+def _plain(text: str) -> str:
+    return _FLAG.sub(lambda flag: flag[1].replace("-", "_"), text)

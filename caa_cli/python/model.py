@@ -1,0 +1,132 @@
+"""`load`: a checkpoint as a smoothed classifier; `load_images`: images and labels of a data set."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caa_cli.config.choices import DTYPES
+from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
+from caa_cli.config.normalisations import mean_and_std
+from caa_cli.config.ranges import MEAN, SIGMA, STD, OneOf
+from caa_cli.data.datasets import open_dataset
+from caa_cli.errors import UsageError
+from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
+from caa_cli.models.layouts import layout_of
+from caa_cli.models.load import build_model
+from caa_cli.models.resolve import Overrides, resolve_card
+from caa_cli.python.errors import plain_names
+from caa_cli.runtime.device import numeric_mode, open_device, resolve_device
+from caa_cli.smoothing.classifier import SmoothedClassifier
+
+
+@plain_names
+def load(
+    checkpoint: str | Path,
+    *,
+    sigma: float | None = None,
+    dataset: str | None = None,
+    arch: str | None = None,
+    normalisation: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    num_classes: int | None = None,
+    trust_checkpoint: bool = False,
+    device: str = "auto",
+    dtype: str = "float32",
+) -> SmoothedClassifier:
+    """The smoothed classifier of a checkpoint, on its device; settings are those of `caa attack`'s flags.
+
+    checkpoint: a file, a folder, or "demo". sigma, dataset, arch, normalisation (a name) or mean and std (a number a
+    channel): None: as the checkpoint says. dataset says which images the model takes, and opens no file; input_shape
+    (channels, height, width) and num_classes say it of any others. What the checkpoint leaves open and was assumed is
+    a Python warning. Raises UsageError where something is missing or does not fit, CaaError where the file can't be
+    used.
+    """
+    for option, values, number in (("--mean", mean, MEAN), ("--std", std, STD)):
+        if values is not None:
+            number.check(option, tuple(values))
+    if sigma is not None:
+        SIGMA.check("--sigma", sigma)
+    OneOf(DTYPES).check("--dtype", dtype)
+    place = resolve_device(device)
+    kind = numeric_mode(dtype, place)
+    weights = read_weights(find_checkpoint(str(checkpoint)), trust_checkpoint)
+    name = _dataset(weights, dataset, checkpoint)
+    shape, classes = _images_of(weights, DATASETS[name], input_shape, num_classes)
+    average, deviation = mean_and_std(normalisation, *(None if v is None else tuple(v) for v in (mean, std)))
+    overrides = Overrides(arch, sigma, average, deviation)
+    card, notes = resolve_card(weights, overrides, name, shape, classes, trust_checkpoint)
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    model = build_model(weights, card)
+    open_device(place)
+    classifier = SmoothedClassifier(
+        model,
+        sigma=card.sigma or 0.0,
+        num_classes=card.num_classes,
+        input_shape=card.input_shape,
+        device=place,
+        dtype=kind,
+    )
+    classifier.arch = card.arch
+    return classifier
+
+
+@plain_names
+def load_images(
+    dataset: str = DEMO,
+    data_dir: str | Path | None = None,
+    *,
+    split: str = "test",
+    indices: Sequence[int] | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """(images (N, channels, height, width) float32 in [0, 1], labels (N,) int64) of a data set.
+
+    dataset, data_dir, split, image_size, download: as the flags of `caa attack`. indices: positions in the split, to
+    give to `attack` and `certify` too; None: all. Raises UsageError, and ImageError for a file that can't be read.
+    """
+    opened = open_dataset(
+        dataset, None if data_dir is None else Path(data_dir), split, image_size=image_size, download=download
+    )
+    chosen = list(opened.indices if indices is None else indices)
+    outside = [index for index in chosen if not 0 <= index < len(opened)]
+    if outside:
+        raise UsageError(f"{dataset} {split} has {len(opened)} images: {outside[0]} is none of them", None)
+    images = torch.stack([opened.image(index) for index in chosen]) if chosen else torch.zeros(0, *opened.input_shape)
+    return images, opened.labels[torch.from_numpy(np.asarray(chosen, dtype=np.int64))]
+
+
+def _dataset(weights: Weights, given: str | None, checkpoint: str | Path) -> str:
+    if given is not None:
+        OneOf(DATASETS).check("--dataset", given)
+        return given
+    stored = weights.card.dataset if weights.card is not None else None
+    likely = DEMO if str(checkpoint) == DEMO else layout_of(weights, weights.recognised).dataset
+    return next((name for name in (stored, likely) if name in DATASETS), "folder")
+
+
+def _images_of(
+    weights: Weights, spec: DatasetSpec, shape: tuple[int, int, int] | None, classes: int | None
+) -> tuple[tuple[int, int, int], int]:
+    """(shape, number of classes) of the images: as given, as the checkpoint says, or as the data set has them."""
+    card = weights.card
+    shape = shape or (card.input_shape if card else None) or spec.shape
+    classes = classes or (card.num_classes if card else None) or spec.classes
+    if classes is None and weights.recognised is not None:
+        classes = weights.recognised.num_classes
+    missing = [name for name, value in (("input_shape", shape), ("num_classes", classes)) if value is None]
+    if shape is None or classes is None:
+        raise UsageError(
+            f"{weights.path} does not say which images it takes",
+            f"give dataset=… (one of {', '.join(DATASETS)}), or {' and '.join(f'{name}=…' for name in missing)}",
+        )
+    return (shape[0], shape[1], shape[2]), classes

@@ -1,0 +1,173 @@
+"""How far runs are, read from their results and journals; a run that is at work is not disturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caa_cli.config.paths import sidecar
+from caa_cli.config.selection import read_indices
+from caa_cli.errors import CaaError
+from caa_cli.results.documents import KINDS
+from caa_cli.results.records import FAILED, Record
+from caa_cli.results.shards.joining import missing_shards
+from caa_cli.results.shards.result_file import ResultFile, read_result_file, result_file_of
+from caa_cli.results.store.journal import Journal, read_journal
+from caa_cli.results.store.locks import is_locked
+from caa_cli.runtime.sharding import Shard
+
+COMPLETE, PARTIAL, INTERRUPTED = "complete", "partial", "interrupted"  # as the document says
+RUNNING, UNFINISHED, NOT_BEGUN, UNREADABLE = "running", "unfinished", "not begun", "unreadable"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one run is, or one shard of it. output: its result file, there or not; None where its
+    name is not known.
+
+    images: how many it works on; None where that is not known. rate: images per second, while it worked. updated:
+    when it finished its last image, in seconds since 1970. problem: why it can't be read. part: what was read.
+    """
+
+    output: Path | None
+    state: str
+    what: str = ""
+    shard: tuple[int, int] = (0, 1)
+    images: int | None = None
+    done: int = 0
+    failed: int = 0
+    rate: float | None = None
+    updated: float | None = None
+    problem: str | None = None
+    part: ResultFile[Any] | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest takes at the rate so far; None where that is not known."""
+        if self.state in (COMPLETE, PARTIAL):
+            return 0.0
+        if self.images is None or self.rate is None:
+            return None
+        return (self.images - self.done) / self.rate
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "output": None if self.output is None else str(self.output),
+            "state": self.state,
+            "run": self.what,
+            "shard": {"index": self.shard[0], "count": self.shard[1]},
+            "images": self.images,
+            "done": self.done,
+            "failed": self.failed,
+            "images_per_second": self.rate,
+            "seconds_left": self.seconds_left,
+            "updated": self.updated,
+            "resume": self.part.metadata.get("resume") if self.part is not None else None,
+            "problem": self.problem,
+        }
+
+
+def read_progress(output: Path) -> Progress:
+    """The progress of the run with this --output. A journal that is newer than the result leads."""
+    journal = sidecar(output, ".jsonl")
+    for _ in range(3):  # a run that ends meanwhile replaces one by the other
+        try:
+            if _leads(journal, output):
+                return _of(output, _read_journal(output, journal), journal, is_locked(journal))
+            if output.exists():
+                part = read_result_file(output, KINDS)
+                return _of(output, part, output, is_locked(journal))
+            state = RUNNING if is_locked(journal) else NOT_BEGUN
+            return Progress(output, state)
+        except FileNotFoundError:
+            continue
+        except (CaaError, OSError) as error:
+            return Progress(output, UNREADABLE, problem=getattr(error, "problem", str(error)))
+    return Progress(output, UNREADABLE, problem=f"{output} and its record come and go")
+
+
+def missing_progress(found: Sequence[Progress]) -> list[Progress]:
+    """The shards that have images, but neither a result nor a journal among these."""
+    runs: dict[str, list[Progress]] = {}
+    for one in found:
+        if one.part is not None and one.shard[1] > 1:
+            key = f"{one.part.command} {one.part.fingerprint} {one.part.selection} {one.shard[1]} {one.what}"
+            runs.setdefault(key, []).append(one)
+    missing, unread = [], {one.output for one in found if one.part is None}
+    for several in runs.values():
+        first = several[0]
+        for index in missing_shards([one.part for one in several if one.part is not None]):
+            chosen = None if first.part is None else first.part.of_shard(index)
+            images = None if chosen is None else len(chosen)
+            output = first.output and Shard(*first.shard).sibling(first.output, index)
+            if output not in unread:
+                place = None if output == first.output else output  # a name without the shard's number says nothing
+                missing.append(Progress(place, NOT_BEGUN, first.what, (index, first.shard[1]), images))
+    return missing
+
+
+def total_of(found: Iterable[Progress]) -> dict[str, Any]:
+    """Of all together. seconds_left: of the slowest, as if those that are not finished worked side by side."""
+    found = list(found)
+    images = [one.images for one in found]
+    left = [one.seconds_left for one in found]
+    rates = [one.rate for one in found if one.state == RUNNING and one.rate is not None]
+    return {
+        "runs": len(found),
+        "complete": sum(one.state == COMPLETE for one in found),
+        "images": None if None in images else sum(count for count in images if count is not None),
+        "done": sum(one.done for one in found),
+        "failed": sum(one.failed for one in found),
+        "images_per_second": sum(rates) if rates else None,
+        "seconds_left": None
+        if None in left
+        else max((seconds for seconds in left if seconds is not None), default=0.0),
+    }
+
+
+def _leads(journal: Path, output: Path) -> bool:
+    """Whether the journal holds more than the result: a run goes on, or ended without writing one."""
+    if not Journal(journal, Record).begun:
+        return False
+    return not output.exists() or is_locked(journal) or journal.stat().st_mtime > output.stat().st_mtime
+
+
+def _read_journal(output: Path, journal: Path) -> ResultFile[Any]:
+    header, records, _ = read_journal(journal)
+    summary = {"seconds": sum(record.seconds for record in records.values())}
+    return result_file_of(output, {**header, "status": UNFINISHED, "summary": summary}, records.values())
+
+
+def _of(output: Path, part: ResultFile[Any], newest: Path, running: bool) -> Progress:
+    done = [record for record in part.records if record.outcome != FAILED]
+    spent = sum(record.seconds for record in part.records)
+    what = f"{part.command} {part.attack}" if part.command == "attack" else part.command
+    return Progress(
+        output,
+        RUNNING if running else part.status,
+        what,
+        part.shard,
+        _images(part),
+        len(done),
+        len(part.records) - len(done),
+        len(part.records) / spent if spent > 0 else None,
+        newest.stat().st_mtime,
+        None,
+        part,
+    )
+
+
+def _images(part: ResultFile[Any]) -> int | None:
+    """How many images the run works on: what was asked for and what an earlier part of it has besides."""
+    index, count = part.shard
+    chosen, file, size = part.of_shard(index), part.config.get("indices_file"), part.images.get("count")
+    if file is not None and size is not None:
+        try:
+            chosen = read_indices(Path(file), size)[: part.config.get("limit")][index::count]
+        except CaaError:  # it is elsewhere, or was changed
+            return None
+    if chosen is None:
+        return None
+    return len(chosen) + sum(record.index not in chosen for record in part.records)

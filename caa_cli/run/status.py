@@ -1,0 +1,136 @@
+"""`caa status`: how far runs are, from the files that they write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from glob import escape, glob
+from pathlib import Path
+from typing import Any
+
+from caa_cli import __version__
+from caa_cli.config.paths import sidecar
+from caa_cli.display import Display, clock
+from caa_cli.errors import DONE, ERROR, PARTIAL, UsageError
+from caa_cli.results.documents import document_at
+from caa_cli.results.shards.joining import MOST_NAMED
+from caa_cli.results.shards.progress import (
+    COMPLETE,
+    NOT_BEGUN,
+    RUNNING,
+    UNREADABLE,
+    Progress,
+    missing_progress,
+    read_progress,
+    total_of,
+)
+from caa_cli.results.shards.result_file import how_to_go_on
+from caa_cli.results.store.journal import header_of
+
+_JOURNAL, _IMAGES = ".jsonl", ".images"
+_HEADINGS = ["run", "state", "done", "failed", "images/min", "left", "last write"]
+
+
+@dataclass
+class StatusRun:
+    """Shows every run that the names stand for; nothing is written, and no lock is taken."""
+
+    display: Display
+    names: Sequence[Path]
+
+    def execute(self) -> int:
+        """Returns the exit code: 3 where something is not complete, 1 where a file can't be read."""
+        found = [read_progress(output) for output in outputs_of(self.names)]
+        found += missing_progress(found)
+        total = total_of(found)
+        document = {"schema_version": 1, "tool_version": __version__, "command": "status"}
+        self.display.document({**document, "runs": [one.to_json() for one in found], "total": total})
+        self._show(found, total)
+        if any(one.state == UNREADABLE for one in found):
+            return ERROR
+        return DONE if total["complete"] == total["runs"] else PARTIAL
+
+    def _show(self, found: Sequence[Progress], total: dict[str, Any]) -> None:
+        rows = [_cells(one) for one in found]
+        if len(found) > 1:
+            state = f"{total['complete']} of {total['runs']} complete"
+            rate, left = _rate(total["images_per_second"]), _left(total["seconds_left"])
+            rows.append(["together", state, _of(total), str(total["failed"]), rate, left, ""])
+        missing = [str(one.shard[0]) for one in found if one.state == NOT_BEGUN and one.shard[1] > 1]
+        more = ", …" if len(missing) > MOST_NAMED else ""
+        caption = f"shards not begun: {', '.join(missing[:MOST_NAMED])}{more}. " if missing else ""
+        caption += "Time left is at the rate so far; of all together, that of the slowest."
+        self.display.grid("caa status", _HEADINGS, rows, caption)
+        for one in found:
+            if one.problem is not None:
+                self.display.warn(one.problem)
+        stopped = [one for one in found if one.state not in (COMPLETE, RUNNING, NOT_BEGUN) and one.part is not None]
+        for one in stopped[:MOST_NAMED]:
+            assert one.part is not None
+            self.display.note(f"{one.output}: {how_to_go_on(one.part.metadata)}")
+
+
+def outputs_of(names: Sequence[Path]) -> list[Path]:
+    """The --output of every run that files, folders and patterns name, in that order. Raises UsageError for none."""
+    found: dict[Path, None] = {}
+    for name in names:
+        places = [Path(place) for place in sorted(glob(str(name)))] if not name.exists() else [name]  # noqa: PTH207
+        outputs = [output for place in places or [name] for output in _outputs_at(place)]
+        if not outputs:
+            raise UsageError(
+                f"{name} is no result of caa, and no run has begun to write it",
+                "name the --output of a run, its shards (attack.shard-*.json), or the folder that holds them",
+            )
+        found |= dict.fromkeys(outputs)
+    return list(found)
+
+
+def _outputs_at(place: Path) -> Iterator[Path]:
+    """The runs that one name stands for: a folder's, those of a comparison, the shards of one --output."""
+    if place.is_dir():
+        for entry in sorted(place.iterdir()):
+            if entry.suffix in (".json", _JOURNAL) and _is_of_run(entry):
+                yield from _outputs_at(entry)
+        return
+    output = place.with_name(place.name.removesuffix(_JOURNAL).removesuffix(_IMAGES))
+    document = document_at(output)
+    if sidecar(output, _JOURNAL).exists() or (output.exists() and document.get("command") != "compare"):
+        yield output
+        return
+    # What caa compare and --shard auto write beside it, or in its place.
+    for attack in document.get("attacks", {}).values():
+        for file in map(Path, attack["files"]):
+            yield beside if (beside := output.with_name(file.name)).exists() else file
+    for part in sorted(output.parent.glob(f"{escape(output.stem)}.*")):
+        run = part.with_name(part.name.removesuffix(_JOURNAL))
+        if run.suffix == output.suffix and run != output and _is_of_run(part):
+            yield run
+
+
+def _is_of_run(path: Path) -> bool:
+    """Whether a file is a result or a journal."""
+    return path.is_file() and bool(document_at(path) or header_of(path))
+
+
+def _cells(one: Progress) -> list[str]:
+    name = str(one.output or "?")
+    if one.shard[1] > 1:
+        name += f" ({one.shard[0]} of {one.shard[1]})"
+    failed = "" if one.state == NOT_BEGUN else str(one.failed)
+    last = "" if one.updated is None else f"{clock(max(time.time() - one.updated, 0))} ago"
+    left = "" if one.state == NOT_BEGUN or one.seconds_left == 0.0 else _left(one.seconds_left)
+    done = _of({"done": one.done, "images": one.images})
+    return [name, one.state, done, failed, _rate(one.rate), left, last]
+
+
+def _of(counts: dict[str, Any]) -> str:
+    return f"{counts['done']}/{'?' if counts['images'] is None else counts['images']}"
+
+
+def _rate(rate: float | None) -> str:
+    return "–" if rate is None else f"{60 * rate:.3g}"
+
+
+def _left(seconds: float | None) -> str:
+    return "–" if seconds is None else clock(seconds)

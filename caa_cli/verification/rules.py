@@ -1,0 +1,144 @@
+"""When a try passes: the two rules of a verification, and what they let the line search aim at.
+
+`exact`: a group sequential test of the class that the latest votes named, on the votes for it and the original class
+alone (`SequentialTest`). `intervals`: the paper's Eq. attack_criteria, the lower bound of another class above the
+upper bound of the original one, at alpha / tries, all samples at once.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from caa_cli.config.bounds import BOUNDS
+from caa_cli.config.choices import EXACT, INTERVALS
+from caa_cli.smoothing.bounds import leader, separation
+from caa_cli.smoothing.margin import bounded, margin_between
+from caa_cli.verification.line_search import Votes, margin_to_pass
+from caa_cli.verification.sequential_test import SequentialTest, critical_z
+
+
+@dataclass(frozen=True)
+class Rule(ABC):
+    """samples: the most of a try; alpha: the error probability of all `tries` together; bound: of BOUNDS."""
+
+    samples: int
+    alpha: float
+    bound: str
+    tries: int = 4
+
+    # The standard errors to spare, by try, when its distance is chosen; the last serves for all further tries.
+    SPARE: ClassVar[tuple[float, ...]]
+    # The most points of the line search. It ends earlier once its standard error is below PRECISION of a try's.
+    PROBES: ClassVar[int]
+    PRECISION: ClassVar[float]
+
+    @abstractmethod
+    def level(self, attempt: int) -> float:
+        """The error probability of a try; together they are alpha."""
+
+    @abstractmethod
+    def stages(self) -> Sequence[int]:
+        """How many samples have been drawn after each stage of a try."""
+
+    @abstractmethod
+    def begin(self, attempt: int, label: int, rival: int) -> Try:
+        """A try. rival: the class that earlier votes name."""
+
+    @abstractmethod
+    def target(self, mass: float, classes: int, attempt: int, spare: float, sigma: float) -> float:
+        """The margin h at which votes `spare` standard errors below their expectation pass; mass: p_y + p_k."""
+
+    @abstractmethod
+    def probe_samples(self, usual: int) -> int:
+        """Samples of one point of the line search; usual: those that the run has for a choice of a class."""
+
+    def spare(self, attempt: int) -> float:
+        return self.SPARE[min(attempt, len(self.SPARE) - 1)]
+
+
+class Try(ABC):
+    """One try. claimed: the class that is to be the more likely one."""
+
+    claimed: int
+
+    @abstractmethod
+    def judge(self, votes: Votes, drawn: int) -> bool | None:
+        """Whether the try passes on all its votes so far, (classes,); None: the next stage decides."""
+
+
+class Exact(Rule):
+    # Simulated on straight rays by tests/benchmarks/verification_rules.py (docs/method/verification.md).
+    SPARE = (0.3, 0.8, 1.3, 3.0)
+    FIRST_SHARE, STAGES = 0.7, 15
+    PROBES, PRECISION = 6, 2.3
+
+    def level(self, attempt: int) -> float:
+        if self.tries == 1:
+            return self.alpha
+        share = self.FIRST_SHARE if attempt == 0 else (1.0 - self.FIRST_SHARE) / (self.tries - 1)
+        return self.alpha * share
+
+    def stages(self) -> Sequence[int]:
+        return sorted({math.ceil(self.samples * stage / self.STAGES) for stage in range(1, self.STAGES + 1)})
+
+    def begin(self, attempt: int, label: int, rival: int) -> Try:
+        return _ExactTry(SequentialTest(self.level(attempt), self.samples), label, rival)
+
+    def probe_samples(self, usual: int) -> int:
+        return math.ceil(self.samples / self.STAGES)
+
+    def target(self, mass: float, classes: int, attempt: int, spare: float, sigma: float) -> float:
+        gap = min((critical_z(self.level(attempt)) + spare) * math.sqrt(mass / self.samples), mass)
+        p = bounded([0.5 * (mass + gap), 0.5 * (mass - gap)], self.samples)
+        return float(margin_between(p[0], p[1], sigma))
+
+
+class _ExactTry(Try):
+    def __init__(self, test: SequentialTest, label: int, rival: int) -> None:
+        self.test, self.label, self.claimed = test, label, rival
+
+    def judge(self, votes: Votes, drawn: int) -> bool | None:
+        rival = int(votes[self.claimed])
+        return self.test.judge(rival, rival + int(votes[self.label]), drawn)
+
+
+class Intervals(Rule):
+    # About one image in five needs a second try; to spare more would make the radius of the other four longer.
+    SPARE = (0.5, 1.0, 2.0, 3.0)
+    PROBES, PRECISION = 4, 0.0
+
+    def level(self, attempt: int) -> float:
+        return self.alpha / self.tries
+
+    def stages(self) -> Sequence[int]:
+        return (self.samples,)
+
+    def begin(self, attempt: int, label: int, rival: int) -> Try:
+        return _IntervalTry(self, self.level(attempt), label, rival)
+
+    def probe_samples(self, usual: int) -> int:
+        return usual
+
+    def target(self, mass: float, classes: int, attempt: int, spare: float, sigma: float) -> float:
+        return margin_to_pass(mass, self.samples, classes, self.level(attempt), self.bound, sigma, spare)
+
+
+class _IntervalTry(Try):
+    def __init__(self, rule: Intervals, level: float, label: int, rival: int) -> None:
+        self.rule, self.level, self.label, self.claimed = rule, level, label, rival
+
+    def judge(self, votes: Votes, drawn: int) -> bool | None:
+        # A one-sided bound holds for a class chosen on other samples; the simultaneous ones hold for any.
+        if not BOUNDS[self.rule.bound].one_sided:
+            self.claimed = int(leader(votes, excluding=self.label))
+        bounds = separation(votes, drawn, self.claimed, self.level, self.rule.bound, against=self.label)
+        return bool(np.all(bounds.confident))
+
+
+RULES: dict[str, type[Rule]] = {EXACT: Exact, INTERVALS: Intervals}

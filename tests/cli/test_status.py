@@ -1,0 +1,191 @@
+"""`caa status`: what it says of runs that are at work, done, cut short or missing, and that it disturbs none."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from support import CHEAP, assert_clean_error, attack, caa, journal_of, parse_strict, start, wait_until
+
+from caa_cli.results.records import FAILED
+
+
+def status(*names: str | Path, code: int = 0) -> dict:
+    result = caa("status", "--json", *names)
+    assert result.exit_code == code, result.output
+    return parse_strict(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder with the two shards of one run."""
+    folder = tmp_path_factory.mktemp("finished")
+    for shard in range(2):
+        words = ["--limit", "5", "--shard", f"{shard}/2"]
+        attack(folder / f"attack.shard-{shard}-of-2.json", *words)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path, monkeypatch) -> Path:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def cut(path: Path, examples: int) -> None:
+    """As a kill leaves it: a journal with so many examples, and half a line."""
+    lines = journal_of(json.loads(path.read_text()))
+    path.with_name(path.name + ".jsonl").write_bytes(b"".join(lines[: 1 + examples]) + b'{"index": ')
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["attack.json"],
+        ["."],
+        ["attack.shard-0-of-2.json", "attack.shard-1-of-2.json"],
+        ["attack.shard-*.json"],
+        [".", "attack.json", "attack.*"],
+    ],
+    ids=["the name under --shard auto", "folder", "files", "pattern", "each once"],
+)
+def test_finished_shards_are_complete_however_they_are_named(folder, names):
+    found = status(*names)
+    assert [Path(run["output"]).name for run in found["runs"]] == [
+        "attack.shard-0-of-2.json",
+        "attack.shard-1-of-2.json",
+    ]
+    assert [(run["state"], run["done"], run["images"]) for run in found["runs"]] == [
+        ("complete", 3, 3),
+        ("complete", 2, 2),
+    ]
+    total = found["total"]
+    assert (total["runs"], total["complete"], total["images"], total["done"]) == (2, 2, 5, 5)
+    assert total["seconds_left"] == 0.0
+
+
+def test_a_run_that_was_killed_is_unfinished_and_its_rest_takes_as_long_as_what_is_done(folder):
+    cut(Path("attack.shard-0-of-2.json"), 2)
+    examples = [json.loads(line) for line in Path("attack.shard-0-of-2.json.jsonl").read_bytes().split(b"\n")[1:3]]
+    run = status("attack.json", code=3)["runs"][0]
+    assert (run["state"], run["done"], run["images"], run["failed"]) == ("unfinished", 2, 3, 0)
+    seconds = sum(example["seconds"] for example in examples)
+    assert run["images_per_second"] == pytest.approx(2 / seconds)
+    assert run["seconds_left"] == pytest.approx(seconds / 2)
+    shown = caa("status", "attack.json")
+    assert f"attack.shard-0-of-2.json: finish it with: {run['resume']}\n" in shown.stderr
+    assert "1 of 2 complete" in shown.stdout
+
+
+def test_a_missing_shard_is_named(folder):
+    Path("attack.shard-1-of-2.json").rename("elsewhere")
+    found = status("attack.json", code=3)
+    missing = found["runs"][1]
+    assert (missing["output"], missing["state"]) == ("attack.shard-1-of-2.json", "not begun")
+    assert (missing["shard"], missing["images"]) == ({"index": 1, "count": 2}, 2)
+    assert (found["total"]["images"], found["total"]["seconds_left"]) == (5, None)
+    assert "shards not begun: 1." in caa("status", "attack.json").stdout
+
+
+def test_shards_with_names_of_the_users_are_one_run_too(folder):
+    """With --shard k/n the name says nothing."""
+    Path("attack.shard-0-of-2.json").rename("first.json")
+    Path("attack.shard-1-of-2.json").unlink()
+    found = status("first.json", code=3)
+    runs = [(run["output"], run["state"], run["shard"]["index"]) for run in found["runs"]]
+    assert runs == [("first.json", "complete", 0), (None, "not begun", 1)]
+
+
+def test_failed_images_are_counted(folder):
+    path = Path("attack.shard-0-of-2.json")
+    document = json.loads(path.read_text())
+    document["examples"][0] = {"index": 0, "label": 7, "outcome": FAILED, "error": "unreadable"}
+    path.write_text(json.dumps({**document, "status": "partial"}))
+    found = status(path, "attack.shard-1-of-2.json", code=3)
+    assert (found["runs"][0]["state"], found["runs"][0]["done"], found["runs"][0]["failed"]) == ("partial", 2, 1)
+    assert found["total"]["failed"] == 1
+
+
+def test_a_damaged_file_is_named_and_the_others_are_shown(folder):
+    path = Path("attack.shard-0-of-2.json")
+    path.write_text(path.read_text()[:-200])
+    result = caa("status", path, "attack.shard-1-of-2.json", "--json")
+    assert result.exit_code == 1
+    assert [run["state"] for run in parse_strict(result.stdout)["runs"]] == ["unreadable", "complete"]
+    assert f"{path} is damaged" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["nowhere.json"], "nowhere.json is no result"),
+        (["x*.json"], "x*.json is no result"),
+        ([], "needs the outputs"),
+    ],
+)
+def test_a_name_that_stands_for_nothing_is_wrong_usage(folder, names, problem):
+    assert_clean_error(caa("status", *names), 2, problem, "caa status" if not names else "shards")
+
+
+def test_other_files_of_a_folder_are_passed_over(folder):
+    Path("notes.json").write_text("{}")
+    Path("log.jsonl").write_text('{"epoch": 1}\n')
+    Path("attack.png").write_text("no picture")
+    assert len(status(".")["runs"]) == 2
+    assert len(status("attack.json")["runs"]) == 2
+
+
+def test_images_of_a_file_of_indices_are_known_while_it_is_there(folder):
+    Path("i.txt").write_text("3\n4\n8\n")
+    attack(Path("some.json"), "--indices", "i.txt")
+    assert status("some.json")["runs"][0]["images"] == 3
+    Path("i.txt").unlink()
+    assert status("some.json")["runs"][0]["images"] is None
+    assert "3/?" in caa("status", "some.json").stdout
+
+
+def test_a_run_at_work_is_running_and_is_not_disturbed(tmp_path, monkeypatch):
+    """It is asked about all the time; a comparison has a row an attack, and both appear under its name."""
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in CHEAP if word != "8"]
+    words[words.index("--iterations")] = "--quiet"
+    process = start("compare", *words, "--attacks", "caa,ddn:iterations=20", "--limit", "4", "--output", "c.json")
+    states = set[tuple[str, ...]]()
+
+    def at_work() -> bool:
+        result = caa("status", "c.json", "--json")
+        if result.exit_code == 2:  # not begun
+            return False
+        assert result.exit_code in (0, 3), result.output
+        runs = parse_strict(result.stdout)["runs"]
+        states.add(tuple(run["state"] for run in runs))
+        return len(runs) == 2
+
+    wait_until(at_work, process)
+    output = process.communicate()[1]
+    assert process.returncode == 0, output
+    assert ("running",) in states
+    found = status("c.json")
+    assert [Path(run["output"]).name for run in found["runs"]] == ["c.caa.json", "c.ddn-iterations=20.json"]
+    assert [run["state"] for run in found["runs"]] == ["complete", "complete"]
+    assert [run["run"] for run in found["runs"]] == ["attack caa", "attack ddn"]
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".jsonl"]
+
+
+def test_a_process_that_was_killed_no_longer_runs(tmp_path):
+    journal = tmp_path / "a.json.jsonl"
+    process = start("attack", *CHEAP, "--limit", "50", "--quiet", "--output", tmp_path / "a.json")
+    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1, process)
+    assert status(tmp_path / "a.json", code=3)["runs"][0]["state"] == "running"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    run = status(tmp_path / "a.json", code=3)["runs"][0]
+    assert run["state"] == "unfinished"
+    assert run["done"] >= 1
+    assert run["images"] == 50

@@ -1,0 +1,86 @@
+"""Colours and live bars: on a terminal, in a log, in CI, and as the user asks, each in a real process."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+
+import pytest
+from support import ENVIRONMENT, start
+
+COLOUR = re.compile(r"\x1b\[([0-9]+;)*3[0-7]m")
+
+
+def output(terminal: bool, *words: str, **environment: str) -> str:
+    """stderr and stdout of the command, both on a terminal or both in a pipe."""
+    settings = {"env": {**ENVIRONMENT, **environment}}
+    if not terminal:
+        process = start(*words, **settings)
+        return "".join(process.communicate())
+    ours, theirs = pty.openpty()
+    process = start(*words, stdout=theirs, stderr=theirs, **settings)
+    os.close(theirs)
+    shown = b""
+    while chunk := _read(ours):
+        shown += chunk
+    os.close(ours)
+    process.wait()
+    return shown.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # so Linux says that the other end is closed
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "coloured"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        # As GitHub sets them: no terminal. Others give a job a terminal.
+        (False, {"CI": "true", "GITHUB_ACTIONS": "true"}, False),
+        (True, {"CI": "true"}, False),
+        (True, {"CI": "false"}, True),
+        (False, {"FORCE_COLOR": "1"}, True),
+        (False, {"CI": "true", "GITHUB_ACTIONS": "true", "FORCE_COLOR": "1"}, True),
+        (True, {"NO_COLOR": "1"}, False),
+        (False, {"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
+        (True, {"NO_COLOR": ""}, True),
+        (True, {"TERM": "dumb"}, False),
+        (False, {"PY_COLORS": "1"}, False),
+    ],
+)
+@pytest.mark.parametrize("words", ["attack --help", "attack --checkpoint demo --alpha 2"], ids=["help", "error"])
+def test_colours_are_for_terminals_and_for_those_who_ask(words: str, terminal: bool, environment, coloured: bool):
+    shown = output(terminal, *words.split(), **environment)
+    assert "alpha" in shown
+    assert (COLOUR.search(shown) is not None) == coloured
+
+
+SHOW_BAR = """
+from caa_cli.display import Display
+with Display().bar("images", 2) as bar:
+    bar.update(1, "half")
+"""
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "live"),
+    [
+        (True, {}, True),
+        (True, {"NO_COLOR": "1"}, True),
+        (True, {"CI": "true"}, False),
+        (True, {"TERM": "dumb"}, False),
+        (False, {"FORCE_COLOR": "1"}, False),  # colours are no terminal
+        (False, {"TTY_COMPATIBLE": "1"}, False),
+    ],
+)
+def test_a_bar_is_drawn_only_for_somebody_who_watches(monkeypatch, terminal: bool, environment, live: bool):
+    monkeypatch.setattr("support.COMMAND", SHOW_BAR)
+    shown = output(terminal, **environment)
+    assert ("━" in shown) == live
+    assert ("images 1/2 · half" in shown) != live
