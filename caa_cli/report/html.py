@@ -81,9 +81,9 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
         "chosen": "; and ".join(ways),
         "not eligible": f"{listed(excluded)}: the clean prediction is wrong or not confident" if excluded else "none",
         "certificate": f"{first.setting('bound')} bounds, α = {first.setting('alpha'):g}, "
-        f"n = {first.setting('certify_samples')} samples",
+        f"n = {_text(first.setting('certify_samples'))} samples",
         "success": f"verified at α = {first.setting('alpha'):g} on fresh noise, "
-        f"{first.setting('verify_samples')} samples a try",
+        f"{_text(first.setting('verify_samples'))} samples a try",
     }
 
 

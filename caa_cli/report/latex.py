@@ -18,7 +18,7 @@ def latex(comparison: Comparison, model: str | None = None) -> str:
     """
     first = comparison.attacks[0].parts[0]
     name = model or f"{first.setting('arch')} {first.setting('dataset')} sigma {first.setting('sigma'):g}"
-    label = "tab:" + "-".join(re.findall(r"[a-z0-9.]+", name.lower()))
+    label = "tab:" + ("-".join(re.findall(r"[a-z0-9.]+", name.lower())) or str(first.checkpoint["sha256"])[:7])
     head = "% \\usepackage{booktabs, graphicx}\n"
     main = head + _table(comparison, HEADINGS, _caption(comparison, model), label)
     more = f"Further figures of the attacks in Table~\\ref{{{label}}}, over the same images."
@@ -26,7 +26,8 @@ def latex(comparison: Comparison, model: str | None = None) -> str:
 
 
 def _table(comparison: Comparison, headings: Sequence[Heading], caption: str, label: str) -> str:
-    columns = cells(comparison, headings)
+    """One table: two rows for each attack, its values and their intervals, and the meaning of the columns below."""
+    rows = cells(comparison, headings)
     lines = [
         r"\begin{table*}",
         rf"  \caption{{{caption} {_of_bold(comparison)}}}",
@@ -38,14 +39,14 @@ def _table(comparison: Comparison, headings: Sequence[Heading], caption: str, la
         r"    \midrule",
     ]
     bold = [best(comparison, heading) for heading in headings]
-    for position, (attack, row) in enumerate(zip(comparison.labels, columns, strict=True)):
+    for position, (attack, row) in enumerate(zip(comparison.labels, rows, strict=True)):
         values = [_value(cell, position in holders) for cell, holders in zip(row, bold, strict=True)]
         lines.append("    " + " & ".join([escapes.latex(attack), *values]) + r" \\")
         if any(spread for _, spread in row):
             spreads = [rf"{{\tiny {_number(spread)}}}" if spread else "" for _, spread in row]
             lines.append("    " + " & ".join(["", *spreads]) + r" \\")
     notes = [f"{heading.latex}: {escapes.latex(meaning(heading, comparison.reference))}." for heading in headings]
-    if any(spread for row in columns for _, spread in row):
+    if any(spread for row in rows for _, spread in row):
         notes.append(escapes.latex(ranges_explained(comparison)))
     lines += [
         r"    \bottomrule",
@@ -83,6 +84,7 @@ def _samples(count: int | None) -> str:
 
 
 def _of_bold(comparison: Comparison) -> str:
+    """What bold values are, where there are any."""
     return "The best of a column is bold, where attacks can be compared by it." if len(comparison.attacks) > 1 else ""
 
 
