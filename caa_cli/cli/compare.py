@@ -44,7 +44,8 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[[NAME=]FILE.json]…",
-            help="Results of caa attack to compare, or of caa certify; a name is shown in place of the attack's.",
+            help="Results of caa attack to compare, or of caa certify; or one of caa compare, to show it again. "
+            "A name is shown in place of the attack's.",
         ),
     ] = None,
     checkpoint: Annotated[

@@ -16,7 +16,7 @@ from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
 from caa_cli.report.plots import inline_svg
 from caa_cli.report.selection import chosen_by, listed
 from caa_cli.report.sweep import find_sweep
-from caa_cli.report.tables import cells, ranges_explained
+from caa_cli.report.tables import Cell, best, cells, ranges_explained
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.shards.joining import AttackResult
 from caa_cli.results.store.ownership import mark
@@ -47,7 +47,7 @@ def report(comparison: Comparison, document: Mapping[str, Any], gallery: Gallery
 {_command(document)}
 <h2>Results</h2>
 <p>Over {len(comparison.eligible)} eligible of {len(comparison.images)} images. Radii are L2 with pixels in [0, 1],
-every one verified on fresh noise. {markup(ranges_explained(comparison))}</p>
+every one verified on fresh noise; the best of a column is bold. {markup(ranges_explained(comparison))}</p>
 {_results(comparison, HEADINGS, "Results")}
 <h3>Further figures</h3>
 {_results(comparison, FURTHER, "Further figures")}
@@ -81,9 +81,9 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
         "chosen": "; and ".join(ways),
         "not eligible": f"{listed(excluded)}: the clean prediction is wrong or not confident" if excluded else "none",
         "certificate": f"{first.setting('bound')} bounds, α = {first.setting('alpha'):g}, "
-        f"n = {first.setting('certify_samples')} samples",
+        f"n = {_text(first.setting('certify_samples'))} samples",
         "success": f"verified at α = {first.setting('alpha'):g} on fresh noise, "
-        f"{first.setting('verify_samples')} samples a try",
+        f"{_text(first.setting('verify_samples'))} samples a try",
     }
 
 
@@ -96,10 +96,9 @@ def _results(comparison: Comparison, headings: Sequence[Heading], name: str) -> 
     """A table, and what its columns mean."""
     head = "".join(f'<th scope="col">{markup(text)}</th>' for text in ("attack", *(h.text for h in headings)))
     rows = []
-    for label, row in zip(comparison.labels, cells(comparison, headings), strict=True):
-        shown = "".join(
-            f"<td>{markup(value)}{f'<small>{markup(spread)}</small>' if spread else ''}</td>" for value, spread in row
-        )
+    bold = [best(comparison, heading) for heading in headings]
+    for position, (label, row) in enumerate(zip(comparison.labels, cells(comparison, headings), strict=True)):
+        shown = "".join(_value(cell, position in holders) for cell, holders in zip(row, bold, strict=True))
         rows.append(f'<tr><th scope="row">{_label(label)}</th>{shown}</tr>')
     table = f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     meanings = "".join(
@@ -107,6 +106,12 @@ def _results(comparison: Comparison, headings: Sequence[Heading], name: str) -> 
         for heading in headings
     )
     return f"{_scrolled(name, table)}<dl>{meanings}</dl>"
+
+
+def _value(cell: Cell, is_best: bool) -> str:
+    value, spread = cell
+    shown = f"<b>{markup(value)}</b>" if is_best else markup(value)
+    return f"<td>{shown}{f'<small>{markup(spread)}</small>' if spread else ''}</td>"
 
 
 def _pictures(comparison: Comparison) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
 from caa_cli.report import escapes
 from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
-from caa_cli.report.tables import Cell, cells, ranges_explained
+from caa_cli.report.tables import Cell, best, cells, ranges_explained
 from caa_cli.results.comparison import Comparison
 
 
@@ -19,7 +18,7 @@ def latex(comparison: Comparison, model: str | None = None) -> str:
     """
     first = comparison.attacks[0].parts[0]
     name = model or f"{first.setting('arch')} {first.setting('dataset')} sigma {first.setting('sigma'):g}"
-    label = "tab:" + "-".join(re.findall(r"[a-z0-9.]+", name.lower()))
+    label = "tab:" + ("-".join(re.findall(r"[a-z0-9.]+", name.lower())) or str(first.checkpoint["sha256"])[:7])
     head = "% \\usepackage{booktabs, graphicx}\n"
     main = head + _table(comparison, HEADINGS, _caption(comparison, model), label)
     more = f"Further figures of the attacks in Table~\\ref{{{label}}}, over the same images."
@@ -27,7 +26,8 @@ def latex(comparison: Comparison, model: str | None = None) -> str:
 
 
 def _table(comparison: Comparison, headings: Sequence[Heading], caption: str, label: str) -> str:
-    columns = cells(comparison, headings)
+    """One table: two rows for each attack, its values and their intervals, and the meaning of the columns below."""
+    rows = cells(comparison, headings)
     lines = [
         r"\begin{table*}",
         rf"  \caption{{{caption} {_of_bold(comparison)}}}",
@@ -38,15 +38,15 @@ def _table(comparison: Comparison, headings: Sequence[Heading], caption: str, la
         "    Attack & " + " & ".join(heading.latex for heading in headings) + r" \\",
         r"    \midrule",
     ]
-    best = [_best(comparison, heading) for heading in headings]
-    for position, (attack, row) in enumerate(zip(comparison.labels, columns, strict=True)):
-        values = [_value(cell, position in holders) for cell, holders in zip(row, best, strict=True)]
+    bold = [best(comparison, heading) for heading in headings]
+    for position, (attack, row) in enumerate(zip(comparison.labels, rows, strict=True)):
+        values = [_value(cell, position in holders) for cell, holders in zip(row, bold, strict=True)]
         lines.append("    " + " & ".join([escapes.latex(attack), *values]) + r" \\")
         if any(spread for _, spread in row):
             spreads = [rf"{{\tiny {_number(spread)}}}" if spread else "" for _, spread in row]
             lines.append("    " + " & ".join(["", *spreads]) + r" \\")
     notes = [f"{heading.latex}: {escapes.latex(meaning(heading, comparison.reference))}." for heading in headings]
-    if any(spread for row in columns for _, spread in row):
+    if any(spread for row in rows for _, spread in row):
         notes.append(escapes.latex(ranges_explained(comparison)))
     lines += [
         r"    \bottomrule",
@@ -84,19 +84,8 @@ def _samples(count: int | None) -> str:
 
 
 def _of_bold(comparison: Comparison) -> str:
+    """What bold values are, where there are any."""
     return "The best of a column is bold, where attacks can be compared by it." if len(comparison.attacks) > 1 else ""
-
-
-def _best(comparison: Comparison, heading: Heading) -> set[int]:
-    """The positions of the attacks whose value, rounded as it is shown, is the best of its column."""
-    values = {
-        position: round(heading.better * value * heading.factor, heading.digits)
-        for position, figures in enumerate(comparison.figures)
-        if (value := heading.shown(figures)) is not None and math.isfinite(value)
-    }
-    if not heading.better or len(comparison.attacks) < 2:
-        return set()
-    return {position for position, value in values.items() if value == max(values.values())}
 
 
 def _value(cell: Cell, is_best: bool) -> str:

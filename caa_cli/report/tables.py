@@ -52,6 +52,21 @@ def _shown(value: float | None, heading: Heading) -> str:
     return f"{round(value * heading.factor, heading.digits) + 0.0:.{heading.digits}f}"  # + 0.0: no -0
 
 
+def best(comparison: Comparison, heading: Heading) -> set[int]:
+    """The positions of the attacks whose value, rounded as it is shown, is the best of its column.
+
+    Empty for one attack alone, and where the value does not say which is better.
+    """
+    if not heading.better or len(comparison.attacks) < 2:
+        return set()
+    values = {
+        position: round(heading.better * value * heading.factor, heading.digits)
+        for position, figures in enumerate(comparison.figures)
+        if (value := heading.shown(figures)) is not None and math.isfinite(value)
+    }
+    return {position for position, value in values.items() if value == max(values.values())}
+
+
 def grid_rows(comparison: Comparison) -> list[list[str]]:
     """The rows for a terminal: the label, and the cells with their intervals below them."""
     return [

@@ -11,9 +11,11 @@ from caa_cli.config.compare_plan import SHARED
 from caa_cli.errors import CaaError
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.documents import Checkpoint, Images
+from caa_cli.results.models import OF_EACH, ModelsComparison
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.schema import Count, Natural, SchemaError, Seconds, check
 from caa_cli.results.shards.joining import AttackResult
+from caa_cli.results.shards.models import MODEL
 from caa_cli.results.shards.result_file import ResultFile, check_origin, parse_result_file, read_document
 
 # What a comparison that is shown again keeps of the document that it comes from.
@@ -68,38 +70,71 @@ class Document(TypedDict):
     command_line: NotRequired[str]
 
 
+class Several(TypedDict):
+    """A result on several models, as far as it takes to divide it into one for each: see `_of_model`."""
+
+    config: dict[str, Any]
+    models: dict[str, dict[str, Any]]
+    attacks: dict[str, dict[str, Any]]
+
+
 def read_comparison(
     path: Path, resamples: int = 0, seed: int = 0, reference: str | None = None
-) -> tuple[Comparison, dict[str, Any]] | None:
+) -> tuple[Comparison | ModelsComparison, dict[str, Any]] | None:
     """The comparison in a document of `caa compare`, and that document; None for a document of another command.
 
     resamples, seed, reference: in place of the document's, where they are given.  Raises CaaError for a file that is
-    damaged, and UsageError for one that holds too little: of several models, of no image, or of version 0.1.
+    damaged, and UsageError for one that holds too little: of certificates, of no image, or of version 0.1.
     """
     document = read_document(path, ("attack", "compare"))
     if not isinstance(document, dict) or document.get("command") != "compare":
         return None
-    if "models" in document or "indices" not in document:
-        check_origin(path, document, ("attack",))  # which names the files that it compares
+    if not document.get("attacks") or not {"indices", "models"} & document.keys():
+        check_origin(path, document, ("attack", "certify"))  # which names the files that it compares
     check_origin(path, document, ("compare",))
+    found: Comparison | ModelsComparison
     try:
-        check(document, Document)
-        if not document["attacks"]:
-            raise SchemaError("is empty", "attacks")
-        attacks = [_attack(path, document, label, entry) for label, entry in document["attacks"].items()]
-        bootstrap = document["summary"]["bootstrap"]
-        if bootstrap is not None and not resamples:
-            resamples, seed = bootstrap["resamples"], bootstrap["seed"]
-        found = compare(attacks, resamples, seed, reference or document["reference"])
-        if not set(found.eligible) <= set(document["indices"]):
-            raise SchemaError("lacks an image of the attacks", "indices")
+        if "models" in document:
+            check(document, Several)
+            found = ModelsComparison(
+                {
+                    label: _comparison(path, _of_model(document, label), resamples, seed, reference)
+                    for label in document["models"]
+                }
+            )
+        else:
+            found = _comparison(path, document, resamples, seed, reference)
     except SchemaError as error:
         raise CaaError(f"{path} is damaged ({error})", "compare the files of its attacks again") from error
+    return found, document
+
+
+def _of_model(document: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """The document that a comparison on one of the models would have."""
+    model, attacks = document["models"][label], document["attacks"].items()
+    return {
+        **document,
+        **{name: model[name] for name in OF_EACH if name in model},
+        "config": {**document["config"], **{name: model.get(name) for name in MODEL}},
+        "attacks": {key.removeprefix(f"{label}/"): entry for key, entry in attacks if entry.get("model") == label},
+    }
+
+
+def _comparison(
+    path: Path, document: Mapping[str, Any], resamples: int, seed: int, reference: str | None
+) -> Comparison:
+    check(document, Document)
+    if not document["attacks"]:
+        raise SchemaError("is empty", "attacks")
+    attacks = [_attack(path, document, label, entry) for label, entry in document["attacks"].items()]
+    bootstrap = document["summary"]["bootstrap"]
+    if bootstrap is not None and not resamples:
+        resamples, seed = bootstrap["resamples"], bootstrap["seed"]
+    found = compare(attacks, resamples, seed, reference or document["reference"])
+    if not set(found.eligible) <= set(document["indices"]):
+        raise SchemaError("lacks an image of the attacks", "indices")
     partial = document["status"] != "complete"
-    return (
-        replace(found, images=tuple(document["indices"]), notes=tuple(document["notes"]), partial=partial),
-        document,
-    )
+    return replace(found, images=tuple(document["indices"]), notes=tuple(document["notes"]), partial=partial)
 
 
 def _attack(path: Path, document: Mapping[str, Any], label: str, entry: Mapping[str, Any]) -> AttackResult:

@@ -15,6 +15,9 @@ from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.models import MODEL
 from caa_cli.results.shards.result_file import ResultFile
 
+# What the document has of each model apart, besides the settings of MODEL.
+OF_EACH = ("checkpoint", "environment", "reference", "summary", "indices", "class_names", "notes")
+
 
 @dataclass(frozen=True)
 class ModelsComparison:
@@ -65,7 +68,7 @@ class ModelsComparison:
             "notes": list(self.notes),
             "models": {
                 label: {
-                    **{name: document[name] for name in ("checkpoint", "environment", "reference", "summary")},
+                    **{name: document[name] for name in OF_EACH},
                     **{name: document["config"][name] for name in MODEL},
                 }
                 for label, document in documents.items()

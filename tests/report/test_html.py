@@ -106,6 +106,12 @@ def test_what_is_nested_is_a_row_each(comparison):
         assert f'<th scope="row">{name}</th><td>{value}</td>' in page
 
 
+def test_the_best_is_bold(comparison):
+    page = page_of(comparison)
+    assert "<td><b>2.495</b>" in page
+    assert "<td>2.500" in page
+
+
 def test_every_column_is_explained(comparison):
     root = parsed(page_of(comparison))
     assert [term.text for term in root.iter("dt")] == [heading.text for heading in (*HEADINGS, *FURTHER)]
@@ -180,9 +186,12 @@ def shot(page, folder, width, height, scheme=1):
 
 
 @needs_browser
-@pytest.mark.parametrize(("scheme", "ground"), [(1, 1.0), (0, 0.076)], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1300, 360])
-def test_the_page_fits_the_reader(comparison, tmp_path, scheme, ground, width):
+@pytest.mark.parametrize(
+    ("width", "scheme", "ground"),
+    [(1300, 1, 1.0), (1300, 0, 0.076), (360, 1, 1.0)],
+    ids=["light", "dark", "phone"],
+)
+def test_the_page_fits_the_reader(comparison, tmp_path, width, scheme, ground):
     """The ground is that of the scheme, marks contrast with it, and nothing sticks out of the margins."""
     pixels = shot(page_of(comparison, command_line="caa compare " + "x" * 300), tmp_path, width, 1400, scheme)
     grey = pixels.mean(axis=2)

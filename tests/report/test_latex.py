@@ -120,6 +120,7 @@ def test_every_heading_is_explained(comparison):
 def test_tables_of_several_models_have_labels_of_their_own(comparison):
     assert r"\label{tab:a-model-sigma-1}" in latex(comparison, "A model:sigma=1")
     assert "A model:sigma=1 (small-cnn" in latex(comparison, "A model:sigma=1")
+    assert r"\label{tab:aaaaaaa}" in latex(comparison, "模型")  # the checkpoint's content
 
 
 TEX = next((path for name in ("pdflatex", "tectonic") if (path := shutil.which(name))), None)
