@@ -89,8 +89,8 @@ def test_the_interval_of_a_paired_ratio_is_of_the_same_images():
 def test_an_interval_between_a_number_and_infinity_is_open():
     """The 97.5% quantile of 30 estimates lies between the two largest, so one that is infinite opens the interval.
 
-    An estimate is infinite where the one failure of seven images is drawn four times, in 1.0% of the resamples: of 100
-    intervals 26 are open, and 4 would be if it took two such estimates.
+    An estimate is infinite where the one failure of seven images is drawn four times, in 1.0% of the resamples: of
+    100 intervals 26 are open, and 4 would be if it took two such estimates.
     """
     found = columns(by_index([[1.0 + i / 10 if i < 6 else None] for i in range(7)]), range(7))
     ends = [intervals(found, 30, seed)[0]["overall_median_radius"] for seed in range(100)]
