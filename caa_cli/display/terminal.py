@@ -102,10 +102,9 @@ class Display:
         columns = [[heading.replace(" ", "\n"), *(row[i] for row in rows)] for i, heading in enumerate(headings)]
         widths = [max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
         first = min(widths[0], max(console.width // 3, 12))
+        console.print(f"[bold]{escape(title)}[/]")
         for group in _groups(widths, console.width - first - 4):  # its edges and padding
-            table = Table(
-                title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-            )
+            table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
             table.add_column(columns[0][0], style="cyan", overflow="fold", width=first)
             for position in group:
                 table.add_column(columns[position][0], justify="right", no_wrap=True)
@@ -113,7 +112,7 @@ class Display:
                 cells = (row[position].split("\n") for position in group)
                 table.add_row(escape(row[0]), *("\n".join(map(escape, lines)) for lines in cells))
             console.print(table)
-        self.out.print(escape(caption), soft_wrap=True)
+        console.print(escape(caption))
 
     @contextmanager
     def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:

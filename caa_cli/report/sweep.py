@@ -11,6 +11,7 @@ import numpy as np
 
 from caa_cli.report.colours import INK, colour_of
 from caa_cli.report.escapes import drawn
+from caa_cli.report.figure import EmptyPictureError
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.metrics import Figures
 
@@ -57,8 +58,10 @@ def draw_sweep(axis: Any, comparison: Comparison) -> None:
     """Draw a line for each attack where one setting varies, a heat map where two do, with success rates."""
     sweep = find_sweep(comparison)
     if sweep is None:
-        axis.text(0.5, 0.5, "no sweep of one or two settings", transform=axis.transAxes, ha="center")
-    elif len(sweep.keys) == 1:
+        raise EmptyPictureError("it shows one setting that varies, or two of one attack, and here it is not so")
+    if all(figures.median_radius is None for figures in comparison.figures):
+        raise EmptyPictureError("no image was attacked" if comparison.eligible else "no image is eligible")
+    if len(sweep.keys) == 1:
         _lines(axis, sweep, comparison)
     else:
         _map(axis, sweep)
@@ -76,6 +79,8 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
             ("common_median_radius", "s--", f"{drawn(attack)}: common images"),
         ):
             radii = [getattr(row, name) for _, row in found]
+            if all(radius is None for radius in radii):
+                continue
             axis.plot(
                 places, [np.nan if r is None else r for r in radii], style, color=colour, label=text, markersize=4
             )
@@ -94,8 +99,8 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
         axis.set_xscale("log")
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.set_xticks([], minor=True)
-    axis.margins(y=0.12)
-    axis.set(xlabel=_axis_name(sweep.keys[0]), ylabel="median L2 radius")
+    axis.margins(x=0.07, y=0.16)
+    axis.set(xlabel=_axis_name(sweep.keys[0]), ylabel="median L2 radius (pixels in [0, 1])")
 
 
 def _map(axis: Any, sweep: Sweep) -> None:
@@ -122,11 +127,11 @@ def _map(axis: Any, sweep: Sweep) -> None:
     axis.set(xlabel=_axis_name(sweep.keys[1]), ylabel=_axis_name(sweep.keys[0]))
     axis.grid(False)
     bar = axis.figure.colorbar(mesh, ax=axis)
-    bar.set_label(f"median L2 radius ({'common images' if common else 'own successes'})")
+    bar.set_label(f"median L2 radius, {'common images' if common else 'own successes'}")
 
 
 def _axis_name(setting: str) -> str:
-    return drawn(setting.replace("_", "-"))
+    return "attacker's σ" if setting == "attack_sigma" else drawn(setting.replace("_", "-"))
 
 
 def _spread_out(values: Sequence[float]) -> bool:

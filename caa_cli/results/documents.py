@@ -89,11 +89,12 @@ class Summary(TypedDict):
 
 
 class Document(Header):
-    """A result. examples: checked one by one by `read_record`."""
+    """A result. examples: checked one by one by `read_record`.  class_names: by class, of those in the examples."""
 
     status: Literal["complete", "partial", "interrupted"]
     summary: Summary
     examples: list[object]
+    class_names: NotRequired[dict[str, str]]
     merged: NotRequired[list[MergedShard]]
     gaps: NotRequired[list[str]]
 
@@ -102,10 +103,18 @@ class ComparedAttack(TypedDict):
     files: list[str]
 
 
+class ComparedModel(TypedDict, total=False):
+    files: list[str]
+
+
 class Compared(TypedDict):
-    """The part of a result of `caa compare` that is read: the files that it compares."""
+    """The part of a result of `caa compare` that is read: the files that it compares.
+
+    models: of several models alone; certificates have no attacks, and the files are there.
+    """
 
     attacks: dict[str, ComparedAttack]
+    models: NotRequired[dict[str, ComparedModel]]
 
 
 # Settings have the types that the plan declares. For these, reading a result also relies on the range.
@@ -136,13 +145,14 @@ def _types(plan: type) -> dict[str, Any]:
     return {name: kind for name, kind in hints(plan, ranges=False).items() if name != "settings"}
 
 
-def head(status: str) -> dict[str, Any]:
+def head(status: str, command: str) -> dict[str, Any]:
     """The first fields of every document that is written now."""
     return {
         "schema_version": SCHEMA_VERSION,
         "tool_version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": status,
+        "command": command,
     }
 
 

@@ -13,6 +13,7 @@ from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 from caa_cli.config.compare_plan import NamedAttack, parse_sweeps, swept
 from caa_cli.config.pictures import PICTURES
 from caa_cli.errors import UsageError
+from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.html import report
 from caa_cli.report.sweep import draw_sweep, find_sweep
 from caa_cli.results.comparison import compare
@@ -114,12 +115,14 @@ def test_two_settings_are_a_map():
 def test_what_is_no_sweep_has_no_picture():
     assert find_sweep(comparison_of({})) is None
     assert find_sweep(comparison_of({}, {"step_min": 0.2, "step_max": 0.3, "patience": 3})) is None
-    assert [text.get_text() for text in draw(comparison_of({})).texts] == ["no sweep of one or two settings"]
+    with pytest.raises(EmptyPictureError, match="one setting that varies"):
+        draw(comparison_of({}))
 
 
 def test_the_report_shows_a_sweep():
     settings = [{"step_min": low, "step_max": high} for low in (0.1, 0.2) for high in (0.3, 0.4)]
-    page = report(comparison_of(*settings), "now")
+    comparison = comparison_of(*settings)
+    page = report(comparison, comparison.to_json("complete"))
     assert page.count("<svg") == len(PICTURES)
     assert not re.findall(r'href="(?!#|data:)', page)  # the scale of the colours is a picture inside the page
 
@@ -140,7 +143,8 @@ def test_a_sweep_from_the_command_line(tmp_path):
     assert (tmp_path / "again.png").stat().st_size > 0
     assert_clean_error(caa("compare", *files, "--sweep", "overshoot=1.1,1.2"), 2, "--sweep says how to run")
     alone = caa("compare", files[0], "--figure-sweep", tmp_path / "no.png")
-    assert "--figure-sweep shows one setting that varies" in alone.stderr
+    assert "no.png is not drawn: it shows one setting that varies" in alone.stderr
+    assert not (tmp_path / "no.png").exists()
 
 
 def test_settings_of_every_search_are_swept_without_touching_the_rule(tmp_path):

@@ -56,8 +56,7 @@ class Merged:
             **written,
         }
         return {
-            **head(self.status),
-            "command": self.command,
+            **head(self.status, self.command),
             "config": {**config, "shard": asdict(Shard())},
             "fingerprint": first.metadata.get("fingerprint"),
             # What all shards agree on; under `merged` each has its whole environment.
@@ -81,6 +80,7 @@ class Merged:
                 for part in self.parts
             ],
             "gaps": list(self.gaps),
+            "class_names": {n: name for part in self.parts for n, name in part.class_names.items()},
             "examples": [record.to_json() for record in self.records],
             "summary": self.summary.to_json(),
         }
