@@ -90,7 +90,7 @@ class MergeRun:
             FileName().check(option, path)
         read = [*self.shards, *(sidecar(path, ".jsonl") for path in self.shards)]
         check_distinct([("a shard to read,", path) for path in read], files.items())
-        if all(unfinished(self.output, kind) for kind in KINDS.values()):  # of either command
+        if unfinished(self.output):
             raise UsageError(
                 f"beside --output {self.output} is the record of a run that was cut short: its result goes there",
                 "name another with --output, or finish that run with --resume",

@@ -35,7 +35,7 @@ def written(path, *lines, **header):
 
 def fails(path, problem):
     before = path.read_bytes()
-    journal = Journal(path, AttackRecord)
+    journal = Journal(path)
     with pytest.raises(CaaError) as refused:
         journal.resume(HEADER, [])
     journal.close()
@@ -102,14 +102,14 @@ def test_one_image_with_two_results_is_refused(tmp_path):
 def test_an_image_that_was_attacked_again_is_no_damage(tmp_path):
     """For its picture: as journals say it, and, with the same result but for the time, as they did not always."""
     path = written(tmp_path / "j", attacked(0), attacked(1), attacked(0, seconds=9.0))
-    journal = Journal(path, AttackRecord)
+    journal = Journal(path)
     assert [record.index for record in journal.resume(HEADER, [])] == [0, 1]
     again = AttackRecord.from_json(attacked(1, 1.25))
     journal.append(again)
     journal.append(AttackRecord.from_json(attacked(2)))
     journal.close()
     assert [json.loads(line).get("again") for line in path.read_text().splitlines()[-2:]] == [True, None]
-    assert Journal(path, AttackRecord).resume(HEADER, [])[1] == again
+    assert Journal(path).resume(HEADER, [])[1] == again
 
 
 def test_a_certificate_needs_its_prediction_and_says_whether_it_is_right(tmp_path):
@@ -129,7 +129,7 @@ def test_a_certificate_needs_its_prediction_and_says_whether_it_is_right(tmp_pat
 
 def test_what_another_version_may_have_added_is_passed_over(tmp_path):
     path = written(tmp_path / "j", attacked(0, of_tomorrow={"a": [1, None]}), of_tomorrow=[[]])
-    assert len(Journal(path, AttackRecord).resume(HEADER, [])) == 1
+    assert len(Journal(path).resume(HEADER, [])) == 1
 
 
 @pytest.mark.parametrize("command", ["attack", "certify"])

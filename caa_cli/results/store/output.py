@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from caa_cli.config.paths import sidecar
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.class_names import names_of_classes
@@ -26,13 +27,12 @@ R = TypeVar("R", bound=Record)
 
 @dataclass
 class RunOutput(Generic[R]):
-    """The files of a run whose examples are records of one `kind`.
+    """The files of a run.
 
     side_files: further files that it writes, by option.  resume, overwrite: what to do with an earlier run's output.
     """
 
     output: Path
-    kind: type[R]
     side_files: Mapping[str, Path | None] = field(default_factory=dict)
     resume: bool = False
     overwrite: bool = False
@@ -40,7 +40,7 @@ class RunOutput(Generic[R]):
     records: dict[int, R] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.journal = Journal.beside(self.output, self.kind)
+        self.journal = Journal[R](sidecar(self.output, ".jsonl"))
         self.source = self.journal.path  # where a resumed run's examples come from
         self.held: ResultFile[R] | None = None
         self.compared: list[str] = []
@@ -69,7 +69,7 @@ class RunOutput(Generic[R]):
             self._check_shards(shard)
 
     def _check_unfinished(self) -> None:
-        if not self.resume and not self.overwrite and unfinished(self.output, self.kind):
+        if not self.resume and not self.overwrite and unfinished(self.output):
             raise UsageError(
                 f"{self.journal.path} holds the finished images of a run that was cut short",
                 "add --resume to go on with it, or --overwrite to begin anew",
@@ -114,7 +114,7 @@ class RunOutput(Generic[R]):
         document = document_at(self.output)
         differing = disagreements(document, header, compared) if document else []
         begun = self.journal.begun
-        if unfinished(self.output, self.kind) or (
+        if unfinished(self.output) or (
             differing and begun and not disagreements(header_of(self.journal.path), header, compared)
         ):
             # The journal leads: a document of other settings gives way, for it was begun with --overwrite.
