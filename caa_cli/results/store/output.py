@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,7 +15,7 @@ from caa_cli.results.class_names import names_of_classes
 from caa_cli.results.documents import KINDS, document_at, head
 from caa_cli.results.records import FAILED, Record
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, parse_result_file
-from caa_cli.results.store.files import check_writable, write_atomically
+from caa_cli.results.store.files import check_writable, write_document, written
 from caa_cli.results.store.journal import Journal, header_of, unfinished
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import check_intact, check_journals, check_result, check_side_file
@@ -206,23 +205,15 @@ class RunOutput(Generic[R]):
         return document
 
     def write(self, document: dict[str, Any]) -> None:
-        content = json.dumps(document, indent=2, allow_nan=False) + "\n"
         with self.kept(self.output):
-            write_atomically(self.output, content.encode())
+            write_document(self.output, document)
 
     def close(self, status: str) -> None:
         """Remove the journal of a complete run, once everything is written."""
         if status == "complete":
             self.journal.remove()
 
-    @contextmanager
-    def kept(self, path: Path) -> Iterator[None]:
+    def kept(self, path: Path) -> AbstractContextManager[None]:
         """A context in which a failure to write `path` raises a CaaError that names where examples are kept."""
-        try:
-            yield
-        except OSError as error:
-            raise CaaError(
-                f"can't write {error.filename or path} ({error.strerror or error})",
-                f"what is finished is kept in {self.journal.path}: free some space and repeat the command "
-                "with --resume",
-            ) from error
+        where = f"what is finished is kept in {self.journal.path}"
+        return written(path, f"{where}: free some space and repeat the command with --resume")
