@@ -233,9 +233,9 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path, content):
 
 def test_a_run_is_unfinished_until_its_result_is_complete(tmp_path):
     output = tmp_path / "attack.json"
-    assert not unfinished(output, AttackRecord)
+    assert not unfinished(output)
     journal_of(tmp_path, [record(0)])
-    assert unfinished(output, AttackRecord)
+    assert unfinished(output)
     whole, other = json.dumps(record(0).to_json()), json.dumps(record(0, radius=2.0).to_json())
     for text, expected in [
         ("", True),
@@ -246,7 +246,7 @@ def test_a_run_is_unfinished_until_its_result_is_complete(tmp_path):
         (f'{{"status": "complete", "examples": [{whole}]}}', False),
     ]:
         output.write_text(text)
-        assert unfinished(output, AttackRecord) is expected
+        assert unfinished(output) is expected
 
 
 def test_writing_replaces_a_file_at_once(tmp_path):

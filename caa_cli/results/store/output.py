@@ -99,7 +99,9 @@ class RunOutput(Generic[R]):
                 held.callback(self.journal.close)
             yield
 
-    def finished(self, header: dict[str, Any], compared: list[str], indices: Sequence[int]) -> ResultFile[R] | None:
+    def load_finished(
+        self, header: dict[str, Any], compared: list[str], indices: Sequence[int]
+    ) -> ResultFile[R] | None:
         """The result that is there, if it is of this very run and has all that is asked for: nothing is to be done.
 
         header: what the document says beside its examples: command, config, checkpoint, shard, environment.
