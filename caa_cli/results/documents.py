@@ -15,6 +15,7 @@ from caa_cli import __version__
 from caa_cli.config.attacks import ATTACKS, declared
 from caa_cli.config.choices import SPLITS
 from caa_cli.config.plan import AttackPlan, CertifyPlan
+from caa_cli.config.ranges import Range
 from caa_cli.errors import CaaError
 from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, Record
@@ -22,7 +23,6 @@ from caa_cli.results.schema import (
     Count,
     Natural,
     Positive,
-    Range,
     SchemaError,
     Seconds,
     Validator,
