@@ -1,7 +1,7 @@
 """Validation of JSON from files that may be damaged or foreign: type annotations are the schema.
 
 Dataclasses and TypedDicts stand for objects (with any JSON in further fields), `Annotated[float, Range(0)]` for a
-number that is at least 0, Path and str for texts, tuples and lists for lists, `X | None` for a value that may be null.
+number at least 0, Path and str for texts, tuples and lists for lists, `X | None` for a value that may be null.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def test_what_is_no_line_of_a_journal_is_named(tmp_path, line):
         ({"shard": []}, "line 1: shard is a list, not an object)"),
         ({"shard": {"index": 1, "count": 1}}, "line 1: there is no shard 1 of 1)"),
         ({"surrogate_model": "x"}, 'line 1: surrogate_model is "x", not an object)'),
-        ({"images": {"count": -1}}, "line 1: images.count is -1, not a whole number from 0"),
+        ({"images": {"count": -1}}, "line 1: images.count is -1, not a whole number at least 0"),
         ({"config": []}, "line 1: config is a list, not an object)"),
         ({"config": {**SETTINGS, "samples": [1]}}, "line 1: config.samples is a list, not a whole number"),
         ({"config": {**SETTINGS, "save_adversarial": 5}}, "line 1: config.save_adversarial is 5, not the name of"),
