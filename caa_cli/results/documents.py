@@ -16,10 +16,7 @@ from caa_cli.config.attacks import ATTACKS, declared
 from caa_cli.config.choices import SPLITS
 from caa_cli.config.plan import AttackPlan, CertifyPlan
 from caa_cli.config.ranges import Range
-from caa_cli.errors import CaaError
-from caa_cli.results.certificates import CertifyRecord
-from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, Record
-from caa_cli.results.schema import (
+from caa_cli.config.schema import (
     Count,
     Natural,
     Positive,
@@ -31,6 +28,9 @@ from caa_cli.results.schema import (
     object_of,
     shown,
 )
+from caa_cli.errors import CaaError
+from caa_cli.results.certificates import CertifyRecord
+from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, Record
 from caa_cli.results.store.files import read_object
 
 KINDS: dict[str, type[Record]] = {"attack": AttackRecord, "certify": CertifyRecord}

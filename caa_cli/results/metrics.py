@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from caa_cli.config.schema import SMALLEST
 from caa_cli.results.optimality import optimalities
 from caa_cli.results.pairwise import Column, against
 from caa_cli.results.records import ATTACKED, AttackRecord, median_of
-from caa_cli.results.schema import SMALLEST
 
 NEAR_BEST = 1.01  # times the smallest radius
 

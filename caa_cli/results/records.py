@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any, ClassVar, Self
 
-from caa_cli.results.schema import SMALLEST, Length, Natural, SchemaError, Seconds, Share, check
+from caa_cli.config.schema import SMALLEST, Length, Natural, SchemaError, Seconds, Share, check
 
 SCHEMA_VERSION = 1
 

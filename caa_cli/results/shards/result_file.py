@@ -14,11 +14,11 @@ from caa_cli.config.attacks import foreign
 from caa_cli.config.compare_plan import SHARED, default_of, formerly, own_settings
 from caa_cli.config.paths import sidecar
 from caa_cli.config.plan import AttackPlan
+from caa_cli.config.schema import SchemaError, check, parse, shown
 from caa_cli.config.selection import default_limit, select
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.documents import Compared, Document, check_header, check_version, read_record
 from caa_cli.results.records import Record
-from caa_cli.results.schema import SchemaError, check, parse, shown
 from caa_cli.results.store.journal import read_journal
 
 R = TypeVar("R", bound=Record)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from caa_cli.config.paths import sidecar
+from caa_cli.config.schema import SchemaError, parse
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.documents import check_header, check_version, read_record
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
-from caa_cli.results.schema import SchemaError, parse
 from caa_cli.results.store.files import read_object
 from caa_cli.results.store.locks import lock
 
