@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -133,6 +134,13 @@ def read_example(images: Images, index: int, classes: int) -> tuple[Tensor, int]
     if not 0 <= label < classes:
         raise ImageError(f"image {index} has the label {label}, and the model knows the classes 0 to {classes - 1}")
     return images.image(index), label
+
+
+def readable(images: Images, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+    """(index, image) of those of these images that can be read."""
+    for index in indices:
+        with suppress(ImageError):
+            yield index, images.image(index)
 
 
 def spread(total: int, count: int) -> list[int]:

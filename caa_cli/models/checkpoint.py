@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import NormalisedClassifier
@@ -29,24 +29,14 @@ __all__ = ["DEMO_CHECKPOINT", "Weights", "checkpoint_bytes", "find_checkpoint", 
 _MOST_OVERLAP = 8
 
 
-@dataclass(frozen=True)
-class Weights:
-    """The contents of a checkpoint file (see Contents), before a model is built from them.
-
-    card: None for files without caa's metadata. size: in bytes.
-    refusal: the reason why the file was not loaded; None if it was.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Weights(Contents):
+    """The contents of a checkpoint file. card: None for files without caa's metadata. size: in bytes."""
 
     path: Path
     sha256: str
-    tensors: dict[str, Tensor]
+    size: int
     card: ModelCard | None
-    size: int = 0
-    format: str = "safetensors"
-    module: nn.Module | None = None
-    keys: tuple[str, ...] = ()
-    entries: dict[str, Any] = field(default_factory=dict)
-    refusal: CaaError | None = None
 
     @cached_property
     def recognised(self) -> Recognised | None:
@@ -84,21 +74,18 @@ def read_weights(path: Path, trust: bool = False) -> Weights:
 def inspect_weights(path: Path, trust: bool = False) -> Weights:
     """As `read_weights`, but untrusted TorchScript is returned unopened, with its `refusal`."""
     content, metadata = read_file(path)
-    sha256, size, card, refusal = hashlib.sha256(content).hexdigest(), len(content), None, None
+    sha256, size, card = hashlib.sha256(content).hexdigest(), len(content), None
     try:
         if metadata is not None:
             contents, card = Contents("safetensors", read_tensors(path, content)), _card(path, metadata)
         else:
-            contents, refusal = read_pickled(path, content, trust)
+            contents = read_pickled(path, content, trust)
         del content
-        if refusal is None:
+        if contents.refusal is None:
             _check(path, contents)
     except MemoryError as error:
         raise too_large(path, size) from error
-    return Weights(
-        path, sha256, contents.tensors, card, size, contents.format, contents.module, contents.keys, contents.entries,
-        refusal,
-    )  # fmt: skip
+    return Weights(**vars(contents), path=path, sha256=sha256, size=size, card=card)
 
 
 def _card(path: Path, metadata: dict[str, Any]) -> ModelCard | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from caa_cli.errors import CaaError
 from caa_cli.models.limits import short
 
 # Keys under which published training code stores the weights, in order of preference.
@@ -40,6 +41,7 @@ class Contents:
     keys: the path of container keys to the weights, such as ("state_dict",).
     entries: the other entries of the containers, with values that are numbers or short texts, else None.
     odd: the reason why a weight can't be used, by name; these are not among the tensors.
+    refusal: the reason why the file was not loaded; None if it was.
     """
 
     format: str
@@ -48,6 +50,7 @@ class Contents:
     keys: tuple[str, ...] = ()
     entries: dict[str, Any] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
+    refusal: CaaError | None = None
 
 
 def unwrap(content: Any, format: str) -> Contents | None:

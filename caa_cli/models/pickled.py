@@ -26,10 +26,10 @@ _SAVE_STATE = "save its state dict instead: torch.save(model.state_dict(), 'weig
 _FORMAT, _TORCHSCRIPT = "PyTorch", "TorchScript, not loaded"
 
 
-def read_pickled(path: Path, content: bytes, trust: bool) -> tuple[Contents, CaaError | None]:
-    """(contents of a state dict, bare or in a container; the reason for not loading TorchScript, else None).
+def read_pickled(path: Path, content: bytes, trust: bool) -> Contents:
+    """The contents of a state dict, bare or in a container; with `trust` also of a whole network.
 
-    With `trust` also a whole network. Raises CaaError for anything else.
+    Untrusted TorchScript is not loaded. Raises CaaError for anything else.
     """
     try:
         if not trust and not (is_archive(content) or content[:1] == b"\x80"):
@@ -41,12 +41,10 @@ def read_pickled(path: Path, content: bytes, trust: bool) -> tuple[Contents, Caa
         contents = unwrap(_load_trusted(path, content), f"{_FORMAT}, loaded by running its code")
         if contents is None:
             raise _nothing(path) from None
-        return contents, None
+        return contents
     if fields is not None:
-        return Contents(**fields), None
-    if trust:
-        return read_torchscript(path, content), None
-    return Contents(_TORCHSCRIPT, {}), untrusted(path)
+        return Contents(**fields)
+    return read_torchscript(path, content) if trust else Contents(_TORCHSCRIPT, {}, refusal=untrusted(path))
 
 
 def read_state(path: Path, content: bytes) -> dict[str, Any] | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.data.datasets import open_dataset
-from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import spread
 from caa_cli.errors import CaaError
 from caa_cli.report.gallery import Gallery, Shown
@@ -83,5 +82,5 @@ def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Ima
             return {}, {}, [f"Without the clean images: {data_dir} holds other data now"]
         names = {str(number): name for number, name in enumerate(images.class_names)}
         return {index: images.image(index).numpy() for index in indices}, names, []
-    except (CaaError, ImageError) as error:
+    except CaaError as error:
         return {}, {}, [f"Without the clean images: {error.problem}"]

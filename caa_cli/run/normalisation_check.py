@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.config.choices import NORMALISATIONS
-from caa_cli.data.decoding import ImageError
-from caa_cli.data.images import Images, spread
+from caa_cli.data.images import Images, readable, spread
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
@@ -100,17 +99,12 @@ class Plausibility:
 
     def _sample(self) -> tuple[Tensor, Tensor, list[int]]:
         """Images from all over the split, as some are sorted by class; those that can't be read are left out."""
-        examples = []
-        for index in spread(len(self.images), _IMAGES):
-            try:
-                examples.append((self.images.image(index), self.images.label(index), index))
-            except ImageError:
-                continue
+        examples = list(readable(self.images, spread(len(self.images), _IMAGES)))
         if not examples:
             return torch.empty(0), torch.empty(0), []
         # Shuffled, since a slow model sees only the first few.
         order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0)).tolist()
         examples = [examples[place] for place in order]
-        x = torch.stack([image for image, _, _ in examples]).to(self.classifier.device)
-        labels = torch.tensor([label for _, label, _ in examples], device=self.classifier.device)
-        return x, labels, [index for _, _, index in examples]
+        indices = [index for index, _ in examples]
+        x = torch.stack([image for _, image in examples]).to(self.classifier.device)
+        return x, torch.tensor([self.images.label(index) for index in indices], device=x.device), indices

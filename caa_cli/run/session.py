@@ -15,8 +15,7 @@ import torch
 from caa_cli.config.datasets import DEMO
 from caa_cli.config.plan import ModelPlan
 from caa_cli.data.datasets import open_dataset
-from caa_cli.data.decoding import ImageError
-from caa_cli.data.images import Images
+from caa_cli.data.images import Images, readable
 from caa_cli.display import Display, Rows
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier
@@ -148,15 +147,9 @@ class Session(Generic[P]):
 
         Where no image can be read there is nothing to try: each will be recorded as failed.
         """
-        for index in self.indices:
-            try:
-                image = self.images.image(index)
-            except ImageError:
-                continue
-            self._try_out_on(classifier, index, image)
+        index, image = next(readable(self.images, self.indices), (0, None))
+        if image is None:
             return
-
-    def _try_out_on(self, classifier: SmoothedClassifier, index: int, image: torch.Tensor) -> None:
         try:
             votes = classifier.votes(image.to(classifier.device)[None], [Key(0, index, Purpose.TUNING)], 64)
         except RuntimeError as error:

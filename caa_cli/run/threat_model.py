@@ -14,8 +14,7 @@ from torch import Tensor
 from caa_cli.attacks.common.starting_points import MOST_STARTING_POINTS
 from caa_cli.config.choices import MODEL, SURROGATE_MODEL, VOTES
 from caa_cli.config.plan import AttackPlan
-from caa_cli.data.decoding import ImageError
-from caa_cli.data.images import Images, spread
+from caa_cli.data.images import Images, readable, spread
 from caa_cli.display import Display
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.card import ModelCard
@@ -141,12 +140,8 @@ class StartingPoints:
     @cached_property
     def _pool(self) -> Tensor:
         """Evenly spaced images of the split, (N, *input_shape), without those that can't be read."""
-        readable = [torch.zeros(0, *self.images.input_shape)]
-        for position in spread(len(self.images), min(_MOST_IMAGES, _images_of(self.images.input_shape))):
-            index = self.images.indices[position]
-            try:
-                readable.append(self.images.image(index)[None])
-            except ImageError:
-                continue
-            self._labels.append(self.images.label(index))
-        return torch.cat(readable)
+        shape = self.images.input_shape
+        positions = spread(len(self.images), min(_MOST_IMAGES, _images_of(shape)))
+        pool = dict(readable(self.images, [self.images.indices[position] for position in positions]))
+        self._labels += map(self.images.label, pool)
+        return torch.stack(list(pool.values())) if pool else torch.zeros(0, *shape)

@@ -22,7 +22,7 @@ from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes, trained_with
 from caa_cli.models.load import probe
-from caa_cli.results.store.files import check_writable, write_atomically
+from caa_cli.results.store.files import check_writable, write_atomically, written
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign, something_at
 from caa_cli.runtime.device import resolve_device
@@ -205,37 +205,19 @@ class TrainRun:
             "heldout_noisy_accuracy": state.best_accuracy,
         }
         if test is not None:
-            training |= smoothed_accuracy(
-                model,
-                card,
-                test,
-                trainer.device,
-                plan.evaluate_limit,
-                plan.evaluate_samples,
-                plan.seed,
-                self.display,
-            )
+            training |= smoothed_accuracy(model, card, test, trainer.device, plan, self.display)
         card = replace(card, training=training)
         content = checkpoint_bytes(model, card)
-        try:
+        kept = f"{self.unfinished.path} keeps the training: free some space and repeat the command with --resume"
+        with written(plan.output, kept):
             write_atomically(plan.output, content)
-        except OSError as error:
-            raise CaaError(
-                f"can't write {plan.output} ({error.strerror})",
-                f"{self.unfinished.path} keeps the training: free some space and repeat the command with --resume",
-            ) from error
         self.unfinished.discard()
         self.display.result("result", result_rows(plan, state, training, seconds, len(content), self.unfinished.log))
-        self.display.document(self._document(training, [vars(report) for report in state.history], seconds))
+        self._show_document(training, [vars(report) for report in state.history], seconds)
 
-    def _document(self, training: dict[str, Any], history: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
-        return {
-            "command": "train",
-            "config": self.plan.config(),
-            "training": training,
-            "history": history,
-            "seconds": seconds,
-        }
+    def _show_document(self, training: dict[str, Any], history: list[dict[str, Any]], seconds: float) -> None:
+        facts = {"config": self.plan.config(), "training": training, "history": history, "seconds": seconds}
+        self.display.document({"command": "train", **facts})
 
     def _method(self) -> Method:
         method: Method = load(METHODS[self.plan.method].runs)(**vars(self.plan.settings))
@@ -288,5 +270,5 @@ class TrainRun:
                 "choose another --output, or add --overwrite to replace it",
             )
         self.display.note(f"{plan.output} is finished already: there is nothing to do")
-        self.display.document(self._document(there, self.unfinished.history(), 0.0))
+        self._show_document(there, self.unfinished.history(), 0.0)
         return True

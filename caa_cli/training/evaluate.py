@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from caa_cli.data.decoding import ImageError
-from caa_cli.data.images import Images, spread
+from caa_cli.config.train_plan import TrainPlan
+from caa_cli.data.images import Images, readable, spread
 from caa_cli.display import Display, number
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.card import ModelCard
@@ -27,12 +24,10 @@ def smoothed_accuracy(
     card: ModelCard,
     images: Images,
     device: torch.device,
-    limit: int,
-    samples: int,
-    seed: int,
+    plan: TrainPlan,
     display: Display,
 ) -> dict[str, Any]:
-    """The smoothed accuracy on `limit` evenly spaced test images, by the majority of `samples` votes.
+    """The smoothed accuracy on evenly spaced test images, by the majority of their votes.
 
     Returned with its numbers of images and samples, for the checkpoint's metadata; None if no image is readable.
     """
@@ -40,14 +35,14 @@ def smoothed_accuracy(
         model, sigma=card.sigma or 0.0, num_classes=card.num_classes, input_shape=card.input_shape, device=device
     )
     tune_chunks(classifier, seconds=1.0, gradients=False)
-    indices = spread(len(images), limit)
+    indices, samples = spread(len(images), plan.evaluate_limit), plan.evaluate_samples
     right = seen = 0
     with display.bar("test images", len(indices)) as bar:
         for first in range(0, len(indices), _TOGETHER):
-            batch = list(_readable(images, indices[first : first + _TOGETHER]))
+            batch = list(readable(images, indices[first : first + _TOGETHER]))
             if batch:
                 x = torch.stack([image for _, image in batch]).to(device)
-                keys = [Key(seed, index, Purpose.EVALUATION) for index, _ in batch]
+                keys = [Key(plan.seed, index, Purpose.EVALUATION) for index, _ in batch]
                 winners = leader(classifier.votes(x, keys, samples).cpu().numpy())
                 right += sum(int(w) == images.label(index) for w, (index, _) in zip(winners, batch, strict=True))
                 seen += len(batch)
@@ -59,9 +54,3 @@ def smoothed_accuracy(
         "smoothed_accuracy_images": seen,
         "smoothed_accuracy_samples": samples,
     }
-
-
-def _readable(images: Images, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-    for index in indices:
-        with suppress(ImageError):
-            yield index, images.image(index)

@@ -17,7 +17,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint_file import read_file
 from caa_cli.models.confined import read_confined
 from caa_cli.models.pickled import read_training
-from caa_cli.results.store.files import write_atomically
+from caa_cli.results.store.files import write_atomically, written
 from caa_cli.results.store.ownership import foreign
 from caa_cli.training.loop import EpochReport, Trainer
 
@@ -79,12 +79,8 @@ class Unfinished:
 
     @staticmethod
     def _write(path: Path, content: bytes) -> None:
-        try:
+        with written(path, "free some space and repeat the command with --resume"):
             write_atomically(path, content)
-        except OSError as error:
-            raise CaaError(
-                f"can't write {path} ({error.strerror})", "free some space and repeat the command with --resume"
-            ) from error
 
     def restore(self, trainer: Trainer, images: dict[str, Any]) -> list[str]:
         """Restore the saved state in `trainer`; returns notes for the user.
