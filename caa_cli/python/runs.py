@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from caa_cli.attacks.common.attack import Attack
-from caa_cli.config.attacks import ATTACKS, declared, prefix
+from caa_cli.config.attacks import declared, prefix
 from caa_cli.config.choices import MODEL, SURROGATE_MODEL, VOTES
+from caa_cli.config.custom_attack import named
 from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.data.images import ImageArrays
 from caa_cli.display import Display
@@ -95,7 +96,7 @@ def attack(
     model: SmoothedClassifier,
     images: Images,
     labels: Labels,
-    method: str = "caa-newton",
+    method: str | Callable[..., Any] = "caa-newton",
     *,
     indices: Sequence[int] | None = None,
     seed: int = 0,
@@ -107,10 +108,11 @@ def attack(
     """The nearest adversarial image of each image that an attack finds, each verified on fresh noise.
 
     images: (N, *input_shape) in [0, 1]. labels: (N,) the true classes: an image that the model misclassifies is not
-    attacked. method: as --attack. indices: the noise of each image; None: 0 to N − 1. With the index that an image
-    has in its data set, and the settings of a command, results are that command's, to the bit. gradient: where the
-    search's gradients come from: "model", "votes" (its starting points are among `images`), or another model of the
-    same images and classes; None: as `model` has them. chunk_size: None: measured once a model and machine.
+    attacked. method: as --attack, or a function or factory of yours. indices: the noise of each image; None: 0 to
+    N − 1. With the index that an image has in its data set, and the settings of a command, results are that
+    command's, to the bit. gradient: where the search's gradients come from: "model", "votes" (its starting points are
+    among `images`), or another model of the same images and classes; None: as `model` has them. chunk_size: None:
+    measured once a model and machine.
     settings: every other one by its flag's name (`samples=300`, `verify_samples=10_000`); those of the attack alone
     also without its name (`ddn_initial_norm`, `initial_norm`).
 
@@ -119,7 +121,7 @@ def attack(
     arrays = _arrays(model, images, labels, indices)
     model, kind = _with_gradients(model, gradient)
     plan = AttackPlan.of(
-        **_shared(model, seed, chunk_size), attack=method, gradient=kind, **_known(method, settings)
+        **_shared(model, seed, chunk_size), attack=method, gradient=kind, **_known(named(method)[0], settings)
     ).resolve(model.sigma)
     search: Attack[Any] = build_attack(plan)
     _choose_chunks(model, plan, gradients=model.differentiates)
@@ -155,8 +157,8 @@ _RUN_SETTINGS = ["alpha", "bound", *(f.name for f in fields(AttackPlan) if f.nam
 
 def _known(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings by their flags' names. Raises UsageError for one that the attack does not have."""
-    names = {name: name for name in (*(declared(method) if method in ATTACKS else ()), *_RUN_SETTINGS)}
-    start = prefix(method) if method in ATTACKS else ""
+    names = {name: name for name in (*declared(method), *_RUN_SETTINGS)}
+    start = prefix(method)
     names |= {name.removeprefix(start): name for name in names}
     unknown = next((name for name in settings if name not in names), None)
     if unknown is not None:
