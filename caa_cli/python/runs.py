@@ -114,7 +114,7 @@ def attack(
     among `images`), or another model of the same images and classes; None: as `model` has them. chunk_size: None:
     measured once a model and machine.
     settings: every other one by its flag's name (`samples=300`, `verify_samples=10_000`); those of the attack alone
-    also without its name (`ddn_initial_norm`, `initial_norm`).
+    also without its name (`pgd_epsilon`, `epsilon`).
 
     Raises UsageError for a setting or array that doesn't fit; Interrupted, with what is done, on Ctrl-C.
     """
