@@ -58,6 +58,8 @@ def test_the_exact_crossing_of_a_linear_model_is_verified_close_to_it(linear: Li
         return images + distance * normal
 
     finding = once(crossing, linear.classifier, clean)
+    assert finding.candidates
+    assert finding.confident is None  # as likely one class as the other
     verified = Verifier(samples=10_000, probe_samples=1500).verify(finding, linear.classifier)
     assert verified.adversarial_class == 1
     # The boundary itself can't be verified: what 10,000 samples resolve lies a few hundredths of σ beyond it.
@@ -95,6 +97,30 @@ def test_every_evaluation_is_counted_whoever_makes_it(grey):
     # A gradient of the module evaluates its noise once more; the candidate's votes are drawn in the end.
     assert finding.forward_evaluations == 7 + 2 * 5 + 150 + 3 + 2 * 3 * 11 + SAMPLES
     assert finding.backward_evaluations == 150 + 3 + 3 * 11
+
+
+def test_small_chunks_cost_the_module_nothing(grey):
+    def attack(classifier, images, labels, generator):
+        x = images.clone().requires_grad_(True)
+        classifier.as_module(40)(x).sum().backward()
+        return images
+
+    finding = once(attack, make_small(gradient_chunk=8, votes_chunk=8), grey)
+    assert (finding.forward_evaluations, finding.backward_evaluations) == (80, 40)
+
+
+def test_a_candidate_is_judged_on_noise_that_the_attack_did_not_see(grey):
+    seen: list[torch.Tensor] = []
+
+    def attack(classifier, images, labels, generator):
+        seen.append(classifier.votes(images + 0.1)[0])
+        return images + 0.1
+
+    classifier = make_small()
+    classifier.model.layers[3].bias.data[0] -= 20.0  # another class wins
+    (candidate,) = once(attack, classifier, grey).candidates
+    # The same noise at the same point would give the same votes.
+    assert not torch.equal(candidate.votes, seen[0])
 
 
 @pytest.mark.parametrize("chunk", [256, 32])
