@@ -258,5 +258,10 @@ Require = Annotated[
     option(metavar="'FIELD>=N'", help="Exit with code 4 unless the result meets this; may be repeated.", panel=RUN),
 ]
 DryRun = Annotated[
-    bool, option("--dry-run", help="Only show what would run and how many model evaluations it takes.", panel=RUN)
+    bool,
+    option(
+        "--dry-run",
+        help="Only load the model, time one batch and show how long it would take; nothing is written.",
+        panel=RUN,
+    ),
 ]
