@@ -15,12 +15,13 @@ from caa_cli.config.choices import EXACT, FINISHES, GRADIENTS, INTERVALS, SURROG
 from caa_cli.config.plan import AttackPlan
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE
-_SEARCH, _VERIFICATION = "Attack", "Certificate and verification"
+_SEARCH, _VERIFICATION = generate.SEARCH, "Certificate and verification"
 
 
 @running.guarded
 @generate.with_options(generate.attack_settings(), before="device")
 def attack(
+    context: typer.Context,
     checkpoint: options.Checkpoint,
     sigma: options.Sigma = None,
     dataset: options.Dataset = None,
@@ -38,8 +39,14 @@ def attack(
     std: options.Std = None,
     trust_checkpoint: options.TrustCheckpoint = False,
     attack: Annotated[
-        str, option(help=f"Which attack: {', '.join(ATTACKS)}.", panel=_SEARCH, choices=ATTACKS)
+        str,
+        option(
+            help=f"Which attack: {', '.join(ATTACKS)}; or one of yours: package.module:name, file.py:name.",
+            panel=_SEARCH,
+            choices=ATTACKS,
+        ),
     ] = AttackPlan.attack,
+    trust_attack: options.TrustAttack = False,
     samples: Annotated[
         int, option(help="Noise samples per step; caa and caa-newton use fewer where that is enough.", panel=_SEARCH)
     ] = AttackPlan.samples,
@@ -151,6 +158,7 @@ def attack(
     [bold]caa attack --checkpoint demo[/] runs on a model and images that come with caa.
     """
     given = locals()
+    options.check_trust(context, "attack", attack)
     plan = options.plan_of(AttackPlan, given | given.pop("settings"))
     from caa_cli.run.attack import run_attack
 

@@ -120,6 +120,7 @@ def compare(
         _check_reading(context)
     else:
         assert output is not None
+        options.check_trust(context, "attacks", attacks or "")
         FileName().check("--output", output)
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
         keep_images = html is not None or figure_examples is not None
@@ -210,7 +211,9 @@ def _typed(context: typer.Context, name: str) -> bool:
 
 def _value(context: typer.Context, entry: NamedAttack, name: str, text: str) -> Any:
     """A setting's text as the option of the same name takes it."""
-    parameter = next(p for p in context.command.params if p.name == name)
+    parameter = next((p for p in context.command.params if p.name == name), None)
+    if parameter is None:  # an argument of the user's code, which says its type
+        return text
     try:
         return parameter.type_cast_value(context, text)
     except typer.BadParameter as error:

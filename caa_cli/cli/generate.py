@@ -19,6 +19,7 @@ from caa_cli.config.ranges import OneOf, flag
 from caa_cli.config.settings import Setting
 
 DATA, METHOD, COMPARISON, RUN, COMPUTE = "Model and data", "Method", "Comparison", "Run", "Compute"
+SEARCH = "Attack"
 Command = TypeVar("Command", bound=Callable[..., None])
 
 

@@ -13,11 +13,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from caa_cli.cli import completion
-from caa_cli.cli.generate import COMPUTE, DATA, RUN, option
+from caa_cli.cli.generate import COMPUTE, DATA, RUN, SEARCH, option
 from caa_cli.cli.toml import load_config
 from caa_cli.cli.values import number, shortened, whole
 from caa_cli.config import methods
 from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS, SPLITS
+from caa_cli.config.custom_attack import names_code
 from caa_cli.config.datasets import DATASETS, those_that
 from caa_cli.config.methods import METHODS
 from caa_cli.config.normalisations import mean_and_std
@@ -61,6 +62,17 @@ def source_of(context: typer.Context, name: str) -> str | None:
     """Where an option's value comes from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP (the TOML file) or DEFAULT."""
     source = context.get_parameter_source(name)
     return None if source is None else source.name
+
+
+def check_trust(context: typer.Context, option: str, attacks: str) -> None:
+    """Raises UsageError where code would run that nobody named on the command line."""
+    typed = [source_of(context, name) == "COMMANDLINE" for name in (option, "trust_attack")]
+    if any(typed) or not names_code(attacks):
+        return
+    raise UsageError(
+        f"{flag(option)} {shortened(attacks)} would run code, and it is not from the command line",
+        "read that code; then add --trust-attack on the command line, or name the attack there",
+    )
 
 
 def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +215,14 @@ TrustCheckpoint = Annotated[
         "--trust-checkpoint",
         help="Allow a file whose loading runs code in it (TorchScript, a pickled network).",
         panel=DATA,
+    ),
+]
+TrustAttack = Annotated[
+    bool,
+    option(
+        "--trust-attack",
+        help="Run the code of an attack that a configuration file or an environment variable names.",
+        panel=SEARCH,
     ),
 ]
 Dtype = Annotated[str, option(help=f"Precision of the model: {', '.join(DTYPES)}.", panel=COMPUTE, choices=DTYPES)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, Any
 
+from caa_cli.config import custom_attack
 from caa_cli.config.choices import FIXED, GUMBEL, LOG_RATIO, RADIAL, REFINEMENTS, SAMPLE_SCHEDULES, STAGED, SURROGATES
 from caa_cli.config.ranges import MOST_STEPS, Between, Count, NotNegative, OneOf, Positive, Range
 from caa_cli.config.settings import (
@@ -203,8 +205,6 @@ class AttackSpec:
     by_votes: str | None = None
 
 
-_CAA = "caa_cli.attacks.caa.attack:CertificationAware"
-
 ATTACKS: dict[str, AttackSpec] = {
     "caa": AttackSpec(
         Caa, "caa_cli.attacks.caa.attack:CertificationAware", "caa_cli.attacks.caa.attack:CertificationAware"
@@ -222,14 +222,41 @@ ATTACKS: dict[str, AttackSpec] = {
 }
 
 
+# What a message calls what results record of an attack beside its settings.
+WORDS = {custom_attack.CODE: "the code of the attack has changed"}
+_CUSTOM = "caa_cli.attacks.custom.attack:CustomAttack"
+
+
+@dataclass(frozen=True)
+class AttackName:
+    """The name of a registered attack, or of one in the user's code."""
+
+    def check(self, option: str, value: str) -> None:
+        if value not in ATTACKS and not custom_attack.is_custom(value):
+            near = get_close_matches(value, ATTACKS, 1)
+            code = "or package.module:function, file.py:function for an attack of yours"
+            raise UsageError(
+                f"{option} {value!r} is not known",
+                f"{f'did you mean {near[0]}? ' if near else ''}use one of: {', '.join(ATTACKS)}; {code}",
+            )
+
+
+def spec_of(attack: str) -> AttackSpec:
+    """The row of an attack, or one made of the user's code. Raises UsageError for an unknown name."""
+    AttackName().check("--attack", attack)
+    return ATTACKS[attack] if attack in ATTACKS else AttackSpec(custom_attack.known(attack), _CUSTOM, _CUSTOM)
+
+
 def prefix(attack: str) -> str:
     """What users' names of an attack's settings begin with, so that none is another's; those of `caa`: nothing."""
+    if custom_attack.is_custom(attack):
+        return custom_attack.PREFIX
     return "" if attack == "caa" else attack.removeprefix("caa-").replace("-", "_") + "_"
 
 
 def declared(attack: str) -> dict[str, Setting]:
     """The settings of an attack by the names that users and results have for them: `ddn_gamma`."""
-    return {prefix(attack) + setting.name: setting for setting in settings_of(ATTACKS[attack].settings)}
+    return {prefix(attack) + setting.name: setting for setting in settings_of(spec_of(attack).settings)}
 
 
 def foreign(attack: str) -> set[str]:
@@ -237,24 +264,37 @@ def foreign(attack: str) -> set[str]:
     return {name for other in ATTACKS if other != attack for name in declared(other)}
 
 
-def chosen(attack: str, given: Mapping[str, Any]) -> Settings:
-    """The attack's settings out of values by users' names, where None is one that nobody gave.
+def completed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by users' names, with `settings`: the attack's out of them, where None is one that nobody gave.
 
-    Raises UsageError for an unknown attack, and for a value of a setting that is another attack's.
+    `attack` is a name, or a callable. Raises UsageError for an unknown attack, and for a value of a setting that is
+    another attack's.
     """
-    OneOf(ATTACKS).check("--attack", attack)
-    refuse_foreign("attack", attack, {name: declared(name) for name in ATTACKS}, given)
-    return filled(ATTACKS[attack].settings, given, prefix(attack))
+    named = given["attack"]
+    attack, arguments = custom_attack.split(custom_attack.register(named) if callable(named) else named)
+    AttackName().check("--attack", attack)
+    given = {**given, "attack": attack}
+    if custom_attack.is_custom(attack):
+        custom_attack.load(attack)
+        given |= custom_attack.checked(attack, declared(attack), {**given, **arguments})
+    refuse_foreign("attack", attack, {name: declared(name) for name in (*ATTACKS, attack)}, given)
+    return {**given, "settings": filled(spec_of(attack).settings, given, prefix(attack))}
 
 
 def check(attack: str, settings: Settings, by_votes: bool) -> None:
     """Raises UsageError for a value out of its range, and for two that don't go together."""
-    if type(settings) is not ATTACKS[attack].settings:
+    if type(settings) is not spec_of(attack).settings:
         raise TypeError(f"{type(settings).__name__} has no settings of {attack}")
-    check_each(settings, prefix(attack))
+    try:
+        check_each(settings, prefix(attack))
+    except UsageError as error:
+        if custom_attack.is_custom(attack):  # its arguments are no flags
+            raise custom_attack.in_its_words(attack, error) from None
+        raise
     settings.check(by_votes)
 
 
 def flat(attack: str, settings: Settings) -> dict[str, Any]:
     """The values by users' names, as results record them."""
-    return {name: getattr(settings, setting.field) for name, setting in declared(attack).items()}
+    values = {prefix(attack) + s.name: getattr(settings, s.field) for s in settings_of(type(settings))}
+    return values | settings.recorded()

@@ -9,8 +9,9 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from caa_cli.config.attacks import ATTACKS, declared, prefix
+from caa_cli.config.attacks import ATTACKS, AttackName, declared, prefix
 from caa_cli.config.choices import SURROGATE_MODEL, TABLE_FORMATS
+from caa_cli.config.custom_attack import is_custom, short_name
 from caa_cli.config.differences import FORMERLY
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
@@ -55,13 +56,13 @@ class NamedAttack:
 
     @property
     def label(self) -> str:
-        return label_of(self.attack, self.settings)
+        return label_of(short_name(self.attack), self.settings)
 
     @staticmethod
     def parse(text: str) -> NamedAttack:
         """Raises UsageError for an unknown attack or setting, and for one that all attacks share."""
         attack, *pairs = _parts(text)
-        OneOf(ATTACKS).check("--attacks", attack)
+        AttackName().check("--attacks", attack)
         settings: dict[str, str] = {}
         for pair in pairs:
             key, equals, value = (part.strip() for part in pair.partition("="))
@@ -76,10 +77,17 @@ class NamedAttack:
             settings[name] = value
         return NamedAttack(attack, settings)
 
+    def with_settings(self, pairs: Sequence[str]) -> NamedAttack:
+        """The attack with further settings, KEY=VALUE."""
+        return self.parse(":".join([label_of(self.attack, self.settings), *pairs]))
+
 
 def _parts(text: str) -> list[str]:
     """What colons separate; one that no KEY= follows may belong to the name of a file."""
     parts: list[str] = []
+    if is_custom(text):
+        source, name, *pairs = (part.strip() for part in text.split(":"))
+        return [f"{source}:{name}", *pairs]
     for part in text.split(":"):
         if parts and "=" not in part and f"{SURROGATE_MODEL}=" in parts[-1]:
             parts[-1] += f":{part.rstrip()}"
@@ -91,15 +99,16 @@ def _parts(text: str) -> list[str]:
 def _setting(text: str, attack: str, key: str) -> str:
     """The name in AttackPlan; an attack's own name need not be said again before its settings."""
     name = key.removeprefix("--").replace("-", "_")
+    own = [*declared(attack), *SEARCH]
     for known in (name, prefix(attack) + name):
-        if known in own_settings(attack):
+        if known in own:
             return known
     if name in SHARED:
         raise UsageError(
             f"--attacks {text!r}: {key} has to be the same for all attacks",
             f"give it for all of them: {flag(name)}",
         )
-    others = ", ".join(own.removeprefix(prefix(attack)).replace("_", "-") for own in own_settings(attack))
+    others = ", ".join(known.removeprefix(prefix(attack)).replace("_", "-") for known in own)
     raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
 
 
@@ -131,7 +140,7 @@ def swept(entries: Sequence[NamedAttack], sweeps: Mapping[str, Sequence[str]]) -
     if len(sweeps) > 1 and len(entries) > 1:
         raise UsageError("--sweep varies two settings of several attacks", "name one of them with --attacks")
     return [
-        NamedAttack.parse(":".join([entry.label, *(f"{k}={v}" for k, v in zip(sweeps, values, strict=True))]))
+        entry.with_settings([f"{key}={value}" for key, value in zip(sweeps, values, strict=True)])
         for entry in entries
         for values in product(*sweeps.values())
     ]

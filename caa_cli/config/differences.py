@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from caa_cli.config.attacks import WORDS
 from caa_cli.config.choices import INTERVALS
 
 # What runs did before there was a setting, where that is not its default now.
@@ -15,16 +16,16 @@ def decisive(name: str, value: Any) -> Any:
     return value.partition("=")[0] if name == "gradient" and isinstance(value, str) else value
 
 
-def differences(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:
+def differences(recorded: dict[str, Any], requested: dict[str, Any], compared: list[str]) -> list[str]:
     """Where two configurations differ in a setting that decides results, in words.
 
     Of two attacks that are not the same, the settings that only one of them has are left out.
     """
-    theirs = {**{name: value for name, value in FORMERLY.items() if name in ours}, **theirs}
-    if theirs.get("attack") != ours.get("attack"):
-        compared = ["attack", *(key for key in compared if key != "attack" and key in theirs and key in ours)]
+    recorded = {**{name: value for name, value in FORMERLY.items() if name in requested}, **recorded}
+    if recorded.get("attack") != requested.get("attack"):
+        compared = ["attack", *(key for key in compared if key != "attack" and key in recorded and key in requested)]
     return [
-        f"{key} ({theirs.get(key)} there, {ours.get(key)} here)"
+        f"{WORDS.get(key, key)} ({recorded.get(key)} there, {requested.get(key)} here)"
         for key in compared
-        if decisive(key, theirs.get(key)) != decisive(key, ours.get(key))
+        if decisive(key, recorded.get(key)) != decisive(key, requested.get(key))
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from caa_cli.config import attacks
-from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.attacks import ATTACKS, AttackName
 from caa_cli.config.bounds import BOUNDS, GOODMAN
 from caa_cli.config.choices import (
     DTYPES,
@@ -29,7 +29,7 @@ from caa_cli.config.choices import (
     VOTES,
 )
 from caa_cli.config.datasets import DATASETS
-from caa_cli.config.differences import decisive
+from caa_cli.config.differences import FORMERLY, decisive
 from caa_cli.config.paths import check_distinct, sidecar
 from caa_cli.config.ranges import (
     ALPHA,
@@ -81,6 +81,8 @@ class Plan:
         """A short digest of all that decides a result."""
         config = self.config()
         settings = {key: decisive(key, config[key]) for key in self.compared_keys() if key in config}
+        # As a run of before there was the setting.
+        settings = {key: value for key, value in settings.items() if FORMERLY.get(key, ...) != value}
         text = json.dumps([checkpoint_sha256, settings], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -189,7 +191,7 @@ class AttackPlan(ModelPlan):
     `default_samples` says.
     """
 
-    attack: Annotated[str, OneOf(ATTACKS)] = "caa"
+    attack: Annotated[str, AttackName()] = "caa"
     settings: Settings = None  # type: ignore[assignment]  # filled in below
     samples: Annotated[int, Count()] = 1500
     iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
@@ -213,14 +215,14 @@ class AttackPlan(ModelPlan):
 
         Raises UsageError, also for a setting of another attack.
         """
-        return super().of(**{**given, "settings": attacks.chosen(given.get("attack", cls.attack), given)})
+        return super().of(**attacks.completed({"attack": cls.attack, **given}))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, count in default_samples(vars(self)).items():
             object.__setattr__(self, name, count)
         if self.settings is None:
-            object.__setattr__(self, "settings", ATTACKS[self.attack].settings())  # frozen from here on
+            object.__setattr__(self, "settings", attacks.spec_of(self.attack).settings())  # frozen from here on
         self._check_gradient()
         attacks.check(self.attack, self.settings, self.gradient == VOTES)
 
@@ -237,7 +239,7 @@ class AttackPlan(ModelPlan):
 
     def compared_keys(self) -> list[str]:
         names = [name for name in super().compared_keys() if name != "settings"]
-        return [*names, *attacks.declared(self.attack)]
+        return [*names, *attacks.flat(self.attack, self.settings)]
 
     @property
     def surrogate_model(self) -> str | None:
@@ -261,7 +263,7 @@ class AttackPlan(ModelPlan):
                 f"--gradient {self.gradient!r} is not known",
                 f"use one of: {MODEL}, {SURROGATE_MODEL}=CHECKPOINT, {VOTES}",
             )
-        if kind == VOTES and ATTACKS[self.attack].by_votes is None:
+        if kind == VOTES and attacks.spec_of(self.attack).by_votes is None:
             able = [name for name, spec in ATTACKS.items() if spec.by_votes]
             raise UsageError(
                 f"{self.attack} begins at the clean image, where votes alone show no direction (--gradient {VOTES})",

@@ -67,6 +67,10 @@ class Settings:
     def check(self, by_votes: bool) -> None:
         """Raises UsageError where settings, each in its range, are incompatible. by_votes: with --gradient votes."""
 
+    def recorded(self) -> dict[str, Any]:
+        """What results record besides the values."""
+        return {}
+
 
 def settings_of(owner: object) -> tuple[Setting, ...]:
     """The settings that a dataclass declares, in its order."""

@@ -18,9 +18,9 @@ from caa_cli.errors import CaaError
 from caa_cli.models.archive import check_entries, entries_of, is_archive, is_torchscript
 from caa_cli.models.confined import read_confined
 from caa_cli.models.contents import Contents, unwrap
-from caa_cli.models.factory import import_from_here
 from caa_cli.models.limits import check_names, short
 from caa_cli.models.torchscript import read_torchscript, untrusted
+from caa_cli.runtime.user_code import import_from
 
 _SAVE_STATE = "save its state dict instead: torch.save(model.state_dict(), 'weights.pt')"
 _FORMAT, _TORCHSCRIPT = "PyTorch", "TorchScript, not loaded"
@@ -93,7 +93,7 @@ def _load(content: bytes, safe: bool) -> Any:
 
 def _load_trusted(path: Path, content: bytes) -> Any:
     try:
-        with import_from_here():
+        with import_from(Path.cwd()):
             return _load(content, safe=False)
     except (AttributeError, ImportError) as error:
         raise CaaError(

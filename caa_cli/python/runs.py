@@ -111,8 +111,8 @@ def attack(
     has in its data set, and the settings of a command, results are that command's, to the bit. gradient: where the
     search's gradients come from: "model", "votes" (its starting points are among `images`), or another model of the
     same images and classes; None: as `model` has them. chunk_size: None: measured once a model and machine.
-    settings: every other one by its flag's name (`samples=300`, `verify_samples=10_000`, `ddn_gamma=0.1`); an
-    attack's own also without its name (`gamma=0.1`).
+    settings: every other one by its flag's name (`samples=300`, `verify_samples=10_000`); those of the attack alone
+    also without its name (`ddn_initial_norm`, `initial_norm`).
 
     Raises UsageError for a setting or array that doesn't fit; Interrupted, with what is done, on Ctrl-C.
     """

@@ -117,6 +117,8 @@ class AttackPipeline:
         """How many images are searched at a time: --batch-size, or as many as fill a chunk at first."""
         image_bytes = self.attack.state_bytes(self.classifier.input_shape, self.classifier.gradients.cost)
         batch = most_images(self.plan, image_bytes)
+        if self.attack.MOST_IMAGES is not None:
+            batch = min(batch, self.attack.MOST_IMAGES)
         if self.plan.batch_size is not None:
             return batch
         return max(1, min(batch, self.classifier.search_chunk // self.attack.first_samples()))
@@ -157,10 +159,21 @@ class AttackPipeline:
         return certify
 
     def _verify(self, clean: CleanImage, finding: Finding, verifier: Verifier) -> tuple[AttackRecord, Image | None]:
-        began = time.perf_counter()
-        verified = verifier.verify(finding, self.classifier)
         certificate, confident = clean.certificate, finding.confident
         assert certificate is not None
+        if finding.error is not None:
+            failed = AttackRecord(
+                clean.index,
+                clean.label,
+                FAILED,
+                forward_evaluations=certificate.evaluations + finding.forward_evaluations,
+                backward_evaluations=finding.backward_evaluations,
+                seconds=clean.seconds + finding.seconds,
+                error=finding.error,
+            )
+            return failed, None
+        began = time.perf_counter()
+        verified = verifier.verify(finding, self.classifier)
         unverified = NOT_VERIFIED if confident is not None else NOT_FOUND
         record = AttackRecord(
             clean.index,

@@ -33,17 +33,17 @@ class CertifyPipeline:
         size = max(1, min(BATCH_LIMIT, classifier.votes_chunk // plan.selection_samples))
         for first in range(0, len(todo), size):
             began = time.perf_counter()
-            found: list[tuple[int, torch.Tensor, int]] = []
+            examples: list[tuple[int, torch.Tensor, int]] = []
             for index in todo[first : first + size]:
                 try:
-                    found.append((index, *read_example(images, index, classifier.num_classes)))
+                    examples.append((index, *read_example(images, index, classifier.num_classes)))
                 except ImageError as error:
                     yield CertifyRecord(index, images.label(index), FAILED, error=error.problem)
-            if not found:
+            if not examples:
                 continue
-            numbers = [index for index, _, _ in found]
-            labels = [label for _, _, label in found]
-            x = torch.stack([image for _, image, _ in found]).to(classifier.device)
+            numbers = [index for index, _, _ in examples]
+            labels = [label for _, _, label in examples]
+            x = torch.stack([image for _, image, _ in examples]).to(classifier.device)
             records = (self._certify if plan.radius is None else self._decide)(x, numbers, labels)
             seconds = (time.perf_counter() - began) / len(records)
             yield from [replace(record, seconds=seconds) for record in records]
@@ -53,16 +53,16 @@ class CertifyPipeline:
             CertifyRecord(
                 index,
                 label,
-                CERTIFIED if found.confident else ABSTAINED,
-                prediction=found.prediction if found.confident else None,
-                radius=found.radius,
-                correct=found.confident and found.prediction == label,
-                votes_top=found.votes_top,
+                CERTIFIED if certificate.confident else ABSTAINED,
+                prediction=certificate.prediction if certificate.confident else None,
+                radius=certificate.radius,
+                correct=certificate.confident and certificate.prediction == label,
+                votes_top=certificate.votes_top,
                 samples=self.plan.samples,
-                abstentions=found.abstentions,
-                evaluations=found.evaluations,
+                abstentions=certificate.abstentions,
+                evaluations=certificate.evaluations,
             )
-            for index, label, found in zip(
+            for index, label, certificate in zip(
                 indices, labels, certifier_of(self.plan).certify(self.classifier, x, indices), strict=True
             )
         ]
@@ -73,18 +73,18 @@ class CertifyPipeline:
         outcomes = {True: CERTIFIED, False: NOT_CERTIFIED, None: UNDECIDED}
         records = []
         for image, index, label in zip(x, indices, labels, strict=True):
-            found = decider.decide(self.classifier, image, index)
+            decision = decider.decide(self.classifier, image, index)
             records.append(
                 CertifyRecord(
                     index,
                     label,
-                    outcomes[found.certified],
-                    prediction=found.prediction,
-                    radius=plan.radius if found.certified else None,
-                    correct=found.prediction == label,
-                    votes_top=found.votes_top,
-                    samples=found.samples,
-                    evaluations=found.evaluations,
+                    outcomes[decision.certified],
+                    prediction=decision.prediction,
+                    radius=plan.radius if decision.certified else None,
+                    correct=decision.prediction == label,
+                    votes_top=decision.votes_top,
+                    samples=decision.samples,
+                    evaluations=decision.evaluations,
                 )
             )
         return records

@@ -19,11 +19,7 @@ TYPICAL_TRIES = 1.25
 
 def attack_rows(plan: AttackPlan, attack: Attack[Any], num_classes: int) -> Rows:
     """What is about to run; `plan` is the resolved one."""
-    fewest, most = attack.samples_a_step()
-    samples = str(most) if fewest == most else f"{fewest} to {most}"
-    rows = [
-        ("attack", f"{plan.attack}: {samples} samples a step, at most {attack.iterations} steps, seed {plan.seed}")
-    ]
+    rows = [("attack", f"{plan.attack}: {attack.in_words()}, seed {plan.seed}")]
     if plan.gradient == VOTES:
         rows.append(("gradients", "none: votes alone, from the side of other images"))
     elif plan.surrogate_model is not None:
@@ -37,10 +33,13 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], num_classes: int) -> Rows
 
 def evaluations(
     plan: AttackPlan, attack: Attack[Any], cost: GradientCost, images: int, typical: bool = False
-) -> Evaluations:
+) -> Evaluations | None:
     """The most model evaluations that a run can take, in chunks that hold the pilot, certificates and verification
-    included. typical: those that are usual on smoothed MNIST models."""
-    forward, backward = attack.budget(cost)
+    included; None where only the attack's code knows. typical: those that are usual on smoothed MNIST models."""
+    budget = attack.budget(cost)
+    if budget is None:
+        return None
+    forward, backward = budget
     share, tries = (attack.typical_share(), TYPICAL_TRIES) if typical else (1.0, Verifier().tries)
     clean = plan.selection_samples + plan.certify_samples
     rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)

@@ -21,15 +21,18 @@ class Evaluations:
 
 @dataclass(frozen=True)
 class Forecast:
-    """most, typical: evaluations; typical: None where nothing is known of it. reserve: bytes beyond a batch's."""
+    """most, typical: evaluations; None where nothing is known of them. reserve: bytes beyond a batch's."""
 
     pace: Pace
-    most: Evaluations
+    most: Evaluations | None
     typical: Evaluations | None = None
     reserve: int = 0
 
     def rows(self) -> Rows:
         """For the display: the typical and the most of each."""
+        memory = ("memory", f"about {show_size(self._memory)}")
+        if self.most is None:
+            return [("evaluations", "unknown: the attack's code decides"), memory]
         rows = [("forward evaluations", self._between("forward"))]
         if self.most.backward is not None:
             rows.append(("backward evaluations", self._between("backward")))
@@ -38,17 +41,17 @@ class Forecast:
         return [
             *rows,
             ("time", f"{time}, as one batch took; start-up and the reading of images left out"),
-            ("memory", f"about {show_size(self._memory)}"),
+            memory,
         ]
 
     def to_json(self) -> dict[str, Any]:
         """For the document of a dry run."""
-        counts = {"forward": self.most.forward, "backward": self.most.backward}
-        typical = None if self.typical is None else self._seconds(self.typical)
+        most = self.most
+        counts = {} if most is None else {"forward": most.forward, "backward": most.backward}
         return {
             **{f"{name}_evaluations_at_most": int(n) for name, n in counts.items() if n is not None},
-            "seconds_typical": typical,
-            "seconds_at_most": self._seconds(self.most),
+            "seconds_typical": None if self.typical is None else self._seconds(self.typical),
+            "seconds_at_most": None if most is None else self._seconds(most),
             "memory_bytes": self._memory,
         }
 
@@ -70,8 +73,15 @@ def _range(typical: float | None, most: float, show: Callable[[float], str]) -> 
     return f"at most {show(most)}" if typical is None else f"typically {show(typical)}, at most {show(most)}"
 
 
-def together(documents: Iterable[Mapping[str, Any]]) -> tuple[Rows, dict[str, float]]:
+def together(documents: Iterable[Mapping[str, Any]]) -> tuple[Rows, dict[str, float | None]]:
     """(rows, fields of the document) of the time that several attacks take, one after the other."""
     found = list(documents)
-    typical, most = (sum(one[name] for one in found) for name in ("seconds_typical", "seconds_at_most"))
-    return [("time", _range(typical, most, clock))], {"seconds_typical": typical, "seconds_at_most": most}
+    names = ("seconds_typical", "seconds_at_most")
+    typical, most = (_sum([one[name] for one in found]) for name in names)
+    rows = [("time", "unknown: an attack's code decides" if most is None else _range(typical, most, clock))]
+    return rows, {"seconds_typical": typical, "seconds_at_most": most}
+
+
+def _sum(seconds: list[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return sum(known) if len(known) == len(seconds) else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import Objective, Slopes
@@ -102,6 +102,10 @@ class GradientSource(ABC):
 
     def lay_out(self, memory_format: torch.memory_format) -> None:  # noqa: B027
         """Puts the source's weights, if it has any, in this layout, as `NoisyModel.lay_out` does."""
+
+    @abstractmethod
+    def differentiated(self, classifier: NoisyModel) -> nn.Module | None:
+        """The model that is differentiated; None where gradients come from votes."""
 
     @abstractmethod
     def gradients(

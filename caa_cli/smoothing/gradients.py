@@ -21,6 +21,9 @@ class WhiteBox(GradientSource):
 
     cost = GradientCost(forward=1, backward=1)
 
+    def differentiated(self, classifier: NoisyModel) -> nn.Module:
+        return classifier.model
+
     def gradients(
         self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest
     ) -> GradientPass:
@@ -51,6 +54,9 @@ class SurrogateModel(GradientSource):
 
     def lay_out(self, memory_format: torch.memory_format) -> None:
         self.model.to(memory_format=memory_format)
+
+    def differentiated(self, classifier: NoisyModel) -> nn.Module:
+        return self.model
 
     def gradients(
         self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest

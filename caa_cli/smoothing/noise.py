@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     DECISION = 9  # whether an image is certified at one given radius
     START = 10  # where an attack with a random start begins, or which rivals it begins with
     DIRECT = 11  # votes and gradients that a caller asks a classifier for
+    PROPOSAL = 12  # what an attack of the user's proposes; the seeds of its own random draws
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ class SteinEstimator(GradientSource):
     # A sum for each class that has votes: near a boundary a dozen at most.
     cost = GradientCost(forward=1, backward=0, vectors=12)
 
+    def differentiated(self, classifier: NoisyModel) -> None:
+        return None
+
     def log_mean(self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
         return log_shares(classifier.votes(x, keys, samples), samples)
 

@@ -181,3 +181,33 @@ def test_on_a_linear_model_it_takes_half_the_evaluations_of_intervals():
     assert all(1.0 < result.radius < 1.08 for result in results["exact"])
     cost = {rule: np.mean([result.forward_evaluations for result in found]) for rule, found in results.items()}
     assert cost["exact"] < 0.7 * cost["intervals"]
+
+
+def test_it_draws_on_where_passing_is_about_as_likely_as_not():
+    test = SequentialTest(LEVEL, 1000)
+    assert test.judge(138, 250, 250) is None
+    assert test.judge(262, 500, 500) is None
+
+
+@pytest.mark.parametrize(("unanimous", "passes"), [(6, False), (7, True)])
+def test_the_first_try_has_its_share_of_alpha_and_no_more(unanimous: int, passes: bool):
+    """1/64 is below alpha = 0.02, but not below 0.7 of it; 1/128 is."""
+    verifier = Verifier(rule="exact", finish="none", alpha=0.02, samples=15, tries=2)
+    tables = [[0, 1, 0, 0]] * unanimous + [[0, 0, 1, 0]] * (15 - unanimous)
+    verified = verifier.verify(on_ray(1.0, (10, 900, 500)), prescribed(*tables, *[[1, 0, 0, 0]] * 15))
+    assert (verified.image is not None) == passes
+
+
+def test_a_try_that_gives_up_draws_no_more():
+    classifier = prescribed([100, 0, 0], [0, 0, 0])
+    verified = exact(samples=1500).verify(on_ray(1.0, (700, 800)), classifier)
+    assert (verified.image, verified.forward_evaluations) == (None, 100)
+
+
+@pytest.mark.parametrize(("votes", "points"), [([500, 500, 0], 3), ([999, 1, 0], 6)])
+def test_the_line_search_ends_once_it_is_precise_enough(votes: list[int], points: int):
+    """Points near the boundary say more about it than distant ones."""
+    verifier = Verifier(rule="exact", samples=15_000, alpha=LEVEL, tries=1)
+    classifier = prescribed(*[votes] * points, [1000, 0, 0])
+    verifier.verify(on_ray(1.0, (700, 800)), classifier)
+    assert [draw.key.purpose for draw in classifier.draws] == [Purpose.PROBE] * points + [Purpose.VERIFICATION]

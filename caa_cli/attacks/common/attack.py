@@ -34,6 +34,8 @@ class Attack(ABC, Generic[State]):
     TYPICAL_SHARE: ClassVar[float] = 1.0
     # Vectors of an image's size that the batch, the passes and the temporaries of a step take.
     _VECTORS: ClassVar[int] = 20
+    # The most images that are searched at a time; None: any number.
+    MOST_IMAGES: ClassVar[int | None] = None
 
     @classmethod
     @abstractmethod
@@ -54,8 +56,9 @@ class Attack(ABC, Generic[State]):
         """One iteration of every example: evaluates x, keeps candidates with `remember`, moves on, sets `done`."""
 
     @abstractmethod
-    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
-        """The most (forward, backward) model evaluations of one image's search, in chunks that hold the pilot.
+    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int] | None:
+        """The most (forward, backward) model evaluations of one image's search, in chunks that hold the pilot; None
+        where they are not known.
 
         cost: of a sample with gradients, see `GradientSource`.
         """
@@ -84,6 +87,12 @@ class Attack(ABC, Generic[State]):
     def extra_vectors(self) -> int:
         """Vectors of an image's size that this attack keeps or needs beyond those of every attack."""
         return 0
+
+    def in_words(self) -> str:
+        """How much it searches, for the user."""
+        fewest, most = self.samples_a_step()
+        samples = str(most) if fewest == most else f"{fewest} to {most}"
+        return f"{samples} samples a step, at most {self.iterations} steps"
 
     def notes(self, num_classes: int) -> list[tuple[str, str]]:
         """What to tell the user before the run, as rows (heading, text)."""

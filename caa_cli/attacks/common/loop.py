@@ -101,4 +101,5 @@ class Search:
             int(state.backward[row]),
             int(state.lost_gradients[row]),
             float(state.seconds[row]),
+            state.failure(row),
         )

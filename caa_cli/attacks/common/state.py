@@ -42,7 +42,10 @@ class Candidate:
 
 @dataclass
 class Finding:
-    """The result of one example's search: its nearest candidates, nearest first, and what they cost."""
+    """The result of one example's search: its nearest candidates, nearest first, and what they cost.
+
+    error: why the search failed, where it did.
+    """
 
     example: Example
     candidates: list[Candidate]
@@ -51,6 +54,7 @@ class Finding:
     backward_evaluations: int
     lost_gradients: int
     seconds: float
+    error: str | None = None
 
     @property
     def confident(self) -> Candidate | None:
@@ -133,6 +137,10 @@ class Batch:
                 setattr(self, f.name, torch.cat([value, more]))
             else:
                 value.extend(more)
+
+    def failure(self, row: int) -> str | None:
+        """Why the search of an example failed; None where it did not."""
+        return None
 
     def keys(self, seed: int, rows: Tensor) -> list[Key]:
         """The search noise of these examples at their current iteration."""

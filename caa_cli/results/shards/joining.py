@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caa_cli.config.compare_plan import SEARCH, SHARED, label_of
+from caa_cli.config.custom_attack import short_name
 from caa_cli.config.differences import decisive
 from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
@@ -123,8 +124,12 @@ def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
             others = firsts if name in SEARCH else alike
             if value != part.default(name) and any(other.attack_settings.get(name) != value for other in others):
                 shown[name] = value
-        found.append(label_of(part.attack, shown))
-    return found
+        found.append((part.attack, shown))
+    short = [label_of(short_name(attack), shown) for attack, shown in found]
+    return [
+        label if short.count(label) == 1 else label_of(attack, shown)
+        for label, (attack, shown) in zip(short, found, strict=True)
+    ]
 
 
 def union(parts: Sequence[ResultFile[R]], gaps: bool = False) -> dict[int, R]:

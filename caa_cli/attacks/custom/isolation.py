@@ -1,0 +1,79 @@
+"""What keeps an attack of the user's apart from the rest of a run, and a check of what it returns."""
+
+from __future__ import annotations
+
+import random
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# How far a pixel may lie outside of [0, 1] by rounding, beside the precision of its type.
+_ROUNDING = 1e-5
+
+
+class ProposalError(Exception):
+    """An image that was returned can't be a candidate; the message says why."""
+
+
+@contextmanager
+def isolated(seed: int, device: torch.device) -> Iterator[None]:
+    """A context in which the global random generators begin with this seed.
+
+    Afterwards they, and what else of PyTorch is global, are as they were. What is printed goes to stderr, since
+    stdout may be a document.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_default_dtype(), torch.get_num_threads()
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.enable_grad(),
+        redirect_stdout(sys.stderr),
+    ):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.set_default_dtype(before[2])
+            if torch.get_num_threads() != before[3]:
+                torch.set_num_threads(before[3])
+
+
+def image_of(returned: object, clean: Tensor) -> Tensor:
+    """What an attack returned for one image as that image's candidate, like `clean`. Raises ProposalError."""
+    if not isinstance(returned, Tensor):
+        raise ProposalError(f"returned {_a(type(returned).__name__)}, not a tensor")
+    shape = (1, *clean.shape)
+    if returned.shape != shape:
+        raise ProposalError(f"returned a tensor of shape {tuple(returned.shape)}, not {shape}")
+    if not returned.is_floating_point():
+        raise ProposalError(f"returned a tensor of {returned.dtype}: pixels are real numbers in [0, 1]")
+    image = returned.detach()[0].to(clean.device)
+    unusable = int((~image.isfinite()).sum())
+    if unusable:
+        raise ProposalError(f"returned an image with NaN or infinity in {unusable} of {image.numel()} pixels")
+    low, high = float(image.min()), float(image.max())
+    tolerance = max(_ROUNDING, torch.finfo(image.dtype).eps)
+    if low < -tolerance or high > 1.0 + tolerance:
+        raise ProposalError(f"returned an image with pixels outside of [0, 1]: from {low:.6g} to {high:.6g}")
+    return image.to(clean.dtype).clamp(0.0, 1.0)
+
+
+def reason(error: BaseException) -> str:
+    """Why an attack failed, in words; for an exception of its code with the place where it was raised."""
+    if isinstance(error, ProposalError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"raised {type(error).__name__}: {error}{place}"
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[:1] in "aeiouAEIOU" or noun == "ndarray" else f"a {noun}"

@@ -1,0 +1,353 @@
+"""An attack of the user's in the loop: what it is given, what it costs, what comes of what it returns."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import Linear, make_linear, make_small
+from torch import nn
+
+from caa_cli.attacks.baselines.ddn import Ddn
+from caa_cli.attacks.common.loop import Search
+from caa_cli.attacks.common.state import Example, Finding
+from caa_cli.config.custom_attack import register
+from caa_cli.config.plan import AttackPlan
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.run.registry import build_attack
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradients import SurrogateModel
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.stein import SteinEstimator
+from caa_cli.verification.verifier import Verifier
+
+SAMPLES = 200
+
+
+def search(attack: Any, classifier: SmoothedClassifier, *images: torch.Tensor, **settings: Any) -> list[Finding]:
+    """The findings of images with label 0, numbered from 0."""
+    plan = AttackPlan.of(checkpoint="demo", attack=attack, samples=SAMPLES, **settings)
+    examples = [Example(index, image, 0) for index, image in enumerate(images)]
+    return list(Search(build_attack(plan), classifier, 2).run(examples))
+
+
+def once(attack: Any, classifier: SmoothedClassifier, image: torch.Tensor, **settings: Any) -> Finding:
+    (finding,) = search(attack, classifier, image, **settings)
+    return finding
+
+
+@pytest.fixture
+def grey() -> torch.Tensor:
+    return torch.full((1, 8, 8), 0.5)
+
+
+def test_the_exact_crossing_of_a_linear_model_is_verified_close_to_it(linear: Linear):
+    normal = (linear.weight / linear.weight.norm()).view(1, 20, 20)
+    distance = 0.4
+    clean = linear.at(-distance)
+
+    def crossing(classifier, images, labels, generator):
+        return images + distance * normal
+
+    finding = once(crossing, linear.classifier, clean)
+    verified = Verifier(samples=10_000, probe_samples=1500).verify(finding, linear.classifier)
+    assert verified.adversarial_class == 1
+    # The boundary itself can't be verified: what 10,000 samples resolve lies a few hundredths of σ beyond it.
+    assert distance < verified.radius < distance + 0.08 * linear.classifier.sigma
+
+
+def test_a_point_beyond_is_confident_and_one_before_the_boundary_is_no_candidate(linear: Linear):
+    normal = (linear.weight / linear.weight.norm()).view(1, 20, 20)
+    clean = linear.at(-0.3)
+
+    def moved(classifier, images, labels, generator, by=0.0):
+        return images + by * normal
+
+    beyond = once(partial(moved, by=0.6), linear.classifier, clean)
+    assert beyond.confident is not None
+    assert beyond.confident.distance == pytest.approx(0.6, abs=1e-4)
+    before = once(partial(moved, by=0.1), linear.classifier, clean)
+    assert (before.candidates, before.error) == ([], None)
+    stayed = once(moved, linear.classifier, linear.at(0.0))
+    assert (stayed.candidates, stayed.error) == ([], None)
+
+
+def test_every_evaluation_is_counted_whoever_makes_it(grey):
+    def attack(classifier, images, labels, generator):
+        classifier.votes(images, 7)
+        classifier.smoothed_logits(torch.cat([images, images]), 5)
+        classifier.gradient(images, labels, 150)
+        x = images.repeat(3, 1, 1, 1).requires_grad_(True)
+        classifier.model(x).sum().backward()
+        classifier.as_module(11)(x).sum().backward()
+        return images + 0.1
+
+    finding = once(attack, make_small(), grey)
+    assert finding.error is None
+    # A gradient of the module evaluates its noise once more; the candidate's votes are drawn in the end.
+    assert finding.forward_evaluations == 7 + 2 * 5 + 150 + 3 + 2 * 3 * 11 + SAMPLES
+    assert finding.backward_evaluations == 150 + 3 + 3 * 11
+
+
+@pytest.mark.parametrize("chunk", [256, 32])
+def test_the_module_has_the_gradient_of_what_it_returns(grey, chunk):
+    """Against the same expectation written out, for a function of several logits and of several images."""
+    found: dict[str, torch.Tensor] = {}
+    classifier = make_small(gradient_chunk=chunk, votes_chunk=chunk)
+
+    def attack(view, images, labels, generator):
+        x = (images + 0.1 * torch.rand(2, 1, 8, 8, generator=generator)).requires_grad_(True)
+        module = view.as_module(60, fresh=False)
+        assert torch.equal(module(x), module(x))
+        weights = torch.tensor([1.0, -0.5, 0.25])
+        (found["of the module"],) = torch.autograd.grad((module(x) * weights).sum(), x)
+        noise = torch.empty(1, 60, 1, 8, 8)
+        classifier.noise.gaussian(noise, [Key(0, 0, Purpose.SEARCH, 0)], 0, classifier.sigma)
+        logits = view.model((x[:, None] + noise).flatten(0, 1)).view(2, 60, 3)
+        expected = torch.logsumexp(torch.log_softmax(logits, dim=2), dim=1) - np.log(60)
+        assert torch.allclose(module(x), expected, atol=1e-5)
+        (found["written out"],) = torch.autograd.grad((expected * weights).sum(), x)
+        return images
+
+    assert once(attack, classifier, grey).error is None
+    assert torch.allclose(found["of the module"], found["written out"], atol=1e-6)
+
+
+def test_fresh_noise_differs_from_call_to_call(grey):
+    def attack(classifier, images, labels, generator):
+        module = classifier.as_module(20)
+        assert not torch.equal(module(images), module(images))
+        return images
+
+    assert once(attack, make_small(), grey).error is None
+
+
+def test_what_an_image_is_given_does_not_depend_on_the_others(grey):
+    """Every source of chance, in a batch of two and alone."""
+    drawn: list[tuple[float, ...]] = []
+
+    def attack(classifier, images, labels, generator):
+        here = {"generator": generator, "device": classifier.device}
+        drawn.append(
+            (
+                float(torch.rand(1, **here)),
+                float(torch.rand(1)),
+                random.random(),
+                float(np.random.rand()),
+                float(classifier.smoothed_logits(images, 10).sum()),
+            )
+        )
+        return images
+
+    search(attack, make_small(), grey, grey)
+    first, second = drawn
+    assert all(a != b for a, b in zip(first, second, strict=True))
+    assert len({*first[:4], *second[:4]}) == 8
+    once(attack, make_small(), grey)
+    assert drawn[2] == first
+
+
+def test_what_an_attack_does_to_the_model_and_to_the_generators_stays_its_own(grey):
+    classifier = make_small()
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        random.seed(3)
+        np.random.seed(3)
+        expected = torch.rand(1), random.random(), np.random.rand()
+    weights = [parameter.clone() for parameter in classifier.model.parameters()]
+    votes = classifier.votes(grey[None], [Key(0, 5, Purpose.SEARCH)], 50)
+
+    def attack(view, images, labels, generator):
+        images += 1.0
+        torch.manual_seed(0)
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        view.model.train()
+        for parameter in view.model.parameters():
+            parameter.requires_grad_(True)
+            parameter.data.zero_()
+        return torch.rand(1, 1, 8, 8)
+
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)
+    finding = once(attack, classifier, grey)
+    assert finding.error is None
+    assert (torch.rand(1), random.random(), np.random.rand()) == expected
+    assert torch.equal(grey, torch.full((1, 8, 8), 0.5))
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+    assert all(torch.equal(a, b) for a, b in zip(weights, classifier.model.parameters(), strict=True))
+    assert not any(module.training for module in classifier.model.modules())
+    assert not any(parameter.requires_grad for parameter in classifier.model.parameters())
+    assert torch.equal(classifier.votes(grey[None], [Key(0, 5, Purpose.SEARCH)], 50), votes)
+
+
+def raises(classifier, images, labels, generator):
+    raise ValueError("no way out")
+
+
+def returning(value: Any, classifier: Any, images: torch.Tensor, labels: Any, generator: Any) -> Any:
+    return value(images) if callable(value) else value
+
+
+@pytest.mark.parametrize(
+    ("attack", "error"),
+    [
+        (raises, "raised ValueError: no way out \\(.*test_custom_attack.py, line "),
+        (partial(returning, None), "returned a NoneType, not a tensor"),
+        (partial(returning, np.zeros((1, 1, 8, 8))), "returned an ndarray, not a tensor"),
+        (partial(returning, lambda x: x[0]), r"shape \(1, 8, 8\), not \(1, 1, 8, 8\)"),
+        (partial(returning, lambda x: x.mul(255).to(torch.uint8)), "torch.uint8: pixels are real numbers"),
+        (partial(returning, lambda x: x.log() - x.log() / 0), "NaN or infinity in 64 of 64 pixels"),
+        (partial(returning, lambda x: x - 0.75), r"outside of \[0, 1\]: from -0.25 to -0.25"),
+        (lambda c, x, y, g: c.votes(x[0]), r"raised ValueError: images are \(N, 1, 8, 8\), not \(1, 8, 8\)"),
+        (lambda c, x, y, g: exit(), "raised SystemExit"),
+    ],
+)
+def test_what_can_be_no_candidate_fails_by_itself_and_says_why(grey, attack, error):
+    """The other image's search goes on."""
+
+    def attack_of_one(classifier, images, labels, generator):
+        return attack(classifier, images, labels, generator) if float(images.max()) == 0.5 else images + 0.25
+
+    failed, other = search(attack_of_one, make_small(), grey, grey / 2)
+    assert failed.error is not None
+    assert re.search(error, failed.error), failed.error
+    assert "attack_of_one" in failed.error
+    assert failed.candidates == []
+    assert other.error is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_precisions_and_rounding_are_no_errors(grey, dtype):
+    high = torch.nextafter(torch.ones(1, dtype=dtype), torch.full((1,), 2.0, dtype=dtype))
+
+    def attack(classifier, images, labels, generator):
+        return torch.full((1, 1, 8, 8), float(high), dtype=dtype)
+
+    finding = once(attack, make_small(), grey)
+    assert finding.error is None
+    for candidate in finding.candidates:
+        assert candidate.image.dtype == torch.float32
+        assert float(candidate.image.max()) == 1.0
+
+
+def test_an_interruption_passes_through(grey):
+    def attack(classifier, images, labels, generator):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        once(attack, make_small(), grey)
+
+
+def test_an_attack_of_the_loop_is_the_same_search(linear: Linear):
+    """A factory returns one; its candidates' votes are drawn anew."""
+    clean = linear.at(-0.3)
+    settings = {"samples": SAMPLES, "alpha": 0.005, "bound": "goodman", "seed": 0}
+    (theirs,) = Search(Ddn(steps=30, **settings), linear.classifier).run([Example(0, clean, 0)])
+
+    def factory(iterations, samples, alpha, bound, seed, gamma=0.05):
+        return Ddn(steps=iterations, samples=samples, alpha=alpha, bound=bound, seed=seed, gamma=gamma)
+
+    ours = once(factory, linear.classifier, clean, iterations=30)
+    assert ours.error is None
+    assert [c.distance for c in ours.candidates] == [c.distance for c in theirs.candidates]
+    assert ours.iterations == theirs.iterations == 30
+    assert ours.forward_evaluations == theirs.forward_evaluations + SAMPLES * len(theirs.candidates)
+    assert ours.backward_evaluations == theirs.backward_evaluations
+    assert not any(torch.equal(a.votes, b.votes) for a, b in zip(ours.candidates, theirs.candidates, strict=True))
+
+
+def test_an_attack_of_the_loop_is_not_believed(linear: Linear):
+    @dataclass(frozen=True)
+    class Boastful(Ddn):
+        def step(self, state, classifier):
+            state.x = state.clean + 0.001
+            state.remember(torch.tensor([0]), torch.tensor([[0, SAMPLES]]))
+            state.done[:] = True
+
+    finding = once(Boastful, linear.classifier, linear.at(-0.3))
+    assert (finding.candidates, finding.error) == ([], None)
+
+
+def test_arguments_have_the_types_that_the_parameters_say():
+    def attack(
+        classifier, images, labels, generator, seed, steps: int = 3, rate=0.5, note: str | None = None, a=None
+    ):
+        return images
+
+    def factory(eager=False):
+        return attack
+
+    def settings(text: str, named: Any = attack) -> dict[str, Any]:
+        return vars(AttackPlan.of(checkpoint="demo", attack=f"{register(named)}{text}").settings)
+
+    assert settings("") == {"steps": 3, "rate": 0.5, "note": None, "a": None}
+    assert settings(":steps=7:rate=2:note=5:a=4") == {"steps": 7, "rate": 2.0, "note": "5", "a": 4}
+    assert settings(":a=four")["a"] == "four"
+    assert settings("", factory) == {"eager": False}
+    assert settings(":eager=true", factory) == {"eager": True}
+    for wrong in ("steps=2.5", "rate=much", "rate=nan", "rate=1e999", "colour=1", "seed=3", "steps"):
+        with pytest.raises(UsageError):
+            settings(f":{wrong}")
+    with pytest.raises(UsageError):
+        settings(":eager=2", factory)
+
+
+@pytest.mark.parametrize(
+    "attack", [lambda classifier, images: images, lambda a, b, c, d, e: a, lambda a, b, c, *, d: a, print]
+)
+def test_what_is_called_otherwise_is_no_attack(attack):
+    with pytest.raises(CaaError) as raised:
+        build_attack(AttackPlan.of(checkpoint="demo", attack=attack))
+    assert "(classifier, images, labels, generator)" in (raised.value.hint or "")
+
+
+def test_with_votes_alone_there_is_no_model(grey):
+    classifier = make_small()
+    classifier.gradients = SteinEstimator()
+
+    def uses_votes(view, images, labels, generator):
+        return images + 0.01 * view.gradient(images, labels).sign()
+
+    def uses_the_model(view, images, labels, generator):
+        return view.model(images)
+
+    finding = once(uses_votes, classifier, grey, gradient="votes")
+    assert (finding.error, finding.backward_evaluations) == (None, 0)
+    assert "votes alone" in str(once(uses_the_model, classifier, grey, gradient="votes").error)
+
+
+def test_with_a_surrogate_the_model_is_the_surrogate(grey):
+    surrogate = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    classifier = make_small()
+    classifier.gradients = SurrogateModel(surrogate)
+    seen: list[torch.Tensor] = []
+
+    def attack(view, images, labels, generator):
+        seen.append(view.model(images))
+        view.votes(images, 5)
+        return images
+
+    finding = once(attack, classifier, grey)
+    assert torch.equal(seen[0], surrogate(grey[None]))
+    assert finding.forward_evaluations == 1 + 5
+
+
+def test_it_works_on_a_model_of_lower_precision(grey):
+    classifier = make_linear(dtype=torch.bfloat16).classifier
+
+    def attack(view, images, labels, generator):
+        assert view.model(images).dtype == torch.float32
+        x = images.clone().requires_grad_(True)
+        view.as_module(20)(x)[0, 1].backward()
+        return (images + x.grad).clamp(0, 1)
+
+    assert once(attack, classifier, torch.full((1, 20, 20), 0.5)).error is None
