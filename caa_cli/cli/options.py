@@ -123,15 +123,14 @@ def automatic(text: str, option: str) -> int | None:
         raise UsageError(f"{option} {shortened(text)} is neither auto nor a whole number") from error
 
 
-Checkpoint = Annotated[
-    str,
-    option(
-        metavar="FILE",
-        help="The model to work on, or `demo`: one that comes with caa.",
-        panel=DATA,
-        choices=completion.checkpoints,
-    ),
-]
+_MODEL: dict[str, Any] = {
+    "metavar": "FILE",
+    "help": "The model to work on, or `demo`: one that comes with caa.",
+    "panel": DATA,
+    "choices": completion.checkpoints,
+}
+Checkpoint = Annotated[str, option(**_MODEL)]
+OptionalCheckpoint = Annotated[str | None, option(**_MODEL)]
 Sigma = Annotated[
     float | None,
     option(

@@ -7,7 +7,7 @@ import pty
 import re
 
 import pytest
-from support import ENVIRONMENT, start
+from support import ENVIRONMENT, read_terminal, start
 
 COLOUR = re.compile(r"\x1b\[([0-9]+;)*3[0-7]m")
 
@@ -21,19 +21,9 @@ def output(terminal: bool, *words: str, **environment: str) -> str:
     ours, theirs = pty.openpty()
     process = start(*words, stdout=theirs, stderr=theirs, **settings)
     os.close(theirs)
-    shown = b""
-    while chunk := _read(ours):
-        shown += chunk
-    os.close(ours)
+    shown = read_terminal(ours)
     process.wait()
-    return shown.decode()
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # so Linux says that the other end is closed
-        return b""
+    return shown
 
 
 @pytest.mark.parametrize(
