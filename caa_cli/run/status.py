@@ -13,7 +13,7 @@ from typing import Any
 from caa_cli import __version__
 from caa_cli.config.paths import sidecar
 from caa_cli.display import Display, clock
-from caa_cli.errors import DONE, ERROR, PARTIAL, UsageError
+from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
 from caa_cli.results.documents import document_at
 from caa_cli.results.shards.joining import MOST_NAMED
 from caa_cli.results.shards.progress import (
@@ -77,8 +77,13 @@ def outputs_of(names: Sequence[Path]) -> list[Path]:
     """The --output of every run that files, folders and patterns name, in that order. Raises UsageError for none."""
     found: dict[Path, None] = {}
     for name in names:
-        places = [Path(place) for place in sorted(glob(str(name)))] if not name.exists() else [name]  # noqa: PTH207
-        outputs = [output for place in places or [name] for output in _outputs_at(place)]
+        try:
+            matching = [] if name.exists() else [Path(place) for place in sorted(glob(str(name)))]  # noqa: PTH207
+            outputs = [output for place in matching or [name] for output in _outputs_at(place)]
+        except OSError as error:
+            raise CaaError(
+                f"{name} can't be read ({error.strerror})", "name the --output of a run, or the folder that holds it"
+            ) from error
         if not outputs:
             raise UsageError(
                 f"{name} is no result of caa, and no run has begun to write it",

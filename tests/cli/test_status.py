@@ -133,6 +133,10 @@ def test_a_name_that_stands_for_nothing_is_wrong_usage(folder, names, problem):
     assert_clean_error(caa("status", *names), 2, problem, "caa status" if not names else "shards")
 
 
+def test_a_name_that_can_not_be_looked_up_is_an_error(folder):
+    assert_clean_error(caa("status", "x" * 300), 1, "can't be read", "name the --output")
+
+
 def test_other_files_of_a_folder_are_passed_over(folder):
     Path("notes.json").write_text("{}")
     Path("log.jsonl").write_text('{"epoch": 1}\n')

@@ -26,6 +26,12 @@ def output(terminal: bool, *words: str, **environment: str) -> str:
     return shown
 
 
+SHOW_TABLE = """
+from caa_cli.display import Display
+Display().grid("title", ["name", "value"], [["alpha", "1"]], "caption")
+"""
+
+
 @pytest.mark.parametrize(
     ("terminal", "environment", "coloured"),
     [
@@ -44,8 +50,13 @@ def output(terminal: bool, *words: str, **environment: str) -> str:
         (False, {"PY_COLORS": "1"}, False),
     ],
 )
-@pytest.mark.parametrize("words", ["attack --help", "attack --checkpoint demo --alpha 2"], ids=["help", "error"])
-def test_colours_are_for_terminals_and_for_those_who_ask(words: str, terminal: bool, environment, coloured: bool):
+@pytest.mark.parametrize("what", ["help", "error", "table"])
+def test_colours_are_for_terminals_and_for_those_who_ask(
+    monkeypatch, what: str, terminal: bool, environment, coloured: bool
+):
+    words = {"help": "attack --help", "error": "attack --checkpoint demo --alpha 2", "table": ""}[what]
+    if what == "table":
+        monkeypatch.setattr("support.COMMAND", SHOW_TABLE)
     shown = output(terminal, *words.split(), **environment)
     assert "alpha" in shown
     assert (COLOUR.search(shown) is not None) == coloured
