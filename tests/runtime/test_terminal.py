@@ -45,7 +45,6 @@ Display().grid("title", ["name", "value"], [["alpha", "1"]], "caption")
         (False, {"CI": "true", "GITHUB_ACTIONS": "true", "FORCE_COLOR": "1"}, True),
         (True, {"NO_COLOR": "1"}, False),
         (False, {"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
-        (True, {"NO_COLOR": ""}, True),
         (True, {"TERM": "dumb"}, False),
         (False, {"PY_COLORS": "1"}, False),
     ],
@@ -60,6 +59,13 @@ def test_colours_are_for_terminals_and_for_those_who_ask(
     shown = output(terminal, *words.split(), **environment)
     assert "alpha" in shown
     assert (COLOUR.search(shown) is not None) == coloured
+
+
+def test_an_empty_variable_counts_as_not_set():
+    shown = output(True, "attack", "--checkpoint", "demo", "--alpha", "2", NO_COLOR="")
+    assert COLOUR.search(shown)
+    shown = output(False, "attack", "--checkpoint", "demo", "--alpha", "2", FORCE_COLOR="")
+    assert not COLOUR.search(shown)
 
 
 SHOW_BAR = """
