@@ -91,3 +91,28 @@ def test_a_bar_is_drawn_only_for_somebody_who_watches(monkeypatch, terminal: boo
     shown = output(terminal, **environment)
     assert ("━" in shown) == live
     assert ("images 1/2 · half" in shown) != live
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "log"])
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (
+            "attack --checkpoint demo --dataset mnist --output /a/folder/with/a/long/name/attack.json",
+            "caa attack --checkpoint demo --dataset mnist --output /a/folder/with/a/long/name/attack.json --data-dir DIR",
+        ),
+        (
+            "inspect --checkpoint demo --sigma 0.25 --dataset mnist",
+            "caa attack --checkpoint demo --sigma 0.25 --dataset mnist --data-dir DIR",
+        ),
+        ("attack --checkpoint demo --an-option-that-is-not-known-at-all-and-is-long", "caa attack --help"),
+    ],
+    ids=["missing settings", "inspect", "parser"],
+)
+def test_a_command_to_copy_is_one_line_at_60_columns(terminal: bool, words: str, command: str):
+    """What is too long for the terminal is broken by the terminal itself, which copies it as one line."""
+    shown = output(terminal, *words.split(), COLUMNS="60", NO_COLOR="1")
+    assert command in shown
+    if "not-known" in words:
+        assert "--an-option-that-is-not-known-at-all-and-is-long" in shown
+        assert "│" not in shown
