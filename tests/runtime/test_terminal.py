@@ -98,8 +98,8 @@ def test_a_bar_is_drawn_only_for_somebody_who_watches(monkeypatch, terminal: boo
     ("words", "command"),
     [
         (
-            "attack --checkpoint demo --dataset mnist --output /a/folder/with/a/long/name/attack.json",
-            "caa attack --checkpoint demo --dataset mnist --output /a/folder/with/a/long/name/attack.json --data-dir DIR",
+            "attack --checkpoint demo --dataset mnist --output a-long-name-for-a-result.json",
+            "caa attack --checkpoint demo --dataset mnist --output a-long-name-for-a-result.json --data-dir DIR",
         ),
         (
             "inspect --checkpoint demo --sigma 0.25 --dataset mnist",
