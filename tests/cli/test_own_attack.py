@@ -132,7 +132,7 @@ def test_its_arguments_can_be_swept(here):
 
 def test_a_dry_run_says_that_its_cost_is_unknown(here):
     result = run("attack", *TINY, "--attack", "mine.py:attack", "--dry-run")
-    assert "unknown: the attack decides" in result.output
+    assert "unknown: the attack's code decides" in result.output
     assert not Path("attack.json").exists()
 
 
