@@ -42,15 +42,7 @@ def compare(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE.json]…", help="Results of caa attack to compare.")
     ] = None,
-    checkpoint: Annotated[
-        str | None,
-        option(
-            metavar="FILE",
-            help="The model to attack, or `demo`: one that comes with caa.",
-            panel=generate.DATA,
-            choices=completion.checkpoints,
-        ),
-    ] = None,
+    checkpoint: options.OptionalCheckpoint = None,
     attacks: Annotated[
         str | None,
         option(
