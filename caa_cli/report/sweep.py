@@ -81,6 +81,7 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
             radii = [_finite(getattr(row, name)) for _, row in found]
             if not np.isnan(radii).all():
                 axis.plot(places, radii, style, color=colour, label=text, markersize=4)
+        axis.update_datalim([(place, 0.0) for place in places], updatey=False)  # those without a point too
         for place, (_, row) in zip(places, found, strict=True):
             radius, rate = _finite(row.overall_median_radius), f"{row.success_rate or 0.0:.0%}"
             if np.isnan(radius):
