@@ -146,7 +146,12 @@ def guarded(command: Function) -> Function:
 
 
 def resume_command(shard: Shard | None = None) -> str:
-    """The command line that was typed, with --resume; in front the variables that it was read with.
+    """The command line that was typed, with --resume."""
+    return f"{command_line(shard)} --resume"
+
+
+def command_line(shard: Shard | None = None) -> str:
+    """The command line that was typed, without --resume and --overwrite; in front the variables it was read with.
 
     They are those with settings of the subcommand (CAA_ATTACK_SAMPLES), and those that say which shard it is.
     """
@@ -159,7 +164,7 @@ def resume_command(shard: Shard | None = None) -> str:
     if shard is not None and shard.chosen is not None:
         set_variables |= variables(os.environ)
     in_front = [f"{name}={shlex.quote(value)}" for name, value in set_variables.items()]
-    return " ".join([*in_front, shlex.join(["caa", *words, "--resume"])])
+    return " ".join([*in_front, shlex.join(["caa", *words])])
 
 
 def requirements(texts: Sequence[str] | None) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,24 @@ class FileName:
             raise UsageError(f"{option} - names no file", f"for instance {option} results/{option[2:]}{json}")
         if not path.name:
             raise UsageError(f"{option} '{path}' names no file", f"for instance {option} results/{option[2:]}")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A name that goes into labels, legends and the names of files; a sweep adds :KEY=VALUE to it.
+
+    taken: names that mean something else.
+    """
+
+    taken: Iterable[str] = ()
+
+    def check(self, option: str, value: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}(:[a-z][a-z_-]*=[^:]+)*", value):
+            raise UsageError(
+                f"{option} {value!r} is not a plain word", "use letters, digits, and . _ - between them: at most 60"
+            )
+        if value in self.taken:
+            raise UsageError(f"{option} {value!r} is the name of an attack", "choose another name")
 
 
 # Settings of several subcommands.

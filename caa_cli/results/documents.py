@@ -87,11 +87,12 @@ class Summary(TypedDict):
 
 
 class Document(Header):
-    """A result. examples: checked one by one by `read_record`."""
+    """A result. examples: checked one by one by `read_record`.  class_names: by class, of those in the examples."""
 
     status: Literal["complete", "partial", "interrupted"]
     summary: Summary
     examples: list[object]
+    class_names: NotRequired[dict[str, str]]
     merged: NotRequired[list[MergedShard]]
     gaps: NotRequired[list[str]]
 
@@ -100,10 +101,18 @@ class ComparedAttack(TypedDict):
     files: list[str]
 
 
+class ComparedModel(TypedDict, total=False):
+    files: list[str]
+
+
 class Compared(TypedDict):
-    """The part of a result of `caa compare` that is read: the files that it compares."""
+    """The part of a result of `caa compare` that is read: the files that it compares.
+
+    models: of several models alone; certificates have no attacks, and the files are there.
+    """
 
     attacks: dict[str, ComparedAttack]
+    models: NotRequired[dict[str, ComparedModel]]
 
 
 # Settings have the types that the plan declares. For these, reading a result also relies on the range.

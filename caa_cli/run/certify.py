@@ -22,6 +22,7 @@ from caa_cli.results.store.files import write_atomically
 from caa_cli.results.store.output import RunOutput
 from caa_cli.results.store.ownership import is_named_by
 from caa_cli.run.certify_pipeline import CertifyPipeline, certifier_of, decider_of
+from caa_cli.run.drawing import drawing
 from caa_cli.run.dry_run import Evaluations, Forecast
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
@@ -120,9 +121,9 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
             with self.output.kept(plan.tsv):
                 write_atomically(plan.tsv, cohen_log(records).encode())
         if plan.figure is not None:
-            from caa_cli.report.figure import draw_certified_accuracy
+            from caa_cli.report.run_pictures import draw_certified_accuracy
 
-            with self.output.kept(plan.figure):
+            with self.output.kept(plan.figure), drawing("--figure", plan.figure, self.display):
                 draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")
 
 

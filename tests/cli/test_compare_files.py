@@ -38,9 +38,9 @@ DAMAGED = [
     ("{}", 1, "is no result of caa attack"),
     (changed("schema_version", 2), 1, "was written in schema 2, this is 1"),
     (changed("schema_version", "1"), 1, 'is damaged (schema_version is "1", not a whole number)'),
-    (changed("command", "certify"), 2, "is a result of caa certify"),
+    (changed("command", "certify"), 1, "is damaged (image 0: outcome is 'attacked', not one of abstained, certified"),
     (changed("command", "compare"), 2, "is a result of caa compare"),
-    (changed("command", ["attack"]), 1, "is no result of caa attack: its command is a list"),
+    (changed("command", ["attack"]), 1, "is no result of caa attack or caa certify: its command is a list"),
     (changed("examples", 5), 1, "is damaged (examples is 5, not a list)"),
     (changed("examples.0", 5), 1, "is damaged (examples[0] is 5, not an object)"),
     (changed("examples.0.index", "0"), 1, 'is damaged (examples[0].index is "0", not a whole number of at least 0)'),
@@ -110,12 +110,8 @@ def test_what_can_not_be_read_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("other", "problem"),
     [
-        (
-            changed("checkpoint.sha256", "b" * 64),
-            "are of different checkpoints (sha256 aaaaaaaaaaaa and bbbbbbbbbbbb)",
-        ),
         (changed("config.alpha", 0.01), "different settings: alpha (0.005 and 0.01)"),
-        (changed("config.sigma", 1.0), "different settings: sigma (0.5 and 1.0)"),
+        (changed("config.mean", [0.1]), "different settings: mean ([0.5] and [0.1])"),
         (changed("config.samples", 100), "different settings: selection_samples (1500 and 100)"),
         (changed("config.verify_samples", 100), "different settings: verify_samples (None and 100)"),
         (changed("config.finish", "none"), "different settings: finish (ray and none)"),

@@ -86,6 +86,7 @@ class Merged:
                 for part in self.parts
             ],
             "gaps": list(self.gaps),
+            "class_names": {n: name for part in self.parts for n, name in part.class_names.items()},
             "examples": [record.to_json() for record in self.records],
             "summary": self.summary.to_json(),
         }

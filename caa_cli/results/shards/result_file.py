@@ -52,6 +52,11 @@ class ResultFile(Generic[R]):
     def attack(self) -> str:
         return str(self.config["attack"])
 
+    @property
+    def name(self) -> str | None:
+        """The name that the user gave it."""
+        return self.config.get("name")
+
     def setting(self, name: str) -> Any:
         """The value that the run used; for a setting newer than the file its default, or what runs did then."""
         if name not in self.config and (before := formerly(self.attack, name)) is not None:
@@ -69,6 +74,12 @@ class ResultFile(Generic[R]):
         known = own_settings(self.attack)
         unknown = self.config.keys() - {*known, *foreign(self.attack), *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
         return {name: self.setting(name) for name in (*known, *sorted(unknown))}
+
+    @property
+    def class_names(self) -> dict[str, str]:
+        """The names of the classes in its records; empty where the data set has none, or the file is older."""
+        found: dict[str, str] = self.metadata.get("class_names", {})
+        return found
 
     @property
     def surrogate(self) -> str | None:
@@ -199,7 +210,8 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
     if command == "compare":
         with suppress(SchemaError):  # the hint is then without its files
             check(document, Compared)
-            found = [file for attack in document["attacks"].values() for file in attack["files"]]
+            compared = [*document["attacks"].values(), *document.get("models", {}).values()]
+            found = [file for entry in compared for file in entry.get("files", [])]
             # A shard's file stands for those of all shards, whose names differ in this mark alone.
             every = dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in found)
             hint = f"name the files that it compares: {' '.join(every)}"

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from caa_cli import __version__
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
+from caa_cli.results.class_names import names_of_classes
 from caa_cli.results.documents import KINDS, document_at
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, parse_result_file
@@ -192,14 +193,17 @@ class RunOutput(Generic[R]):
         failed = any(record.outcome == FAILED for record in self.records.values())
         return "interrupted" if interrupted else "partial" if failed else "complete"
 
-    def finish(self, status: str, summary: dict[str, Any], records: list[R]) -> dict[str, Any]:
-        """Write the document and return it."""
+    def finish(
+        self, status: str, summary: dict[str, Any], records: list[R], class_names: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Write the document and return it. class_names: by class, empty where there are none."""
         document = {
             "schema_version": SCHEMA_VERSION,
             "tool_version": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "status": status,
             **self.header,
+            "class_names": names_of_classes(records, class_names),
             "examples": [record.to_json() for record in records],
             "summary": summary,
         }
