@@ -104,9 +104,9 @@ class Display:
         # Headings of two words take two lines, which makes columns narrow.
         columns = [[heading.replace(" ", "\n"), *(row[i] for row in rows)] for i, heading in enumerate(headings)]
         widths = [max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
-        first = min(widths[0], max(console.width // 3, 12))
-        console.print(f"[bold]{escape(title)}[/]")
-        for group in _groups(widths, console.width - first - 4):  # its edges and padding
+        first = min(widths[0], max(self.out.width // 3, 12))
+        self.out.print(f"[bold]{escape(title)}[/]")
+        for group in _groups(widths, self.out.width - first - 4):  # its edges and padding
             table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
             table.add_column(columns[0][0], style="cyan", overflow="fold", width=first)
             for position in group:
@@ -114,8 +114,8 @@ class Display:
             for row in rows:
                 cells = (row[position].split("\n") for position in group)
                 table.add_row(escape(row[0]), *("\n".join(map(escape, lines)) for lines in cells))
-            console.print(table)
-        console.print(escape(caption), soft_wrap=True)
+            self.out.print(table)
+        self.out.print(escape(caption), soft_wrap=True)
 
     @contextmanager
     def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:
