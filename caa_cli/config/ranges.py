@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Range:
     """A range of numbers. above, below: exclude its low or high end.  hint: what to do instead."""
 
     low: float
-    high: float
+    high: float = math.inf
     above: bool = False
     below: bool = False
     hint: str | None = None
@@ -36,9 +37,9 @@ class Range:
         return high_enough and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
-        return f"{'above' if self.above else 'at least'} {_shown(self.low)} and " + (
-            f"{'below' if self.below else 'at most'} {_shown(self.high)}"
-        )
+        low = f"{'above' if self.above else 'at least'} {_shown(self.low)}"
+        high = f"{'below' if self.below else 'at most'} {_shown(self.high)}"
+        return low if self.high == math.inf else f"{low} and {high}"
 
     def check(self, option: str, value: float) -> None:
         if value not in self:

@@ -10,7 +10,7 @@ from typing import Any
 
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary, summarise_certificates
-from caa_cli.results.comparison import document_head
+from caa_cli.results.documents import head
 from caa_cli.results.proportions import Interval, clopper_pearson
 from caa_cli.results.shards.common import common_images, without_failures
 from caa_cli.results.shards.joining import RunResult, union
@@ -59,7 +59,7 @@ class CertifiedComparison:
         first = self.models[0].parts[0]
         shared = {name: first.config.get(name) for name in first.config if name not in MODEL}
         return {
-            **document_head(status),
+            **head(status, "compare"),
             "config": {
                 name: value
                 for name, value in shared.items()

@@ -7,16 +7,15 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
-from caa_cli import __version__
 from caa_cli.config.compare_plan import SEARCH, SHARED, check_reference
 from caa_cli.results.bootstrap import intervals
+from caa_cli.results.documents import head
 from caa_cli.results.metrics import Figures, columns, figures
 from caa_cli.results.proportions import LEVEL, Interval
-from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, summarise
+from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.results.shards.common import common_images, number_of, without_failures
 from caa_cli.results.shards.joining import AttackResult, check_agreement
 
@@ -88,7 +87,7 @@ class Comparison:
         """The document of `caa compare`, strict JSON."""
         first = self.attacks[0].parts[0]
         return {
-            **document_head(status),
+            **head(status, "compare"),
             "config": self.config,
             "fingerprint": self.fingerprint,
             "environment": first.environment,
@@ -136,17 +135,6 @@ class Comparison:
         return sum(
             which(attack.records[index].outcome == "attacked" for attack in self.attacks) for index in self.eligible
         )
-
-
-def document_head(status: str) -> dict[str, Any]:
-    """What every document of `caa compare` begins with."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "tool_version": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "status": status,
-        "command": "compare",
-    }
 
 
 def attack_summary(records: Sequence[AttackRecord], row: Figures, seconds: float) -> dict[str, Any]:

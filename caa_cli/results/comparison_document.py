@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from caa_cli.config.compare_plan import SHARED
+from caa_cli.config.schema import Count, Natural, SchemaError, Seconds, check
 from caa_cli.errors import CaaError
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.documents import Checkpoint, Images
 from caa_cli.results.models import OF_EACH, ModelsComparison
 from caa_cli.results.records import AttackRecord
-from caa_cli.results.schema import Count, Natural, SchemaError, Seconds, check
 from caa_cli.results.shards.joining import AttackResult
 from caa_cli.results.shards.models import MODEL
 from caa_cli.results.shards.result_file import ResultFile, check_origin, parse_result_file, read_document

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import mean
 
+from caa_cli.config.schema import SMALLEST
 from caa_cli.results.optimality import optimalities
 from caa_cli.results.pairwise import Column, against
-from caa_cli.results.records import ATTACKED, AttackRecord
-from caa_cli.results.schema import SMALLEST
+from caa_cli.results.records import ATTACKED, AttackRecord, median_of
 
 NEAR_BEST = 1.01  # times the smallest radius
 
@@ -129,21 +129,21 @@ def figures(attacks: Sequence[Records], eligible: Sequence[int], reference: int 
                 success_rate=_mean(column.success_rate),
                 best_share=_mean(column.best_share),
                 near_best_share=_mean(column.near_best_share),
-                median_radius=_median(column.median_radius),
-                median_percent=_median(column.median_percent),
-                overall_median_radius=_median(column.overall_median_radius),
-                overall_median_percent=_median(column.overall_median_percent),
+                median_radius=median_of(column.median_radius),
+                median_percent=median_of(column.median_percent),
+                overall_median_radius=median_of(column.overall_median_radius),
+                overall_median_percent=median_of(column.overall_median_percent),
                 common=_count(column.common_median_radius),
-                common_median_radius=_median(column.common_median_radius),
-                common_median_percent=_median(column.common_median_percent),
+                common_median_radius=median_of(column.common_median_radius),
+                common_median_percent=median_of(column.common_median_percent),
                 optimality=area,
                 nearer_share=_mean(column.nearer_share),
                 farther_share=_mean(column.farther_share),
                 tied_share=_mean(column.tied_share),
                 both_attacked=None if position == reference else _count(column.median_radius_difference),
-                median_radius_ratio=_median(column.median_radius_ratio),
-                median_radius_difference=_median(column.median_radius_difference),
-                seconds=_median([record.seconds for record in mine]),
+                median_radius_ratio=median_of(column.median_radius_ratio),
+                median_radius_difference=median_of(column.median_radius_difference),
+                seconds=median_of([record.seconds for record in mine]),
                 forward=_mean([record.forward_evaluations for record in mine]),
                 backward=_mean([record.backward_evaluations for record in mine]),
             )
@@ -176,8 +176,3 @@ def _count(values: Iterable[float | None]) -> int:
 def _mean(values: Iterable[float | None]) -> float | None:
     found = [value for value in values if value is not None]
     return mean(found) if found else None
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return median(found) if found else None

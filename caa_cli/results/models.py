@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from caa_cli.errors import UsageError
-from caa_cli.results.comparison import Comparison, compare, document_head
+from caa_cli.results.comparison import Comparison, compare
+from caa_cli.results.documents import head
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.models import MODEL
@@ -60,7 +61,7 @@ class ModelsComparison:
         documents = {label: found.to_json(status) for label, found in self.comparisons.items()}
         first = next(iter(documents.values()))
         return {
-            **document_head(status),
+            **head(status, "compare"),
             "config": _agreed([document["config"] for document in documents.values()]),
             "fingerprint": self.fingerprint,
             "environment": _agreed([document["environment"] for document in documents.values()]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caa_cli.results.schema import SMALLEST
+from caa_cli.config.schema import SMALLEST
 
 Column = tuple[float | None, ...]
 

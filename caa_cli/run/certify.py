@@ -118,6 +118,6 @@ def run_certify(
     plan: CertifyPlan, display: Display, resume_command: str, requirements: Sequence[Requirement] = ()
 ) -> int:
     """Runs a plan as typed; returns the exit code. Raises CaaError for whatever the user can mend."""
-    output = RunOutput(plan.output, CertifyRecord, plan.written(), plan.resume, plan.overwrite)
+    output = RunOutput[CertifyRecord](plan.output, plan.written(), plan.resume, plan.overwrite)
     fields, gate = certify_fields(radius=plan.radius), Gate(display, requirements)
     return CertifyRun.open(plan, output, fields, gate, resume_command).execute()

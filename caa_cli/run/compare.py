@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.config.compare_plan import ComparePlan
+from caa_cli.config.paths import sidecar
 from caa_cli.display import AttackDisplay, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.presentation import AnyComparison
 from caa_cli.results.certified import CertifiedComparison, compare_certificates
-from caa_cli.results.comparison import compare, document_head
+from caa_cli.results.comparison import compare
 from caa_cli.results.comparison_document import read_comparison
-from caa_cli.results.documents import KINDS
+from caa_cli.results.documents import KINDS, head
 from caa_cli.results.fields import compare_fields, fields_of_comparison
 from caa_cli.results.models import compare_models
-from caa_cli.results.records import AttackRecord
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.joining import AttackResult, join
 from caa_cli.results.shards.models import by_model
 from caa_cli.results.shards.result_file import ResultFile, parse_result_file, read_result_file
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.compare_output import CompareOutput
-from caa_cli.results.store.journal import Journal
 from caa_cli.results.store.locks import locked
 from caa_cli.run.compare_report import CompareReport, check_applicable
 from caa_cli.run.dry_run import together
@@ -83,7 +82,7 @@ class CompareRun:
         for attack in plan.attacks.values():
             AttackOutput(attack).check(attack.shard)
         outputs = [attack.output for attack in plan.attacks.values()]
-        begun = [path for path in outputs if path.exists() or Journal.beside(path, AttackRecord).path.exists()]
+        begun = [path for path in outputs if path.exists() or sidecar(path, ".jsonl").exists()]
         if not plan.resume and not plan.overwrite and 0 < len(begun) < len(outputs):
             raise UsageError(
                 f"{begun[0]} is of a comparison that was cut short: some of its attacks are done",
@@ -178,7 +177,7 @@ class CompareRun:
         """A shard that has no images leaves a result too, so that a script finds one for each."""
         first = attacks[0].parts[0]
         document = {
-            **document_head("complete"),
+            **head("complete", "compare"),
             "environment": first.environment,
             "checkpoint": first.checkpoint,
             "images": first.images,

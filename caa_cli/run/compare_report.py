@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from caa_cli.results.comparison_document import KEPT
 from caa_cli.results.fields import Fields, fields_of_comparison
 from caa_cli.results.models import ModelsComparison
 from caa_cli.results.store.compare_output import CompareOutput
-from caa_cli.results.store.files import write_atomically, written
+from caa_cli.results.store.files import write_atomically, write_document, written
 from caa_cli.run.drawing import drawing
 from caa_cli.run.gate import Gate
 from caa_cli.runtime.signals import uninterrupted
@@ -77,9 +76,8 @@ class CompareReport:
 
     def write_document(self, document: dict[str, Any]) -> None:
         if self.plan.output is not None:
-            content = json.dumps(document, indent=2, allow_nan=False) + "\n"
-            with written(self.plan.output, "--output", _KEPT):
-                write_atomically(self.plan.output, content.encode())
+            with written(self.plan.output, _KEPT):
+                write_document(self.plan.output, document)
 
     def show(self, document: dict[str, Any], fields: Fields) -> None:
         """Show the document where --json asks for it, with the verdicts of --require."""
@@ -89,7 +87,7 @@ class CompareReport:
         """Draw the pictures that show numbers."""
         title = title_of(comparison)
         for name, (option, path) in self.plan.pictures.items():
-            with written(path, option, _KEPT), drawing(option, path, self.display):
+            with written(path, _KEPT), drawing(option, path, self.display):
                 if isinstance(comparison, ModelsComparison):
                     from caa_cli.report.models import write_pictures
 
@@ -102,7 +100,7 @@ class CompareReport:
         if isinstance(comparison, CertifiedComparison) and place is not None:
             from caa_cli.report.models import draw_certified_curves
 
-            with written(place, option, _KEPT), drawing(option, place, self.display):
+            with written(place, _KEPT), drawing(option, place, self.display):
                 draw_certified_curves(place, comparison, title)
 
     def _write_images(self, comparison: Comparison, document: Mapping[str, Any], gallery: Any) -> None:
@@ -111,12 +109,12 @@ class CompareReport:
         if place is not None:
             from caa_cli.report.gallery import draw_gallery
 
-            with written(place, option, _KEPT), drawing(option, place, self.display):
+            with written(place, _KEPT), drawing(option, place, self.display):
                 draw_gallery(place, gallery, title_of(comparison), comparison.fingerprint)
         if self.plan.html is not None:
             from caa_cli.report.html import report
 
-            with written(self.plan.html, "--html", _KEPT):
+            with written(self.plan.html, _KEPT):
                 write_atomically(self.plan.html, report(comparison, document, gallery).encode())
 
     def _show_table(self, comparison: AnyComparison) -> None:

@@ -81,7 +81,7 @@ class ImageRun(ABC, Generic[P, R]):
             return DONE
         header = {**session.header(self.command, self.surrogate), "resume": self.resume_command}
         with output.reserved():
-            finished = output.finished(header, plan.compared_keys(), session.indices)
+            finished = output.load_finished(header, plan.compared_keys(), session.indices)
             if finished is not None:
                 self.display.note(f"{output.output} is finished already: there is nothing to do")
                 document = read_object(output.output)

@@ -145,7 +145,7 @@ def changed(found, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [
-        ("attacks.caa.examples.0.radius", -1, "is damaged (image 0: radius is -1, not a number of at least 0)"),
+        ("attacks.caa.examples.0.radius", -1, "is damaged (image 0: radius is -1, not a number at least 0)"),
         ("attacks.caa.examples", 5, "(attacks.caa.examples is 5, not a list)"),
         ("attacks.caa.runs", [], "(attacks.caa.runs is empty)"),
         ("attacks.caa.runs.0.fingerprint", None, "(attacks.caa.runs[0].fingerprint is null, not a text)"),

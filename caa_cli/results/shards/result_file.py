@@ -12,12 +12,14 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli.config.attacks import foreign
 from caa_cli.config.compare_plan import SHARED, default_of, formerly, own_settings
+from caa_cli.config.paths import sidecar
 from caa_cli.config.plan import AttackPlan
+from caa_cli.config.schema import SchemaError, check, parse, shown
 from caa_cli.config.selection import default_limit, select
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.documents import Compared, Document, check_header, check_version, read_record
 from caa_cli.results.records import Record
-from caa_cli.results.schema import SchemaError, check, parse, shown
+from caa_cli.results.store.journal import read_journal
 
 R = TypeVar("R", bound=Record)
 _COMMANDS = ("attack", "certify", "compare")
@@ -182,10 +184,17 @@ def parse_result_file(path: Path, document: Any, commands: Collection[str] = ("a
             records[record.index] = record
     except SchemaError as error:
         raise CaaError(f"{path} is damaged ({error})", _AGAIN) from error
-    return result_file_of(path, document, records.values())
+    return _result_file(path, document, records.values())
 
 
-def result_file_of(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> ResultFile[Any]:
+def read_unfinished(path: Path, status: str = "interrupted") -> ResultFile[Any]:
+    """The result that the journal of a run with this --output has so far. Raises CaaError where it is damaged."""
+    header, records, _ = read_journal(sidecar(path, ".jsonl"))
+    summary = {"seconds": sum(record.seconds for record in records.values())}
+    return _result_file(path, {**header, "status": status, "summary": summary}, records.values())
+
+
+def _result_file(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> ResultFile[Any]:
     """A result file from a document that has been checked, and its examples as records."""
     shard = document.get("shard") or {"index": 0, "count": 1}
     return ResultFile(
