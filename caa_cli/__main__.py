@@ -1,4 +1,4 @@
-"""`python -m caa_cli` is `caa`."""
+"""`python -m caa_cli` is `caa`, in help and messages too."""
 
 from caa_cli.cli.app import main
 

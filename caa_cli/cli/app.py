@@ -54,7 +54,7 @@ def main() -> None:
     """Entry point of the console script."""
     streams.prepare()
     try:
-        app()
+        app(prog_name="caa")  # also as `python -m caa_cli`
     except CaaError as error:  # of --help and --version; a subcommand shows its errors itself
         show_error(error)
         sys.exit(error.exit_code)

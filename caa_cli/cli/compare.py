@@ -48,15 +48,7 @@ def compare(
             "A name is shown in place of the attack's.",
         ),
     ] = None,
-    checkpoint: Annotated[
-        str | None,
-        option(
-            metavar="FILE",
-            help="The model to attack, or `demo`: one that comes with caa.",
-            panel=generate.DATA,
-            choices=completion.checkpoints,
-        ),
-    ] = None,
+    checkpoint: options.OptionalCheckpoint = None,
     attacks: Annotated[
         str | None,
         option(

@@ -102,7 +102,7 @@ class NamedAttack:
 def _parts(text: str) -> list[str]:
     """What colons separate; one that no KEY= follows may belong to the name of a file."""
     parts: list[str] = []
-    if is_custom(text):
+    if is_custom(text) and text.partition(":")[0].strip() not in ATTACKS:
         source, name, *pairs = (part.strip() for part in text.split(":"))
         return [f"{source}:{name}", *pairs]
     for part in text.split(":"):

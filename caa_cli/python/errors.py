@@ -15,6 +15,10 @@ R = TypeVar("R")
 _FLAG = re.compile(r"--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
 
 
+# Arguments that Python calls otherwise.
+_CALLED = {"attack": "method"}
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C in `attack` or `certify`. results: what the function would have returned of the finished images."""
 
@@ -40,4 +44,7 @@ def plain_names(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _plain(text: str) -> str:
-    return _FLAG.sub(lambda flag: flag[1].replace("-", "_"), text)
+    def name(flag: re.Match[str]) -> str:
+        return _CALLED.get(flag[1], flag[1].replace("-", "_"))
+
+    return _FLAG.sub(name, text)

@@ -23,7 +23,7 @@ from caa_cli.results.models import ModelsComparison
 _ACROSS = 3  # pictures in a row
 
 
-def write_pictures(path: Path, name: str, found: ModelsComparison, title: str) -> None:
+def write_pictures(path: Path, name: str, models: ModelsComparison, title: str) -> None:
     """Draw one of PICTURES for each model.
 
     Raises EmptyPictureError where one would be empty, and OSError if `path` can't be written.
@@ -32,14 +32,14 @@ def write_pictures(path: Path, name: str, found: ModelsComparison, title: str) -
 
     with ink():
         figure = Figure(layout="constrained")
-        draw_by_model(figure, name, found)
+        draw_by_model(figure, name, models)
         figure.suptitle(drawn(title), fontsize=9)
-        write_figure(path, figure, found.fingerprint)
+        write_figure(path, figure, models.fingerprint)
 
 
-def draw_by_model(figure: Any, name: str, found: ModelsComparison) -> list[Any]:
+def draw_by_model(figure: Any, name: str, models: ModelsComparison) -> list[Any]:
     """Draw one of PICTURES for each model on the same scales; returns the axes. Raises EmptyPictureError."""
-    count = len(found.comparisons)
+    count = len(models.comparisons)
     columns = min(count, _ACROSS)
     rows = math.ceil(count / columns)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
@@ -47,7 +47,7 @@ def draw_by_model(figure: Any, name: str, found: ModelsComparison) -> list[Any]:
     for axis in grid[count:]:
         axis.remove()
     right = 0.0
-    for axis, (label, comparison) in zip(axes, found.comparisons.items(), strict=True):
+    for axis, (label, comparison) in zip(axes, models.comparisons.items(), strict=True):
         load(PICTURES[name].draws)(axis, comparison)
         right = max(right, axis.get_xlim()[1])
         axis.set_title(wrapped(label, 40))
@@ -72,7 +72,7 @@ def _draw_legends(figure: Any, axes: Sequence[Any]) -> int:
     return draw_legend(figure, axes[0])
 
 
-def draw_certified_curves(path: Path, found: CertifiedComparison, title: str) -> None:
+def draw_certified_curves(path: Path, comparison: CertifiedComparison, title: str) -> None:
     """Draw the certified accuracy of each model against the radius.
 
     Raises EmptyPictureError where nothing is certified, and OSError if `path` can't be written.
@@ -80,8 +80,8 @@ def draw_certified_curves(path: Path, found: CertifiedComparison, title: str) ->
     from matplotlib.figure import Figure
 
     radii = [
-        np.sort([record.radius or 0.0 for record in found.records(model) if record.certified_at(0.0)])
-        for model in found.models
+        np.sort([record.radius or 0.0 for record in comparison.records(model) if record.certified_at(0.0)])
+        for model in comparison.models
     ]
     if not any(map(len, radii)):
         raise EmptyPictureError("no image is certified")
@@ -89,15 +89,15 @@ def draw_certified_curves(path: Path, found: CertifiedComparison, title: str) ->
     with figure_style():
         figure = Figure(layout="constrained")
         axis = figure.subplots()
-        for label, mine, style in zip(found.labels, radii, styles(colours), strict=True):
+        for label, mine, style in zip(comparison.labels, radii, styles(colours), strict=True):
             line = {name: style[name] for name in ("color", "linestyle")}
-            axis.step(*certified_curve(mine, len(found.images)), where="pre", label=wrapped(label, 52), **line)
+            axis.step(*certified_curve(mine, len(comparison.images)), where="pre", label=wrapped(label, 52), **line)
         axis.set(xlabel=RADIUS, ylabel="certified accuracy", ylim=(0.0, 1.02), title=drawn(title))
         axis.set_xlim(left=0.0)
         axis.grid(alpha=0.3)
         lines = draw_legend(figure, axis)
         figure.set_size_inches(COLUMN, 2.4 + 0.13 * lines)
-        write_figure(path, figure, found.fingerprint)
+        write_figure(path, figure, comparison.fingerprint)
 
 
 def certified_curve(radii: ArrayLike, images: int) -> tuple[Any, Any]:

@@ -27,24 +27,26 @@ class Presentation:
     writers: Mapping[str, Callable[[Any], str]]
 
 
-def present(found: AnyComparison) -> Presentation:
+def present(comparison: AnyComparison) -> Presentation:
     """The presentation of a comparison."""
-    if isinstance(found, CertifiedComparison):
+    if isinstance(comparison, CertifiedComparison):
         table: Any = certified_table
-        headings = certified_table.headings(found)
+        headings = certified_table.headings(comparison)
     else:
-        table = tables if isinstance(found, Comparison) else tables_by_model
+        table = tables if isinstance(comparison, Comparison) else tables_by_model
         headings = ["attack", *(heading.text for heading in HEADINGS)]
-    writers = WRITERS if isinstance(found, Comparison) else table.WRITERS
-    return Presentation(title_of(found), headings, table.grid_rows(found), table.explanation(found), writers)
+    writers = WRITERS if isinstance(comparison, Comparison) else table.WRITERS
+    return Presentation(
+        title_of(comparison), headings, table.grid_rows(comparison), table.explanation(comparison), writers
+    )
 
 
-def title_of(found: AnyComparison) -> str:
+def title_of(comparison: AnyComparison) -> str:
     """The title of the table and of the pictures."""
-    if isinstance(found, CertifiedComparison):
-        return f"{found.models[0].parts[0].config.get('dataset')}, certified accuracy"
-    if isinstance(found, ModelsComparison):
-        first = next(iter(found.comparisons.values()))
-        return f"{first.attacks[0].parts[0].setting('dataset')}, {len(found.comparisons)} models"
-    part = found.attacks[0].parts[0]
+    if isinstance(comparison, CertifiedComparison):
+        return f"{comparison.models[0].parts[0].config.get('dataset')}, certified accuracy"
+    if isinstance(comparison, ModelsComparison):
+        first = next(iter(comparison.comparisons.values()))
+        return f"{first.attacks[0].parts[0].setting('dataset')}, {len(comparison.comparisons)} models"
+    part = comparison.attacks[0].parts[0]
     return f"{part.setting('dataset')}, {part.setting('arch')}, σ = {part.setting('sigma'):g}"

@@ -100,12 +100,14 @@ def compare_models(
     lacks it the first.  Raises UsageError where images differ.
     """
     joined = {label: join(parts) for label, parts in groups.items()}
-    found: dict[str, Comparison] = {}
+    comparisons: dict[str, Comparison] = {}
     for label, attacks in joined.items():
         first = next(iter(joined.values()))[0].label
         default = first if first in [attack.label for attack in attacks] else None
-        found[label] = compare(attacks, resamples, seed, reference or default)
-    complete = [(label, set(comparison.images)) for label, comparison in found.items() if not comparison.partial]
+        comparisons[label] = compare(attacks, resamples, seed, reference or default)
+    complete = [
+        (label, set(comparison.images)) for label, comparison in comparisons.items() if not comparison.partial
+    ]
     for label, images in complete[1:]:
         first, expected = complete[0]
         for index in sorted(images ^ expected)[:1]:
@@ -113,4 +115,4 @@ def compare_models(
                 f"the results of {first} and {label} are over different images: only one of them has image {index}",
                 "repeat one of them with the --limit, --skip, --every or --indices of the other (and --resume)",
             )
-    return ModelsComparison(found)
+    return ModelsComparison(comparisons)

@@ -88,7 +88,8 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         self.output.begin(self.session.card.input_shape)
 
     def process(self, classifier: SmoothedClassifier, todo: list[int], bar: Bar) -> None:
-        progress = AttackProgress(bar, self.output, self.session.indices)
+        indices = self.session.indices
+        progress = AttackProgress(bar, len(indices), lambda: self.output.of(indices))
         pipeline = AttackPipeline(self.plan, self.attack, classifier, self.session.images, progress.show_step)
         for record, image in pipeline.run(todo):
             self.output.add(record, image)

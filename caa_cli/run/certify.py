@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from caa_cli.config.plan import CertifyPlan
-from caa_cli.display import REFRESH_SECONDS, Bar, Display, Rows, number
+from caa_cli.display import Bar, Display, Rows
 from caa_cli.results.certificates import (
     CertifyRecord,
     CertifySummary,
@@ -26,6 +25,7 @@ from caa_cli.run.drawing import drawing
 from caa_cli.run.dry_run import Evaluations, Forecast
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
+from caa_cli.run.progress import CertifyProgress
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.pace import measure_pace
@@ -58,13 +58,11 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
         return self.session.load_classifier(self.display)
 
     def process(self, classifier: SmoothedClassifier, todo: list[int], bar: Bar) -> None:
-        indices, summed_up = self.session.indices, 0.0
-        records = CertifyPipeline(self.plan, classifier, self.session.images).run(todo)
-        for done, record in enumerate(records, len(indices) - len(todo) + 1):
+        indices = self.session.indices
+        progress = CertifyProgress(bar, len(indices), lambda: self.output.of(indices), self.plan.radius)
+        for record in CertifyPipeline(self.plan, classifier, self.session.images).run(todo):
             self.output.add(record)
-            if time.monotonic() - summed_up > REFRESH_SECONDS or done == len(indices):
-                summed_up = time.monotonic()
-                self._show_progress(bar, self.output.of(indices))
+            progress.count()
 
     def summarise(self, records: Sequence[CertifyRecord], seconds: float) -> CertifySummary:
         return summarise_certificates(records, self.plan.samples, seconds, self.plan.radius)
@@ -92,17 +90,6 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
                 f"with {plan.samples} samples at α = {plan.alpha:g} not even a unanimous vote reaches the radius "
                 f"{plan.radius:g} (at most {most:.3f}): raise --samples"
             )
-
-    def _show_progress(self, bar: Bar, records: list[CertifyRecord]) -> None:
-        summary = self.summarise(records, 0.0)
-        share = next(iter(summary.certified_accuracy.values()), 0.0)
-        if self.plan.radius is None:
-            text = (
-                f"{100 * share:.0f}% right and certified · average radius {number(summary.average_certified_radius)}"
-            )
-        else:
-            text = f"{100 * share:.0f}% right and certified · {summary.mean_samples or 0:,.0f} samples an image"
-        bar.update(len(records), text)
 
     def write_missing_files(self, document: dict[str, Any], finished: ResultFile[CertifyRecord]) -> None:
         """Write the log and the figure that the earlier run lacks, and name them in its result."""

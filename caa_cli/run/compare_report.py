@@ -37,7 +37,7 @@ class CompareReport:
 
     def finish(
         self,
-        found: AnyComparison,
+        comparison: AnyComparison,
         status: str,
         replacing: bool = False,
         origin: Mapping[str, Any] | None = None,
@@ -48,11 +48,13 @@ class CompareReport:
         that the comparison was read from.
         """
         gallery = None
-        if isinstance(found, Comparison) and (self.plan.html is not None or self.plan.figure_examples is not None):
+        if isinstance(comparison, Comparison) and (
+            self.plan.html is not None or self.plan.figure_examples is not None
+        ):
             from caa_cli.run.gallery import gallery_of
 
-            gallery = gallery_of(found)
-        document = {**found.to_json(status), "command_line": self.command_line}
+            gallery = gallery_of(comparison)
+        document = {**comparison.to_json(status), "command_line": self.command_line}
         document |= {name: value for name, value in (origin or {}).items() if name in KEPT}
         if replacing:
             self.output.check_shown(document)
@@ -62,14 +64,14 @@ class CompareReport:
         }
         with uninterrupted():
             self.write_document(document)
-            self._draw(found)
-            if isinstance(found, Comparison):
-                self._write_images(found, document, gallery)
-        for note in found.notes:
+            self._draw(comparison)
+            if isinstance(comparison, Comparison):
+                self._write_images(comparison, document, gallery)
+        for note in comparison.notes:
             self.display.warn(note)
         fields = fields_of_comparison(document)
         self.show(document, fields)
-        self._show_table(found)
+        self._show_table(comparison)
         return fields
 
     def write_document(self, document: dict[str, Any]) -> None:
@@ -81,25 +83,25 @@ class CompareReport:
         """Show the document where --json asks for it, with the verdicts of --require."""
         self.display.document(self.gate.judge(document, fields))
 
-    def _draw(self, found: AnyComparison) -> None:
+    def _draw(self, comparison: AnyComparison) -> None:
         """Draw the pictures that show numbers."""
-        title = title_of(found)
+        title = title_of(comparison)
         for name, (option, path) in self.plan.pictures.items():
             with written(path, _KEPT), drawing(option, path, self.display):
-                if isinstance(found, ModelsComparison):
+                if isinstance(comparison, ModelsComparison):
                     from caa_cli.report.models import write_pictures
 
-                    write_pictures(path, name, found, title)
-                elif isinstance(found, Comparison):
+                    write_pictures(path, name, comparison, title)
+                elif isinstance(comparison, Comparison):
                     from caa_cli.report.plots import write_picture
 
-                    write_picture(path, name, found, title)
+                    write_picture(path, name, comparison, title)
         place, option = self.plan.figure_certified, "--figure-certified"
-        if isinstance(found, CertifiedComparison) and place is not None:
+        if isinstance(comparison, CertifiedComparison) and place is not None:
             from caa_cli.report.models import draw_certified_curves
 
             with written(place, _KEPT), drawing(option, place, self.display):
-                draw_certified_curves(place, found, title)
+                draw_certified_curves(place, comparison, title)
 
     def _write_images(self, comparison: Comparison, document: Mapping[str, Any], gallery: Any) -> None:
         """Write what shows images: the gallery and the page."""
@@ -115,10 +117,10 @@ class CompareReport:
             with written(self.plan.html, _KEPT):
                 write_atomically(self.plan.html, report(comparison, document, gallery).encode())
 
-    def _show_table(self, found: AnyComparison) -> None:
-        shown = present(found)
+    def _show_table(self, comparison: AnyComparison) -> None:
+        shown = present(comparison)
         if self.plan.format in shown.writers:
-            self.display.text(shown.writers[self.plan.format](found))
+            self.display.text(shown.writers[self.plan.format](comparison))
         else:
             self.display.grid(shown.title, shown.headings, shown.rows, shown.explanation)
         files = [str(path) for path in self.plan.written().values() if path.exists()]
@@ -126,7 +128,7 @@ class CompareReport:
             self.display.note(f"written: {', '.join(files)}")
 
 
-def check_applicable(plan: ComparePlan, found: AnyComparison) -> None:
+def check_applicable(plan: ComparePlan, comparison: AnyComparison) -> None:
     """Raises UsageError for an option that says nothing about this kind of comparison."""
     of_attacks: dict[str, object] = {
         "--html": plan.html,
@@ -136,13 +138,13 @@ def check_applicable(plan: ComparePlan, found: AnyComparison) -> None:
         "--bootstrap": plan.bootstrap or None,
     }
     for_one_model: dict[str, Path | None] = {"--html": plan.html, "--figure-examples": plan.figure_examples}
-    if isinstance(found, CertifiedComparison):
+    if isinstance(comparison, CertifiedComparison):
         _refuse(of_attacks, "is of results of caa attack, and these are of caa certify", "leave it out")
         return
     hint = "name results of caa certify, or leave it out"
     _refuse({"--figure-certified": plan.figure_certified}, "is of results of caa certify", hint)
-    if isinstance(found, ModelsComparison):
-        models = ", ".join(found.comparisons)
+    if isinstance(comparison, ModelsComparison):
+        models = ", ".join(comparison.comparisons)
         _refuse(for_one_model, f"shows one model, and these are results of {models}", "name the files of one")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +23,26 @@ class SmoothedClassifier(NoisyModel):
 
     PILOT = PILOT
 
-    def __init__(self, model: nn.Module, *, gradients: GradientSource | None = None, **settings: Any) -> None:
-        """settings: as `NoisyModel` takes them."""
-        super().__init__(model, **settings)
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        sigma: float,
+        num_classes: int,
+        input_shape: Sequence[int],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        gradients: GradientSource | None = None,
+        **chunks: int,
+    ) -> None:
+        """input_shape: (channels, height, width) of an image. gradients: None: the model's own.
+
+        The model is moved to the device and put into evaluation mode, and its parameters take no gradients any more.
+        chunks: votes_chunk and gradient_chunk, as `NoisyModel` takes them.
+        """
+        super().__init__(
+            model, sigma=sigma, num_classes=num_classes, input_shape=input_shape, device=device, dtype=dtype, **chunks
+        )
         self.gradients: GradientSource = WhiteBox() if gradients is None else gradients
         self.gradients.move_to(self.device, self.dtype)
 

@@ -76,9 +76,13 @@ def test_one_setting_is_a_line_through_the_medians():
     sweep = find_sweep(comparison)
     assert sweep.keys == ("step_max",)
     assert sweep.values(0) == [0.3, 0.4, 0.5]
-    own, common, certified = draw(comparison).lines
-    assert list(own.get_xdata()) == [0.3, 0.4, 0.5]
-    assert list(own.get_ydata()) == pytest.approx([1.0, 1.7, 1.6])  # medians of (1), (1.2, 2.2) and (1.1, 2.1)
+    axis = draw(comparison)
+    overall, common, certified = axis.lines
+    assert list(overall.get_xdata()) == [0.3, 0.4, 0.5]
+    # Medians of (1, ∞), (1.2, 2.2) and (1.1, 2.1).
+    assert list(overall.get_ydata()) == pytest.approx([float("nan"), 1.7, 1.6], nan_ok=True)
+    assert [text.get_text() for text in axis.texts] == ["∞\n50%", "100%", "100%"]
+    assert axis.get_xlim()[0] < 0.3, "what has no point has a place"
     assert list(common.get_ydata()) == pytest.approx([1.0, 1.2, 1.1])
     assert set(certified.get_ydata()) == {1.0}
 
@@ -108,8 +112,8 @@ def test_two_settings_are_a_map():
     pairs = [(0.1, 0.3), (0.1, 0.4), (0.2, 0.3)]
     axis = draw(comparison_of(*({"step_min": low, "step_max": high} for low, high in pairs)))
     assert (axis.get_ylabel(), axis.get_xlabel()) == ("step-min", "step-max")
-    assert [text.get_text() for text in axis.texts] == ["1.000\n50%", "1.100\n100%", "1.200\n100%"]
-    assert axis.collections[0].get_array().mask.tolist() == [[False, False], [False, True]]
+    assert [text.get_text() for text in axis.texts] == ["∞\n50%", "1.600\n100%", "1.700\n100%"]
+    assert axis.collections[0].get_array().mask.tolist() == [[True, False], [False, True]]
 
 
 def test_what_is_no_sweep_has_no_picture():

@@ -1,0 +1,80 @@
+"""Settings as Python gives them, by the names of the flags: which there are, and of which type."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from numbers import Real
+from typing import Any
+
+from caa_cli.config import custom_attack
+from caa_cli.config.attacks import declared, prefix, spec_of
+from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
+from caa_cli.config.settings import Setting, settings_of
+from caa_cli.errors import UsageError
+from caa_cli.smoothing.classifier import SmoothedClassifier
+
+# Arguments of `attack` under names of their own, and what is about files.
+_NOT_SETTINGS = {"attack", "settings", "gradient", "save_adversarial", *(f.name for f in fields(ModelPlan))}
+_KEPT = {"alpha", "bound", "seed", "chunk_size"}
+
+
+def certify_plan(model: SmoothedClassifier, **settings: Any) -> CertifyPlan:
+    """The plan of `certify`. Raises UsageError."""
+    typed = _typed({s.name: s for s in settings_of(CertifyPlan)}, settings)
+    return CertifyPlan.of(**_of_model(model), **typed)
+
+
+def attack_plan(
+    model: SmoothedClassifier, method: str | Callable[..., Any], gradient: str, settings: Mapping[str, Any]
+) -> AttackPlan:
+    """The plan of `attack`: an attack's own settings may leave its name out.
+
+    Raises UsageError for a setting that the attack does not have.
+    """
+    name = custom_attack.register(method) if callable(method) else method
+    own = custom_attack.split(name)[0]
+    spec_of(own)
+    start = prefix(own)
+    known = {s.name: s for s in settings_of(AttackPlan) if s.name not in _NOT_SETTINGS or s.name in _KEPT} | declared(
+        own
+    )
+    # A name without its attack, where that is no other setting's name.
+    full = {key.removeprefix(start): key for key in declared(own)} | {key: key for key in known}
+    for key in settings:
+        if key not in full:
+            near = get_close_matches(key, full, 1)
+            raise UsageError(
+                f"{own} has no setting {key!r}",
+                f"did you mean {near[0]}?" if near else f"it has: {', '.join(sorted(known))}",
+            )
+    typed = _typed(known, {full[key]: value for key, value in settings.items()})
+    plan = AttackPlan.of(**_of_model(model), attack=name, gradient=gradient, **typed)
+    return plan.resolve(model.sigma)
+
+
+def _of_model(model: SmoothedClassifier) -> dict[str, Any]:
+    """What a plan has of a model that is in memory."""
+    return {"checkpoint": model.arch, "sigma": model.sigma, "dtype": str(model.dtype).removeprefix("torch.")}
+
+
+def _typed(declared: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as the settings' types have them: whole numbers of any library are int. Raises UsageError."""
+    return {
+        name: None if value is None else _value(name, declared[name].kind, value) for name, value in given.items()
+    }
+
+
+def _value(name: str, kind: Any, value: Any) -> Any:
+    if kind is int and not isinstance(value, bool) and hasattr(value, "__index__"):
+        return operator.index(value)
+    if kind is float and isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    if kind in _WORDS and (kind in (int, float) or not isinstance(value, kind)):
+        raise UsageError(f"{name} must be {_WORDS[kind]}, not {value!r}")
+    return value
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}

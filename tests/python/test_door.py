@@ -1,0 +1,280 @@
+"""`import caa_cli as caa`: what the functions give is what the commands give, and what they refuse is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from support import attack, caa, parse_strict, read_strict
+
+import caa_cli
+from caa_cli.results.records import ATTACKED, MISCLASSIFIED
+
+# As `support.CHEAP` says it to the command.
+CHEAP = {
+    "samples": 100,
+    "iterations": 8,
+    "step_min": 0.4,
+    "step_max": 0.8,
+    "verify_samples": 1000,
+    "chunk_size": 256,
+}
+NEWTON = {"newton_steps": 6, "samples": 100, "verify_samples": 1000, "chunk_size": 256}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return caa_cli.load("demo", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return caa_cli.load_images("demo")
+
+
+def columns_are_the_commands(results, examples):
+    """Every column of the results against the JSON of a command, but for the time."""
+    assert len(results) == len(examples)
+    for name, column in results.to_dict().items():
+        if name == "seconds":
+            continue
+        for value, example in zip(column, examples, strict=True):
+            expected = example[name]
+            if expected is None:
+                assert value in (-1, "") or np.isnan(value), name
+            else:
+                assert value == expected, name
+
+
+def test_an_attack_is_the_commands_to_the_bit(model, data, tmp_path):
+    images, labels = data
+    document = attack(tmp_path / "a.json", "--limit", "3", "--save-adversarial", tmp_path / "a.safetensors")
+    results = caa_cli.attack(model, images[:3], labels[:3], "caa", **CHEAP)
+    columns_are_the_commands(results, document["examples"])
+    told = {k: v for k, v in document["summary"].items() if "seconds" not in k}
+    assert {k: v for k, v in results.summary.to_json().items() if "seconds" not in k} == told
+    lengths = np.linalg.norm((results.adversarial - images[:3].numpy()).reshape(3, -1).astype(float), axis=1)
+    assert lengths == pytest.approx(results.radius, abs=1e-9, nan_ok=True)
+    alone = caa_cli.attack(model, images[2:3].numpy(), [int(labels[2])], "caa", indices=[2], **CHEAP)
+    assert alone.radius[0] == results.radius[2]
+
+
+def test_the_default_attack_is_caa_newton(model, data, tmp_path):
+    words = ["--checkpoint", "demo", "--attack", "caa-newton", "--newton-steps", "6", "--samples", "100"]
+    words += ["--verify-samples", "1000", "--chunk-size", "256", "--device", "cpu", "--limit", "2", "--seed", "7"]
+    assert caa("attack", *words, "--output", tmp_path / "a.json").exit_code == 0
+    images, labels = data
+    results = caa_cli.attack(model, images[:2], labels[:2], seed=7, **NEWTON)
+    columns_are_the_commands(results, read_strict(tmp_path / "a.json")["examples"])
+    short = {"steps" if name == "newton_steps" else name: value for name, value in NEWTON.items()}
+    again = caa_cli.attack(model, images[:2], labels[:2], seed=7, **short)
+    assert np.array_equal(again.radius, results.radius, equal_nan=True)
+
+
+@pytest.mark.parametrize("radius", [None, 0.4])
+def test_certificates_are_the_commands(model, data, radius, tmp_path):
+    words = [] if radius is None else ["--radius", str(radius)]
+    common = ["--checkpoint", "demo", "--limit", "5", "--samples", "500", "--chunk-size", "256", "--device", "cpu"]
+    result = caa("certify", *common, *words, "--output", tmp_path / "c.json", "--json")
+    document = parse_strict(result.stdout)
+    images, labels = data
+    results = caa_cli.certify(model, images[:5], labels[:5], samples=500, radius=radius, chunk_size=256)
+    columns_are_the_commands(results, document["examples"])
+    assert results.summary.certified_accuracy == document["summary"]["certified_accuracy"]
+    unlabelled = caa_cli.certify(model, images[:5], samples=500, radius=radius, chunk_size=256)
+    assert unlabelled.prediction.tolist() == results.prediction.tolist()
+    assert unlabelled.summary is None
+    assert not unlabelled.correct.any()
+
+
+def test_a_misclassified_image_has_no_adversarial_one(model, data):
+    images, labels = data
+    wrong = (int(labels[1]) + 1) % 10
+    results = caa_cli.attack(model, images[1:3], [wrong, int(labels[2])], "caa", **CHEAP)
+    assert results.outcome.tolist() == [MISCLASSIFIED, ATTACKED]
+    assert results.success.tolist() == [False, True]
+    assert np.isnan(results.adversarial[0]).all()
+    assert np.isnan(results.radius[0])
+    assert results.adversarial_class[0] == -1
+    assert repr(results).startswith("<AttackResults: 1 of 1 eligible images attacked, median radius ")
+
+
+def test_an_attack_of_ones_own_is_judged_too(model, data):
+    def jump(classifier, images, labels, generator, reach=6.0):
+        gradient = classifier.gradient(images, labels)
+        return (images - reach * gradient / gradient.norm()).clamp(0, 1)
+
+    images, labels = data
+    settings = {name: CHEAP[name] for name in ("samples", "verify_samples", "chunk_size")}
+    results = caa_cli.attack(model, images[:1], labels[:1], jump, reach=8.0, **settings)
+    assert results.outcome.tolist() == [ATTACKED]
+    assert results.backward_evaluations[0] == 100
+    with pytest.raises(caa_cli.UsageError, match="did you mean reach"):
+        caa_cli.attack(model, images[:1], labels[:1], jump, reech=8.0)
+
+
+def test_gradients_of_votes_and_of_another_model(model, data):
+    images, labels = data
+    settings = {**CHEAP, "iterations": 12}
+    votes = caa_cli.attack(model, images[:6], labels[:6], "caa", gradient="votes", **settings)
+    assert votes.backward_evaluations.sum() == 0
+    other = caa_cli.attack(model, images[:1], labels[:1], "caa", gradient=model, **settings)
+    itself = caa_cli.attack(model, images[:1], labels[:1], "caa", **settings)
+    assert other.radius[0] == pytest.approx(itself.radius[0], rel=1e-3)
+    assert other.forward_evaluations[0] == itself.forward_evaluations[0] + itself.backward_evaluations[0]
+
+
+def test_a_network_of_ones_own():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    classifier = caa_cli.SmoothedClassifier(network, sigma=0.25, num_classes=3, input_shape=(3, 2, 2))
+    images = torch.rand(2, 3, 2, 2)
+    votes = classifier.votes(images, samples=1000)
+    assert votes.sum(dim=1).tolist() == [1000, 1000]
+    assert torch.equal(votes, classifier.votes(images, samples=1000))
+    assert not torch.equal(votes, classifier.votes(images, samples=1000, seed=1))
+    labels = votes.argmax(dim=1)
+    gradient = classifier.gradient(images, labels, samples=500)
+    assert gradient.shape == images.shape
+    closer = classifier.votes(images - 0.3 * gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None])
+    assert bool((closer.gather(1, labels[:, None]) < votes.gather(1, labels[:, None])).all())
+    results = caa_cli.certify(classifier, images, labels, samples=1000)
+    assert results.correct.tolist() == [True, True]
+
+
+WRONG = {
+    "uint8": ({"images": np.zeros((1, 1, 28, 28), np.uint8)}, "images has the dtype torch.uint8"),
+    "range": ({"images": torch.full((1, 1, 28, 28), 2.0)}, r"not in \[0, 1\]"),
+    "nan": ({"images": torch.full((1, 1, 28, 28), torch.nan)}, r"not in \[0, 1\], or NaN"),
+    "shape": ({"images": torch.zeros(28, 28)}, r"images has the shape \(28, 28\)"),
+    "text": ({"images": [["a"]]}, "images is no array of numbers"),
+    "class": ({"labels": [10]}, "labels holds 10"),
+    "floats": ({"labels": [0.5]}, "labels has the dtype"),
+    "many labels": ({"labels": [1, 2]}, r"labels has the shape \(2,\)"),
+    "indices": ({"indices": [1, 2]}, "indices must hold one number for each image"),
+    "negative": ({"indices": [-1]}, "indices must hold"),
+    "samples": ({"samples": 0}, "^samples must be at least 1"),
+    "half": ({"samples": 1.5}, "^samples must be a whole number, not 1.5"),
+    "word": ({"alpha": "small"}, "^alpha must be a number, not 'small'"),
+    "bound": ({"bound": "gut"}, "bound 'gut' is not known"),
+    "method": ({"method": "ddm"}, "^method 'ddm' is not known.*did you mean ddn"),
+    "unknown": ({"sample": 5}, "has no setting 'sample'.*did you mean samples"),
+    "of another": ({"method": "pgd", "ddn_initial_norm": 1.0}, "pgd has no setting 'ddn_initial_norm'"),
+    "gradient": ({"gradient": "none"}, "gradient 'none' is not known"),
+    "model": ({"model": torch.nn.Flatten()}, "model is a Flatten, not a SmoothedClassifier"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_refused_is_named(model, wrong):
+    given, message = WRONG[wrong]
+    with pytest.raises(caa_cli.UsageError, match=message):
+        caa_cli.attack(**{"model": model, "images": torch.zeros(1, 1, 28, 28), "labels": [0], **given})
+
+
+@pytest.mark.parametrize("function", ["attack", "certify"])
+def test_an_interruption_keeps_what_is_done(model, data, function, monkeypatch):
+    images, labels = data
+    network, calls = model.model.forward, []
+
+    def forward(x):
+        calls.append(len(x))
+        if len(calls) > enough:
+            raise KeyboardInterrupt
+        return network(x)
+
+    monkeypatch.setattr(model.model, "forward", forward)
+    call = getattr(caa_cli, function)
+    settings = {"samples": 300, "chunk_size": 100}
+    if function == "attack":
+        settings = {**CHEAP, "method": "caa", "batch_size": 1}
+    enough = 10**9
+    call(model, images[:1], labels[:1], **settings)
+    enough, wanted = len(calls) + 1, call(model, images[:1], labels[:1], **settings)
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        call(model, images[:3], labels[:3], **settings)
+    assert isinstance(stopped.value, caa_cli.Interrupted)
+    assert stopped.value.results.radius.tolist() == wanted.radius.tolist()
+
+
+def test_progress_is_shown_where_it_is_asked_for(model, data, capsys):
+    images, labels = data
+    caa_cli.certify(model, images[:2], labels[:2], samples=200, chunk_size=256)
+    assert capsys.readouterr() == ("", "")
+    caa_cli.certify(model, images[:2], labels[:2], samples=200, chunk_size=256, progress=True)
+    assert "images 2/2 · 100% right and certified" in capsys.readouterr().err
+
+
+def test_a_table_for_pandas(model, data):
+    pandas = pytest.importorskip("pandas")
+    images, labels = data
+    table = caa_cli.certify(model, images[:2], labels[:2], samples=200, chunk_size=256).to_dataframe()
+    assert isinstance(table, pandas.DataFrame)
+    assert table["label"].tolist() == labels[:2].tolist()
+
+
+def test_without_pandas_a_message_says_what_to_install(model, data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    images, labels = data
+    results = caa_cli.certify(model, images[:1], labels[:1], samples=200, chunk_size=256)
+    with pytest.raises(caa_cli.CaaError) as refused:
+        results.to_dataframe()
+    assert refused.value.hint == "pip install pandas"
+
+
+def test_images_by_index(data):
+    images, labels = caa_cli.load_images("demo", indices=[3, 17])
+    assert torch.equal(images, data[0][[3, 17]])
+    assert torch.equal(labels, data[1][[3, 17]])
+    assert images.dtype == torch.float32
+    with pytest.raises(caa_cli.UsageError, match="has 100 images: 100 is none of them"):
+        caa_cli.load_images("demo", indices=[100])
+
+
+def test_loading_says_what_it_overrides():
+    with pytest.warns(UserWarning, match=r"sigma 0\.25 overrides the 0\.5"):
+        assert caa_cli.load("demo", sigma=0.25, device="cpu").sigma == 0.25
+    with pytest.raises(caa_cli.UsageError, match=r"^sigma must be"):
+        caa_cli.load("demo", sigma=-1.0)
+    with pytest.raises(caa_cli.CaaError, match="absent"):
+        caa_cli.load("absent.safetensors")
+
+
+def test_the_import_loads_nothing_heavy():
+    script = (
+        "import sys, caa_cli as caa; caa.CaaError, dir(caa), caa.__version__; "
+        "print([m for m in ('torch', 'numpy', 'scipy', 'rich', 'typer', 'matplotlib') if m in sys.modules]); "
+        "assert {'attack', 'certify', 'load'} <= set(dir(caa)); caa.attack; print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.split("\n")[:2] == ["[]", "True"]
+    with pytest.raises(AttributeError, match="has no attribute 'atack'"):
+        _ = caa_cli.atack
+
+
+def test_the_package_runs_as_the_command():
+    found = subprocess.run([sys.executable, "-m", "caa_cli", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: caa " in found.stdout
+
+
+def test_a_type_checker_sees_the_types(tmp_path):
+    api = pytest.importorskip("mypy.api")
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(
+        "import caa_cli as caa\n"
+        "classifier = caa.load('demo', sigma=0.5)\n"
+        "images, labels = caa.load_images('demo')\n"
+        "reveal_type(caa.attack(classifier, images, labels).radius)\n"
+        "caa.certify(classifier, images, labels, samples='many')\n"
+        "caa.SmoothedClassifier(classifier.model, sigma='wide', num_classes=10, input_shape=(1, 28, 28))\n"
+    )
+    text, _, code = api.run([str(snippet), "--cache-dir", str(tmp_path / "cache"), "--follow-imports=silent"])
+    assert code == 1
+    assert 'Revealed type is "numpy.ndarray[' in text
+    assert 'Argument "samples" to "certify" has incompatible type "str"; expected "int"' in text
+    assert 'Argument "sigma" to "SmoothedClassifier" has incompatible type "str"; expected "float"' in text
+    assert text.count("error:") == 2
