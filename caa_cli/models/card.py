@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from caa_cli.config.datasets import DATASETS, FOLDER, IMAGENET
 from caa_cli.config.ranges import Range
@@ -40,7 +40,7 @@ class ModelCard:
     sigma: Scale | None = None
     method: str | None = None
     tool_version: str | None = None
-    training: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, object] = field(default_factory=dict)
 
     def image_size(self, dataset: str | None) -> int | None:
         """The --image-size that gives images of `dataset` the model's input size; None: images keep their size."""
