@@ -18,7 +18,7 @@ from caa_cli.report.selection import chosen_by, listed
 from caa_cli.report.sweep import find_sweep
 from caa_cli.report.tables import Cell, best, cells, ranges_explained
 from caa_cli.results.comparison import Comparison
-from caa_cli.results.shards.joining import AttackResult
+from caa_cli.results.shards.run_results import AttackResult
 from caa_cli.results.store.ownership import mark
 
 _STYLE = Path(__file__).with_name("page.css")

@@ -20,7 +20,7 @@ from caa_cli.report.escapes import drawn
 from caa_cli.report.figure import COLUMN, RADIUS, EmptyPictureError, figure_style, wrapped, write_figure
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.records import ATTACKED, AttackRecord
-from caa_cli.results.shards.joining import AttackResult
+from caa_cli.results.shards.run_results import AttackResult
 
 # Letters of a legend's line, at most.
 _LEGEND_WIDTH = 52

@@ -12,10 +12,10 @@ from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary, summarise_certificates
 from caa_cli.results.documents import head
 from caa_cli.results.proportions import Interval, clopper_pearson
-from caa_cli.results.shards.common import common_images, without_failures
-from caa_cli.results.shards.joining import RunResult, union
+from caa_cli.results.shards.common_images import common_images, without_failures
 from caa_cli.results.shards.models import MODEL
 from caa_cli.results.shards.result_file import ResultFile
+from caa_cli.results.shards.run_results import RunResult, union
 
 CertifiedModel = RunResult[CertifyRecord]
 

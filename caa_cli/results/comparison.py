@@ -16,8 +16,8 @@ from caa_cli.results.documents import head
 from caa_cli.results.metrics import Figures, columns, figures
 from caa_cli.results.proportions import LEVEL, Interval
 from caa_cli.results.records import AttackRecord, summarise
-from caa_cli.results.shards.common import common_images, number_of, without_failures
-from caa_cli.results.shards.joining import AttackResult, check_agreement
+from caa_cli.results.shards.common_images import common_images, number_of, without_failures
+from caa_cli.results.shards.run_results import AttackResult, check_agreement
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.documents import Checkpoint, Images
 from caa_cli.results.models import OF_EACH, ModelsComparison
 from caa_cli.results.records import AttackRecord
-from caa_cli.results.shards.joining import AttackResult
 from caa_cli.results.shards.models import MODEL
 from caa_cli.results.shards.result_file import ResultFile, check_origin, parse_result_file, read_document
+from caa_cli.results.shards.run_results import AttackResult
 
 # What a comparison that is shown again keeps of the document that it comes from.
 KEPT = ("tool_version", "created", "command_line", "environment")

@@ -12,9 +12,9 @@ from caa_cli.errors import UsageError
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.documents import head
 from caa_cli.results.records import AttackRecord
-from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.models import MODEL
 from caa_cli.results.shards.result_file import ResultFile
+from caa_cli.results.shards.run_results import join
 
 # What the document has of each model apart, besides the settings of MODEL.
 OF_EACH = ("checkpoint", "environment", "reference", "summary", "indices", "class_names", "notes")

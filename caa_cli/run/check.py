@@ -12,7 +12,7 @@ from caa_cli.errors import DONE, PARTIAL, REQUIREMENT_NOT_MET, CaaError
 from caa_cli.results.documents import KINDS
 from caa_cli.results.fields import Fields, fields_of_comparison
 from caa_cli.results.requirements import Requirement, judge
-from caa_cli.results.shards.merging import summary_of
+from caa_cli.results.shards.merged_result import summary_of
 from caa_cli.results.shards.result_file import check_origin, how_to_go_on, parse_result_file, read_document
 from caa_cli.run.gate import Gate, say_unmet
 from caa_cli.run.reporting import report

@@ -19,9 +19,9 @@ from caa_cli.results.documents import KINDS, head
 from caa_cli.results.fields import compare_fields, fields_of_comparison
 from caa_cli.results.models import compare_models
 from caa_cli.results.requirements import Requirement
-from caa_cli.results.shards.joining import AttackResult, join
 from caa_cli.results.shards.models import by_model
 from caa_cli.results.shards.result_file import ResultFile, parse_result_file, read_result_file
+from caa_cli.results.shards.run_results import AttackResult, join
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.compare_output import CompareOutput
 from caa_cli.results.store.locks import locked

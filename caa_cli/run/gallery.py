@@ -13,8 +13,8 @@ from caa_cli.report.gallery import Gallery, Shown
 from caa_cli.results.class_names import ClassNames
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.records import ATTACKED
-from caa_cli.results.shards.joining import AttackResult
 from caa_cli.results.shards.result_file import ResultFile
+from caa_cli.results.shards.run_results import AttackResult
 from caa_cli.results.store.images import Image, kept_images
 
 # So that a picture, and what is in memory for it, does not grow with the comparison.

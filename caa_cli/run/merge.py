@@ -17,7 +17,7 @@ from caa_cli.results.documents import KINDS, document_at
 from caa_cli.results.fields import Fields
 from caa_cli.results.records import FAILED
 from caa_cli.results.requirements import Requirement
-from caa_cli.results.shards.merging import NOT_COMPARED, Merged, merge, merged_images, read_shard
+from caa_cli.results.shards.merged_result import NOT_COMPARED, Merged, merge, merged_images, read_shard
 from caa_cli.results.shards.result_file import how_to_go_on, parse_result_file
 from caa_cli.results.store.files import check_writable, write_atomically, write_document, written
 from caa_cli.results.store.images import save_images

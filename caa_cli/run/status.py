@@ -15,7 +15,6 @@ from caa_cli.config.paths import sidecar
 from caa_cli.display import Display, clock
 from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
 from caa_cli.results.documents import document_at
-from caa_cli.results.shards.joining import MOST_NAMED
 from caa_cli.results.shards.progress import (
     COMPLETE,
     NOT_BEGUN,
@@ -27,6 +26,7 @@ from caa_cli.results.shards.progress import (
     total_of,
 )
 from caa_cli.results.shards.result_file import how_to_go_on
+from caa_cli.results.shards.run_results import MOST_NAMED
 from caa_cli.results.store.journal import header_of
 
 _JOURNAL, _IMAGES = ".jsonl", ".images"

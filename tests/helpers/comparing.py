@@ -15,8 +15,8 @@ from caa_cli.config.attacks import ATTACKS, declared
 from caa_cli.config.plan import AttackPlan, Shard
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.records import AttackRecord, summarise
-from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.result_file import parse_result_file
+from caa_cli.results.shards.run_results import join
 
 ATTACKED, NOT_FOUND, MISCLASSIFIED, FAILED = "attacked", "not_found", "misclassified", "failed"
 

@@ -21,8 +21,8 @@ from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.gallery import draw_gallery, gallery_html
 from caa_cli.report.html import report
 from caa_cli.results.comparison import compare
-from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.result_file import read_result_file
+from caa_cli.results.shards.run_results import join
 from caa_cli.results.store.images import StoredImages, save_images, saved_images
 from caa_cli.run.gallery import MOST_ATTACKS, MOST_ROWS, gallery_of
 

@@ -15,8 +15,8 @@ from caa_cli.report import escapes
 from caa_cli.report.headings import FURTHER, HEADINGS, meaning
 from caa_cli.report.latex import latex
 from caa_cli.results.comparison import compare
-from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.result_file import parse_result_file
+from caa_cli.results.shards.run_results import join
 
 ODD = ["a|b_c&<d>", r"50%\of {it}", "$x^2$~#1", "caa:surrogate=gumbel:temperature=1e-05", "end{tabular}"]
 ODD += ['"it\'s" `so`--,,', "σ=½ für Łódź", "中文"]

@@ -17,8 +17,8 @@ from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.html import report
 from caa_cli.report.sweep import draw_sweep, find_sweep
 from caa_cli.results.comparison import compare
-from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.result_file import parse_result_file
+from caa_cli.results.shards.run_results import join
 
 
 def comparison_of(*settings, attack="caa"):

@@ -7,8 +7,8 @@ from support import CHEAP, attack, caa, read_strict
 
 from caa_cli.results.class_names import class_name, names_of_classes
 from caa_cli.results.comparison import compare
-from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.result_file import read_result_file
+from caa_cli.results.shards.run_results import join
 
 NAMES = tuple(f"digit {number}" for number in range(10))
 

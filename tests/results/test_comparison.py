@@ -15,8 +15,8 @@ from caa_cli.report.headings import FURTHER, HEADINGS
 from caa_cli.report.tables import cells
 from caa_cli.results.comparison import compare
 from caa_cli.results.metrics import figures
-from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.result_file import parse_result_file
+from caa_cli.results.shards.run_results import join
 
 
 def known():

@@ -10,8 +10,8 @@ from typing import Any
 from caa_cli.config.compare_plan import SHARED
 from caa_cli.config.plan import CertifyPlan
 from caa_cli.errors import UsageError
-from caa_cli.results.shards.joining import check_same, grouped
 from caa_cli.results.shards.result_file import R, ResultFile
+from caa_cli.results.shards.run_results import check_same, grouped
 
 # What belongs to the model; all else that decides which images are eligible, and what a proof is, has to agree.
 MODEL = ("arch", "mean", "std", "sigma")

@@ -12,8 +12,8 @@ from caa_cli.config.selection import read_indices
 from caa_cli.errors import CaaError
 from caa_cli.results.documents import KINDS
 from caa_cli.results.records import FAILED
-from caa_cli.results.shards.joining import missing_shards
 from caa_cli.results.shards.result_file import ResultFile, read_result_file, read_unfinished
+from caa_cli.results.shards.run_results import missing_shards
 from caa_cli.results.store.journal import Journal
 from caa_cli.results.store.locks import is_locked
 from caa_cli.runtime.sharding import Shard

@@ -14,8 +14,8 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
 from caa_cli.results.documents import KINDS, head
 from caa_cli.results.records import ATTACKED, FAILED, AttackSummary, summarise
-from caa_cli.results.shards.joining import MOST_NAMED, check_same, missing_shards, union
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, read_result_file, read_unfinished
+from caa_cli.results.shards.run_results import MOST_NAMED, check_same, missing_shards, union
 from caa_cli.results.store.images import Image, StoredImages, kept_images
 from caa_cli.results.store.journal import Journal
 from caa_cli.runtime.sharding import Shard

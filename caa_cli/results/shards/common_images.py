@@ -7,7 +7,7 @@ from typing import Any
 
 from caa_cli.errors import UsageError
 from caa_cli.results.records import FAILED
-from caa_cli.results.shards.joining import RunResult
+from caa_cli.results.shards.run_results import RunResult
 
 
 def common_images(results: Sequence[RunResult[Any]], notes: list[str], what: str = "attacks") -> list[int]:
