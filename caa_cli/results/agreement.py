@@ -21,18 +21,18 @@ def disagreements(theirs: dict[str, Any], ours: dict[str, Any], compared: list[s
         "the surrogate's checkpoint content": (digest(theirs, "surrogate_model"), digest(ours, "surrogate_model")),
         "checkpoint content": (digest(theirs, "checkpoint"), digest(ours, "checkpoint")),
     }
-    found = [f"{what} ({there} there, {here} here)" for what, (there, here) in decisive.items() if there != here]
+    differing = [f"{what} ({there} there, {here} here)" for what, (there, here) in decisive.items() if there != here]
     if theirs.get("command") == ours["command"]:
-        found += differences(_part(theirs, "config"), ours["config"], compared)
+        differing += differences(_part(theirs, "config"), ours["config"], compared)
     if _shard(ours) != "0/1":  # else this result would contain another shard's images
-        found += differences({"shard": _shard(theirs)}, {"shard": _shard(ours)}, ["shard"])
-    return found
+        differing += differences({"shard": _shard(theirs)}, {"shard": _shard(ours)}, ["shard"])
+    return differing
 
 
 def _part(header: dict[str, Any], name: str) -> dict[str, Any]:
     """An object within a header; empty where it is missing or damaged."""
-    found = header.get(name)
-    return found if isinstance(found, dict) else {}
+    value = header.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _data(header: dict[str, Any]) -> str:
@@ -48,5 +48,5 @@ def digest(header: dict[str, Any], checkpoint: str) -> str | None:
 
 
 def _shard(header: dict[str, Any]) -> str:
-    found = _part(header, "shard")
-    return f"{found.get('index', 0)}/{found.get('count', 1)}"
+    shard = _part(header, "shard")
+    return f"{shard.get('index', 0)}/{shard.get('count', 1)}"

@@ -35,9 +35,9 @@ def intervals(columns: Sequence[Columns], resamples: int, seed: int) -> list[dic
 
     An end may be infinite. resamples: 0: only the exact intervals of shares.
     """
-    found = [{name: _exact(getattr(column, name)) for name in SHARES} for column in columns]
+    rows = [{name: _exact(getattr(column, name)) for name in SHARES} for column in columns]
     if not resamples:
-        return found
+        return rows
     estimates = {(row, name): estimate for row, name, estimate in _estimates(columns)}
     images = len(columns[0].success_rate) if columns else 0
     drawn: dict[tuple[int, str], list[Array]] = {key: [] for key in estimates}
@@ -46,11 +46,11 @@ def intervals(columns: Sequence[Columns], resamples: int, seed: int) -> list[dic
         chosen = generator.integers(0, images, size=(min(_BLOCK, resamples - first), images))
         for key, estimate in estimates.items():
             drawn[key].append(estimate(chosen))
-    for row, exact in enumerate(found):
+    for row, exact in enumerate(rows):
         for name in (*(f.name for f in fields(Columns) if f.name not in SHARES), "optimality"):
             blocks = drawn.get((row, name))
             exact[name] = _interval(np.concatenate(blocks)) if blocks else None
-    return found
+    return rows
 
 
 def _exact(column: Sequence[float | None]) -> Interval | None:
@@ -84,14 +84,14 @@ def _optimality_of(radii: Array, best: Array) -> Estimate:
 
 def _interval(estimates: Array) -> Interval | None:
     """The percentile interval, without resamples in which the attack had no success, and so no median."""
-    found = estimates[~np.isnan(estimates)]
-    if not len(found):
+    defined = estimates[~np.isnan(estimates)]
+    if not len(defined):
         return None
     ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-    if np.isinf(found).any():  # nothing lies between a number and infinity
-        low, high = np.quantile(found, ends[0], method="lower"), np.quantile(found, ends[1], method="higher")
+    if np.isinf(defined).any():  # nothing lies between a number and infinity
+        low, high = np.quantile(defined, ends[0], method="lower"), np.quantile(defined, ends[1], method="higher")
     else:
-        low, high = np.quantile(found, ends)
+        low, high = np.quantile(defined, ends)
     return float(low), float(high)
 
 

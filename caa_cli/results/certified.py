@@ -107,7 +107,7 @@ def compare_certificates(groups: dict[str, list[ResultFile[CertifyRecord]]]) -> 
         for model, mine in zip(models, records, strict=True)
     ]
     # The name of the radius of --radius may be rounded.
-    grid = {at: float(at) if radius is None else radius for found in summaries for at in found.certified_accuracy}
+    grid = {at: float(at) if radius is None else radius for summary in summaries for at in summary.certified_accuracy}
     return CertifiedComparison(
         models=tuple(models),
         images=tuple(finished),

@@ -12,8 +12,8 @@ _FIELDS = ("label", "prediction", "adversarial_class")
 
 def names_of_classes(records: Iterable[Record], names: Sequence[str]) -> dict[str, str]:
     """The names of the classes that these records mention. names: of all classes, by number."""
-    found = {getattr(record, field, None) for record in records for field in _FIELDS}
-    mentioned = sorted(number for number in found if number is not None)
+    numbers = {getattr(record, field, None) for record in records for field in _FIELDS}
+    mentioned = sorted(number for number in numbers if number is not None)
     return {str(number): names[number] for number in mentioned if number < len(names)}
 
 

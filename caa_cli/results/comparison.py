@@ -139,13 +139,13 @@ class Comparison:
 
 def attack_summary(records: Sequence[AttackRecord], row: Figures, seconds: float) -> dict[str, Any]:
     """One attack's numbers under their names in the document: its summary, and the figures of the comparison."""
-    found = {name: finite(value) for name, value in asdict(row).items()}
+    values = {name: finite(value) for name, value in asdict(row).items()}
     for name in ("median_percent", "overall_median_percent", "common_median_percent"):
-        found[f"{name}_over_certified"] = found.pop(name)
-    found["median_seconds"] = found.pop("seconds")
-    found["forward_evaluations_an_image"] = found.pop("forward")
-    found["backward_evaluations_an_image"] = found.pop("backward")
-    return {**summarise(records, seconds).to_json(), **found}
+        values[f"{name}_over_certified"] = values.pop(name)
+    values["median_seconds"] = values.pop("seconds")
+    values["forward_evaluations_an_image"] = values.pop("forward")
+    values["backward_evaluations_an_image"] = values.pop("backward")
+    return {**summarise(records, seconds).to_json(), **values}
 
 
 def finite(value: float | None) -> float | None:

@@ -92,21 +92,21 @@ def read_comparison(
     if not document.get("attacks") or not {"indices", "models"} & document.keys():
         check_origin(path, document, ("attack", "certify"))  # which names the files that it compares
     check_origin(path, document, ("compare",))
-    found: Comparison | ModelsComparison
+    result: Comparison | ModelsComparison
     try:
         if "models" in document:
             check(document, Several)
-            found = ModelsComparison(
+            result = ModelsComparison(
                 {
                     label: _comparison(path, _of_model(document, label), resamples, seed, reference)
                     for label in document["models"]
                 }
             )
         else:
-            found = _comparison(path, document, resamples, seed, reference)
+            result = _comparison(path, document, resamples, seed, reference)
     except SchemaError as error:
         raise CaaError(f"{path} is damaged ({error})", "compare the files of its attacks again") from error
-    return found, document
+    return result, document
 
 
 def _of_model(document: Mapping[str, Any], label: str) -> dict[str, Any]:
@@ -130,11 +130,11 @@ def _comparison(
     bootstrap = document["summary"]["bootstrap"]
     if bootstrap is not None and not resamples:
         resamples, seed = bootstrap["resamples"], bootstrap["seed"]
-    found = compare(attacks, resamples, seed, reference or document["reference"])
-    if not set(found.eligible) <= set(document["indices"]):
+    comparison = compare(attacks, resamples, seed, reference or document["reference"])
+    if not set(comparison.eligible) <= set(document["indices"]):
         raise SchemaError("lacks an image of the attacks", "indices")
     partial = document["status"] != "complete"
-    return replace(found, images=tuple(document["indices"]), notes=tuple(document["notes"]), partial=partial)
+    return replace(comparison, images=tuple(document["indices"]), notes=tuple(document["notes"]), partial=partial)
 
 
 def _attack(path: Path, document: Mapping[str, Any], label: str, entry: Mapping[str, Any]) -> AttackResult:
@@ -152,7 +152,7 @@ def _part(
     run, first = entry["runs"][position], position == 0
     config = {name: value for name, value in document["config"].items() if name in SHARED}
     config |= {**run["selection"], **{name: run[name] for name in ("save_adversarial", "data_dir")}}
-    found = {
+    content = {
         **{name: document[name] for name in ("schema_version", "environment", "checkpoint", "images", "class_names")},
         "command": "attack",
         "status": document["status"] if document["status"] != "interrupted" else "partial",
@@ -161,4 +161,4 @@ def _part(
         "examples": entry["examples"] if first else [],
         "summary": {"seconds": entry["seconds"] if first else 0.0},
     }
-    return replace(parse_result_file(path, found), path=Path(run["file"]))
+    return replace(parse_result_file(path, content), path=Path(run["file"]))

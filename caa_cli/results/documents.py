@@ -196,12 +196,12 @@ def document_at(path: Path) -> dict[str, Any]:
 
     For a comparison only what `Compared` declares is checked.
     """
-    found = read_object(path)
+    document = read_object(path)
     try:
-        if found.get("command") == "compare":
-            check(found, Compared)
+        if document.get("command") == "compare":
+            check(document, Compared)
         else:
-            check_header(found, Document)
+            check_header(document, Document)
     except SchemaError:
         return {}
-    return found
+    return document

@@ -92,8 +92,8 @@ class ModelsFields(Fields):
         return super().has(name) or self._of_model(name) is not None
 
     def value(self, name: str) -> float | None:
-        found = self._of_model(name)
-        return super().value(name) if found is None else found[0].value(found[1])
+        of_model = self._of_model(name)
+        return super().value(name) if of_model is None else of_model[0].value(of_model[1])
 
     def _of_model(self, name: str) -> tuple[CertifyFields, str] | None:
         """The fields of the model that a name begins with, and the rest of the name."""
@@ -136,13 +136,13 @@ def fields_of_comparison(document: Mapping[str, Any]) -> Fields:
 def _of_models(document: Mapping[str, Any]) -> ModelsFields:
     """The fields of the certificates of several models."""
     each = {}
-    for label, found in document["models"].items():
-        records = [CertifyRecord.from_json(example) for example in found["examples"]]
+    for label, entry in document["models"].items():
+        records = [CertifyRecord.from_json(example) for example in entry["examples"]]
         radius = document["config"].get("radius")
-        summary = summarise_certificates(records, found["samples"], found["seconds"], radius)
+        summary = summarise_certificates(records, entry["samples"], entry["seconds"], radius)
         each[label] = certify_fields(summary, records, radius)
     values: dict[str, float | None] = {name: document["summary"][name] for name in ("models", "examples")}
-    values |= {f"{label}.{name}": value for label, found in each.items() for name, value in found.values.items()}
+    values |= {f"{label}.{name}": value for label, entry in each.items() for name, value in entry.values.items()}
     first = next(iter(each.values()))
     listing = f"models, examples; and LABEL.FIELD, LABEL one of {', '.join(each)}"
     return ModelsFields(
@@ -163,10 +163,10 @@ def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None =
     summary, attacks = document.get("summary", {}), document.get("attacks", {})
     values: dict[str, float | None] = {}
     for label in labels:
-        found = _flat(attacks.get(label, {}))
-        values |= {f"{label}.{name}": _number(found.get(name), f"{label}.{name}") for name in of_attack}
-    for model, found in document.get("models", {}).items():
-        values |= {f"{model}.{name}": _number(found["summary"].get(name), f"{model}.{name}") for name in shared}
+        entry = _flat(attacks.get(label, {}))
+        values |= {f"{label}.{name}": _number(entry.get(name), f"{label}.{name}") for name in of_attack}
+    for model, entry in document.get("models", {}).items():
+        values |= {f"{model}.{name}": _number(entry["summary"].get(name), f"{model}.{name}") for name in shared}
     values |= {name: _number(summary.get(name), name) for name in shared}
     of_each = f"LABEL one of {', '.join(labels)}, FIELD one of {', '.join(of_attack)}"
     listing = f"{', '.join(shared)}; and LABEL.FIELD, {of_each}"

@@ -90,11 +90,11 @@ def columns(attacks: Sequence[Records], eligible: Sequence[int], reference: int 
     least = [min((r for r in image if r is not None), default=None) for image in zip(*radii, strict=True)]
     ties = [sum(r == m for r in image) for image, m in zip(zip(*radii, strict=True), least, strict=True)]
     everyone = [None not in image for image in zip(*radii, strict=True)]
-    found = []
+    results = []
     for position, (records, row) in enumerate(zip(attacks, radii, strict=True)):
         images = [records[index] for index in eligible]
         percent = [None if r is None else i.percent_over_certified for r, i in zip(row, images, strict=True)]
-        found.append(
+        results.append(
             Columns(
                 success_rate=tuple(float(r is not None) for r in row),
                 best_share=tuple(
@@ -114,7 +114,7 @@ def columns(attacks: Sequence[Records], eligible: Sequence[int], reference: int 
                 **against(row, radii[reference], is_reference=position == reference),
             )
         )
-    return found
+    return results
 
 
 def figures(attacks: Sequence[Records], eligible: Sequence[int], reference: int = 0) -> list[Figures]:
@@ -174,5 +174,5 @@ def _count(values: Iterable[float | None]) -> int:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return mean(found) if found else None
+    existing = [value for value in values if value is not None]
+    return mean(existing) if existing else None

@@ -28,37 +28,38 @@ class ModelsComparison:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(f"{label}: {note}" for label, found in self.comparisons.items() for note in found.notes)
+        comparisons = self.comparisons.items()
+        return tuple(f"{label}: {note}" for label, comparison in comparisons for note in comparison.notes)
 
     @property
     def partial(self) -> bool:
-        return any(found.partial for found in self.comparisons.values())
+        return any(comparison.partial for comparison in self.comparisons.values())
 
     @property
     def labels(self) -> list[str]:
         """`MODEL/ATTACK` for each attack on each model."""
-        return [f"{label}/{attack}" for label, found in self.comparisons.items() for attack in found.labels]
+        return [f"{label}/{attack}" for label, comparison in self.comparisons.items() for attack in comparison.labels]
 
     @property
     def summary(self) -> dict[str, float | None]:
         """The numbers of all models together. eligible: images, counted once a model."""
-        found = [comparison.summary for comparison in self.comparisons.values()]
+        summaries = [comparison.summary for comparison in self.comparisons.values()]
         return {
-            "models": len(found),
+            "models": len(summaries),
             "attacks": len(self.labels),
-            "examples": max(summary["examples"] or 0 for summary in found),
-            "eligible": sum(summary["eligible"] or 0 for summary in found),
+            "examples": max(summary["examples"] or 0 for summary in summaries),
+            "eligible": sum(summary["eligible"] or 0 for summary in summaries),
         }
 
     @property
     def fingerprint(self) -> str:
         """A short digest of the compared attacks, the models and the images."""
-        found = sorted(comparison.fingerprint for comparison in self.comparisons.values())
-        return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+        fingerprints = sorted(comparison.fingerprint for comparison in self.comparisons.values())
+        return hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest()[:16]
 
     def to_json(self, status: str) -> dict[str, Any]:
         """The document of `caa compare`, strict JSON; `attacks` by `labels`."""
-        documents = {label: found.to_json(status) for label, found in self.comparisons.items()}
+        documents = {label: comparison.to_json(status) for label, comparison in self.comparisons.items()}
         first = next(iter(documents.values()))
         return {
             **head(status, "compare"),
@@ -83,9 +84,10 @@ class ModelsComparison:
         }
 
 
-def _agreed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _agreed(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The entries that all have with one value."""
-    return {name: value for name, value in found[0].items() if all(other.get(name) == value for other in found)}
+    first, *others = documents
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def compare_models(

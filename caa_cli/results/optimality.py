@@ -28,8 +28,8 @@ def optimalities(radii: Sequence[Sequence[float | None]]) -> list[float | None]:
     if not table.size:
         return [None] * len(table)
     best = table.min(axis=0)
-    found = [float(optimality(row, best)) for row in table]
-    return [None if np.isnan(value) else value for value in found]
+    areas = [float(optimality(row, best)) for row in table]
+    return [None if np.isnan(value) else value for value in areas]
 
 
 def optimality(radii: Array, best: Array) -> Array:

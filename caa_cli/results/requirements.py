@@ -54,9 +54,9 @@ class Requirement:
             raise UsageError(f"--require {text!r}: {number!r} is not a number", hint)
         return Requirement(text, field, compared, float(number))
 
-    def is_met_by(self, found: float | None) -> bool:
+    def is_met_by(self, value: float | None) -> bool:
         """Whether the value meets the bound; a field without a value meets none, `!=` included."""
-        return found is not None and OPERATORS[self.operator](found, self.bound)
+        return value is not None and OPERATORS[self.operator](value, self.bound)
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,25 @@ class Verdict:
     """Whether a result meets a requirement. reason: why the result can't be judged, where that is so."""
 
     requirement: Requirement
-    found: float | None
+    value: float | None
     met: bool
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"{self.requirement.text} (found {self._found}{self.reason and f': {self.reason}'})"
+        return f"{self.requirement.text} (found {self._shown_value}{self.reason and f': {self.reason}'})"
 
     def to_json(self) -> dict[str, str | float | bool | None]:
-        return {"requirement": self.requirement.text, "found": self.found, "met": self.met}
+        return {"requirement": self.requirement.text, "found": self.value, "met": self.met}
 
     @property
-    def _found(self) -> str:
+    def _shown_value(self) -> str:
         """The value with four digits, or more where rounding would contradict the verdict."""
-        if self.found is None:
+        if self.value is None:
             return "null"
-        if isinstance(self.found, int):
-            return str(self.found)
-        met = self.requirement.is_met_by(self.found)
-        shown = (f"{self.found:.{digits}g}" for digits in range(4, 18))
+        if isinstance(self.value, int):
+            return str(self.value)
+        met = self.requirement.is_met_by(self.value)
+        shown = (f"{self.value:.{digits}g}" for digits in range(4, 18))
         return next(text for text in shown if self.requirement.is_met_by(float(text)) == met)
 
 
@@ -90,7 +90,7 @@ def judge(requirements: Iterable[Requirement], fields: Fields) -> list[Verdict]:
     """Judge each requirement. A result about no image meets none."""
     verdicts = []
     for requirement in requirements:
-        found = fields.value(requirement.field)
-        met = not fields.is_empty and requirement.is_met_by(found)
-        verdicts.append(Verdict(requirement, found, met, fields.reason if fields.is_empty else ""))
+        value = fields.value(requirement.field)
+        met = not fields.is_empty and requirement.is_met_by(value)
+        verdicts.append(Verdict(requirement, value, met, fields.reason if fields.is_empty else ""))
     return verdicts

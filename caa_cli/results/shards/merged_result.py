@@ -175,9 +175,9 @@ def read_shard(path: Path, partial: bool = False) -> ResultFile[Any] | None:
     killed it says how to finish it.
     """
     journal = Journal[Any](sidecar(path, ".jsonl"))
-    found = read_result_file(path, KINDS) if path.exists() or not journal.path.exists() else None
-    if found is not None and not (partial and found.status == "interrupted" and journal.begun):
-        return found
+    written = read_result_file(path, KINDS) if path.exists() or not journal.path.exists() else None
+    if written is not None and not (partial and written.status == "interrupted" and journal.begun):
+        return written
     if not journal.begun:
         if partial:
             return None
@@ -199,7 +199,7 @@ def merged_images(merged: Merged) -> Mapping[int, Image]:
 
     Raises CaaError where some were not saved.
     """
-    found: dict[int, Mapping[int, Image]] = {}
+    files: dict[int, Mapping[int, Image]] = {}
     for part in merged.parts:
         saved = part.config.get("save_adversarial")
         wanted = {record.index for record in part.records if record.outcome == ATTACKED}
@@ -211,5 +211,5 @@ def merged_images(merged: Merged) -> Mapping[int, Image]:
                 + (f": they should be in {saved}" if saved else ": its run had no --save-adversarial"),
                 f"{part.metadata.get('resume') or 'repeat it with --resume'} --save-adversarial FILE.safetensors",
             )
-        found |= {index: places[index] for index in wanted}
-    return StoredImages({index: index for index in found}, lambda index: found[index][index])
+        files |= {index: places[index] for index in wanted}
+    return StoredImages({index: index for index in files}, lambda index: files[index][index])

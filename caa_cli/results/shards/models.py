@@ -27,15 +27,15 @@ def by_model(parts: Sequence[ResultFile[R]]) -> dict[str, list[ResultFile[R]]]:
     groups = grouped(parts, lambda one, other: _model(one) == _model(other))
     firsts = [group[0] for group in groups]
     check_same(firsts, _settings(firsts), lambda _: "only the model may differ", one_model=False)
-    found: dict[str, list[ResultFile[R]]] = {}
+    by_label: dict[str, list[ResultFile[R]]] = {}
     for label, group in zip(_labels(firsts), groups, strict=True):
-        if label in found:
+        if label in by_label:
             raise UsageError(
-                f"{found[label][0].path} and {group[0].path} are both called {label}, but of different models",
+                f"{by_label[label][0].path} and {group[0].path} are both called {label}, but of different models",
                 f"name one of them: caa compare NAME={group[0].path} …",
             )
-        found[label] = group
-    return found
+        by_label[label] = group
+    return by_label
 
 
 def _model(part: ResultFile[Any]) -> tuple[str, float]:
@@ -55,17 +55,17 @@ def _labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
     Where several checkpoints have one name, with σ or the content's digest. (An attack's name is not its model's.)
     """
     stems = [Path(str(part.checkpoint.get("path") or part.config.get("arch") or "model")).stem for part in firsts]
-    found = []
+    labels = []
     for part, stem in zip(firsts, stems, strict=True):
         alike = [other for other, name in zip(firsts, stems, strict=True) if name == stem]
         digest, sigma = _model(part)
         if part.command == "certify" and part.name is not None:
-            found.append(part.name)
+            labels.append(part.name)
             continue
         words = [stem]
         if len({_model(other)[0] for other in alike}) > 1:
             words.append(f"sha256={digest[:7]}")
         if len({_model(other)[1] for other in alike}) > 1:
             words.append(f"sigma={sigma:g}")
-        found.append(":".join(words))
-    return found
+        labels.append(":".join(words))
+    return labels

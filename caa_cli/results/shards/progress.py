@@ -88,14 +88,14 @@ def read_progress(output: Path) -> Progress:
     return Progress(output, UNREADABLE, problem=f"{output} and its record come and go")
 
 
-def missing_progress(found: Sequence[Progress]) -> list[Progress]:
+def missing_progress(runs_read: Sequence[Progress]) -> list[Progress]:
     """The shards that have images, but neither a result nor a journal among these."""
     runs: dict[str, list[Progress]] = {}
-    for one in found:
+    for one in runs_read:
         if one.part is not None and one.shard[1] > 1:
             key = f"{one.part.command} {one.part.fingerprint} {one.part.selection} {one.shard[1]} {one.what}"
             runs.setdefault(key, []).append(one)
-    missing, unread = [], {one.output for one in found if one.part is None}
+    missing, unread = [], {one.output for one in runs_read if one.part is None}
     for several in runs.values():
         first = several[0]
         for index in missing_shards([one.part for one in several if one.part is not None]):
@@ -108,18 +108,18 @@ def missing_progress(found: Sequence[Progress]) -> list[Progress]:
     return missing
 
 
-def total_of(found: Iterable[Progress]) -> dict[str, Any]:
+def total_of(progress: Iterable[Progress]) -> dict[str, Any]:
     """Of all together. seconds_left: of the slowest, as if those that are not finished worked side by side."""
-    found = list(found)
-    images = [one.images for one in found]
-    left = [one.seconds_left for one in found]
-    rates = [one.rate for one in found if one.state == RUNNING and one.rate is not None]
+    progress = list(progress)
+    images = [one.images for one in progress]
+    left = [one.seconds_left for one in progress]
+    rates = [one.rate for one in progress if one.state == RUNNING and one.rate is not None]
     return {
-        "runs": len(found),
-        "complete": sum(one.state == COMPLETE for one in found),
+        "runs": len(progress),
+        "complete": sum(one.state == COMPLETE for one in progress),
         "images": None if None in images else sum(count for count in images if count is not None),
-        "done": sum(one.done for one in found),
-        "failed": sum(one.failed for one in found),
+        "done": sum(one.done for one in progress),
+        "failed": sum(one.failed for one in progress),
         "images_per_second": sum(rates) if rates else None,
         "seconds_left": None
         if None in left

@@ -63,8 +63,8 @@ class ResultFile(Generic[R]):
         """The value that the run used; for a setting newer than the file its default, or what runs did then."""
         if name not in self.config and (before := formerly(self.attack, name)) is not None:
             return before
-        found = self.config.get(name)
-        return self.default(name) if found is None else found
+        recorded = self.config.get(name)
+        return self.default(name) if recorded is None else recorded
 
     def default(self, name: str) -> Any:
         """A setting's default; some settings default to another setting's value."""
@@ -80,14 +80,13 @@ class ResultFile(Generic[R]):
     @property
     def class_names(self) -> dict[str, str]:
         """The names of the classes in its records; empty where the data set has none, or the file is older."""
-        found: dict[str, str] = self.metadata.get("class_names", {})
-        return found
+        return dict(self.metadata.get("class_names", {}))
 
     @property
     def surrogate(self) -> str | None:
         """The digest of the surrogate's checkpoint; None where gradients come from the attacked model."""
-        found = self.metadata.get("surrogate_model")
-        return str(found["sha256"]) if found else None
+        surrogate = self.metadata.get("surrogate_model")
+        return str(surrogate["sha256"]) if surrogate else None
 
     @property
     def selection(self) -> dict[str, object]:
@@ -220,9 +219,9 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
         with suppress(SchemaError):  # the hint is then without its files
             check(document, Compared)
             compared = [*document["attacks"].values(), *document.get("models", {}).values()]
-            found = [file for entry in compared for file in entry.get("files", [])]
+            compared_files = [file for entry in compared for file in entry.get("files", [])]
             # A shard's file stands for those of all shards, whose names differ in this mark alone.
-            every = dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in found)
+            every = dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in compared_files)
             hint = f"name the files that it compares: {' '.join(every)}"
             if "certify" in commands:  # caa merge
                 hint = f"name one attack's files of all shards: {' or '.join(every)}"

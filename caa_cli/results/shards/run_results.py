@@ -48,16 +48,16 @@ def join(parts: Sequence[ResultFile[AttackRecord]]) -> list[AttackResult]:
     """
     check_agreement(parts)
     groups = grouped(parts, _same_attack)
-    found: dict[str, AttackResult] = {}
+    results: dict[str, AttackResult] = {}
     for label, group in zip(labels([group[0] for group in groups]), groups, strict=True):
-        if label in found:
-            both = f"{found[label].parts[0].path} and {group[0].path}"
+        if label in results:
+            both = f"{results[label].parts[0].path} and {group[0].path}"
             raise UsageError(
                 f"{both} are both called {label}, but their settings differ",
                 f"name one of them: caa compare NAME={group[0].path} …",
             )
-        found[label] = AttackResult(label, tuple(group), union(group))
-    return list(found.values())
+        results[label] = AttackResult(label, tuple(group), union(group))
+    return list(results.values())
 
 
 def grouped(
@@ -141,7 +141,7 @@ def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
     These are not at their default, and differ from another entry of the same attack or, for the settings that every
     attack has, from any other entry.
     """
-    found = []
+    distinct = []
     for part in firsts:
         alike = [other for other in firsts if other.attack == part.attack]
         shown = {}
@@ -149,11 +149,11 @@ def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
             others = firsts if name in SEARCH else alike
             if value != part.default(name) and any(other.attack_settings.get(name) != value for other in others):
                 shown[name] = value
-        found.append((part, shown))
-    short = [part.name or label_of(short_name(part.attack), shown) for part, shown in found]
+        distinct.append((part, shown))
+    short = [part.name or label_of(short_name(part.attack), shown) for part, shown in distinct]
     return [
         label if part.name or short.count(label) == 1 else label_of(part.attack, shown)
-        for label, (part, shown) in zip(short, found, strict=True)
+        for label, (part, shown) in zip(short, distinct, strict=True)
     ]
 
 

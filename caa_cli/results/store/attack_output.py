@@ -92,13 +92,13 @@ class AttackOutput(RunOutput[AttackRecord]):
         """Write the images and the figure, after the document."""
         if self.images is None:
             return
-        found = self.images.read()
+        adversarial, header = self.images.read(), self.header
         if self.save_adversarial is not None:
             with self.kept(self.save_adversarial):
-                save_images(self.save_adversarial, found, records, self.header["fingerprint"], self.header["shard"])
+                save_images(self.save_adversarial, adversarial, records, header["fingerprint"], header["shard"])
         if self.figure is not None:
             with self.kept(self.figure):
-                draw(self.figure, found, records)
+                draw(self.figure, adversarial, records)
 
     def close(self, status: str) -> None:
         """As `RunOutput.close`, with the images of the journal."""

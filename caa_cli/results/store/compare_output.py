@@ -84,8 +84,8 @@ def _other_attacks(held: dict[str, Any], here: list[str], models: dict[str, Any]
     if held["command"] != "compare":
         return [f"command ({held['command']} there, compare here)"]
     known, new = (
-        {label: digest(model, "checkpoint") for label, model in found.items()}
-        for found in (held.get("models", {}), models)
+        {label: digest(model, "checkpoint") for label, model in entries.items()}
+        for entries in (held.get("models", {}), models)
     )
     if not known.items() <= new.items():
         return [f"models ({_listed(known)} there, {_listed(new)} here)"]
@@ -100,17 +100,17 @@ def _listed(models: dict[str, str | None]) -> str:
 def _lost(held: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What the new document lacks or changes of the existing one, in words."""
     here = new["attacks"]
-    found = _other_attacks(held, list(here), new.get("models", {}))
-    if found:
-        return found
+    differing = _other_attacks(held, list(here), new.get("models", {}))
+    if differing:
+        return differing
     if digest(held, "checkpoint") != digest(new, "checkpoint"):
-        found.append(f"checkpoint content ({digest(held, 'checkpoint')} there, {digest(new, 'checkpoint')} here)")
+        differing.append(f"checkpoint content ({digest(held, 'checkpoint')} there, {digest(new, 'checkpoint')} here)")
     shared = held.get("config", {})
-    found += differences(shared, new["config"], [name for name in new["config"] if name in shared])
+    differing += differences(shared, new["config"], [name for name in new["config"] if name in shared])
     for label, attack in held.get("attacks", {}).items():
         settings = differences(attack["settings"], here[label]["settings"], list(attack["settings"]))
-        found += [f"{label}: {text}" for text in settings]
+        differing += [f"{label}: {text}" for text in settings]
         images = {example["index"] for example in here[label]["examples"]}
         lost = sum(example["index"] not in images for example in attack["examples"])
-        found += [f"{lost} of the images under {label} are missing here"] if lost else []
-    return found
+        differing += [f"{lost} of the images under {label} are missing here"] if lost else []
+    return differing

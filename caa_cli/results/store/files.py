@@ -52,10 +52,10 @@ def _sync_folder(folder: Path) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty where the file is missing, damaged or no object."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_document(path: Path, document: dict[str, Any]) -> None:

@@ -191,9 +191,9 @@ def kept_images(save_adversarial: str | None, result: Path, fingerprint: str) ->
 
     A file is looked for where the result names it and beside the result, since both may have been moved together.
     """
-    found: dict[int, Mapping[int, Image]] = {}
+    by_index: dict[int, Mapping[int, Image]] = {}
     named = Path(save_adversarial or "")
     for place in (result.parent / named.name, named) if save_adversarial else ():
         images = saved_images(place, fingerprint)
-        found |= dict.fromkeys(images, images)
-    return found
+        by_index |= dict.fromkeys(images, images)
+    return by_index

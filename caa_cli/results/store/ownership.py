@@ -29,8 +29,8 @@ def mark(fingerprint: str = "") -> str:
 def marked(path: Path) -> str | None:
     """The fingerprint in a file's mark; empty for a mark without one, None for a file without a mark."""
     content = path.read_bytes()
-    found = _MARK.search(content[:8192]) or _MARK.search(content[-65536:])  # a PDF has it near its end
-    return None if found is None else (found[1] or b"").decode()
+    match = _MARK.search(content[:8192]) or _MARK.search(content[-65536:])  # a PDF has it near its end
+    return None if match is None else (match[1] or b"").decode()
 
 
 def check_result(path: Path) -> dict[str, Any]:
