@@ -138,6 +138,10 @@ def attack(
         Path | None,
         option(metavar="FILE.safetensors", help="Also save the adversarial images.", panel=_RUN),
     ] = None,
+    name: Annotated[
+        str | None,
+        option(metavar="NAME", help="What tables and pictures of caa compare call this attack.", panel=_RUN),
+    ] = None,
     figure: Annotated[
         Path | None,
         option(metavar="FILE.png", help="Draw a few images before and after (needs caa[plot]).", panel=_RUN),

@@ -30,32 +30,40 @@ from caa_cli.runtime.sharding import Shard
 
 _COMPARISON = generate.COMPARISON
 # The options that apply where files are read; all others say how to run attacks.
-_READING = {"files", "output", "format", "html", "figure_examples", "bootstrap", "seed", "config", "require", "json"}
-_READING |= {"quiet", "overwrite", "dry_run", *(spec.option for spec in PICTURES.values())}
+_READING = {"files", "reference", "output", "format", "html", "figure_examples", "figure_certified", "bootstrap"}
+_READING |= {"seed", "config", "require", "json", "quiet", "overwrite", "dry_run"}
+_READING |= {spec.option for spec in PICTURES.values()}
 
 
 @running.guarded
-@generate.with_options_of(attack, without=["attack"])
+@generate.with_options_of(attack, without=["attack", "name"])
 @generate.with_options(generate.pictures(), before="figure_examples")
 def compare(
     context: typer.Context,
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE.json]…", help="Results of caa attack to compare.")
-    ] = None,
-    checkpoint: Annotated[
-        str | None,
-        option(
-            metavar="FILE",
-            help="The model to attack, or `demo`: one that comes with caa.",
-            panel=generate.DATA,
-            choices=completion.checkpoints,
+        list[str] | None,
+        typer.Argument(
+            metavar="[[NAME=]FILE.json]…",
+            help="Results of caa attack to compare, or of caa certify; or one of caa compare, to show it again. "
+            "A name is shown in place of the attack's.",
         ),
     ] = None,
+    checkpoint: options.OptionalCheckpoint = None,
     attacks: Annotated[
         str | None,
         option(
-            metavar="NAME[:KEY=VALUE]…,…",
-            help=f"Which to run: {', '.join(ATTACKS)}; the same one may be named twice, with other settings.",
+            metavar="[NAME=]ATTACK[:KEY=VALUE]…,…",
+            help=f"Which to run: {', '.join(ATTACKS)}; one may appear twice, with other settings and a name.",
+            panel=_COMPARISON,
+            choices=completion.attack_lists,
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        option(
+            metavar="LABEL",
+            help="The attack that the others are held against, by its label or name.",
+            show_default="the first",
             panel=_COMPARISON,
             choices=completion.attack_lists,
         ),
@@ -88,6 +96,14 @@ def compare(
             panel=_COMPARISON,
         ),
     ] = None,
+    figure_certified: Annotated[
+        Path | None,
+        option(
+            metavar="FILE.png",
+            help="Draw the certified accuracy of every model, from results of caa certify (needs caa[plot]).",
+            panel=_COMPARISON,
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         option(
@@ -116,6 +132,7 @@ def compare(
         output = Path("compare.json")
     found: dict[str, AttackPlan] = {}
     shard = Shard()
+    named = [_named_file(text) for text in files or ()]
     if files:
         _check_reading(context)
     else:
@@ -128,11 +145,14 @@ def compare(
         shard = next(iter(found.values())).shard
     plan = ComparePlan(
         attacks=found,
-        files=tuple(files or ()),
+        files=tuple(path for path, _ in named),
+        names={path: name for path, name in named if name is not None},
+        reference=reference,
         output=output,
         format=format,
         figures={name: given[spec.option] for name, spec in PICTURES.items() if given[spec.option] is not None},
         figure_examples=figure_examples,
+        figure_certified=figure_certified,
         html=html,
         # --html alone is no reason to attack images again.
         images_again=given["save_adversarial"] is not None or figure_examples is not None,
@@ -151,7 +171,16 @@ def compare(
 
     display = running.display_of(shard, given["quiet"], given["json"])
     requirements = running.requirements(given["require"])
-    raise typer.Exit(CompareRun(display, running.resume_command(shard), plan, requirements).execute())
+    raise typer.Exit(CompareRun(display, running.command_line(shard), plan, requirements).execute())
+
+
+def _named_file(text: str) -> tuple[Path, str | None]:
+    """The file, and its name of NAME=FILE; the names of caa's own files may hold a = too."""
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name or Path(text).exists():
+        return Path(text), None
+    FileName().check(f"{name}=", Path(path))
+    return Path(path), name
 
 
 def _check_reading(context: typer.Context) -> None:
@@ -181,11 +210,13 @@ def _plans(
     plans: dict[str, AttackPlan] = {}
     for entry in entries:
         if entry.label in plans:
-            raise UsageError(f"--attacks names {entry.label} twice", "leave one of them out")
+            raise UsageError(f"--attacks names {entry.label} twice", "leave one of them out, or give it another name")
         own: dict[str, Any] = dict.fromkeys(foreign(entry.attack))
         own |= {name: _value(context, entry, name, text) for name, text in entry.settings.items()}
         place = beside(output, entry.label, ".json")
-        plan = options.plan_of(AttackPlan, {**given, **own, "attack": entry.attack, "output": place})
+        plan = options.plan_of(
+            AttackPlan, {**given, **own, "attack": entry.attack, "name": entry.name, "output": place}
+        )
         if (images := plan.save_adversarial) is not None:
             plan = replace(plan, save_adversarial=beside(images, entry.label, images.suffix))
         elif keep_images:

@@ -44,6 +44,9 @@ def shards(incomplete: str) -> list[str]:
 def attack_lists(incomplete: str) -> list[str]:
     """The last entry of --attacks: an attack or, after its colon, one of its settings; what is before it stays."""
     before, comma, last = incomplete.rpartition(",")
+    name, equals, unnamed = last.partition("=")
+    if equals and ":" not in name:  # as in paper=caa:iterations=50
+        before, comma, last = f"{before}{comma}{name}", equals, unnamed
     attack, *settings = last.split(":")
     if not settings:
         found = list(ATTACKS)

@@ -22,15 +22,7 @@ def inspect(
             autocompletion=completion.checkpoints,
         ),
     ] = None,
-    checkpoint: Annotated[
-        str | None,
-        option(
-            metavar="FILE",
-            help="The checkpoint, as in the other subcommands.",
-            panel=DATA,
-            choices=completion.checkpoints,
-        ),
-    ] = None,
+    checkpoint: options.OptionalCheckpoint = None,
     dataset: Annotated[
         str | None,
         option(help="The data set it was trained on, if the file does not say.", panel=DATA, choices=DATASETS),

@@ -123,15 +123,14 @@ def automatic(text: str, option: str) -> int | None:
         raise UsageError(f"{option} {shortened(text)} is neither auto nor a whole number") from error
 
 
-Checkpoint = Annotated[
-    str,
-    option(
-        metavar="FILE",
-        help="The model to work on, or `demo`: one that comes with caa.",
-        panel=DATA,
-        choices=completion.checkpoints,
-    ),
-]
+_MODEL: dict[str, Any] = {
+    "metavar": "FILE",
+    "help": "The model to work on, or `demo`: one that comes with caa.",
+    "panel": DATA,
+    "choices": completion.checkpoints,
+}
+Checkpoint = Annotated[str, option(**_MODEL)]
+OptionalCheckpoint = Annotated[str | None, option(**_MODEL)]
 Sigma = Annotated[
     float | None,
     option(
@@ -278,5 +277,10 @@ Require = Annotated[
     option(metavar="'FIELD>=N'", help="Exit with code 4 unless the result meets this; may be repeated.", panel=RUN),
 ]
 DryRun = Annotated[
-    bool, option("--dry-run", help="Only show what would run and how many model evaluations it takes.", panel=RUN)
+    bool,
+    option(
+        "--dry-run",
+        help="Only load the model, time one batch and show how long it would take; nothing is written.",
+        panel=RUN,
+    ),
 ]

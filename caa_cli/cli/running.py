@@ -40,15 +40,9 @@ class Command(TyperCommand):
             super().format_help(context, formatter)
 
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        if context.resilient_parsing:  # for completion
-            return super().parse_args(context, args)
         context.meta[_TYPED] = shlex.join([*context.command_path.split(), *args])
-        with errors_shown(context):
-            try:
-                return super().parse_args(context, args)
-            except _Refused as error:
-                check_variables(context)  # a misspelt one may be why a value is missing
-                raise _refusal(context, error) from error
+        with refusals_shown(context):
+            return super().parse_args(context, args)
 
     def invoke(self, context: typer.Context) -> Any:  # type: ignore[override]
         with errors_shown(context):
@@ -67,26 +61,32 @@ class Group(TyperGroup):
             super().format_help(context, formatter)
 
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        if context.resilient_parsing or not args:  # without a word there is the help
+        if not args:  # the help is shown
             return super().parse_args(context, args)
-        with errors_shown(context):
-            try:
-                return super().parse_args(context, args)
-            except _Refused as error:
-                raise _refusal(context, error) from error
+        with refusals_shown(context):
+            return super().parse_args(context, args)
 
     def resolve_command(self, context: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
-        if context.resilient_parsing:
+        with refusals_shown(context):
             return super().resolve_command(context, args)
-        with errors_shown(context):
-            try:
-                return super().resolve_command(context, args)
-            except _Refused as error:
-                raise _refusal(context, error) from error
+
+
+@contextmanager
+def refusals_shown(context: typer.Context) -> Iterator[None]:
+    """A context in which what the parser refuses is shown as an error of caa; while a shell completes, nothing is."""
+    if context.resilient_parsing:
+        yield
+        return
+    with errors_shown(context):
+        try:
+            yield
+        except _Refused as error:
+            check_variables(context)  # a misspelt one may be why a value is missing
+            raise _refusal(context, error) from error
 
 
 def _refusal(context: typer.Context, error: Any) -> UsageError:
-    """What the parser refuses, as an error of caa: its own would break the line at the terminal's width."""
+    """The parser's message as an error of caa: its own panel would break the line at the terminal's width."""
     parameter = getattr(error, "param", None)
     variable = variable_of(context, parameter.name) if parameter is not None and parameter.name else None
     origin = f" (from the environment variable {variable})" if variable is not None else ""
@@ -146,7 +146,12 @@ def guarded(command: Function) -> Function:
 
 
 def resume_command(shard: Shard | None = None) -> str:
-    """The command line that was typed, with --resume; in front the variables that it was read with.
+    """The command line that was typed, with --resume."""
+    return f"{command_line(shard)} --resume"
+
+
+def command_line(shard: Shard | None = None) -> str:
+    """The command line that was typed, without --resume and --overwrite; in front the variables it was read with.
 
     They are those with settings of the subcommand (CAA_ATTACK_SAMPLES), and those that say which shard it is.
     """
@@ -159,7 +164,7 @@ def resume_command(shard: Shard | None = None) -> str:
     if shard is not None and shard.chosen is not None:
         set_variables |= variables(os.environ)
     in_front = [f"{name}={shlex.quote(value)}" for name, value in set_variables.items()]
-    return " ".join([*in_front, shlex.join(["caa", *words, "--resume"])])
+    return " ".join([*in_front, shlex.join(["caa", *words])])
 
 
 def requirements(texts: Sequence[str] | None) -> tuple[Any, ...]:

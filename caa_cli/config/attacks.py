@@ -270,8 +270,7 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     `attack` is a name, or a callable. Raises UsageError for an unknown attack, and for a value of a setting that is
     another attack's.
     """
-    named = given["attack"]
-    attack, arguments = custom_attack.split(custom_attack.register(named) if callable(named) else named)
+    attack, arguments = custom_attack.named(given["attack"])
     AttackName().check("--attack", attack)
     given = {**given, "attack": attack}
     if custom_attack.is_custom(attack):
@@ -285,12 +284,10 @@ def check(attack: str, settings: Settings, by_votes: bool) -> None:
     """Raises UsageError for a value out of its range, and for two that don't go together."""
     if type(settings) is not spec_of(attack).settings:
         raise TypeError(f"{type(settings).__name__} has no settings of {attack}")
-    try:
+    if custom_attack.is_custom(attack):
+        custom_attack.check_ranges(attack, settings)
+    else:
         check_each(settings, prefix(attack))
-    except UsageError as error:
-        if custom_attack.is_custom(attack):  # its arguments are no flags
-            raise custom_attack.in_its_words(attack, error) from None
-        raise
     settings.check(by_votes)
 
 

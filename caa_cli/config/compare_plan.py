@@ -16,7 +16,7 @@ from caa_cli.config.differences import FORMERLY
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
 from caa_cli.config.plan import AttackPlan, ModelPlan
-from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, flag
+from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, Word, flag
 from caa_cli.config.settings import check_each
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
@@ -47,20 +47,36 @@ def formerly(attack: str, name: str) -> Any:
     return FORMERLY.get(name) if setting is None else setting.formerly
 
 
+# A name of the user's for an attack, or for a result file. One that is an attack's would mislead.
+NAME = Word(taken=ATTACKS)
+
+
 @dataclass(frozen=True)
 class NamedAttack:
-    """One entry of --attacks: `caa`, or `caa:overshoot=1.2:step-min=0.2`; settings: texts, by AttackPlan's names."""
+    """One entry of --attacks: `caa`, or `caa:overshoot=1.2:step-min=0.2`, or with a name: `long=caa:iterations=500`.
+
+    settings: texts, by AttackPlan's names.
+    """
 
     attack: str
     settings: dict[str, str]
+    name: str | None = None
 
     @property
     def label(self) -> str:
-        return label_of(short_name(self.attack), self.settings)
+        return self.name or label_of(short_name(self.attack), self.settings)
 
     @staticmethod
     def parse(text: str) -> NamedAttack:
         """Raises UsageError for an unknown attack or setting, and for one that all attacks share."""
+        name, equals, unnamed = (part.strip() for part in text.partition("="))
+        if not equals or ":" in name or "/" in name:  # as in caa:iterations=500, or in a path
+            return NamedAttack._parse(text)
+        NAME.check("--attacks", name)
+        return replace(NamedAttack._parse(unnamed), name=name)
+
+    @staticmethod
+    def _parse(text: str) -> NamedAttack:
         attack, *pairs = _parts(text)
         AttackName().check("--attacks", attack)
         settings: dict[str, str] = {}
@@ -78,14 +94,15 @@ class NamedAttack:
         return NamedAttack(attack, settings)
 
     def with_settings(self, pairs: Sequence[str]) -> NamedAttack:
-        """The attack with further settings, KEY=VALUE."""
-        return self.parse(":".join([label_of(self.attack, self.settings), *pairs]))
+        """The attack with further settings, KEY=VALUE, which its name gets too."""
+        name = self.name and ":".join([self.name, *pairs])
+        return replace(self._parse(":".join([label_of(self.attack, self.settings), *pairs])), name=name)
 
 
 def _parts(text: str) -> list[str]:
     """What colons separate; one that no KEY= follows may belong to the name of a file."""
     parts: list[str] = []
-    if is_custom(text):
+    if is_custom(text) and text.partition(":")[0].strip() not in ATTACKS:
         source, name, *pairs = (part.strip() for part in text.split(":"))
         return [f"{source}:{name}", *pairs]
     for part in text.split(":"):
@@ -162,6 +179,12 @@ def label_of(attack: str, settings: Mapping[str, object]) -> str:
     return ":".join([attack, *words])
 
 
+def check_reference(reference: str, labels: Sequence[str]) -> None:
+    """Raises UsageError where no attack has the label."""
+    if reference not in labels:
+        raise UsageError(f"--reference {reference} is none of the attacks", f"use one of: {', '.join(labels)}")
+
+
 def beside(path: Path, label: str, suffix: str) -> Path:
     """Where one attack's file goes: compare.caa-overshoot=1.2.json beside compare.json."""
     return path.with_name(f"{path.stem}.{re.sub(r'[^A-Za-z0-9.=_-]+', '-', label)}{suffix}")
@@ -171,17 +194,21 @@ def beside(path: Path, label: str, suffix: str) -> Path:
 class ComparePlan:
     """attacks: those to run, by label; or files: results to read. output: None writes no document.
 
-    figures: the files of the PICTURES to draw, by the picture's name.
+    names: of files that the user named.  reference: the label of the attack that the others are held against; None:
+    the first.  figures: the files of the PICTURES to draw, by the picture's name.
 
     images_again: an image that a resumed run broke but did not keep is attacked again, to be kept.
     """
 
     attacks: dict[str, AttackPlan]
     files: tuple[Path, ...] = ()
+    names: dict[Path, str] = field(default_factory=dict)
+    reference: str | None = None
     output: Annotated[Path | None, FileName()] = None
     format: Annotated[str, OneOf(TABLE_FORMATS)] = "table"
     figures: dict[str, Path] = field(default_factory=dict)
     figure_examples: Annotated[Path | None, FileName()] = None
+    figure_certified: Annotated[Path | None, FileName()] = None
     html: Annotated[Path | None, FileName()] = None
     images_again: bool = False
     bootstrap: Annotated[int, Count(0, MOST_STEPS)] = 0
@@ -192,6 +219,8 @@ class ComparePlan:
 
     def __post_init__(self) -> None:
         check_each(self)
+        for name in self.names.values():
+            NAME.check("the name", name)
         for option, path in self.pictures.values():
             FileName().check(option, path)
         self._check_attacks()
@@ -204,7 +233,12 @@ class ComparePlan:
 
     def written(self) -> dict[str, Path]:
         """The files that the comparison itself writes, by option."""
-        others = {"--output": self.output, "--html": self.html, "--figure-examples": self.figure_examples}
+        others = {
+            "--output": self.output,
+            "--html": self.html,
+            "--figure-examples": self.figure_examples,
+            "--figure-certified": self.figure_certified,
+        }
         return {option: path for option, path in [*others.items(), *self.pictures.values()] if path is not None}
 
     def with_shard_paths(self, shard: Shard) -> ComparePlan:
@@ -214,10 +248,17 @@ class ComparePlan:
         return replace(self, **paths, figures={name: shard.path_for(path) for name, path in self.figures.items()})
 
     def _check_attacks(self) -> None:
+        if self.attacks and self.reference is not None:
+            check_reference(self.reference, list(self.attacks))
+        if self.attacks and self.figure_certified is not None:
+            raise UsageError(
+                "--figure-certified is of results of caa certify",
+                "name their files: caa compare a.json b.json --figure-certified curves.png",
+            )
         place = Path("x")
         seen: dict[AttackPlan, str] = {}
         for label, attack in self.attacks.items():
-            same = replace(attack, output=place, save_adversarial=None)
+            same = replace(attack, name=None, output=place, save_adversarial=None)
             if same in seen:
                 raise UsageError(
                     f"{seen[same]} and {label} of --attacks are one attack with the same settings",

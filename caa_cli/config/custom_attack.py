@@ -12,15 +12,15 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from types import NoneType
-from typing import Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from caa_cli.config.ranges import flag
-from caa_cli.config.settings import Setting, Settings
+from caa_cli.config.settings import Called, Setting, Settings, check_each
 from caa_cli.errors import UsageError
-from caa_cli.runtime.user_code import digest_of, find_callable, is_file
+from caa_cli.runtime.user_code import file_and_digest, find_callable, is_file
 
 PREFIX = "argument_"
 CODE = "attack_code"
@@ -31,20 +31,28 @@ _CALLED_WITH = "(classifier, images, labels, generator)"
 _SCALARS = (bool, int, float, str)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CustomSettings(Settings):
-    """The arguments of one attack of the user's. Subclasses declare them.
+@dataclass(frozen=True)
+class Origin:
+    """Where an attack comes from. code: the callable. kind: which of the three. file: that defines it, if any.
 
-    name: of the attack. code: the callable. kind: what it is. sha256: of the file that defines it.
+    sha256: of that file, or of the callable's text.
     """
 
-    name: ClassVar[str]
-    code: ClassVar[Callable[..., Any]]
-    kind: ClassVar[str]
-    sha256: ClassVar[str]
+    name: str
+    code: Callable[..., Any]
+    kind: str
+    file: str | None
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomSettings(Settings):
+    """The arguments of one attack of the user's, which subclasses declare."""
+
+    origin_of_attack: ClassVar[Origin]
 
     def recorded(self) -> dict[str, Any]:
-        return {CODE: self.sha256[:16]}
+        return {CODE: self.origin_of_attack.sha256[:16]}
 
 
 _known: dict[str, type[CustomSettings]] = {}
@@ -94,6 +102,11 @@ def load(attack: str) -> type[CustomSettings]:
     return _known[attack]
 
 
+def named(attack: str | Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """(name, arguments) of an attack as it is given: a text, see `split`, or a callable, which is registered."""
+    return split(register(attack) if callable(attack) else attack)
+
+
 def register(attack: Callable[..., Any]) -> str:
     """A name for a callable, under which `load` finds it until another of that name is registered."""
     owner = attack if hasattr(attack, "__qualname__") else type(attack)
@@ -116,10 +129,13 @@ def checked(attack: str, declared: Mapping[str, Setting], given: Mapping[str, An
     return {name: _typed(attack, declared[name], value) for name, value in values.items()}
 
 
-def in_its_words(attack: str, error: UsageError) -> UsageError:
-    """An error about settings with the arguments as users give them: an argument is no flag."""
-    texts = [text.replace(flag(PREFIX), f"{attack}:") for text in (error.problem, error.hint or "")]
-    return UsageError(*texts)
+def check_ranges(attack: str, settings: Settings) -> None:
+    """As `check_each`, with arguments called as users give them: an argument is no flag."""
+    try:
+        check_each(settings, PREFIX)
+    except UsageError as error:
+        texts = [text.replace(flag(PREFIX), f"{attack}:") for text in (error.problem, error.hint or "")]
+        raise UsageError(*texts) from None
 
 
 def _typed(attack: str, setting: Setting, value: Any) -> Any:
@@ -151,13 +167,17 @@ _FORM = f"name a function {_CALLED_WITH} that returns adversarial images, a fact
 def _settings(name: str, code: Callable[..., Any]) -> type[CustomSettings]:
     """The dataclass of an attack's settings, one and the same for the same code. Raises UsageError for no attack."""
     before = _known.get(name)
-    if before is not None and before.code is code:
+    if before is not None and before.origin_of_attack.code is code:
         return before
-    about = {"name": name, "code": staticmethod(code), "sha256": digest_of(code)}
+
+    def made(kind: str, bases: tuple[type, ...], fields: Sequence[Any] = ()) -> type[CustomSettings]:
+        origin = Origin(name, code, kind, *file_and_digest(code))
+        namespace = {"origin_of_attack": origin}
+        return make_dataclass("Arguments", fields, bases=bases, namespace=namespace, frozen=True, kw_only=True)
+
     if isinstance(code, type) and all(hasattr(code, part) for part in ("of", "start", "step")):
         declared = next((b for b in code.__mro__ if issubclass(b, Settings) and not hasattr(b, "step")), Settings)
-        bases = (CustomSettings,) if declared is Settings else (declared, CustomSettings)
-        return _dataclass(bases, [], {**about, "kind": CLASS})
+        return made(CLASS, (CustomSettings,) if declared is Settings else (declared, CustomSettings))
     signature = _signature(name, code)
     parameters = list(signature.parameters.values())
     needed = [p for p in parameters if p.default is p.empty and p.name not in OF_THE_RUN and p.kind not in _VARIABLE]
@@ -165,15 +185,11 @@ def _settings(name: str, code: Callable[..., Any]) -> type[CustomSettings]:
     if len(needed) not in (0, 4) or len(positional) != len(needed) or positional != parameters[: len(positional)]:
         raise UsageError(f"--attack {name}: {name.partition(':')[2]}{signature} is not called as an attack is", _FORM)
     fields = [
-        (p.name, _kind(p), field(default=p.default))
+        (PREFIX + p.name, Annotated[_kind(p), Called(p.name)], field(default=p.default))
         for p in parameters
         if p.default is not p.empty and p.name not in OF_THE_RUN and isinstance(p.default, (*_SCALARS, NoneType))
     ]
-    return _dataclass((CustomSettings,), fields, {**about, "kind": FUNCTION if needed else FACTORY})
-
-
-def _dataclass(bases: tuple[type, ...], fields: list[Any], namespace: dict[str, Any]) -> type[CustomSettings]:
-    return make_dataclass("Arguments", fields, bases=bases, namespace=namespace, frozen=True, kw_only=True)
+    return made(FUNCTION if needed else FACTORY, (CustomSettings,), fields)
 
 
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -201,5 +217,6 @@ def _kind(parameter: inspect.Parameter) -> Any:
 
 def arguments(settings: CustomSettings, run: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments of the callable: its settings, and those of the run that it has parameters for."""
-    wanted = inspect.signature(settings.code).parameters
-    return {**{key: value for key, value in run.items() if key in wanted}, **vars(settings)}
+    wanted = inspect.signature(settings.origin_of_attack.code).parameters
+    given = {name.removeprefix(PREFIX): value for name, value in vars(settings).items()}
+    return {**{key: value for key, value in run.items() if key in wanted}, **given}

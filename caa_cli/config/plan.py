@@ -43,6 +43,7 @@ from caa_cli.config.ranges import (
     FileName,
     OneOf,
     Positive,
+    Word,
     flag,
 )
 from caa_cli.config.selection import default_limit, select
@@ -125,8 +126,7 @@ class ModelPlan(Plan):
     overwrite: bool = False
     dry_run: bool = False
 
-    # Where things are, which images, and how the work is cut up. (Another kind of device draws other noise of the
-    # same law, so a run may go on elsewhere.)
+    # Where things are, which images, how work is cut up; another kind of device draws other noise of the same law.
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
         "checkpoint data_dir download limit skip every indices_file shard device chunk_size output figure".split()  # noqa: SIM905
     ) | {"indices_list", "trust_checkpoint", "measure_chunks", "max_memory", "resume", "overwrite", "dry_run"}
@@ -186,12 +186,13 @@ class ModelPlan(Plan):
 class AttackPlan(ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
 
-    settings: the attack's own; None: its defaults.  attack_sigma: what the search takes σ to be; None: the true one.
-    gradient: where the search's gradients come from.  selection_samples, certify_samples, verify_samples: None: as
-    `default_samples` says.
+    name: what comparisons call it.  settings: the attack's own; None: its defaults.  attack_sigma: what the search
+    takes σ to be; None: the true one.  gradient: where the search's gradients come from.  selection_samples,
+    certify_samples, verify_samples: None: as `default_samples` says.
     """
 
     attack: Annotated[str, AttackName()] = "caa"
+    name: Annotated[str | None, Word(taken=ATTACKS)] = None
     settings: Settings = None  # type: ignore[assignment]  # filled in below
     samples: Annotated[int, Count()] = 1500
     iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
@@ -206,7 +207,7 @@ class AttackPlan(ModelPlan):
     output: Annotated[Path, FileName()] = Path("attack.json")
     save_adversarial: Annotated[Path | None, FileName()] = None
 
-    NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"batch_size", "save_adversarial"}
+    NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"name", "batch_size", "save_adversarial"}
     WRITTEN = ("save_adversarial", *ModelPlan.WRITTEN)
 
     @classmethod

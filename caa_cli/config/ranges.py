@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,7 @@ class Range:
     """A range of numbers. above, below: exclude its low or high end.  hint: what to do instead."""
 
     low: float
-    high: float
+    high: float = math.inf
     above: bool = False
     below: bool = False
     hint: str | None = None
@@ -35,9 +37,9 @@ class Range:
         return high_enough and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
-        return f"{'above' if self.above else 'at least'} {_shown(self.low)} and " + (
-            f"{'below' if self.below else 'at most'} {_shown(self.high)}"
-        )
+        low = f"{'above' if self.above else 'at least'} {_shown(self.low)}"
+        high = f"{'below' if self.below else 'at most'} {_shown(self.high)}"
+        return low if self.high == math.inf else f"{low} and {high}"
 
     def check(self, option: str, value: float) -> None:
         if value not in self:
@@ -103,6 +105,24 @@ class FileName:
             raise UsageError(f"{option} - names no file", f"for instance {option} results/{option[2:]}{json}")
         if not path.name:
             raise UsageError(f"{option} '{path}' names no file", f"for instance {option} results/{option[2:]}")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A name that goes into labels, legends and the names of files; a sweep adds :KEY=VALUE to it.
+
+    taken: names that mean something else.
+    """
+
+    taken: Iterable[str] = ()
+
+    def check(self, option: str, value: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}(:[a-z][a-z_-]*=[^:]+)*", value):
+            raise UsageError(
+                f"{option} {value!r} is not a plain word", "use letters, digits, and . _ - between them: at most 60"
+            )
+        if value in self.taken:
+            raise UsageError(f"{option} {value!r} is the name of an attack", "choose another name")
 
 
 # Settings of several subcommands.

@@ -54,7 +54,7 @@ def open_cifar10(data_dir: Path, split: str, download: bool) -> ImageSet | Image
 def from_batches(dataset: Any, split: str) -> ImageSet:
     """The images of torchvision's data set, whose `data` are (N, 32, 32, 3) uint8."""
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
-    return ImageSet("cifar10", split, images, torch.tensor(dataset.targets), num_classes=len(CLASSES))
+    return ImageSet("cifar10", split, images, torch.tensor(dataset.targets), len(CLASSES), class_names=CLASSES)
 
 
 def _from_tree(root: Path, split: str) -> ImageFiles:
@@ -73,4 +73,4 @@ def _from_tree(root: Path, split: str) -> ImageFiles:
             f"{root} holds JPEG files: their pixels are near those of CIFAR-10, not the same, "
             "so published figures are met only nearly",
         )
-    return ImageFiles("cifar10", split, root, files, labels, len(CLASSES), Recipe(COLOUR, 32, 32), notes)
+    return ImageFiles("cifar10", split, root, files, labels, len(CLASSES), Recipe(COLOUR, 32, 32), notes, CLASSES)

@@ -12,6 +12,7 @@ from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
 from caa_cli.config.settings import load
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import ImageSet
+from caa_cli.data.mnist import DIGITS
 from caa_cli.errors import UsageError
 
 DEMO_FILE = Path(__file__).with_name("demo.npz")
@@ -71,4 +72,4 @@ def open_demo(split: str) -> ImageSet:
     with np.load(DEMO_FILE) as arrays:
         images = torch.from_numpy(arrays[f"{split}_images"])[:, None]
         labels = torch.from_numpy(arrays[f"{split}_labels"].astype(np.int64))
-    return ImageSet("demo", split, images, labels, num_classes=10)
+    return ImageSet("demo", split, images, labels, num_classes=10, class_names=DIGITS)

@@ -38,6 +38,7 @@ class ImageFiles:
     num_classes: int
     recipe: Recipe
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)

@@ -37,7 +37,7 @@ def open_folder(data_dir: Path, split: str, image_size: int | None) -> ImageFile
     files, labels = labelled_files(root, [(name, names.index(name)) for name in classes])
     mode, height, width = first_readable(root, files)
     recipe = Recipe(mode, height, width) if image_size is None else cropped(image_size, mode)
-    return ImageFiles("folder", split, root, files, labels, len(names), recipe, notes)
+    return ImageFiles("folder", split, root, files, labels, len(names), recipe, notes, tuple(names))
 
 
 def _root(data_dir: Path, split: str) -> tuple[Path, tuple[str, ...]]:

@@ -10,7 +10,8 @@ from caa_cli.data.download import torchvision_line
 from caa_cli.data.files import ImageFiles, class_folders, labelled_files
 from caa_cli.errors import UsageError
 
-WNIDS_FILE = Path(__file__).with_name("imagenet-wnids.txt")
+# A class a line: its wnid and the name that torchvision gives it, in the order of the labels.
+CLASSES_FILE = Path(__file__).with_name("imagenet-classes.txt")
 IMAGE_SIZE = 224
 # The usual pipeline resizes the shorter side to 256 and crops 224; other sizes keep this ratio.
 RESIZE_SHARE = 256 / 224
@@ -28,7 +29,17 @@ def cropped(size: int, mode: str = COLOUR) -> Recipe:
 
 def wnids() -> list[str]:
     """The 1,000 wnids, sorted; the index of a wnid is its label."""
-    return WNIDS_FILE.read_text(encoding="ascii").split()
+    return [wnid for wnid, _ in _classes()]
+
+
+def class_names() -> tuple[str, ...]:
+    """The names of the 1,000 classes, by label; two pairs of classes share a name."""
+    return tuple(name for _, name in _classes())
+
+
+def _classes() -> list[tuple[str, str]]:
+    lines = CLASSES_FILE.read_text(encoding="ascii").splitlines()
+    return [(wnid, name) for wnid, _, name in (line.partition(" ") for line in lines)]
 
 
 def open_imagenet(data_dir: Path, split: str, image_size: int | None) -> ImageFiles:
@@ -47,7 +58,8 @@ def open_imagenet(data_dir: Path, split: str, image_size: int | None) -> ImageFi
                 "each folder is a wnid, as n01440764, of ILSVRC2012; a data set of your own is --dataset folder",
             )
         files, labels = labelled_files(root, [(name, label_of[name]) for name in names])
-        return ImageFiles("imagenet", split, root, files, labels, len(label_of), cropped(image_size or IMAGE_SIZE))
+        recipe = cropped(image_size or IMAGE_SIZE)
+        return ImageFiles("imagenet", split, root, files, labels, len(label_of), recipe, class_names=class_names())
     raise _missing(data_dir, split)
 
 

@@ -14,7 +14,8 @@ from caa_cli.data.decoding import ImageError
 class Images(Protocol):
     """A split of a data set. An example's index is its position in the split, the same in every run and shard.
 
-    labels: (N,) int64, available without reading an image.  notes: for the user.
+    labels: (N,) int64, available without reading an image.  notes: for the user.  class_names: by label; empty where
+    there are none.
     files_sha256: digest of the file names, which determine the indices; None without files.
     """
 
@@ -29,6 +30,9 @@ class Images(Protocol):
 
     @property
     def num_classes(self) -> int: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
 
     @property
     def notes(self) -> tuple[str, ...]: ...
@@ -68,6 +72,7 @@ class ImageSet:
     labels: Tensor
     num_classes: int
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
     files_sha256: None = None
 
     def __len__(self) -> int:
@@ -104,6 +109,7 @@ class ImageArrays:
     name: str = "arrays"
     split: str = "test"
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
     files_sha256: None = None
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,9 +39,7 @@ def load(images: ImageSet | ImageFiles, indices: Sequence[int] | None = None, wo
         if indices is None:
             return images
         chosen = torch.as_tensor(list(indices), dtype=torch.int64)
-        return ImageSet(
-            images.name, images.split, images.images[chosen], images.labels[chosen], images.num_classes, images.notes
-        )
+        return replace(images, images=images.images[chosen], labels=images.labels[chosen])
     wanted = list(range(len(images)) if indices is None else indices)
     pixels = np.empty((len(wanted), *images.input_shape), dtype=np.uint8)
     broken: list[str] = []

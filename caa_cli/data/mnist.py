@@ -8,18 +8,21 @@ from caa_cli.data.download import DOWNLOAD, fetch, torchvision_line
 from caa_cli.data.images import ImageSet
 from caa_cli.errors import UsageError
 
+DIGITS = tuple(f"digit {number}" for number in range(10))
+CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
 
 def open_mnist(data_dir: Path, split: str, download: bool) -> ImageSet:
     """A split of MNIST from DIR/MNIST/raw. Raises UsageError if the files are missing or can't be read."""
-    return _open("mnist", "MNIST", data_dir, split, download)
+    return _open("mnist", "MNIST", DIGITS, data_dir, split, download)
 
 
 def open_fashion_mnist(data_dir: Path, split: str, download: bool) -> ImageSet:
     """A split of Fashion-MNIST from DIR/FashionMNIST/raw. Raises UsageError as `open_mnist`."""
-    return _open("fashion-mnist", "FashionMNIST", data_dir, split, download)
+    return _open("fashion-mnist", "FashionMNIST", CLOTHES, data_dir, split, download)
 
 
-def _open(name: str, kind: str, data_dir: Path, split: str, download: bool) -> ImageSet:
+def _open(name: str, kind: str, class_names: tuple[str, ...], data_dir: Path, split: str, download: bool) -> ImageSet:
     """A split of the data set; kind: the name of torchvision's class and of the folder of its files."""
     if download:
         fetch(kind, data_dir)
@@ -42,7 +45,7 @@ def _open(name: str, kind: str, data_dir: Path, split: str, download: bool) -> I
         raise _damaged(kind, raw, f" ({error})" if str(error) else "") from error
     if not fits:
         raise _damaged(kind, raw, f": {len(dataset.data)} images, {len(dataset.targets)} labels")
-    return ImageSet(name, split, dataset.data[:, None], dataset.targets, num_classes=10)
+    return ImageSet(name, split, dataset.data[:, None], dataset.targets, len(class_names), class_names=class_names)
 
 
 def _damaged(kind: str, raw: Path, why: str) -> UsageError:

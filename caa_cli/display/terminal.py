@@ -47,7 +47,12 @@ class Display:
         )
         self.fits_width = is_live(sys.stdout)
         colours = has_colours(sys.stdout)
-        self.out = Console(highlight=False, force_terminal=colours or self.fits_width, no_color=not colours)
+        self.out = Console(
+            highlight=False,
+            force_terminal=colours or self.fits_width,
+            no_color=not colours,
+            width=None if self.fits_width else 1000,  # a file or a pipe has none
+        )
 
     def note(self, text: str) -> None:
         if not self.quiet:
@@ -96,23 +101,20 @@ class Display:
         """
         if self.quiet or self.json_only:
             return
-        # A file or a pipe has no width to fit.
-        console = self.out if self.fits_width else Console(file=self.out.file, highlight=False, width=1000)
         # Headings of two words take two lines, which makes columns narrow.
         columns = [[heading.replace(" ", "\n"), *(row[i] for row in rows)] for i, heading in enumerate(headings)]
         widths = [max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
-        first = min(widths[0], max(console.width // 3, 12))
-        for group in _groups(widths, console.width - first - 4):  # its edges and padding
-            table = Table(
-                title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-            )
+        first = min(widths[0], max(self.out.width // 3, 12))
+        self.out.print(f"[bold]{escape(title)}[/]")
+        for group in _groups(widths, self.out.width - first - 4):  # its edges and padding
+            table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
             table.add_column(columns[0][0], style="cyan", overflow="fold", width=first)
             for position in group:
                 table.add_column(columns[position][0], justify="right", no_wrap=True)
             for row in rows:
                 cells = (row[position].split("\n") for position in group)
                 table.add_row(escape(row[0]), *("\n".join(map(escape, lines)) for lines in cells))
-            console.print(table)
+            self.out.print(table)
         self.out.print(escape(caption), soft_wrap=True)
 
     @contextmanager

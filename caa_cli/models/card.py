@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import reprlib
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
 from caa_cli.config.datasets import DATASETS, FOLDER, IMAGENET
+from caa_cli.config.ranges import Range
+from caa_cli.config.schema import check, shown
 
 FORMAT_VERSION = 1
 
-# More than any model has. Without limits a file could demand all memory, or hold a number too large for a float.
-_MOST_CLASSES, _MOST_PIXELS, _MOST = 10**6, 10**5, 1e6
+# No model has more. Without limits a file could demand all memory, or hold a number too large for a float.
+Classes = Annotated[int, Range(1, 10**6)]
+Pixels = Annotated[int, Range(1, 10**5)]
+Centre = Annotated[float, Range(-1e6, 1e6)]
+Scale = Annotated[float, Range(0, 1e6, above=True)]
 # Characters of the whole metadata, and of a name in it.
 _LONGEST, _LONGEST_NAME = 10**6, 300
 
@@ -28,12 +32,12 @@ class ModelCard:
     """
 
     arch: str
-    num_classes: int
-    input_shape: tuple[int, int, int]
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    num_classes: Classes
+    input_shape: tuple[Pixels, Pixels, Pixels]
+    mean: tuple[Centre, ...] = (0.0,)
+    std: tuple[Scale, ...] = (1.0,)
     dataset: str | None = None
-    sigma: float | None = None
+    sigma: Scale | None = None
     method: str | None = None
     tool_version: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
@@ -63,43 +67,14 @@ class ModelCard:
             raise ValueError("it is no description of a model")
         version = document.pop("format_version")
         if version != FORMAT_VERSION:
-            raise ValueError(
-                f"checkpoint format {reprlib.repr(version)}; this version of caa reads format {FORMAT_VERSION}"
-            )
+            raise ValueError(f"checkpoint format {shown(version)}; this version of caa reads format {FORMAT_VERSION}")
+        check(document, ModelCard)
         known = {f.name for f in fields(ModelCard)}
         card = ModelCard(**{key: value for key, value in document.items() if key in known})
-        card._check()
+        if any(isinstance(value, str) and len(value) > _LONGEST_NAME for value in vars(card).values()):
+            raise ValueError("a name in it is too long")
+        if len(card.input_shape) != 3 or not card.mean or not card.std:
+            raise ValueError("its input_shape, mean or std has another number of values")
         # JSON has lists where the card has tuples.
         channels, height, width = card.input_shape
         return replace(card, input_shape=(channels, height, width), mean=tuple(card.mean), std=tuple(card.std))
-
-    def _check(self) -> None:
-        """Raise ValueError for a value of the wrong type or outside its range."""
-
-        def numbers(values: Any, kind: Any, low: float, high: float) -> bool:
-            return isinstance(values, (list, tuple)) and all(
-                isinstance(v, kind) and not isinstance(v, bool) and low < v <= high for v in values
-            )
-
-        def text(value: Any) -> bool:
-            return value is None or (isinstance(value, str) and len(value) <= _LONGEST_NAME)
-
-        real = (int, float)
-        wrong = [
-            name
-            for name, fine in {
-                "arch": self.arch is not None and text(self.arch),
-                "num_classes": numbers([self.num_classes], int, 0, _MOST_CLASSES),
-                "input_shape": numbers(self.input_shape, int, 0, _MOST_PIXELS) and len(self.input_shape) == 3,
-                "mean": numbers(self.mean, real, -_MOST, _MOST) and len(self.mean) > 0,
-                "std": numbers(self.std, real, 0, _MOST) and len(self.std) > 0,
-                "dataset": text(self.dataset),
-                "sigma": self.sigma is None or numbers([self.sigma], real, 0, _MOST),
-                "method": text(self.method),
-                "tool_version": text(self.tool_version),
-                "training": isinstance(self.training, dict),
-            }.items()
-            if not fine
-        ]
-        if wrong:
-            raise ValueError(f"{wrong[0]} is {reprlib.repr(getattr(self, wrong[0]))}")

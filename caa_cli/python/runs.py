@@ -112,7 +112,7 @@ def attack(
     where the search's gradients come from: "model", "votes" (its starting points are among `images`), or another
     model of the same images and classes; None: as `model` has them. chunk_size: None: measured once a model and
     machine. progress: shows a bar on stderr. settings: every other one by its flag's name (`samples=300`,
-    `verify_samples=10_000`); those of the attack alone also without its name (`ddn_initial_norm`, `initial_norm`).
+    `verify_samples=10_000`); those of the attack alone also without its name.
 
     Raises UsageError for a setting or array that doesn't fit; Interrupted, with what is done, on Ctrl-C.
     """

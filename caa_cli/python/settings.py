@@ -30,7 +30,7 @@ def certify_plan(model: SmoothedClassifier, **settings: Any) -> CertifyPlan:
 def attack_plan(
     model: SmoothedClassifier, method: str | Callable[..., Any], gradient: str, settings: Mapping[str, Any]
 ) -> AttackPlan:
-    """The plan of `attack`: an attack's own settings may leave its name out (`gamma` for `ddn_gamma`).
+    """The plan of `attack`: an attack's own settings may leave its name out.
 
     Raises UsageError for a setting that the attack does not have.
     """

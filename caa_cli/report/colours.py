@@ -8,27 +8,41 @@ from typing import Any
 # The colour of axes and text; on a page it is replaced by the page's text colour.
 INK = "#010203"
 
-# The paper's colours where it has them, in shades that are legible on white and on black.
-_COLOURS = {"caa": "#3b82f6", "pgd": "#ef4444", "deepfool": "#06a5b8", "cw": "#22a04b", "autoattack": "#c04fd8"}
-_COLOURS |= {"caa-newton": "#8fbf00", "ddn": "#e08a00", "fmn": "#7c6cf0", "alma": "#8f7346"}
-_FURTHER_COLOURS = ("#d4608f", "#7f8c8d", "#b0a010", "#5b9aa0", "#e08a00", "#7c6cf0", "#8f7346")
-_MARKERS = "os^Dv<>Ph*"
+# Near the paper's colours where it has them. Chosen by search: any two are at least 23 apart in CIELAB, as seen with
+# red-green blindness too (17 with tritanopia, which is rare), and all are legible on white and on a dark page.
+_STYLES: dict[str, tuple[str, str, Any]] = {
+    "caa": ("#2b62ae", "o", "-"),
+    "caa-newton": ("#0ab2e4", "D", (0, (6, 1.5))),
+    "pgd": ("#ac481f", "s", "--"),
+    "ddn": ("#cb991e", "^", "-."),
+    "fmn": ("#6db171", "v", (0, (4, 1, 1, 1, 1, 1))),
+    "deepfool": ("#8783ff", "<", (0, (3, 1.5))),
+    "cw": ("#656077", "P", (0, (5, 1, 1, 1))),
+    "autoattack": ("#8a18ff", ">", (0, (2, 1))),
+    "alma": ("#9aa6aa", "h", (0, (1, 1))),
+}
+# For attacks that are not in the table, and for further ones of the same name.
+_FURTHER_COLOURS = ("#d4608f", "#b0a010", "#5b9aa0", *(colour for colour, _, _ in _STYLES.values()))
+_MARKERS = "Xp*dos^Dv<>Ph"
 _LINES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
 
 
 def colour_of(attack: str) -> str:
     """The colour of an attack, the same in every picture."""
-    return _COLOURS.get(attack, _FURTHER_COLOURS[0])
+    return _STYLES[attack][0] if attack in _STYLES else _FURTHER_COLOURS[0]
 
 
 def styles(attacks: Sequence[str]) -> list[dict[str, Any]]:
-    """{color, marker, linestyle} for each attack; a repeated attack gets one of the further colours."""
-    left, taken, found = list(_FURTHER_COLOURS), set(), []
+    """{color, marker, linestyle} for each attack; a repeated one gets a colour that no other attack here has."""
+    found: list[dict[str, Any]] = []
+    taken = {value for attack in attacks if attack in _STYLES for value in _STYLES[attack][:2]}
     for position, attack in enumerate(attacks):
-        colour = colour_of(attack)
-        while colour in taken and left:
-            colour = left.pop(0)
-        taken.add(colour)
-        marker, line = _MARKERS[position % len(_MARKERS)], _LINES[position % len(_LINES)]
+        if attack in _STYLES and attack not in attacks[:position]:
+            colour, marker, line = _STYLES[attack]
+        else:
+            colour = next((other for other in _FURTHER_COLOURS if other not in taken), colour_of(attack))
+            marker = next((other for other in _MARKERS if other not in taken), _MARKERS[position % len(_MARKERS)])
+            line = _LINES[position % len(_LINES)]
+            taken |= {colour, marker}
         found.append({"color": colour, "marker": marker, "linestyle": line})
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import re
+import unicodedata
 
 from caa_cli.display import visible
 
@@ -10,16 +12,39 @@ _LONGEST_NAME = 120
 
 _LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$"}
 _LATEX |= {"{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-# LaTeX's default font encoding (OT1) shows other characters for these.
-_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"}
+# LaTeX's default font encoding (OT1) shows other characters for these, and has no straight quotes.
+_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\ttfamily\char34}"}
+_LATEX |= {"`": r"{\ttfamily\char96}", "'": r"{\ttfamily\char39}"}
 # At the start of a row these would be read as arguments of the row end (\\).
 _LATEX |= {"[": "{[}", "]": "{]}", "*": "{*}"}
+# What pdflatex has in its fonts only as mathematics or by a name.
+_LATEX |= {"–": "--", "—": "---", "“": "``", "”": "''", "‘": "`", "’": "{}'", "…": r"\dots{}", "·": r"$\cdot$"}
+_LATEX |= {"×": r"$\times$", "±": r"$\pm$", "−": "$-$", "∞": r"$\infty$", "≤": r"$\le$", "≥": r"$\ge$"}
+_LATEX |= {"α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\varepsilon$"}
+_LATEX |= {"λ": r"$\lambda$", "μ": r"$\mu$", "µ": r"$\mu$", "σ": r"$\sigma$", "τ": r"$\tau$", "χ": r"$\chi$"}
+_LATEX |= {"₅": "$_5$", "₀": "$_0$", "₁": "$_1$", "₂": "$_2$", "²": "$^2$", "³": "$^3$", "°": r"$^\circ$"}
+_LATEX |= {"ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "œ": r"\oe{}", "Œ": r"\OE{}"}
+_LATEX |= {"å": r"\aa{}", "Å": r"\AA{}", "ł": r"\l{}", "Ł": r"\L{}", "ı": r"\i{}"}
+_ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u0304": "=", "\u0306": "u"}
+_ACCENTS |= {"\u0307": ".", "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c"}
 _MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*[]|~$#!"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def latex(text: str) -> str:
-    """A text escaped for LaTeX."""
-    return "".join(_LATEX.get(letter, letter) for letter in _on_one_line(text))
+    """A text escaped for LaTeX, in ASCII; a letter that its usual fonts lack is written as [U+4E2D]."""
+    escaped = "".join(map(_latex_letter, _on_one_line(text)))
+    return re.sub(r"([-,])(?=\1)", r"\1{}", escaped) if "--" in text or ",," in text else escaped
+
+
+def _latex_letter(letter: str) -> str:
+    if letter in _LATEX:
+        return _LATEX[letter]
+    if letter.isascii():
+        return letter
+    parts = unicodedata.normalize("NFD", letter)
+    if len(parts) == 2 and parts[0].isascii() and parts[0].isalpha() and parts[1] in _ACCENTS:
+        return rf"\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
+    return f"{{[}}U+{ord(letter):04X}{{]}}"
 
 
 def markdown(text: str) -> str:

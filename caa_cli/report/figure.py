@@ -1,23 +1,43 @@
-"""The pictures of a run (extra: plot)."""
+"""What all pictures share (extra: plot): their size and fonts, images as colours, and how they are written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from caa_cli.display import visible
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.report.escapes import drawn
-from caa_cli.results.certificates import CertifyRecord
-from caa_cli.results.records import ATTACKED, FAILED, AttackRecord
 from caa_cli.results.store.files import write_atomically
 from caa_cli.results.store.images import Image
 from caa_cli.results.store.ownership import mark
 
-MOST_EXAMPLES = 8
+# Inches: of a column and of the whole text of a paper in two columns, so that pictures are included unscaled.
+COLUMN, PAGE = 3.5, 7.2
+RADIUS = "L2 radius (pixels in [0, 1])"
+
+_STYLE: dict[str, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.3,
+    "savefig.dpi": 300,
+    # TrueType, which publishers take, in place of Type 3, which they refuse.
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+}
+
+
+class EmptyPictureError(Exception):
+    """A picture would be empty. Its text says why, for a user."""
 
 
 def check_figure(path: Path, option: str = "--figure") -> None:
@@ -30,46 +50,22 @@ def check_figure(path: Path, option: str = "--figure") -> None:
         raise UsageError(f"{option} {path}: no picture format is called {path.suffix!r}", "name a .png, .pdf or .svg")
 
 
-def draw_examples(
-    path: Path, original: Callable[[int], Image], adversarial: Mapping[int, Image], records: Sequence[AttackRecord]
-) -> None:
-    """Draw one column for each example: original, adversarial image, difference.
+def figure_style(**others: Any) -> AbstractContextManager[None]:
+    """A context with the fonts of a picture, for drawing and for writing, which creates some parts of it."""
+    import matplotlib as mpl
 
-    Images: (channels, height, width) in [0, 1], by index. Shows the first verified successes whose images were kept.
-    Raises OSError if `path` can't be written.
-    """
-    from matplotlib.figure import Figure
-
-    shown = [record for record in records if record.outcome == ATTACKED and record.index in adversarial][
-        :MOST_EXAMPLES
-    ]
-    columns = max(len(shown), 1)
-    figure = Figure(figsize=(1.5 * columns + 0.9, 5.4), dpi=130, layout="constrained")
-    axes = figure.subplots(3, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-    for row, name in enumerate(("original", "adversarial", "difference")):
-        axes[row, 0].set_ylabel(name, fontsize=10)
-    for column, record in enumerate(shown):
-        clean, attacked = original(record.index), adversarial[record.index]
-        axes[0, column].imshow(pixels(clean))
-        axes[0, column].set_title(f"image {record.index}\nclass {record.prediction}", fontsize=9)
-        axes[1, column].imshow(pixels(attacked))
-        axes[1, column].set_title(f"class {record.adversarial_class}", fontsize=9)
-        difference = (attacked - clean).mean(axis=0)
-        axes[2, column].imshow(difference_colours(difference, float(np.abs(difference).max())))
-        axes[2, column].set_title(f"L2 {record.radius:.2f}", fontsize=9)
-        axes[2, column].set_xlabel(f"certified {record.certified_radius:.2f}", fontsize=8)
-    if not shown:
-        axes[0, 0].set_title("nothing was attacked")
-    write_figure(path, figure)
+    settings: Any = {**_STYLE, **others}
+    return mpl.rc_context(settings)
 
 
 def pixels(image: Image) -> Any:
     """Convert (channels, height, width) in [0, 1] to (height, width, 3), grey to three equal channels."""
     return np.broadcast_to(np.clip(image.transpose(1, 2, 0), 0.0, 1.0), (*image.shape[1:], 3))
+
+
+def difference_scale(differences: Sequence[Any]) -> float:
+    """The largest absolute value in any of these (height, width), 0 where there is none."""
+    return max((float(np.abs(difference).max()) for difference in differences), default=0.0)
 
 
 def difference_colours(difference: Any, scale: float) -> Any:
@@ -82,23 +78,28 @@ def difference_colours(difference: Any, scale: float) -> Any:
     return colormaps["RdBu_r"](0.5 + 0.5 * difference / (scale or 1.0))[..., :3]
 
 
-def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title: str) -> None:
-    """Draw certified accuracy against the radius. Raises OSError if `path` can't be written."""
-    from matplotlib.figure import Figure
+def scale_labels(scale: float) -> tuple[str, str, str]:
+    """The numbers at the ends and in the middle of the colours of a difference."""
+    return f"−{scale:.2g}", "0", f"+{scale:.2g}"
 
-    records = [record for record in records if record.outcome != FAILED]  # a failure is not evidence about the model
-    radii = np.sort([record.radius or 0.0 for record in records if record.certified_at(0.0)])
-    # The share of examples certified at r falls by one example just beyond each radius.
-    shares = np.arange(len(radii), 0, -1) / max(len(records), 1)
-    figure = Figure(figsize=(6.4, 4.2), dpi=130, layout="constrained")
-    axis = figure.subplots()
-    if len(radii):
-        axis.step(np.r_[0.0, radii], np.r_[shares[0], shares], where="pre", color="#2166ac")
-        axis.vlines(radii[-1], 0.0, shares[-1], color="#2166ac")
-    axis.set(xlabel="L2 radius", ylabel="certified accuracy", ylim=(0.0, 1.0), title=drawn(title))
-    axis.set_xlim(left=0.0)
-    axis.grid(alpha=0.3)
-    write_figure(path, figure)
+
+def draw_scale(axis: Any, scale: float, orientation: str) -> None:
+    """Draw the colours of a difference with their numbers."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    most = scale or 1.0
+    colours = ScalarMappable(Normalize(-most, most), "RdBu_r")
+    bar = axis.figure.colorbar(colours, cax=axis, orientation=orientation)
+    bar.set_ticks([-most, 0.0, most], labels=scale_labels(most))
+    bar.ax.tick_params(labelsize=6, length=2)
+    bar.outline.set_linewidth(0.5)
+
+
+def wrapped(text: str, width: int) -> str:
+    """A text for matplotlib in lines of at most this many letters, broken at spaces and after colons if possible."""
+    lines = textwrap.wrap(visible(text).replace(":", ": "), width)
+    return "\n".join(drawn(line.replace(": ", ":")) for line in lines)
 
 
 # The metadata field of each format that takes the mark.
@@ -109,5 +110,6 @@ def write_figure(path: Path, figure: Any, fingerprint: str = "") -> None:
     """Write a figure in the format of the file name, with caa's mark (see `ownership`). Raises OSError."""
     buffer, form = BytesIO(), path.suffix.lstrip(".").lower()
     metadata = {_MARKED_IN[form]: mark(fingerprint)} if form in _MARKED_IN else None
-    figure.savefig(buffer, format=form, metadata=metadata)
+    with figure_style():
+        figure.savefig(buffer, format=form, metadata=metadata)
     write_atomically(path, buffer.getvalue())

@@ -1,65 +1,33 @@
-"""A comparison as one self-contained HTML page: table, pictures, settings, environment."""
+"""A comparison as one self-contained HTML page: how it was made, tables, pictures, settings, environment."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from caa_cli import __version__
+from caa_cli.config.attacks import ATTACKS, declared
 from caa_cli.config.pictures import PICTURES, SWEEP
+from caa_cli.config.ranges import flag
 from caa_cli.report.escapes import markup
+from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.gallery import Gallery, gallery_html
+from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
 from caa_cli.report.plots import inline_svg
+from caa_cli.report.selection import chosen_by, listed
 from caa_cli.report.sweep import find_sweep
-from caa_cli.report.tables import HEADINGS, caption, cells
+from caa_cli.report.tables import Cell, best, cells, ranges_explained
 from caa_cli.results.comparison import Comparison
+from caa_cli.results.shards.joining import AttackResult
 from caa_cli.results.store.ownership import mark
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --quiet: #5b6570; --line: #d5dae0; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e8ec; --paper: #14181d; --quiet: #9aa4ae; --line: #39414a; }
-}
-body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto;
-  max-width: 72rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-p, figcaption { color: var(--quiet); margin: .4rem 0; } .note { color: var(--ink); border-left: 4px solid #e08a00;
-  padding-left: .7rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .45rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
-thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; }
-th:first-child { text-align: left; } tbody th { font-weight: 600; overflow-wrap: anywhere; min-width: 7rem; }
-.settings td { text-align: left; overflow-wrap: anywhere; } .settings th { font-weight: 400; color: var(--quiet); }
-small { color: var(--quiet); display: block; white-space: nowrap; }
-figure { margin: 1rem 0; break-inside: avoid; } svg { max-width: 100%; height: auto; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1rem; }
-.gallery td, .gallery th { text-align: center; padding: .4rem; max-width: 7.5rem; }
-.gallery small { line-height: 1.3; }
-.gallery img { width: 6rem; display: block; margin: 0 auto .2rem; border: 1px solid var(--line);
-  image-rendering: pixelated; }
-@media print {
-  :root { --ink: #000; --paper: #fff; --quiet: #333; --line: #999; color-scheme: light; }
-  body { margin: 0; max-width: none; font-size: 10pt; } .wide { overflow: visible; }
-  .results { font-size: 8pt; } .gallery { font-size: 7pt; } .gallery img { width: 1.7cm; }
-  tr { break-inside: avoid; } h2 { break-after: avoid; }
-  .pictures { grid-template-columns: 1fr 1fr; }
-}
-"""
+_STYLE = Path(__file__).with_name("page.css")
 
 
-def report(comparison: Comparison, created: str, gallery: Gallery | None = None) -> str:
-    """The HTML page. created: as in the document. Needs matplotlib."""
+def report(comparison: Comparison, document: Mapping[str, Any], gallery: Gallery | None = None) -> str:
+    """The HTML page. document: that of the comparison. Needs matplotlib."""
     first = comparison.attacks[0].parts[0]
-    checkpoint = f"{first.checkpoint.get('path')} (sha256 {str(first.checkpoint['sha256'])[:12]})"
     title = f"Attacks on {first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
-    has_sweep = len(comparison.attacks) > 2 and find_sweep(comparison) is not None
-    captions = {name: spec.caption for name, spec in PICTURES.items() if has_sweep or name != SWEEP}
-    pictures = "\n".join(
-        f'<figure role="img" aria-label="{markup(text)}">{inline_svg(name, comparison)}'
-        f"<figcaption>{markup(text)}</figcaption></figure>"
-        for name, text in captions.items()
-    )
     notes = "\n".join(f'<p class="note">{markup(note)}</p>' for note in comparison.notes)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -68,60 +36,123 @@ def report(comparison: Comparison, created: str, gallery: Gallery | None = None)
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="{mark(comparison.fingerprint)}">
 <title>{markup(title)}</title>
-<style>{_STYLE}</style>
+<style>
+{_STYLE.read_text(encoding="utf-8")}</style>
 </head>
 <body>
 <h1>{markup(title)}</h1>
-<p>{markup(checkpoint)}; caa {markup(__version__)}, {markup(created)}</p>
+<p class="quiet">caa {markup(document["tool_version"])}, {markup(document["created"])}</p>
 {notes}
+{_table("How it was made", _origin(comparison))}
+{_command(document)}
 <h2>Results</h2>
-<div class="wide">{_results(comparison)}</div>
-<p>{markup(caption(comparison))}. Radii are L2 with pixels in [0, 1], every one proved on fresh noise. best: the
-share of eligible images where this attack is the nearest (ties shared out); near-best: within 1% of the nearest; r₅₀:
-median radius; %-C: median excess over the certified radius; forward and backward: model evaluations an image.</p>
+<p>Over {len(comparison.eligible)} eligible of {len(comparison.images)} images. Radii are L2 with pixels in [0, 1],
+every one verified on fresh noise; the best of a column is bold. {markup(ranges_explained(comparison))}</p>
+{_results(comparison, HEADINGS, "Results")}
+<h3>Further figures</h3>
+{_results(comparison, FURTHER, "Further figures")}
 <h2>Pictures</h2>
-<div class="pictures">{pictures}</div>
+<div class="pictures">{_pictures(comparison)}</div>
 {_gallery(gallery)}
 <h2>Attacks</h2>
-<div class="wide">{_attacks(comparison)}</div>
+{"".join(_attack(attack) for attack in comparison.attacks)}
 <h2>Settings that all share</h2>
-{_pairs(comparison.config)}
+{_table("Settings that all share", {flag(name): value for name, value in comparison.config.items()})}
 <h2>Environment</h2>
-{_pairs(first.environment)}
+{_table("Environment", dict(_flat(first.environment)))}
 </body>
 </html>
 """
 
 
-def _results(comparison: Comparison) -> str:
-    head = "".join(f'<th scope="col">{markup(text)}</th>' for text in ("attack", *(h.text for h in HEADINGS)))
+def _origin(comparison: Comparison) -> dict[str, Any]:
+    """The model, the images and the rule of a success, in words."""
+    first = comparison.attacks[0].parts[0]
+    count, dataset = first.images.get("count"), first.setting("dataset")
+    of = f"{dataset} {first.setting('split')}" + (f" ({count} images)" if count else "")
+    parts = [part for attack in comparison.attacks for part in attack.parts]
+    ways = dict.fromkeys(chosen_by(part.selection, dataset) for part in parts)
+    excluded = sorted(set(comparison.images) - set(comparison.eligible))
+    return {
+        "model": f"{first.setting('arch')} from {first.checkpoint.get('path')}",
+        "checkpoint": f"sha256 {first.checkpoint['sha256']}",
+        "smoothing": f"σ = {first.setting('sigma'):g}",
+        "images": f"{len(comparison.images)} of {of}: {listed(comparison.images)}",
+        "chosen": "; and ".join(ways),
+        "not eligible": f"{listed(excluded)}: the clean prediction is wrong or not confident" if excluded else "none",
+        "certificate": f"{first.setting('bound')} bounds, α = {first.setting('alpha'):g}, "
+        f"n = {_text(first.setting('certify_samples'))} samples",
+        "success": f"verified at α = {first.setting('alpha'):g} on fresh noise, "
+        f"{_text(first.setting('verify_samples'))} samples a try",
+    }
+
+
+def _command(document: Mapping[str, Any]) -> str:
+    command = document.get("command_line")
+    return f"<h2>Command</h2>\n<pre>{markup(command)}</pre>" if command else ""
+
+
+def _results(comparison: Comparison, headings: Sequence[Heading], name: str) -> str:
+    """A table, and what its columns mean."""
+    head = "".join(f'<th scope="col">{markup(text)}</th>' for text in ("attack", *(h.text for h in headings)))
     rows = []
-    for label, row in zip(comparison.labels, cells(comparison), strict=True):
-        shown = "".join(
-            f"<td>{markup(value)}{f'<small>{markup(spread)}</small>' if spread else ''}</td>" for value, spread in row
-        )
+    bold = [best(comparison, heading) for heading in headings]
+    for position, (label, row) in enumerate(zip(comparison.labels, cells(comparison, headings), strict=True)):
+        shown = "".join(_value(cell, position in holders) for cell, holders in zip(row, bold, strict=True))
         rows.append(f'<tr><th scope="row">{_label(label)}</th>{shown}</tr>')
-    return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    table = f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    meanings = "".join(
+        f"<dt>{markup(heading.text)}</dt><dd>{markup(meaning(heading, comparison.reference))}</dd>"
+        for heading in headings
+    )
+    return f"{_scrolled(name, table)}<dl>{meanings}</dl>"
+
+
+def _value(cell: Cell, is_best: bool) -> str:
+    value, spread = cell
+    shown = f"<b>{markup(value)}</b>" if is_best else markup(value)
+    return f"<td>{shown}{f'<small>{markup(spread)}</small>' if spread else ''}</td>"
+
+
+def _pictures(comparison: Comparison) -> str:
+    has_sweep = len(comparison.attacks) > 2 and find_sweep(comparison) is not None
+    attacks = ", ".join(comparison.labels)
+    shown = []
+    for name, spec in PICTURES.items():
+        if name == SWEEP and not has_sweep:
+            continue
+        try:
+            picture = inline_svg(name, comparison)
+        except EmptyPictureError as reason:
+            shown.append(f'<p class="note">Left out: {markup(spec.caption)} Because {markup(str(reason))}.</p>')
+        else:
+            alt = f"{spec.caption} Attacks: {attacks}."
+            shown.append(
+                f'<figure><div role="img" aria-label="{markup(alt)}">{picture}</div>'
+                f"<figcaption>{markup(spec.caption)}</figcaption></figure>"
+            )
+    return "\n".join(shown)
 
 
 def _gallery(gallery: Gallery | None) -> str:
     if gallery is None:
         return ""
     return f"""<h2>Adversarial images</h2>
-<p>Spread over the images that were broken; below each the perturbation, red where it adds and blue where it takes
-away, on one scale a row.</p>
-<div class="wide">{gallery_html(gallery)}</div>"""
+<p>Images spread over those that were broken. Below each is its perturbation: red where it adds and blue where it
+takes away, as a mean over the channels, on one scale a row.</p>
+{gallery_html(gallery)}"""
 
 
-def _attacks(comparison: Comparison) -> str:
-    rows = []
-    for attack in comparison.attacks:
-        settings = ", ".join(f"{name} {_text(value)}" for name, value in attack.parts[0].attack_settings.items())
-        files = ", ".join(str(part.path) for part in attack.parts)
-        rows.append(
-            f'<tr><th scope="row">{_label(attack.label)}</th><td>{markup(settings)}</td><td>{markup(files)}</td></tr>'
-        )
-    return f'<table class="settings"><tbody>{"".join(rows)}</tbody></table>'
+def _attack(attack: AttackResult) -> str:
+    """One attack: its settings with what they mean, and its files."""
+    known = declared(attack.attack) if attack.attack in ATTACKS else {}
+    about = {name: setting.help for name, setting in known.items()}
+    rows = "".join(
+        _row(flag(name), value, about.get(name, "")) for name, value in attack.parts[0].attack_settings.items()
+    )
+    files = ", ".join(str(part.path) for part in attack.parts)
+    table = f'<table class="settings"><tbody>{rows}</tbody></table>'
+    return f"<h3>{_label(attack.label)}</h3><p>{markup(files)}</p>{_scrolled(f'Settings of {attack.label}', table)}"
 
 
 def _label(label: str) -> str:
@@ -129,15 +160,36 @@ def _label(label: str) -> str:
     return markup(label).replace(":", ":<wbr/>")
 
 
-def _pairs(pairs: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{markup(str(name))}</th><td>{markup(_text(value))}</td></tr>'
-        for name, value in pairs.items()
-    )
-    return f'<table class="settings"><tbody>{rows}</tbody></table>'
+def _table(name: str, pairs: Mapping[str, Any]) -> str:
+    rows = "".join(_row(key, value) for key, value in pairs.items())
+    return _scrolled(name, f'<table class="settings"><tbody>{rows}</tbody></table>')
+
+
+def _row(name: str, value: Any, about: str | None = None) -> str:
+    meaning = "" if about is None else f"<td>{markup(about)}</td>"
+    return f'<tr><th scope="row">{markup(name)}</th><td>{markup(_text(value))}</td>{meaning}</tr>'
+
+
+def _scrolled(name: str, table: str) -> str:
+    """A table in a box of its own, which scrolls on a narrow screen in place of the page."""
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{markup(name)}">{table}</div>'
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The pairs of a mapping and of those within it."""
+    for name, value in values.items():
+        full = f"{above} {name}".strip().replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, full)
+        else:
+            yield full, value
 
 
 def _text(value: Any) -> str:
     if value is None:
         return "–"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

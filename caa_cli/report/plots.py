@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -16,29 +17,36 @@ from caa_cli.config.pictures import PICTURES
 from caa_cli.config.settings import load
 from caa_cli.report.colours import INK, styles
 from caa_cli.report.escapes import drawn
-from caa_cli.report.figure import write_figure
+from caa_cli.report.figure import COLUMN, RADIUS, EmptyPictureError, figure_style, wrapped, write_figure
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.records import ATTACKED, AttackRecord
 from caa_cli.results.shards.joining import AttackResult
 
+# Letters of a legend's line, at most.
+_LEGEND_WIDTH = 52
+
 
 def proportion(axis: Any, comparison: Comparison) -> None:
     """Draw the share of eligible images attacked within a radius, and the certified bound."""
-    count = max(len(comparison.eligible), 1)
+    if not comparison.eligible:
+        raise EmptyPictureError("no image is eligible")
+    count = len(comparison.eligible)
     certified = np.sort(comparison.certified)
     furthest = max([r.radius or 0.0 for a in comparison.attacks for r in comparison.records(a)], default=0.0)
     right = 1.05 * max(furthest, *certified, 0.1)
-    _steps(axis, certified, count, right, label="certified bound", color=INK, linestyle=":", linewidth=1.6)
+    beyond = 100 * right  # other models beside this one may need a wider axis
+    _steps(axis, certified, count, beyond, label="certified bound", color=INK, linestyle=":", linewidth=1.6)
     for attack, style in _styles(comparison):
         radii = np.sort([record.radius or 0.0 for record in _successes(comparison, attack)])
-        _steps(
-            axis, radii, count, right, label=drawn(attack.label), color=style["color"], linestyle=style["linestyle"]
-        )
-    axis.set(xlabel="L2 radius", ylabel="attack proportion", ylim=(0.0, 1.02), xlim=(0.0, right))
+        _steps(axis, radii, count, beyond, label=_legend(attack), color=style["color"], linestyle=style["linestyle"])
+    axis.set(xlabel=RADIUS, ylabel="share of eligible images attacked", ylim=(0.0, 1.02), xlim=(0.0, right))
 
 
 def excess(axis: Any, comparison: Comparison) -> None:
     """Draw the excess over the certified radius against the share of votes of the clean image's class."""
+    from matplotlib.ticker import MaxNLocator
+
+    _check_attacked(comparison)
     for attack, style in _styles(comparison):
         points = [
             (record.expectation, record.percent_over_certified)
@@ -46,10 +54,11 @@ def excess(axis: Any, comparison: Comparison) -> None:
             if record.expectation is not None and record.percent_over_certified is not None
         ]
         if points:
-            _scatter(axis, points, drawn(attack.label), style)
+            _scatter(axis, points, _legend(attack), style)
     if not axis.lines:
-        axis.text(0.5, 0.5, "no class expectation is recorded", transform=axis.transAxes, ha="center")
-    axis.set(xlabel="largest class expectation of the clean image", ylabel="% over the certified radius")
+        raise EmptyPictureError("no class expectation is recorded")
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.set(xlabel="share of the clean image's votes for its class", ylabel="L2 radius, % over certified")
 
 
 def evaluations(axis: Any, comparison: Comparison) -> None:
@@ -60,6 +69,7 @@ def evaluations(axis: Any, comparison: Comparison) -> None:
     """
     from matplotlib.ticker import MaxNLocator
 
+    _check_attacked(comparison)
     several = len(comparison.attacks) > 1
     least = {
         index: min((attack.records[index].radius or np.inf for attack in comparison.attacks), default=np.inf)
@@ -74,12 +84,12 @@ def evaluations(axis: Any, comparison: Comparison) -> None:
             for record in _successes(comparison, attack)
         ]
         if points:
-            _scatter(axis, points, drawn(attack.label), {**style, "alpha": 0.3})
+            _scatter(axis, points, _legend(attack), style)
             middle = median(x for x, _ in points), median(y for _, y in points)
-            axis.plot(*middle, style["marker"], color=style["color"], markersize=11, markeredgecolor=INK)
-    axis.set(xlabel="model evaluations (forward and backward)", ylabel="L2 radius")
+            axis.plot(*middle, style["marker"], color=style["color"], markersize=8, markeredgecolor=INK)
+    axis.set(xlabel="model evaluations, forward and backward", ylabel=RADIUS)
     if several:
-        axis.set(ylabel="radius, % above the smallest found")
+        axis.set(ylabel="L2 radius, % over smallest found")
         axis.set_yscale("symlog", linthresh=1.0)
         axis.set_ylim(bottom=-0.1)
         axis.yaxis.set_major_formatter("{x:g}")
@@ -92,16 +102,19 @@ def evaluations(axis: Any, comparison: Comparison) -> None:
 
 
 def write_picture(path: Path, name: str, comparison: Comparison, title: str) -> None:
-    """Draw one of PICTURES, dark on white. Raises OSError if `path` can't be written."""
-    with _ink():
+    """Draw one of PICTURES, dark on white.
+
+    Raises EmptyPictureError where it would be empty, and OSError if `path` can't be written.
+    """
+    with ink():
         write_figure(path, _figure(name, comparison, title), comparison.fingerprint)
 
 
 def inline_svg(name: str, comparison: Comparison) -> str:
-    """One of PICTURES as an <svg> element in the text colour of the page."""
+    """One of PICTURES as an <svg> element in the text colour of the page. Raises EmptyPictureError."""
     text = StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with _ink({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with ink({"svg.fonttype": "none", "svg.hashsalt": name}):
         _figure(name, comparison, "").savefig(text, format="svg", transparent=True, metadata=nothing)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
@@ -114,35 +127,46 @@ def inline_svg(name: str, comparison: Comparison) -> str:
 def _figure(name: str, comparison: Comparison, title: str) -> Any:
     from matplotlib.figure import Figure
 
-    columns = min(4, max(1, 80 // (8 + max(len(drawn(label)) for label in comparison.labels))))
-    rows = math.ceil(len(comparison.labels) / columns)
-    figure = Figure(figsize=(6.4, 3.8 + 0.2 * rows), dpi=130, layout="constrained")
+    figure = Figure(layout="constrained")
     axis = figure.subplots()
     axis.grid(alpha=0.2, color=INK)
     axis.set_axisbelow(True)
     load(PICTURES[name].draws)(axis, comparison)
     axis.set_title(drawn(title))
-    # The legend is below the axes, where it hides no curve, in as many columns as its longest label allows.
-    if axis.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    rows = draw_legend(figure, axis)
+    figure.set_size_inches(COLUMN, 2.5 + 0.13 * rows)
     return figure
 
 
-def _ink(others: dict[str, str] | None = None) -> Any:
-    """A context with the ink colour, for drawing and for writing, which creates some parts of a figure."""
-    import matplotlib as mpl
+def draw_legend(figure: Any, axis: Any) -> int:
+    """Draw the legend below the axes, where it hides no curve; returns its number of lines."""
+    labels = axis.get_legend_handles_labels()[1]
+    if not labels:
+        return 0
+    lines = [line for label in labels for line in label.split("\n")]
+    columns = min(4, len(labels), max(1, 66 // (8 + max(map(len, lines)))))  # as many as the longest line allows
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+    return len(lines) if columns == 1 else math.ceil(len(labels) / columns)
 
+
+def _legend(attack: AttackResult) -> str:
+    return wrapped(attack.label, _LEGEND_WIDTH)
+
+
+def ink(others: dict[str, str] | None = None) -> AbstractContextManager[None]:
+    """The style of pictures, with axes and text in the ink colour."""
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    settings: Any = {**dict.fromkeys(names, INK), **(others or {})}
-    return mpl.rc_context(settings)
+    return figure_style(**dict.fromkeys(names, INK), **(others or {}))
+
+
+def _check_attacked(comparison: Comparison) -> None:
+    """Raises EmptyPictureError where no attack succeeded."""
+    if not any(_successes(comparison, attack) for attack in comparison.attacks):
+        raise EmptyPictureError("no image was attacked" if comparison.eligible else "no image is eligible")
 
 
 def _styles(comparison: Comparison) -> list[tuple[AttackResult, dict[str, Any]]]:
     return list(zip(comparison.attacks, styles([attack.attack for attack in comparison.attacks]), strict=True))
-
-
-def _line(style: dict[str, Any]) -> dict[str, Any]:
-    return {name: style[name] for name in ("color", "linestyle")}
 
 
 def _successes(comparison: Comparison, attack: AttackResult) -> list[AttackRecord]:
@@ -150,7 +174,7 @@ def _successes(comparison: Comparison, attack: AttackResult) -> list[AttackRecor
 
 
 def _steps(axis: Any, radii: Any, count: int, right: float, **style: Any) -> None:
-    """Draw an empirical distribution function up to the right edge."""
+    """Draw an empirical distribution function up to this radius."""
     shares = np.arange(1, len(radii) + 1) / count
     axis.step(np.r_[0.0, radii, right], np.r_[0.0, shares, shares[-1:] if len(radii) else 0.0], where="post", **style)
 
@@ -162,6 +186,8 @@ def _scatter(axis: Any, points: Sequence[tuple[Any, Any]], label: str, style: di
         style["marker"],
         color=style["color"],
         markersize=4,
-        alpha=style.get("alpha", 0.6),
+        alpha=0.8,
+        markeredgecolor=INK,
+        markeredgewidth=0.4,
         label=label,
     )

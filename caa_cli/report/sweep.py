@@ -11,6 +11,7 @@ import numpy as np
 
 from caa_cli.report.colours import INK, colour_of
 from caa_cli.report.escapes import drawn
+from caa_cli.report.figure import EmptyPictureError
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.metrics import Figures
 
@@ -57,8 +58,10 @@ def draw_sweep(axis: Any, comparison: Comparison) -> None:
     """Draw a line for each attack where one setting varies, a heat map where two do, with success rates."""
     sweep = find_sweep(comparison)
     if sweep is None:
-        axis.text(0.5, 0.5, "no sweep of one or two settings", transform=axis.transAxes, ha="center")
-    elif len(sweep.keys) == 1:
+        raise EmptyPictureError("it shows one setting that varies, or two of one attack, and here it is not so")
+    if all(figures.median_radius is None for figures in comparison.figures):
+        raise EmptyPictureError("no image was attacked" if comparison.eligible else "no image is eligible")
+    if len(sweep.keys) == 1:
         _lines(axis, sweep, comparison)
     else:
         _map(axis, sweep)
@@ -72,17 +75,26 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
         places = [key[0] if numeric else values.index(key[0]) for key, _ in found]
         colour = colour_of(attack)
         for name, style, text in (
-            ("median_radius", "o-", f"{drawn(attack)}: own successes"),
+            ("overall_median_radius", "o-", f"{drawn(attack)}: all eligible images"),
             ("common_median_radius", "s--", f"{drawn(attack)}: common images"),
         ):
-            radii = [getattr(row, name) for _, row in found]
-            axis.plot(
-                places, [np.nan if r is None else r for r in radii], style, color=colour, label=text, markersize=4
-            )
+            radii = [_finite(getattr(row, name)) for _, row in found]
+            if not np.isnan(radii).all():
+                axis.plot(places, radii, style, color=colour, label=text, markersize=4)
+        axis.update_datalim([(place, 0.0) for place in places], updatey=False)  # those without a point too
         for place, (_, row) in zip(places, found, strict=True):
-            if row.median_radius is not None:
+            radius, rate = _finite(row.overall_median_radius), f"{row.success_rate or 0.0:.0%}"
+            if np.isnan(radius):
+                edge: dict[str, Any] = {
+                    "xycoords": ("data", "axes fraction"),
+                    "va": "top",
+                    "ha": "center",
+                    "fontsize": 8,
+                }
+                axis.annotate(f"∞\n{rate}", (place, 0.98), color=colour, **edge)
+            else:
                 where = {"xytext": (0, 6), "textcoords": "offset points"}
-                axis.annotate(f"{row.success_rate:.0%}", (place, row.median_radius), fontsize=8, ha="center", **where)
+                axis.annotate(rate, (place, radius), fontsize=8, ha="center", **where)
     if comparison.eligible:
         certified = float(np.median(comparison.certified))
         axis.axhline(certified, color=INK, linestyle=":", label="median certified radius")
@@ -94,27 +106,25 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
         axis.set_xscale("log")
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.set_xticks([], minor=True)
-    axis.margins(y=0.12)
-    axis.set(xlabel=_axis_name(sweep.keys[0]), ylabel="median L2 radius")
+    axis.margins(x=0.07, y=0.16)
+    axis.set(xlabel=_axis_name(sweep.keys[0]), ylabel="median L2 radius (pixels in [0, 1])")
 
 
 def _map(axis: Any, sweep: Sweep) -> None:
-    """Draw the heat map; rows are the first key's values. Radii are over the common images, where there are any."""
+    """Draw the heat map; rows are the first key's values. Where the median is infinite there is the rate alone."""
     (points,) = sweep.points.values()
     rows, columns = sweep.values(0), sweep.values(1)
-    common = points[0][1].common > 0
     radii = np.full((len(rows), len(columns)), np.nan)
     success = {}
     for (row, column), figures in points:
-        radius = figures.common_median_radius if common else figures.median_radius
         at = rows.index(row), columns.index(column)
-        radii[at] = np.nan if radius is None else radius
+        radii[at] = _finite(figures.overall_median_radius)
         success[at] = figures.success_rate or 0.0
     mesh = axis.pcolormesh(np.ma.masked_invalid(radii), cmap="viridis")
     middle = np.nanmean(radii) if np.isfinite(radii).any() else 0.0
     for (row, column), rate in success.items():
         radius = radii[row, column]
-        text = f"{rate:.0%}" if np.isnan(radius) else f"{radius:.3f}\n{rate:.0%}"
+        text = f"{'∞' if np.isnan(radius) else f'{radius:.3f}'}\n{rate:.0%}"
         colour = INK if np.isnan(radius) else "#ffffff" if radius < middle else "#000000"
         axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
     axis.set_xticks(np.arange(len(columns)) + 0.5, [drawn(str(value)) for value in columns])
@@ -122,11 +132,16 @@ def _map(axis: Any, sweep: Sweep) -> None:
     axis.set(xlabel=_axis_name(sweep.keys[1]), ylabel=_axis_name(sweep.keys[0]))
     axis.grid(False)
     bar = axis.figure.colorbar(mesh, ax=axis)
-    bar.set_label(f"median L2 radius ({'common images' if common else 'own successes'})")
+    bar.set_label("median L2 radius over all eligible images")
+
+
+def _finite(radius: float | None) -> float:
+    """The radius; NaN, which is not drawn, for none and for an infinite one."""
+    return np.nan if radius is None or np.isinf(radius) else radius
 
 
 def _axis_name(setting: str) -> str:
-    return drawn(setting.replace("_", "-"))
+    return "attacker's σ" if setting == "attack_sigma" else drawn(setting.replace("_", "-"))
 
 
 def _spread_out(values: Sequence[float]) -> bool:

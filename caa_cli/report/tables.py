@@ -5,128 +5,147 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from caa_cli.report import escapes
-from caa_cli.results.comparison import Comparison
+from caa_cli.report.headings import FURTHER, HEADINGS, Heading
+from caa_cli.results.bootstrap import FEWEST
+from caa_cli.results.comparison import Comparison, finite
 from caa_cli.results.metrics import Figures
-
-
-@dataclass(frozen=True)
-class Heading:
-    """A column. text, latex: its heading.  shown: its value.  interval: the name of its bootstrap interval."""
-
-    text: str
-    latex: str
-    shown: Callable[[Figures], float | None]
-    digits: int = 0
-    factor: float = 1.0
-    interval: str | None = None
-
-
-HEADINGS = (
-    Heading("success %", r"Succ.\ \%", lambda f: f.success_rate, 0, 100, "success_rate"),
-    Heading("best %", r"Best \%", lambda f: f.best_share, 0, 100, "best_share"),
-    Heading("near-best %", r"Near \%", lambda f: f.near_best_share, 0, 100, "near_best_share"),
-    Heading("r₅₀", "$r_{50}$", lambda f: f.median_radius, 3, 1, "median_radius"),
-    Heading("%-C", r"\%-C", lambda f: f.median_percent, 0, 1, "median_percent"),
-    Heading("r₅₀ common", r"$r_{50}^\cap$", lambda f: f.common_median_radius, 3, 1, "common_median_radius"),
-    Heading("%-C common", r"\%-C$^\cap$", lambda f: f.common_median_percent, 0, 1, "common_median_percent"),
-    Heading("s/image", "Time (s)", lambda f: f.seconds, 2),
-    Heading("forward k", "Fwd.\\ (k)", lambda f: f.forward, 1, 1e-3),
-    Heading("backward k", "Bwd.\\ (k)", lambda f: f.backward, 1, 1e-3),
-)
+from caa_cli.results.proportions import Interval
 
 Cell = tuple[str, str]  # the value, and its interval or ""
 
 
-def cells(comparison: Comparison) -> list[list[Cell]]:
+def cells(comparison: Comparison, headings: Sequence[Heading] = HEADINGS) -> list[list[Cell]]:
     """One row for each attack, with one cell for each heading."""
     rows = []
-    for position, figures in enumerate(comparison.figures):
+    for figures, intervals in zip(comparison.figures, comparison.intervals, strict=True):
         row: list[Cell] = []
-        for heading in HEADINGS:
-            found = comparison.intervals[position] if comparison.intervals else {}
-            ends = found.get(heading.interval) if heading.interval else None
-            spread = "–".join(_shown(end, heading) for end in ends) if ends else ""
-            row.append((_shown(heading.shown(figures), heading), spread))
+        for heading in headings:
+            row.append((_with_count(figures, heading), _spread(figures, heading, intervals)))
         rows.append(row)
     return rows
 
 
+def _spread(figures: Figures, heading: Heading, intervals: dict[str, Interval | None]) -> str:
+    """The interval; a dash where there is none because the images are too few."""
+    if heading.interval not in intervals or heading.shown(figures) is None:
+        return ""
+    ends = intervals[heading.interval]
+    return "–".join(_shown(end, heading) for end in ends) if ends else "–"
+
+
+def _with_count(figures: Figures, heading: Heading) -> str:
+    shown, count = _shown(heading.shown(figures), heading), heading.count and heading.count(figures)
+    return shown if count is None else f"{shown} ({count})"
+
+
 def _shown(value: float | None, heading: Heading) -> str:
-    return "–" if value is None else f"{value * heading.factor:.{heading.digits}f}"
+    if value is None:
+        return "–"
+    if math.isinf(value):
+        return "∞"
+    return f"{round(value * heading.factor, heading.digits) + 0.0:.{heading.digits}f}"  # + 0.0: no -0
 
 
-def caption(comparison: Comparison) -> str:
-    """The caption: which images the figures are over."""
-    common = comparison.figures[0].common
-    spread = f"; 95% bootstrap intervals, {comparison.resamples} resamples" if comparison.resamples else ""
+def best(comparison: Comparison, heading: Heading) -> set[int]:
+    """The positions of the attacks whose value, rounded as it is shown, is the best of its column.
+
+    Empty for one attack alone, and where the value does not say which is better.
+    """
+    if not heading.better or len(comparison.attacks) < 2:
+        return set()
+    values = {
+        position: round(heading.better * value * heading.factor, heading.digits)
+        for position, figures in enumerate(comparison.figures)
+        if (value := heading.shown(figures)) is not None and math.isfinite(value)
+    }
+    return {position for position, value in values.items() if value == max(values.values())}
+
+
+def grid_rows(comparison: Comparison) -> list[list[str]]:
+    """The rows for a terminal: the label, and the cells with their intervals below them."""
+    return [
+        [label, *(f"{value}\n{spread}" if spread else value for value, spread in row)]
+        for label, row in zip(comparison.labels, cells(comparison), strict=True)
+    ]
+
+
+def explanation(comparison: Comparison) -> str:
+    """What the columns of HEADINGS mean, for below the table."""
+    return f"{len(comparison.eligible)} eligible of {len(comparison.images)} images; {of_columns(comparison)}"
+
+
+def of_columns(comparison: Comparison, reference: str | None = None) -> str:
+    """What the columns of HEADINGS mean, without the number of images.
+
+    reference: what others are held against, in words, where it is not one attack.
+    """
     return (
-        f"{len(comparison.eligible)} eligible of {len(comparison.images)} images; “common”: the {common} that every "
-        f"attack broke{spread}"
+        "r₅₀, %-C: medians over all of them, a failure at ∞; optimality: 1 if nearest on every image; nearer, ratio "
+        f"(on the n that both attacked): against {reference or comparison.reference}. {ranges_explained(comparison)}"
     )
 
 
+def ranges_explained(comparison: Comparison) -> str:
+    """What the ranges of the cells are, as a sentence."""
+    if not comparison.resamples:
+        return "Ranges are 95% intervals, exact."
+    resampled = f"others by {comparison.resamples} bootstrap resamples, from {FEWEST} images on"
+    return f"Ranges are 95% intervals, exact for shares, {resampled}."
+
+
 def markdown(comparison: Comparison) -> str:
-    """The table in Markdown."""
-    lines = [
-        "| attack | " + " | ".join(heading.text for heading in HEADINGS) + " |",
-        "|---|" + "--:|" * len(HEADINGS),
-    ]
-    for label, row in zip(comparison.labels, cells(comparison), strict=True):
-        shown = [f"{value} [{spread}]" if spread else value for value, spread in row]
-        lines.append(f"| {escapes.markdown(label)} | {' | '.join(shown)} |")
-    return "\n".join([*lines, "", caption(comparison) + "."]) + "\n"
-
-
-def latex(comparison: Comparison) -> str:
-    """The table in LaTeX, for the package booktabs."""
-    lines = [
-        r"\begin{table}",
-        rf"  \caption{{{escapes.latex(caption(comparison)).replace('“', '``').replace('”', chr(39) * 2)}.}}",
-        r"  \centering",
-        rf"  \begin{{tabular}}{{l{'r' * len(HEADINGS)}}}",
-        r"    \toprule",
-        "    Attack & " + " & ".join(heading.latex for heading in HEADINGS) + r" \\",
-        r"    \midrule",
-    ]
-    for label, row in zip(comparison.labels, cells(comparison), strict=True):
-        shown = [rf"{value} {{\scriptsize [{spread}]}}" if spread else value for value, spread in row]
-        lines.append("    " + " & ".join([escapes.latex(label), *(s.replace("–", "--") for s in shown)]) + r" \\")
-    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
+    """The table in Markdown, and a second one with the further figures."""
+    lines: list[str] = []
+    for headings in (HEADINGS, FURTHER):
+        lines += [
+            "| attack | " + " | ".join(heading.text for heading in headings) + " |",
+            "|---|" + "--:|" * len(headings),
+        ]
+        for label, row in zip(comparison.labels, cells(comparison, headings), strict=True):
+            shown = [f"{value} [{spread}]" if spread else value for value, spread in row]
+            lines.append(f"| {escapes.markdown(label)} | {' | '.join(shown)} |")
+        lines.append("")
+    return "\n".join([*lines, escapes.markdown(explanation(comparison))]) + "\n"
 
 
 def plain(comparison: Comparison) -> list[dict[str, Any]]:
-    """One row for each attack, unrounded, for csv and json; an interval is two columns."""
+    """One row for each attack, unrounded, for csv and json; an interval is two columns. A median may be infinite."""
     rows = []
-    for position, (label, figures) in enumerate(zip(comparison.labels, comparison.figures, strict=True)):
+    for label, figures, intervals in zip(comparison.labels, comparison.figures, comparison.intervals, strict=True):
         row: dict[str, Any] = {"attack": label, "eligible": len(comparison.eligible), **asdict(figures)}
-        for name, ends in (comparison.intervals[position] if comparison.intervals else {}).items():
+        for name, ends in intervals.items():
             row[f"{name}_low"], row[f"{name}_high"] = ends or (None, None)
         rows.append(row)
     return rows
 
 
-def comma_separated(comparison: Comparison) -> str:
-    """The table as CSV; a missing value is an empty cell."""
-    rows = [{**row, "attack": escapes.csv_cell(row["attack"])} for row in plain(comparison)]
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV; a missing value is an empty cell, infinity `inf`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({k: escapes.csv_cell(v) if isinstance(v, str) else v for k, v in row.items()})
     return text.getvalue()
 
 
+def as_json_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as strict JSON, with null for infinity."""
+    plain_rows = [{k: finite(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    return json.dumps(plain_rows, indent=2, allow_nan=False) + "\n"
+
+
+def comma_separated(comparison: Comparison) -> str:
+    """The table as CSV."""
+    return as_csv(plain(comparison))
+
+
 def as_json(comparison: Comparison) -> str:
-    return json.dumps(plain(comparison), indent=2, allow_nan=False) + "\n"
-
-
-WRITERS: dict[str, Callable[[Comparison], str]] = {
-    "markdown": markdown,
-    "latex": latex,
-    "csv": comma_separated,
-    "json": as_json,
-}
+    """The table as JSON."""
+    return as_json_rows(plain(comparison))

@@ -1,54 +1,85 @@
-"""Confidence intervals of a comparison by the bootstrap (Efron, 1979), percentile method.
+"""Confidence intervals of a comparison: exact ones of shares, the others by the bootstrap (Efron, 1979).
 
-Images are resampled with replacement, and the same resamples serve all attacks, so that their intervals are paired.
+The bootstrap resamples images with replacement, and the same resamples serve all attacks, so that intervals are
+paired: those of ratios and differences to the reference compare both attacks on the same images. The percentile
+method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caa_cli.results.metrics import Columns
+from caa_cli.results.optimality import optimality
+from caa_cli.results.proportions import LEVEL, Interval, clopper_pearson
 
-LEVEL = 0.95
-_SHARES = {"success": "success_rate", "best": "best_share", "near_best": "near_best_share"}
-_MEDIANS = {
-    "radius": "median_radius",
-    "percent": "median_percent",
-    "common_radius": "common_median_radius",
-    "common_percent": "common_median_percent",
-}
+# Where each image counts or does not. (`best_share` divides ties, so it is no count.)
+SHARES = ("success_rate", "near_best_share", "nearer_share", "farther_share", "tied_share")
+# Even the widest interval that n values can give, from the smallest to the largest, holds the median with a
+# probability of no more than 1 − 2^(1−n): below 95% of fewer than six.
+FEWEST = 6
 # Resamples drawn at a time, so that memory does not grow with their number.
 _BLOCK = 256
 
-Interval = tuple[float, float]
 Array = NDArray[np.float64]
+Chosen = NDArray[np.int64]  # positions of the images of each resample
+Estimate = Callable[[Chosen], Array]
 
 
 def intervals(columns: Sequence[Columns], resamples: int, seed: int) -> list[dict[str, Interval | None]]:
-    """For each attack the 95% intervals (lower, upper) by the names of `metrics.Figures`; None for no value."""
-    if not columns or not columns[0].success:
-        return [dict.fromkeys([*_SHARES.values(), *_MEDIANS.values()]) for _ in columns]
-    images = len(columns[0].success)
+    """For each attack the 95% intervals (lower, upper) by the names of `metrics.Figures`; None for no value.
+
+    An end may be infinite. resamples: 0: only the exact intervals of shares.
+    """
+    found = [{name: _exact(getattr(column, name)) for name in SHARES} for column in columns]
+    if not resamples:
+        return found
+    estimates = {(row, name): estimate for row, name, estimate in _estimates(columns)}
+    images = len(columns[0].success_rate) if columns else 0
+    drawn: dict[tuple[int, str], list[Array]] = {key: [] for key in estimates}
     generator = np.random.default_rng(seed)
-    table = {
-        (row, field.name): np.array(getattr(column, field.name), dtype=np.float64)
-        for row, column in enumerate(columns)
-        for field in fields(column)
-    }
-    drawn: dict[tuple[int, str], list[Array]] = {key: [] for key in table}
-    for first in range(0, resamples, _BLOCK):
+    for first in range(0, resamples if estimates else 0, _BLOCK):
         chosen = generator.integers(0, images, size=(min(_BLOCK, resamples - first), images))
-        for (row, name), values in table.items():
-            estimate: Callable[[Array], Array] = _means if name in _SHARES else _medians
-            drawn[row, name].append(estimate(values[chosen]))
-    names = {**_SHARES, **_MEDIANS}
-    return [
-        {names[name]: _interval(np.concatenate(drawn[row, name])) for name in names} for row in range(len(columns))
-    ]
+        for key, estimate in estimates.items():
+            drawn[key].append(estimate(chosen))
+    for row, exact in enumerate(found):
+        for name in (*(f.name for f in fields(Columns) if f.name not in SHARES), "optimality"):
+            blocks = drawn.get((row, name))
+            exact[name] = _interval(np.concatenate(blocks)) if blocks else None
+    return found
+
+
+def _exact(column: Sequence[float | None]) -> Interval | None:
+    values = [value for value in column if value is not None]
+    return clopper_pearson(round(sum(values)), len(values)) if values else None
+
+
+def _estimates(columns: Sequence[Columns]) -> Iterator[tuple[int, str, Estimate]]:
+    """Attack, name and estimate, of resampled images (resamples, images), where there are enough values."""
+    overall = np.array([column.overall_median_radius for column in columns], dtype=np.float64)
+    for row, column in enumerate(columns):
+        for name in (f.name for f in fields(column) if f.name not in SHARES):
+            values = np.array(getattr(column, name), dtype=np.float64)
+            if np.count_nonzero(~np.isnan(values)) >= FEWEST:
+                yield row, name, _mean_of(values) if name == "best_share" else _median_of(values)
+        if overall.shape[1] >= FEWEST:
+            yield row, "optimality", _optimality_of(overall[row], overall.min(axis=0))
+
+
+def _mean_of(values: Array) -> Estimate:
+    return lambda chosen: np.asarray(values[chosen].mean(axis=1))
+
+
+def _median_of(values: Array) -> Estimate:
+    return lambda chosen: _medians(values[chosen])
+
+
+def _optimality_of(radii: Array, best: Array) -> Estimate:
+    return lambda chosen: optimality(radii[chosen], best[chosen])
 
 
 def _interval(estimates: Array) -> Interval | None:
@@ -56,12 +87,12 @@ def _interval(estimates: Array) -> Interval | None:
     found = estimates[~np.isnan(estimates)]
     if not len(found):
         return None
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    if np.isinf(found).any():  # nothing lies between a number and infinity
+        low, high = np.quantile(found, ends[0], method="lower"), np.quantile(found, ends[1], method="higher")
+    else:
+        low, high = np.quantile(found, ends)
     return float(low), float(high)
-
-
-def _means(values: Array) -> Array:
-    return np.asarray(values.mean(axis=1))
 
 
 def _medians(values: Array) -> Array:

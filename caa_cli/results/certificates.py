@@ -9,8 +9,8 @@ from datetime import timedelta
 from statistics import mean, median, stdev
 from typing import Any
 
+from caa_cli.config.schema import Length, Natural, Seconds
 from caa_cli.results.records import ABSTAINED, FAILED, Record
-from caa_cli.results.schema import Length, Natural, Seconds
 
 CERTIFIED = "certified"
 NOT_CERTIFIED = "not_certified"

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
-from caa_cli import __version__
-from caa_cli.config.compare_plan import SEARCH, SHARED
-from caa_cli.errors import UsageError
-from caa_cli.results.bootstrap import LEVEL, Interval, intervals
+from caa_cli.config.compare_plan import SEARCH, SHARED, check_reference
+from caa_cli.results.bootstrap import intervals
+from caa_cli.results.documents import head
 from caa_cli.results.metrics import Figures, columns, figures
-from caa_cli.results.records import FAILED, SCHEMA_VERSION, AttackRecord, summarise
+from caa_cli.results.proportions import LEVEL, Interval
+from caa_cli.results.records import AttackRecord, summarise
+from caa_cli.results.shards.common import common_images, number_of, without_failures
 from caa_cli.results.shards.joining import AttackResult, check_agreement
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Attacks, each with a row of `figures` and of `intervals` (empty without a bootstrap).
+    """Attacks, each with a row of `figures` and of `intervals`, by name (all of them only with `resamples`).
 
     images: the indices that every attack has finished.  eligible: those of them that are eligible in every file.
-    notes: what was left out, for a reader.
+    notes: what was left out, for a reader.  reference: the label of the attack that the others are held against.
+    seed: of the resamples.
     """
 
     attacks: tuple[AttackResult, ...]
@@ -35,6 +37,8 @@ class Comparison:
     resamples: int
     notes: tuple[str, ...]
     partial: bool
+    reference: str | None = None
+    seed: int = 0
 
     @property
     def labels(self) -> list[str]:
@@ -54,6 +58,12 @@ class Comparison:
         parts = [attack.parts[0] for attack in self.attacks]
         agreed = [name for name in SEARCH if len({part.setting(name) for part in parts}) == 1]
         return {name: parts[0].setting(name) for name in (*SHARED, *agreed)}
+
+    @property
+    def class_names(self) -> dict[str, str]:
+        """The names of the classes, by number as a text; empty where no file has them."""
+        parts = [part for attack in self.attacks for part in attack.parts]
+        return {number: name for part in parts for number, name in part.class_names.items()}
 
     @property
     def summary(self) -> dict[str, float | None]:
@@ -77,39 +87,49 @@ class Comparison:
         """The document of `caa compare`, strict JSON."""
         first = self.attacks[0].parts[0]
         return {
-            "schema_version": SCHEMA_VERSION,
-            "tool_version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "status": status,
-            "command": "compare",
+            **head(status, "compare"),
             "config": self.config,
             "fingerprint": self.fingerprint,
             "environment": first.environment,
             "checkpoint": first.checkpoint,
             "images": first.images,
+            "class_names": self.class_names,
+            "indices": list(self.images),
             "notes": list(self.notes),
+            "reference": self.reference,
             "summary": {
                 **self.summary,
-                "bootstrap": {"resamples": self.resamples, "level": LEVEL} if self.resamples else None,
+                "bootstrap": self._bootstrap,
             },
             "attacks": {
-                attack.label: self._attack(attack, row, self.intervals[i] if self.intervals else None)
-                for i, (attack, row) in enumerate(zip(self.attacks, self.figures, strict=True))
+                attack.label: self._attack(attack, row, ends)
+                for attack, row, ends in zip(self.attacks, self.figures, self.intervals, strict=True)
             },
         }
 
-    def _attack(
-        self, attack: AttackResult, row: Figures, interval: dict[str, Interval | None] | None
-    ) -> dict[str, Any]:
+    def _attack(self, attack: AttackResult, row: Figures, ends: dict[str, Interval | None]) -> dict[str, Any]:
         records = self.records(attack)
         return {
             **attack_summary(records, row, sum(part.seconds for part in attack.parts)),
-            "intervals": interval,
+            "intervals": {name: pair and [finite(end) for end in pair] for name, pair in ends.items()},
             "attack": attack.attack,
             "settings": attack.parts[0].attack_settings,
             "files": [str(part.path) for part in attack.parts],
+            "runs": [
+                {
+                    "file": str(part.path),
+                    "fingerprint": part.fingerprint,
+                    **{name: part.config.get(name) for name in ("save_adversarial", "data_dir")},
+                    "selection": part.selection,
+                }
+                for part in attack.parts
+            ],
             "examples": [record.to_json() for record in records],
         }
+
+    @property
+    def _bootstrap(self) -> dict[str, Any] | None:
+        return {"resamples": self.resamples, "level": LEVEL, "seed": self.seed} if self.resamples else None
 
     def _broken(self, which: Any) -> int:
         return sum(
@@ -119,70 +139,50 @@ class Comparison:
 
 def attack_summary(records: Sequence[AttackRecord], row: Figures, seconds: float) -> dict[str, Any]:
     """One attack's numbers under their names in the document: its summary, and the figures of the comparison."""
-    found = asdict(row)
-    found["median_percent_over_certified"] = found.pop("median_percent")
-    found["common_median_percent_over_certified"] = found.pop("common_median_percent")
+    found = {name: finite(value) for name, value in asdict(row).items()}
+    for name in ("median_percent", "overall_median_percent", "common_median_percent"):
+        found[f"{name}_over_certified"] = found.pop(name)
     found["median_seconds"] = found.pop("seconds")
     found["forward_evaluations_an_image"] = found.pop("forward")
     found["backward_evaluations_an_image"] = found.pop("backward")
     return {**summarise(records, seconds).to_json(), **found}
 
 
-def compare(attacks: Sequence[AttackResult], resamples: int = 0, seed: int = 0) -> Comparison:
-    """Compare attacks. Raises UsageError where images or mandatory settings differ."""
+def finite(value: float | None) -> float | None:
+    """The value as strict JSON has it: None for infinity, which is the median of an attack that fails too often."""
+    return None if value is None or math.isinf(value) else value
+
+
+def compare(
+    attacks: Sequence[AttackResult], resamples: int = 0, seed: int = 0, reference: str | None = None
+) -> Comparison:
+    """Compare attacks.
+
+    reference: the label of the attack that the others are held against; None: the first.  Raises UsageError where
+    images or mandatory settings differ, or there is no such attack.
+    """
+    labels = [attack.label for attack in attacks]
+    if reference is not None:
+        check_reference(reference, labels)
+    position = 0 if reference is None else labels.index(reference)
     check_agreement([part for attack in attacks for part in attack.parts])
     notes: list[str] = []
-    images = _common_images(attacks, notes)
-    finished = _finished(attacks, images, notes)
+    images = common_images(attacks, notes)
+    finished = without_failures(attacks, images, notes)
     eligible = _eligible(attacks, finished, notes)
     records = [attack.records for attack in attacks]
-    found = columns(records, eligible)
     return Comparison(
         attacks=tuple(attacks),
         images=tuple(finished),
         eligible=tuple(eligible),
-        figures=tuple(figures(records, eligible)),
-        intervals=tuple(intervals(found, resamples, seed)) if resamples else (),
+        figures=tuple(figures(records, eligible, position)),
+        intervals=tuple(intervals(columns(records, eligible, position), resamples, seed)),
         resamples=resamples,
         notes=tuple(notes),
         partial=len(finished) < len(images) or any(attack.interrupted for attack in attacks),
+        reference=labels[position],
+        seed=seed,
     )
-
-
-def _common_images(attacks: Sequence[AttackResult], notes: list[str]) -> list[int]:
-    """The images that all attacks have. Raises UsageError where a run that was not interrupted lacks some."""
-    common = set.intersection(*(set(attack.records) for attack in attacks))
-    for attack in attacks:
-        if attack.interrupted:
-            notes.append(f"{attack.label} was interrupted after {len(attack.records)} images")
-            continue
-        more = next((other for other in attacks if set(other.records) - set(attack.records)), None)
-        if more is not None:
-            index = min(set(more.records) - set(attack.records))
-            raise UsageError(
-                f"{attack.label} and {more.label} are over different images: {index} is in "
-                f"{_files(more)}, but not in {_files(attack)}",
-                "repeat one of them with the --limit, --skip, --every or --indices of the other (and --resume)",
-            )
-    if not common:
-        raise UsageError("the attacks have no finished image in common", "finish them with --resume")
-    if any(len(attack.records) > len(common) for attack in attacks):
-        notes.append(f"compared on the {len(common)} images that all attacks have finished")
-    for index in common:
-        if len({attack.records[index].label for attack in attacks}) > 1:
-            raise UsageError(f"the attacks are over different images: {index} has another label in each", None)
-    return sorted(common)
-
-
-def _finished(attacks: Sequence[AttackResult], images: Sequence[int], notes: list[str]) -> list[int]:
-    """Leave out images that failed in any run: a failure is not evidence about an attack."""
-    failed: set[int] = set()
-    for attack in attacks:
-        mine = [index for index in images if attack.records[index].outcome == FAILED]
-        if mine:
-            notes.append(f"left out: {_number_of(mine)} failed in {attack.label}")
-            failed.update(mine)
-    return [index for index in images if index not in failed]
 
 
 def _eligible(attacks: Sequence[AttackResult], images: Sequence[int], notes: list[str]) -> list[int]:
@@ -192,21 +192,12 @@ def _eligible(attacks: Sequence[AttackResult], images: Sequence[int], notes: lis
     disputed = sorted(set(by_any) - set(by_all))
     if disputed:
         notes.append(
-            f"left out: {_number_of(disputed)} eligible in some files only (another kind of device draws other noise)"
+            f"left out: {number_of(disputed)} eligible in some files only (another kind of device draws other noise)"
         )
     differing = [index for index in by_all if len({attack.records[index].certified_radius for attack in attacks}) > 1]
     if differing:
         notes.append(
-            f"the certified radii of {_number_of(differing)} differ between files (another kind of device "
+            f"the certified radii of {number_of(differing)} differ between files (another kind of device "
             f"draws other noise): each attack is held against its own; the pictures show those of {attacks[0].label}"
         )
     return by_all
-
-
-def _number_of(indices: Sequence[int]) -> str:
-    shown = ", ".join(map(str, indices[:3])) + (", …" if len(indices) > 3 else "")
-    return f"{len(indices)} image{'s' if len(indices) > 1 else ''} ({shown})"
-
-
-def _files(attack: AttackResult) -> str:
-    return ", ".join(str(part.path) for part in attack.parts)

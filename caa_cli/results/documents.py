@@ -6,21 +6,20 @@ Fields that are not declared here are kept, so that files of other minor version
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from caa_cli import __version__
 from caa_cli.config.attacks import ATTACKS, declared
 from caa_cli.config.choices import SPLITS
 from caa_cli.config.plan import AttackPlan, CertifyPlan
-from caa_cli.errors import CaaError
-from caa_cli.results.certificates import CertifyRecord
-from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, Record
-from caa_cli.results.schema import (
+from caa_cli.config.ranges import Range
+from caa_cli.config.schema import (
     Count,
     Natural,
     Positive,
-    Range,
     SchemaError,
     Seconds,
     Validator,
@@ -29,6 +28,9 @@ from caa_cli.results.schema import (
     object_of,
     shown,
 )
+from caa_cli.errors import CaaError
+from caa_cli.results.certificates import CertifyRecord
+from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, Record
 from caa_cli.results.store.files import read_object
 
 KINDS: dict[str, type[Record]] = {"attack": AttackRecord, "certify": CertifyRecord}
@@ -87,11 +89,12 @@ class Summary(TypedDict):
 
 
 class Document(Header):
-    """A result. examples: checked one by one by `read_record`."""
+    """A result. examples: checked one by one by `read_record`.  class_names: by class, of those in the examples."""
 
     status: Literal["complete", "partial", "interrupted"]
     summary: Summary
     examples: list[object]
+    class_names: NotRequired[dict[str, str]]
     merged: NotRequired[list[MergedShard]]
     gaps: NotRequired[list[str]]
 
@@ -100,10 +103,18 @@ class ComparedAttack(TypedDict):
     files: list[str]
 
 
+class ComparedModel(TypedDict, total=False):
+    files: list[str]
+
+
 class Compared(TypedDict):
-    """The part of a result of `caa compare` that is read: the files that it compares."""
+    """The part of a result of `caa compare` that is read: the files that it compares.
+
+    models: of several models alone; certificates have no attacks, and the files are there.
+    """
 
     attacks: dict[str, ComparedAttack]
+    models: NotRequired[dict[str, ComparedModel]]
 
 
 # Settings have the types that the plan declares. For these, reading a result also relies on the range.
@@ -132,6 +143,17 @@ def _settings(command: str) -> Validator:
 
 def _types(plan: type) -> dict[str, Any]:
     return {name: kind for name, kind in hints(plan, ranges=False).items() if name != "settings"}
+
+
+def head(status: str, command: str) -> dict[str, Any]:
+    """The first fields of every document that is written now."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "status": status,
+        "command": command,
+    }
 
 
 def check_header(header: Any, kind: Any = Header) -> None:

@@ -82,6 +82,27 @@ class CertifyFields(Fields):
         return [*self.values, f"certified_accuracy@{'RADIUS' if self.radius is None else f'{self.radius:g}'}"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelsFields(Fields):
+    """Fields of the certificates of several models: LABEL.FIELD. each: the fields of each model, by its label."""
+
+    each: Mapping[str, CertifyFields]
+
+    def has(self, name: str) -> bool:
+        return super().has(name) or self._of_model(name) is not None
+
+    def value(self, name: str) -> float | None:
+        found = self._of_model(name)
+        return super().value(name) if found is None else found[0].value(found[1])
+
+    def _of_model(self, name: str) -> tuple[CertifyFields, str] | None:
+        """The fields of the model that a name begins with, and the rest of the name."""
+        for label, fields in self.each.items():
+            if name.startswith(f"{label}.") and fields.has(name[len(label) + 1 :]):
+                return fields, name[len(label) + 1 :]
+        return None
+
+
 def attack_fields(summary: AttackSummary | None = None) -> Fields:
     """The fields of a result of `caa attack`; without a summary only their names are meaningful."""
     values = _flat((summary or summarise((), 0.0)).to_json())
@@ -103,8 +124,34 @@ def certify_fields(
     return CertifyFields(command, values, listing, is_empty, records=records, radius=radius)
 
 
+def fields_of_comparison(document: Mapping[str, Any]) -> Fields:
+    """The fields of a document of `caa compare`, of whatever kind.
+
+    Raises KeyError, ValueError, TypeError or AttributeError where it is damaged.
+    """
+    attacks = document["attacks"].keys()
+    return _of_models(document) if not attacks and document.get("models") else compare_fields(attacks, document)
+
+
+def _of_models(document: Mapping[str, Any]) -> ModelsFields:
+    """The fields of the certificates of several models."""
+    each = {}
+    for label, found in document["models"].items():
+        records = [CertifyRecord.from_json(example) for example in found["examples"]]
+        radius = document["config"].get("radius")
+        summary = summarise_certificates(records, found["samples"], found["seconds"], radius)
+        each[label] = certify_fields(summary, records, radius)
+    values: dict[str, float | None] = {name: document["summary"][name] for name in ("models", "examples")}
+    values |= {f"{label}.{name}": value for label, found in each.items() for name, value in found.values.items()}
+    first = next(iter(each.values()))
+    listing = f"models, examples; and LABEL.FIELD, LABEL one of {', '.join(each)}"
+    return ModelsFields(
+        "caa compare", values, f"{listing}, FIELD one of {first.listing}", not values["examples"], each=each
+    )
+
+
 def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None = None) -> Fields:
-    """The fields of a result of `caa compare`: those of the shared summary, and LABEL.FIELD for each attack.
+    """The fields of attacks: those of the shared summary, LABEL.FIELD for each attack, MODEL.FIELD for each model.
 
     Without a document only their names are meaningful. Raises ValueError, TypeError or AttributeError where it is
     damaged.
@@ -118,6 +165,8 @@ def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None =
     for label in labels:
         found = _flat(attacks.get(label, {}))
         values |= {f"{label}.{name}": _number(found.get(name), f"{label}.{name}") for name in of_attack}
+    for model, found in document.get("models", {}).items():
+        values |= {f"{model}.{name}": _number(found["summary"].get(name), f"{model}.{name}") for name in shared}
     values |= {name: _number(summary.get(name), name) for name in shared}
     of_each = f"LABEL one of {', '.join(labels)}, FIELD one of {', '.join(of_attack)}"
     listing = f"{', '.join(shared)}; and LABEL.FIELD, {of_each}"

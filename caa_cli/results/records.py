@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any, ClassVar, Self
 
-from caa_cli.results.schema import SMALLEST, Length, Natural, SchemaError, Seconds, Share, check
+from caa_cli.config.schema import SMALLEST, Length, Natural, SchemaError, Seconds, Share, check
 
 SCHEMA_VERSION = 1
 
@@ -130,10 +130,10 @@ def summarise(records: Sequence[AttackRecord], seconds: float) -> AttackSummary:
         eligible=len(eligible),
         attacked=len(attacked),
         success_rate=len(attacked) / len(eligible) if eligible else None,
-        median_radius=_median(record.radius for record in attacked),
-        median_percent_over_certified=_median(record.percent_over_certified for record in attacked),
-        median_certified_radius=_median(record.certified_radius for record in eligible),
-        median_seconds=_median(record.seconds for record in eligible),
+        median_radius=median_of(record.radius for record in attacked),
+        median_percent_over_certified=median_of(record.percent_over_certified for record in attacked),
+        median_certified_radius=median_of(record.certified_radius for record in eligible),
+        median_seconds=median_of(record.seconds for record in eligible),
         forward_evaluations=sum(record.forward_evaluations for record in records),
         backward_evaluations=sum(record.backward_evaluations for record in records),
         below_certified=sum((record.percent_over_certified or 0.0) < 0.0 for record in attacked),
@@ -142,9 +142,10 @@ def summarise(records: Sequence[AttackRecord], seconds: float) -> AttackSummary:
     )
 
 
-def _median(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return median(found) if found else None
+def median_of(values: Iterable[float | None]) -> float | None:
+    """The median of the values that exist; None where there is none."""
+    existing = [value for value in values if value is not None]
+    return median(existing) if existing else None
 
 
 def _json(record: Any) -> dict[str, Any]:

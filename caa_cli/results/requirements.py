@@ -21,6 +21,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 # The last operator separates field and number: an attack's label may contain operators, a number can't.
 _FORM = re.compile(rf"(.+?)\s*({'|'.join(OPERATORS)})\s*([^<>=!]*)")
+# What people write for an operator.
+_MEANT = {"=": "==", "=>": ">=", "=<": "<="}
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,19 @@ class Requirement:
         """Parse FIELD OPERATOR NUMBER. Raises UsageError."""
         text = " ".join(text.split())
         match = _FORM.fullmatch(text)
-        if match is None:
-            raise UsageError(
-                f"--require {text!r} is not of the form FIELD>=NUMBER",
-                f"for instance --require 'median_radius>=1.5'; the operators are {' '.join(OPERATORS)}",
-            )
+        if match is None or match[1].endswith("="):
+            meant = re.fullmatch(r"(.+?)\s*(=[<>]?)\s*([^<>=!]+)", text)
+            hint = f"for instance --require 'median_radius>=1.5'; the operators are {' '.join(OPERATORS)}"
+            if meant is not None:
+                hint = (
+                    f"did you mean '{meant[1]}{_MEANT[meant[2]]}{meant[3]}'? the operators are {' '.join(OPERATORS)}"
+                )
+            raise UsageError(f"--require {text!r} is not of the form FIELD>=NUMBER", hint)
         field, compared, number = match.groups()
         if not re.fullmatch(f"[+-]?{NUMBER}", number) or not math.isfinite(float(number)):
-            hint = f"a share is a number from 0 to 1: --require '{field}{compared}0.5'" if "%" in number else None
-            raise UsageError(f"--require {text!r}: {number!r} is not a number", hint or "for instance 1.5, or 1e-3")
+            share = f"a share is a number from 0 to 1: --require '{field}{compared}0.5'"
+            hint = share if "%" in number else "for instance 1.5, or 1e-3"
+            raise UsageError(f"--require {text!r}: {number!r} is not a number", hint)
         return Requirement(text, field, compared, float(number))
 
     def is_met_by(self, found: float | None) -> bool:

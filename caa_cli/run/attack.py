@@ -10,6 +10,7 @@ from typing import Any
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Bar, Display, Rows
+from caa_cli.results.class_names import names_of_classes
 from caa_cli.results.fields import attack_fields
 from caa_cli.results.records import AttackRecord, AttackSummary, summarise
 from caa_cli.results.requirements import Requirement
@@ -19,6 +20,7 @@ from caa_cli.results.store.images import Image
 from caa_cli.run.attack_pipeline import AttackPipeline
 from caa_cli.run.batch_size import search_bytes
 from caa_cli.run.describe import attack_rows, evaluations
+from caa_cli.run.drawing import drawing
 from caa_cli.run.dry_run import Forecast
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
@@ -108,9 +110,12 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
                 self._draw(figure, {index: kept[index][index] for index in kept}, list(finished.records))
 
     def _draw(self, path: Path, adversarial: Mapping[int, Image], records: list[AttackRecord]) -> None:
-        from caa_cli.report.figure import draw_examples
+        from caa_cli.report.run_pictures import draw_examples
 
-        draw_examples(path, lambda index: self.session.images.image(index).numpy(), adversarial, records)
+        images = self.session.images
+        names = names_of_classes(records, images.class_names)
+        with drawing("--figure", path, self.display):
+            draw_examples(path, lambda index: images.image(index).numpy(), adversarial, records, names)
 
 
 def run_attack(

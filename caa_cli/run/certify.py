@@ -21,6 +21,7 @@ from caa_cli.results.store.files import write_atomically
 from caa_cli.results.store.output import RunOutput
 from caa_cli.results.store.ownership import is_named_by
 from caa_cli.run.certify_pipeline import CertifyPipeline, certifier_of, decider_of
+from caa_cli.run.drawing import drawing
 from caa_cli.run.dry_run import Evaluations, Forecast
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
@@ -107,9 +108,9 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
             with self.output.kept(plan.tsv):
                 write_atomically(plan.tsv, cohen_log(records).encode())
         if plan.figure is not None:
-            from caa_cli.report.figure import draw_certified_accuracy
+            from caa_cli.report.run_pictures import draw_certified_accuracy
 
-            with self.output.kept(plan.figure):
+            with self.output.kept(plan.figure), drawing("--figure", plan.figure, self.display):
                 draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")
 
 
@@ -117,6 +118,6 @@ def run_certify(
     plan: CertifyPlan, display: Display, resume_command: str, requirements: Sequence[Requirement] = ()
 ) -> int:
     """Runs a plan as typed; returns the exit code. Raises CaaError for whatever the user can mend."""
-    output = RunOutput(plan.output, CertifyRecord, plan.written(), plan.resume, plan.overwrite)
+    output = RunOutput[CertifyRecord](plan.output, plan.written(), plan.resume, plan.overwrite)
     fields, gate = certify_fields(radius=plan.radius), Gate(display, requirements)
     return CertifyRun.open(plan, output, fields, gate, resume_command).execute()

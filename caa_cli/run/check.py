@@ -10,7 +10,7 @@ from typing import Any
 from caa_cli.display import Display
 from caa_cli.errors import DONE, PARTIAL, REQUIREMENT_NOT_MET, CaaError
 from caa_cli.results.documents import KINDS
-from caa_cli.results.fields import Fields, compare_fields
+from caa_cli.results.fields import Fields, fields_of_comparison
 from caa_cli.results.requirements import Requirement, judge
 from caa_cli.results.shards.merging import summary_of
 from caa_cli.results.shards.result_file import check_origin, how_to_go_on, parse_result_file, read_document
@@ -32,7 +32,8 @@ class CheckRun:
         """Returns the exit code. Raises CaaError, before any file is judged, for one that can't be read."""
         results = [(path, *_read(path)) for path in self.files]
         for _, document, fields in results:
-            if document.get("attacks") != {}:  # of a comparison without images, a shard's, the labels are not known
+            # Of a comparison without images, a shard's, the labels are not known.
+            if document.get("attacks") != {} or document.get("models"):
                 Gate(self.display, self.requirements).check(fields)
         code, rows, verdicts = DONE, [], []
         for path, document, fields in results:
@@ -67,7 +68,7 @@ def _of_comparison(path: Path, document: dict[str, Any]) -> Fields:
     try:
         if not isinstance(document["status"], str):
             raise TypeError("its status is no text")
-        return compare_fields(document["attacks"].keys(), document)
+        return fields_of_comparison(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise CaaError(f"{path} is damaged ({what})", "repeat the caa compare that wrote it") from error

@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from caa_cli import __version__
 from caa_cli.config.compare_plan import ComparePlan
-from caa_cli.config.pictures import SWEEP
+from caa_cli.config.paths import sidecar
 from caa_cli.display import AttackDisplay, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
-from caa_cli.report.sweep import find_sweep
-from caa_cli.report.tables import HEADINGS, WRITERS, caption, cells
-from caa_cli.results.comparison import Comparison, compare
-from caa_cli.results.fields import Fields, compare_fields
-from caa_cli.results.records import SCHEMA_VERSION, AttackRecord
+from caa_cli.report.presentation import AnyComparison
+from caa_cli.results.certified import CertifiedComparison, compare_certificates
+from caa_cli.results.comparison import compare
+from caa_cli.results.comparison_document import read_comparison
+from caa_cli.results.documents import KINDS, head
+from caa_cli.results.fields import compare_fields, fields_of_comparison
+from caa_cli.results.models import compare_models
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.joining import AttackResult, join
+from caa_cli.results.shards.models import by_model
 from caa_cli.results.shards.result_file import ResultFile, parse_result_file, read_result_file
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.compare_output import CompareOutput
-from caa_cli.results.store.files import write_atomically, written
-from caa_cli.results.store.journal import Journal
 from caa_cli.results.store.locks import locked
+from caa_cli.run.compare_report import CompareReport, check_applicable
 from caa_cli.run.dry_run import together
 from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.runtime.signals import uninterrupted
 
-_KEPT = "the attacks' own results are kept: free some space and compare their files again"
-_NO_SWEEP = "--figure-sweep shows one setting that varies, or two of one attack: here it is not so"
-
 
 @dataclass
 class CompareRun:
-    """One comparison. `resume_command` is the command that would go on with it."""
+    """One comparison. command_line: the command as typed, without --resume."""
 
     display: Display
-    resume_command: str
+    command_line: str
     plan: ComparePlan
     requirements: Sequence[Requirement] = ()
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.display, self.requirements)
         self.output = CompareOutput(self.plan)
+        self.report = CompareReport(self.plan, self.output, self.display, self.gate, self.command_line)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that would go on with it."""
+        return f"{self.command_line} --resume"
 
     def execute(self) -> int:
         """Run it; returns the exit code. Raises CaaError for whatever the user can mend."""
@@ -65,6 +67,8 @@ class CompareRun:
         wanted = dict(plan.pictures.values())
         if plan.figure_examples is not None:
             wanted["--figure-examples"] = plan.figure_examples
+        if plan.figure_certified is not None:
+            wanted["--figure-certified"] = plan.figure_certified
         if plan.html is not None:
             wanted["--html"] = plan.html.with_suffix(".svg")
         for option, path in wanted.items():
@@ -78,7 +82,7 @@ class CompareRun:
         for attack in plan.attacks.values():
             AttackOutput(attack).check(attack.shard)
         outputs = [attack.output for attack in plan.attacks.values()]
-        begun = [path for path in outputs if path.exists() or Journal.beside(path, AttackRecord).path.exists()]
+        begun = [path for path in outputs if path.exists() or sidecar(path, ".jsonl").exists()]
         if not plan.resume and not plan.overwrite and 0 < len(begun) < len(outputs):
             raise UsageError(
                 f"{begun[0]} is of a comparison that was cut short: some of its attacks are done",
@@ -86,21 +90,31 @@ class CompareRun:
             )
 
     def _read(self) -> int:
-        attacks = join([read_result_file(path) for path in self.plan.files])
-        self.gate.check(compare_fields([attack.label for attack in attacks]))
-        comparison = compare(attacks, self.plan.bootstrap, self.plan.seed)
-        partial = comparison.partial or any(part.status != "complete" for a in attacks for part in a.parts)
+        again = None
+        if len(self.plan.files) == 1 and not self.plan.names:
+            again = read_comparison(self.plan.files[0], self.plan.bootstrap, self.plan.seed, self.plan.reference)
+        parts = [] if again else [self._read_file(path) for path in self.plan.files]
+        found: AnyComparison = again[0] if again else _compared(parts, self.plan)
+        check_applicable(self.plan, found)
+        partial = found.partial or any(part.status != "complete" for part in parts)
         status = "partial" if partial else "complete"
+        document = found.to_json(status)
+        self.gate.check(fields_of_comparison(document))
         if self.plan.dry_run:
-            self.display.plan(
-                "caa compare",
-                [("attacks", ", ".join(comparison.labels)), ("eligible", f"{len(comparison.eligible)} images")],
+            what, count = (
+                ("models", "examples") if isinstance(found, CertifiedComparison) else ("attacks", "eligible")
             )
-            self.display.document(comparison.to_json(status))
+            images = f"{document['summary'][count]} images"
+            self.display.plan("caa compare", [(what, ", ".join(found.labels)), (count, images)])
+            self.display.document(document)
             return DONE
-        fields = self._finish(comparison, status, replacing=True)
+        fields = self.report.finish(found, status, replacing=True, origin=again and again[1])
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(PARTIAL if partial else DONE)
+
+    def _read_file(self, path: Path) -> ResultFile[Any]:
+        part, name = read_result_file(path, tuple(KINDS)), self.plan.names.get(path)
+        return part if name is None else replace(part, config={**part.config, "name": name})
 
     def _run(self) -> int:
         """Run the attacks in turn, each with its own result file; finished ones are shown in any case."""
@@ -144,13 +158,14 @@ class CompareRun:
         begun = [attack for attack in attacks if attack.records]
         shown = [attack for attack in begun if not attack.interrupted] or begun
         if shown:
-            comparison = compare(shown, plan.bootstrap, plan.seed)
-            left_out = [label for label in plan.attacks if label not in comparison.labels]
+            left_out = [label for label in plan.attacks if label not in {attack.label for attack in shown}]
+            reference = None if plan.reference in left_out else plan.reference
+            comparison = compare(shown, plan.bootstrap, plan.seed, reference)
             if left_out:
                 notes = (*comparison.notes, f"not finished yet, so left out: {', '.join(left_out)}")
                 comparison = replace(comparison, notes=notes)
             partial |= comparison.partial
-            self._finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
+            self.report.finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
         elif not interrupted:
             self._finish_empty(attacks)
         if interrupted:
@@ -162,11 +177,7 @@ class CompareRun:
         """A shard that has no images leaves a result too, so that a script finds one for each."""
         first = attacks[0].parts[0]
         document = {
-            "schema_version": SCHEMA_VERSION,
-            "tool_version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "status": "complete",
-            "command": "compare",
+            **head("complete", "compare"),
             "environment": first.environment,
             "checkpoint": first.checkpoint,
             "images": first.images,
@@ -174,72 +185,27 @@ class CompareRun:
             "attacks": {},
         }
         with uninterrupted():
-            self._write_document(document)
-        self.display.document(self.gate.judge(document, compare_fields(self.plan.attacks)))
-
-    def _write_document(self, document: dict[str, Any]) -> None:
-        if self.plan.output is not None:
-            content = json.dumps(document, indent=2, allow_nan=False) + "\n"
-            with written(self.plan.output, "--output", _KEPT):
-                write_atomically(self.plan.output, content.encode())
-
-    def _finish(self, comparison: Comparison, status: str, replacing: bool = False) -> Fields:
-        """Writes what was asked for, then shows the table; returns its numbers.
-
-        replacing: what is written may be in place of another comparison, which is then refused.
-        """
-        plan = self.plan
-        if SWEEP in plan.figures and find_sweep(comparison) is None:
-            comparison = replace(comparison, notes=(*comparison.notes, _NO_SWEEP))
-        gallery = None
-        if plan.html is not None or plan.figure_examples is not None:
-            from caa_cli.run.gallery import gallery_of
-
-            gallery = gallery_of(comparison)
-        document = comparison.to_json(status)
-        if replacing:
-            self.output.check_shown(document)
-        # As in the result of any run, so that a later one knows them for its own.
-        document["config"] |= {
-            option.removeprefix("--").replace("-", "_"): str(path) for option, path in self.output.side_files.items()
-        }
-        first = comparison.attacks[0].parts[0]
-        title = f"{first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
-        with uninterrupted():
-            self._write_document(document)
-            for name, (option, path) in plan.pictures.items():
-                from caa_cli.report.plots import write_picture
-
-                with written(path, option, _KEPT):
-                    write_picture(path, name, comparison, title)
-            if plan.figure_examples is not None and gallery is not None:
-                from caa_cli.report.gallery import draw_gallery
-
-                with written(plan.figure_examples, "--figure-examples", _KEPT):
-                    draw_gallery(plan.figure_examples, gallery, title, comparison.fingerprint)
-            if plan.html is not None:
-                from caa_cli.report.html import report
-
-                with written(plan.html, "--html", _KEPT):
-                    write_atomically(plan.html, report(comparison, document["created"], gallery).encode())
-        for note in comparison.notes:
-            self.display.warn(note)
-        fields = compare_fields(comparison.labels, document)
-        self.display.document(self.gate.judge(document, fields))
-        if plan.format in WRITERS:
-            self.display.text(WRITERS[plan.format](comparison))
-        else:
-            headings = ["attack", *(heading.text for heading in HEADINGS)]
-            rows = [
-                [label, *(f"{value}\n{spread}" if spread else value for value, spread in row)]
-                for label, row in zip(comparison.labels, cells(comparison), strict=True)
-            ]
-            self.display.grid(title, headings, rows, caption(comparison))
-        if plan.written():
-            self.display.note(f"written: {', '.join(map(str, plan.written().values()))}")
-        return fields
+            self.report.write_document(document)
+        self.report.show(document, compare_fields(self.plan.attacks))
 
 
 def _result(label: str, path: Path, document: dict[str, Any]) -> AttackResult:
     part: ResultFile[Any] = parse_result_file(path, document)
     return AttackResult(label, (part,), {record.index: record for record in part.records})
+
+
+def _compared(parts: Sequence[ResultFile[Any]], plan: ComparePlan) -> AnyComparison:
+    """Compare files of one command: attacks on a model or several, or certificates. Raises UsageError."""
+    first = parts[0]
+    for part in parts[1:]:
+        if part.command != first.command:
+            raise UsageError(
+                f"{first.path} is of caa {first.command} and {part.path} of caa {part.command}",
+                "name results of one of the two",
+            )
+    groups = by_model(parts)
+    if first.command == "certify":
+        return compare_certificates(groups)
+    if len(groups) == 1:
+        return compare(join(parts), plan.bootstrap, plan.seed, plan.reference)
+    return compare_models(groups, plan.bootstrap, plan.seed, plan.reference)

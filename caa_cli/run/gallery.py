@@ -11,6 +11,7 @@ from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import spread
 from caa_cli.errors import CaaError
 from caa_cli.report.gallery import Gallery, Shown
+from caa_cli.results.class_names import ClassNames
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.records import ATTACKED
 from caa_cli.results.shards.joining import AttackResult
@@ -30,10 +31,9 @@ def gallery_of(comparison: Comparison) -> Gallery:
     kept = [_kept(attack) for attack in attacks]
     at_hand = [index for index in comparison.eligible if any(index in by_index for by_index in kept)]
     if not at_hand:
-        broken = any(attack.records[i].outcome == ATTACKED for attack in attacks for i in comparison.eligible)
-        return Gallery(labels, (), (_NOT_KEPT if broken else _NOT_BROKEN,))
+        return Gallery(labels, (), (_why_none(comparison, attacks),))
     chosen = [at_hand[position] for position in spread(len(at_hand), MOST_ROWS)]
-    clean, notes = _clean(attacks[0].parts[0], chosen)
+    clean, names, notes = _clean(attacks[0].parts[0], chosen)
     left_out = len(comparison.attacks) - len(attacks)
     if left_out:
         notes.append(f"The first {MOST_ATTACKS} attacks; {left_out} more are not shown")
@@ -42,10 +42,23 @@ def gallery_of(comparison: Comparison) -> Gallery:
             clean.get(index),
             tuple(by_index[index][index] if index in by_index else None for by_index in kept),
             tuple(attack.records[index] for attack in attacks),
+            comparison.class_names or names,
         )
         for index in chosen
     ]
     return Gallery(labels, tuple(rows), tuple(notes))
+
+
+def _why_none(comparison: Comparison, attacks: Sequence[AttackResult]) -> str:
+    """Why there is no adversarial image to show, in words."""
+    if not any(attack.records[i].outcome == ATTACKED for attack in attacks for i in comparison.eligible):
+        return _NOT_BROKEN
+    named = [part.config.get("save_adversarial") for attack in attacks for part in attack.parts]
+    files = [str(name) for name in named if name]
+    if not files:
+        return _NOT_KEPT
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"The adversarial images are not there any more: no file of these runs is at {files[0]}{more}"
 
 
 def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
@@ -58,8 +71,8 @@ def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
     }
 
 
-def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Image], list[str]]:
-    """The originals out of the data set that the run says it was on; and why there are none."""
+def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Image], ClassNames, list[str]]:
+    """The originals and the class names out of the data set that the run says it was on; and why there are none."""
     data_dir, size = part.setting("data_dir"), part.setting("image_size")
     try:
         images = open_dataset(
@@ -67,7 +80,8 @@ def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Ima
         )
         recorded = part.images.get("count"), part.images.get("files_sha256")
         if (len(images), images.files_sha256) != recorded:
-            return {}, [f"Without the clean images: {data_dir} holds other data now"]
-        return {index: images.image(index).numpy() for index in indices}, []
+            return {}, {}, [f"Without the clean images: {data_dir} holds other data now"]
+        names = {str(number): name for number, name in enumerate(images.class_names)}
+        return {index: images.image(index).numpy() for index in indices}, names, []
     except (CaaError, ImageError) as error:
-        return {}, [f"Without the clean images: {error.problem}"]
+        return {}, {}, [f"Without the clean images: {error.problem}"]

@@ -81,7 +81,7 @@ class ImageRun(ABC, Generic[P, R]):
             return DONE
         header = {**session.header(self.command, self.surrogate), "resume": self.resume_command}
         with output.reserved():
-            finished = output.finished(header, plan.compared_keys(), session.indices)
+            finished = output.load_finished(header, plan.compared_keys(), session.indices)
             if finished is not None:
                 self.display.note(f"{output.output} is finished already: there is nothing to do")
                 document = read_object(output.output)
@@ -151,7 +151,7 @@ class ImageRun(ABC, Generic[P, R]):
         summary = self.summarise(records, time.perf_counter() - self.began)
         try:
             with uninterrupted():
-                document = output.finish(status, summary.to_json(), records)
+                document = output.finish(status, summary.to_json(), records, self.session.images.class_names)
                 self.write_side_files(records)
                 output.close(status)
         except KeyboardInterrupt:  # it was held back while the files were written

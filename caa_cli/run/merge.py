@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from caa_cli.results.records import FAILED
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.merging import NOT_COMPARED, Merged, merge, merged_images, read_shard
 from caa_cli.results.shards.result_file import how_to_go_on, parse_result_file
-from caa_cli.results.store.files import check_writable, write_atomically, written
+from caa_cli.results.store.files import check_writable, write_atomically, write_document, written
 from caa_cli.results.store.images import save_images
 from caa_cli.results.store.journal import unfinished
 from caa_cli.results.store.locks import locked
@@ -90,7 +89,7 @@ class MergeRun:
             FileName().check(option, path)
         read = [*self.shards, *(sidecar(path, ".jsonl") for path in self.shards)]
         check_distinct([("a shard to read,", path) for path in read], files.items())
-        if all(unfinished(self.output, kind) for kind in KINDS.values()):  # of either command
+        if unfinished(self.output):
             raise UsageError(
                 f"beside --output {self.output} is the record of a run that was cut short: its result goes there",
                 "name another with --output, or finish that run with --resume",
@@ -134,15 +133,14 @@ class MergeRun:
                 **({} if log is None else {"tsv": str(log)}),
             }
         )
-        content = json.dumps(document, indent=2, allow_nan=False) + "\n"
         with locked({"--output": self.output, **self.side_files}), uninterrupted():
             self._check_replaced(document)
-            with written(self.output, "--output", _KEPT):
-                write_atomically(self.output, content.encode())
+            with written(self.output, _KEPT):
+                write_document(self.output, document)
             if images is not None:
-                with written(images, "--save-adversarial", _KEPT):
+                with written(images, _KEPT):
                     save_images(images, adversarial, merged.records, str(document["fingerprint"]))
             if log is not None:
-                with written(log, "--tsv", _KEPT):
+                with written(log, _KEPT):
                     write_atomically(log, cohen_log(merged.records).encode())
         self.display.document(self.gate.judge(document, fields))

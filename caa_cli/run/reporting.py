@@ -78,5 +78,5 @@ def certify_summary(summary: CertifySummary, radius: float | None) -> Rows:
 
 def files(output: Path, others: Mapping[str, Path | None]) -> Rows:
     """Rows that name the files written; others: by option."""
-    written = [(_FILES.get(option, option), str(path)) for option, path in others.items() if path is not None]
+    written = [(_FILES.get(option, option), str(path)) for option, path in others.items() if path and path.exists()]
     return [("results", str(output)), *written]

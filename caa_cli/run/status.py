@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from caa_cli import __version__
 from caa_cli.config.paths import sidecar
 from caa_cli.display import Display, clock
-from caa_cli.errors import DONE, ERROR, PARTIAL, UsageError
+from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
 from caa_cli.results.documents import document_at
 from caa_cli.results.shards.joining import MOST_NAMED
 from caa_cli.results.shards.progress import (
@@ -29,7 +30,8 @@ from caa_cli.results.shards.result_file import how_to_go_on
 from caa_cli.results.store.journal import header_of
 
 _JOURNAL, _IMAGES = ".jsonl", ".images"
-_HEADINGS = ["run", "state", "done", "failed", "images/min", "left", "last write"]
+# per min: images a minute; idle: since the last write.
+_HEADINGS = ["run", "state", "done", "failed", "per min", "left", "idle"]
 
 
 @dataclass
@@ -42,7 +44,7 @@ class StatusRun:
     def execute(self) -> int:
         """Returns the exit code: 3 where something is not complete, 1 where a file can't be read."""
         found = [read_progress(output) for output in outputs_of(self.names)]
-        found += missing_progress(found)
+        found = sorted([*found, *missing_progress(found)], key=_place)
         total = total_of(found)
         document = {"schema_version": 1, "tool_version": __version__, "command": "status"}
         self.display.document({**document, "runs": [one.to_json() for one in found], "total": total})
@@ -60,7 +62,7 @@ class StatusRun:
         missing = [str(one.shard[0]) for one in found if one.state == NOT_BEGUN and one.shard[1] > 1]
         more = ", …" if len(missing) > MOST_NAMED else ""
         caption = f"shards not begun: {', '.join(missing[:MOST_NAMED])}{more}. " if missing else ""
-        caption += "Time left is at the rate so far; of all together, that of the slowest."
+        caption += "Left: at the rate so far; together: that of the slowest."
         self.display.grid("caa status", _HEADINGS, rows, caption)
         for one in found:
             if one.problem is not None:
@@ -75,8 +77,13 @@ def outputs_of(names: Sequence[Path]) -> list[Path]:
     """The --output of every run that files, folders and patterns name, in that order. Raises UsageError for none."""
     found: dict[Path, None] = {}
     for name in names:
-        places = [Path(place) for place in sorted(glob(str(name)))] if not name.exists() else [name]  # noqa: PTH207
-        outputs = [output for place in places or [name] for output in _outputs_at(place)]
+        try:
+            matching = [] if name.exists() else [Path(place) for place in sorted(glob(str(name)))]  # noqa: PTH207
+            outputs = [output for place in matching or [name] for output in _outputs_at(place)]
+        except OSError as error:
+            raise CaaError(
+                f"{name} can't be read ({error.strerror})", "name the --output of a run, or the folder that holds it"
+            ) from error
         if not outputs:
             raise UsageError(
                 f"{name} is no result of caa, and no run has begun to write it",
@@ -113,12 +120,18 @@ def _is_of_run(path: Path) -> bool:
     return path.is_file() and bool(document_at(path) or header_of(path))
 
 
+def _place(one: Progress) -> tuple[list[tuple[int, str]], int]:
+    """For the order of the rows: numbers in names count as numbers, and what has no name comes last."""
+    words = re.split(r"([0-9]+)", str(one.output)) if one.output is not None else ["\uffff"]
+    return [(int(word), "") if word.isdecimal() else (-1, word) for word in words], one.shard[0]
+
+
 def _cells(one: Progress) -> list[str]:
     name = str(one.output or "?")
-    if one.shard[1] > 1:
+    if one.shard[1] > 1 and f".shard-{one.shard[0]}-of-" not in name:
         name += f" ({one.shard[0]} of {one.shard[1]})"
     failed = "" if one.state == NOT_BEGUN else str(one.failed)
-    last = "" if one.updated is None else f"{clock(max(time.time() - one.updated, 0))} ago"
+    last = "" if one.updated is None else clock(max(time.time() - one.updated, 0))
     left = "" if one.state == NOT_BEGUN or one.seconds_left == 0.0 else _left(one.seconds_left)
     done = _of({"done": one.done, "images": one.images})
     return [name, one.state, done, failed, _rate(one.rate), left, last]

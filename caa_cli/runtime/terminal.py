@@ -21,4 +21,7 @@ def is_live(stream: TextIO | None) -> bool:
     """Whether a person watches this stream: a terminal that can redraw a line, outside of CI."""
     in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
     is_dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
-    return stream is not None and not in_ci and not is_dumb and stream.isatty()
+    try:
+        return stream is not None and not in_ci and not is_dumb and stream.isatty()
+    except ValueError:  # it is closed
+        return False

@@ -60,33 +60,35 @@ def is_file(source: str) -> bool:
     return source.endswith(".py") or "/" in source
 
 
-def digest_of(found: Callable[..., Any]) -> str:
-    """The SHA-256, hexadecimal, of the file that defines a callable; of its text where there is no file."""
+def file_and_digest(found: Callable[..., Any]) -> tuple[str | None, str]:
+    """The file that defines a callable and its SHA-256, hexadecimal; where there is no file, None and that of its
+    text."""
     code = inspect.unwrap(found)
     while isinstance(code, functools.partial):
         code = code.func
     if not inspect.isroutine(code) and not inspect.isclass(code):
         code = type(code)
     try:
-        return hashlib.sha256(Path(inspect.getsourcefile(code) or "").read_bytes()).hexdigest()
+        file = inspect.getsourcefile(code) or ""
+        return file, hashlib.sha256(Path(file).read_bytes()).hexdigest()
     except (OSError, TypeError):
         pass
     try:
         text = inspect.getsource(code)
     except (OSError, TypeError):
         text = repr(getattr(getattr(code, "__code__", None), "co_code", code))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return None, hashlib.sha256(text.encode()).hexdigest()
 
 
 def _file(option: str, path: Path) -> ModuleType:
     """The module of a file, under a name of its own, so that another file of the same name is another module."""
     try:
         content = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no path has a null character
         there = sorted(str(other) for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
         near = get_close_matches(str(path), there, 1) or there[:5]
         raise UsageError(
-            f"{option}: {path} can't be read ({error.strerror})",
+            f"{option}: {path} can't be read ({getattr(error, 'strerror', error)})",
             f"there is {', '.join(near)}" if near else f"there is no Python file in {path.parent}",
         ) from error
     name = f"caa_{hashlib.sha256(str(path.resolve()).encode() + content).hexdigest()[:16]}"

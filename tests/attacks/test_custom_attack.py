@@ -14,6 +14,7 @@ import torch
 from networks import Linear, make_linear, make_small
 from torch import nn
 
+import caa_cli as caa
 from caa_cli.attacks.baselines.ddn import Ddn
 from caa_cli.attacks.common.loop import Search
 from caa_cli.attacks.common.state import Example, Finding
@@ -21,6 +22,7 @@ from caa_cli.config.custom_attack import register
 from caa_cli.config.plan import AttackPlan
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.run.registry import build_attack
+from caa_cli.runtime.user_code import find_callable
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradients import SurrogateModel
 from caa_cli.smoothing.noise import Key, Purpose
@@ -56,6 +58,8 @@ def test_the_exact_crossing_of_a_linear_model_is_verified_close_to_it(linear: Li
         return images + distance * normal
 
     finding = once(crossing, linear.classifier, clean)
+    assert finding.candidates
+    assert finding.confident is None  # as likely one class as the other
     verified = Verifier(samples=10_000, probe_samples=1500).verify(finding, linear.classifier)
     assert verified.adversarial_class == 1
     # The boundary itself can't be verified: what 10,000 samples resolve lies a few hundredths of σ beyond it.
@@ -72,7 +76,7 @@ def test_a_point_beyond_is_confident_and_one_before_the_boundary_is_no_candidate
     beyond = once(partial(moved, by=0.6), linear.classifier, clean)
     assert beyond.confident is not None
     assert beyond.confident.distance == pytest.approx(0.6, abs=1e-4)
-    before = once(partial(moved, by=0.1), linear.classifier, clean)
+    before = once(partial(moved, by=0.1), linear.classifier, linear.at(-0.6))
     assert (before.candidates, before.error) == ([], None)
     stayed = once(moved, linear.classifier, linear.at(0.0))
     assert (stayed.candidates, stayed.error) == ([], None)
@@ -93,6 +97,30 @@ def test_every_evaluation_is_counted_whoever_makes_it(grey):
     # A gradient of the module evaluates its noise once more; the candidate's votes are drawn in the end.
     assert finding.forward_evaluations == 7 + 2 * 5 + 150 + 3 + 2 * 3 * 11 + SAMPLES
     assert finding.backward_evaluations == 150 + 3 + 3 * 11
+
+
+def test_small_chunks_cost_the_module_nothing(grey):
+    def attack(classifier, images, labels, generator):
+        x = images.clone().requires_grad_(True)
+        classifier.as_module(40)(x).sum().backward()
+        return images
+
+    finding = once(attack, make_small(gradient_chunk=8, votes_chunk=8), grey)
+    assert (finding.forward_evaluations, finding.backward_evaluations) == (80, 40)
+
+
+def test_a_candidate_is_judged_on_noise_that_the_attack_did_not_see(grey):
+    seen: list[torch.Tensor] = []
+
+    def attack(classifier, images, labels, generator):
+        seen.append(classifier.votes(images + 0.1)[0])
+        return images + 0.1
+
+    classifier = make_small()
+    classifier.model.layers[3].bias.data[0] -= 20.0  # another class wins
+    (candidate,) = once(attack, classifier, grey).candidates
+    # The same noise at the same point would give the same votes.
+    assert not torch.equal(candidate.votes, seen[0])
 
 
 @pytest.mark.parametrize("chunk", [256, 32])
@@ -201,8 +229,8 @@ def returning(value: Any, classifier: Any, images: torch.Tensor, labels: Any, ge
     ("attack", "error"),
     [
         (raises, "raised ValueError: no way out \\(.*test_custom_attack.py, line "),
-        (partial(returning, None), "returned a NoneType, not a tensor"),
-        (partial(returning, np.zeros((1, 1, 8, 8))), "returned an ndarray, not a tensor"),
+        (partial(returning, None), "returned NoneType, not a tensor"),
+        (partial(returning, np.zeros((1, 1, 8, 8))), "returned ndarray, not a tensor"),
         (partial(returning, lambda x: x[0]), r"shape \(1, 8, 8\), not \(1, 1, 8, 8\)"),
         (partial(returning, lambda x: x.mul(255).to(torch.uint8)), "torch.uint8: pixels are real numbers"),
         (partial(returning, lambda x: x.log() - x.log() / 0), "NaN or infinity in 64 of 64 pixels"),
@@ -287,7 +315,8 @@ def test_arguments_have_the_types_that_the_parameters_say():
         return attack
 
     def settings(text: str, named: Any = attack) -> dict[str, Any]:
-        return vars(AttackPlan.of(checkpoint="demo", attack=f"{register(named)}{text}").settings)
+        plan = AttackPlan.of(checkpoint="demo", attack=f"{register(named)}{text}")
+        return {name[len("argument_") :]: value for name, value in vars(plan.settings).items()}
 
     assert settings("") == {"steps": 3, "rate": 0.5, "note": None, "a": None}
     assert settings(":steps=7:rate=2:note=5:a=4") == {"steps": 7, "rate": 2.0, "note": "5", "a": 4}
@@ -351,3 +380,40 @@ def test_it_works_on_a_model_of_lower_precision(grey):
         return (images + x.grad).clamp(0, 1)
 
     assert once(attack, classifier, torch.full((1, 20, 20), 0.5)).error is None
+
+
+def test_names_of_arguments_may_be_any(grey):
+    """Also those of the fields that hold an attack's origin, and a callable that has no hash."""
+
+    @dataclass
+    class Attack:
+        by: float
+
+        def __call__(self, classifier, images, labels, generator, name="a", code=1, kind="k", check=True, file=None):
+            assert (name, code, kind, check, file) == ("b", 1, "k", True, None)
+            return (images + self.by).clamp(0, 1)
+
+    plan = AttackPlan.of(checkpoint="demo", attack=Attack(0.1), argument_name="b", samples=SAMPLES)
+    (finding,) = Search(build_attack(plan), make_small()).run([Example(0, grey, 0)])
+    assert finding.error is None
+    assert plan.config()["argument_name"] == "b"
+
+
+def test_a_function_in_python_is_an_attack_like_that_of_a_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def attack(classifier, images, labels, generator, stride=1.0):\n"
+        "    gradient = classifier.gradient(images, labels)\n"
+        "    return (images - stride * gradient / gradient.norm()).clamp(0, 1)\n",
+        encoding="utf-8",
+    )
+    model = caa.load("demo", device="cpu")
+    images, labels = caa.load_images("demo", indices=range(4))
+    settings = {"samples": 60, "verify_samples": 600, "chunk_size": 256}
+    from_file = caa.attack(model, images, labels, f"{file}:attack:stride=3", **settings)
+    function = find_callable("method", f"{file}:attack", "", files=True)
+    given = caa.attack(model, images, labels, function, stride=3, **settings)
+    np.testing.assert_array_equal(from_file.radius, given.radius)
+    assert np.isfinite(given.radius).any()
+    with pytest.raises(UsageError, match="has no setting 'step'"):
+        caa.attack(model, images, labels, function, step=1, **settings)

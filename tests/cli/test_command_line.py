@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -20,11 +21,13 @@ from support import (
     demo_images,
     parse_strict,
     read_strict,
+    read_terminal,
     start,
     timeless,
     write_mnist,
 )
 
+TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{2}:[0-9]{2}"
 TOP = {"schema_version", "tool_version", "command", "created", "status", "config", "environment", "checkpoint"}
 TOP |= {"shard", "examples", "summary"}
 CHECKPOINT = {"path", "sha256", "arch", "dataset", "sigma"}
@@ -134,27 +137,18 @@ def test_without_a_terminal_the_lines_are_plain(run):
     result, _, _ = run
     assert "\x1b" not in result.output
     assert "\r" not in result.output
+    assert re.search(f"^{TIME} images 13/13 · ", result.stderr, re.MULTILINE)
 
 
 def test_on_a_terminal_a_bar_is_shown(tmp_path):
     terminal, other_end = pty.openpty()
     process = start("attack", *CHEAP, "--limit", "1", "--output", tmp_path / "a.json", stderr=other_end)
     os.close(other_end)
-    shown = b""
-    while chunk := _read(terminal):
-        shown += chunk
-    os.close(terminal)
+    shown = read_terminal(terminal)
     process.communicate()
     assert process.returncode == 0
-    assert "━" in shown.decode()
-    assert b"ETA" in shown
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # so Linux says that the other end is closed
-        return b""
+    assert "━" in shown
+    assert "ETA" in shown
 
 
 def test_quiet_says_nothing(tmp_path):
@@ -315,6 +309,7 @@ def test_attack_reads_what_train_writes(tmp_path):
     words = "--dataset demo --epochs 2 --sigma 0.3 --evaluate-samples 20 --evaluate-limit 20 --device cpu --json"
     trained = caa("train", *words.split(), "--output", checkpoint)
     assert trained.exit_code == 0, trained.output
+    assert re.search(f"^{TIME} epoch 2/2", trained.stderr, re.MULTILINE)
     report = parse_strict(trained.stdout)
     assert report["training"]["smoothed_accuracy_images"] == 20
     assert [line["epoch"] for line in report["history"]] == [1, 2]

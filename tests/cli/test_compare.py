@@ -151,10 +151,10 @@ def test_one_sweep_in_a_file_needs_no_list(tmp_path):
     assert [a["config"]["samples"] for a in parse_strict(result.stdout)["attacks"].values()] == [50, 100]
 
 
-def signalled(output: Path, signum: int, label: str, limit: int) -> tuple[int, str]:
+def signalled(output: Path, signum: int, label: str, limit: int, *more: str) -> tuple[int, str]:
     """A comparison that is signalled when it has finished an image with this attack."""
     journal = Path(f"{beside(output, label, '.json')}.jsonl")
-    words = ("compare", *CHEAP, "--attacks", TWO, "--limit", limit, "--output", output)
+    words = ("compare", *CHEAP, "--attacks", TWO, "--limit", limit, "--output", output, *more)
     process = start(*words)
     wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 2, process)
     os.kill(process.pid, signum)
@@ -164,13 +164,14 @@ def signalled(output: Path, signum: int, label: str, limit: int) -> tuple[int, s
 
 def test_a_signal_in_the_second_attack_loses_nothing(tmp_path):
     output = tmp_path / "c.json"
-    code, stderr = signalled(output, signal.SIGTERM, LABELS[1], limit=5)
+    code, stderr = signalled(output, signal.SIGTERM, LABELS[1], 5, "--reference", LABELS[1])
     assert code == 130, stderr
     assert "Traceback" not in stderr
     assert "--resume" in stderr
     cut = read_strict(output)
     assert cut["status"] == "interrupted"
     assert list(cut["attacks"]) == ["caa"]
+    assert cut["reference"] == "caa", "the one that was asked for is not finished"
     assert f"not finished yet, so left out: {LABELS[1]}" in cut["notes"]
     assert cut["summary"]["examples"] == 5
     first = beside(output, "caa", ".json")

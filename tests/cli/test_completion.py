@@ -98,6 +98,8 @@ def test_every_name_is_offered(typed: str, names):
         ("caa compare --attacks caa,dd", ["caa,ddn"]),
         ("caa compare --attacks caa,ddn:init", ["caa,ddn:initial-norm="]),
         ("caa compare --attacks caa,nonsense:i", []),
+        ("caa compare --attacks caa,x=fm", ["caa,x=fmn"]),
+        ("caa compare --attacks x=ddn:init", ["x=ddn:initial-norm="]),
         ("caa attack --checkpoint de", ["demo"]),
         ("caa attack --checkpoint ", []),  # the shell offers files
         ("caa inspect de", ["demo"]),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from support import caa, parse_strict, read_strict
+from support import assert_clean_error, caa, parse_strict, read_strict
 
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
@@ -113,3 +113,14 @@ def test_a_flag_goes_before_the_size_of_the_checkpoint():
     result = caa("certify", "--checkpoint", "x", "--data-dir", "data", "--image-size", "20", *RUN)
     assert result.exit_code == 2
     assert "3×16×16 images, folder has 3×20×20" in result.stderr
+
+
+def test_the_checkpoint_is_named_as_in_the_other_subcommands_too():
+    by_flag, by_word = (caa("inspect", *words, "--json") for words in (["--checkpoint", "demo"], ["demo"]))
+    assert by_flag.exit_code == 0
+    assert by_flag.stdout == by_word.stdout
+    by_variable = caa("inspect", "--json", env={"CAA_INSPECT_CHECKPOINT": "demo"})
+    assert by_variable.stdout == by_word.stdout
+    assert_clean_error(caa("inspect"), 2, "needs a checkpoint", "caa inspect --checkpoint demo")
+    both = caa("inspect", "a.pt", "--checkpoint", "b.pt")
+    assert_clean_error(both, 2, "a.pt and --checkpoint b.pt are two", "caa inspect --checkpoint b.pt")

@@ -132,7 +132,7 @@ def test_its_arguments_can_be_swept(here):
 
 def test_a_dry_run_says_that_its_cost_is_unknown(here):
     result = run("attack", *TINY, "--attack", "mine.py:attack", "--dry-run")
-    assert "unknown: the attack decides" in result.output
+    assert "unknown: the attack's code decides" in result.output
     assert not Path("attack.json").exists()
 
 
@@ -261,6 +261,16 @@ def test_the_attacks_of_the_guide_find_what_is_verified(page):
         assert found["backward_evaluations"] > 0, name
         assert found["below_certified"] == 0, name
     assert attacks[names[3]]["settings"]["argument_stride"] == 0.3
+
+
+def test_the_attack_of_the_guide_runs_in_python(page, monkeypatch):
+    text = (ROOT / "docs/guides/own-attack.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(import caa_cli as caa.*?)```", text, flags=re.DOTALL)
+    monkeypatch.syspath_prepend(str(page))
+    found: dict[str, Any] = {}
+    exec(code.replace("stride=0.1", "stride=2, steps=2, samples=60, verify_samples=600, chunk_size=256"), found)
+    del sys.modules["steps"]
+    assert (found["results"].radius > 0).any()
 
 
 def test_the_ranges_of_a_declared_setting_are_kept(page):

@@ -133,6 +133,10 @@ def test_a_name_that_stands_for_nothing_is_wrong_usage(folder, names, problem):
     assert_clean_error(caa("status", *names), 2, problem, "caa status" if not names else "shards")
 
 
+def test_a_name_that_can_not_be_looked_up_is_an_error(folder):
+    assert_clean_error(caa("status", "x" * 300), 1, "can't be read", "name the --output")
+
+
 def test_other_files_of_a_folder_are_passed_over(folder):
     Path("notes.json").write_text("{}")
     Path("log.jsonl").write_text('{"epoch": 1}\n')
@@ -189,3 +193,18 @@ def test_a_process_that_was_killed_no_longer_runs(tmp_path):
     assert run["state"] == "unfinished"
     assert run["done"] >= 1
     assert run["images"] == 50
+
+
+def test_rows_are_in_the_order_of_the_shards_and_say_which_they_are(folder):
+    """Shard 10 comes after shard 2, and a name of the user's is followed by the shard's number."""
+    document = json.loads(Path("attack.shard-0-of-2.json").read_text())
+    for index in (10, 2, 0):
+        shard = {"shard": {"index": index, "count": 12}, "examples": []}
+        Path(f"many.shard-{index}-of-12.json").write_text(json.dumps({**document, **shard}))
+    Path("attack.shard-0-of-2.json").rename("first.json")
+    shown = caa("status", "many.json", "first.json").stdout.splitlines()
+    rows = [line for line in shown if ".json" in line]
+    assert [row.split()[0] for row in rows[:2]] == ["first.json", "many.shard-0-of-12.json"]
+    assert "first.json (0 of 2) " in rows[0]
+    places = [int(row.split(".shard-")[1].split("-")[0]) for row in rows[1:]]
+    assert places == sorted(places)

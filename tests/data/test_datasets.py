@@ -91,6 +91,7 @@ def test_fashion_mnist_is_read_from_a_folder_of_its_own(tmp_path):
     (tmp_path / "raw").rename(tmp_path / "FashionMNIST/raw")
     images = open_dataset("fashion-mnist", tmp_path, "test")
     assert images.name == "fashion-mnist"
+    assert (images.num_classes, images.class_names[0], images.class_names[9]) == (10, "T-shirt/top", "ankle boot")
     assert np.array_equal(images.images[:, 0].numpy(), demo_images()[0])
     with pytest.raises(UsageError, match="no MNIST in"):
         open_dataset("mnist", tmp_path, "test")
@@ -186,6 +187,7 @@ def test_the_imagenet_sample(imagenet_dir):
     assert (len(images), images.input_shape, images.num_classes) == (200, (3, 224, 224), 1000)
     every = (CAA_DATA / "imagenet-wnids.txt").read_text().split()
     assert wnids() == every
+    assert images.class_names[images.label(0)] == "tench"
     assert [every[images.label(i)] for i in range(200)] == [images.path(i).parent.name for i in range(200)]
     pipeline = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
     for index in range(0, 200, 7):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 
 from caa_cli.config.attacks import ATTACKS, declared
 from caa_cli.config.plan import AttackPlan, Shard
@@ -17,6 +19,13 @@ from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.result_file import parse_result_file
 
 ATTACKED, NOT_FOUND, MISCLASSIFIED, FAILED = "attacked", "not_found", "misclassified", "failed"
+
+
+# Rows of radii, an image a row, from a small set, so that ties are common.
+_radius = st.none() | st.sampled_from([1.0, 1.005, 1.5, 2.0, 2.015, 3.0])
+tables = st.integers(1, 4).flatmap(
+    lambda attacks: st.lists(st.lists(_radius, min_size=attacks, max_size=attacks), min_size=1, max_size=12)
+)
 
 
 def record(index: int, radius: float | None, certified: float = 1.0, **others: Any) -> AttackRecord:
@@ -73,7 +82,14 @@ def by_hand(found: Any, near: float = 1.01) -> Any:
     def middle(values):
         values = sorted(values)
         half = len(values) // 2
-        return None if not values else values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
+        found = None if not values else values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
+        return None if found == math.inf else found
+
+    def area(radii, most):
+        """Under the robust accuracy of the images with these radii, from budget to budget up to the most."""
+        budgets = sorted({0.0, most, *(r for r in radii if r < most)})
+        shares = [sum(r > budget for r in radii) / len(radii) for budget in budgets]
+        return sum(share * (end - start) for share, start, end in zip(shares, budgets, budgets[1:], strict=False))
 
     attacks = found["attacks"]
     radii = {
@@ -81,6 +97,9 @@ def by_hand(found: Any, near: float = 1.01) -> Any:
         for name, a in attacks.items()
     }
     images = [e["index"] for e in next(iter(attacks.values()))["examples"]]
+    smallest = [min([r[i] for r in radii.values() if i in r], default=math.inf) for i in images]
+    reach = max((r for r in smallest if r < math.inf), default=0.0)
+    reference = radii[found["reference"]]
     everyone = [i for i in images if all(i in r for r in radii.values())]
     rows = {}
     for name, attack in attacks.items():
@@ -92,7 +111,25 @@ def by_hand(found: Any, near: float = 1.01) -> Any:
                 best += 1 / others.count(radii[name][i])
             near_best += i in radii[name] and all(radii[name][i] <= near * other for other in others)
         percent = {i: 100 * (r - certified[i]) / certified[i] for i, r in radii[name].items() if certified[i] > 0}
+        mine, inf = radii[name], math.inf
+        all_percent = [percent.get(i, inf) for i in images if certified[i] > 0]
+        room = reach - area(smallest, reach) if images and reach else 0.0
+        both = [i for i in images if i in mine and i in reference]
+        held = {
+            "nearer_share": sum(mine.get(i, inf) < reference.get(i, inf) for i in images) / len(images),
+            "farther_share": sum(mine.get(i, inf) > reference.get(i, inf) for i in images) / len(images),
+            "tied_share": sum(mine.get(i, inf) == reference.get(i, inf) for i in images) / len(images),
+            "both_attacked": len(both),
+            "median_radius_ratio": middle([mine[i] / reference[i] for i in both]),
+            "median_radius_difference": middle([mine[i] - reference[i] for i in both]),
+        }
         rows[name] = {
+            **(dict.fromkeys(held) if name == found["reference"] else held),
+            "overall_median_radius": middle([mine.get(i, inf) for i in images]),
+            "overall_median_percent_over_certified": middle(all_percent),
+            "optimality": 1 - (area([mine.get(i, inf) for i in images], reach) - area(smallest, reach)) / room
+            if room > 1e-12
+            else None,
             "eligible": len(images),
             "attacked": len(radii[name]),
             "success_rate": len(radii[name]) / len(images),
@@ -110,13 +147,22 @@ def by_hand(found: Any, near: float = 1.01) -> Any:
     return rows
 
 
-# Every column of the table that is shown: its heading, the value's name above, and how it is written.
+# Every column of the tables: its heading, the value's name above, and how it is written.
 COLUMNS = {
     "success %": ("success_rate", 100, 0),
     "best %": ("best_share", 100, 0),
+    "r₅₀": ("overall_median_radius", 1, 3),
+    "%-C": ("overall_median_percent_over_certified", 1, 0),
+    "optimality": ("optimality", 1, 3),
+    "nearer %": ("nearer_share", 100, 0),
+    "ratio (n)": ("median_radius_ratio", 1, 3),
+    "evals k": ("evaluations", 0.001, 1),
     "near-best %": ("near_best_share", 100, 0),
-    "r₅₀": ("median_radius", 1, 3),
-    "%-C": ("median_percent_over_certified", 1, 0),
+    "farther %": ("farther_share", 100, 0),
+    "tied %": ("tied_share", 100, 0),
+    "difference": ("median_radius_difference", 1, 3),
+    "r₅₀ successes": ("median_radius", 1, 3),
+    "%-C successes": ("median_percent_over_certified", 1, 0),
     "r₅₀ common": ("common_median_radius", 1, 3),
     "%-C common": ("common_median_percent_over_certified", 1, 0),
     "s/image": ("median_seconds", 1, 2),
@@ -141,10 +187,12 @@ def by_index(table: Any) -> list[dict[int, AttackRecord]]:
     ]
 
 
-def comparison_of(records: list[dict[int, AttackRecord]], resamples: int = 0) -> Comparison:
+def comparison_of(
+    records: list[dict[int, AttackRecord]], resamples: int = 0, reference: str | None = None
+) -> Comparison:
     """Of attacks that differ in --iterations."""
     parts = [
         parse_result_file(Path(f"{n}.json"), document(list(found.values()), iterations=100 + n))
         for n, found in enumerate(records)
     ]
-    return compare(join(parts), resamples)
+    return compare(join(parts), resamples, reference=reference)

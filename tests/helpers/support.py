@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def start(*words: str | Path, **settings: Any) -> subprocess.Popen[str]:
 
     command = [sys.executable, "-c", COMMAND, *map(str, words)]
     return subprocess.Popen(command, preexec_fn=heed_interrupts, **settings)  # noqa: PLW1509
+
+
+def read_terminal(terminal: int) -> str:
+    """All that comes from a pseudoterminal until its other end is closed; it is closed too."""
+    shown = b""
+    with suppress(OSError):  # so Linux says that the other end is closed
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    os.close(terminal)
+    return shown.decode()
 
 
 def torchrun(*words: str | Path, options: tuple[str, ...] = (), script: str = COMMAND) -> subprocess.Popen[str]:

@@ -184,7 +184,8 @@ def test_certify_runs_on_a_published_layout_without_a_word_on_its_architecture(t
     words = ["--dataset", "demo", "--limit", "2", "--samples", "200", "--chunk-size", "64"]
     result = caa("certify", "--checkpoint", "noise_0.50.pth.tar", *words)
     assert result.exit_code == 2
-    assert "--sigma 0.5, as its name suggests" in result.stderr
+    assert "its name suggests σ = 0.5" in result.stderr
+    assert result.stderr.endswith(" --sigma 0.5\n")
     result = caa("certify", "--checkpoint", "noise_0.50.pth.tar", *words, "--sigma", "0.5")
     assert result.exit_code == 0, result.output
     assert "--normalisation none is assumed" in result.stderr

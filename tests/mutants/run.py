@@ -55,7 +55,11 @@ TARGETS = {
     "projection": ("caa_cli/attacks/common/projection.py", [*_tests("attacks", "geometry"), *_PROJECTIONS]),
     "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),
     "caa_state": ("caa_cli/attacks/caa/state.py", _tests("attacks", "caa_step", "caa_runs", "caa_refine")),
-    "metrics": ("caa_cli/results/metrics.py", _tests("results", "comparison")),
+    "metrics": ("caa_cli/results/metrics.py", _tests("results", "comparison", "failures_at_infinity")),
+    "pairwise": ("caa_cli/results/pairwise.py", _tests("results", "failures_at_infinity", "comparison")),
+    "optimality": ("caa_cli/results/optimality.py", _tests("results", "failures_at_infinity", "comparison")),
+    "proportions": ("caa_cli/results/proportions.py", _tests("results", "intervals")),
+    "bootstrap": ("caa_cli/results/bootstrap.py", _tests("results", "intervals")),
 }
 # A mutant may loop for ever; the slowest of the tests above take a minute on a busy machine.
 LONGEST_SECONDS = 600

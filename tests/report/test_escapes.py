@@ -30,8 +30,8 @@ def test_whatever_a_setting_is_called_it_is_drawn_and_written(tmp_path, name):
     """No letter of it is acted on: not by mathtext, nor by a terminal; and all of it can be encoded."""
     places = [tmp_path / "c.json", tmp_path / "c.html"]
     words = ["compare", *files(tmp_path, name), "--output", places[0], "--html", places[1]]
-    for option, suffix in (("--figure-sweep", "svg"), ("--figure-examples", "png")):
-        places.append(tmp_path / f"{option}.{suffix}")
+    for option in ("--figure", "--figure-excess", "--figure-evaluations", "--figure-sweep"):
+        places.append(tmp_path / f"{option}.svg")
         words += [option, places[-1]]
     result = caa(*words)
     assert result.exit_code == 0, result.output
@@ -40,7 +40,7 @@ def test_whatever_a_setting_is_called_it_is_drawn_and_written(tmp_path, name):
         again = caa("compare", *words[1:3], "--format", form)
         assert again.exit_code == 0, again.output
         shown += again.output
-    shown += "".join(place.read_bytes().decode("utf-8") for place in places if place.suffix != ".png")
+    shown += "".join(place.read_bytes().decode("utf-8") for place in places)
     assert not any(letter in shown for letter in "\x1b\u202e\0")
     assert all(place.stat().st_size > 100 for place in places)
 

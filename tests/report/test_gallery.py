@@ -17,6 +17,7 @@ from comparing import document, record, write
 from matplotlib.image import imread
 from support import CHEAP, caa, demo_images, read_strict, timeless
 
+from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.gallery import draw_gallery, gallery_html
 from caa_cli.report.html import report
 from caa_cli.results.comparison import compare
@@ -52,11 +53,29 @@ def test_a_row_has_the_original_and_what_every_attack_made_of_it(tmp_path):
     for index, shown in enumerate(found.rows):
         np.testing.assert_allclose(shown.clean, clean[index], atol=1e-6)
         np.testing.assert_allclose(shown.adversarial[0], 0.9 * clean[index] + 0.1, atol=1e-6)
-        assert shown.caption == [f"image {index}, class {index}", "certified 1.00"]
+        assert shown.caption == [f"image {index}", f"digit {index}", "certified 1.00"]
     assert found.rows[1].adversarial[1] is None
     assert found.rows[1].captions()[1] == ["not found"]
     radius = found.rows[0].records[0].radius
-    assert found.rows[0].captions()[0] == [f"L2 {radius:.2f}, class 1"]
+    assert found.rows[0].captions()[0] == [f"L2 {radius:.2f}", "digit 1"]
+
+
+def test_names_that_a_result_has_come_before_those_of_the_data_set(tmp_path):
+    path = attacked(tmp_path, "a", 1)
+    write(path, {**read_strict(path), "class_names": {"0": "zero", "1": "<one>"}})
+    found = gallery(path)
+    assert found.rows[0].caption[1] == "zero"
+    assert "&lt;one&gt;" in gallery_html(found)
+
+
+def test_the_scale_of_a_row_has_numbers(tmp_path):
+    (shown,) = gallery(attacked(tmp_path, "a", 1)).rows
+    assert shown.scale == pytest.approx(0.1, abs=1e-6)
+    html = gallery_html(gallery(attacked(tmp_path, "b", 1)))
+    assert "<span>−0.1</span><span>0</span><span>+0.1</span>" in html
+    assert 'alt="image 0, unchanged"' in html
+    assert 'alt="what caa changed in image 0"' in html
+    assert re.search(r'alt="image 0 under caa: L2 [\d.]+, digit 1"', html)
 
 
 def test_where_nothing_was_broken_that_is_what_is_said(tmp_path):
@@ -80,8 +99,9 @@ def test_colour_images_are_shown_in_colour(tmp_path):
     colour[0] = 1.0
     odd = type(shown)(colour, (np.flip(colour, 0),), shown.records)
     html = gallery_html(type(gallery(attacked(tmp_path, "b", 1)))(("caa",), (odd,)))
-    first, second, third = pictures(html)
+    first, scale, second, third = pictures(html)
     assert first[0, 0].tolist() == [1, 0, 0]
+    assert scale.shape == (1, 101, 3)
     assert second[0, 0].tolist() == [0, 0, 1]
     assert third.shape == (4, 5, 3)
 
@@ -116,14 +136,19 @@ def test_without_images_it_says_so(tmp_path):
     (tmp_path / "a.safetensors").unlink()
     other = attacked(tmp_path, "b", 2, attack="pgd")
     found = gallery(lost, other)
-    assert found.rows[0].captions() == [[found.rows[0].captions()[0][0], "not kept"], found.rows[0].captions()[1]]
+    assert [caption[2:] for caption in found.rows[0].captions()] == [["not kept"], []]
     nothing = gallery(lost)
     assert nothing.rows == ()
-    assert "--save-adversarial" in gallery_html(nothing)
-    draw_gallery(tmp_path / "nothing.png", nothing, "title")
-    result = caa("compare", lost, "--html", tmp_path / "c.html")
+    gone = f"no file of these runs is at {tmp_path / 'a.safetensors'}"
+    assert gone in gallery_html(nothing)
+    with pytest.raises(EmptyPictureError, match="not there any more"):
+        draw_gallery(tmp_path / "nothing.png", nothing, "title")
+    result = caa("compare", lost, "--html", tmp_path / "c.html", "--figure-examples", tmp_path / "e.png")
     assert result.exit_code == 0, result.output
-    assert "No adversarial image was kept" in (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert gone in (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "e.png is not drawn: The adversarial images are not there" in result.stderr
+    never = gallery(attacked(tmp_path, "c", 2, save=False))
+    assert "--save-adversarial" in gallery_html(never)
 
 
 def test_images_of_another_run_or_damaged_ones_are_not_shown(tmp_path):
@@ -197,8 +222,8 @@ def test_a_comparison_keeps_the_images_that_its_report_shows(tmp_path):
     clean = demo_images()[0][0]
     np.testing.assert_array_equal((255 * shown[0][..., 0]).round(), clean)
     example = read_strict(tmp_path / "c.json")["attacks"]["caa"]["examples"][0]
-    assert f"L2 {example['radius']:.2f}, class {example['adversarial_class']}" in page
-    assert f"image {example['index']}, class {example['prediction']}" in page
+    assert f"L2 {example['radius']:.2f}<br/>digit {example['adversarial_class']}" in page
+    assert f"image {example['index']}<br/>digit {example['prediction']}" in page
 
     files = sorted(tmp_path.glob("c.*.json"))
     again = caa("compare", *files, "--html", tmp_path / "again.html")
@@ -228,14 +253,14 @@ BROWSER = next((path for name in ("chromium", "google-chrome") if (path := shuti
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium")
-@pytest.mark.parametrize(("scheme", "ground"), [(1, 1.0), (0, 0.09)], ids=["light", "dark"])
+@pytest.mark.parametrize(("scheme", "ground"), [(1, 1.0), (0, 0.076)], ids=["light", "dark"])
 def test_the_images_are_on_the_page_in_a_browser(tmp_path, scheme, ground):
     """The page with them differs from the page without by pictures of the right colours, on the reader's ground."""
     files = [attacked(tmp_path, f"a{n}", 2, iterations=10 + n) for n in range(2)]
     comparison = compare(join([read_result_file(path) for path in files]))
     page, shot = tmp_path / "c.html", tmp_path / "c.png"
-    page.write_text(report(comparison, "2026-01-01", gallery_of(comparison)), encoding="utf-8")
-    words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,2600"]
+    page.write_text(report(comparison, comparison.to_json("complete"), gallery_of(comparison)), encoding="utf-8")
+    words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,4000"]
     words += [f"--blink-settings=preferredColorScheme={scheme}", f"--user-data-dir={tmp_path / 'browser'}"]
     subprocess.run(
         [BROWSER, *words, f"--screenshot={shot}", page.as_uri()], capture_output=True, check=True, timeout=180

@@ -13,6 +13,7 @@ from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 from caa_cli.config.compare_plan import NamedAttack, parse_sweeps, swept
 from caa_cli.config.pictures import PICTURES
 from caa_cli.errors import UsageError
+from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.html import report
 from caa_cli.report.sweep import draw_sweep, find_sweep
 from caa_cli.results.comparison import compare
@@ -75,9 +76,13 @@ def test_one_setting_is_a_line_through_the_medians():
     sweep = find_sweep(comparison)
     assert sweep.keys == ("step_max",)
     assert sweep.values(0) == [0.3, 0.4, 0.5]
-    own, common, certified = draw(comparison).lines
-    assert list(own.get_xdata()) == [0.3, 0.4, 0.5]
-    assert list(own.get_ydata()) == pytest.approx([1.0, 1.7, 1.6])  # medians of (1), (1.2, 2.2) and (1.1, 2.1)
+    axis = draw(comparison)
+    overall, common, certified = axis.lines
+    assert list(overall.get_xdata()) == [0.3, 0.4, 0.5]
+    # Medians of (1, ∞), (1.2, 2.2) and (1.1, 2.1).
+    assert list(overall.get_ydata()) == pytest.approx([float("nan"), 1.7, 1.6], nan_ok=True)
+    assert [text.get_text() for text in axis.texts] == ["∞\n50%", "100%", "100%"]
+    assert axis.get_xlim()[0] < 0.3, "what has no point has a place"
     assert list(common.get_ydata()) == pytest.approx([1.0, 1.2, 1.1])
     assert set(certified.get_ydata()) == {1.0}
 
@@ -107,19 +112,21 @@ def test_two_settings_are_a_map():
     pairs = [(0.1, 0.3), (0.1, 0.4), (0.2, 0.3)]
     axis = draw(comparison_of(*({"step_min": low, "step_max": high} for low, high in pairs)))
     assert (axis.get_ylabel(), axis.get_xlabel()) == ("step-min", "step-max")
-    assert [text.get_text() for text in axis.texts] == ["1.000\n50%", "1.100\n100%", "1.200\n100%"]
-    assert axis.collections[0].get_array().mask.tolist() == [[False, False], [False, True]]
+    assert [text.get_text() for text in axis.texts] == ["∞\n50%", "1.600\n100%", "1.700\n100%"]
+    assert axis.collections[0].get_array().mask.tolist() == [[True, False], [False, True]]
 
 
 def test_what_is_no_sweep_has_no_picture():
     assert find_sweep(comparison_of({})) is None
     assert find_sweep(comparison_of({}, {"step_min": 0.2, "step_max": 0.3, "patience": 3})) is None
-    assert [text.get_text() for text in draw(comparison_of({})).texts] == ["no sweep of one or two settings"]
+    with pytest.raises(EmptyPictureError, match="one setting that varies"):
+        draw(comparison_of({}))
 
 
 def test_the_report_shows_a_sweep():
     settings = [{"step_min": low, "step_max": high} for low in (0.1, 0.2) for high in (0.3, 0.4)]
-    page = report(comparison_of(*settings), "now")
+    comparison = comparison_of(*settings)
+    page = report(comparison, comparison.to_json("complete"))
     assert page.count("<svg") == len(PICTURES)
     assert not re.findall(r'href="(?!#|data:)', page)  # the scale of the colours is a picture inside the page
 
@@ -140,7 +147,8 @@ def test_a_sweep_from_the_command_line(tmp_path):
     assert (tmp_path / "again.png").stat().st_size > 0
     assert_clean_error(caa("compare", *files, "--sweep", "overshoot=1.1,1.2"), 2, "--sweep says how to run")
     alone = caa("compare", files[0], "--figure-sweep", tmp_path / "no.png")
-    assert "--figure-sweep shows one setting that varies" in alone.stderr
+    assert "no.png is not drawn: it shows one setting that varies" in alone.stderr
+    assert not (tmp_path / "no.png").exists()
 
 
 def test_settings_of_every_search_are_swept_without_touching_the_rule(tmp_path):

@@ -6,23 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from comparing import COLUMNS, assert_as_by_hand, by_hand, by_index, comparison_of, document, record
+from comparing import COLUMNS, assert_as_by_hand, by_hand, by_index, comparison_of, document, record, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caa_cli.config.plan import Shard
-from caa_cli.report.tables import HEADINGS, cells
-from caa_cli.results.bootstrap import intervals
+from caa_cli.report.headings import FURTHER, HEADINGS
+from caa_cli.report.tables import cells
 from caa_cli.results.comparison import compare
-from caa_cli.results.metrics import columns, figures
+from caa_cli.results.metrics import figures
 from caa_cli.results.shards.joining import join
 from caa_cli.results.shards.result_file import parse_result_file
-
-# Radii from a small set, so that ties are common.
-radius = st.none() | st.sampled_from([1.0, 1.005, 1.5, 2.0, 2.015, 3.0])
-tables = st.integers(1, 4).flatmap(
-    lambda attacks: st.lists(st.lists(radius, min_size=attacks, max_size=attacks), min_size=1, max_size=12)
-)
 
 
 def known():
@@ -101,7 +95,7 @@ def test_neither_the_order_of_images_nor_of_attacks_matters(table, data):
     attacks = data.draw(st.permutations(range(len(table[0]))))
     records = by_index(table)
     straight = figures(records, range(len(table)))
-    mixed = figures([records[attack] for attack in attacks], images)
+    mixed = figures([records[attack] for attack in attacks], images, reference=attacks.index(0))
     for position, attack in enumerate(attacks):
         for name, value in vars(straight[attack]).items():
             assert getattr(mixed[position], name) == pytest.approx(value, nan_ok=True), name
@@ -128,11 +122,16 @@ def test_every_column_of_the_table_follows_from_the_examples(table, data):
     comparison = comparison_of(records)
     document = comparison.to_json("complete")
     assert_as_by_hand(document)
-    assert [heading.text for heading in HEADINGS] == list(COLUMNS)
-    for row, shown in zip(by_hand(document).values(), cells(comparison), strict=True):
-        for (name, factor, digits), (value, _) in zip(COLUMNS.values(), shown, strict=True):
+    headings = (*HEADINGS, *FURTHER)
+    assert [heading.text for heading in headings] == list(COLUMNS)
+    for row, shown in zip(by_hand(document).values(), cells(comparison, headings), strict=True):
+        row["evaluations"] = row["forward_evaluations_an_image"] + row["backward_evaluations_an_image"]
+        for (name, factor, digits), (cell, _) in zip(COLUMNS.values(), shown, strict=True):
+            value, _, count = cell.partition(" ")
+            has_count = name == "median_radius_ratio" and row["both_attacked"] is not None
+            assert count == (f"({row['both_attacked']})" if has_count else "")
             if row[name] is None:
-                assert value == "–"
+                assert value == ("∞" if name.startswith("overall") else "–")
             else:
                 assert float(value) == pytest.approx(factor * row[name], abs=0.5001 * 10**-digits)
                 assert len(value.partition(".")[2]) == digits
@@ -153,36 +152,9 @@ def test_shards_in_any_order_are_the_whole(table, count, data):
         for attack, found in enumerate(records)
         for k in range(count)
     ]
-    joined = compare(join(data.draw(st.permutations(shards))))
     whole = comparison_of(records)
+    joined = compare(join(data.draw(st.permutations(shards))), reference=whole.reference)
     assert joined.eligible == whole.eligible
     assert dict(zip(joined.labels, joined.figures, strict=True)) == dict(
         zip(whole.labels, whole.figures, strict=True)
     )
-
-
-def test_bootstrap_is_seeded_paired_and_about_the_estimate():
-    # The second attack is the first but 1% further out: paired, its interval moves along exactly.
-    table = [[1.0 + i / 50, 1.01 * (1.0 + i / 50)] for i in range(60)]
-    found = columns(by_index(table), range(60))
-    first, second = intervals(found, 400, seed=1)
-    assert intervals(found, 400, seed=1) == [first, second] != intervals(found, 400, seed=2)
-    low, high = first["median_radius"]
-    assert low < 1.59 < high
-    assert second["median_radius"] == (pytest.approx(1.01 * low), pytest.approx(1.01 * high))
-    assert first["best_share"] == (1.0, 1.0)
-
-
-def test_bootstrap_of_the_mean_has_the_binomial_spread():
-    """Success of 50 of 100 images: 1.96 · √(0.25/100) = 0.098 to either side."""
-    found = columns(by_index([[1.0 if i % 2 else None] for i in range(100)]), range(100))
-    (only,) = intervals(found, 4000, seed=0)
-    low, high = only["success_rate"]
-    assert (low, high) == (pytest.approx(0.402, abs=0.015), pytest.approx(0.598, abs=0.015))
-
-
-def test_bootstrap_of_nothing_is_nothing():
-    assert set(intervals(columns([{}], []), 10, 0)[0].values()) == {None}
-    (only,) = intervals(columns(by_index([[None], [None]]), range(2)), 300, 0)
-    assert only["success_rate"] == (0.0, 0.0)
-    assert only["median_radius"] is None

@@ -62,6 +62,22 @@ def test_what_is_no_requirement_is_refused_before_any_work(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("median_radius=1.5", "median_radius==1.5"),
+        ("median_radius=>1.5", "median_radius>=1.5"),
+        ("median_radius =< 1", "median_radius<=1"),
+        ("caa:overshoot=1.2.median_radius=>1", "caa:overshoot=1.2.median_radius>=1"),
+    ],
+)
+def test_what_was_meant_by_an_operator_is_named(text, meant):
+    with pytest.raises(UsageError, match="is not of the form") as caught:
+        Requirement.parse(text)
+    assert text in caught.value.problem
+    assert f"did you mean '{meant}'?" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
     ("operator", "met"),
     [(">=", (0, 1, 1)), ("<=", (1, 1, 0)), ("==", (0, 1, 0)), ("!=", (1, 0, 1)), (">", (0, 0, 1)), ("<", (1, 0, 0))],
 )

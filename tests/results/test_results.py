@@ -106,7 +106,7 @@ records = st.builds(
 
 
 def journal_of(folder: Path, entries) -> Journal:
-    journal = Journal(folder / "attack.json.jsonl", AttackRecord)
+    journal = Journal(folder / "attack.json.jsonl")
     journal.start(HEADER)
     for entry in entries:
         journal.append(entry)
@@ -118,7 +118,7 @@ def journal_of(folder: Path, entries) -> Journal:
 @given(entries=st.lists(records, unique_by=lambda entry: entry.index, max_size=8))
 def test_journal_gives_back_what_it_was_given(entries, tmp_path_factory):
     journal = journal_of(tmp_path_factory.mktemp("journal"), entries)
-    assert Journal(journal.path, AttackRecord).resume(HEADER, ["samples", "seed"]) == entries
+    assert Journal(journal.path).resume(HEADER, ["samples", "seed"]) == entries
 
 
 @settings(deadline=None)  # each example writes to the disk and syncs
@@ -131,7 +131,7 @@ def test_a_journal_cut_anywhere_keeps_its_whole_lines_and_goes_on(entries, data,
     journal.path.write_bytes(content[:length])
     whole = content[:length].count(b"\n") - 1
 
-    again = Journal(journal.path, AttackRecord)
+    again = Journal(journal.path)
     assert again.resume(HEADER, []) == entries[:whole]
     for entry in entries[whole:]:
         again.append(entry)
@@ -145,15 +145,15 @@ def test_a_journal_killed_before_its_header_was_whole_begins_anew(tmp_path, shar
     journal = journal_of(tmp_path, [])
     content = journal.path.read_bytes()
     journal.path.write_bytes(content[: int(share * len(content))])
-    again = Journal(journal.path, AttackRecord)
+    again = Journal(journal.path)
     assert again.resume(HEADER, []) == []
     again.append(record(0))
     again.close()
-    assert Journal(journal.path, AttackRecord).resume(HEADER, []) == [record(0)]
+    assert Journal(journal.path).resume(HEADER, []) == [record(0)]
 
 
 def test_every_line_is_on_the_disk_at_once(tmp_path):
-    journal = Journal(tmp_path / "a.jsonl", AttackRecord)
+    journal = Journal(tmp_path / "a.jsonl")
     journal.start(HEADER)
     for index in range(3):
         journal.append(record(index))
@@ -162,7 +162,7 @@ def test_every_line_is_on_the_disk_at_once(tmp_path):
 
 
 def test_one_run_at_a_time_writes_a_journal(tmp_path):
-    first, second = Journal(tmp_path / "j", AttackRecord), Journal(tmp_path / "j", AttackRecord)
+    first, second = Journal(tmp_path / "j"), Journal(tmp_path / "j")
     first.start(HEADER)
     first.append(record(0))
     with pytest.raises(CaaError, match="another run"):
@@ -175,12 +175,12 @@ def test_one_run_at_a_time_writes_a_journal(tmp_path):
 
 def test_failed_examples_are_tried_again(tmp_path):
     journal = journal_of(tmp_path, [record(0), record(1, "failed"), record(2)])
-    assert [entry.index for entry in Journal(journal.path, AttackRecord).resume(HEADER, [])] == [0, 2]
+    assert [entry.index for entry in Journal(journal.path).resume(HEADER, [])] == [0, 2]
 
 
 def test_an_example_written_twice_counts_once(tmp_path):
     journal = journal_of(tmp_path, [record(0, "failed"), record(1), record(0, radius=2.0)])
-    assert Journal(journal.path, AttackRecord).resume(HEADER, []) == [record(0, radius=2.0), record(1)]
+    assert Journal(journal.path).resume(HEADER, []) == [record(0, radius=2.0), record(1)]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_journal_of_other_settings_is_refused_and_left_alone(tmp_path, change,
     journal = journal_of(tmp_path, [record(0)])
     before = journal.path.read_bytes()
     with pytest.raises(UsageError) as refused:
-        Journal(journal.path, AttackRecord).resume({**HEADER, **change}, ["samples", "seed"])
+        Journal(journal.path).resume({**HEADER, **change}, ["samples", "seed"])
     assert said in refused.value.problem
     assert refused.value.hint
     assert journal.path.read_bytes() == before
@@ -204,7 +204,7 @@ def test_a_journal_of_other_settings_is_refused_and_left_alone(tmp_path, change,
 def test_settings_that_decide_nothing_may_differ(tmp_path):
     journal = journal_of(tmp_path, [record(0)])
     header = {**HEADER, "config": {**SETTINGS, "seed": 1}}
-    assert Journal(journal.path, AttackRecord).resume(header, ["samples"]) == [record(0)]
+    assert Journal(journal.path).resume(header, ["samples"]) == [record(0)]
 
 
 @pytest.mark.parametrize(
@@ -226,16 +226,16 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path, content):
     path = tmp_path / "a.jsonl"
     path.write_bytes(content)
     with pytest.raises(CaaError) as refused:
-        Journal(path, AttackRecord).resume(HEADER, ["samples"])
+        Journal(path).resume(HEADER, ["samples"])
     assert refused.value.hint
     assert path.read_bytes() == content
 
 
 def test_a_run_is_unfinished_until_its_result_is_complete(tmp_path):
     output = tmp_path / "attack.json"
-    assert not unfinished(output, AttackRecord)
+    assert not unfinished(output)
     journal_of(tmp_path, [record(0)])
-    assert unfinished(output, AttackRecord)
+    assert unfinished(output)
     whole, other = json.dumps(record(0).to_json()), json.dumps(record(0, radius=2.0).to_json())
     for text, expected in [
         ("", True),
@@ -246,7 +246,7 @@ def test_a_run_is_unfinished_until_its_result_is_complete(tmp_path):
         (f'{{"status": "complete", "examples": [{whole}]}}', False),
     ]:
         output.write_text(text)
-        assert unfinished(output, AttackRecord) is expected
+        assert unfinished(output) is expected
 
 
 def test_writing_replaces_a_file_at_once(tmp_path):

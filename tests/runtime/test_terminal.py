@@ -7,7 +7,7 @@ import pty
 import re
 
 import pytest
-from support import ENVIRONMENT, start
+from support import ENVIRONMENT, read_terminal, start
 
 COLOUR = re.compile(r"\x1b\[([0-9]+;)*3[0-7]m")
 
@@ -21,19 +21,15 @@ def output(terminal: bool, *words: str, **environment: str) -> str:
     ours, theirs = pty.openpty()
     process = start(*words, stdout=theirs, stderr=theirs, **settings)
     os.close(theirs)
-    shown = b""
-    while chunk := _read(ours):
-        shown += chunk
-    os.close(ours)
+    shown = read_terminal(ours)
     process.wait()
-    return shown.decode()
+    return shown
 
 
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # so Linux says that the other end is closed
-        return b""
+SHOW_TABLE = """
+from caa_cli.display import Display
+Display().grid("title", ["name", "value"], [["alpha", "1"]], "caption")
+"""
 
 
 @pytest.mark.parametrize(
@@ -49,16 +45,27 @@ def _read(terminal: int) -> bytes:
         (False, {"CI": "true", "GITHUB_ACTIONS": "true", "FORCE_COLOR": "1"}, True),
         (True, {"NO_COLOR": "1"}, False),
         (False, {"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
-        (True, {"NO_COLOR": ""}, True),
         (True, {"TERM": "dumb"}, False),
         (False, {"PY_COLORS": "1"}, False),
     ],
 )
-@pytest.mark.parametrize("words", ["attack --help", "attack --checkpoint demo --alpha 2"], ids=["help", "error"])
-def test_colours_are_for_terminals_and_for_those_who_ask(words: str, terminal: bool, environment, coloured: bool):
+@pytest.mark.parametrize("what", ["help", "error", "table"])
+def test_colours_are_for_terminals_and_for_those_who_ask(
+    monkeypatch, what: str, terminal: bool, environment, coloured: bool
+):
+    words = {"help": "attack --help", "error": "attack --checkpoint demo --alpha 2", "table": ""}[what]
+    if what == "table":
+        monkeypatch.setattr("support.COMMAND", SHOW_TABLE)
     shown = output(terminal, *words.split(), **environment)
     assert "alpha" in shown
     assert (COLOUR.search(shown) is not None) == coloured
+
+
+def test_an_empty_variable_counts_as_not_set():
+    shown = output(True, "attack", "--checkpoint", "demo", "--alpha", "2", NO_COLOR="")
+    assert COLOUR.search(shown)
+    shown = output(False, "attack", "--checkpoint", "demo", "--alpha", "2", FORCE_COLOR="")
+    assert not COLOUR.search(shown)
 
 
 SHOW_BAR = """
@@ -84,3 +91,28 @@ def test_a_bar_is_drawn_only_for_somebody_who_watches(monkeypatch, terminal: boo
     shown = output(terminal, **environment)
     assert ("━" in shown) == live
     assert ("images 1/2 · half" in shown) != live
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "log"])
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (
+            "attack --checkpoint demo --dataset mnist --output a-long-name-for-a-result.json",
+            "caa attack --checkpoint demo --dataset mnist --output a-long-name-for-a-result.json --data-dir DIR",
+        ),
+        (
+            "inspect --checkpoint demo --sigma 0.25 --dataset mnist",
+            "caa attack --checkpoint demo --sigma 0.25 --dataset mnist --data-dir DIR",
+        ),
+        ("attack --checkpoint demo --an-option-that-is-not-known-at-all-and-is-long", "caa attack --help"),
+    ],
+    ids=["missing settings", "inspect", "parser"],
+)
+def test_a_command_to_copy_is_one_line_at_60_columns(terminal: bool, words: str, command: str):
+    """What is too long for the terminal is broken by the terminal itself, which copies it as one line."""
+    shown = output(terminal, *words.split(), COLUMNS="60", NO_COLOR="1")
+    assert command in shown
+    if "not-known" in words:
+        assert "--an-option-that-is-not-known-at-all-and-is-long" in shown
+        assert "│" not in shown

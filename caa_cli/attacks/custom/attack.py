@@ -20,7 +20,7 @@ from caa_cli.attacks.common.loop import Search
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.attacks.custom.classifier import AttackedClassifier, Evaluations, copied
 from caa_cli.attacks.custom.isolation import image_of, isolated, reason
-from caa_cli.config.custom_attack import CLASS, FUNCTION, CustomSettings, arguments, short_name
+from caa_cli.config.custom_attack import CLASS, FUNCTION, CustomSettings, Origin, arguments, short_name
 from caa_cli.config.settings import Settings
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.smoothing.bounds import separation
@@ -105,9 +105,9 @@ class LoopForm(Form):
 
 @dataclass(frozen=True)
 class CustomAttack(Attack[CustomState]):
-    """name: for messages. steps: what --iterations says, for the attack to heed."""
+    """origin: for messages. steps: what --iterations says, for the attack to heed."""
 
-    name: str = ""
+    origin: Origin = field(kw_only=True)
     form: Form = field(kw_only=True)
     steps: int = 100
 
@@ -118,7 +118,7 @@ class CustomAttack(Attack[CustomState]):
     def of(cls, settings: Settings, iterations: int, **run: Any) -> CustomAttack:
         assert isinstance(settings, CustomSettings)
         form = _form(settings, iterations, run)
-        return cls(**run, name=short_name(settings.name), form=form, steps=iterations)
+        return cls(**run, origin=settings.origin_of_attack, form=form, steps=iterations)
 
     @property
     def iterations(self) -> int:
@@ -139,7 +139,7 @@ class CustomAttack(Attack[CustomState]):
         except (Exception, SystemExit) as error:  # the user's own code
             if isinstance(error, CaaError):
                 raise
-            state.failures[row] = f"{self.name} {reason(error)}"
+            state.failures[row] = f"{short_name(self.origin.name)} {reason(error, self.origin.file)}"
             candidates, steps, lost = [], 1, 0
         # The loop counts one step; an attack of the loop's form took its own.
         state.iteration[row] = steps - 1
@@ -194,20 +194,21 @@ class CustomAttack(Attack[CustomState]):
 
 def _form(settings: CustomSettings, iterations: int, run: dict[str, Any]) -> Form:
     """The attack that the user's code makes. Raises CaaError."""
-    code, name = settings.code, settings.name
+    origin = settings.origin_of_attack
+    code, name = origin.code, origin.name
     offered = {**run, "iterations": iterations}
     try:
-        if settings.kind == FUNCTION:
+        if origin.kind == FUNCTION:
             return FunctionForm(code, arguments(settings, offered))
         made = (
             code.of(settings, iterations, **run)  # type: ignore[attr-defined]
-            if settings.kind == CLASS
+            if origin.kind == CLASS
             else code(**arguments(settings, offered))
         )
     except CaaError:
         raise
     except (Exception, SystemExit) as error:
-        raise CaaError(f"--attack {name} {reason(error)}", "correct its code") from error
+        raise CaaError(f"--attack {name} {reason(error, origin.file)}", "correct its code") from error
     if isinstance(made, Attack):
         return LoopForm(made)
     if not callable(made):

@@ -14,6 +14,8 @@ from torch import Tensor
 
 # How far a pixel may lie outside of [0, 1] by rounding, beside the precision of its type.
 _ROUNDING = 1e-5
+# Of an exception's message, in a result.
+_MOST_CHARACTERS = 300
 
 
 class ProposalError(Exception):
@@ -49,7 +51,7 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
 def image_of(returned: object, clean: Tensor) -> Tensor:
     """What an attack returned for one image as that image's candidate, like `clean`. Raises ProposalError."""
     if not isinstance(returned, Tensor):
-        raise ProposalError(f"returned {_a(type(returned).__name__)}, not a tensor")
+        raise ProposalError(f"returned {type(returned).__name__}, not a tensor")
     shape = (1, *clean.shape)
     if returned.shape != shape:
         raise ProposalError(f"returned a tensor of shape {tuple(returned.shape)}, not {shape}")
@@ -66,14 +68,12 @@ def image_of(returned: object, clean: Tensor) -> Tensor:
     return image.to(clean.dtype).clamp(0.0, 1.0)
 
 
-def reason(error: BaseException) -> str:
-    """Why an attack failed, in words; for an exception of its code with the place where it was raised."""
+def reason(error: BaseException, file: str | None) -> str:
+    """Why an attack failed, in words; for an exception of its code with the place in that file, where it has one."""
+    text = " ".join(str(error).split())[:_MOST_CHARACTERS]
     if isinstance(error, ProposalError):
-        return str(error)
+        return text
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"raised {type(error).__name__}: {error}{place}"
-
-
-def _a(noun: str) -> str:
-    return f"an {noun}" if noun[:1] in "aeiouAEIOU" or noun == "ndarray" else f"a {noun}"
+    place = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1] if frames else None)
+    where = f" ({place.filename}, line {place.lineno})" if place else ""
+    return f"raised {type(error).__name__}: {text}{where}"

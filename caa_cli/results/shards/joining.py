@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 from caa_cli.config.compare_plan import SEARCH, SHARED, label_of
 from caa_cli.config.custom_attack import short_name
@@ -20,16 +20,12 @@ MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
-class AttackResult:
-    """The results of one attack with one set of settings. records: by image index, over all its files."""
+class RunResult(Generic[R]):
+    """The results of one run, with one set of settings. records: by image index, over all its files."""
 
     label: str
-    parts: tuple[ResultFile[AttackRecord], ...]
-    records: dict[int, AttackRecord]
-
-    @property
-    def attack(self) -> str:
-        return self.parts[0].attack
+    parts: tuple[ResultFile[R], ...]
+    records: dict[int, R]
 
     @property
     def interrupted(self) -> bool:
@@ -37,26 +33,52 @@ class AttackResult:
         return any(part.status == "interrupted" or part.metadata.get("gaps") for part in self.parts)
 
 
+class AttackResult(RunResult[AttackRecord]):
+    """The results of one attack."""
+
+    @property
+    def attack(self) -> str:
+        return self.parts[0].attack
+
+
 def join(parts: Sequence[ResultFile[AttackRecord]]) -> list[AttackResult]:
     """Group result files by attack and settings, in the order of each attack's first file.
 
-    Raises UsageError, which names the difference, for files that can't be compared.
+    Raises UsageError, which names the difference, for files that can't be compared, and for two attacks of one name.
     """
     check_agreement(parts)
-    groups: list[list[ResultFile[AttackRecord]]] = []
+    groups = grouped(parts, _same_attack)
+    found: dict[str, AttackResult] = {}
+    for label, group in zip(labels([group[0] for group in groups]), groups, strict=True):
+        if label in found:
+            both = f"{found[label].parts[0].path} and {group[0].path}"
+            raise UsageError(
+                f"{both} are both called {label}, but their settings differ",
+                f"name one of them: caa compare NAME={group[0].path} …",
+            )
+        found[label] = AttackResult(label, tuple(group), union(group))
+    return list(found.values())
+
+
+def grouped(
+    parts: Sequence[ResultFile[R]], alike: Callable[[ResultFile[R], ResultFile[R]], bool]
+) -> list[list[ResultFile[R]]]:
+    """The files in groups that are alike, in the order of each group's first file."""
+    groups: list[list[ResultFile[R]]] = []
     for part in parts:
-        group = next((g for g in groups if _same_attack(g[0], part)), None)
+        group = next((g for g in groups if alike(g[0], part)), None)
         if group is None:
             groups.append(group := [])
         group.append(part)
-    return [
-        AttackResult(label, tuple(group), union(group))
-        for label, group in zip(labels([group[0] for group in groups]), groups, strict=True)
-    ]
+    return groups
 
 
 def _same_attack(one: ResultFile[AttackRecord], other: ResultFile[AttackRecord]) -> bool:
-    return (one.attack, _decisive(one), one.surrogate) == (other.attack, _decisive(other), other.surrogate)
+    return _identity(one) == _identity(other)
+
+
+def _identity(part: ResultFile[AttackRecord]) -> tuple[object, ...]:
+    return part.name, part.attack, _decisive(part), part.surrogate
 
 
 def _decisive(part: ResultFile[AttackRecord]) -> dict[str, Any]:
@@ -73,9 +95,12 @@ def check_agreement(parts: Sequence[ResultFile[Any]]) -> None:
 
 
 def check_same(
-    parts: Sequence[ResultFile[Any]], settings: dict[str, list[Any]], advice: Callable[[Sequence[str]], str]
+    parts: Sequence[ResultFile[Any]],
+    settings: dict[str, list[Any]],
+    advice: Callable[[Sequence[str]], str],
+    one_model: bool = True,
 ) -> None:
-    """Raises UsageError for files of different checkpoints, settings or data.
+    """Raises UsageError for files of different checkpoints (of `one_model`), settings or data.
 
     settings: by name, one value for each file.  advice: the hint, given the names of the settings that differ.
     """
@@ -83,7 +108,7 @@ def check_same(
     for position, part in enumerate(parts[1:], 1):
         both = f"{first.path} and {part.path}"
         ours, theirs = first.checkpoint["sha256"], part.checkpoint["sha256"]
-        if ours != theirs:
+        if one_model and ours != theirs:
             raise UsageError(
                 f"{both} are of different checkpoints (sha256 {str(ours)[:12]} and {str(theirs)[:12]})",
                 "put together results of one model",
@@ -111,7 +136,7 @@ def _data(part: ResultFile[Any]) -> str:
 
 
 def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
-    """A label for each attack: its name, and the settings that tell it apart.
+    """A label for each attack: the user's name for it, or else the attack's and the settings that tell it apart.
 
     These are not at their default, and differ from another entry of the same attack or, for the settings that every
     attack has, from any other entry.
@@ -124,11 +149,11 @@ def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
             others = firsts if name in SEARCH else alike
             if value != part.default(name) and any(other.attack_settings.get(name) != value for other in others):
                 shown[name] = value
-        found.append((part.attack, shown))
-    short = [label_of(short_name(attack), shown) for attack, shown in found]
+        found.append((part, shown))
+    short = [part.name or label_of(short_name(part.attack), shown) for part, shown in found]
     return [
-        label if short.count(label) == 1 else label_of(attack, shown)
-        for label, (attack, shown) in zip(short, found, strict=True)
+        label if part.name or short.count(label) == 1 else label_of(part.attack, shown)
+        for label, (part, shown) in zip(short, found, strict=True)
     ]
 
 

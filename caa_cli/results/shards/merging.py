@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from caa_cli import __version__
 from caa_cli.config.differences import decisive
 from caa_cli.config.paths import sidecar
 from caa_cli.config.plan import AttackPlan, CertifyPlan
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
-from caa_cli.results.documents import KINDS
-from caa_cli.results.records import ATTACKED, FAILED, SCHEMA_VERSION, AttackSummary, summarise
+from caa_cli.results.documents import KINDS, head
+from caa_cli.results.records import ATTACKED, FAILED, AttackSummary, summarise
 from caa_cli.results.shards.joining import MOST_NAMED, check_same, missing_shards, union
-from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, read_result_file, result_file_of
+from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, read_result_file, read_unfinished
 from caa_cli.results.store.images import Image, StoredImages, kept_images
-from caa_cli.results.store.journal import read_journal
+from caa_cli.results.store.journal import Journal
 from caa_cli.runtime.sharding import Shard
 
 NOT_COMPARED = {"attack": AttackPlan.NOT_COMPARED, "certify": CertifyPlan.NOT_COMPARED}
@@ -58,11 +56,7 @@ class Merged:
             **written,
         }
         return {
-            "schema_version": SCHEMA_VERSION,
-            "tool_version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "status": self.status,
-            "command": self.command,
+            **head(self.status, self.command),
             "config": {**config, "shard": asdict(Shard())},
             "fingerprint": first.metadata.get("fingerprint"),
             # What all shards agree on; under `merged` each has its whole environment.
@@ -86,6 +80,7 @@ class Merged:
                 for part in self.parts
             ],
             "gaps": list(self.gaps),
+            "class_names": {n: name for part in self.parts for n, name in part.class_names.items()},
             "examples": [record.to_json() for record in self.records],
             "summary": self.summary.to_json(),
         }
@@ -132,12 +127,8 @@ def _killed(parts: Sequence[ResultFile[Any]], partial: bool) -> list[ResultFile[
     """Shards that left a journal but no result, so that attack.shard-*.json does not match them."""
     first = parts[0]
     places = {Shard(*first.shard).sibling(first.path, index) for index in missing_shards(parts)} - {first.path}
-    killed = [place for place in sorted(places) if _journal_of(place).exists() and not place.exists()]
+    killed = [place for place in sorted(places) if sidecar(place, ".jsonl").exists() and not place.exists()]
     return [part for place in killed if (part := read_shard(place, partial)) is not None]
-
-
-def _journal_of(path: Path) -> Path:
-    return sidecar(path, ".jsonl")
 
 
 def _check_one_run(parts: Sequence[ResultFile[Any]]) -> None:
@@ -172,10 +163,6 @@ def _check_one_run(parts: Sequence[ResultFile[Any]]) -> None:
             )
 
 
-def _begun(journal: Path) -> bool:
-    return journal.exists() and b"\n" in journal.read_bytes()
-
-
 def _setting(part: ResultFile[Any], name: str) -> Any:
     """A setting's value; an older file that lacks it counts as having the default, as in caa compare."""
     return part.setting(name) if part.command == "attack" else part.config.get(name)
@@ -187,24 +174,22 @@ def read_shard(path: Path, partial: bool = False) -> ResultFile[Any] | None:
     Returns None for a shard that was killed before its journal had a whole line. Raises CaaError; for a run that was
     killed it says how to finish it.
     """
-    journal = _journal_of(path)
-    found = read_result_file(path, KINDS) if path.exists() or not journal.exists() else None
-    if found is not None and not (partial and found.status == "interrupted" and _begun(journal)):
+    journal = Journal[Any](sidecar(path, ".jsonl"))
+    found = read_result_file(path, KINDS) if path.exists() or not journal.path.exists() else None
+    if found is not None and not (partial and found.status == "interrupted" and journal.begun):
         return found
-    if not _begun(journal):
+    if not journal.begun:
         if partial:
             return None
         raise UsageError(
             f"{path} is not there: its run ended before it had begun",
             "repeat that shard's command; or join what is there with --partial",
         )
-    header, records, _ = read_journal(journal)
-    summary = {"seconds": sum(record.seconds for record in records.values())}
-    part = result_file_of(path, {**header, "status": "interrupted", "summary": summary}, records.values())
+    part = read_unfinished(path)
     if partial:
         return part
     raise UsageError(
-        f"{path} is not there: its run ended before it could write it, with {len(records)} images finished",
+        f"{path} is not there: its run ended before it could write it, with {len(part.records)} images finished",
         f"{how_to_go_on(part.metadata)}; or join what is there with --partial",
     )
 

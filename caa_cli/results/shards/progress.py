@@ -11,10 +11,10 @@ from caa_cli.config.paths import sidecar
 from caa_cli.config.selection import read_indices
 from caa_cli.errors import CaaError
 from caa_cli.results.documents import KINDS
-from caa_cli.results.records import FAILED, Record
+from caa_cli.results.records import FAILED
 from caa_cli.results.shards.joining import missing_shards
-from caa_cli.results.shards.result_file import ResultFile, read_result_file, result_file_of
-from caa_cli.results.store.journal import Journal, read_journal
+from caa_cli.results.shards.result_file import ResultFile, read_result_file, read_unfinished
+from caa_cli.results.store.journal import Journal
 from caa_cli.results.store.locks import is_locked
 from caa_cli.runtime.sharding import Shard
 
@@ -75,7 +75,7 @@ def read_progress(output: Path) -> Progress:
     for _ in range(3):  # a run that ends meanwhile replaces one by the other
         try:
             if _leads(journal, output):
-                return _of(output, _read_journal(output, journal), journal, is_locked(journal))
+                return _of(output, read_unfinished(output, UNFINISHED), journal, is_locked(journal))
             if output.exists():
                 part = read_result_file(output, KINDS)
                 return _of(output, part, output, is_locked(journal))
@@ -129,15 +129,9 @@ def total_of(found: Iterable[Progress]) -> dict[str, Any]:
 
 def _leads(journal: Path, output: Path) -> bool:
     """Whether the journal holds more than the result: a run goes on, or ended without writing one."""
-    if not Journal(journal, Record).begun:
+    if not Journal[Any](journal).begun:
         return False
     return not output.exists() or is_locked(journal) or journal.stat().st_mtime > output.stat().st_mtime
-
-
-def _read_journal(output: Path, journal: Path) -> ResultFile[Any]:
-    header, records, _ = read_journal(journal)
-    summary = {"seconds": sum(record.seconds for record in records.values())}
-    return result_file_of(output, {**header, "status": UNFINISHED, "summary": summary}, records.values())
 
 
 def _of(output: Path, part: ResultFile[Any], newest: Path, running: bool) -> Progress:

@@ -12,12 +12,14 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli.config.attacks import foreign
 from caa_cli.config.compare_plan import SHARED, default_of, formerly, own_settings
+from caa_cli.config.paths import sidecar
 from caa_cli.config.plan import AttackPlan
+from caa_cli.config.schema import SchemaError, check, parse, shown
 from caa_cli.config.selection import default_limit, select
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.documents import Compared, Document, check_header, check_version, read_record
 from caa_cli.results.records import Record
-from caa_cli.results.schema import SchemaError, check, parse, shown
+from caa_cli.results.store.journal import read_journal
 
 R = TypeVar("R", bound=Record)
 _COMMANDS = ("attack", "certify", "compare")
@@ -52,6 +54,11 @@ class ResultFile(Generic[R]):
     def attack(self) -> str:
         return str(self.config["attack"])
 
+    @property
+    def name(self) -> str | None:
+        """The name that the user gave it."""
+        return self.config.get("name")
+
     def setting(self, name: str) -> Any:
         """The value that the run used; for a setting newer than the file its default, or what runs did then."""
         if name not in self.config and (before := formerly(self.attack, name)) is not None:
@@ -69,6 +76,12 @@ class ResultFile(Generic[R]):
         known = own_settings(self.attack)
         unknown = self.config.keys() - {*known, *foreign(self.attack), *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
         return {name: self.setting(name) for name in (*known, *sorted(unknown))}
+
+    @property
+    def class_names(self) -> dict[str, str]:
+        """The names of the classes in its records; empty where the data set has none, or the file is older."""
+        found: dict[str, str] = self.metadata.get("class_names", {})
+        return found
 
     @property
     def surrogate(self) -> str | None:
@@ -171,10 +184,17 @@ def parse_result_file(path: Path, document: Any, commands: Collection[str] = ("a
             records[record.index] = record
     except SchemaError as error:
         raise CaaError(f"{path} is damaged ({error})", _AGAIN) from error
-    return result_file_of(path, document, records.values())
+    return _result_file(path, document, records.values())
 
 
-def result_file_of(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> ResultFile[Any]:
+def read_unfinished(path: Path, status: str = "interrupted") -> ResultFile[Any]:
+    """The result that the journal of a run with this --output has so far. Raises CaaError where it is damaged."""
+    header, records, _ = read_journal(sidecar(path, ".jsonl"))
+    summary = {"seconds": sum(record.seconds for record in records.values())}
+    return _result_file(path, {**header, "status": status, "summary": summary}, records.values())
+
+
+def _result_file(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> ResultFile[Any]:
     """A result file from a document that has been checked, and its examples as records."""
     shard = document.get("shard") or {"index": 0, "count": 1}
     return ResultFile(
@@ -199,7 +219,8 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
     if command == "compare":
         with suppress(SchemaError):  # the hint is then without its files
             check(document, Compared)
-            found = [file for attack in document["attacks"].values() for file in attack["files"]]
+            compared = [*document["attacks"].values(), *document.get("models", {}).values()]
+            found = [file for entry in compared for file in entry.get("files", [])]
             # A shard's file stands for those of all shards, whose names differ in this mark alone.
             every = dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in found)
             hint = f"name the files that it compares: {' '.join(every)}"

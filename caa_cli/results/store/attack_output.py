@@ -24,7 +24,7 @@ class AttackOutput(RunOutput[AttackRecord]):
     """
 
     def __init__(self, plan: AttackPlan, again: bool = True) -> None:
-        super().__init__(plan.output, AttackRecord, plan.written(), plan.resume, plan.overwrite)
+        super().__init__(plan.output, plan.written(), plan.resume, plan.overwrite)
         self.save_adversarial, self.figure, self.again = plan.save_adversarial, plan.figure, again
         self.images: ImageJournal | None = None
         self.without_image: dict[int, AttackRecord] = {}

@@ -48,7 +48,7 @@ class CompareOutput:
             check_side_file(option, path, self.held, plan.overwrite or bool(plan.files))
         if not self.held or plan.overwrite or plan.files:
             return
-        self._refuse(_other_attacks(self.held, list(plan.attacks)))
+        self._refuse(_other_attacks(self.held, list(plan.attacks), {}))
         # Differences in settings are found when the attacks' results are read, where they still exist.
         for label in self.held.get("attacks", {}):
             if not plan.resume and not plan.attacks[label].output.exists():
@@ -76,18 +76,31 @@ class CompareOutput:
             )
 
 
-def _other_attacks(held: dict[str, Any], here: list[str]) -> list[str]:
-    """The difference, in words, where the existing document is of other attacks than these."""
+def _other_attacks(held: dict[str, Any], here: list[str], models: dict[str, Any]) -> list[str]:
+    """The difference, in words, where the existing document is of other attacks or models than these.
+
+    models: those of the new document, by label; empty where it has but one.
+    """
     if held["command"] != "compare":
         return [f"command ({held['command']} there, compare here)"]
+    known, new = (
+        {label: digest(model, "checkpoint") for label, model in found.items()}
+        for found in (held.get("models", {}), models)
+    )
+    if not known.items() <= new.items():
+        return [f"models ({_listed(known)} there, {_listed(new)} here)"]
     there = list(held.get("attacks", {}))
     return [] if set(there) <= set(here) else [f"attacks ({', '.join(there)} there, {', '.join(here)} here)"]
+
+
+def _listed(models: dict[str, str | None]) -> str:
+    return ", ".join(f"{label} ({digest})" for label, digest in models.items()) or "one"
 
 
 def _lost(held: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What the new document lacks or changes of the existing one, in words."""
     here = new["attacks"]
-    found = _other_attacks(held, list(here))
+    found = _other_attacks(held, list(here), new.get("models", {}))
     if found:
         return found
     if digest(held, "checkpoint") != digest(new, "checkpoint"):

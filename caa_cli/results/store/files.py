@@ -58,13 +58,18 @@ def read_object(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Write strict JSON for people to read. Raises OSError, and ValueError for NaN."""
+    write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+
+
 @contextmanager
-def written(path: Path, option: str, hint: str) -> Iterator[None]:
+def written(path: Path, hint: str) -> Iterator[None]:
     """A context that turns an OSError into a CaaError about `path`. hint: what is not lost."""
     try:
         yield
     except OSError as error:
-        raise CaaError(f"can't write {option} {path} ({error.strerror or error})", hint) from error
+        raise CaaError(f"can't write {error.filename or path} ({error.strerror or error})", hint) from error
 
 
 def _is_stream(path: Path) -> bool:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from caa_cli.config.paths import sidecar
+from caa_cli.config.schema import check, parse
 from caa_cli.results.documents import ShardOf
 from caa_cli.results.records import ATTACKED, AttackRecord
-from caa_cli.results.schema import check, parse
 from caa_cli.results.store.files import write_atomically
 
 Image = NDArray[np.float32]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from caa_cli.config.paths import sidecar
+from caa_cli.config.schema import SchemaError, parse
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.documents import check_header, check_version, read_record
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
-from caa_cli.results.schema import SchemaError, parse
 from caa_cli.results.store.files import read_object
 from caa_cli.results.store.locks import lock
 
@@ -23,14 +23,10 @@ R = TypeVar("R", bound=Record)
 class Journal(Generic[R]):
     """`<output>.jsonl`: a header line with the configuration, then one line for each example, synced at once."""
 
-    def __init__(self, path: Path, kind: type[R]) -> None:
-        self.path, self.kind = path, kind
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._file: Any = None
         self._finished_before: set[int] = set()
-
-    @staticmethod
-    def beside(output: Path, kind: type[R]) -> Journal[R]:
-        return Journal(sidecar(output, ".jsonl"), kind)
 
     @property
     def begun(self) -> bool:
@@ -61,7 +57,7 @@ class Journal(Generic[R]):
         if not self.begun:
             self.start(header)
             return []
-        found_header, records, intact = self._read()
+        found_header, records, intact = read_journal(self.path)
         differing = disagreements(found_header, header, compared)
         if differing:
             raise UsageError(
@@ -70,14 +66,14 @@ class Journal(Generic[R]):
             )
         # Drop a line that a kill cut off.
         self._file.truncate(intact)
-        finished = [record for record in records if record.outcome != FAILED]
+        finished = [record for record in records.values() if record.outcome != FAILED]
         self._finished_before = {record.index for record in finished}
         return finished
 
     def check(self) -> None:
         """Raises CaaError for a journal that is damaged, so that no --resume could use it."""
         if self.begun:
-            self._read()
+            read_journal(self.path)
 
     def append(self, *records: R) -> None:
         """Append examples. A repeated one is marked `again`, to tell it from damage."""
@@ -102,10 +98,6 @@ class Journal(Generic[R]):
         while lines:  # a disk that is nearly full takes a part; the next write then fails
             lines = lines[self._file.write(lines) :]
         os.fsync(self._file.fileno())
-
-    def _read(self) -> tuple[dict[str, Any], list[R], int]:
-        header, records, intact = read_journal(self.path)
-        return header, list(records.values()), intact
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any], dict[int, Any], int]:
@@ -154,16 +146,16 @@ def _agree(one: Record, other: Record) -> bool:
     return {**one.to_json(), "seconds": None} == {**other.to_json(), "seconds": None}
 
 
-def unfinished(output: Path, kind: type[R]) -> bool:
+def unfinished(output: Path) -> bool:
     """Whether the journal holds examples of an earlier run that no complete result holds."""
-    journal = Journal.beside(output, kind)
-    if not journal.path.exists() or journal.path.stat().st_size == 0:
+    journal = sidecar(output, ".jsonl")
+    if not journal.exists() or journal.stat().st_size == 0:
         return False
     try:
         document = read_object(output)
         held = {example["index"]: example for example in document["examples"]}
-        _, records, _ = journal._read()
-        return document["status"] != "complete" or any(held.get(r.index) != r.to_json() for r in records)
+        _, records, _ = read_journal(journal)
+        return document["status"] != "complete" or any(held.get(i) != r.to_json() for i, r in records.items())
     except (CaaError, OSError, TypeError, KeyError):
         return True
 

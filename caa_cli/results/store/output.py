@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from caa_cli import __version__
+from caa_cli.config.paths import sidecar
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
-from caa_cli.results.documents import KINDS, document_at
-from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
+from caa_cli.results.class_names import names_of_classes
+from caa_cli.results.documents import KINDS, document_at, head
+from caa_cli.results.records import FAILED, Record
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, parse_result_file
-from caa_cli.results.store.files import check_writable, write_atomically
+from caa_cli.results.store.files import check_writable, write_document, written
 from caa_cli.results.store.journal import Journal, header_of, unfinished
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import check_intact, check_journals, check_result, check_side_file
@@ -27,13 +26,12 @@ R = TypeVar("R", bound=Record)
 
 @dataclass
 class RunOutput(Generic[R]):
-    """The files of a run whose examples are records of one `kind`.
+    """The files of a run.
 
     side_files: further files that it writes, by option.  resume, overwrite: what to do with an earlier run's output.
     """
 
     output: Path
-    kind: type[R]
     side_files: Mapping[str, Path | None] = field(default_factory=dict)
     resume: bool = False
     overwrite: bool = False
@@ -41,7 +39,7 @@ class RunOutput(Generic[R]):
     records: dict[int, R] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.journal = Journal.beside(self.output, self.kind)
+        self.journal = Journal[R](sidecar(self.output, ".jsonl"))
         self.source = self.journal.path  # where a resumed run's examples come from
         self.held: ResultFile[R] | None = None
         self.compared: list[str] = []
@@ -70,7 +68,7 @@ class RunOutput(Generic[R]):
             self._check_shards(shard)
 
     def _check_unfinished(self) -> None:
-        if not self.resume and not self.overwrite and unfinished(self.output, self.kind):
+        if not self.resume and not self.overwrite and unfinished(self.output):
             raise UsageError(
                 f"{self.journal.path} holds the finished images of a run that was cut short",
                 "add --resume to go on with it, or --overwrite to begin anew",
@@ -101,7 +99,9 @@ class RunOutput(Generic[R]):
                 held.callback(self.journal.close)
             yield
 
-    def finished(self, header: dict[str, Any], compared: list[str], indices: Sequence[int]) -> ResultFile[R] | None:
+    def load_finished(
+        self, header: dict[str, Any], compared: list[str], indices: Sequence[int]
+    ) -> ResultFile[R] | None:
         """The result that is there, if it is of this very run and has all that is asked for: nothing is to be done.
 
         header: what the document says beside its examples: command, config, checkpoint, shard, environment.
@@ -115,7 +115,7 @@ class RunOutput(Generic[R]):
         document = document_at(self.output)
         differing = disagreements(document, header, compared) if document else []
         begun = self.journal.begun
-        if unfinished(self.output, self.kind) or (
+        if unfinished(self.output) or (
             differing and begun and not disagreements(header_of(self.journal.path), header, compared)
         ):
             # The journal leads: a document of other settings gives way, for it was begun with --overwrite.
@@ -192,14 +192,14 @@ class RunOutput(Generic[R]):
         failed = any(record.outcome == FAILED for record in self.records.values())
         return "interrupted" if interrupted else "partial" if failed else "complete"
 
-    def finish(self, status: str, summary: dict[str, Any], records: list[R]) -> dict[str, Any]:
-        """Write the document and return it."""
+    def finish(
+        self, status: str, summary: dict[str, Any], records: list[R], class_names: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Write the document and return it. class_names: by class, empty where there are none."""
         document = {
-            "schema_version": SCHEMA_VERSION,
-            "tool_version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "status": status,
+            **head(status, self.header["command"]),
             **self.header,
+            "class_names": names_of_classes(records, class_names),
             "examples": [record.to_json() for record in records],
             "summary": summary,
         }
@@ -207,23 +207,15 @@ class RunOutput(Generic[R]):
         return document
 
     def write(self, document: dict[str, Any]) -> None:
-        content = json.dumps(document, indent=2, allow_nan=False) + "\n"
         with self.kept(self.output):
-            write_atomically(self.output, content.encode())
+            write_document(self.output, document)
 
     def close(self, status: str) -> None:
         """Remove the journal of a complete run, once everything is written."""
         if status == "complete":
             self.journal.remove()
 
-    @contextmanager
-    def kept(self, path: Path) -> Iterator[None]:
+    def kept(self, path: Path) -> AbstractContextManager[None]:
         """A context in which a failure to write `path` raises a CaaError that names where examples are kept."""
-        try:
-            yield
-        except OSError as error:
-            raise CaaError(
-                f"can't write {error.filename or path} ({error.strerror or error})",
-                f"what is finished is kept in {self.journal.path}: free some space and repeat the command "
-                "with --resume",
-            ) from error
+        where = f"what is finished is kept in {self.journal.path}"
+        return written(path, f"{where}: free some space and repeat the command with --resume")

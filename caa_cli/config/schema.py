@@ -1,41 +1,29 @@
 """Validation of JSON from files that may be damaged or foreign: type annotations are the schema.
 
 Dataclasses and TypedDicts stand for objects (with any JSON in further fields), `Annotated[float, Range(0)]` for a
-number of at least 0, Path and str for texts, tuples and lists for lists, `X | None` for a value that may be null.
+number at least 0, Path and str for texts, tuples and lists for lists, `X | None` for a value that may be null.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
 
+from caa_cli.config.ranges import Range
+
 # Sums and products of numbers of this size stay finite, so that they can be written as JSON.
 LARGEST, SMALLEST = 1e100, 1e-100
 DEEPEST = 32
 
-
-@dataclass(frozen=True)
-class Range:
-    """A range of numbers, both ends included."""
-
-    least: float
-    most: float = LARGEST
-
-    def __str__(self) -> str:
-        if self.most < LARGEST:
-            return f"from {self.least} to {self.most:g}"
-        return "above 0" if self.least == SMALLEST else f"of at least {self.least}"
-
-
 Natural = Annotated[int, Range(0)]
 Count = Annotated[int, Range(1)]
 Share = Annotated[float, Range(0, 1)]
-Positive = Annotated[float, Range(SMALLEST)]
+Positive = Annotated[float, Range(0, above=True)]
 Length = Annotated[float, Range(0)]
 Seconds = Annotated[float, Range(0, 1e12)]
 
@@ -141,9 +129,9 @@ def _scalar(fits: Callable[[Any], bool], expected: str) -> Validator:
 def _number(kind: type, bounds: Range) -> Validator:
     """A validator of numbers in a range. bool is not accepted as int, nor NaN, which fails any comparison."""
     kinds = (int,) if kind is int else (int, float)
-    most = min(bounds.most, 2**63 - 1) if kind is int else bounds.most
+    most = 2**63 - 1 if kind is int else LARGEST
     what = "whole number" if kind is int else "number"
-    return _scalar(lambda value: type(value) in kinds and bounds.least <= value <= most, f"a {what} {bounds}")
+    return _scalar(lambda value: type(value) in kinds and value in bounds and value <= most, f"a {what} {bounds}")
 
 
 def _list(check_entry: Validator) -> Validator:

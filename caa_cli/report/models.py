@@ -1,0 +1,110 @@
+"""The pictures of several models (extra: plot): attacks by model, and certified accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.pictures import PICTURES
+from caa_cli.config.settings import load
+from caa_cli.report.colours import styles
+from caa_cli.report.escapes import drawn
+from caa_cli.report.figure import COLUMN, PAGE, RADIUS, EmptyPictureError, figure_style, wrapped, write_figure
+from caa_cli.report.plots import draw_legend, ink
+from caa_cli.results.certified import CertifiedComparison
+from caa_cli.results.models import ModelsComparison
+
+_ACROSS = 3  # pictures in a row
+
+
+def write_pictures(path: Path, name: str, models: ModelsComparison, title: str) -> None:
+    """Draw one of PICTURES for each model.
+
+    Raises EmptyPictureError where one would be empty, and OSError if `path` can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    with ink():
+        figure = Figure(layout="constrained")
+        draw_by_model(figure, name, models)
+        figure.suptitle(drawn(title), fontsize=9)
+        write_figure(path, figure, models.fingerprint)
+
+
+def draw_by_model(figure: Any, name: str, models: ModelsComparison) -> list[Any]:
+    """Draw one of PICTURES for each model on the same scales; returns the axes. Raises EmptyPictureError."""
+    count = len(models.comparisons)
+    columns = min(count, _ACROSS)
+    rows = math.ceil(count / columns)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    axes = list(grid[:count])
+    for axis in grid[count:]:
+        axis.remove()
+    right = 0.0
+    for axis, (label, comparison) in zip(axes, models.comparisons.items(), strict=True):
+        load(PICTURES[name].draws)(axis, comparison)
+        right = max(right, axis.get_xlim()[1])
+        axis.set_title(wrapped(label, 40))
+        axis.grid(alpha=0.2)
+        axis.label_outer()
+    axes[0].set_xlim(right=right)
+    lines = _draw_legends(figure, axes)
+    figure.set_size_inches(COLUMN if columns == 1 else PAGE, 0.4 + 2.5 * rows + 0.13 * lines)
+    return axes
+
+
+def _draw_legends(figure: Any, axes: Sequence[Any]) -> int:
+    """Draw one legend for all models, or each its own where attacks differ; returns the lines below the axes."""
+    labels = [axis.get_legend_handles_labels()[1] for axis in axes]
+    if any(other != labels[0] for other in labels):
+        for axis in axes:
+            axis.legend(loc="upper left", frameon=False)
+        return 0
+    for axis in axes[1:]:
+        for artist in axis.get_legend_handles_labels()[0]:
+            artist.set_label("_")  # what begins so is in no legend
+    return draw_legend(figure, axes[0])
+
+
+def draw_certified_curves(path: Path, comparison: CertifiedComparison, title: str) -> None:
+    """Draw the certified accuracy of each model against the radius.
+
+    Raises EmptyPictureError where nothing is certified, and OSError if `path` can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    radii = [
+        np.sort([record.radius or 0.0 for record in comparison.records(model) if record.certified_at(0.0)])
+        for model in comparison.models
+    ]
+    if not any(map(len, radii)):
+        raise EmptyPictureError("no image is certified")
+    colours = [*ATTACKS, *[""] * len(radii)][: len(radii)]  # those of the attacks, and then further ones
+    with figure_style():
+        figure = Figure(layout="constrained")
+        axis = figure.subplots()
+        for label, mine, style in zip(comparison.labels, radii, styles(colours), strict=True):
+            line = {name: style[name] for name in ("color", "linestyle")}
+            axis.step(*certified_curve(mine, len(comparison.images)), where="pre", label=wrapped(label, 52), **line)
+        axis.set(xlabel=RADIUS, ylabel="certified accuracy", ylim=(0.0, 1.02), title=drawn(title))
+        axis.set_xlim(left=0.0)
+        axis.grid(alpha=0.3)
+        lines = draw_legend(figure, axis)
+        figure.set_size_inches(COLUMN, 2.4 + 0.13 * lines)
+        write_figure(path, figure, comparison.fingerprint)
+
+
+def certified_curve(radii: ArrayLike, images: int) -> tuple[Any, Any]:
+    """The corners (x, y) of certified accuracy by radius. radii: ascending, of those that are right and certified.
+
+    The share certified at r falls by one image just beyond each radius, and ends at 0.
+    """
+    x = np.asarray(radii, dtype=np.float64)
+    counts = np.arange(len(x), -1, -1) / images
+    return np.r_[0.0, x, x[-1:]], np.r_[counts[:1], counts] if len(x) else counts

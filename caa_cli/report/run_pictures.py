@@ -1,0 +1,103 @@
+"""The pictures of one run (extra: plot): examples of an attack, the certified accuracy of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from caa_cli.report.colours import colour_of
+from caa_cli.report.escapes import drawn
+from caa_cli.report.figure import (
+    COLUMN,
+    RADIUS,
+    EmptyPictureError,
+    difference_colours,
+    difference_scale,
+    draw_scale,
+    figure_style,
+    pixels,
+    wrapped,
+    write_figure,
+)
+from caa_cli.results.certificates import CertifyRecord
+from caa_cli.results.class_names import ClassNames, class_name
+from caa_cli.results.records import ATTACKED, FAILED, AttackRecord
+from caa_cli.results.store.images import Image
+
+MOST_EXAMPLES = 8
+
+
+def draw_examples(
+    path: Path,
+    original: Callable[[int], Image],
+    adversarial: Mapping[int, Image],
+    records: Sequence[AttackRecord],
+    names: ClassNames,
+) -> None:
+    """Draw one column for each example: original, adversarial image, difference, all differences on one scale.
+
+    Images: (channels, height, width) in [0, 1], by index. Shows the first verified successes whose images were kept.
+    Raises EmptyPictureError where there are none, and OSError if `path` can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    shown = [record for record in records if record.outcome == ATTACKED and record.index in adversarial]
+    shown = shown[:MOST_EXAMPLES]
+    if not shown:
+        raise EmptyPictureError("no image was attacked")
+    columns = len(shown)
+    differences = [(adversarial[record.index] - original(record.index)).mean(axis=0) for record in shown]
+    scale = difference_scale(differences)
+    with figure_style():
+        figure = Figure(figsize=(0.8 * columns + 0.75, 3.3), layout="constrained")
+        axes = figure.subplots(3, columns + 1, squeeze=False, width_ratios=[*[1.0] * columns, 0.09])
+        for axis in axes[:, :-1].flat:
+            axis.set(xticks=[], yticks=[])
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+        for row, name in enumerate(("original", "adversarial", "difference")):
+            axes[row, 0].set_ylabel(name)
+            axes[row, -1].set_axis_off()
+        for column, (record, difference) in enumerate(zip(shown, differences, strict=True)):
+            above, middle, below = axes[:, column]
+            above.imshow(pixels(original(record.index)))
+            above.set_title(f"image {record.index}\n{_name(record.prediction, names)}", fontsize=7)
+            middle.imshow(pixels(adversarial[record.index]))
+            middle.set_title(_name(record.adversarial_class, names), fontsize=7)
+            below.imshow(difference_colours(difference, scale))
+            below.set_title(f"L2 {record.radius:.2f}", fontsize=7)
+            below.set_xlabel(f"certified {record.certified_radius:.2f}", fontsize=6)
+        axes[2, -1].set_axis_on()
+        draw_scale(axes[2, -1], scale, "vertical")
+        write_figure(path, figure)
+
+
+def _name(number: int | None, names: ClassNames) -> str:
+    return wrapped(class_name(number, names), 14)
+
+
+def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title: str) -> None:
+    """Draw certified accuracy against the radius.
+
+    Raises EmptyPictureError without an image, and OSError if `path` can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    records = [record for record in records if record.outcome != FAILED]  # a failure is not evidence about the model
+    radii = np.sort([record.radius or 0.0 for record in records if record.certified_at(0.0)])
+    if not len(radii):
+        raise EmptyPictureError("no image is certified")
+    # The share of examples certified at r falls by one example just beyond each radius.
+    shares = np.arange(len(radii), 0, -1) / len(records)
+    colour = colour_of("caa")
+    with figure_style():
+        figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
+        axis = figure.subplots()
+        axis.step(np.r_[0.0, radii], np.r_[shares[0], shares], where="pre", color=colour)
+        axis.vlines(radii[-1], 0.0, shares[-1], color=colour)
+        axis.set(xlabel=RADIUS, ylabel="certified accuracy", ylim=(0.0, 1.02), title=drawn(title))
+        axis.set_xlim(left=0.0)
+        axis.grid(alpha=0.3)
+        write_figure(path, figure)

@@ -1,0 +1,118 @@
+"""The attacks on several models over the same images, and their document."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from caa_cli.errors import UsageError
+from caa_cli.results.comparison import Comparison, compare
+from caa_cli.results.documents import head
+from caa_cli.results.records import AttackRecord
+from caa_cli.results.shards.joining import join
+from caa_cli.results.shards.models import MODEL
+from caa_cli.results.shards.result_file import ResultFile
+
+# What the document has of each model apart, besides the settings of MODEL.
+OF_EACH = ("checkpoint", "environment", "reference", "summary", "indices", "class_names", "notes")
+
+
+@dataclass(frozen=True)
+class ModelsComparison:
+    """Attacks on several models. comparisons: one for each model, by its label, over the same images."""
+
+    comparisons: dict[str, Comparison]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(f"{label}: {note}" for label, found in self.comparisons.items() for note in found.notes)
+
+    @property
+    def partial(self) -> bool:
+        return any(found.partial for found in self.comparisons.values())
+
+    @property
+    def labels(self) -> list[str]:
+        """`MODEL/ATTACK` for each attack on each model."""
+        return [f"{label}/{attack}" for label, found in self.comparisons.items() for attack in found.labels]
+
+    @property
+    def summary(self) -> dict[str, float | None]:
+        """The numbers of all models together. eligible: images, counted once a model."""
+        found = [comparison.summary for comparison in self.comparisons.values()]
+        return {
+            "models": len(found),
+            "attacks": len(self.labels),
+            "examples": max(summary["examples"] or 0 for summary in found),
+            "eligible": sum(summary["eligible"] or 0 for summary in found),
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """A short digest of the compared attacks, the models and the images."""
+        found = sorted(comparison.fingerprint for comparison in self.comparisons.values())
+        return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+
+    def to_json(self, status: str) -> dict[str, Any]:
+        """The document of `caa compare`, strict JSON; `attacks` by `labels`."""
+        documents = {label: found.to_json(status) for label, found in self.comparisons.items()}
+        first = next(iter(documents.values()))
+        return {
+            **head(status, "compare"),
+            "config": _agreed([document["config"] for document in documents.values()]),
+            "fingerprint": self.fingerprint,
+            "environment": _agreed([document["environment"] for document in documents.values()]),
+            "images": first["images"],
+            "notes": list(self.notes),
+            "models": {
+                label: {
+                    **{name: document[name] for name in OF_EACH},
+                    **{name: document["config"][name] for name in MODEL},
+                }
+                for label, document in documents.items()
+            },
+            "summary": {**self.summary, "bootstrap": first["summary"]["bootstrap"]},
+            "attacks": {
+                f"{label}/{attack}": {"model": label, **entry}
+                for label, document in documents.items()
+                for attack, entry in document["attacks"].items()
+            },
+        }
+
+
+def _agreed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The entries that all have with one value."""
+    return {name: value for name, value in found[0].items() if all(other.get(name) == value for other in found)}
+
+
+def compare_models(
+    groups: dict[str, list[ResultFile[AttackRecord]]],
+    resamples: int = 0,
+    seed: int = 0,
+    reference: str | None = None,
+) -> ModelsComparison:
+    """Compare attacks on several models.
+
+    groups: see `by_model`.  reference: for all models; None: the first attack of the first model, and of a model that
+    lacks it the first.  Raises UsageError where images differ.
+    """
+    joined = {label: join(parts) for label, parts in groups.items()}
+    comparisons: dict[str, Comparison] = {}
+    for label, attacks in joined.items():
+        first = next(iter(joined.values()))[0].label
+        default = first if first in [attack.label for attack in attacks] else None
+        comparisons[label] = compare(attacks, resamples, seed, reference or default)
+    complete = [
+        (label, set(comparison.images)) for label, comparison in comparisons.items() if not comparison.partial
+    ]
+    for label, images in complete[1:]:
+        first, expected = complete[0]
+        for index in sorted(images ^ expected)[:1]:
+            raise UsageError(
+                f"the results of {first} and {label} are over different images: only one of them has image {index}",
+                "repeat one of them with the --limit, --skip, --every or --indices of the other (and --resume)",
+            )
+    return ModelsComparison(comparisons)

@@ -1,0 +1,71 @@
+"""Result files of several models over the same images, grouped by model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from caa_cli.config.compare_plan import SHARED
+from caa_cli.config.plan import CertifyPlan
+from caa_cli.errors import UsageError
+from caa_cli.results.shards.joining import check_same, grouped
+from caa_cli.results.shards.result_file import R, ResultFile
+
+# What belongs to the model; all else that decides which images are eligible, and what a proof is, has to agree.
+MODEL = ("arch", "mean", "std", "sigma")
+_OF_CERTIFICATES = [f.name for f in fields(CertifyPlan) if f.name not in {*MODEL, *CertifyPlan.NOT_COMPARED}]
+
+
+def by_model(parts: Sequence[ResultFile[R]]) -> dict[str, list[ResultFile[R]]]:
+    """The files of each smoothed model, a checkpoint at one σ, by a label, in the order of the first files.
+
+    Raises UsageError, which names the difference, where the data or other settings than the model's differ, and for
+    two models of one name.
+    """
+    groups = grouped(parts, lambda one, other: _model(one) == _model(other))
+    firsts = [group[0] for group in groups]
+    check_same(firsts, _settings(firsts), lambda _: "only the model may differ", one_model=False)
+    found: dict[str, list[ResultFile[R]]] = {}
+    for label, group in zip(_labels(firsts), groups, strict=True):
+        if label in found:
+            raise UsageError(
+                f"{found[label][0].path} and {group[0].path} are both called {label}, but of different models",
+                f"name one of them: caa compare NAME={group[0].path} …",
+            )
+        found[label] = group
+    return found
+
+
+def _model(part: ResultFile[Any]) -> tuple[str, float]:
+    return str(part.checkpoint["sha256"]), float(part.config["sigma"])
+
+
+def _settings(parts: Sequence[ResultFile[Any]]) -> dict[str, list[Any]]:
+    """The settings that must agree, by name, one value for each file."""
+    if parts[0].command == "certify":
+        return {name: [part.config.get(name) for part in parts] for name in _OF_CERTIFICATES}
+    return {name: [part.setting(name) for part in parts] for name in SHARED if name not in MODEL}
+
+
+def _labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
+    """The user's name for a certificate's model, or the name of its checkpoint's file.
+
+    Where several checkpoints have one name, with σ or the content's digest. (An attack's name is not its model's.)
+    """
+    stems = [Path(str(part.checkpoint.get("path") or part.config.get("arch") or "model")).stem for part in firsts]
+    found = []
+    for part, stem in zip(firsts, stems, strict=True):
+        alike = [other for other, name in zip(firsts, stems, strict=True) if name == stem]
+        digest, sigma = _model(part)
+        if part.command == "certify" and part.name is not None:
+            found.append(part.name)
+            continue
+        words = [stem]
+        if len({_model(other)[0] for other in alike}) > 1:
+            words.append(f"sha256={digest[:7]}")
+        if len({_model(other)[1] for other in alike}) > 1:
+            words.append(f"sigma={sigma:g}")
+        found.append(":".join(words))
+    return found

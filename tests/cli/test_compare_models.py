@@ -1,0 +1,272 @@
+"""`caa compare` of results of several models: attacks, and certificates."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from comparing import document, record, write
+from requiring import certification
+from support import assert_clean_error, caa, parse_strict, read_strict
+
+from caa_cli.results.certificates import CertifyRecord
+
+FORMATS = ["table", "markdown", "latex", "csv", "json"]
+
+
+def of_model(found, digest, path, **settings):
+    """The document as of another model."""
+    checkpoint = {**found["checkpoint"], "sha256": digest * 64, "path": path}
+    return {**found, "checkpoint": checkpoint, "config": {**found["config"], **settings}}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two attacks on two models; the second attack breaks fewer images of the second model."""
+    found = []
+    for name, digest, lost in (("gaussian", "a", None), ("smoothadv", "b", 3.0)):
+        for attack, radii in (("caa", (1.5, 2.0, 3.0)), ("ddn", (1.4, 2.5, None if lost else 2.0))):
+            one = document([record(i, r) for i, r in enumerate(radii)], attack=attack)
+            found.append(write(tmp_path / f"{name}-{attack}.json", of_model(one, digest, f"models/{name}.pt")))
+    return found
+
+
+def test_a_table_by_model_and_attack(files):
+    """The attacks of each model below its name, in the order of the files; every format has all of them."""
+    lines = caa("compare", *files).stdout.splitlines()
+    names = [line.split()[0] for line in lines if re.match(r" +(gaussian|smoothadv|caa|ddn)\b", line)]
+    assert names == ["gaussian", "caa", "ddn", "smoothadv", "caa", "ddn"]
+    for name in FORMATS[1:]:
+        shown = caa("compare", *files, "--format", name)
+        assert shown.exit_code == 0, shown.output
+        assert shown.stdout.index("gaussian") < shown.stdout.index("smoothadv")
+    rows = list(csv.DictReader(io.StringIO(caa("compare", *files, "--format", "csv").stdout)))
+    assert [(row["model"], row["attack"], row["success_rate"]) for row in rows] == [
+        ("gaussian", "caa", "1.0"),
+        ("gaussian", "ddn", "1.0"),
+        ("smoothadv", "caa", "1.0"),
+        ("smoothadv", "ddn", str(2 / 3)),
+    ]
+
+
+def test_each_model_is_a_comparison_of_its_own(files, tmp_path):
+    """What the files of one model say does not depend on the other models."""
+    together = caa("compare", *files, "--output", tmp_path / "all.json", "--bootstrap", "20")
+    assert together.exit_code == 0, together.output
+    found = read_strict(tmp_path / "all.json")
+    assert list(found["attacks"]) == ["gaussian/caa", "gaussian/ddn", "smoothadv/caa", "smoothadv/ddn"]
+    assert {label: model["checkpoint"]["path"] for label, model in found["models"].items()} == {
+        "gaussian": "models/gaussian.pt",
+        "smoothadv": "models/smoothadv.pt",
+    }
+    alone = parse_strict(caa("compare", *files[2:], "--json", "--bootstrap", "20").stdout)
+    assert {**found["attacks"]["smoothadv/ddn"], "model": None} == {**alone["attacks"]["ddn"], "model": None}
+    assert found["models"]["smoothadv"]["summary"] == alone["summary"]
+    assert (found["summary"]["models"], found["summary"]["eligible"]) == (2, 6)
+    words = ["--require", "smoothadv/ddn.success_rate<0.7", "--require", "gaussian.broken_by_all==3"]
+    assert caa("check", tmp_path / "all.json", *words).exit_code == 0
+    unknown = caa("check", tmp_path / "all.json", "--require", "other/ddn.success_rate<0.7")
+    assert_clean_error(unknown, 2, "no field 'other/ddn.success_rate'")
+
+
+def test_the_checkpoint_at_another_sigma_is_another_model(tmp_path):
+    found = document([record(0, 1.0)])
+    one = write(tmp_path / "a.json", found)
+    two = write(tmp_path / "b.json", of_model(found, "a", "demo", sigma=1.0, attack_sigma=1.0))
+    attacks = parse_strict(caa("compare", one, two, "--json").stdout)["attacks"]
+    assert list(attacks) == ["demo:sigma=0.5/caa", "demo:sigma=1/caa"]
+    three = write(tmp_path / "c.json", of_model(found, "c", "demo"))
+    attacks = parse_strict(caa("compare", one, three, "--json").stdout)["attacks"]
+    assert list(attacks) == ["demo:sha256=aaaaaaa/caa", "demo:sha256=ccccccc/caa"]
+
+
+def test_one_attack_is_the_reference_for_all_models_that_have_it(files, tmp_path):
+    def references(*words):
+        return [
+            model["reference"] for model in parse_strict(caa("compare", *words, "--json").stdout)["models"].values()
+        ]
+
+    assert references(*files) == ["caa", "caa"]
+    assert references(files[1], *files[2:]) == ["ddn", "ddn"]
+    assert references(*files, "--reference", "ddn") == ["ddn", "ddn"]
+    assert "against caa." in " ".join(caa("compare", *files).stdout.split())
+    assert references(files[0], files[3]) == ["caa", "ddn"]
+    assert "against the first attack of each model." in " ".join(caa("compare", files[0], files[3]).stdout.split())
+
+
+def test_only_the_model_may_differ(files, tmp_path):
+    def refused(problem, **settings):
+        other = write(tmp_path / "o.json", of_model(document([record(0, 1.0)], **settings), "c", "o.pt"))
+        assert_clean_error(caa("compare", files[0], other, "--output", tmp_path / "c.json"), 2, problem)
+
+    refused("alpha (0.005 and 0.01)", alpha=0.01)
+    refused("seed (0 and 1)", seed=1)
+    refused("only one of them has image 1")
+    for option in ("--html", "--figure-examples"):
+        words = [*files, option, tmp_path / "x.svg"]
+        assert_clean_error(caa("compare", *words), 2, f"{option} shows one model", "name the files of one")
+    assert_clean_error(
+        caa("compare", *files, "--figure-certified", tmp_path / "x.svg"), 2, "is of results of caa certify"
+    )
+    assert list(tmp_path.glob("x.*")) == []
+
+
+def test_figures_by_model_share_their_axes(files, tmp_path):
+    for option in ("--figure", "--figure-evaluations"):
+        path = tmp_path / f"{option}.svg"
+        shown = caa("compare", *files, option, path)
+        assert shown.exit_code == 0, shown.output
+        assert path.read_bytes().startswith(b"<?xml")
+
+
+def test_attacks_of_several_models_are_drawn_once_in_the_legend(files):
+    from matplotlib.figure import Figure
+
+    from caa_cli.report.models import draw_by_model
+    from caa_cli.results.models import compare_models
+    from caa_cli.results.shards.models import by_model
+    from caa_cli.results.shards.result_file import read_result_file
+
+    found = compare_models(by_model([read_result_file(path) for path in files]))
+    figure = Figure()
+    first, second = draw_by_model(figure, "proportion", found)
+    assert [axis.get_title() for axis in (first, second)] == ["gaussian", "smoothadv"]
+    assert first.get_xlim() == second.get_xlim() == (0.0, pytest.approx(1.05 * 3.0))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["certified bound", "caa", "ddn"]
+    _, _, ddn = second.lines
+    assert list(ddn.get_ydata())[-1] == pytest.approx(2 / 3)
+    assert ddn.get_xdata()[-1] > 3.15, "a curve goes on to the edge of the widest model"
+
+
+def test_a_comparison_of_other_models_is_not_replaced_unasked(files, tmp_path):
+    place = tmp_path / "all.json"
+    assert caa("compare", *files, "--output", place).exit_code == 0
+    before = place.read_bytes()
+    found = json.loads(files[2].read_text())
+    files[2] = write(tmp_path / "new.json", of_model(found, "d", "models/smoothadv.pt"))
+    found = json.loads(files[3].read_text())
+    files[3] = write(tmp_path / "new2.json", of_model(found, "d", "models/smoothadv.pt"))
+    refused = caa("compare", *files, "--output", place)
+    assert_clean_error(refused, 2, "all.json is another comparison: models (", "--overwrite")
+    words = ["--checkpoint", "demo", "--attacks", "caa", "--output", place]
+    assert_clean_error(caa("compare", *words), 2, "all.json is another comparison: models (")
+    assert place.read_bytes() == before
+    assert caa("compare", *files, "--output", place, "--overwrite").exit_code == 0
+
+
+# Certificates
+
+
+def certified(radii, abstained=0):
+    """Right and certified at these radii (None: wrong), and then abstentions."""
+    found = [
+        CertifyRecord(i, 1, "certified", prediction=2 if r is None else 1, radius=r or 0.3, correct=r is not None)
+        for i, r in enumerate(radii)
+    ]
+    return [*found, *(CertifyRecord(len(radii) + i, 1, "abstained", radius=0.0) for i in range(abstained))]
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    return [
+        write(tmp_path / "a.json", of_model(certification(certified([0.3, 0.8, 1.3, None])), "a", "gaussian.pt")),
+        write(
+            tmp_path / "b.json",
+            of_model(certification(certified([0.6, 0.6, 0.6], 1)), "b", "macer.pt", sigma=0.25, mean=[0.1]),
+        ),
+    ]
+
+
+def test_certified_accuracy_of_several_models(certificates, tmp_path):
+    shown = caa("compare", *certificates, "--output", tmp_path / "c.json")
+    assert shown.exit_code == 0, shown.output
+    found = read_strict(tmp_path / "c.json")
+    assert {label: model["certified_accuracy"] for label, model in found["models"].items()} == {
+        "gaussian": {"0.00": 0.75, "0.25": 0.75, "0.50": 0.5, "0.75": 0.5, "1.00": 0.25, "1.25": 0.25, "1.50": 0.0},
+        "macer": {"0.00": 0.75, "0.25": 0.75, "0.50": 0.75, "0.75": 0.0, "1.00": 0.0, "1.25": 0.0, "1.50": 0.0},
+    }
+    assert found["models"]["gaussian"]["average_certified_radius"] == pytest.approx(0.6)
+    assert found["models"]["macer"]["average_certified_radius"] == pytest.approx(0.45)
+    assert found["models"]["macer"]["intervals"]["certified_accuracy@0.75"] == [0.0, pytest.approx(0.6023646)]
+    assert re.search(r"gaussian +75\.0 +75\.0 +50\.0 +50\.0 +25\.0 +25\.0 +0\.0 +0\.600 +0\.286", shown.stdout)
+    assert "4 images" in shown.stdout
+    for name in FORMATS:
+        text = caa("compare", *certificates, "--format", name).stdout
+        assert "gaussian" in text
+        assert "macer" in text
+    (row, _) = csv.DictReader(io.StringIO(caa("compare", *certificates, "--format", "csv").stdout))
+    assert row["certified_accuracy@0.50"] == "0.5"
+    assert float(row["certified_accuracy@0.50_low"]) == pytest.approx(0.0675860, abs=1e-6)
+
+
+def test_a_comparison_of_certificates_is_judged(certificates, tmp_path):
+    words = ["--require", "macer.certified_accuracy@0.55>=0.75", "--require", "gaussian.average_certified_radius>0.5"]
+    shown = caa("compare", *certificates, "--output", tmp_path / "c.json", *words)
+    assert shown.exit_code == 0, shown.output
+    assert caa("check", tmp_path / "c.json", *words).exit_code == 0
+    assert caa("check", tmp_path / "c.json", "--require", "macer.certified_accuracy@0.65>=0.75").exit_code == 4
+    for command in (["check", tmp_path / "c.json"], ["compare", *certificates]):
+        refused = caa(*command, "--require", "macer.success_rate>=0")
+        assert_clean_error(refused, 2, "no field 'macer.success_rate'", "fields: models, examples; and LABEL.FIELD")
+
+
+def test_certificates_can_be_named(certificates):
+    one, two = certificates
+    found = parse_strict(caa("compare", f"ours={one}", two, "--json").stdout)
+    assert list(found["models"]) == ["ours", "macer"]
+    assert_clean_error(
+        caa("compare", f"x={one}", f"x={two}"), 2, "are both called x, but of different models", "NAME="
+    )
+    assert_clean_error(caa("compare", f"macer={one}", two), 2, "are both called macer")
+
+
+def test_the_curves_of_certified_accuracy(certificates, tmp_path):
+    from caa_cli.report.models import certified_curve
+
+    assert [list(values) for values in certified_curve([0.3, 0.8, 1.3], 4)] == [
+        [0.0, 0.3, 0.8, 1.3, 1.3],
+        [0.75, 0.75, 0.5, 0.25, 0.0],
+    ]
+    assert [list(values) for values in certified_curve([], 4)] == [[0.0], [0.0]]
+    for suffix in ("png", "svg", "pdf"):
+        path = tmp_path / f"c.{suffix}"
+        assert caa("compare", *certificates, "--figure-certified", path).exit_code == 0
+        assert path.stat().st_size > 1000
+
+
+def test_what_certificates_can_not_be_compared_with(certificates, files, tmp_path):
+    one = certificates[0]
+    assert_clean_error(caa("compare", one, files[0]), 2, "is of caa certify and", "results of one of the two")
+    for words in (["--reference", "x"], ["--bootstrap", "9"], ["--html", "x.html"], ["--figure", "x.png"]):
+        assert_clean_error(caa("compare", *certificates, *words), 2, f"{words[0]} is of results of caa attack")
+    found = of_model(certification(certified([0.3])), "c", "c.pt")
+    assert_clean_error(caa("compare", one, write(tmp_path / "c.json", found)), 2, "c and gaussian are over different")
+    found = of_model(certification(certified([0.3] * 4)), "c", "c.pt", samples=7)
+    assert_clean_error(caa("compare", one, write(tmp_path / "d.json", found)), 2, "samples (1500 and 7)", "the model")
+    assert_clean_error(caa("compare", one, one), 2, "overlap")
+
+
+def test_images_that_failed_for_one_model_are_left_out_of_all(certificates, tmp_path):
+    records = certified([0.3, 0.8, 1.3])
+    found = certification([*records, CertifyRecord(3, 1, "failed", error="damaged")])
+    other = write(tmp_path / "c.json", of_model(found, "c", "c.pt"))
+    shown = caa("compare", *certificates, other, "--output", tmp_path / "o.json")
+    assert shown.exit_code == 3
+    assert "left out: 1 image (3) failed in c" in shown.stderr
+    found = read_strict(tmp_path / "o.json")
+    assert found["status"] == "partial"
+    assert found["models"]["gaussian"]["certified_accuracy"]["0.00"] == 1.0
+
+
+def test_one_radius_alone(certificates, tmp_path):
+    """Of caa certify --radius there is no average."""
+    records = [CertifyRecord(0, 1, "certified", prediction=1, radius=0.4, correct=True)]
+    found = [of_model(certification(records), digest, f"{digest}.pt", radius=0.4) for digest in "ab"]
+    shown = caa("compare", *(write(tmp_path / f"{i}.json", one) for i, one in enumerate(found)))
+    assert shown.exit_code == 0, shown.output
+    assert "average" not in shown.stdout
+    assert "0.40" in shown.stdout

@@ -1,0 +1,114 @@
+"""`--dry-run`: the model is built, one batch is timed, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from support import CHEAP, assert_clean_error, caa, parse_strict
+
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
+from caa_cli.run.dry_run import Evaluations, Forecast, together
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
+from caa_cli.smoothing.stein import SteinEstimator
+from caa_cli.tuning.pace import Pace, measure_pace
+
+PACE = Pace(forward=0.5, backward=2.0, memory=1_000_000)
+
+
+def test_time_is_that_of_the_evaluations_and_memory_that_of_a_batch_and_of_the_search():
+    forecast = Forecast(PACE, Evaluations(200, 100), Evaluations(40, 20), reserve=500_000)
+    assert forecast.to_json() == {
+        "forward_evaluations_at_most": 200,
+        "backward_evaluations_at_most": 100,
+        "seconds_typical": 60.0,
+        "seconds_at_most": 300.0,
+        "memory_bytes": 1_500_000,
+    }
+    shown = dict(forecast.rows())
+    assert shown["forward evaluations"] == "typically 40, at most 200"
+    assert shown["time"].startswith("typically 1:00, at most 5:00")
+    assert shown["memory"] == "about 2 MB"
+
+
+def test_what_is_not_known_is_not_said():
+    """A decision on one radius mostly takes few samples, but how few is not known."""
+    forecast = Forecast(PACE, Evaluations(200))
+    assert forecast.to_json()["seconds_typical"] is None
+    assert dict(forecast.rows())["time"].startswith("at most 1:40")
+    assert "backward evaluations" not in dict(forecast.rows())
+    assert dict(Forecast(PACE, Evaluations(200), Evaluations(200)).rows())["time"].startswith("1:40,")
+
+
+def test_attacks_run_one_after_the_other():
+    one, other = (Forecast(PACE, Evaluations(n, 0), Evaluations(n / 2, 0)).to_json() for n in (100, 400))
+    rows, total = together([one, other])
+    assert total == {"seconds_typical": 125.0, "seconds_at_most": 250.0}
+    assert rows == [("time", "typically 2:05, at most 4:10")]
+
+
+@pytest.mark.parametrize("source", ["white box", "surrogate", "votes"])
+def test_the_chunks_of_the_run_are_timed(source: str):
+    """The batches that the network sees have the sizes that the run will use, and none is left undone."""
+    batches: list[int] = []
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    network.register_forward_hook(lambda module, inputs, outputs: batches.append(len(inputs[0])))
+    surrogate = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    sources = {"white box": WhiteBox(), "surrogate": SurrogateModel(surrogate), "votes": SteinEstimator()}
+    classifier = SmoothedClassifier(
+        network, sigma=0.5, num_classes=3, input_shape=(1, 2, 2), gradients=sources[source], votes_chunk=32,
+        gradient_chunk=64,
+    )  # fmt: skip
+    pace = measure_pace(classifier, search=True)
+    assert set(batches) == ({32} if source == "votes" else {32, 64})
+    assert pace.forward > 0
+    assert (pace.backward > 0) or source != "white box"
+    assert pace.memory > 0
+    assert (classifier.votes_chunk, classifier.search_chunk) == (32, 32 if source == "votes" else 64)
+    batches.clear()
+    assert measure_pace(classifier, search=False).backward == 0.0
+    assert set(batches) == {32}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["attack", *CHEAP, "--save-adversarial", "a.safetensors"],
+        ["attack", *CHEAP, "--gradient", "votes"],
+        ["certify", "--checkpoint", "demo", "--samples", "1000", "--chunk-size", "64"],
+        ["certify", "--checkpoint", "demo", "--samples", "1000", "--chunk-size", "64", "--radius", "0.5"],
+        ["compare", *CHEAP, "--attacks", "caa,ddn"],
+        ["train", "--dataset", "demo", "--epochs", "3", "--method", "smoothadv", "--attack-steps", "1"],
+    ],
+    ids=["attack", "by votes", "certify", "radius", "compare", "train"],
+)
+def test_it_says_how_long_it_takes_and_writes_nothing(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    result = caa(*words, "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    found = parse_strict(result.stdout)
+    assert found["seconds_typical"] is None if "--radius" in words else found["seconds_typical"] > 0
+    if words[0] != "train":
+        assert found["seconds_at_most"] >= (found["seconds_typical"] or 0)
+    for one in found["attacks"].values() if words[0] == "compare" else [found]:
+        assert one["memory_bytes"] > 10_000_000
+    assert any(line.startswith("time ") for line in result.stderr.splitlines())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_takes_what_its_attacks_take(tmp_path):
+    found = json.loads(caa("compare", *CHEAP, "--attacks", "caa,ddn", "--dry-run", "--json").stdout)
+    for name in ("seconds_typical", "seconds_at_most"):
+        assert found[name] == pytest.approx(sum(attack[name] for attack in found["attacks"].values()))
+
+
+def test_a_model_that_can_not_run_is_found_out(tmp_path):
+    """As by the run itself: the weights are loaded, and a batch goes through them."""
+    weights = read_weights(DEMO_CHECKPOINT)
+    broken = {name: tensor * 1e38 for name, tensor in weights.tensors.items()}
+    save_file(broken, tmp_path / "x.safetensors", metadata=weights.card.to_metadata())
+    words = ["--checkpoint", tmp_path / "x.safetensors", "--dataset", "demo"]
+    assert_clean_error(caa("certify", *words, "--dry-run"), 1, "returns NaN")
