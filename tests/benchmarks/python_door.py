@@ -3,8 +3,8 @@
     python tests/benchmarks/python_door.py [--images 4] [--rounds 5]
 
 Both run in this process, in turn, each as often first. Seconds are those of the processor, which others on the
-machine disturb less. Of the command what is timed is what follows the loading of its model: the pipeline, the journal, the
-document and the summary. Prints JSON: the least seconds of each, and their ratio.
+machine disturb less. Of the command what is timed is what follows the loading of its model: the pipeline, the
+journal, the document and the summary. Prints JSON: the least seconds of each, and their ratio.
 """
 
 from __future__ import annotations
