@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from caa_cli.attacks.common.attack import Attack
-from caa_cli.config.choices import VOTES
+from caa_cli.config.choices import EXACT, VOTES
 from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Rows
 from caa_cli.run.dry_run import Evaluations
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.verification.rules import RULES
-from caa_cli.verification.verifier import Verifier
-
-# How many tries a verification usually takes (docs/method/verification.md).
-TYPICAL_TRIES = 1.25
 
 
 def attack_rows(plan: AttackPlan, attack: Attack[Any], num_classes: int) -> Rows:
@@ -27,7 +23,8 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], num_classes: int) -> Rows
     rows += attack.notes(num_classes)
     if plan.attack_sigma not in (None, plan.sigma):
         rows.append(("attacker", f"takes σ to be {plan.attack_sigma:g}; certificate and verification use the true σ"))
-    fresh = f"{plan.verify_samples} fresh samples a try; certified radius on {plan.certify_samples}"
+    samples = f"{'at most ' if plan.verification == EXACT else ''}{plan.verify_samples} fresh samples a try"
+    fresh = f"{plan.verification}, {samples}; certified radius on {plan.certify_samples}"
     return [*rows, ("verification", fresh), ("results", str(plan.output))]
 
 
@@ -40,8 +37,8 @@ def evaluations(
     if budget is None:
         return None
     forward, backward = budget
-    share, tries = (attack.typical_share(), TYPICAL_TRIES) if typical else (1.0, Verifier().tries)
+    share = attack.typical_share() if typical else 1.0
     clean = plan.selection_samples + plan.certify_samples
     rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
-    verification = tries * plan.verify_samples + rule.PROBES * rule.probe_samples(plan.selection_samples)
+    verification = rule.evaluations(plan.selection_samples, typical)
     return Evaluations(images * (clean + share * forward + verification), images * share * backward)

@@ -37,6 +37,8 @@ class Rule(ABC):
     # The most points of the line search. It ends earlier once its standard error is below PRECISION of a try's.
     PROBES: ClassVar[int]
     PRECISION: ClassVar[float]
+    # What verifications on smoothed MNIST models usually take: as many whole tries, and points of the line search.
+    USUAL: ClassVar[tuple[float, int]]
 
     @abstractmethod
     def level(self, attempt: int) -> float:
@@ -58,6 +60,11 @@ class Rule(ABC):
     def probe_samples(self, usual: int) -> int:
         """Samples of one point of the line search; usual: those that the run has for a choice of a class."""
 
+    def evaluations(self, usual: int, typical: bool) -> float:
+        """The most evaluations of a verification and its line search, or those that are typical."""
+        tries, probes = self.USUAL if typical else (self.tries, self.PROBES)
+        return tries * self.samples + probes * self.probe_samples(usual)
+
     def spare(self, attempt: int) -> float:
         return self.SPARE[min(attempt, len(self.SPARE) - 1)]
 
@@ -77,6 +84,7 @@ class Exact(Rule):
     SPARE = (0.3, 0.8, 1.3, 3.0)
     FIRST_SHARE, STAGES = 0.7, 15
     PROBES, PRECISION = 6, 2.3
+    USUAL = (0.6, 4)
 
     def level(self, attempt: int) -> float:
         if self.tries == 1:
@@ -112,6 +120,7 @@ class Intervals(Rule):
     # About one image in five needs a second try; to spare more would make the radius of the other four longer.
     SPARE = (0.5, 1.0, 2.0, 3.0)
     PROBES, PRECISION = 4, 0.0
+    USUAL = (1.25, 4)
 
     def level(self, attempt: int) -> float:
         return self.alpha / self.tries
