@@ -222,9 +222,7 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
             compared_files = [file for entry in compared for file in entry.get("files", [])]
             # A shard's file stands for those of all shards, whose names differ in this mark alone.
             every = dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in compared_files)
-            hint = f"name the files that it compares: {' '.join(every)}"
-            if "certify" in commands:  # caa merge
-                hint = f"name one attack's files of all shards: {' or '.join(every)}"
+            hint = f"name the files that it compares (to merge, one attack's): {' '.join(every)}"
     return UsageError(f"{path} is a result of caa {command}, not of {_kinds(commands)}", hint)
 
 
