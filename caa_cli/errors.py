@@ -25,6 +25,10 @@ class CaaError(Exception):
         self.hint = hint
         self.exit_code = exit_code
 
+    def with_advice(self, advice: str) -> CaaError:
+        """The same error with one more thing to do."""
+        return CaaError(self.problem, f"{self.hint}; {advice}" if self.hint else advice)
+
 
 class UsageError(CaaError):
     """An error in the command line itself (exit code 2)."""

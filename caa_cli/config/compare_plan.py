@@ -16,7 +16,7 @@ from caa_cli.config.differences import FORMERLY
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
 from caa_cli.config.plan import AttackPlan, ModelPlan
-from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, Word, flag
+from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, Word, flag, setting_of
 from caa_cli.config.settings import check_each
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
@@ -115,7 +115,7 @@ def _parts(text: str) -> list[str]:
 
 def _setting(text: str, attack: str, key: str) -> str:
     """The name in AttackPlan; an attack's own name need not be said again before its settings."""
-    name = key.removeprefix("--").replace("-", "_")
+    name = setting_of(key)
     own = [*declared(attack), *SEARCH]
     for known in (name, prefix(attack) + name):
         if known in own:

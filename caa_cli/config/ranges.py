@@ -22,6 +22,11 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def setting_of(option: str) -> str:
+    """The setting of an option."""
+    return option.removeprefix("--").replace("-", "_")
+
+
 @dataclass(frozen=True)
 class Range:
     """A range of numbers. above, below: exclude its low or high end.  hint: what to do instead."""

@@ -80,7 +80,7 @@ class ImageSet:
         return len(self.images)
 
     @property
-    def indices(self) -> range:
+    def indices(self) -> Sequence[int]:
         return range(len(self))
 
     @property
@@ -97,35 +97,20 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
-class ImageArrays:
-    """Images that a caller holds, by the indices that he gives them.
+class ImageArrays(ImageSet):
+    """Images float32 in [0, 1] that a caller holds. numbers: N different indices, by which he knows them."""
 
-    images: (N, channels, height, width) float32 in [0, 1].  labels: (N,) int64.  indices: N different ones.
-    """
-
-    images: Tensor
-    labels: Tensor
-    num_classes: int
-    indices: Sequence[int]
-    name: str = "arrays"
-    split: str = "test"
-    notes: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()
-    files_sha256: None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
+    numbers: Sequence[int] = ()
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        _, channels, height, width = self.images.shape
-        return channels, height, width
+    def indices(self) -> Sequence[int]:
+        return self.numbers
 
     def image(self, index: int) -> Tensor:
-        return self.images[self.indices.index(index)]
+        return self.images[self.numbers.index(index)]
 
     def label(self, index: int) -> int:
-        return int(self.labels[self.indices.index(index)])
+        return int(self.labels[self.numbers.index(index)])
 
 
 def read_example(images: Images, index: int, classes: int) -> tuple[Tensor, int]:

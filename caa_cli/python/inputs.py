@@ -45,7 +45,7 @@ def check_arrays(
     wrong = y[(y < 0) | (y >= model.num_classes)]
     if len(wrong):
         raise UsageError(f"labels holds {int(wrong[0])}", f"the model knows the classes 0 to {model.num_classes - 1}")
-    return ImageArrays(x, y.long(), model.num_classes, _indices(indices, len(x)))
+    return ImageArrays("arrays", "test", x, y.long(), model.num_classes, numbers=_indices(indices, len(x)))
 
 
 def _tensor(name: str, values: Any) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caa_cli.config.plan import CertifyPlan
+from caa_cli.config.ranges import setting_of
 from caa_cli.display import Bar, Display, Rows
 from caa_cli.results.certificates import (
     CertifyRecord,
@@ -99,7 +100,7 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
             return
         with uninterrupted():
             self.write_side_files(finished.records)
-            document["config"] |= {option.removeprefix("--"): str(path) for option, path in written.items()}
+            document["config"] |= {setting_of(option): str(path) for option, path in written.items()}
             self.output.write(document)
 
     def write_side_files(self, records: Sequence[CertifyRecord]) -> None:

@@ -138,7 +138,7 @@ class CompareRun:
                 if not documents or "--resume" in (error.hint or ""):
                     raise
                 kept = f"the attacks before {label} are done and kept: go on with --resume"
-                raise CaaError(error.problem, f"{error.hint}; {kept}" if error.hint else kept) from error
+                raise error.with_advice(kept) from error
             except KeyboardInterrupt:
                 code = INTERRUPTED
                 self.display.warn(f"interrupted: go on with: {self.resume_command}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.config.compare_plan import ComparePlan
+from caa_cli.config.ranges import setting_of
 from caa_cli.display import Display
 from caa_cli.errors import UsageError
 from caa_cli.report.presentation import AnyComparison, present, title_of
@@ -59,9 +60,7 @@ class CompareReport:
         if replacing:
             self.output.check_shown(document)
         # As in the result of any run, so that a later one knows them for its own.
-        document["config"] |= {
-            option.removeprefix("--").replace("-", "_"): str(path) for option, path in self.output.side_files.items()
-        }
+        document["config"] |= {setting_of(option): str(path) for option, path in self.output.side_files.items()}
         with uninterrupted():
             self.write_document(document)
             self._draw(comparison)

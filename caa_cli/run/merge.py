@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.config.paths import check_distinct, sidecar
-from caa_cli.config.ranges import FileName
+from caa_cli.config.ranges import FileName, setting_of
 from caa_cli.display import Display
 from caa_cli.errors import DONE, PARTIAL, UsageError
 from caa_cli.results.agreement import disagreements
@@ -126,14 +126,9 @@ class MergeRun:
     def _write(self, merged: Merged, fields: Fields) -> None:
         images, log = self.side_files.get("--save-adversarial"), self.side_files.get("--tsv")
         adversarial = merged_images(merged) if images is not None else {}
-        document = merged.to_json(
-            {
-                "output": str(self.output),
-                **({} if images is None else {"save_adversarial": str(images)}),
-                **({} if log is None else {"tsv": str(log)}),
-            }
-        )
-        with locked({"--output": self.output, **self.side_files}), uninterrupted():
+        outputs = {"--output": self.output, **self.side_files}
+        document = merged.to_json({setting_of(option): str(path) for option, path in outputs.items()})
+        with locked(outputs), uninterrupted():
             self._check_replaced(document)
             with written(self.output, _KEPT):
                 write_document(self.output, document)

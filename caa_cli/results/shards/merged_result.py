@@ -47,7 +47,7 @@ class Merged:
         """The summary over all examples; `seconds` is the sum over the shards."""
         return summary_of(self.parts[0], self.records, sum(part.seconds for part in self.parts))
 
-    def to_json(self, written: dict[str, str | None]) -> dict[str, Any]:
+    def to_json(self, written: Mapping[str, str]) -> dict[str, Any]:
         """The document as a single run would have written it. written: the output files, by setting."""
         first = self.parts[0]
         config = {

@@ -184,8 +184,8 @@ class RunOutput(Generic[R]):
         except CaaError as error:
             if not self.records or "--resume" in (error.hint or ""):
                 raise
-            where = f"what is finished is kept in {self.journal.path}: go on with --resume"
-            raise CaaError(error.problem, f"{error.hint}; {where}" if error.hint else where) from error
+            kept = f"what is finished is kept in {self.journal.path}: go on with --resume"
+            raise error.with_advice(kept) from error
 
     def status(self, interrupted: bool) -> str:
         """The status of the run: `complete`, `partial` or `interrupted`."""

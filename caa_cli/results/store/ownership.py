@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.config.paths import same_file, sidecar
+from caa_cli.config.ranges import setting_of
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import COHEN_COLUMNS
 from caa_cli.results.documents import document_at
@@ -84,7 +85,7 @@ def check_side_file(option: str, path: Path, record: dict[str, Any], overwrite: 
 def is_named_by(record: dict[str, Any], option: str, path: Path) -> bool:
     """Whether a document or a journal's header names this file as an output of its run."""
     config = record.get("config")
-    place = config.get(option.removeprefix("--").replace("-", "_")) if isinstance(config, dict) else None
+    place = config.get(setting_of(option)) if isinstance(config, dict) else None
     return isinstance(place, str) and same_file(Path(place), path)
 
 
