@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from caa_cli.runtime.memory import is_out_of_memory, memory_held
 from caa_cli.training.describe import forecast_rows, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
 from caa_cli.training.evaluate import smoothed_accuracy
-from caa_cli.training.loop import Recipe, Trainer
+from caa_cli.training.loop import Trainer
 from caa_cli.training.sources import Sources, open_sources
 from caa_cli.training.state import Unfinished, epoch_line
 from caa_cli.training.step import Method
@@ -83,13 +83,11 @@ class TrainRun:
         described = plan_rows(plan, len(sources.train), len(sources.heldout), model, device, self.ranks)
         self.display.plan("caa train", described)
         if plan.dry_run:
-            self._forecast(Trainer(model, self._method(), self._recipe(), sources.train, sources.heldout, device))
+            self._forecast(Trainer(model, self._method(), plan, sources.train, sources.heldout, device))
             return DONE
         self.ranks.join(device)
         try:
-            trainer = Trainer(
-                model, self._method(), self._recipe(), sources.train, sources.heldout, device, self.ranks
-            )
+            trainer = Trainer(model, self._method(), plan, sources.train, sources.heldout, device, self.ranks)
             return self._work(trainer, sources, card)
         finally:
             self.ranks.leave()
@@ -222,11 +220,6 @@ class TrainRun:
     def _method(self) -> Method:
         method: Method = load(METHODS[self.plan.method].runs)(**vars(self.plan.settings))
         return method
-
-    def _recipe(self) -> Recipe:
-        """The plan's settings that the loop needs, by the same names."""
-        settings = {setting.name: getattr(self.plan, setting.name) for setting in fields(Recipe)}
-        return Recipe(**{**settings, "dtype": getattr(torch, self.plan.dtype)})
 
     def _card(self, images: Images) -> ModelCard:
         plan = self.plan

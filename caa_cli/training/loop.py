@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.training.devices import Ranks
@@ -25,42 +26,21 @@ from caa_cli.training.feed import Feed
 from caa_cli.training.step import Forward, Method, Step
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The settings of a training run, apart from the method, the images and the architecture.
+def learning_rate_at(plan: TrainPlan, epochs: float) -> float:
+    """The learning rate after a number of epochs, which may be fractional."""
+    if plan.schedule == "cosine":
+        return plan.learning_rate * 0.5 * (1.0 + math.cos(math.pi * epochs / plan.epochs))
+    if plan.schedule == "step":
+        return plan.learning_rate * 0.1 ** math.floor(epochs / plan.step_epochs)
+    return plan.learning_rate
 
-    schedule: `constant`; `step`: divided by ten every `step_epochs`; `cosine`: decreases to 0.
-    dtype: the network's type in mixed precision; weights and losses are float32.
-    """
 
-    sigma: float = 0.5
-    epochs: int = 50
-    batch_size: int = 128
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    step_epochs: int = 30
-    clip_norm: float | None = None
-    dtype: torch.dtype = torch.float32
-    channels_last: bool = True
-    seed: int = 0
-
-    def learning_rate_at(self, epochs: float) -> float:
-        """The learning rate after a number of epochs, which may be fractional."""
-        if self.schedule == "cosine":
-            return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * epochs / self.epochs))
-        if self.schedule == "step":
-            return self.learning_rate * 0.1 ** math.floor(epochs / self.step_epochs)
-        return self.learning_rate
-
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(
-                model.parameters(), self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
-            )
-        return torch.optim.Adam(model.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+def build_optimizer(plan: TrainPlan, model: nn.Module) -> torch.optim.Optimizer:
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay
+        )
+    return torch.optim.Adam(model.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
 
 
 @dataclass
@@ -94,20 +74,21 @@ class Trainer:
         self,
         model: NormalisedClassifier,
         method: Method,
-        recipe: Recipe,
+        plan: TrainPlan,
         train: Feed,
         heldout: Feed,
         device: torch.device,
         ranks: Ranks | None = None,
     ) -> None:
-        self.memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
         self.model: NormalisedClassifier = model.to(device).to(memory_format=self.memory_format)
-        self.method, self.recipe, self.train, self.heldout = method, recipe, train, heldout
+        self.method, self.plan, self.train, self.heldout = method, plan, train, heldout
+        self.dtype: torch.dtype = getattr(torch, plan.dtype)  # of the network; weights and losses are float32
         self.device, self.ranks = device, ranks or Ranks()
         self.wrapped = self.ranks.wrapped(self.model, device)
-        self.optimizer = recipe.build_optimizer(model)
+        self.optimizer = build_optimizer(plan, model)
         # Small gradients would underflow in float16.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.dtype == torch.float16)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.state = TrainingState()
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,12 +118,12 @@ class Trainer:
 
     def steps(self) -> int:
         """Steps per epoch. A last batch of one image per process is left out, as batch normalisation would fail."""
-        full, rest = divmod(len(self.train), self.recipe.batch_size)
+        full, rest = divmod(len(self.train), self.plan.batch_size)
         return full + (1 if rest >= 2 * self.ranks.count else 0)
 
     def seconds_a_step(self) -> float:
         """How long one step takes: the second of two, as the first loads kernels. Both change the weights."""
-        batch = torch.arange(min(self.recipe.batch_size, len(self.train)))
+        batch = torch.arange(min(self.plan.batch_size, len(self.train)))
         noise = self._generator("noise", 0)
         self.model.train()
         times = []
@@ -157,18 +138,18 @@ class Trainer:
 
         Raises CaaError if the loss is not finite.
         """
-        recipe, epoch, steps = self.recipe, self.state.epoch, self.steps()
+        plan, epoch, steps = self.plan, self.state.epoch, self.steps()
         shuffled = torch.randperm(
             len(self.train), generator=self._generator("order", epoch, per_process=False, cpu=True)
         )
-        order = [self.ranks.part(batch) for batch in shuffled.split(recipe.batch_size)[:steps]]
+        order = [self.ranks.part(batch) for batch in shuffled.split(plan.batch_size)[:steps]]
         noise = self._generator("noise", epoch)
         self.model.train()
         sums = torch.zeros(3, device=self.device, dtype=torch.float64)  # summed loss, correct, images
-        rate = recipe.learning_rate_at(epoch)
+        rate = learning_rate_at(plan, epoch)
         batches = self.train.batches(order, self._generator("augmentation", epoch, cpu=True))
         for step, (images, labels) in enumerate(batches):
-            rate = recipe.learning_rate_at(epoch + step / steps)
+            rate = learning_rate_at(plan, epoch + step / steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             sums += self._step(images, labels, noise, epoch)
@@ -202,7 +183,7 @@ class Trainer:
         counts = torch.zeros(2, device=self.device, dtype=torch.int64)  # correct, images
         with torch.inference_mode():
             for images, labels in self.heldout.batches(order, torch.Generator().manual_seed(0)):
-                noisy = images + torch.empty_like(images).normal_(0.0, self.recipe.sigma, generator=noise)
+                noisy = images + torch.empty_like(images).normal_(0.0, self.plan.sigma, generator=noise)
                 counts[0] += (self._forward(self.model)(noisy).argmax(dim=1) == labels).sum()
                 counts[1] += len(labels)
         right, seen = self.ranks.total(counts).tolist()
@@ -215,16 +196,16 @@ class Trainer:
             frozen=self._frozen,
             images=images,
             labels=labels,
-            sigma=self.recipe.sigma,
+            sigma=self.plan.sigma,
             generator=noise,
             epoch=epoch,
         )
         outcome = self.method.loss(step)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(outcome.loss).backward()
-        if self.recipe.clip_norm is not None:
+        if self.plan.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         count = len(labels)
@@ -234,7 +215,7 @@ class Trainer:
 
     def _forward(self, model: nn.Module) -> Forward:
         """The model in mixed precision, with float32 logits."""
-        dtype = self.recipe.dtype
+        dtype = self.dtype
 
         def forward(x: Tensor) -> Tensor:
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
@@ -269,7 +250,7 @@ class Trainer:
 
     def _generator(self, purpose: str, epoch: int, per_process: bool = True, cpu: bool = False) -> torch.Generator:
         """A generator seeded from (seed, epoch, purpose); per_process: with different draws in each process."""
-        packed = struct.pack("<qq", self.recipe.seed, epoch) + purpose.encode()
+        packed = struct.pack("<qq", self.plan.seed, epoch) + purpose.encode()
         if per_process and self.ranks.rank:
             packed += struct.pack("<q", self.ranks.rank)
         seed = int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1

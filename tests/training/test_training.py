@@ -25,7 +25,7 @@ from caa_cli.training.consistency import Consistency
 from caa_cli.training.devices import Ranks
 from caa_cli.training.feed import MemoryFeed
 from caa_cli.training.gaussian import Gaussian
-from caa_cli.training.loop import Recipe, Trainer
+from caa_cli.training.loop import Trainer, learning_rate_at
 from caa_cli.training.macer import Macer
 from caa_cli.training.smoothadv import SmoothAdv
 from caa_cli.training.stability import Stability
@@ -35,16 +35,16 @@ from caa_cli.training.step import Method
 CARD = ModelCard("small-cnn", 10, (1, 28, 28), (0.1307,), (0.3081,), "demo", 0.25, "gaussian")
 
 
-def trainer(recipe: Recipe, arch: str = "small-cnn", count: int = 540, method: Method | None = None) -> Trainer:
+def trainer(plan: TrainPlan, arch: str = "small-cnn", count: int = 540, method: Method | None = None) -> Trainer:
     images = open_dataset("demo", None, "train")
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(plan.seed)
     model = build(replace(CARD, arch=arch))
     held = slice(540, 600)
     cpu = torch.device("cpu")
     return Trainer(
         model,
         method or Gaussian(),
-        recipe,
+        plan,
         MemoryFeed(images.images[:count], images.labels[:count], cpu),
         MemoryFeed(images.images[held], images.labels[held], cpu),
         cpu,
@@ -55,9 +55,9 @@ def quiet(step: int, loss: float, accuracy: float) -> None:
     pass
 
 
-def train(recipe: Recipe, **settings: Any) -> Trainer:
-    running = trainer(recipe, **settings)
-    while running.state.epoch < recipe.epochs:
+def train(plan: TrainPlan, **settings: Any) -> Trainer:
+    running = trainer(plan, **settings)
+    while running.state.epoch < plan.epochs:
         running.run_epoch(quiet)
     return running
 
@@ -67,7 +67,7 @@ def weights(module: nn.Module) -> torch.Tensor:
 
 
 def test_it_learns_the_embedded_images():
-    state = train(Recipe(sigma=0.25, epochs=15, learning_rate=3e-3)).state
+    state = train(TrainPlan(sigma=0.25, epochs=15, learning_rate=3e-3)).state
     assert state.history[-1].loss < 0.5 * state.history[0].loss
     assert state.best_accuracy is not None
     assert state.best_accuracy > 0.6
@@ -85,21 +85,21 @@ LEARNERS = {
 
 @pytest.mark.parametrize("method", LEARNERS.values(), ids=LEARNERS)
 def test_every_method_learns(method: Method):
-    recipe = Recipe(sigma=0.25, epochs=8, optimizer="sgd", learning_rate=0.05, batch_size=32, clip_norm=1.0)
-    state = train(recipe, method=method).state
+    plan = TrainPlan(sigma=0.25, epochs=8, optimizer="sgd", learning_rate=0.05, batch_size=32, clip_norm=1.0)
+    state = train(plan, method=method).state
     assert state.best_accuracy is not None
     assert state.best_accuracy > 0.5
 
 
 def test_mixed_precision_learns_and_keeps_float32_weights():
-    running = train(Recipe(sigma=0.25, epochs=10, learning_rate=3e-3, dtype=torch.bfloat16))
+    running = train(TrainPlan(sigma=0.25, epochs=10, learning_rate=3e-3, dtype="bfloat16"))
     assert running.state.best_accuracy is not None
     assert running.state.best_accuracy > 0.5
     assert all(p.dtype == torch.float32 for p in running.model.parameters())
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not():
-    first, again, other = (weights(train(Recipe(epochs=2, seed=seed)).model) for seed in (0, 0, 1))
+    first, again, other = (weights(train(TrainPlan(epochs=2, seed=seed)).model) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -110,21 +110,21 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
         ({"schedule": "cosine"}, Gaussian()),
         ({"schedule": "step", "step_epochs": 1, "optimizer": "sgd", "weight_decay": 1e-3}, SmoothAdv(attack_steps=2)),
         # Few images: a CPU takes its time for float16.
-        ({"dtype": torch.float16, "channels_last": False, "batch_size": 4}, Macer(draws=2, defer=1)),
+        ({"dtype": "float16", "channels_last": False, "batch_size": 4}, Macer(draws=2, defer=1)),
     ],
     ids=["adam", "sgd", "float16"],
 )
 def test_resuming_after_an_epoch_takes_the_same_steps(tmp_path: Path, settings: dict[str, Any], method: Method):
-    recipe = Recipe(epochs=4, **settings)
-    count = 8 if recipe.dtype == torch.float16 else 540
-    whole = train(recipe, method=method, count=count)
-    broken = trainer(recipe, method=method, count=count)
+    plan = TrainPlan(epochs=4, **settings)
+    count = 8 if plan.dtype == "float16" else 540
+    whole = train(plan, method=method, count=count)
+    broken = trainer(plan, method=method, count=count)
     for _ in range(2):
         broken.run_epoch(quiet)
     torch.save(broken.state_dict(), tmp_path / "state")
-    resumed = trainer(recipe, method=method, count=count)
+    resumed = trainer(plan, method=method, count=count)
     resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
-    while resumed.state.epoch < recipe.epochs:
+    while resumed.state.epoch < plan.epochs:
         resumed.run_epoch(quiet)
     assert torch.equal(weights(resumed.model), weights(whole.model))
     assert resumed.state.best_epoch == whole.state.best_epoch
@@ -132,28 +132,30 @@ def test_resuming_after_an_epoch_takes_the_same_steps(tmp_path: Path, settings: 
 
 
 def test_schedules():
-    cosine = Recipe(learning_rate=0.1, schedule="cosine", epochs=10)
-    assert cosine.learning_rate_at(0) == pytest.approx(0.1)
-    assert cosine.learning_rate_at(5) == pytest.approx(0.05)
-    assert cosine.learning_rate_at(10) == pytest.approx(0.0, abs=1e-12)
-    step = Recipe(learning_rate=0.1, schedule="step", step_epochs=30, epochs=90)
-    assert [step.learning_rate_at(e) for e in (0, 29.9, 30, 59.9, 60)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
-    assert Recipe(learning_rate=0.1).learning_rate_at(7) == 0.1
+    cosine = TrainPlan(learning_rate=0.1, schedule="cosine", epochs=10)
+    assert learning_rate_at(cosine, 0) == pytest.approx(0.1)
+    assert learning_rate_at(cosine, 5) == pytest.approx(0.05)
+    assert learning_rate_at(cosine, 10) == pytest.approx(0.0, abs=1e-12)
+    step = TrainPlan(learning_rate=0.1, schedule="step", step_epochs=30, epochs=90)
+    assert [learning_rate_at(step, e) for e in (0, 29.9, 30, 59.9, 60)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001]
+    )
+    assert learning_rate_at(TrainPlan(learning_rate=0.1), 7) == 0.1
 
 
 def test_clipping_bounds_the_step():
     """One step of plain SGD moves the weights by the rate times the length of the gradient."""
-    recipe = Recipe(epochs=1, batch_size=540, optimizer="sgd", momentum=0.0, learning_rate=1.0)
-    before = weights(trainer(recipe).model)
+    plan = TrainPlan(epochs=1, batch_size=540, optimizer="sgd", momentum=0.0, learning_rate=1.0)
+    before = weights(trainer(plan).model)
     moves = [
-        float((weights(train(replace(recipe, clip_norm=clip)).model) - before).norm()) for clip in (None, 0.01, 1e9)
+        float((weights(train(replace(plan, clip_norm=clip)).model) - before).norm()) for clip in (None, 0.01, 1e9)
     ]
     assert moves[1] == pytest.approx(0.01, rel=1e-3)
     assert moves[0] == moves[2] > 0.02
 
 
 def test_without_held_out_images_the_last_epoch_is_kept():
-    running = trainer(Recipe(epochs=3))
+    running = trainer(TrainPlan(epochs=3))
     running.heldout = MemoryFeed(torch.empty(0, 1, 28, 28, dtype=torch.uint8), torch.empty(0).long(), running.device)
     for _ in range(3):
         running.run_epoch(quiet)
@@ -165,7 +167,7 @@ def test_without_held_out_images_the_last_epoch_is_kept():
 
 
 def test_resnet18_trains_on_grey_images_with_a_last_batch_of_one():
-    running = trainer(Recipe(epochs=1, batch_size=16), arch="resnet18", count=33)
+    running = trainer(TrainPlan(epochs=1, batch_size=16), arch="resnet18", count=33)
     report = running.run_epoch(quiet)
     assert running.steps() == 2
     assert report.loss > 0
@@ -173,7 +175,7 @@ def test_resnet18_trains_on_grey_images_with_a_last_batch_of_one():
 
 def test_a_training_that_diverges_says_so():
     with pytest.raises(CaaError, match="diverged"):
-        train(Recipe(epochs=3, learning_rate=1e20))
+        train(TrainPlan(epochs=3, learning_rate=1e9))
 
 
 def smoothed_accuracy(images: ImageSet, count: int, samples: int) -> float:
@@ -227,14 +229,14 @@ def test_the_embedded_images_are_mnist(mnist_dir: Path):
 
 
 def test_a_state_is_not_resumed_on_other_images_and_other_processes_are_said(tmp_path: Path):
-    running = trainer(Recipe(epochs=2))
+    running = trainer(TrainPlan(epochs=2))
     running.run_epoch(quiet)
     unfinished = Unfinished(TrainPlan(dataset="demo", output=tmp_path / "m.safetensors"))
     unfinished.save(running, {"images": 600, "files_sha256": "a"})
-    assert unfinished.restore(trainer(Recipe(epochs=2)), {"images": 600, "files_sha256": "a"}) == []
+    assert unfinished.restore(trainer(TrainPlan(epochs=2)), {"images": 600, "files_sha256": "a"}) == []
     with pytest.raises(UsageError, match="other images"):
-        unfinished.restore(trainer(Recipe(epochs=2)), {"images": 600, "files_sha256": "b"})
-    several = trainer(Recipe(epochs=2))
+        unfinished.restore(trainer(TrainPlan(epochs=2)), {"images": 600, "files_sha256": "b"})
+    several = trainer(TrainPlan(epochs=2))
     several.ranks = Ranks(0, 3)
     (note,) = unfinished.restore(several, {"images": 600, "files_sha256": "a"})
     assert "processes of this training: 1 before, 3 now" in note
