@@ -132,13 +132,10 @@ def _serve(read: Reader, path: Path, content: bytes, sink: int) -> NoReturn:
         answer = pack({"failure": _MEMORY if is_out_of_memory(error) else _DAMAGED}, 0)
     length = len(answer[0]).to_bytes(8, "little")
     for part in (memoryview(length), *answer):
-        _write(sink, part)
+        rest = part
+        while rest:
+            rest = rest[os.write(sink, rest) :]
     os._exit(0)
-
-
-def _write(sink: int, part: memoryview) -> None:
-    while part:
-        part = part[os.write(sink, part) :]
 
 
 def _limit(size: int) -> None:

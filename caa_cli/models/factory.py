@@ -19,8 +19,11 @@ def network_from(name: str, num_classes: int, input_shape: Sequence[int]) -> nn.
     The callable is passed num_classes and input_shape if it has parameters of these names.
     Raises UsageError or CaaError if importing or calling it fails.
     """
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise UsageError(f"--arch {name!r} is not of the form package.module:factory", "for instance mynet:Net")
     with import_from(Path.cwd()):
-        factory = _find(name)
+        factory = find_callable(f"--arch {name}", name, "name a function or class that returns the network")
         offered: dict[str, Any] = {"num_classes": num_classes, "input_shape": tuple(input_shape)}
         wanted = {key: value for key, value in offered.items() if _takes(factory, key)}
         try:
@@ -37,13 +40,6 @@ def network_from(name: str, num_classes: int, input_shape: Sequence[int]) -> nn.
             "name a callable that returns the network, such as the network's class",
         )
     return network
-
-
-def _find(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise UsageError(f"--arch {name!r} is not of the form package.module:factory", "for instance mynet:Net")
-    return find_callable(f"--arch {name}", name, "name a function or class that returns the network")
 
 
 def _takes(factory: Callable[..., Any], key: str) -> bool:

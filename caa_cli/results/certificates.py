@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from statistics import mean, median, stdev
-from typing import Any
 
 from caa_cli.config.schema import Length, Natural, Seconds
-from caa_cli.results.records import ABSTAINED, FAILED, Record
+from caa_cli.results.records import ABSTAINED, FAILED, Jsonable, Record
 
 CERTIFIED = "certified"
 NOT_CERTIFIED = "not_certified"
@@ -49,7 +48,7 @@ class CertifyRecord(Record):
 
 
 @dataclass(frozen=True)
-class CertifySummary:
+class CertifySummary(Jsonable):
     """certified_accuracy: the share of examples that are right and certified, by radius ("0.00", "0.25", …).
 
     average_certified_radius: the mean radius, 0 where wrong or abstained (ACR; Zhai et al., 2020), with its
@@ -68,9 +67,6 @@ class CertifySummary:
     mean_samples: float | None
     evaluations: int
     seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def summarise_certificates(

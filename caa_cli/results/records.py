@@ -22,8 +22,19 @@ FAILED = "failed"
 ELIGIBLE = (ATTACKED, NOT_FOUND, NOT_VERIFIED)
 
 
+class Jsonable:
+    """A dataclass that a document holds."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Strict JSON, with null for infinity and NaN."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()  # type: ignore[call-overload]  # a subclass is a dataclass
+        }
+
+
 @dataclass(frozen=True)
-class Record:
+class Record(Jsonable):
     """One example of a run, as the journal and the document hold it. The types say what a file may hold."""
 
     OUTCOMES: ClassVar[frozenset[str]]
@@ -31,9 +42,6 @@ class Record:
     index: Natural
     label: Natural
     outcome: str
-
-    def to_json(self) -> dict[str, Any]:
-        return _json(self)
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -97,7 +105,7 @@ class AttackRecord(Record):
 
 
 @dataclass(frozen=True)
-class AttackSummary:
+class AttackSummary(Jsonable):
     """The paper's Table 1 for one attack. Medians are over its verified successes."""
 
     examples: int
@@ -113,9 +121,6 @@ class AttackSummary:
     below_certified: int
     outcomes: dict[str, int]
     seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        return _json(self)
 
 
 def summarise(records: Sequence[AttackRecord], seconds: float) -> AttackSummary:
@@ -146,11 +151,3 @@ def median_of(values: Iterable[float | None]) -> float | None:
     """The median of the values that exist; None where there is none."""
     existing = [value for value in values if value is not None]
     return median(existing) if existing else None
-
-
-def _json(record: Any) -> dict[str, Any]:
-    """A dataclass as strict JSON, with null for infinity and NaN."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in asdict(record).items()
-    }
