@@ -18,7 +18,7 @@ from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint_file import DEMO_CHECKPOINT, find_checkpoint, read_file, too_large
 from caa_cli.models.contents import Contents, oddity
-from caa_cli.models.limits import short
+from caa_cli.models.limits import short, unusable
 from caa_cli.models.pickled import read_pickled
 from caa_cli.models.recognise import Recognised, recognise
 from caa_cli.models.safetensors_file import read_tensors
@@ -103,11 +103,7 @@ def _check(path: Path, contents: Contents) -> None:
     if contents.module is None:
         if odd:
             name, what = next(iter(odd.items()))
-            raise CaaError(
-                f"the checkpoint {path} holds a tensor that can't be used: {short(name)} is {what} "
-                f"({len(odd)} such tensors)",
-                "save the weights as ordinary tensors of floating-point numbers",
-            )
+            raise unusable(path, name, what, len(odd))
         if not tensors:
             raise CaaError(f"the checkpoint {path} holds no tensors", "name the file that holds the weights")
     else:  # buffers of a network may hold infinities, as in a mask

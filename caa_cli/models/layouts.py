@@ -33,10 +33,8 @@ def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
         return Layout("a whole network, which may hold its normalisation", normalisations=("none",))
     if recognised is None:
         return Layout("unknown")
-    thin, lenet = (
-        re.fullmatch(r"resnet\d+", recognised.arch) and recognised.arch not in ("resnet18", "resnet50"),
-        (recognised.arch == "lenet"),
-    )
+    thin = re.fullmatch(r"resnet\d+", recognised.arch) and recognised.arch not in ("resnet18", "resnet50")
+    lenet = recognised.arch == "lenet"
     if recognised.prefix.endswith(("1.", "1.module.")):  # nn.Sequential(normalisation, network)
         if thin:
             return Layout(

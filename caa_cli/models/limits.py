@@ -20,6 +20,14 @@ def short(text: object, most: int = _SHOWN) -> str:
     return text if len(text) <= most else f"{text[:kept]}…{text[-kept:]}"
 
 
+def unusable(path: Path, name: str, what: str, count: int) -> CaaError:
+    """The error for a tensor that is no weight. what: it is.  count: of such tensors."""
+    return CaaError(
+        f"the checkpoint {path} holds a tensor that can't be used: {short(name)} is {what} ({count} such tensors)",
+        "save the weights as ordinary tensors of floating-point numbers",
+    )
+
+
 def check_names(path: Path, names: Collection[str]) -> None:
     """Raise CaaError if there are more tensors, or longer names, than any network has."""
     problem = None

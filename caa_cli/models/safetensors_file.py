@@ -11,7 +11,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from caa_cli.errors import CaaError
-from caa_cli.models.limits import check_names, short
+from caa_cli.models.limits import check_names, short, unusable
 
 # 20,000 tensors take 3 MB at most with names of usual lengths; a description of a model takes 2 kB.
 _LONGEST_HEADER = 25_000_000
@@ -49,11 +49,7 @@ def read_header(path: Path, file: BinaryIO, size: int) -> dict[str, Any]:
     check_names(path, header)
     for name, entry in header.items():
         if entry["dtype"] not in _USABLE:
-            raise CaaError(
-                f"the checkpoint {path} holds a tensor that can't be used: {short(name)} is of type "
-                f"{short(entry['dtype'])} ({types[entry['dtype']]} such tensors)",
-                "save the weights as ordinary tensors of floating-point numbers",
-            )
+            raise unusable(path, name, f"of type {short(entry['dtype'])}", types[entry["dtype"]])
     return metadata
 
 

@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -97,10 +97,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "epoch": self.state.epoch,
-            "best_epoch": self.state.best_epoch,
-            "best_accuracy": self.state.best_accuracy,
-            "best_weights": self.state.best_weights,
+            **vars(self.state),
             "history": [vars(report) for report in self.state.history],
         }
 
@@ -108,13 +105,8 @@ class Trainer:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
-        self.state = TrainingState(
-            saved["epoch"],
-            saved["best_epoch"],
-            saved["best_accuracy"],
-            saved["best_weights"],
-            [EpochReport(**line) for line in saved["history"]],
-        )
+        self.state = TrainingState(**{f.name: saved[f.name] for f in fields(TrainingState)})
+        self.state.history = [EpochReport(**line) for line in saved["history"]]
 
     def steps(self) -> int:
         """Steps per epoch. A last batch of one image per process is left out, as batch normalisation would fail."""
