@@ -16,9 +16,9 @@ from caa_cli.config.choices import TABLE_FORMATS
 from caa_cli.config.compare_plan import (
     ComparePlan,
     NamedAttack,
-    beside,
     parse_attacks,
     parse_sweeps,
+    path_for_attack,
     swept,
 )
 from caa_cli.config.paths import check_distinct
@@ -130,7 +130,7 @@ def compare(
     """
     if not files and output is None:
         output = Path("compare.json")
-    found: dict[str, AttackPlan] = {}
+    plans: dict[str, AttackPlan] = {}
     shard = Shard()
     named = [_named_file(text) for text in files or ()]
     if files:
@@ -141,10 +141,10 @@ def compare(
         FileName().check("--output", output)
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
         keep_images = html is not None or figure_examples is not None
-        found = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output, keep_images)
-        shard = next(iter(found.values())).shard
+        plans = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output, keep_images)
+        shard = next(iter(plans.values())).shard
     plan = ComparePlan(
-        attacks=found,
+        attacks=plans,
         files=tuple(path for path, _ in named),
         names={path: name for path, name in named if name is not None},
         reference=reference,
@@ -211,14 +211,14 @@ def _plans(
     for entry in entries:
         if entry.label in plans:
             raise UsageError(f"--attacks names {entry.label} twice", "leave one of them out, or give it another name")
-        own: dict[str, Any] = dict.fromkeys(foreign(entry.attack))
-        own |= {name: _value(context, entry, name, text) for name, text in entry.settings.items()}
-        place = beside(output, entry.label, ".json")
+        settings: dict[str, Any] = dict.fromkeys(foreign(entry.attack))
+        settings |= {name: _value(context, entry, name, text) for name, text in entry.settings.items()}
+        place = path_for_attack(output, entry.label, ".json")
         plan = options.plan_of(
-            AttackPlan, {**given, **own, "attack": entry.attack, "name": entry.name, "output": place}
+            AttackPlan, {**given, **settings, "attack": entry.attack, "name": entry.name, "output": place}
         )
         if (images := plan.save_adversarial) is not None:
-            plan = replace(plan, save_adversarial=beside(images, entry.label, images.suffix))
+            plan = replace(plan, save_adversarial=path_for_attack(images, entry.label, images.suffix))
         elif keep_images:
             plan = replace(plan, save_adversarial=plan.output.with_suffix(".safetensors"))
         plans[entry.label] = plan

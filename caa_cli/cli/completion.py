@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from caa_cli.config.attacks import ATTACKS, prefix
 from caa_cli.config.choices import GRADIENTS, SURROGATE_MODEL
-from caa_cli.config.compare_plan import own_settings
+from caa_cli.config.compare_plan import setting_names
 
 Completion = Callable[[str], list[str]]
 _USUAL_COUNTS = (2, 4, 8, 16, 32)
@@ -51,7 +51,7 @@ def attack_lists(incomplete: str) -> list[str]:
     if not settings:
         found = list(ATTACKS)
     elif attack in ATTACKS:
-        names = (name.removeprefix(prefix(attack)).replace("_", "-") for name in own_settings(attack))
+        names = (name.removeprefix(prefix(attack)).replace("_", "-") for name in setting_names(attack))
         found = [":".join([attack, *settings[:-1], f"{name}="]) for name in names]
     else:
         found = []

@@ -30,7 +30,7 @@ SHARED = (
 SEARCH = ("samples", "iterations", "attack_sigma", "gradient")
 
 
-def own_settings(attack: str) -> list[str]:
+def setting_names(attack: str) -> list[str]:
     """The names of all settings that are an attack's own; of one that this version does not know, SEARCH."""
     return [*(declared(attack) if attack in ATTACKS else ()), *SEARCH]
 
@@ -185,7 +185,7 @@ def check_reference(reference: str, labels: Sequence[str]) -> None:
         raise UsageError(f"--reference {reference} is none of the attacks", f"use one of: {', '.join(labels)}")
 
 
-def beside(path: Path, label: str, suffix: str) -> Path:
+def path_for_attack(path: Path, label: str, suffix: str) -> Path:
     """Where one attack's file goes: compare.caa-overshoot=1.2.json beside compare.json."""
     return path.with_name(f"{path.stem}.{re.sub(r'[^A-Za-z0-9.=_-]+', '-', label)}{suffix}")
 

@@ -11,7 +11,7 @@ import pytest
 from comparing import assert_as_by_hand, document, record, write
 from support import CHEAP, assert_clean_error, attack, caa, parse_strict, read_strict, start, timeless, wait_until
 
-from caa_cli.config.compare_plan import NamedAttack, beside
+from caa_cli.config.compare_plan import NamedAttack, path_for_attack
 from caa_cli.errors import UsageError
 
 TWO = "caa,caa:surrogate=gumbel:temperature=1"
@@ -42,7 +42,7 @@ def test_attacks_run_one_after_the_other_on_the_same_images(whole):
     assert f"{LABELS[1]} (2 of 2)" in result.stderr
     for label in LABELS:
         assert label in result.stdout
-        part = read_strict(beside(folder / "compare.json", label, ".json"))
+        part = read_strict(path_for_attack(folder / "compare.json", label, ".json"))
         assert part["command"] == "attack"
         assert part["status"] == "complete"
         held = found["attacks"][label]
@@ -65,13 +65,13 @@ def test_all_attacks_agree_on_the_clean_images(whole):
 
 def test_an_attack_of_a_comparison_is_the_attack_alone(whole, tmp_path):
     alone = attack(tmp_path / "attack.json", "--limit", "3", "--surrogate", "gumbel", "--temperature", "1")
-    there = read_strict(beside(whole[2] / "compare.json", LABELS[1], ".json"))
+    there = read_strict(path_for_attack(whole[2] / "compare.json", LABELS[1], ".json"))
     assert timeless(alone) == timeless(there)
     assert alone["fingerprint"] == there["fingerprint"]
 
 
 def test_reading_the_files_gives_the_same_table(whole, tmp_path):
-    files = [beside(whole[2] / "compare.json", label, ".json") for label in LABELS]
+    files = [path_for_attack(whole[2] / "compare.json", label, ".json") for label in LABELS]
     result = caa("compare", *files, "--bootstrap", "100", "--output", tmp_path / "again.json")
     assert result.exit_code == 0, result.output
     again, found = read_strict(tmp_path / "again.json"), whole[1]
@@ -81,7 +81,7 @@ def test_reading_the_files_gives_the_same_table(whole, tmp_path):
 
 def test_reading_writes_no_document_unless_asked(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert caa("compare", beside(whole[2] / "compare.json", "caa", ".json")).exit_code == 0
+    assert caa("compare", path_for_attack(whole[2] / "compare.json", "caa", ".json")).exit_code == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,7 +128,7 @@ def test_adversarial_images_are_kept_attack_by_attack(tmp_path):
     result, _ = compare(tmp_path / "c.json", "--save-adversarial", tmp_path / "a.safetensors", limit=1)
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.glob("*.safetensors")} == {
-        beside(tmp_path / "a.safetensors", label, ".safetensors").name for label in LABELS
+        path_for_attack(tmp_path / "a.safetensors", label, ".safetensors").name for label in LABELS
     }
 
 
@@ -153,7 +153,7 @@ def test_one_sweep_in_a_file_needs_no_list(tmp_path):
 
 def signalled(output: Path, signum: int, label: str, limit: int, *more: str) -> tuple[int, str]:
     """A comparison that is signalled when it has finished an image with this attack."""
-    journal = Path(f"{beside(output, label, '.json')}.jsonl")
+    journal = Path(f"{path_for_attack(output, label, '.json')}.jsonl")
     words = ("compare", *CHEAP, "--attacks", TWO, "--limit", limit, "--output", output, *more)
     process = start(*words)
     wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 2, process)
@@ -174,8 +174,8 @@ def test_a_signal_in_the_second_attack_loses_nothing(tmp_path):
     assert cut["reference"] == "caa", "the one that was asked for is not finished"
     assert f"not finished yet, so left out: {LABELS[1]}" in cut["notes"]
     assert cut["summary"]["examples"] == 5
-    first = beside(output, "caa", ".json")
-    journal = Path(f"{beside(output, LABELS[1], '.json')}.jsonl")
+    first = path_for_attack(output, "caa", ".json")
+    journal = Path(f"{path_for_attack(output, LABELS[1], '.json')}.jsonl")
     done = {line["index"]: line for line in map(json.loads, journal.read_text().splitlines()[1:])}
     assert done
 
@@ -186,7 +186,9 @@ def test_a_signal_in_the_second_attack_loses_nothing(tmp_path):
     result, found = compare(output, "--resume", limit=5)
     assert result.exit_code == 0, result.output
     assert read_strict(first)["examples"] == before  # the seconds too: nothing was done again
-    kept = {example["index"]: example for example in read_strict(beside(output, LABELS[1], ".json"))["examples"]}
+    kept = {
+        example["index"]: example for example in read_strict(path_for_attack(output, LABELS[1], ".json"))["examples"]
+    }
     assert all(kept[index] == example for index, example in done.items())
     assert found["status"] == "complete"
     straight, expected = compare(tmp_path / "straight.json", limit=5)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from caa_cli.config.attacks import foreign
-from caa_cli.config.compare_plan import SHARED, default_of, formerly, own_settings
+from caa_cli.config.compare_plan import SHARED, default_of, formerly, setting_names
 from caa_cli.config.paths import sidecar
 from caa_cli.config.plan import AttackPlan
 from caa_cli.config.schema import SchemaError, check, parse, shown
@@ -73,7 +73,7 @@ class ResultFile(Generic[R]):
     @property
     def attack_settings(self) -> dict[str, Any]:
         """The settings of the attack alone, by name, with those that this version does not know."""
-        known = own_settings(self.attack)
+        known = setting_names(self.attack)
         unknown = self.config.keys() - {*known, *foreign(self.attack), *SHARED, *AttackPlan.NOT_COMPARED, "attack"}
         return {name: self.setting(name) for name in (*known, *sorted(unknown))}
 
