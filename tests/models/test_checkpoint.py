@@ -293,6 +293,9 @@ def changed_card(change: dict[str, object]) -> dict[str, str]:
         {"training": None},
         {"method": {"a": 1}},
         {"tool_version": 1},
+        {"method": "x" * 301},
+        {"mean": []},
+        {"input_shape": [1, 4, 4, 4]},
     ],
     ids=lambda change: str(change)[:40],
 )
