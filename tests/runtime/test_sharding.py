@@ -287,7 +287,7 @@ def test_a_rank_without_a_gpu_is_one_message(monkeypatch):
 def test_failed_images_of_a_launched_shard_do_not_end_the_others(tmp_path, monkeypatch):
     """torchrun takes any exit code but 0 for a death, and ends the other processes."""
     from caa_cli.data.decoding import ImageError
-    from caa_cli.run import pipeline as work
+    from caa_cli.run import attack_pipeline as work
 
     def fails(*_):
         raise ImageError("it is damaged")
