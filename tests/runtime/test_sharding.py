@@ -160,7 +160,9 @@ def test_every_file_of_a_shard_has_a_name_of_its_own(tmp_path):
     """And the shard is in the result: which, and chosen by what."""
     names = {"output": "a.json", "save-adversarial": "a.safetensors", "figure": "a.png"}
     words = [word for name, file in names.items() for word in (f"--{name}", tmp_path / file)]
-    result = caa("attack", *CHEAP, "--limit", "4", "--shard", "auto", *words, env=array(13, range(10, 14)))
+    result = caa(
+        "attack", *CHEAP, "--skip", "1", "--limit", "4", "--shard", "auto", *words, env=array(13, range(10, 14))
+    )
     assert result.exit_code == 0, result.output
     assert "3 of 4: task 13 of the Slurm array 10-13" in result.stderr
     left = {path.name for path in tmp_path.iterdir()}
@@ -168,11 +170,11 @@ def test_every_file_of_a_shard_has_a_name_of_its_own(tmp_path):
     document = read_strict(tmp_path / "a.shard-3-of-4.json")
     assert document["shard"] == {"index": 3, "count": 4}
     assert document["config"]["shard"]["chosen"] == "task 13 of the Slurm array 10-13"
-    assert [example["index"] for example in document["examples"]] == [3]
+    assert [example["index"] for example in document["examples"]] == [4]
     assert document["resume"].startswith("SLURM_ARRAY_TASK_ID=13 ")
 
     # The same array over fewer tasks would leave these behind.
-    again = ["attack", *CHEAP, "--limit", "4", "--shard", "auto", *words]
+    again = ["attack", *CHEAP, "--skip", "1", "--limit", "4", "--shard", "auto", *words]
     refused = caa(*again, "--resume", env=array(13, range(12, 14)))
     assert_clean_error(refused, 2, "a.shard-3-of-4.json is one of 4 shards, but this is shard 1 of 2", "auto/4")
     assert {path.name for path in tmp_path.iterdir()} == left
