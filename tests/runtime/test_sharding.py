@@ -174,11 +174,10 @@ def test_every_file_of_a_shard_has_a_name_of_its_own(tmp_path):
     assert document["resume"].startswith("SLURM_ARRAY_TASK_ID=13 ")
 
     # The same array over fewer tasks would leave these behind.
-    again = ["attack", *CHEAP, "--skip", "1", "--limit", "4", "--shard", "auto", *words]
-    refused = caa(*again, "--resume", env=array(13, range(12, 14)))
+    refused = caa(*run, "--resume", env=array(13, range(12, 14)))
     assert_clean_error(refused, 2, "a.shard-3-of-4.json is one of 4 shards, but this is shard 1 of 2", "auto/4")
     assert {path.name for path in tmp_path.iterdir()} == left
-    assert caa(*again, "--overwrite", "--quiet", env=array(13, range(12, 14))).exit_code == 0
+    assert caa(*run, "--overwrite", "--quiet", env=array(13, range(12, 14))).exit_code == 0
 
 
 def test_a_comparison_has_its_own_files_too(tmp_path):
