@@ -160,9 +160,8 @@ def test_every_file_of_a_shard_has_a_name_of_its_own(tmp_path):
     """And the shard is in the result: which, and chosen by what."""
     names = {"output": "a.json", "save-adversarial": "a.safetensors", "figure": "a.png"}
     words = [word for name, file in names.items() for word in (f"--{name}", tmp_path / file)]
-    result = caa(
-        "attack", *CHEAP, "--skip", "1", "--limit", "4", "--shard", "auto", *words, env=array(13, range(10, 14))
-    )
+    run = ["attack", *CHEAP, "--skip", "1", "--limit", "4", "--shard", "auto", *words]
+    result = caa(*run, env=array(13, range(10, 14)))
     assert result.exit_code == 0, result.output
     assert "3 of 4: task 13 of the Slurm array 10-13" in result.stderr
     left = {path.name for path in tmp_path.iterdir()}
