@@ -10,7 +10,7 @@ INK = "#010203"
 
 # Near the paper's colours where it has them. Chosen by search: any two are at least 23 apart in CIELAB, as seen with
 # red-green blindness too (17 with tritanopia, which is rare), and all are legible on white and on a dark page.
-_STYLES: dict[str, tuple[str, str, Any]] = {
+STYLES: dict[str, tuple[str, str, Any]] = {
     "caa": ("#2b62ae", "o", "-"),
     "caa-newton": ("#0ab2e4", "D", (0, (6, 1.5))),
     "pgd": ("#ac481f", "s", "--"),
@@ -22,23 +22,23 @@ _STYLES: dict[str, tuple[str, str, Any]] = {
     "alma": ("#9aa6aa", "h", (0, (1, 1))),
 }
 # For attacks that are not in the table, and for further ones of the same name.
-_FURTHER_COLOURS = ("#d4608f", "#b0a010", "#5b9aa0", *(colour for colour, _, _ in _STYLES.values()))
+_FURTHER_COLOURS = ("#d4608f", "#b0a010", "#5b9aa0", *(colour for colour, _, _ in STYLES.values()))
 _MARKERS = "Xp*dos^Dv<>Ph"
 _LINES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
 
 
 def colour_of(attack: str) -> str:
     """The colour of an attack, the same in every picture."""
-    return _STYLES[attack][0] if attack in _STYLES else _FURTHER_COLOURS[0]
+    return STYLES[attack][0] if attack in STYLES else _FURTHER_COLOURS[0]
 
 
 def styles(attacks: Sequence[str]) -> list[dict[str, Any]]:
     """{color, marker, linestyle} for each attack; a repeated one gets a colour that no other attack here has."""
     found: list[dict[str, Any]] = []
-    taken = {value for attack in attacks if attack in _STYLES for value in _STYLES[attack][:2]}
+    taken = {value for attack in attacks if attack in STYLES for value in STYLES[attack][:2]}
     for position, attack in enumerate(attacks):
-        if attack in _STYLES and attack not in attacks[:position]:
-            colour, marker, line = _STYLES[attack]
+        if attack in STYLES and attack not in attacks[:position]:
+            colour, marker, line = STYLES[attack]
         else:
             colour = next((other for other in _FURTHER_COLOURS if other not in taken), colour_of(attack))
             marker = next((other for other in _MARKERS if other not in taken), _MARKERS[position % len(_MARKERS)])

@@ -91,7 +91,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
 def test_its_settings_are_options_with_a_panel_and_help(ran):
     shown = ran[1]["help"]["out"]
     assert "caa, caa-newton" in shown
-    assert "alma, toy" in shown
+    assert ", toy;" in shown
     assert "Only with --attack toy" in shown
     (line,) = (line for line in shown.splitlines() if "--toy-stride" in line)
     assert "How far each step of the toy goes. [default: (1)]" in line

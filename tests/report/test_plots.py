@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from support import CHEAP, caa
 
-from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.pictures import PICTURES
-from caa_cli.report.colours import colour_of, styles
+from caa_cli.report.colours import STYLES, colour_of, styles
 from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.plots import evaluations, excess, proportion, write_picture
 from caa_cli.report.run_pictures import draw_certified_accuracy, draw_examples
@@ -96,12 +95,12 @@ def test_axes_name_what_they_show_with_units(comparison):
 
 
 def test_an_attack_looks_the_same_in_every_comparison():
-    alone = {attack: styles([attack])[0] for attack in ATTACKS}
-    for attacks in (list(ATTACKS), list(ATTACKS)[::-1], ["caa", "caa", "pgd"]):
+    alone = {attack: styles([attack])[0] for attack in STYLES}
+    for attacks in (list(STYLES), list(STYLES)[::-1], ["caa", "caa", "pgd"]):
         for attack, style in zip(attacks, styles(attacks), strict=True):
             if attacks.count(attack) == 1:
                 assert style == alone[attack]
-    for attacks in (list(ATTACKS), ["caa"] * 6, ["caa", "mine", "mine", "pgd"]):
+    for attacks in (list(STYLES), ["caa"] * 6, ["caa", "mine", "mine", "pgd"]):
         assert len({style["color"] for style in styles(attacks)}) == len(attacks)
         assert len({style["marker"] for style in styles(attacks)}) == len(attacks)
 
@@ -133,7 +132,7 @@ def lab(colour, sight):
 
 
 def test_colours_are_told_apart_by_the_colour_blind_and_seen_on_either_ground():
-    colours = [colour_of(attack) for attack in ATTACKS]
+    colours = [colour_of(attack) for attack in STYLES]
     for sight, least in zip(SIGHTS, (23, 23, 23, 17), strict=True):
         seen = [lab(colour, sight) for colour in colours]
         apart = [np.linalg.norm(a - b) for n, a in enumerate(seen) for b in seen[:n]]
