@@ -130,7 +130,7 @@ def refuse_foreign(
             if given.get(setting) is not None and setting not in declared[name]:
                 raise UsageError(
                     f"{flag(setting)} is a setting of the {what} {other}, not of {name}",
-                    f"leave it out; {name} has " + ", ".join(map(flag, declared[name])),
+                    f"leave it out; {name} has {', '.join(map(flag, declared[name])) or 'no settings of its own'}",
                 )
 
 
