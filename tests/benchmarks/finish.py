@@ -15,9 +15,9 @@ from statistics import mean
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from networks import make_linear
 
-import caa_cli.verification.verifier
 from caa_cli.attacks.caa.attack import CertificationAware
 from caa_cli.attacks.common.loop import Example, Search
+from caa_cli.verification.rules import Intervals
 from caa_cli.verification.verifier import Verifier
 
 
@@ -32,9 +32,11 @@ def main() -> None:
     findings = list(Search(CertificationAware(patience=4), linear.classifier).run(examples))
     rows = []
     for spare in ((0.5, 1.0, 2.0, 3.0), (0.8, 1.3, 2.0, 3.0), (1.3, 2.0, 3.0, 4.0)):
-        caa_cli.verification.verifier._AlongTheRay.SPARE = spare
+        Intervals.SPARE = spare
         for probes in (4, 5):
-            proofs = [Verifier(probes=probes).verify(finding, linear.classifier) for finding in findings]
+            proofs = [
+                Verifier(rule="intervals", probes=probes).verify(finding, linear.classifier) for finding in findings
+            ]
             excess = [
                 proof.radius - distances[finding.example.index]
                 for proof, finding in zip(proofs, findings, strict=True)
