@@ -31,7 +31,7 @@ from caa_cli.runtime.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.pace import measure_pace
-from caa_cli.verification.verifier import Verifier
+from caa_cli.verification.rules import RULES
 
 
 @dataclass
@@ -55,13 +55,14 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         return [*self.session.describe(), *attack_rows(self.plan, self.attack, self.session.card.num_classes)]
 
     def warn_if_impossible(self) -> None:
-        plan = self.plan
-        for option, what, samples, alpha in (
-            ("--certify-samples", "certify", plan.certify_samples, plan.alpha),
-            ("--verify-samples", "verify", plan.verify_samples, plan.alpha / Verifier().tries),
+        plan, classes = self.plan, self.session.card.num_classes
+        certifier = Certifier(samples=plan.certify_samples, alpha=plan.alpha, bound=plan.bound)
+        rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
+        for option, what, samples, possible in (
+            ("--certify-samples", "certify", plan.certify_samples, certifier.best(classes).confident),
+            ("--verify-samples", "verify", plan.verify_samples, rule.can_pass(classes)),
         ):
-            certifier = Certifier(samples=samples, alpha=alpha, bound=plan.bound)
-            if not certifier.best(self.session.card.num_classes).confident:
+            if not possible:
                 self.display.warn(
                     f"{option} {samples} can {what} nothing: not even a unanimous vote is enough "
                     f"at α = {plan.alpha:g}"

@@ -65,6 +65,15 @@ class Rule(ABC):
         tries, probes = self.USUAL if typical else (self.tries, self.PROBES)
         return tries * self.samples + probes * self.probe_samples(usual)
 
+    def can_pass(self, classes: int) -> bool:
+        """Whether the first try passes if every sample votes for the rival."""
+        attempt, votes = self.begin(0, label=0, rival=1), np.zeros(classes, dtype=np.int64)
+        for drawn in self.stages():
+            votes[1] = drawn
+            if attempt.judge(votes, drawn):
+                return True
+        return False
+
     def spare(self, attempt: int) -> float:
         return self.SPARE[min(attempt, len(self.SPARE) - 1)]
 
@@ -147,7 +156,7 @@ class _IntervalTry(Try):
         if not BOUNDS[self.rule.bound].one_sided:
             self.claimed = int(leader(votes, excluding=self.label))
         bounds = separation(votes, drawn, self.claimed, self.level, self.rule.bound, against=self.label)
-        return bool(np.all(bounds.confident))
+        return bool(bounds.confident)
 
 
 RULES: dict[str, type[Rule]] = {EXACT: Exact, INTERVALS: Intervals}

@@ -16,7 +16,7 @@ from scipy import stats
 
 from caa_cli.attacks.common.state import Candidate, Example, Finding
 from caa_cli.smoothing.noise import Purpose
-from caa_cli.verification.rules import Exact
+from caa_cli.verification.rules import Exact, Intervals, Rule
 from caa_cli.verification.sequential_test import SequentialTest
 from caa_cli.verification.verifier import Verifier
 
@@ -211,3 +211,11 @@ def test_the_line_search_ends_once_it_is_precise_enough(votes: list[int], points
     classifier = prescribed(*[votes] * points, [1000, 0, 0])
     verifier.verify(on_ray(1.0, (700, 800)), classifier)
     assert [draw.key.purpose for draw in classifier.draws] == [Purpose.PROBE] * points + [Purpose.VERIFICATION]
+
+
+@pytest.mark.parametrize(
+    ("rule", "samples", "possible"), [(Exact, 8, False), (Exact, 9, True), (Intervals, 9, False)]
+)
+def test_whether_so_few_samples_can_verify_anything(rule: type[Rule], samples: int, possible: bool):
+    """2⁻⁹ is below 0.7 of alpha = 0.005, 2⁻⁸ is not."""
+    assert rule(samples, 0.005, "goodman").can_pass(10) is possible
