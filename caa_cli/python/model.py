@@ -48,8 +48,9 @@ def load(
 
     checkpoint: a file, a folder, or "demo"; several make an ensemble: the mean of their "logits" or "softmax", or
     the majority of their "votes". denoiser: the file or folder of one in front, or denoiser_arch, a factory of yours.
-    The classifier's `model` is all of it, without noise: pixels → logits, differentiable. sigma, dataset, arch, normalisation (a name) or mean and std (a number a
-    channel): None: as the checkpoint says. dataset says which images the model takes, and opens no file; input_shape
+    The classifier's `model` is all of it, without noise: pixels → logits, differentiable. sigma, dataset, arch,
+    normalisation (a name) or mean and std (a number a channel): None: as the checkpoint says. dataset says which
+    images the model takes, and opens no file; input_shape
     (channels, height, width) and num_classes say it of any others. What the checkpoint leaves open and was assumed is
     a Python warning. Raises UsageError where something is missing or does not fit, CaaError where the file can't be
     used.
