@@ -1,4 +1,4 @@
-"""One step of a diffusion model as a denoiser (Carlini et al., 2023, "(Certified!!) adversarial robustness for free!")."""
+"""One step of a diffusion model as a denoiser (Carlini et al., 2023, "(Certified!!) adversarial robustness")."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import UsageError
+from caa_cli.models.denoisers.denoiser import Denoiser
 
 # What a network predicts at z = √ᾱ·image + √(1−ᾱ)·noise: the noise; √ᾱ·noise − √(1−ᾱ)·image; or the image.
-EPSILON, VELOCITY, SAMPLE = PREDICTIONS = ("epsilon", "v_prediction", "sample")
+EPSILON, VELOCITY, SAMPLE = "epsilon", "v_prediction", "sample"
+# U-Nets for images of at least this height and width take others too.
+_LARGE = 128
 
 
 @dataclass(frozen=True)
@@ -28,47 +30,54 @@ class Step:
         return math.sqrt((1 - self.alpha_bar) / self.alpha_bar) / 2
 
 
-def first_step(alpha_bars: Tensor, sigma: float) -> Step:
-    """The first step whose noise is at least σ: √((1 − ᾱ_t) / ᾱ_t) ≥ 2σ.
+@dataclass(frozen=True, kw_only=True)
+class Diffusion:
+    """What a network was trained for. Images are in [−1, 1].
 
-    alpha_bars: (steps,) float64, falling.  sigma: in [0, 1] pixel units. Raises UsageError where no step has so much.
+    alpha_bars: ᾱ of each step, (steps,) float64, falling.  schedule: its name.
+    prediction: EPSILON, VELOCITY or SAMPLE.  clip: estimates of the image are clipped to [−clip, clip]; None: they
+    aren't.  timestep: number of a step → what the network is told at it.
     """
-    # A last step of pure noise (ᾱ = 0) has nothing left to denoise.
-    steps = [Step(number, left) for number, left in enumerate(alpha_bars.tolist()) if left > 0]
-    for step in steps:
-        if step.sigma >= sigma:
-            return step
-    raise UsageError(
-        f"the diffusion model's last step has noise of σ = {steps[-1].sigma:.4g}, less than σ = {sigma:g}",
-        f"choose a --sigma of at most {steps[-1].sigma:.4g}, or another denoiser",
-    )
+
+    alpha_bars: Tensor
+    schedule: str
+    prediction: str = EPSILON
+    clip: float | None = 1.0
+    timestep: Callable[[int], float] = float
+
+    def first_step(self, sigma: float) -> Step:
+        """The first step with at least the noise σ, in [0, 1] pixel units: √((1 − ᾱ_t) / ᾱ_t) ≥ 2σ.
+
+        Raises UsageError where no step has so much.
+        """
+        # A last step of pure noise (ᾱ = 0) has nothing left to denoise.
+        steps = [Step(number, left) for number, left in enumerate(self.alpha_bars.tolist()) if left > 0]
+        for step in steps:
+            if step.sigma >= sigma:
+                return step
+        most = f"{math.floor(1000 * steps[-1].sigma) / 1000:g}"
+        raise UsageError(
+            f"the diffusion model's last step has noise of σ = {most}, less than σ = {sigma:g}",
+            f"choose a --sigma of at most {most}, or another denoiser",
+        )
 
 
 class OneStep(nn.Module):
     """Noisy images → what one step of a diffusion model takes for the clean ones, both around [0, 1].
 
-    network: (z, timestep) → its prediction at z = √ᾱ (2x − 1), of which the first channels count: networks that
-    learn their variance return twice as many.  timestep: the step, as the network was trained to be told.
-    clip: the estimate stays in [−clip, clip] before it is brought back to [0, 1]; None: it is left as it is.
+    network: (z, timestep) → its prediction at z = √ᾱ (2x − 1). Its first channels count: networks that learn the
+    variance return as many again.
 
-    z has the noise 2σ√ᾱ where the network expects √(1−ᾱ), at most a step of the schedule more. (Published code adds
-    the step's own noise, √((1−ᾱ)/ᾱ)/2 in [0, 1] pixel units, and certifies σ, which is a little less.)
+    z has noise of 2σ√ᾱ where the network expects √(1−ᾱ), which is more by less than a step of the schedule.
+    (Published code adds the step's own noise, √((1−ᾱ)/ᾱ)/2 in [0, 1] pixel units, and certifies σ.)
     """
 
-    def __init__(
-        self,
-        network: Callable[[Tensor, float], Tensor],
-        step: Step,
-        timestep: float,
-        prediction: str = EPSILON,
-        clip: float | None = 1.0,
-    ) -> None:
+    def __init__(self, network: nn.Module, diffusion: Diffusion, step: Step) -> None:
         super().__init__()
         self.network = network
-        self.timestep = timestep
+        self.timestep = diffusion.timestep(step.number)
         self.signal, self.noise = math.sqrt(step.alpha_bar), math.sqrt(1 - step.alpha_bar)
-        self.prediction = prediction
-        self.clip = clip
+        self.prediction, self.clip = diffusion.prediction, diffusion.clip
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.signal * (2 * x - 1)
@@ -83,3 +92,39 @@ class OneStep(nn.Module):
         return self.signal * z - self.noise * predicted if self.prediction == VELOCITY else predicted
 
 
+def one_step_denoiser(
+    diffusion: Diffusion,
+    network: Callable[[], nn.Module],
+    *,
+    family: str,
+    arch: str,
+    channels: int,
+    size: int | None,
+    multiple: int,
+) -> Denoiser:
+    """The `Denoiser` of a diffusion model.
+
+    network: makes it, with its weights.  size: of the images that it was trained on; None: unknown.
+    """
+    # U-Nets are convolutions and attention, so any size goes in. Small images are other pictures at another size; of
+    # large ones it makes little difference: published code takes 224×224 for a network of 256×256.
+    strict = size is None or size < _LARGE
+
+    def build(sigma: float) -> nn.Module:
+        return OneStep(network(), diffusion, diffusion.first_step(sigma)).eval()
+
+    return Denoiser(
+        family=family,
+        arch=f"one-step diffusion, {arch}, {diffusion.schedule} schedule of {len(diffusion.alpha_bars):,} steps",
+        channels=channels,
+        build=build,
+        size=size if strict else None,
+        multiple=multiple,
+        smallest=1 if strict or size is None else size // 2,
+        expected_sigma=lambda sigma: diffusion.first_step(sigma).sigma,
+    )
+
+
+def millions(weights: int) -> str:
+    """A number of weights as text."""
+    return f"{weights / 1e6:.3g} M weights"

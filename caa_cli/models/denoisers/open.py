@@ -58,6 +58,8 @@ def check_images(denoiser: Denoiser, input_shape: Sequence[int], dataset: str) -
         takes, hint = f"{denoiser.size}×{denoiser.size} pixels", f"add --image-size {denoiser.size}"
     elif height % denoiser.multiple or width % denoiser.multiple:
         takes, hint = f"multiples of {denoiser.multiple} pixels", "choose another --image-size"
+    elif min(height, width) < denoiser.smallest:
+        takes, hint = f"at least {denoiser.smallest} pixels", f"add --image-size {denoiser.smallest}, or more"
     if takes is not None:
         raise UsageError(
             f"the denoiser {denoiser.path} ({denoiser.arch}) takes images of {takes}, "

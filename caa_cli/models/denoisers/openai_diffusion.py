@@ -11,16 +11,16 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import Count, check
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
-from caa_cli.models.denoisers.one_step import EPSILON, SAMPLE, OneStep, first_step
+from caa_cli.models.denoisers.one_step import EPSILON, SAMPLE, Diffusion, millions, one_step_denoiser
 from caa_cli.models.denoisers.schedules import alpha_bars, cosine_betas, linear_betas
 from caa_cli.models.denoisers.unet import UNet
-from caa_cli.models.denoisers.unet_layout import FIRST, TIME, Layout
+from caa_cli.models.denoisers.unet_layout import FIRST, LAST, TIME, Layout
 from caa_cli.models.limits import short
 from caa_cli.models.prefixes import fit_names
 
@@ -55,21 +55,29 @@ class Flags:
     def updated(self, documents: Mapping[str, Any]) -> Flags:
         """With the flags that JSON documents hold. Raises SchemaError for values that can't be."""
         names = {field.name for field in fields(self)}
+        given: dict[str, Any] = {}
         for document in documents.values():
             if isinstance(document, dict):
-                check(document, Flags)
-                self = replace(self, **{name: value for name, value in document.items() if name in names})
-        return self
+                given |= {name: value for name, value in document.items() if name in names}
+        check(given, Flags)
+        return replace(self, **given)
 
     def heads(self, channels: int) -> int:
         return self.num_heads if self.num_head_channels < 1 else channels // self.num_head_channels
 
-    def alpha_bars(self) -> Tensor:
-        """ᾱ of each step, (diffusion_steps,) float64."""
+    @property
+    def diffusion(self) -> Diffusion:
         if self.noise_schedule == "cosine":
-            return alpha_bars(cosine_betas(self.diffusion_steps))
-        scale = 1000 / self.diffusion_steps  # the whole noise does not depend on the number of steps
-        return alpha_bars(linear_betas(self.diffusion_steps, 0.0001 * scale, 0.02 * scale))
+            betas = cosine_betas(self.diffusion_steps)
+        else:
+            scale = 1000 / self.diffusion_steps  # the whole noise does not depend on the number of steps
+            betas = linear_betas(self.diffusion_steps, 0.0001 * scale, 0.02 * scale)
+        return Diffusion(
+            alpha_bars=alpha_bars(betas),
+            schedule=self.noise_schedule,
+            prediction=SAMPLE if self.predict_xstart else EPSILON,
+            timestep=self.timestep,
+        )
 
     def timestep(self, number: int) -> float:
         """What the network is told at a step."""
@@ -81,7 +89,7 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
 
     Raises UsageError for one that wants more than a noisy image, and CaaError where tensors are missing or don't fit.
     """
-    wanted = dict.fromkeys((FIRST, TIME), torch.empty(0))
+    wanted = dict.fromkeys((FIRST, TIME, LAST), torch.empty(0))
     tensors = fit_names(file.weights.tensors, wanted)
     if not wanted.keys() <= tensors.keys():
         return None
@@ -90,30 +98,21 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
         layout = Layout.of({name: tensor.shape for name, tensor in tensors.items()})
         flags = Flags.published(layout).updated(file.documents)
         network = _network(layout, flags, tensors)
-        size = flags.image_size or layout.multiple * 8
-        with torch.device("meta"):  # do the layers fit one another?
-            network.to("meta")(torch.empty(1, layout.channels, size, size), 0.0)
+        size = 8 * layout.multiple
+        network.to("meta")(torch.empty(1, layout.channels, size, size, device="meta"), 0.0)  # do the layers fit?
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise CaaError(
-            f"--denoiser {file.path} has the names of a diffusion U-Net, but its tensors and flags don't make one "
+            f"{file.path} has the names of a diffusion U-Net, but its tensors and flags don't make one "
             f"({short(error, 200)})",
-            "copy the file again; flags such as num_heads that are not as published go into a JSON file beside the "
+            "copy the file again; flags that are not as published, such as num_heads, go into a JSON file beside the "
             "weights, in a folder that --denoiser names",
         ) from error
-    steps = flags.alpha_bars()
-
-    def build(sigma: float) -> nn.Module:
-        step = first_step(steps, sigma)
-        prediction = SAMPLE if flags.predict_xstart else EPSILON
-        return OneStep(_network(layout, flags, tensors), step, flags.timestep(step.number), prediction).eval()
-
-    weights = sum(tensor.numel() for tensor in tensors.values()) / 1e6
-    return Denoiser(
+    return one_step_denoiser(
+        flags.diffusion,
+        lambda: _network(layout, flags, tensors),
         family="openai-diffusion",
-        arch=f"one-step diffusion, U-Net of {weights:.3g} M weights, {flags.noise_schedule} schedule of "
-        f"{flags.diffusion_steps:,} steps",
+        arch=f"U-Net of {millions(sum(tensor.numel() for tensor in tensors.values()))}",
         channels=layout.channels,
-        build=build,
         size=flags.image_size,
         multiple=layout.multiple,
     )
@@ -129,18 +128,16 @@ def _network(layout: Layout, flags: Flags, tensors: Mapping[str, Tensor]) -> UNe
 
 def _refuse_conditional(file: DenoiserFile, tensors: Mapping[str, Tensor]) -> None:
     """Raise UsageError for a U-Net that denoises only with more than the noisy image."""
-    channels, outputs = tensors[FIRST].shape[1], tensors.get("out.2.weight", tensors[FIRST]).shape[0]
+    channels, outputs = tensors[FIRST].shape[1], tensors[LAST].shape[0]
     what = None
     if "label_emb.weight" in tensors:
-        what = "is class-conditional: it has to be told the class that a denoiser must not know"
+        what = "is class-conditional: it would have to be told the class"
     elif any("transformer_blocks" in name for name in tensors):
-        what = "is conditioned on text"
-    elif not any(name.startswith("output_blocks.") for name in tensors):
-        what = "is the classifier of noisy images that guides a diffusion model, not the model"
+        what = "is conditioned on a text"
     elif outputs not in (channels, 2 * channels):
-        what = f"takes {channels} channels and returns {outputs}: a super-resolution model, or one of latent images"
+        what = f"takes {channels} channels and returns {outputs}, as models for super-resolution do"
     if what is not None:
         raise UsageError(
-            f"the diffusion U-Net in --denoiser {file.path} {what}",
+            f"the diffusion U-Net in {file.path} {what}",
             "take an unconditional one, such as cifar10_uncond_50M_500K.pt or 256x256_diffusion_uncond.pt",
         )

@@ -20,8 +20,8 @@ _LONGEST_PERIOD = 10_000
 class ResidualBlock(nn.Module):
     """Two convolutions that the timestep modulates, around them a sum; images are resampled between the two halves.
 
-    embedding: values that tell the timestep.  modulated: they scale and shift (scale-shift norm), else they are added.
-    skip: size of the kernel where the number of channels changes on the way around; None: images pass unchanged.
+    embedding: values that tell the timestep.  modulated: they scale and shift (scale-shift norm), else they add.
+    skip: size of the kernel where the number of channels changes on the way around; None: nothing changes there.
     resampled: 2: twice the height and width; 0.5: half; 1: as they are.
     """
 
@@ -95,8 +95,8 @@ class SelfAttention(nn.Module):
         parts = parts.unflatten(1, (*order, -1)).transpose(-1, -2)  # (N, …, pixels, channels of a head)
         query, key, value = parts.unbind(2 if self.heads_first else 1)
         attended = F.scaled_dot_product_attention(query, key, value)
-        attended = self.proj_out(attended.transpose(-1, -2).flatten(1, 2))
-        return (pixels + attended).view_as(x)
+        out: Tensor = pixels + self.proj_out(attended.transpose(-1, -2).flatten(1, 2))
+        return out.view(x.shape)
 
 
 class Downsample(nn.Module):
@@ -123,7 +123,7 @@ class Upsample(nn.Module):
         return out
 
 
-class Block(nn.Sequential):
+class Block(nn.ModuleList):
     """Layers one after the other; residual blocks are told the timestep."""
 
     def forward(self, x: Tensor, embedding: Tensor, skipped: Tensor | None = None) -> Tensor:
@@ -159,7 +159,8 @@ class UNet(nn.Module):
         self.input_blocks = nn.ModuleList(down)
         self.middle_block = middle
         self.output_blocks = nn.ModuleList(up)
-        self.out = nn.Sequential(nn.GroupNorm(_GROUPS, channels), nn.SiLU(), nn.Conv2d(channels, outputs, 3, padding=1))
+        last = nn.Conv2d(channels, outputs, 3, padding=1)
+        self.out = nn.Sequential(nn.GroupNorm(_GROUPS, channels), nn.SiLU(), last)
         self.width = width
         self.checkpointed = checkpointed
 
@@ -179,8 +180,8 @@ class UNet(nn.Module):
     def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
         if self.checkpointed and torch.is_grad_enabled():
             out: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
-            return out
-        out = block(*inputs)
+        else:
+            out = block(*inputs)
         return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,11 +13,11 @@ from caa_cli.models.denoisers.unet import Block, Downsample, ResidualBlock, Self
 T = TypeVar("T")
 # The shapes of a layer's tensors, by their names in the layer; of a block, one for each of its layers.
 Shapes = Mapping[str, Size]
-Layers = list[Shapes]
+Layers = Sequence[Shapes]
 
-FIRST, TIME = "input_blocks.0.0.weight", "time_embed.0.weight"
+FIRST, TIME, LAST = "input_blocks.0.0.weight", "time_embed.0.weight", "out.2.weight"
 _RESIDUAL, _TOLD = "in_layers.2.weight", "emb_layers.1.weight"
-# The height of the images that U-Nets with these channels at each size, in units of the narrowest, were published for.
+# Channels at each size of the images, in units of the narrowest, and the height that such U-Nets were published for.
 _SIZES = {
     (1, 2, 2, 2): 32,
     (1, 2, 3, 4): 64,
@@ -35,9 +35,9 @@ class Layout:
     """
 
     shapes: Shapes
-    down: list[Layers]
+    down: Sequence[Layers]
     middle: Layers
-    up: list[Layers]
+    up: Sequence[Layers]
 
     @staticmethod
     def of(shapes: Shapes) -> Layout:
@@ -55,7 +55,7 @@ class Layout:
     @property
     def outputs(self) -> int:
         """Channels that the U-Net returns: those of the images, and as many again where it learns the variance."""
-        return self.shapes["out.2.weight"][0]
+        return self.shapes[LAST][0]
 
     @property
     def per_size(self) -> int:
@@ -66,7 +66,7 @@ class Layout:
     @property
     def multiple(self) -> int:
         """Height and width of the images have to be multiples of it."""
-        return 2 ** sum(map(_grows, self.up))
+        return 1 << sum(map(_grows, self.up))
 
     @property
     def size(self) -> int | None:
@@ -88,7 +88,7 @@ class Layout:
         """The U-Net, with arbitrary weights. heads: of attention, for a number of channels."""
 
         def block(layers: Layers, resampled: Iterable[float]) -> Block:
-            return Block(*(layer(shapes, by) for shapes, by in zip(layers, resampled, strict=True)))
+            return Block(layer(shapes, by) for shapes, by in zip(layers, resampled, strict=True))
 
         def layer(shapes: Shapes, resampled: float) -> nn.Module:
             if "qkv.weight" in shapes:
