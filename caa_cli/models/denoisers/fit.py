@@ -9,6 +9,16 @@ from torch import Tensor
 from caa_cli.models.prefixes import fit_names
 
 
+def convolutions(tensors: Mapping[str, Tensor], first: str) -> tuple[tuple[int, ...], int] | None:
+    """(shape of the convolution named `first` behind any prefix, number of convolutions); None without it.
+
+    The order of the tensors says nothing: safetensors files sort them.
+    """
+    found = [tensor for name, tensor in tensors.items() if f".{name}".endswith(f".{first}") and tensor.dim() == 4]
+    number = sum(tensor.dim() == 4 for tensor in tensors.values())
+    return (tuple(found[0].shape), number) if len(found) == 1 and number > 1 else None
+
+
 def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """The tensors, as `wanted` names them, prefixes of training code removed; None unless all names and shapes match.
 
