@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from caa_cli.config.choices import LOGITS
+from caa_cli.config.datasets import DATASETS
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
@@ -76,7 +77,8 @@ class ModelFiles:
 
     def image_size(self, dataset: str) -> int | None:
         """The --image-size that suits the model, for a data set whose images are resized; None: as they are."""
-        if self.denoiser is not None and self.denoiser.size is not None:
+        resized = dataset in DATASETS and DATASETS[dataset].resized
+        if self.denoiser is not None and self.denoiser.size is not None and resized:
             return self.denoiser.size
         card = self.weights[0].card
         return None if card is None else card.image_size(dataset)

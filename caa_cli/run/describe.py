@@ -39,7 +39,8 @@ def base_classifier_rows(base: BaseClassifier, checkpoints: Sequence[str]) -> Ro
     if base.denoiser is not None:
         rows.append(("denoiser", _from(base.denoiser.arch, base.denoiser.path, base.denoiser.sha256)))
     if base.expected_sigma is not None:
-        rows.append(("", f"its step is for σ = {base.expected_sigma:.4g}; noise and certificates are of the σ below"))
+        step = f"for σ = {base.expected_sigma:.4g}; the noise, and so the certificates, have σ = {base.card.sigma:g}"
+        rows.append(("step", step))
     for number, (member, path) in enumerate(zip(base.members, checkpoints, strict=True), 1):
         name = "model" if base.ensemble is None else f"model {number}"
         rows.append((name, _from(member.card.arch, path, member.weights.sha256)))
