@@ -90,7 +90,11 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan(Plan):
-    """A run over the images of a data set with a smoothed model: what `attack` and `certify` share."""
+    """A run over the images of a data set with a smoothed model: what `attack` and `certify` share.
+
+    image_resize, interpolation: how images are resized before the crop to --image-size where the network's origin
+    says so; None: as always.
+    """
 
     checkpoint: str
     arch: str | None = None
@@ -102,6 +106,8 @@ class ModelPlan(Plan):
     data_dir: Path | None = None
     split: Annotated[str, OneOf(SPLITS)] = "test"
     image_size: Annotated[int | None, IMAGE_SIZE] = None
+    image_resize: int | None = None
+    interpolation: str | None = None
     download: bool = False
     limit: Annotated[int | None, Count()] = None
     skip: Annotated[int, Count(0)] = 0
@@ -143,7 +149,7 @@ class ModelPlan(Plan):
     def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
         """The plan with what checkpoint and data set say in place of None: what runs, and what results record.
 
-        from_checkpoint: arch, mean, std, dataset and image_size.
+        from_checkpoint: arch, mean, std, dataset, image_size, image_resize and interpolation.
         """
         return replace(self, sigma=sigma, **from_checkpoint)
 

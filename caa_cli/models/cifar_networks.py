@@ -27,7 +27,8 @@ class _WideBlock(nn.Module):
         active = F.relu(self.bn1(x))
         # Where the width changes, the shortcut too begins after the activation.
         shortcut = x if self.convShortcut is None else self.convShortcut(active)
-        return self.conv2(F.relu(self.bn2(self.conv1(active)))) + shortcut
+        residual: Tensor = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        return residual + shortcut
 
 
 class _WideStage(nn.Module):

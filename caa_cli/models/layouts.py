@@ -32,6 +32,8 @@ def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
     """The origin of the weights, inferred from the prefixes and containers that published code leaves."""
     if weights.card is not None:
         return Layout("caa", weights.card.dataset)
+    if weights.origin is not None:
+        return Layout(weights.format, normalisations=("none",))
     if weights.module is not None or weights.refusal is not None:
         return Layout("a whole network, which may hold its normalisation", normalisations=("none",))
     if recognised is None:

@@ -15,7 +15,8 @@ import torch
 from caa_cli.config.datasets import DEMO
 from caa_cli.config.plan import ModelPlan
 from caa_cli.data.datasets import open_dataset
-from caa_cli.data.images import Images, readable
+from caa_cli.data.files import ImageFiles
+from caa_cli.data.images import Images, ImageSet, readable
 from caa_cli.display import Display, Rows
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier
@@ -23,6 +24,7 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of
 from caa_cli.models.load import build_model
+from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.results.store.environment import environment
 from caa_cli.run.missing_settings import check_settings
@@ -174,9 +176,10 @@ def open_session(plan: P, display: Display) -> Session[P]:
     dataset, image_size = _dataset(plan, weights), plan.image_size
     check_settings(plan, weights, dataset)
     assert dataset is not None
-    if image_size is None and weights.card is not None:
-        image_size = weights.card.image_size(dataset)
+    if image_size is None:
+        image_size = weights.image_size(dataset, plan.arch)
     images = open_dataset(dataset, plan.data_dir, plan.split, image_size=image_size, download=plan.download)
+    images, resizing = _resized(images, weights.preprocessing(plan.arch))
     overrides = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
     card, notes = resolve_card(
         weights, overrides, dataset, images.input_shape, images.num_classes, plan.trust_checkpoint
@@ -184,7 +187,13 @@ def open_session(plan: P, display: Display) -> Session[P]:
     for text in (*notes, *images.notes):
         display.warn(text)
     resolved = plan.resolve(
-        card.sigma, arch=card.arch, mean=card.mean, std=card.std, dataset=images.name, image_size=image_size
+        card.sigma,
+        arch=card.arch,
+        mean=card.mean,
+        std=card.std,
+        dataset=images.name,
+        image_size=image_size,
+        **resizing,
     )
     indices = resolved.indices(len(images))
     # With more automatic shards than images some shards are empty, which is no error.
@@ -194,6 +203,18 @@ def open_session(plan: P, display: Display) -> Session[P]:
             "lower --skip, --every or the number of shards",
         )
     return Session(resolved, weights, card, images, indices, device, dtype)
+
+
+def _resized(
+    images: ImageSet | ImageFiles, prepared: Preprocessing | None
+) -> tuple[ImageSet | ImageFiles, dict[str, Any]]:
+    """(the images, resized as for the network if they are of its size; the settings that say so)."""
+    if prepared is None or not isinstance(images, ImageFiles) or images.recipe.resize is None:
+        return images, {}
+    if images.input_shape[1:] != (prepared.size, prepared.size):
+        return images, {}
+    resizing = {"image_resize": prepared.resize, "interpolation": prepared.interpolation}
+    return images.prepared(prepared.resize, prepared.interpolation), resizing
 
 
 def _dataset(plan: ModelPlan, weights: Weights) -> str | None:
