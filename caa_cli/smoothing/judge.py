@@ -24,7 +24,7 @@ from caa_cli.smoothing.margin import bounded, margin_per_probability
 Floats = NDArray[np.float64]
 
 # The most samples for which there is a table: 1 MB for each end. Above it, the counts at hand are judged on the host.
-_MOST = 2**17
+MOST_SAMPLES = 2**17
 
 
 @dataclass
@@ -38,7 +38,7 @@ class CountTable:
     def __call__(self, counts: Tensor) -> Tensor:
         """Its values at counts (…) int64: (…) float64."""
         device = counts.device
-        if self.samples > _MOST:
+        if self.samples > MOST_SAMPLES:
             return torch.from_numpy(self.function(counts.cpu().numpy())).to(device)
         if device not in self._tables:
             self._tables[device] = torch.from_numpy(self.function(np.arange(self.samples + 1))).to(device)

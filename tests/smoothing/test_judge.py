@@ -50,7 +50,7 @@ def test_more_samples_than_a_table_holds_are_judged_one_by_one(monkeypatch: pyte
     whole, single = judge_of(300, 0.01, "goodman", 10), module.Judge(300, 0.01, "goodman", 10)
     count, others = count_of(votes, top), largest_other(votes, top)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_MOST", 100)
+        patch.setattr(module, "MOST_SAMPLES", 100)
         assert torch.equal(single.radius(count, others, SIGMA), whole.radius(count, others, SIGMA))
 
 
