@@ -1,9 +1,9 @@
 """What a step of each attack asks of a GPU: kernels, waits of the host, and copies from it, on a pretended one.
 
-The first demo images are searched together; the counts are means over the steps `--first` to `--last`, the loop around
-the attack included. An image that is finished leaves, as in a run, and none joins. `tests/helpers/pretended_device.py`
-says what counts as what. Prints JSON, {attack: {kernels, syncs, uploads, steps}}; with --where, after it, the
-operations of one kind a step, with the lines of the package that ask for them.
+The first demo images are searched together; the counts are means over the steps `--first` to `--last`, the loop
+around the attack included. An image that is finished leaves, as in a run, and none joins.
+`tests/helpers/pretended_device.py` says what counts as what. Prints JSON, {attack: {kernels, syncs, uploads, steps}};
+with --where, after it, the operations of one kind a step, with the lines of the package that ask for them.
 
     python tests/benchmarks/device_counts.py
     python tests/benchmarks/device_counts.py --attack caa --where sync
@@ -38,7 +38,9 @@ def counts(
         classifier.votes_chunk = classifier.gradient_chunk = chunk
         pictures = [data.image(index).to("cuda:0") for index in range(images)]
         labels = [data.label(index) for index in range(images)]
-        search = Search(build_attack(AttackPlan(checkpoint="demo", attack=attack, samples=samples)), classifier, images)
+        search = Search(
+            build_attack(AttackPlan(checkpoint="demo", attack=attack, samples=samples)), classifier, images
+        )
         radius = Certifier().best(classifier.num_classes).radius(classifier.sigma).item() / 4
         search.join([Example(i, x, y, radius) for i, (x, y) in enumerate(zip(pictures, labels, strict=True))])
         steps = 0

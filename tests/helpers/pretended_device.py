@@ -1,21 +1,21 @@
-"""A CUDA device that is pretended: tensors on `cuda:0` that the CPU computes, and what they ask of the device, counted.
+"""A CUDA device that is pretended: tensors on `cuda:0` that the CPU computes, and a count of what a GPU would do.
 
     with PretendedDevice() as device:
         model.to("cuda:0")(torch.zeros(8, 1, 28, 28, device="cuda:0")).sum().item()
     device.kernels, device.syncs, device.uploads
 
-Whatever says `cuda` gets a `PretendedTensor`, which holds its values in a CPU tensor. It refuses what CUDA refuses: to be
-mixed with CPU tensors, or with a generator of the CPU, and to be read by NumPy. How long anything takes can't be known
-here, nor whether the GPU's own arithmetic agrees.
+Whatever says `cuda` gets a `PretendedTensor`, which holds its values in a CPU tensor. It refuses what CUDA refuses:
+to be mixed with CPU tensors, or with a generator of the CPU, and to be read by NumPy. How long anything takes can't
+be known here, nor whether the GPU's own arithmetic agrees.
 
 What is counted, each time that an operation reaches the device:
 
-- **kernels**: operations that compute or copy on the device, each once, though CUDA may launch several kernels for it.
-  Views, memory without values, empty results and questions about shapes launch nothing.
+- **kernels**: operations that compute or copy on the device, each once, though CUDA may launch several kernels for
+  one. Views, memory without values, empty results and questions about shapes launch nothing.
 - **syncs**: the host waits until the device has done all that it was asked for. It does where it has to know a value
   (`item`, `bool`, `.cpu()`, `.tolist()`) or how many there are (`nonzero`, indexing by a mask, `unique`, …).
-- **uploads**: copies from the host (`torch.tensor(…, device="cuda")`, `.to("cuda")`, indexing by a list). PyTorch waits
-  for the device there as well, unless the copy is `non_blocking`, and those are not counted.
+- **uploads**: copies from the host (`torch.tensor(…, device="cuda")`, `.to("cuda")`, indexing by a list). PyTorch
+  waits for the device there too (`memcpy_and_sync`), unless the copy is `non_blocking`; those are not counted.
 
 PyTorch's C++ takes these tensors for meta tensors, which need neither a driver nor streams; so there are no real meta
 tensors while the device is pretended. Automatic mixed precision isn't pretended, and of `torch.cuda` nothing.
@@ -175,26 +175,32 @@ def _without_lists(index: Any) -> Any:
     return torch.tensor(index).to(META) if isinstance(index, list) else index
 
 
-def _refuse_generator(args: Any, kwargs: Any) -> None:
-    generator = kwargs.get("generator")
-    if generator is not None:
-        here = META in kwargs.values() or any(isinstance(value, PretendedTensor) for value in tree_iter((args, kwargs)))
-        found = generator.device.type
-        if found != ("cuda" if here else "cpu"):
-            raise RuntimeError(f"Expected a {'cuda' if here else 'cpu'!r} device type for generator but found {found!r}")
-
-
 def _renamed(value: Any) -> Any:
     is_cuda = isinstance(value, (str, torch.device)) and str(value).startswith("cuda")
     return META if is_cuda else value
 
 
+def _refuse_generator(args: Any, kwargs: Any) -> None:
+    """Raises RuntimeError for a generator of another device than the tensor's that it fills."""
+    generator = kwargs.get("generator")
+    if generator is None:
+        return
+    here = META in kwargs.values() or any(isinstance(value, PretendedTensor) for value in tree_iter((args, kwargs)))
+    expected, found = "cuda" if here else "cpu", generator.device.type
+    if found != expected:
+        raise RuntimeError(f"Expected a {expected!r} device type for generator but found {found!r}")
+
+
 class _Operations(TorchDispatchMode):
-    """Carries out each operation on the CPU, after the checks that CUDA makes, and counts what the device would do."""
+    """Does each operation on the CPU, after the checks that CUDA makes, and counts what the device would do."""
 
     def __init__(self, device: PretendedDevice) -> None:
         super().__init__()
         self.device = device
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch._dynamo is imported, which takes seconds
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
