@@ -7,8 +7,8 @@ from step_counts import count_steps, totals
 
 from caa_cli.config.attacks import ATTACKS
 
-# The most kernels of a step, and the most times that the host waits in one, for a value or with a copy. Where an attack
-# asks for less than it is allowed, the limit comes down; the aim is 250 kernels (150 without certificates) and 4 waits.
+# The most kernels of a step, and the most times that the host waits in one, for a value or with a copy. Where an
+# attack asks for less than it may, its limit comes down; the aim: 250 kernels (150 without certificates), 4 waits.
 LIMITS = {
     "caa": (370, 30),
     "caa-newton": (540, 54),
