@@ -44,7 +44,10 @@ def _quiet() -> Iterator[None]:
 
 
 def read_exported(path: Path, content: bytes) -> Contents:
-    """The network in the file; loading may run code. Raises CaaError for a damaged file, or one for a single size."""
+    """The network in the file; loading may run code.
+
+    Raises CaaError for a damaged file, or one for one size of batch.
+    """
     try:
         with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")
