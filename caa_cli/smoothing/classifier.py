@@ -52,6 +52,10 @@ class SmoothedClassifier(NoisyModel):
         return self.gradients.cost.differentiates
 
     @property
+    def differentiated(self) -> nn.Module:
+        return self.gradients.differentiated(self) or self.model
+
+    @property
     def search_chunk(self) -> int:
         """The most noise samples at a time in a pass with gradients; those from votes obey the votes' limit."""
         return self.gradient_chunk if self.differentiates else self.votes_chunk
@@ -76,7 +80,7 @@ class SmoothedClassifier(NoisyModel):
         """
 
         def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
-            return [objective.slopes(log_mean, labels[rows])]
+            return [objective.of(rows).slopes(log_mean, labels[rows])]
 
         request = GradientRequest(objective, slopes, pilot=pilot, denoise=True)
         return self.gradients.gradients(self, x, keys, samples, request).single()
