@@ -85,24 +85,11 @@ class Scheduler:
 
 
 class DiffusersUNet(nn.Module):
-    """(images, timestep) → the prediction of a UNet2DModel.
-
-    checkpointed: blocks keep their inputs alone for the backward pass, which computes the rest again.
-    """
-
-    unet: Any
+    """(images, timestep) → the prediction of a UNet2DModel."""
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.unet = unet
-
-    @property
-    def checkpointed(self) -> bool:
-        return bool(self.unet.is_gradient_checkpointing)
-
-    @checkpointed.setter
-    def checkpointed(self, on: bool) -> None:
-        self.unet.enable_gradient_checkpointing() if on else self.unet.disable_gradient_checkpointing()
 
     def forward(self, x: Tensor, timestep: float) -> Tensor:
         # Filled on the device: no copy there that the pass would wait for.

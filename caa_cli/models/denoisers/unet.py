@@ -11,7 +11,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 _GROUPS = 32
 _LONGEST_PERIOD = 10_000
@@ -128,7 +127,7 @@ class Block(nn.ModuleList):
 
     def forward(self, x: Tensor, embedding: Tensor, skipped: Tensor | None = None) -> Tensor:
         """skipped: comes from the way down, and goes in beside x."""
-        if skipped is not None:
+        if skipped is not None:  # here, as a block that recomputes its activations keeps its inputs
             x = torch.cat([x, skipped], dim=1)
         for layer in self:
             x = layer(x, embedding) if isinstance(layer, ResidualBlock) else layer(x)
@@ -139,7 +138,6 @@ class UNet(nn.Module):
     """Blocks down to fewer pixels, in the middle, and up again, where each takes what one on the way down returned.
 
     channels: of the first convolution.  width: of the sines that tell the timestep.  outputs: channels returned.
-    checkpointed: blocks keep their inputs alone for the backward pass, which computes the rest again.
     """
 
     def __init__(
@@ -152,7 +150,6 @@ class UNet(nn.Module):
         width: int,
         embedding: int,
         outputs: int,
-        checkpointed: bool = False,
     ) -> None:
         super().__init__()
         self.time_embed = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
@@ -162,26 +159,18 @@ class UNet(nn.Module):
         last = nn.Conv2d(channels, outputs, 3, padding=1)
         self.out = nn.Sequential(nn.GroupNorm(_GROUPS, channels), nn.SiLU(), last)
         self.width = width
-        self.checkpointed = checkpointed
 
     def forward(self, x: Tensor, timestep: float) -> Tensor:
         """x: (N, channels, height, width), all at one timestep, which may be a fraction."""
         embedding = self.time_embed(timestep_embedding(timestep, self.width, x))
         skipped = []
         for block in self.input_blocks:
-            x = self._run(block, x, embedding)
+            x = block(x, embedding)
             skipped.append(x)
-        x = self._run(self.middle_block, x, embedding)
+        x = self.middle_block(x, embedding)
         for block in self.output_blocks:
-            x = self._run(block, x, embedding, skipped.pop())
+            x = block(x, embedding, skipped.pop())
         out: Tensor = self.out(x)
-        return out
-
-    def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
-        if self.checkpointed and torch.is_grad_enabled():
-            out: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
-        else:
-            out = block(*inputs)
         return out
 
 
