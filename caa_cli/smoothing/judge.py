@@ -41,7 +41,8 @@ class CountTable:
         if self.samples > MOST_SAMPLES:
             return torch.from_numpy(self.function(counts.cpu().numpy())).to(device)
         if device not in self._tables:
-            self._tables[device] = torch.from_numpy(self.function(np.arange(self.samples + 1))).to(device)
+            table = torch.from_numpy(self.function(np.arange(self.samples + 1)))
+            self._tables[device] = table.to(device, non_blocking=True)
         return self._tables[device][counts]
 
 

@@ -100,9 +100,10 @@ class LogitRatio(Objective):
         return (logit_margin(log_mean, labels) + self.tolerance) / _spread(log_mean)[0]
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        spread, ends = _spread(log_mean)
-        weights = _label_against_rival(log_mean, labels) - self.value(log_mean, labels)[:, None] * ends
-        weights /= spread[:, None]
+        sign, (spread, ends) = _label_against_rival(log_mean, labels), _spread(log_mean)
+        margin = torch.where(sign == 0, 0.0, sign * log_mean).sum(dim=1)
+        value = (margin + self.tolerance) / spread
+        weights = (sign - value[:, None] * ends) / spread[:, None]
         # ∂J/∂p̄ = ∂J/∂z / p̄
         return weights.abs().log() - log_mean, weights.sign()
 

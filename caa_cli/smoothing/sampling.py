@@ -164,7 +164,7 @@ def votes_of(logits: Tensor, piece: Piece) -> Tensor:
     """Each sample's vote, (examples, samples) int64; one beyond the last class is an abstention."""
     # The maximum is NaN if any logit is; argmax alone would make that NaN a vote.
     top, winner = logits.max(dim=1)
-    winner = torch.where(top.isnan(), logits.shape[1], winner)
+    winner = winner.masked_fill(top.isnan(), logits.shape[1])
     return winner.view(piece.num_examples, piece.num_samples)
 
 
