@@ -11,7 +11,7 @@ from caa_cli.cli import completion, generate, options, running
 from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.choices import EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL
+from caa_cli.config.choices import DTYPES, EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL
 from caa_cli.config.plan import AttackPlan
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE
@@ -126,6 +126,16 @@ def attack(
     ] = AttackPlan.finish,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
+    search_dtype: Annotated[
+        str | None,
+        option(
+            help="Precision of the search alone, with a second copy of the weights; certificate, line search and "
+            "verification keep --dtype.",
+            show_default="as --dtype",
+            panel=_COMPUTE,
+            choices=DTYPES,
+        ),
+    ] = None,
     batch_size: Annotated[
         str, option(help="Images to attack at the same time.", panel=_COMPUTE, choices=("auto",))
     ] = "auto",

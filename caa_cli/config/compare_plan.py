@@ -27,7 +27,7 @@ SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
     *("selection_samples", "certify_samples", "verify_samples", "verification", "finish"),
 )
-SEARCH = ("samples", "iterations", "attack_sigma", "gradient")
+SEARCH = ("samples", "iterations", "attack_sigma", "gradient", "search_dtype")
 
 
 def setting_names(attack: str) -> list[str]:

@@ -29,7 +29,7 @@ from caa_cli.config.choices import (
     VOTES,
 )
 from caa_cli.config.datasets import DATASETS
-from caa_cli.config.differences import FORMERLY, decisive
+from caa_cli.config.differences import AS_ANOTHER, decisive, formerly
 from caa_cli.config.paths import check_distinct, sidecar
 from caa_cli.config.ranges import (
     ALPHA,
@@ -83,7 +83,8 @@ class Plan:
         config = self.config()
         settings = {key: decisive(key, config[key]) for key in self.compared_keys() if key in config}
         # As a run of before there was the setting.
-        settings = {key: value for key, value in settings.items() if FORMERLY.get(key, ...) != value}
+        before = formerly(config)
+        settings = {key: value for key, value in settings.items() if key not in before or before[key] != value}
         text = json.dumps([checkpoint_sha256, settings], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -187,8 +188,8 @@ class AttackPlan(ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
 
     name: what comparisons call it.  settings: the attack's own; None: its defaults.  attack_sigma: what the search
-    takes σ to be; None: the true one.  gradient: where the search's gradients come from.  selection_samples,
-    certify_samples, verify_samples: None: as `default_samples` says.
+    takes σ to be; None: the true one.  gradient: where the search's gradients come from.  search_dtype: of the search
+    alone; None: as dtype.  selection_samples, certify_samples, verify_samples: None: as `default_samples` says.
     """
 
     attack: Annotated[str, AttackName()] = "caa"
@@ -198,7 +199,8 @@ class AttackPlan(ModelPlan):
     iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
     attack_sigma: Annotated[float | None, SIGMA] = None
     gradient: str = MODEL
-    selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]  # filled in below
+    search_dtype: Annotated[str, OneOf(DTYPES)] = None  # type: ignore[assignment]  # filled in below
+    selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     certify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     verify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     verification: Annotated[str, OneOf(VERIFICATIONS)] = EXACT
@@ -222,6 +224,9 @@ class AttackPlan(ModelPlan):
         super().__post_init__()
         for name, count in default_samples(vars(self)).items():
             object.__setattr__(self, name, count)
+        for name, other in AS_ANOTHER.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(self, other))
         if self.settings is None:
             object.__setattr__(self, "settings", attacks.spec_of(self.attack).settings())  # frozen from here on
         self._check_gradient()
