@@ -201,6 +201,7 @@ class AttackPipeline:
             backward_evaluations=finding.backward_evaluations,
             lost_gradients=finding.lost_gradients,
             verify_tries=verified.tries,
+            last_try_samples=verified.samples,
             abstentions=certificate.abstentions,
             seconds=clean.seconds + finding.seconds + time.perf_counter() - began,
         )
