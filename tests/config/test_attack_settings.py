@@ -13,7 +13,7 @@ from support import assert_clean_error, caa, parse_strict, read_strict
 import caa_cli
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.cli.attack import attack as command
-from caa_cli.config.attacks import ATTACKS, declared, flat
+from caa_cli.config.attacks import ATTACKS, SAMPLES, declared, flat
 from caa_cli.config.compare_plan import default_of
 from caa_cli.config.plan import AttackPlan
 from caa_cli.config.train_plan import TrainPlan
@@ -77,7 +77,7 @@ def defaults(attack: Attack) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_plans_defaults_are_the_attacks_own(name: str):
-    built = build_attack(AttackPlan(checkpoint="demo", attack=name))
+    built = build_attack(AttackPlan(checkpoint="demo", attack=name, samples=SAMPLES))
     assert defaults(built) == defaults(type(built)())
 
 
@@ -272,9 +272,8 @@ def test_an_attack_may_have_a_default_of_samples_a_step_and_what_is_verified_is_
 
 def test_the_help_and_a_comparison_have_the_defaults(tmp_path):
     own = ATTACKS["caa-newton"].samples
-    assert f"1500; caa-newton by gradients: {own}" in " ".join(
-        caa("attack", "--help").stdout.replace("│", "").split()
-    )
+    shown = " ".join(caa("attack", "--help").stdout.replace("│", "").split())
+    assert f"1500; caa-newton by gradients: {own}" in shown
     words = ("--attacks", "caa,caa-newton", "--dry-run", "--json", "--output", tmp_path / "c.json")
     planned = parse_strict(caa("compare", "--checkpoint", "demo", *words).stdout)["attacks"]
     assert [attack["config"]["samples"] for attack in planned.values()] == [1500, own]
