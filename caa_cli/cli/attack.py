@@ -9,9 +9,9 @@ import typer
 
 from caa_cli.cli import completion, generate, options, running
 from caa_cli.cli.generate import option
-from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.attacks import ATTACKS, SAMPLES, samples_by_default
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.choices import EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL
+from caa_cli.config.choices import DTYPES, EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL
 from caa_cli.config.plan import AttackPlan
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE
@@ -48,8 +48,13 @@ def attack(
     ] = AttackPlan.attack,
     trust_attack: options.TrustAttack = False,
     samples: Annotated[
-        int, option(help="Noise samples per step; caa and caa-newton use fewer where that is enough.", panel=_SEARCH)
-    ] = AttackPlan.samples,
+        int | None,
+        option(
+            help="Noise samples per step; caa and caa-newton use fewer where that is enough.",
+            show_default=f"{SAMPLES}; caa-newton by gradients: {samples_by_default('caa-newton')}",
+            panel=_SEARCH,
+        ),
+    ] = None,
     iterations: Annotated[
         int,
         option(
@@ -88,7 +93,7 @@ def attack(
         int | None,
         option(
             help="Samples to choose the clean class, and of each point of the line search.",
-            show_default="as --samples",
+            show_default=f"as --samples, or {SAMPLES}",
             panel=_VERIFICATION,
         ),
     ] = None,
@@ -104,7 +109,7 @@ def attack(
         int | None,
         option(
             help="Fresh samples, at most, of each try to verify an adversarial image.",
-            show_default="10 × --samples, at least 10000",
+            show_default=f"10 × --samples, at least 10000, or {10 * SAMPLES}",
             panel=_VERIFICATION,
         ),
     ] = None,
@@ -126,6 +131,16 @@ def attack(
     ] = AttackPlan.finish,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
+    search_dtype: Annotated[
+        str | None,
+        option(
+            help="Precision of the search alone, with a second copy of the weights; certificate, line search and "
+            "verification keep --dtype.",
+            show_default="as --dtype",
+            panel=_COMPUTE,
+            choices=DTYPES,
+        ),
+    ] = None,
     batch_size: Annotated[
         str, option(help="Images to attack at the same time.", panel=_COMPUTE, choices=("auto",))
     ] = "auto",

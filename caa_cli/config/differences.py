@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from caa_cli.config.attacks import WORDS
@@ -9,6 +10,13 @@ from caa_cli.config.choices import INTERVALS
 
 # What runs did before there was a setting, where that is not its default now.
 FORMERLY = {"verification": INTERVALS}
+# Settings that have another's value unless they are given. Runs of before there were such settings have it too.
+AS_ANOTHER = {"search_dtype": "dtype"}
+
+
+def formerly(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run of this configuration did before there were settings for it, by setting."""
+    return FORMERLY | {name: config.get(other) for name, other in AS_ANOTHER.items()}
 
 
 def decisive(name: str, value: Any) -> Any:
@@ -21,7 +29,7 @@ def differences(recorded: dict[str, Any], requested: dict[str, Any], compared: l
 
     Of two attacks that are not the same, the settings that only one of them has are left out.
     """
-    recorded = {**{name: value for name, value in FORMERLY.items() if name in requested}, **recorded}
+    recorded = {**{name: value for name, value in formerly(recorded).items() if name in requested}, **recorded}
     if recorded.get("attack") != requested.get("attack"):
         compared = ["attack", *(key for key in compared if key != "attack" and key in recorded and key in requested)]
     return [

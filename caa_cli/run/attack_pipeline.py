@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +31,7 @@ from caa_cli.results.records import (
 from caa_cli.results.store.images import Image
 from caa_cli.run.batch_size import most_images
 from caa_cli.run.threat_model import StartingPoints
+from caa_cli.runtime.device import in_mode
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.smoothing.certify import Certificate, Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -86,7 +88,7 @@ class AttackPipeline:
         Raises CaaError if the states of so many images don't fit in the memory.
         """
         sigma = self.plan.attack_sigma or self.classifier.sigma
-        search = Search(self.attack, self.classifier.with_sigma(sigma), self._batch(), self.on_step)
+        search = Search(self.attack, self.classifier.search.with_sigma(sigma), self._batch(), self.on_step)
         verifier = self._verifier(sigma)
         try:
             yield from self._work_through(todo, search, verifier)
@@ -113,23 +115,30 @@ class AttackPipeline:
                     else:
                         searched[clean.index] = clean
                         joining.append(clean.example)
-            search.join(joining)
-            found = [(searched.pop(finding.example.index), finding) for finding in search.advance()]
+            with self._search_mode():
+                search.join(joining)
+                findings = search.advance()
+            found = [(searched.pop(finding.example.index), finding) for finding in findings]
             yield from self._verify(found, verifier)
 
     def _certified_together(self) -> int:
         """How many images are certified at a time: as many as fill a chunk with their selection draws."""
         return max(1, self.classifier.votes_chunk // self.plan.selection_samples)
 
+    def _search_mode(self) -> AbstractContextManager[None]:
+        plan = self.plan
+        return nullcontext() if plan.search_dtype == plan.dtype else in_mode(plan.search_dtype)
+
     def _batch(self) -> int:
         """How many images are searched at a time: --batch-size, or as many as fill a chunk at first."""
-        image_bytes = self.attack.state_bytes(self.classifier.input_shape, self.classifier.gradients.cost)
+        classifier = self.classifier.search
+        image_bytes = self.attack.state_bytes(classifier.input_shape, classifier.gradients.cost)
         batch = most_images(self.plan, image_bytes)
         if self.attack.MOST_IMAGES is not None:
             batch = min(batch, self.attack.MOST_IMAGES)
         if self.plan.batch_size is not None:
             return batch
-        return max(1, min(batch, self.classifier.search_chunk // self.attack.first_samples()))
+        return max(1, min(batch, classifier.search_chunk // self.attack.first_samples()))
 
     def _verifier(self, search_sigma: float) -> Verifier:
         plan = self.plan
@@ -209,6 +218,7 @@ class AttackPipeline:
             backward_evaluations=finding.backward_evaluations,
             lost_gradients=finding.lost_gradients,
             verify_tries=verified.tries,
+            last_try_samples=verified.samples,
             abstentions=certificate.abstentions,
             seconds=clean.seconds + finding.seconds + seconds,
         )

@@ -94,10 +94,17 @@ class Session(Generic[P]):
             "shard": {"index": plan.shard.index, "count": plan.shard.count},
         }
 
-    def load_classifier(self, display: Display, access: Access | None = None, reserve: int = 0) -> SmoothedClassifier:
+    def load_classifier(
+        self,
+        display: Display,
+        access: Access | None = None,
+        search_dtype: torch.dtype | None = None,
+        reserve: int = 0,
+    ) -> SmoothedClassifier:
         """The smoothed model on its device, tried out on the first readable image, with its chunk sizes chosen.
 
-        access: what a search sees of it; None: no search. reserve: bytes that the run holds besides the passes.
+        access: what a search sees of it; None: no search. search_dtype: of the search's copy of the weights; None: it
+        has none. reserve: bytes that the run holds besides the passes.
         """
         model = build_model(self.weights, self.card)
         open_device(self.device)
@@ -114,6 +121,8 @@ class Session(Generic[P]):
                 gradients=WhiteBox() if access is None else access.gradients(),
                 **chunks,
             )
+            if search_dtype is not None:
+                classifier = classifier.searched_in(search_dtype)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -38,7 +38,8 @@ from caa_cli.verification.rules import RULES, Rule
 class Verified:
     """A verified adversarial example; image, radius and class are None if no try passed.
 
-    image: (*input_shape).  radius: L2 distance to the clean image.  tries: how many were made.
+    image: (*input_shape).  radius: L2 distance to the clean image.  tries: how many were made.  samples: of the last
+    one, the one that passed if any did.
     forward_evaluations: of the model, those of the line search included.
     """
 
@@ -46,6 +47,7 @@ class Verified:
     radius: float | None
     adversarial_class: int | None
     tries: int
+    samples: int
     forward_evaluations: int
 
 
@@ -84,7 +86,7 @@ class Verifier:
 
     def _verification(self, finding: Finding, classifier: SmoothedClassifier) -> Drawing[Verified]:
         if not finding.candidates:
-            return Verified(None, None, None, 0, 0)
+            return Verified(None, None, None, 0, 0, 0)
         rule = RULES[self.rule](self.samples, self.alpha, self.bound, self.tries)
         points = (_AlongTheRay if self.finish == "ray" else _AsProposed)(self, rule, finding, classifier)
         yield from points.prepare()
@@ -101,9 +103,9 @@ class Verifier:
                     break
             if passed:
                 radius = float((image - clean).double().norm())
-                return Verified(image, radius, attempt.claimed, number + 1, points.evaluations)
+                return Verified(image, radius, attempt.claimed, number + 1, drawn, points.evaluations)
             points.failed(image, votes, drawn)
-        return Verified(None, None, None, self.tries, points.evaluations)
+        return Verified(None, None, None, self.tries, drawn, points.evaluations)
 
 
 class _AsProposed:

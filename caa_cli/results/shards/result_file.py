@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli.config.attacks import foreign
 from caa_cli.config.compare_plan import SHARED, default_of, formerly, setting_names
+from caa_cli.config.differences import AS_ANOTHER
 from caa_cli.config.paths import sidecar
 from caa_cli.config.plan import AttackPlan
 from caa_cli.config.schema import SchemaError, check, parse, shown
@@ -24,7 +25,7 @@ from caa_cli.results.store.journal import read_journal
 R = TypeVar("R", bound=Record)
 _COMMANDS = ("attack", "certify", "compare")
 # Settings that default to another setting's value.
-_DEFAULTS_TO = {"attack_sigma": "sigma", "selection_samples": "samples"}
+_DEFAULTS_TO = {"attack_sigma": "sigma", "selection_samples": "samples", **AS_ANOTHER}
 
 
 @dataclass(frozen=True)
