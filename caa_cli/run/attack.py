@@ -12,7 +12,7 @@ from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Bar, Display, Rows
 from caa_cli.results.class_names import names_of_classes
 from caa_cli.results.fields import attack_fields
-from caa_cli.results.model_digest import model_digest
+from caa_cli.results.model_files import model_digest
 from caa_cli.results.records import AttackRecord, AttackSummary, summarise
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.result_file import ResultFile

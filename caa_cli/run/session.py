@@ -25,7 +25,7 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of
 from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.resolve import Overrides
-from caa_cli.results.model_digest import model_digest
+from caa_cli.results.model_files import model_digest
 from caa_cli.results.store.environment import environment
 from caa_cli.run.describe import base_classifier_rows
 from caa_cli.run.missing_settings import check_settings
