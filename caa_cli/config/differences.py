@@ -9,7 +9,10 @@ from caa_cli.config.attacks import WORDS
 from caa_cli.config.choices import INTERVALS
 
 # What runs did before there was a setting, where that is not its default now.
-FORMERLY = {"verification": INTERVALS}
+FORMERLY = {
+    "verification": INTERVALS,
+    **dict.fromkeys(("ensemble", "denoiser_arch", "classifier_size", "image_resize", "interpolation")),
+}
 # Settings that have another's value unless they are given. Runs of before there were such settings have it too.
 AS_ANOTHER = {"search_dtype": "dtype"}
 

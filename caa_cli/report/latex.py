@@ -66,7 +66,7 @@ def _caption(comparison: Comparison, model: str | None) -> str:
     """The model, the images, and the rule of certificates and successes."""
     first = comparison.attacks[0].parts[0]
     arch, dataset, split, bound = (
-        escapes.latex(str(first.setting(name))) for name in ("arch", "dataset", "split", "bound")
+        escapes.latex(str(text)) for text in (first.model, *map(first.setting, ("dataset", "split", "bound")))
     )
     sigma, alpha = (f"$\\{name} = {_power(first.setting(name))}$" for name in ("sigma", "alpha"))
     attacked = f"{escapes.latex(model)} ({arch}, {sigma})" if model else f"{arch} ({sigma})"

@@ -14,6 +14,7 @@ from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Bar, Display, Rows
 from caa_cli.results.class_names import names_of_classes
 from caa_cli.results.fields import attack_fields
+from caa_cli.results.model_files import model_digest
 from caa_cli.results.records import AttackRecord, AttackSummary, summarise
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.result_file import ResultFile
@@ -84,7 +85,7 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
 
     def load_classifier(self) -> SmoothedClassifier:
         session, access = self.session, self.access
-        name = f"{session.weights.sha256} {access.name} {self.plan.search_dtype}"
+        name = f"{model_digest(session.base.record)} {access.name} {self.plan.search_dtype}"
         if name not in self.classifiers:
             reserve = search_bytes(self.plan, self.attack, access, session.card.input_shape)
             classifier = session.load_classifier(self.display, access, self.search_dtype, reserve)

@@ -84,6 +84,14 @@ class ResultFile(Generic[R]):
         return dict(self.metadata.get("class_names", {}))
 
     @property
+    def model(self) -> str:
+        """The model in words: its architecture, with what it is an ensemble of and behind which denoiser."""
+        words, denoiser = str(self.setting("arch")), self.checkpoint.get("denoiser")
+        if self.checkpoint.get("members"):
+            words = f"ensemble of {1 + len(self.checkpoint['members'])} ({words})"
+        return words if denoiser is None else f"{denoiser.get('family') or 'denoiser'} + {words}"
+
+    @property
     def surrogate(self) -> str | None:
         """The digest of the surrogate's checkpoint; None where gradients come from the attacked model."""
         surrogate = self.metadata.get("surrogate_model")
