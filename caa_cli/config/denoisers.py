@@ -26,4 +26,14 @@ DENOISERS: dict[str, DenoiserSpec] = {
         "model.0.weight with 4 channels an image channel, and one for σ",
         "caa_cli.models.denoisers.ffdnet:recognise",
     ),
+    "openai-diffusion": DenoiserSpec(
+        "one diffusion step (Carlini et al., 2023), U-Net of Dhariwal and Nichol (2021)",
+        "input_blocks.0.0.weight, time_embed.0.weight, …",
+        "caa_cli.models.denoisers.openai_diffusion:recognise",
+    ),
+    "diffusers": DenoiserSpec(
+        "one diffusion step (Carlini et al., 2023), UNet2DModel of the diffusers library",
+        "a folder with config.json, scheduler_config.json and weights",
+        "caa_cli.models.denoisers.diffusers_folder:recognise",
+    ),
 }

@@ -127,7 +127,17 @@ class BaseClassifier:
         record, *others = (member.record for member in self.members)
         if others:
             record |= {"ensemble": self.ensemble, "members": others}
-        return record if self.denoiser is None else {**record, "denoiser": self.denoiser.record}
+        if self.denoiser is None:
+            return record
+        expected = {} if self.expected_sigma is None else {"expected_sigma": self.expected_sigma}
+        return {**record, "denoiser": {**self.denoiser.record, **expected}}
+
+    @property
+    def expected_sigma(self) -> float | None:
+        """The noise that the denoiser was trained for and is used with, where it is not exactly σ. Raises CaaError
+        where it can't denoise σ."""
+        expected = None if self.denoiser is None else self.denoiser.expected_sigma
+        return None if expected is None else expected(self.card.sigma or 0.0)
 
     @property
     def size(self) -> int | None:

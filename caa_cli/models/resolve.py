@@ -97,9 +97,8 @@ def _described(
     notes: list[str] = []
     recognised = weights.recognised
     if weights.module is not None:
-        arch = (
-            weights.origin.arch if weights.origin else "torchscript" if weights.format == "TorchScript" else "module"
-        )
+        kinds = {"TorchScript": "torchscript", "torch.export": "torch-export"}
+        arch = kinds.get(weights.format, "module") if weights.origin is None else weights.origin.arch
         classes, repeat = probe(weights.module.float(), input_shape, str(weights.path))
         if overrides.arch not in (None, arch):
             notes.append(f"--arch {overrides.arch} is not used: {weights.path} holds the whole network")

@@ -49,6 +49,12 @@ class File(TypedDict):
     arch: NotRequired[str | None]
 
 
+class DenoiserFile(File):
+    """expected_sigma: the noise that it was trained for and is used with, where that is not exactly σ."""
+
+    expected_sigma: NotRequired[float]
+
+
 class Member(File):
     dataset: NotRequired[str | None]
     sigma: NotRequired[float | None]
@@ -59,7 +65,7 @@ class Checkpoint(Member):
 
     ensemble: NotRequired[str | None]
     members: NotRequired[list[Member]]
-    denoiser: NotRequired[File]
+    denoiser: NotRequired[DenoiserFile]
 
 
 class Images(TypedDict, total=False):

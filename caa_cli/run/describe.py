@@ -40,6 +40,9 @@ def base_classifier_rows(base: BaseClassifier, checkpoints: Sequence[str]) -> Ro
     rows = []
     if base.denoiser is not None:
         rows.append(("denoiser", _from(base.denoiser.arch, base.denoiser.path, base.denoiser.sha256)))
+    if base.expected_sigma is not None:
+        step = f"for σ = {base.expected_sigma:.4g}; the noise, and so the certificates, have σ = {base.card.sigma:g}"
+        rows.append(("step", step))
     for number, (member, path) in enumerate(zip(base.members, checkpoints, strict=True), 1):
         name = "model" if base.ensemble is None else f"model {number}"
         rows.append((name, _from(member.card.arch, path, member.weights.sha256)))

@@ -130,6 +130,7 @@ class Session(Generic[P]):
                 f"the model does not fit in what is free of the memory of {self.device}",
                 "wait for others to free it, raise --max-memory, or choose another device with --device cpu",
             ) from error
+        classifier.notify = display.warn
         self._try_out(classifier)
         arch = self.base.arch if access is None else access.tuning_name(self.base.arch)
         gradients = access is not None and access.cost.differentiates

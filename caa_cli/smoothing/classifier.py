@@ -73,6 +73,10 @@ class SmoothedClassifier(NoisyModel):
         return self.gradients.cost.differentiates
 
     @property
+    def differentiated(self) -> nn.Module:
+        return self.gradients.differentiated(self) or self.model
+
+    @property
     def search_chunk(self) -> int:
         """The most noise samples at a time in a pass with gradients; those from votes obey the votes' limit."""
         return self.gradient_chunk if self.differentiates else self.votes_chunk

@@ -14,6 +14,7 @@ from caa_cli.errors import CaaError
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.smoothing.chunks import Piece, plan_pieces
 from caa_cli.smoothing.noise import Key, NoiseSource
+from caa_cli.smoothing.recompute import recompute_activations
 
 E = TypeVar("E", bound="NoisyModel")
 
@@ -73,6 +74,9 @@ class NoisyModel:
         # Where the chunk sizes come from, for the record.
         self.chosen = "set"
         self._scratch = Scratch(self.device)
+        # Whether blocks recompute their activations, and who is told when they begin to.
+        self.recomputes = False
+        self.notify: Callable[[str], None] = lambda text: None
 
     def with_sigma(self: E, sigma: float) -> E:
         """The same classifier smoothed with another σ; the model is shared, the chunk sizes are not."""
@@ -95,6 +99,7 @@ class NoisyModel:
             "gradient_chunk": self.gradient_chunk,
             "memory_format": "channels_last" if self.memory_format == torch.channels_last else "contiguous",
             "chosen": self.chosen,
+            **({"activations": "recomputed"} if self.recomputes else {}),
         }
 
     def votes(
@@ -148,8 +153,22 @@ class NoisyModel:
             pieces.appendleft(piece)
         return chunk
 
+    def recompute(self) -> bool:
+        """Make a backward pass keep less, where it can: whether it does so newly. Gradients stay the same."""
+        example = torch.full((1, *self.input_shape), 0.5, device=self.device, dtype=self.dtype)
+        if self.recomputes or not recompute_activations(self.differentiated, example):
+            return False
+        self.recomputes = True
+        self.notify("activations are computed again in each backward pass: the graph of one sample does not fit")
+        return True
+
+    @property
+    def differentiated(self) -> nn.Module:
+        """The model whose backward passes there are."""
+        return self.model
+
     def _smaller(self, size: int) -> int:
-        if size == 1:
+        if size == 1 and not self._recomputes_now():
             raise CaaError(
                 f"one noise sample of this model does not fit in the memory of {self.device}",
                 "free memory there, or raise --max-memory where it is set"
@@ -158,7 +177,15 @@ class NoisyModel:
         self._scratch.drop()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return size // 2
+        return max(1, size // 2)
+
+    def _recomputes_now(self) -> bool:
+        try:
+            return self.recompute()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
 
     def noisy(self, x: Tensor, keys: Sequence[Key], piece: Piece) -> Tensor:
         """x + σ·noise for a piece, (piece.size, *input_shape), as the model takes it: of its dtype and in its layout.

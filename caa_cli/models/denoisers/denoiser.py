@@ -32,9 +32,12 @@ class Denoiser:
 
     family: its row of DENOISERS, or `custom`.  arch: what it is, in words.  channels, size: of the images that it
     takes, with size the height and the width; None: any.  multiple: height and width have to be multiples of it.
+    smallest: they are at least this.
     build: σ in [0, 1] pixel units → a network in evaluation mode. It maps images with that noise, (N, channels,
     height, width) around [0, 1], to clean images of the same shape, not necessarily within [0, 1]. Raises CaaError
     where it can't denoise this σ.  path, sha256: of what it was opened from.
+    expected_sigma: σ → the noise that the network was trained for and that is used for it; None: σ itself. It raises
+    as `build`.
     """
 
     family: str
@@ -43,6 +46,8 @@ class Denoiser:
     build: Callable[[float], nn.Module]
     size: int | None = None
     multiple: int = 1
+    smallest: int = 1
+    expected_sigma: Callable[[float], float] | None = None
     path: str = ""
     sha256: str = ""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from caa_cli.config.datasets import DATASETS
 from caa_cli.config.denoisers import DENOISERS
 from caa_cli.config.settings import load
 from caa_cli.errors import CaaError, UsageError
@@ -55,19 +56,21 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
 def check_images(denoiser: Denoiser, input_shape: Sequence[int], dataset: str) -> None:
     """Raise UsageError unless the denoiser takes images of this shape (channels, height, width)."""
     channels, height, width = input_shape
-    takes = None
+    takes, size = None, None
     if denoiser.channels not in (None, channels):
         takes = f"{denoiser.channels} channel{'s' if denoiser.channels != 1 else ''}"
-        hint = "name a denoiser that was trained on these images"
     elif denoiser.size is not None and (height, width) != (denoiser.size, denoiser.size):
-        takes, hint = f"{denoiser.size}×{denoiser.size} pixels", f"add --image-size {denoiser.size}"
+        takes, size = f"{denoiser.size}×{denoiser.size} pixels", f"{denoiser.size}"
     elif height % denoiser.multiple or width % denoiser.multiple:
-        takes, hint = f"multiples of {denoiser.multiple} pixels", "choose another --image-size"
+        takes, size = f"multiples of {denoiser.multiple} pixels", "N"
+    elif min(height, width) < denoiser.smallest:
+        takes, size = f"at least {denoiser.smallest} pixels", f"{denoiser.smallest}"
+    resized = dataset in DATASETS and DATASETS[dataset].resized
     if takes is not None:
         raise UsageError(
             f"the denoiser {denoiser.path} ({denoiser.arch}) takes images of {takes}, "
             f"{dataset} has {'×'.join(map(str, input_shape))}",
-            hint,
+            f"add --image-size {size}" if resized and size else "name a denoiser that was trained on these images",
         )
 
 
