@@ -23,6 +23,7 @@ from caa_cli.models.denoised import DenoisedClassifier
 from caa_cli.models.denoisers.card import DenoiserCard, FrozenClassifier, denoiser_bytes
 from caa_cli.models.denoisers.denoiser import DenoiserFile
 from caa_cli.models.denoisers.dncnn import DnCNN
+from caa_cli.models.denoisers.ffdnet import FFDNet
 from caa_cli.models.denoisers.read import recognise
 from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
@@ -78,7 +79,7 @@ def new_denoiser(plan: TrainPlan, images: Images) -> NewDenoiser:
         dataset=images.name,
         tool_version=__version__,
     )
-    network = DnCNN(channels, settings.depth, settings.width)
+    network = _built(card)
     if plan.classifier is None:
         return NewDenoiser(network, card)
     try:
@@ -89,6 +90,12 @@ def new_denoiser(plan: TrainPlan, images: Images) -> NewDenoiser:
     denoiser = NewDenoiser(network, replace(card, classifier=behind), model, of_model.num_classes)
     denoiser.notes = tuple(map(_as_classifier, notes))
     return denoiser
+
+
+def _built(card: DenoiserCard) -> nn.Module:
+    if card.arch == "ffdnet":
+        return FFDNet(card.sigma, card.channels, card.depth, card.width)
+    return DnCNN(card.channels, card.depth, card.width)
 
 
 def classifier_digest(plan: TrainPlan) -> str | None:
