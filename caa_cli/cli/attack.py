@@ -23,6 +23,10 @@ _SEARCH, _VERIFICATION = generate.SEARCH, "Certificate and verification"
 def attack(
     context: typer.Context,
     checkpoint: options.Checkpoint,
+    ensemble: options.Ensemble = None,
+    denoiser: options.Denoiser = None,
+    denoiser_arch: options.DenoiserArch = None,
+    classifier_size: options.ClassifierSize = None,
     sigma: options.Sigma = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,

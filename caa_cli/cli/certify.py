@@ -18,6 +18,10 @@ _CERTIFICATE = "Certificate"
 @running.guarded
 def certify(
     checkpoint: options.Checkpoint,
+    ensemble: options.Ensemble = None,
+    denoiser: options.Denoiser = None,
+    denoiser_arch: options.DenoiserArch = None,
+    classifier_size: options.ClassifierSize = None,
     sigma: options.Sigma = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,

@@ -197,7 +197,7 @@ def _plans(
     context: typer.Context, given: dict[str, Any], entries: list[NamedAttack], output: Path, keep_images: bool
 ) -> dict[str, AttackPlan]:
     """A plan an attack, by label, each with a result of its own beside the comparison's."""
-    if given["checkpoint"] is None:
+    if not given["checkpoint"]:
         raise UsageError(
             "nothing to compare: neither --checkpoint nor result files are named",
             "caa compare --checkpoint demo --attacks caa, or caa compare a.json b.json",

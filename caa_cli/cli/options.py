@@ -17,9 +17,10 @@ from caa_cli.cli.generate import COMPUTE, DATA, RUN, SEARCH, option
 from caa_cli.cli.toml import load_config
 from caa_cli.cli.values import number, shortened, whole
 from caa_cli.config import methods
-from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS, SPLITS
+from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, ENSEMBLES, LOGITS, NORMALISATIONS, SPLITS
 from caa_cli.config.custom_attack import names_code
 from caa_cli.config.datasets import DATASETS, those_that
+from caa_cli.config.denoisers import DENOISERS
 from caa_cli.config.methods import METHODS
 from caa_cli.config.normalisations import mean_and_std
 from caa_cli.config.paths import check_distinct
@@ -37,6 +38,9 @@ P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
+    if isinstance(given.get("checkpoint"), list):
+        given["checkpoint"], *members = given["checkpoint"]
+        given["members"] = tuple(members)
     measure = given.get("chunk_size") == "measure"
     given = {**given, "measure_chunks": measure}
     if given.get("indices") is not None:
@@ -126,12 +130,47 @@ def automatic(text: str, option: str) -> int | None:
 
 _MODEL: dict[str, Any] = {
     "metavar": "FILE",
-    "help": "The model to work on, or `demo`: one that comes with caa.",
+    "help": "The model to work on, or `demo`: one that comes with caa. Several make an ensemble.",
     "panel": DATA,
     "choices": completion.checkpoints,
 }
-Checkpoint = Annotated[str, option(**_MODEL)]
-OptionalCheckpoint = Annotated[str | None, option(**_MODEL)]
+Checkpoint = Annotated[list[str], option(**_MODEL)]
+OptionalCheckpoint = Annotated[list[str] | None, option(**_MODEL)]
+Ensemble = Annotated[
+    str | None,
+    option(
+        metavar="|".join(ENSEMBLES),
+        help="What several checkpoints make together: the mean of their logits or softmax, or the majority.",
+        show_default=LOGITS,
+        panel=DATA,
+        choices=ENSEMBLES,
+    ),
+]
+Denoiser = Annotated[
+    Path | None,
+    option(
+        metavar="FILE|FOLDER",
+        help=f"A denoiser in front of the model, recognised by content: {', '.join(DENOISERS)}.",
+        panel=DATA,
+    ),
+]
+DenoiserArch = Annotated[
+    str | None,
+    option(
+        metavar="package.module:factory",
+        help="A denoiser of your own (or file.py:factory), with the weights of --denoiser or its own.",
+        panel=DATA,
+    ),
+]
+ClassifierSize = Annotated[
+    int | None,
+    option(
+        metavar="N",
+        help="Resize noisy, or denoised, images to N×N for the model.",
+        show_default="behind a denoiser, the checkpoint's",
+        panel=DATA,
+    ),
+]
 Sigma = Annotated[
     float | None,
     option(

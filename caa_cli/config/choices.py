@@ -10,6 +10,13 @@ FINISHES = ("ray", "none")
 EXACT, INTERVALS = VERIFICATIONS = ("exact", "intervals")
 # Where the search's gradients come from: the target, another checkpoint (surrogate-model=FILE), or votes alone.
 MODEL, SURROGATE_MODEL, VOTES = GRADIENTS = ("model", "surrogate-model", "votes")
+# What an ensemble makes of its members, in words.
+LOGITS, ENSEMBLE_VOTES = "logits", "votes"
+ENSEMBLES = {
+    LOGITS: "the mean of the logits",
+    "softmax": "the mean of the softmax",
+    ENSEMBLE_VOTES: "the majority of the decisions",
+}
 # tf32 is float32 with the products on a GPU rounded to TF32 (`runtime.device.numeric_mode`).
 DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
 SPLITS = ("test", "train")

@@ -276,7 +276,7 @@ class ComparePlan:
         """The results to read, or what the attacks read, each with what it is."""
         return [
             *(("a result to read,", path) for path in self.files),
-            *(read for attack in self.attacks.values() for read in attack.reads().items()),
+            *(read for attack in self.attacks.values() for read in attack.reads()),
         ]
 
     def writes(self) -> list[tuple[str, Path | None]]:

@@ -19,6 +19,7 @@ from caa_cli.config.attacks import ATTACKS, AttackName
 from caa_cli.config.bounds import BOUNDS, GOODMAN
 from caa_cli.config.choices import (
     DTYPES,
+    ENSEMBLES,
     EXACT,
     FINISHES,
     GRADIENTS,
@@ -90,9 +91,18 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan(Plan):
-    """A run over the images of a data set with a smoothed model: what `attack` and `certify` share."""
+    """A run over the images of a data set with a smoothed model: what `attack` and `certify` share.
+
+    members: the further checkpoints of an ensemble.  denoiser: the file or folder of the one in front.
+    classifier_size: height and width of the images that the classifiers see; None: as those of the data set.
+    """
 
     checkpoint: str
+    members: tuple[str, ...] = ()
+    ensemble: Annotated[str | None, OneOf(ENSEMBLES)] = None
+    denoiser: Path | None = None
+    denoiser_arch: str | None = None
+    classifier_size: Annotated[int | None, IMAGE_SIZE] = None
     arch: str | None = None
     sigma: Annotated[float | None, SIGMA] = None
     mean: Annotated[tuple[float, ...] | None, MEAN] = None
@@ -128,13 +138,20 @@ class ModelPlan(Plan):
 
     # Where things are, which images, how work is cut up; another kind of device draws other noise of the same law.
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
-        "checkpoint data_dir download limit skip every indices_file shard device chunk_size output figure".split()  # noqa: SIM905
-    ) | {"indices_list", "trust_checkpoint", "measure_chunks", "max_memory", "resume", "overwrite", "dry_run"}
+        "checkpoint members denoiser data_dir download limit skip every indices_file shard device chunk_size".split()  # noqa: SIM905
+    ) | frozenset(
+        "indices_list trust_checkpoint measure_chunks max_memory output figure resume overwrite dry_run".split()  # noqa: SIM905
+    )
     # The settings that name files to write beside `output`.
     WRITTEN: ClassVar[tuple[str, ...]] = ("figure",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ensemble is not None and not self.members:
+            raise UsageError(
+                f"--ensemble {self.ensemble} needs several checkpoints",
+                f"add them: --checkpoint {self.checkpoint} --checkpoint OTHER",
+            )
         listed = self.indices_file or self.indices_list
         if listed is not None and (self.skip or self.every > 1):
             raise UsageError(f"--indices {listed} says which images to take", "leave --skip and --every out")
@@ -143,7 +160,7 @@ class ModelPlan(Plan):
     def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
         """The plan with what checkpoint and data set say in place of None: what runs, and what results record.
 
-        from_checkpoint: arch, mean, std, dataset and image_size.
+        from_checkpoint: arch, mean, std, ensemble, classifier_size, dataset and image_size.
         """
         return replace(self, sigma=sigma, **from_checkpoint)
 
@@ -163,10 +180,14 @@ class ModelPlan(Plan):
         paths: dict[str, Any] = {name: self.shard.path_for(path) for name, path in files.items() if path is not None}
         return replace(self, **paths)
 
-    def reads(self) -> dict[str, Path | None]:
-        """The files and folders that options name to be read."""
-        checkpoint = None if self.checkpoint == "demo" else Path(self.checkpoint)
-        return {"--checkpoint": checkpoint, "--indices": self.indices_file, "--data-dir": self.data_dir}
+    def reads(self) -> list[tuple[str, Path | None]]:
+        """The files and folders that options name to be read, each with its option."""
+        return [
+            *(("--checkpoint", Path(path)) for path in (self.checkpoint, *self.members) if path != "demo"),
+            ("--denoiser", self.denoiser),
+            ("--indices", self.indices_file),
+            ("--data-dir", self.data_dir),
+        ]
 
     def writes(self) -> dict[str, Path | None]:
         """All that the run writes, by what it is: with what it keeps beside the result while it works."""
@@ -179,7 +200,7 @@ class ModelPlan(Plan):
 
     def _check_files(self) -> None:
         """No file of a run may be overwritten by another."""
-        check_distinct(self.reads().items(), self.writes().items())
+        check_distinct(self.reads(), self.writes().items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,10 +269,10 @@ class AttackPlan(ModelPlan):
         kind, equals, checkpoint = self.gradient.partition("=")
         return checkpoint if equals and kind == SURROGATE_MODEL else None
 
-    def reads(self) -> dict[str, Path | None]:
+    def reads(self) -> list[tuple[str, Path | None]]:
         """As of any run, and the surrogate's checkpoint."""
         surrogate = self.surrogate_model
-        return {**super().reads(), "--gradient": None if surrogate in (None, "demo") else Path(str(surrogate))}
+        return [*super().reads(), ("--gradient", None if surrogate in (None, "demo") else Path(str(surrogate)))]
 
     def _check_gradient(self) -> None:
         kind, equals, checkpoint = self.gradient.partition("=")

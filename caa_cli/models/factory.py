@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,20 @@ def network_from(name: str, num_classes: int, input_shape: Sequence[int]) -> nn.
     The callable is passed num_classes and input_shape if it has parameters of these names.
     Raises UsageError or CaaError if importing or calling it fails.
     """
+    return made_by("--arch", name, {"num_classes": num_classes, "input_shape": tuple(input_shape)})
+
+
+def made_by(option: str, name: str, offered: Mapping[str, Any]) -> nn.Module:
+    """The network that the callable `name` returns, called with those of the arguments `offered` that it takes.
+
+    option: that names it. Raises UsageError or CaaError if importing or calling it fails.
+    """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise UsageError(f"--arch {name!r} is not of the form package.module:factory", "for instance mynet:Net")
+        raise UsageError(f"{option} {name!r} is not of the form package.module:factory", "for instance mynet:Net")
     with import_from(Path.cwd()):
-        factory = find_callable(f"--arch {name}", name, "name a function or class that returns the network")
-        offered: dict[str, Any] = {"num_classes": num_classes, "input_shape": tuple(input_shape)}
+        use = "name a function or class that returns the network"
+        factory = find_callable(f"{option} {name}", name, use, files=True)
         wanted = {key: value for key, value in offered.items() if _takes(factory, key)}
         try:
             network = factory(**wanted)

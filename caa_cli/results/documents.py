@@ -43,12 +43,23 @@ class ShardOf(TypedDict):
     count: Annotated[int, Range(1, _MOST_SHARDS)]
 
 
-class Checkpoint(TypedDict):
+class File(TypedDict):
     sha256: str
     path: NotRequired[str | None]
     arch: NotRequired[str | None]
+
+
+class Member(File):
     dataset: NotRequired[str | None]
     sigma: NotRequired[float | None]
+
+
+class Checkpoint(Member):
+    """members: the further checkpoints of an ensemble.  denoiser: the one in front."""
+
+    ensemble: NotRequired[str | None]
+    members: NotRequired[list[Member]]
+    denoiser: NotRequired[File]
 
 
 class Images(TypedDict, total=False):

@@ -12,6 +12,7 @@ from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Bar, Display, Rows
 from caa_cli.results.class_names import names_of_classes
 from caa_cli.results.fields import attack_fields
+from caa_cli.results.model_digest import model_digest
 from caa_cli.results.records import AttackRecord, AttackSummary, summarise
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.result_file import ResultFile
@@ -79,7 +80,7 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
 
     def load_classifier(self) -> SmoothedClassifier:
         session, access = self.session, self.access
-        name = f"{session.weights.sha256} {access.name}"
+        name = f"{model_digest(session.base.record)} {access.name}"
         if name not in self.classifiers:
             reserve = search_bytes(self.plan, self.attack, access, session.card.input_shape)
             self.classifiers[name] = session.load_classifier(self.display, access, reserve)

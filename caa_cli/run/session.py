@@ -19,12 +19,13 @@ from caa_cli.data.images import Images, readable
 from caa_cli.display import Display, Rows
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier
+from caa_cli.models.base_classifier import BaseClassifier, ModelFiles, resolve_model
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of
-from caa_cli.models.load import build_model
-from caa_cli.models.resolve import Overrides, resolve_card
+from caa_cli.models.resolve import Overrides
+from caa_cli.results.model_digest import model_digest
 from caa_cli.results.store.environment import environment
+from caa_cli.run.describe import base_classifier_rows
 from caa_cli.run.missing_settings import check_settings
 from caa_cli.run.normalisation_check import Plausibility
 from caa_cli.run.threat_model import Access
@@ -41,18 +42,22 @@ P = TypeVar("P", bound=ModelPlan)
 
 @dataclass(frozen=True)
 class Session(Generic[P]):
-    """plan: the resolved one. card: what checkpoint and command line say of the model together.
+    """plan: the resolved one. base: what checkpoints and command line say of the model together.
 
     indices: of the images to work on. device, dtype: of the model, which is not there yet.
     """
 
     plan: P
-    weights: Weights
-    card: ModelCard
+    base: BaseClassifier
     images: Images
     indices: Sequence[int]
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def card(self) -> ModelCard:
+        """The card of the whole model."""
+        return self.base.card
 
     def describe(self, bounds: str | None = None) -> Rows:
         """Rows for the display before anything runs; bounds: in words, where they aren't those of --bound."""
@@ -64,7 +69,7 @@ class Session(Generic[P]):
         )
         return [
             *chosen,
-            ("model", f"{self.card.arch} from {plan.checkpoint} (sha256 {self.weights.sha256[:12]})"),
+            *base_classifier_rows(self.base, (plan.checkpoint, *plan.members)),
             ("smoothing", f"σ = {self.card.sigma:g}, {bounds}"),
             ("images", f"{len(self.indices)} of {self.images.name} {self.images.split} ({len(self.images)}){shard}"),
             ("device", f"{describe_device(self.device)}, {plan.dtype}"),
@@ -75,20 +80,13 @@ class Session(Generic[P]):
 
         surrogate: the checkpoint of its gradients.
         """
-        plan = self.plan
-        card = self.weights.card or self.card  # what the checkpoint says of itself; `config` has what was used
+        plan, checkpoint = self.plan, self.base.record
         return {
             "command": command,
             "config": plan.config(),
-            "fingerprint": plan.fingerprint(self.weights.sha256 + (surrogate["sha256"] if surrogate else "")),
+            "fingerprint": plan.fingerprint(f"{model_digest(checkpoint)}{surrogate['sha256'] if surrogate else ''}"),
             "environment": environment(describe_device(self.device), torch.get_num_threads()),
-            "checkpoint": {
-                "path": str(self.weights.path),
-                "sha256": self.weights.sha256,
-                "arch": card.arch,
-                "dataset": card.dataset,
-                "sigma": card.sigma,
-            },
+            "checkpoint": checkpoint,
             **({"surrogate_model": surrogate} if surrogate else {}),
             "images": {"count": len(self.images), "files_sha256": self.images.files_sha256},
             "shard": {"index": plan.shard.index, "count": plan.shard.count},
@@ -99,7 +97,7 @@ class Session(Generic[P]):
 
         access: what a search sees of it; None: no search. reserve: bytes that the run holds besides the passes.
         """
-        model = build_model(self.weights, self.card)
+        model = self.base.build()
         open_device(self.device)
         # Under a memory limit begin with single samples, whose memory is measured first.
         chunks = {"votes_chunk": 1, "gradient_chunk": 1} if self.plan.max_memory is not None else {}
@@ -122,25 +120,25 @@ class Session(Generic[P]):
                 "wait for others to free it, raise --max-memory, or choose another device with --device cpu",
             ) from error
         self._try_out(classifier)
-        arch = self.card.arch if access is None else access.tuning_name(self.card.arch)
+        arch = self.base.arch if access is None else access.tuning_name(self.base.arch)
         gradients = access is not None and access.cost.differentiates
         choose_chunks(classifier, self.plan, arch, gradients, reserve, display)
-        self._check_normalisation(classifier, model, display)
+        self._check_normalisation(classifier, display)
         return classifier
 
-    def _check_normalisation(
-        self, classifier: SmoothedClassifier, model: NormalisedClassifier, display: Display
-    ) -> None:
+    def _check_normalisation(self, classifier: SmoothedClassifier, display: Display) -> None:
         """Warn of a normalisation that is probably wrong, unless the checkpoint itself states it."""
-        stored, card = self.weights.card, self.card
-        if stored is not None and (stored.mean, stored.std) == (card.mean, card.std):
-            return
-        layout = layout_of(self.weights, self.weights.recognised)
-        presets = normalisations_to_try(layout, self.images.name, self.images.input_shape[0])
-        alternatives = [name for name in presets if name != preset_of(card.mean, card.std)]
-        warning = Plausibility(classifier, model, self.images, alternatives).warning()
-        if warning is not None:
-            display.warn(warning)
+        models = [module for module in classifier.model.modules() if isinstance(module, NormalisedClassifier)]
+        for member, model in zip(self.base.members, models, strict=True):
+            weights, stored, card = member.weights, member.weights.card, member.card
+            if stored is not None and (stored.mean, stored.std) == (card.mean, card.std):
+                continue
+            layout = layout_of(weights, weights.recognised)
+            presets = normalisations_to_try(layout, self.images.name, self.images.input_shape[0])
+            alternatives = [name for name in presets if name != preset_of(card.mean, card.std)]
+            warning = Plausibility(classifier, model, self.images, alternatives).warning()
+            if warning is not None:
+                display.warn(warning if len(models) == 1 else f"{weights.path}: {warning}")
 
     def _try_out(self, classifier: SmoothedClassifier) -> None:
         """One small chunk before the real work: does the model give logits at all?
@@ -170,21 +168,28 @@ def open_session(plan: P, display: Display) -> Session[P]:
     dtype = numeric_mode(plan.dtype, device)
     if plan.max_memory is not None:
         limit_device(device, plan.max_memory)
-    weights = read_weights(find_checkpoint(plan.checkpoint), plan.trust_checkpoint)
-    dataset, image_size = _dataset(plan, weights), plan.image_size
-    check_settings(plan, weights, dataset)
+    files = ModelFiles.read(
+        (plan.checkpoint, *plan.members), plan.denoiser, plan.denoiser_arch, plan.trust_checkpoint
+    )
+    dataset = _dataset(plan, files)
+    check_settings(plan, files, dataset)
     assert dataset is not None
-    if image_size is None and weights.card is not None:
-        image_size = weights.card.image_size(dataset)
+    image_size = files.image_size(dataset) if plan.image_size is None else plan.image_size
     images = open_dataset(dataset, plan.data_dir, plan.split, image_size=image_size, download=plan.download)
     overrides = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
-    card, notes = resolve_card(
-        weights, overrides, dataset, images.input_shape, images.num_classes, plan.trust_checkpoint
+    base, notes = resolve_model(
+        files, overrides, dataset, images.input_shape, images.num_classes, plan.ensemble, plan.classifier_size
     )
     for text in (*notes, *images.notes):
         display.warn(text)
     resolved = plan.resolve(
-        card.sigma, arch=card.arch, mean=card.mean, std=card.std, dataset=images.name, image_size=image_size
+        base.card.sigma,
+        **{name: base.common(name) for name in ("mean", "std")},
+        arch=base.card.arch,
+        ensemble=base.ensemble,
+        classifier_size=base.size,
+        dataset=images.name,
+        image_size=image_size,
     )
     indices = resolved.indices(len(images))
     # With more automatic shards than images some shards are empty, which is no error.
@@ -193,13 +198,13 @@ def open_session(plan: P, display: Display) -> Session[P]:
             f"no image is left: {images.name} {images.split} has {len(images)} images",
             "lower --skip, --every or the number of shards",
         )
-    return Session(resolved, weights, card, images, indices, device, dtype)
+    return Session(resolved, base, images, indices, device, dtype)
 
 
-def _dataset(plan: ModelPlan, weights: Weights) -> str | None:
+def _dataset(plan: ModelPlan, files: ModelFiles) -> str | None:
     """The name of the data set: the plan's, or the checkpoint's; None where neither says it."""
     if plan.dataset is not None:
         return plan.dataset
     if plan.checkpoint == "demo" and plan.data_dir is None:
         return DEMO
-    return weights.card.dataset if weights.card else None
+    return files.dataset

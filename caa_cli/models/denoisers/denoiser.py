@@ -34,7 +34,7 @@ class Denoiser:
     takes, with size the height and the width; None: any.  multiple: height and width have to be multiples of it.
     build: σ in [0, 1] pixel units → a network in evaluation mode. It maps images with that noise, (N, channels,
     height, width) around [0, 1], to clean images of the same shape, not necessarily within [0, 1]. Raises CaaError
-    where it can't denoise this σ.
+    where it can't denoise this σ.  path, sha256: of what it was opened from.
     """
 
     family: str
@@ -43,3 +43,17 @@ class Denoiser:
     build: Callable[[float], nn.Module]
     size: int | None = None
     multiple: int = 1
+    path: str = ""
+    sha256: str = ""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int] | None:
+        """(channels, height, width) of its images; None where it takes several."""
+        if self.channels is None or self.size is None:
+            return None
+        return self.channels, self.size, self.size
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What a result says of it."""
+        return {"path": self.path, "sha256": self.sha256, "family": self.family, "arch": self.arch}

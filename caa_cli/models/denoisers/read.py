@@ -7,11 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.denoisers import DENOISERS
-from caa_cli.config.settings import load
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint import Weights, inspect_weights
-from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
+from caa_cli.models.denoisers.denoiser import DenoiserFile
 from caa_cli.models.limits import short
 
 _ENDINGS = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
@@ -40,15 +38,6 @@ def read_denoiser(path: Path, trust: bool = False) -> DenoiserFile:
                 f"--denoiser {path}: {name} is not JSON ({short(error, 200)})", "copy the folder again"
             ) from error
     return DenoiserFile(path=path, sha256=digest.hexdigest(), weights=weights, documents=documents)
-
-
-def recognise(file: DenoiserFile) -> Denoiser | None:
-    """The denoiser that the file holds, by its content; None where no family has such weights."""
-    for spec in DENOISERS.values():
-        found: Denoiser | None = load(spec.runs)(file)
-        if found is not None:
-            return found
-    return None
 
 
 def _weights(path: Path, trust: bool) -> Weights:
