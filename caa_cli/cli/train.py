@@ -117,6 +117,7 @@ def train(
             panel=_METHOD,
         ),
     ] = None,
+    classifier_size: options.ClassifierSize = None,
     trust_checkpoint: options.TrustCheckpoint = False,
     epochs: Annotated[int, option(help="Passes over the images.", panel=_TRAINING)] = TrainPlan.epochs,
     batch_size: Annotated[int, option(help="Images per step.", panel=_TRAINING)] = TrainPlan.batch_size,

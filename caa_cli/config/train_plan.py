@@ -61,6 +61,7 @@ class TrainPlan(Plan):
     classifier_arch: str | None = None
     classifier_mean: Annotated[tuple[float, ...] | None, MEAN] = None
     classifier_std: Annotated[tuple[float, ...] | None, STD] = None
+    classifier_size: Annotated[int | None, IMAGE_SIZE] = None
     trust_checkpoint: bool = False
 
     recipe: str | None = None
@@ -168,7 +169,7 @@ class TrainPlan(Plan):
 
     def _check_no_classifier(self) -> None:
         """Raises UsageError for options of a classifier that this run does not have."""
-        for name in ("classifier", "classifier_arch", "classifier_mean", "classifier_std"):
+        for name in ("classifier", "classifier_arch", "classifier_mean", "classifier_std", "classifier_size"):
             if getattr(self, name) is not None:
                 raise UsageError(
                     f"{flag(name)} is about the classifier behind a denoiser, and there is none in this training",

@@ -115,9 +115,11 @@ def _next_command(plan: TrainPlan) -> str:
     if plan.denoises:
         words[3:] = [plan.classifier or "CLASSIFIER", "--denoiser", str(plan.output), "--sigma", f"{plan.sigma:g}"]
         words += ["--dataset", plan.dataset]
-    for name, value in (("arch", plan.classifier_arch), ("mean", plan.classifier_mean), ("std", plan.classifier_std)):
+    for name in ("arch", "mean", "std", "size"):
+        value = getattr(plan, f"classifier_{name}")
         if value is not None:
-            words += [f"--{name}", value if isinstance(value, str) else ",".join(map(str, value))]
+            option = "--classifier-size" if name == "size" else f"--{name}"
+            words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     if ":" in plan.arch:  # a checkpoint may not cause an import of code by itself
         words += ["--arch", plan.arch]
     if plan.data_dir is not None:

@@ -1,4 +1,4 @@
-"""A denoiser to be trained, in front of a classifier that stays as it is."""
+"""A denoiser to be trained, in front of a classifier that never changes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from typing import Any
 from torch import nn
 
 from caa_cli import __version__
-from caa_cli.config.methods import Denoiser
+from caa_cli.config.methods import Denoiser as Settings
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.images import Images
 from caa_cli.display import Rows
-from caa_cli.errors import CaaError, UsageError
-from caa_cli.models.architectures import NormalisedClassifier
-from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
+from caa_cli.errors import CaaError
+from caa_cli.models.base_classifier import BaseClassifier, ModelFiles, resolve_model
+from caa_cli.models.checkpoint import find_checkpoint
 from caa_cli.models.checkpoint_file import read_file
-from caa_cli.models.denoised import DenoisedClassifier
+from caa_cli.models.composite import DenoisedClassifier
 from caa_cli.models.denoisers.card import DenoiserCard, FrozenClassifier, denoiser_bytes
-from caa_cli.models.denoisers.denoiser import DenoiserFile
+from caa_cli.models.denoisers.denoiser import Denoiser
 from caa_cli.models.denoisers.dncnn import DnCNN
 from caa_cli.models.denoisers.ffdnet import FFDNet
-from caa_cli.models.denoisers.read import recognise
-from caa_cli.models.load import build_model
-from caa_cli.models.resolve import Overrides, resolve_card
+from caa_cli.models.resolve import Overrides
 from caa_cli.training.trainee import Trainee, count_parameters
 
 
@@ -63,16 +60,15 @@ class NewDenoiser(Trainee):
 
 
 def new_denoiser(plan: TrainPlan, images: Images) -> NewDenoiser:
-    """An untrained denoiser for these images, before the plan's classifier.
+    """An untrained denoiser for these images, in front of the plan's classifier.
 
     Raises CaaError if the classifier can't be read, or does not take such images.
     """
     settings = plan.settings
-    assert isinstance(settings, Denoiser)
-    channels = images.input_shape[0]
+    assert isinstance(settings, Settings)
     card = DenoiserCard(
         arch=plan.arch,
-        channels=channels,
+        channels=images.input_shape[0],
         depth=settings.depth,
         width=settings.width,
         sigma=plan.sigma,
@@ -83,19 +79,17 @@ def new_denoiser(plan: TrainPlan, images: Images) -> NewDenoiser:
     if plan.classifier is None:
         return NewDenoiser(network, card)
     try:
-        weights, model, of_model, notes = _read_classifier(plan, images)
+        base, notes = _behind(network, plan, images)
+        composite = base.build()
     except CaaError as error:
-        raise type(error)(_as_classifier(error.problem), _as_classifier(error.hint or "") or None) from error
-    behind = FrozenClassifier(str(weights.path), weights.sha256, of_model.arch)
-    denoiser = NewDenoiser(network, replace(card, classifier=behind), model, of_model.num_classes)
+        error.problem, error.hint = _as_classifier(error.problem), _as_classifier(error.hint or "") or None
+        raise
+    assert isinstance(composite, DenoisedClassifier)
+    (member,) = base.members
+    behind = FrozenClassifier(str(member.weights.path), member.weights.sha256, member.card.arch)
+    denoiser = NewDenoiser(network, replace(card, classifier=behind), composite.classifier, base.card.num_classes)
     denoiser.notes = tuple(map(_as_classifier, notes))
     return denoiser
-
-
-def _built(card: DenoiserCard) -> nn.Module:
-    if card.arch == "ffdnet":
-        return FFDNet(card.sigma, card.channels, card.depth, card.width)
-    return DnCNN(card.channels, card.depth, card.width)
 
 
 def classifier_digest(plan: TrainPlan) -> str | None:
@@ -106,26 +100,25 @@ def classifier_digest(plan: TrainPlan) -> str | None:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read_classifier(plan: TrainPlan, images: Images) -> tuple[Weights, NormalisedClassifier, ModelCard, list[str]]:
-    """(its file, the classifier, what it is, notes for the user)"""
-    weights = read_weights(find_checkpoint(str(plan.classifier)), plan.trust_checkpoint)
-    denoiser = recognise(DenoiserFile(path=weights.path, sha256=weights.sha256, weights=weights))
-    if denoiser is not None:
-        raise UsageError(
-            f"--classifier {plan.classifier} is a denoiser ({denoiser.arch}), not a classifier",
-            "name the checkpoint of the classifier that is to be defended",
-        )
+def _built(card: DenoiserCard) -> nn.Module:
+    if card.arch == "ffdnet":
+        return FFDNet(card.sigma, card.channels, card.depth, card.width)
+    return DnCNN(card.channels, card.depth, card.width)
+
+
+def _behind(network: nn.Module, plan: TrainPlan, images: Images) -> tuple[BaseClassifier, list[str]]:
+    """(the plan's classifier behind this denoiser, notes for the user): what an attack would make of the two."""
+    assert plan.classifier is not None
+    denoiser = Denoiser(family=plan.arch, arch=plan.arch, channels=images.input_shape[0], build=lambda sigma: network)
+    files = replace(ModelFiles.read([plan.classifier], trust=plan.trust_checkpoint), denoiser=denoiser)
     overrides = Overrides(plan.classifier_arch, plan.sigma, plan.classifier_mean, plan.classifier_std)
-    card, notes = resolve_card(
-        weights, overrides, images.name, images.input_shape, images.num_classes, plan.trust_checkpoint
+    return resolve_model(
+        files, overrides, images.name, images.input_shape, images.num_classes, size=plan.classifier_size
     )
-    return weights, build_model(weights, card), card, notes
 
 
 def _as_classifier(text: str) -> str:
     """A message about a checkpoint, with the options that a classifier has in a training."""
-    return re.sub(r"--(?:checkpoint\b|(?=(?:arch|mean|std|normalisation)\b))", _option, text)
-
-
-def _option(match: re.Match[str]) -> str:
-    return "--classifier" if match[0] == "--checkpoint" else "--classifier-"
+    text = text.partition(" --denoiser ")[0]
+    text = re.sub(r"--(?=(?:arch|mean|std|normalisation)\b)", "--classifier-", text)
+    return re.sub(r"--checkpoint\b", "--classifier", text)

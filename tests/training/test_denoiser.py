@@ -21,11 +21,11 @@ from caa_cli.errors import UsageError
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, checkpoint_bytes, read_weights, trained_with
-from caa_cli.models.denoised import DenoisedClassifier
+from caa_cli.models.composite import DenoisedClassifier
 from caa_cli.models.denoisers.card import DenoiserCard, FrozenClassifier
-from caa_cli.models.denoisers.denoiser import Denoiser as KnownDenoiser
 from caa_cli.models.denoisers.dncnn import DnCNN
-from caa_cli.models.denoisers.read import read_denoiser, recognise
+from caa_cli.models.denoisers.open import open_denoiser
+from caa_cli.models.denoisers.read import read_denoiser
 from caa_cli.models.load import build_model
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -99,11 +99,11 @@ def test_after_mse_the_classifier_is_to_say_of_the_denoised_image_what_it_says_o
 
 def test_the_two_objectives_differ_where_the_classifier_is_wrong():
     denoiser, classifier = networks()
-    losses = {
-        objective: float(Denoiser(objective=objective, mse_epochs=0).loss(step_of(denoiser, classifier, 0)).loss)
+    stability, classification = (
+        Denoiser(objective=objective, mse_epochs=0).loss(step_of(denoiser, classifier, 0)).loss
         for objective in ("stability", "classification")
-    }
-    assert losses["stability"] != losses["classification"]
+    )
+    assert float(stability.detach()) != float(classification.detach())
 
 
 def test_gradients_go_through_the_classifier_to_every_weight_of_the_denoiser_alone():
@@ -261,12 +261,6 @@ def trained(request: pytest.FixtureRequest, clean_classifier: Path, tmp_path_fac
     return path
 
 
-def read(path: Path) -> KnownDenoiser:
-    denoiser = recognise(read_denoiser(path))
-    assert denoiser is not None
-    return denoiser
-
-
 def accuracy(model: nn.Module, sigma: float) -> float:
     """Of the smoothed model, on the demo's test images."""
     images = open_dataset("demo", None, "test")
@@ -282,13 +276,27 @@ def test_the_denoiser_raises_the_smoothed_accuracy_of_a_classifier_that_knows_no
     weights = read_weights(clean_classifier)
     assert weights.card is not None
     alone = build_model(weights, weights.card)
-    behind = DenoisedClassifier(read(trained).build(0.8), alone)
+    behind = DenoisedClassifier(open_denoiser(trained).build(0.8), alone)
     with_denoiser, without = accuracy(behind, 0.8), accuracy(alone, 0.8)
     assert with_denoiser > without + 0.2
     facts = trained_with(trained)
     assert facts is not None
     assert facts["smoothed_accuracy"] == pytest.approx(with_denoiser, abs=0.1)
     assert facts["smoothed_accuracy_images"] == 100
+
+
+def test_the_two_are_certified_as_one_at_the_noise_of_the_denoiser(
+    tmp_path: Path, trained: Path, clean_classifier: Path
+):
+    words = ["--checkpoint", clean_classifier, "--denoiser", trained, "--samples", "200", "--limit", "10", "--quiet"]
+    result = caa("certify", *words, "--output", tmp_path / "c.json")
+    assert result.exit_code == 0, result.output
+    document = parse_strict((tmp_path / "c.json").read_text())
+    assert document["config"]["sigma"] == 0.8
+    assert document["checkpoint"]["denoiser"]["sha256"] == open_denoiser(trained).sha256
+    assert sum(example["prediction"] == example["label"] for example in document["examples"]) >= 7
+    other = caa("certify", *words, "--output", tmp_path / "d.json", "--sigma", "0.5")
+    assert "--sigma 0.5 is not the 0.8 that the denoiser was trained to remove" in other.stderr
 
 
 def test_the_file_says_what_it_was_trained_for(trained: Path, clean_classifier: Path):
@@ -304,7 +312,7 @@ def test_the_file_says_what_it_was_trained_for(trained: Path, clean_classifier: 
     assert facts["classifier_sha256"] == digest
     assert facts["best_epoch"] >= 1
     assert facts["heldout_noisy_accuracy"] > 0.5
-    denoiser = read(trained)
+    denoiser = open_denoiser(trained)
     assert denoiser.family == facts["arch"]
     assert denoiser.channels == 1
     assert read_denoiser(trained).weights.card is None, "it is no classifier's card"
@@ -331,14 +339,23 @@ def test_over_a_finished_denoiser_there_is_nothing_to_do_unless_the_classifier_i
 
 def test_a_denoiser_can_be_trained_without_a_classifier(tmp_path: Path):
     path = tmp_path / "den.safetensors"
-    result = caa("train", *SMALL, "--objective", "mse", "--epochs", "2", "--output", path, "--json")
+    words = [*SMALL, "--objective", "mse", "--epochs", "2", "--output", path]
+    result = caa("train", *words)
     assert result.exit_code == 0, result.output
-    document = parse_strict(result.stdout)
+    assert "--checkpoint CLASSIFIER --denoiser" in result.stdout
+    document = parse_strict(caa("train", *words, "--json").stdout)
     assert document["training"]["heldout_noisy_accuracy"] is None
     assert document["training"]["heldout_mse"] == min(line["heldout_mse"] for line in document["history"])
     assert "smoothed_accuracy" not in document["training"]
-    assert "--checkpoint CLASSIFIER --denoiser" in result.stderr
-    assert read(path).family == "dncnn"
+    assert open_denoiser(path).family == "dncnn"
+
+
+def test_a_classifier_of_another_size_sees_the_denoised_images_resized(tmp_path: Path):
+    card = ModelCard("small-cnn", 10, (1, 16, 16))
+    (tmp_path / "small.safetensors").write_bytes(checkpoint_bytes(build(card), card))
+    words = ["--classifier", tmp_path / "small.safetensors", "--mse-epochs", "0", "--epochs", "1", "--heldout", "560"]
+    result = caa("train", *SMALL, *words, "--evaluate-samples", "1", "--output", tmp_path / "den.safetensors")
+    assert result.exit_code == 0, result.output
 
 
 def of_other_classes(folder: Path) -> Path:
@@ -367,8 +384,8 @@ def unknown_weights(folder: Path) -> Path:
     ("classifier", "problem", "hint"),
     [
         (of_other_classes, "the model knows 7 classes, demo has 10", "another checkpoint"),
-        (of_another_size, "the model takes 3×32×32 images, demo has 1×28×28", "data set"),
-        (a_denoiser, "is a denoiser (DnCNN, 4 layers of 8 channels), not a classifier", "to be defended"),
+        (of_another_size, "the model takes 3×32×32 images, demo has 1×", "data set"),
+        (a_denoiser, "holds a denoiser (DnCNN, 4 layers of 8 channels), not a classifier", "--classifier CLASSIFIER"),
         (unknown_weights, "weights of no architecture", "add --classifier-arch"),
         (lambda folder: folder / "missing.pt", "does not exist", "check the path"),
     ],

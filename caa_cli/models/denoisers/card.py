@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Annotated, Any
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
@@ -61,6 +63,15 @@ class DenoiserCard:
         if behind is None:
             return card
         return replace(card, classifier=FrozenClassifier(behind["path"], behind["sha256"], behind["arch"]))
+
+
+def card_in(path: Path) -> DenoiserCard | None:
+    """The card of a file; None for a file without one, or with one that can't be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return DenoiserCard.from_metadata(file.metadata() or {})
+    except (OSError, SafetensorError, ValueError, TypeError, OverflowError, RecursionError):
+        return None
 
 
 def denoiser_bytes(network: nn.Module, card: DenoiserCard) -> bytes:

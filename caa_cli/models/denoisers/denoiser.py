@@ -34,7 +34,8 @@ class Denoiser:
     takes, with size the height and the width; None: any.  multiple: height and width have to be multiples of it.
     build: σ in [0, 1] pixel units → a network in evaluation mode. It maps images with that noise, (N, channels,
     height, width) around [0, 1], to clean images of the same shape, not necessarily within [0, 1]. Raises CaaError
-    where it can't denoise this σ.  path, sha256: of what it was opened from.
+    where it can't denoise this σ.  sigma: the noise that it was trained to remove; None: not known.  path, sha256: of
+    what it was opened from.
     """
 
     family: str
@@ -43,6 +44,7 @@ class Denoiser:
     build: Callable[[float], nn.Module]
     size: int | None = None
     multiple: int = 1
+    sigma: float | None = None
     path: str = ""
     sha256: str = ""
 

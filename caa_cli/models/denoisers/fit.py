@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -21,3 +22,13 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
     if any(found[name].shape != wanted[name].shape for name in found):
         return None
     return found
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names such as `model.10.weight`, by their last number; safetensors files have them in the alphabet's order."""
+
+    def layer(name: str) -> tuple[int, str]:
+        number = (re.findall(r"[0-9]+", name) or ["0"])[-1].lstrip("0")
+        return len(number), number
+
+    return sorted(names, key=layer)
