@@ -25,7 +25,7 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names such as `model.10.weight`, by their last number; safetensors files have them in the alphabet's order."""
+    """Names such as `model.10.weight`, by their last number: safetensors gives them in any order."""
 
     def layer(name: str) -> tuple[int, str]:
         number = (re.findall(r"[0-9]+", name) or ["0"])[-1].lstrip("0")
