@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
-from caa_cli.models.denoisers.fit import fitted, in_order
+from caa_cli.models.denoisers.fit import convolutions, fitted
 
 # As published; no file says so.
 _EPSILON, _MOMENTUM = 1e-4, 0.95
@@ -38,10 +38,10 @@ class DnCNN(nn.Module):
 def recognise(file: DenoiserFile) -> Denoiser | None:
     """The DnCNN that these weights are of, of any depth and width; None if they are of none."""
     tensors = file.weights.tensors
-    convolutions = in_order(name for name, tensor in tensors.items() if "dncnn." in name and tensor.dim() == 4)
-    if len(convolutions) < 2:
+    found = convolutions(tensors, "dncnn.0.weight")
+    if found is None:
         return None
-    (width, channels), depth = tensors[convolutions[0]].shape[:2], len(convolutions)
+    (width, channels, *_), depth = found
     with torch.device("meta"):
         wanted = DnCNN(channels, depth, width).state_dict()
     weights = fitted(tensors, wanted)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
-from caa_cli.models.denoisers.fit import fitted, in_order
+from caa_cli.models.denoisers.fit import convolutions, fitted
 
 # Four quarters of the image, 2×2 pixels of it each in one place.
 _FACTOR = 2
@@ -43,10 +43,10 @@ class FFDNet(nn.Module):
 def recognise(file: DenoiserFile) -> Denoiser | None:
     """The FFDNet that these weights are of, grey or colour, of any depth and width; None if they are of none."""
     tensors = file.weights.tensors
-    convolutions = in_order(name for name, tensor in tensors.items() if tensor.dim() == 4)
-    if len(convolutions) < 2:
+    found = convolutions(tensors, "model.0.weight")
+    if found is None:
         return None
-    (width, parts), depth = tensors[convolutions[0]].shape[:2], len(convolutions)
+    (width, parts, *_), depth = found
     channels, rest = divmod(parts - 1, _FACTOR**2)
     if channels < 1 or rest:
         return None

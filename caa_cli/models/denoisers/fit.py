@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from caa_cli.models.prefixes import fit_names
+
+
+def convolutions(tensors: Mapping[str, Tensor], first: str) -> tuple[tuple[int, ...], int] | None:
+    """(shape of the convolution named `first` behind any prefix, number of convolutions); None without it.
+
+    The order of the tensors says nothing: safetensors files sort them.
+    """
+    found = [tensor for name, tensor in tensors.items() if f".{name}".endswith(f".{first}") and tensor.dim() == 4]
+    number = sum(tensor.dim() == 4 for tensor in tensors.values())
+    return (tuple(found[0].shape), number) if len(found) == 1 and number > 1 else None
 
 
 def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -22,13 +31,3 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
     if any(found[name].shape != wanted[name].shape for name in found):
         return None
     return found
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names such as `model.10.weight`, by their last number: safetensors gives them in any order."""
-
-    def layer(name: str) -> tuple[int, str]:
-        number = (re.findall(r"[0-9]+", name) or ["0"])[-1].lstrip("0")
-        return len(number), number
-
-    return sorted(names, key=layer)
