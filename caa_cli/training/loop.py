@@ -139,14 +139,17 @@ class Trainer:
         return full + (1 if rest >= 2 * self.ranks.count else 0)
 
     def seconds_a_step(self) -> float:
-        """How long one step takes: the second of two, as the first loads kernels. Both change the weights."""
+        """How long one step of the last epoch takes: the second of two, as the first loads kernels.
+
+        Both change the weights.
+        """
         batch = torch.arange(min(self.plan.batch_size, len(self.train)))
         noise = self._generator("noise", 0)
         self.model.train()
         times = []
         for images, labels in self.train.batches([batch, batch], self._generator("augmentation", 0, cpu=True)):
             began = time.perf_counter()
-            self._step(images, labels, noise, 0).cpu()  # which waits for a GPU
+            self._step(images, labels, noise, self.plan.epochs - 1).cpu()  # which waits for a GPU
             times.append(time.perf_counter() - began)
         return times[-1]
 

@@ -297,6 +297,7 @@ def test_the_two_are_certified_as_one_at_the_noise_of_the_denoiser(
     assert sum(example["prediction"] == example["label"] for example in document["examples"]) >= 7
     other = caa("certify", *words, "--output", tmp_path / "d.json", "--sigma", "0.5")
     assert "--sigma 0.5 is not the 0.8 that the denoiser was trained to remove" in other.stderr
+    assert "--sigma 0.8" in caa("inspect", trained).stdout
 
 
 def test_the_file_says_what_it_was_trained_for(trained: Path, clean_classifier: Path):
