@@ -169,8 +169,9 @@ class TrainPlan(Plan):
 
     def _check_no_classifier(self) -> None:
         """Raises UsageError for options of a classifier that this run does not have."""
-        for name in ("classifier", "classifier_arch", "classifier_mean", "classifier_std", "classifier_size"):
-            if getattr(self, name) is not None:
+        described = [f"classifier_{name}" for name in ("arch", "mean", "std", "size")]
+        for name in ("classifier", *described, "trust_checkpoint"):
+            if getattr(self, name) not in (None, False):
                 raise UsageError(
                     f"{flag(name)} is about the classifier behind a denoiser, and there is none in this training",
                     "add --classifier FILE" if self.denoises else "add --method denoiser, or leave it out",

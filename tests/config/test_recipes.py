@@ -127,6 +127,7 @@ def test_an_unknown_recipe_is_refused():
             "add --classifier FILE",
         ),
         (["--classifier", "demo"], "--classifier is about the classifier behind a denoiser", "add --method denoiser"),
+        (["--trust-checkpoint"], "--trust-checkpoint is about the classifier", "leave it out"),
         (["--depth", "3"], "--depth is a setting of the method denoiser", "leave it out"),
         (
             ["--method", "denoiser", "--classifier", "demo", "--classifier-normalisation", "svhn"],
