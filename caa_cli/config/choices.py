@@ -26,7 +26,8 @@ TABLE_FORMATS = ("table", "markdown", "latex", "csv", "json")
 DEMO_LIMIT = 20
 
 # ResNets as torchvision has them (7×7 stem, max-pooling), with a 3×3 stem before the max-pooling (the paper's for
-# ImageNet), with a 3×3 stem and none (for 32×32 images), and the thin ones that were made for CIFAR-10.
+# ImageNet), with a 3×3 stem and none (for 32×32 images), and the networks that were made for CIFAR-10: thin ResNets
+# (-a: with shortcuts that have no weights), wide ones, DenseNet and VGG.
 ARCHITECTURES = (
     "small-cnn",
     "lenet",
@@ -38,6 +39,11 @@ ARCHITECTURES = (
     "resnet50-cifar",
     "resnet20",
     "resnet110",
+    "resnet20-a",
+    "wrn-28-10",
+    "wrn-40-2",
+    "densenet-40-12",
+    "vgg16-cifar",
 )
 
 # Normalisations by name: (mean, std), one value for every channel or one a channel, of images in [0, 1].

@@ -10,7 +10,7 @@ from caa_cli.config.choices import INTERVALS
 # What runs did before there was a setting, where that is not its default now.
 FORMERLY = {
     "verification": INTERVALS,
-    **dict.fromkeys(("ensemble", "denoiser_arch", "classifier_size")),
+    **dict.fromkeys(("ensemble", "denoiser_arch", "classifier_size", "image_resize", "interpolation")),
 }
 
 

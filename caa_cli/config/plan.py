@@ -95,6 +95,8 @@ class ModelPlan(Plan):
 
     members: the further checkpoints of an ensemble.  denoiser: the file or folder of the one in front.
     classifier_size: height and width of the images that the classifiers see; None: as those of the data set.
+    image_resize, interpolation: how images are resized before the crop to --image-size where the network's origin
+    says so; None: as always.
     """
 
     checkpoint: str
@@ -112,6 +114,8 @@ class ModelPlan(Plan):
     data_dir: Path | None = None
     split: Annotated[str, OneOf(SPLITS)] = "test"
     image_size: Annotated[int | None, IMAGE_SIZE] = None
+    image_resize: int | None = None
+    interpolation: str | None = None
     download: bool = False
     limit: Annotated[int | None, Count()] = None
     skip: Annotated[int, Count(0)] = 0
@@ -160,7 +164,8 @@ class ModelPlan(Plan):
     def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
         """The plan with what checkpoint and data set say in place of None: what runs, and what results record.
 
-        from_checkpoint: arch, mean, std, ensemble, classifier_size, dataset and image_size.
+        from_checkpoint: arch, mean, std, ensemble, classifier_size, dataset, image_size, image_resize and
+        interpolation.
         """
         return replace(self, sigma=sigma, **from_checkpoint)
 

@@ -10,13 +10,15 @@ from typing import Any
 from torch import nn
 
 from caa_cli.config.choices import LOGITS
+from caa_cli.config.datasets import DATASETS
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
 from caa_cli.models.composite import DenoisedClassifier, Ensemble, ResizedClassifier
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
-from caa_cli.models.denoisers.open import build_denoiser, check_images, open_denoiser, recognise
+from caa_cli.models.denoisers.open import build_denoiser, check_images, open_denoiser, recognise, with_weights_digest
 from caa_cli.models.load import build_model
+from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.resolve import Overrides, resolve_card
 
 Shape = tuple[int, int, int]
@@ -76,12 +78,16 @@ class ModelFiles:
                 )
         return known[0][1] if known else None
 
-    def image_size(self, dataset: str) -> int | None:
-        """The --image-size that suits the model, for a data set whose images are resized; None: as they are."""
-        if self.denoiser is not None and self.denoiser.size is not None:
+    def image_size(self, dataset: str, arch: str | None = None) -> int | None:
+        """The --image-size that suits the model; None: images keep their size. arch: as --arch says it."""
+        if self.denoiser is not None and self.denoiser.size is not None and DATASETS[dataset].resized:
             return self.denoiser.size
-        card = self.weights[0].card
-        return None if card is None else card.image_size(dataset)
+        return self.weights[0].image_size(dataset, arch)
+
+    def preprocessing(self, arch: str | None = None) -> Preprocessing | None:
+        """How images are prepared, where the origin of every member says so, and the same."""
+        first, *others = (weights.preprocessing(arch) for weights in self.weights)
+        return first if all(other == first for other in others) else None
 
 
 @dataclass(frozen=True)
@@ -170,9 +176,11 @@ def resolve_model(
     removed = files.denoiser.sigma if files.denoiser is not None else None
     if overrides.sigma is not None and removed not in (None, overrides.sigma):
         notes.append(f"--sigma {overrides.sigma:g} is not the {removed:g} that the denoiser was trained to remove")
-    overrides = replace(overrides, sigma=overrides.sigma or files.sigma)
+    overrides = replace(overrides, sigma=files.sigma if overrides.sigma is None else overrides.sigma)
     for weights in files.weights:
-        height, width = (size, size) if size is not None else _size_taken(weights, files, input_shape)
+        height, width = (size, size) if size is not None else input_shape[1:]
+        if size is None and files.denoiser is not None:
+            height, width = _size_taken(weights, overrides.arch) or input_shape[1:]
         shape = (input_shape[0], height, width)
         try:
             card, said = resolve_card(weights, overrides, dataset, shape, num_classes, files.trust)
@@ -194,7 +202,8 @@ def resolve_model(
     archs = dict.fromkeys(member.card.arch for member in members)
     card = replace(first.card, arch=" + ".join(archs), input_shape=input_shape)
     kind = (ensemble or LOGITS) if len(members) > 1 else None
-    return BaseClassifier(tuple(members), card, kind, files.denoiser), list(dict.fromkeys(notes))
+    front = files.denoiser and with_weights_digest(files.denoiser, card.sigma or 0.0)
+    return BaseClassifier(tuple(members), card, kind, front), list(dict.fromkeys(notes))
 
 
 def _refuse_denoiser(weights: Weights) -> None:
@@ -209,11 +218,10 @@ def _refuse_denoiser(weights: Weights) -> None:
         )
 
 
-def _size_taken(weights: Weights, files: ModelFiles, input_shape: Shape) -> tuple[int, int]:
-    """The (height, width) of the images that a classifier takes."""
-    if files.denoiser is not None:
-        if weights.card is not None:
-            return weights.card.input_shape[1:]
-        if weights.recognised is not None and weights.recognised.size is not None:
-            return weights.recognised.size, weights.recognised.size
-    return input_shape[1:]
+def _size_taken(weights: Weights, arch: str | None) -> tuple[int, int] | None:
+    """The (height, width) of the images that a classifier takes; None where nothing says it."""
+    if weights.card is not None:
+        return weights.card.input_shape[1:]
+    prepared = weights.preprocessing(arch)
+    size = prepared.size if prepared is not None else weights.recognised.size if weights.recognised else None
+    return None if size is None else (size, size)

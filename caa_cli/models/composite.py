@@ -42,7 +42,9 @@ class ResizedClassifier(nn.Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(F.interpolate(x, self.size, mode="bicubic", antialias=True))
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))  # PyTorch resizes no bfloat16 on a CPU
+        resized = F.interpolate(exact, self.size, mode="bicubic", antialias=True)
+        logits: Tensor = self.classifier(resized.to(x.dtype))
         return logits
 
 

@@ -97,9 +97,11 @@ def _described(
     notes: list[str] = []
     recognised = weights.recognised
     if weights.module is not None:
-        arch = "torchscript" if weights.format == "TorchScript" else "module"
+        arch = (
+            weights.origin.arch if weights.origin else "torchscript" if weights.format == "TorchScript" else "module"
+        )
         classes, repeat = probe(weights.module.float(), input_shape, str(weights.path))
-        if overrides.arch is not None:
+        if overrides.arch not in (None, arch):
             notes.append(f"--arch {overrides.arch} is not used: {weights.path} holds the whole network")
         if repeat > 1:
             notes.append("the network takes colour images: grey ones are repeated to three channels")
@@ -117,6 +119,9 @@ def _described(
     card = ModelCard(arch, classes, input_shape, dataset=dataset)
     if overrides.normalisation:
         return card, notes
+    prepared = weights.preprocessing(arch)
+    if prepared is not None:
+        return replace(card, mean=prepared.mean, std=prepared.std), notes
     stored = None if weights.module is not None else stored_normalisation(weights.tensors)
     if stored is not None:
         notes.append(f"normalisation as saved beside the weights: mean {_list(stored[0])}, std {_list(stored[1])}")

@@ -19,7 +19,7 @@ from caa_cli.models.checkpoint import Weights, find_checkpoint, inspect_weights
 from caa_cli.models.denoisers.denoiser import Denoiser
 from caa_cli.models.denoisers.open import open_denoiser
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of, sigma_in_name
-from caa_cli.models.load import build_model, count_weights, probe
+from caa_cli.models.load import build_model, count_weights, input_of
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
 from caa_cli.models.resolve import Overrides, resolve_card
@@ -169,11 +169,8 @@ class Inspection:
             size = recognised.size or (224 if recognised.num_classes == 1000 else 32)
             return None, (recognised.channels, size, size), recognised.num_classes
         if weights.module is not None:
-            for shape in ((1, 28, 28), (3, 32, 32), (3, 224, 224)):
-                try:
-                    return None, shape, probe(weights.module.float(), shape, str(weights.path))[0]
-                except CaaError:
-                    continue
+            found = input_of(weights.module.float(), weights.preprocessing(None))
+            return (None, None, None) if found is None else (None, *found)
         return None, None, None
 
     def _architecture(
@@ -207,7 +204,7 @@ class Inspection:
         by_caa = document["source"] == "caa"
         dataset = document["dataset"]
         whole = weights.module is not None or weights.refusal is not None
-        if whole or "running" in document["format"]:
+        if (whole and weights.origin is None) or "running" in document["format"]:
             words.append("--trust-checkpoint")
         if not whole and (":" in (document["arch"] or ":") or self.overrides.arch is not None):
             words += ["--arch", self.overrides.arch or document["arch"] or "PACKAGE.MODULE:FACTORY"]

@@ -15,13 +15,15 @@ import torch
 from caa_cli.config.datasets import DEMO
 from caa_cli.config.plan import ModelPlan
 from caa_cli.data.datasets import open_dataset
-from caa_cli.data.images import Images, readable
+from caa_cli.data.files import ImageFiles
+from caa_cli.data.images import Images, ImageSet, readable
 from caa_cli.display import Display, Rows
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.base_classifier import BaseClassifier, ModelFiles, resolve_model
 from caa_cli.models.card import ModelCard
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of
+from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.resolve import Overrides
 from caa_cli.results.model_digest import model_digest
 from caa_cli.results.store.environment import environment
@@ -174,8 +176,9 @@ def open_session(plan: P, display: Display) -> Session[P]:
     dataset = _dataset(plan, files)
     check_settings(plan, files, dataset)
     assert dataset is not None
-    image_size = files.image_size(dataset) if plan.image_size is None else plan.image_size
+    image_size = files.image_size(dataset, plan.arch) if plan.image_size is None else plan.image_size
     images = open_dataset(dataset, plan.data_dir, plan.split, image_size=image_size, download=plan.download)
+    images, resizing = _resized(images, files.preprocessing(plan.arch))
     overrides = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
     base, notes = resolve_model(
         files, overrides, dataset, images.input_shape, images.num_classes, plan.ensemble, plan.classifier_size
@@ -190,6 +193,7 @@ def open_session(plan: P, display: Display) -> Session[P]:
         classifier_size=base.size,
         dataset=images.name,
         image_size=image_size,
+        **resizing,
     )
     indices = resolved.indices(len(images))
     # With more automatic shards than images some shards are empty, which is no error.
@@ -199,6 +203,18 @@ def open_session(plan: P, display: Display) -> Session[P]:
             "lower --skip, --every or the number of shards",
         )
     return Session(resolved, base, images, indices, device, dtype)
+
+
+def _resized(
+    images: ImageSet | ImageFiles, prepared: Preprocessing | None
+) -> tuple[ImageSet | ImageFiles, dict[str, Any]]:
+    """(the images, resized as for the network if they are of its size; the settings that say so)."""
+    if prepared is None or not isinstance(images, ImageFiles) or images.recipe.resize is None:
+        return images, {}
+    if images.input_shape[1:] != (prepared.size, prepared.size):
+        return images, {}
+    resizing = {"image_resize": prepared.resize, "interpolation": prepared.interpolation}
+    return images.prepared(prepared.resize, prepared.interpolation), resizing
 
 
 def _dataset(plan: ModelPlan, files: ModelFiles) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import replace
 from typing import Any
@@ -16,8 +15,7 @@ from caa_cli.data.images import Images
 from caa_cli.display import Rows
 from caa_cli.errors import CaaError
 from caa_cli.models.base_classifier import BaseClassifier, ModelFiles, resolve_model
-from caa_cli.models.checkpoint import find_checkpoint
-from caa_cli.models.checkpoint_file import read_file
+from caa_cli.models.checkpoint import find_checkpoint, inspect_weights
 from caa_cli.models.composite import DenoisedClassifier
 from caa_cli.models.denoisers.card import DenoiserCard, FrozenClassifier, denoiser_bytes
 from caa_cli.models.denoisers.denoiser import Denoiser
@@ -96,8 +94,7 @@ def classifier_digest(plan: TrainPlan) -> str | None:
     """The sha256 of the plan's classifier; None without one. Raises CaaError if it can't be read."""
     if plan.classifier is None:
         return None
-    content, _ = read_file(find_checkpoint(plan.classifier))
-    return hashlib.sha256(content).hexdigest()
+    return inspect_weights(find_checkpoint(plan.classifier), plan.trust_checkpoint).sha256
 
 
 def _built(card: DenoiserCard) -> nn.Module:

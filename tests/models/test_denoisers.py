@@ -18,7 +18,7 @@ from caa_cli.config.settings import load
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.composite import DenoisedClassifier
-from caa_cli.models.denoisers.open import build_denoiser, check_images, open_denoiser
+from caa_cli.models.denoisers.open import build_denoiser, check_images, open_denoiser, with_weights_digest
 from caa_cli.models.denoisers.read import read_denoiser
 
 X = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -170,6 +170,8 @@ def test_images_that_a_denoiser_does_not_take(tmp_path):
 
 
 MODULE = """
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -186,7 +188,8 @@ class Shrink(nn.Module):
 
 def ready(sigma):
     network = Shrink(sigma)
-    network.factor.data.fill_(2.0)
+    value = Path("value")
+    network.factor.data.fill_(float(value.read_text()) if value.exists() else 2.0)
     return network
 
 
@@ -216,8 +219,14 @@ def test_a_denoiser_of_your_own(own, tmp_path):
         assert close(build_denoiser(by_file, 0.5, (3, 32, 32))(X), 3 * X / 1.25)
         alone = open_denoiser(None, f"{own}:ready")
         assert close(build_denoiser(alone, 0.5, (3, 32, 32))(X), 2 * X / 1.25)
+        called = open_denoiser(None, f"{own}:Shrink(0.0)")
+        assert close(build_denoiser(called, 0.5, (3, 32, 32))(X), X)
     assert by_file.path == str(tmp_path / "w.safetensors")
     assert alone.path == f"{own}:ready"
+    weighed = with_weights_digest(alone, 0.5).sha256
+    assert with_weights_digest(open_denoiser(None, f"{own}:ready"), 0.5).sha256 == weighed
+    (tmp_path / "value").write_text("4.0")
+    assert with_weights_digest(open_denoiser(None, f"{own}:ready"), 0.5).sha256 != weighed
     (tmp_path / "mine.py").write_text(MODULE + "\n# changed\n")
     assert open_denoiser(None, f"{own}:ready").sha256 != alone.sha256
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.fit import fitted
-from caa_cli.models.factory import made_by
+from caa_cli.models.factory import made_by, parse_call
 from caa_cli.models.limits import short
-from caa_cli.runtime.user_code import file_and_digest, find_callable
+from caa_cli.runtime.user_code import file_and_digest, import_from
 
 CUSTOM = "custom"
 
@@ -44,8 +45,9 @@ def from_factory(name: str, file: DenoiserFile | None) -> Denoiser:
 
 
 def code_digest(name: str) -> str:
-    """The SHA-256 of the file that defines a factory of the user's."""
-    return file_and_digest(find_callable("--denoiser-arch", name, "name a function or class", files=True))[1]
+    """The SHA-256 of the file that defines a factory of the user's. Raises UsageError where there is none."""
+    with import_from(Path.cwd()):
+        return file_and_digest(parse_call("--denoiser-arch", name).factory(f"--denoiser-arch {name}"))[1]
 
 
 def check_output(network: nn.Module, input_shape: Sequence[int], arch: str) -> None:

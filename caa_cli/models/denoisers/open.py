@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from caa_cli.models.denoisers.card import card_in
 from caa_cli.models.denoisers.custom import CUSTOM, check_output, code_digest, from_factory, whole_network
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.read import read_denoiser
+from caa_cli.models.factory import parse_call
 from caa_cli.models.limits import short
+from caa_cli.models.whole import state_digest
 
 
 def open_denoiser(path: Path | None, arch: str | None = None, trust: bool = False) -> Denoiser:
@@ -26,6 +29,8 @@ def open_denoiser(path: Path | None, arch: str | None = None, trust: bool = Fals
     if path is None:
         assert arch is not None
         return replace(from_factory(arch, None), path=arch, sha256=code_digest(arch))
+    if arch is not None:
+        parse_call("--denoiser-arch", arch)
     file = read_denoiser(path, trust)
     network = file.weights.module
     if network is not None:
@@ -66,6 +71,14 @@ def check_images(denoiser: Denoiser, input_shape: Sequence[int], dataset: str) -
             f"{dataset} has {'×'.join(map(str, input_shape))}",
             hint,
         )
+
+
+def with_weights_digest(denoiser: Denoiser, sigma: float) -> Denoiser:
+    """The denoiser with a digest of its weights too, where it is a factory's that brings them."""
+    if denoiser.family != CUSTOM or denoiser.path != denoiser.arch:
+        return denoiser
+    both = f"{denoiser.sha256} {state_digest(denoiser.build(sigma))}"
+    return replace(denoiser, sha256=hashlib.sha256(both.encode()).hexdigest())
 
 
 def build_denoiser(denoiser: Denoiser, sigma: float, input_shape: Sequence[int]) -> nn.Module:
