@@ -136,7 +136,7 @@ def test_an_unknown_recipe_is_refused():
         ),
         (
             ["--method", "denoiser", "--classifier", "demo", "--classifier-mean", "0.1,x"],
-            "--classifier-mean 0.1,x is not a number",
+            "--classifier-mean '0.1,x' is not a number",
             "--classifier-mean 0.5",
         ),
         (
