@@ -45,8 +45,9 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     given = {**given, "measure_chunks": measure}
     if given.get("indices") is not None:
         given["indices_file"], given["indices_list"] = file_or_list(given["indices"])
-    if "mean" in given:
-        given |= normalisation(given)
+    for prefix in ("", "classifier_"):
+        if f"{prefix}mean" in given:
+            given |= normalisation(given, prefix)
     if measure:
         given["chunk_size"] = None
     if isinstance(given.get("max_memory"), str):
@@ -110,11 +111,11 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         ) from error
 
 
-def normalisation(given: dict[str, Any]) -> dict[str, tuple[float, ...] | None]:
-    """{mean, std} from --normalisation, or from --mean and --std."""
-    mean, std = (numbers(given[name], f"--{name}") for name in ("mean", "std"))
-    mean, std = mean_and_std(given.get("normalisation"), mean, std)
-    return {"mean": mean, "std": std}
+def normalisation(given: dict[str, Any], prefix: str = "") -> dict[str, tuple[float, ...] | None]:
+    """{mean, std} from --normalisation, or from --mean and --std; with the options' and the keys' prefix."""
+    mean, std = (numbers(given[prefix + name], flag(prefix + name)) for name in ("mean", "std"))
+    mean, std = mean_and_std(given.get(f"{prefix}normalisation"), mean, std, prefix=prefix)
+    return {f"{prefix}mean": mean, f"{prefix}std": std}
 
 
 def automatic(text: str, option: str) -> int | None:

@@ -40,12 +40,14 @@ def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
         "channels": denoiser.channels,
         "size": denoiser.size,
         "multiple": denoiser.multiple,
+        "sigma": denoiser.sigma,
     }
 
 
 def denoiser_document(denoiser: Denoiser, dataset: str | None, sigma: float | None) -> dict[str, Any]:
     """The document of `caa inspect` for a denoiser alone."""
     words = ["caa", "attack", "--checkpoint", "CLASSIFIER", "--denoiser", denoiser.path]
+    sigma = denoiser.sigma if sigma is None else sigma
     words += ["--sigma", f"{sigma:g}" if sigma is not None else "S", "--dataset", dataset or "D", "--data-dir", "DIR"]
     return {
         "schema_version": 1,
@@ -93,6 +95,7 @@ def denoiser_rows(described: dict[str, Any]) -> Rows:
         ("file", described["path"]),
         ("sha256", described["sha256"]),
         ("images", images),
+        *([("σ", f"{described['sigma']:g}")] if described["sigma"] is not None else []),
     ]
 
 
