@@ -221,7 +221,7 @@ Download = Annotated[
 Arch = Annotated[
     str | None,
     option(
-        help=f"Architecture: {', '.join(ARCHITECTURES)}; or package.module:factory.",
+        help=f"Architecture: {', '.join(ARCHITECTURES)}, timm:NAME, torchvision:NAME, or package.module:factory.",
         show_default="the checkpoint's, or recognised",
         panel=DATA,
         choices=ARCHITECTURES,

@@ -45,6 +45,11 @@ def read_hub_folder(folder: Path) -> tuple[Contents, str, int]:
     No code of the folder runs, and nothing is downloaded. Raises CaaError where something is missing or doesn't fit.
     """
     config = _json(folder / CONFIG)
+    if not describes_classifier(folder):
+        raise UsageError(
+            f"{folder / CONFIG} describes no network of timm or transformers",
+            f"name the folder of a classifier; one of diffusers goes to --denoiser {folder}",
+        )
     content, metadata = _weights(folder)
     if metadata is None:
         raise CaaError(f"{folder / WEIGHTS} is no safetensors file", "download the folder again")
@@ -60,6 +65,12 @@ def read_hub_folder(folder: Path) -> tuple[Contents, str, int]:
     digest = hashlib.sha256(content + json.dumps(config, sort_keys=True).encode()).hexdigest()
     source = f"a folder of {origin.arch.partition(':')[0]}"
     return Contents(source, dict(network.state_dict()), network.eval(), origin=origin), digest, len(content)
+
+
+def describes_classifier(folder: Path) -> bool:
+    """Whether the folder's configuration is one of timm or transformers; diffusers writes another."""
+    config = _json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    return "architecture" in config or "model_type" in config
 
 
 def _of_transformers(config: Mapping[str, Any]) -> bool:

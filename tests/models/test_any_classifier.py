@@ -107,7 +107,7 @@ def test_other_arguments_are_refused(call, problem):
 def test_a_wrong_argument_is_one_message_with_the_call():
     torch.save(network(4).state_dict(), "weights.pt")
     result = caa("certify", "--checkpoint", "weights.pt", "--arch", "nets.mine:Net(depth=3)", *RUN)
-    assert_clean_error(result, 1, "nets.mine:Net(depth=3", "TypeError", "--arch 'nets.mine:Net(10, width=2)'")
+    assert_clean_error(result, 1, "nets.mine:Net(depth=3", "--arch 'nets.mine:Net(10, width=2)'")
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,11 @@ def test_a_fixed_batch_is_one_message(tmp_path):
 def test_a_folder_without_a_configuration_or_weights(tmp_path):
     result = caa("certify", "--checkpoint", tmp_path / "nets", *RUN)
     assert_clean_error(result, 2, "is a folder without a config.json", "name the file in it")
-    (tmp_path / "nets" / "config.json").write_text("{}", encoding="utf-8")
+    config = tmp_path / "nets" / "config.json"
+    config.write_text('{"_class_name": "UNet2DModel"}', encoding="utf-8")
+    result = caa("certify", "--checkpoint", tmp_path / "nets", *RUN)
+    assert_clean_error(result, 2, "describes no network of timm or transformers", "--denoiser")
+    config.write_text('{"architecture": "resnet18"}', encoding="utf-8")
     result = caa("certify", "--checkpoint", tmp_path / "nets", *RUN)
     assert_clean_error(result, 2, "but no model.safetensors", "download model.safetensors")
 
