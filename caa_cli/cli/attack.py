@@ -22,7 +22,7 @@ _SEARCH, _VERIFICATION = generate.SEARCH, "Certificate and verification"
 @generate.with_options(generate.attack_settings(), before="device")
 def attack(
     context: typer.Context,
-    checkpoint: options.Checkpoint,
+    checkpoint: options.Checkpoint = None,
     ensemble: options.Ensemble = None,
     denoiser: options.Denoiser = None,
     denoiser_arch: options.DenoiserArch = None,

@@ -17,7 +17,7 @@ _CERTIFICATE = "Certificate"
 
 @running.guarded
 def certify(
-    checkpoint: options.Checkpoint,
+    checkpoint: options.Checkpoint = None,
     ensemble: options.Ensemble = None,
     denoiser: options.Denoiser = None,
     denoiser_arch: options.DenoiserArch = None,

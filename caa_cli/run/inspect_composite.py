@@ -14,6 +14,7 @@ from caa_cli.display import Rows
 from caa_cli.models.checkpoint import inspect_weights
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import open_denoiser, recognise
+from caa_cli.models.hub_folder import describes_classifier
 
 
 def denoiser_at(path: str, trust: bool) -> Denoiser | None:
@@ -21,6 +22,8 @@ def denoiser_at(path: str, trust: bool) -> Denoiser | None:
     weights."""
     place = Path(path)
     if place.is_dir():
+        if describes_classifier(place):
+            return None
         return open_denoiser(place, trust=trust)
     if not place.is_file():
         return None
