@@ -12,6 +12,7 @@ from caa_cli.errors import UsageError
 from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
+from caa_cli.models.factory import parse_call
 from caa_cli.models.layouts import layout_of, normalisations_to_try, sigma_in_name
 from caa_cli.models.load import probe
 from caa_cli.models.outline import listed, outline
@@ -46,6 +47,8 @@ def resolve_card(
     trust: the checkpoint may name a factory to import.
     Raises UsageError if a required value is known from neither, or if images and model don't match.
     """
+    if overrides.arch is not None and ":" in overrides.arch:
+        parse_call("--arch", overrides.arch)  # refused before anything is shown
     if weights.card is None:
         card, notes = _described(weights, overrides, dataset, input_shape, num_classes)
     else:
