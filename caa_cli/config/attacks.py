@@ -193,6 +193,24 @@ class Alma(Settings):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pdgd(Settings):
+    """Primal-dual gradient descent (Matyasko and Chau, 2021)."""
+
+    primal_lr: Annotated[float, Positive(), "First learning rate of the perturbation, by Adam."] = 0.1
+    primal_lr_decrease: Annotated[float, Positive(1.0), "Share of it left at the end."] = 0.01
+    dual_ratio_init: Annotated[float, Positive(), "First weight of the distance over that of the constraint."] = 0.01
+    dual_lr: Annotated[
+        float | None,
+        Positive(100.0),
+        "First step of the log of that ratio (the authors: 0.1, for 500 iterations).",
+        Shown("50/iterations, at least 0.1"),
+    ] = None
+    dual_lr_decrease: Annotated[float, Positive(1.0), "Share of that step left at the end."] = 0.1
+    dual_ema: Annotated[float, Range(0.0, 1.0, below=True), "Weight of the past in the average of the weights."] = 0.9
+    dual_min_ratio: Annotated[float, Range(1e-30, 1.0), "Smallest ratio of the two weights, either way."] = 1e-6
+
+
 @dataclass(frozen=True)
 class AttackSpec:
     """settings: a dataclass.  runs: `module:class` of the attack, with the classmethod `of` (see attacks.baseline).
@@ -219,6 +237,7 @@ ATTACKS: dict[str, AttackSpec] = {
     "ddn": AttackSpec(Ddn, "caa_cli.attacks.baselines.ddn:Ddn"),
     "fmn": AttackSpec(Fmn, "caa_cli.attacks.baselines.fmn:Fmn"),
     "alma": AttackSpec(Alma, "caa_cli.attacks.baselines.alma:Alma"),
+    "pdgd": AttackSpec(Pdgd, "caa_cli.attacks.baselines.pdgd:Pdgd"),
 }
 
 

@@ -17,6 +17,7 @@ from caa_cli.attacks.baselines.cw import CarliniWagner
 from caa_cli.attacks.baselines.ddn import Ddn
 from caa_cli.attacks.baselines.deepfool import DeepFool
 from caa_cli.attacks.baselines.fmn import Fmn
+from caa_cli.attacks.baselines.pdgd import Pdgd
 from caa_cli.attacks.baselines.pgd import Pgd
 from caa_cli.attacks.caa.attack import CertificationAware
 from caa_cli.attacks.common.loop import Batch, Example, Finding, Search
@@ -35,6 +36,7 @@ CHEAP: dict[str, Baseline] = {
     "ddn": Ddn(steps=12),
     "fmn": Fmn(steps=12),
     "alma": Alma(steps=12, average=0.5),
+    "pdgd": Pdgd(steps=12, primal_lr=0.2),
 }
 CHEAP = {name: replace(attack, samples=200) for name, attack in CHEAP.items()}
 everyone = pytest.mark.parametrize("name", CHEAP)
@@ -61,6 +63,7 @@ def small_examples(classifier: SmoothedClassifier, count: int = 4) -> list[Examp
         (Fmn(steps=40), 0.02),
         (Alma(steps=60, average=0.5), 0.05),
         (AutoAttack(steps=10, minimise=True, searches=8), 0.05),
+        (Pdgd(steps=250), 0.05),
         (CarliniWagner(steps=60, constant=2.0, learning_rate=0.02), 0.05),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Baseline) else "",

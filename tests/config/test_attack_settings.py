@@ -35,6 +35,7 @@ OWN = {
     "ddn": "--ddn-initial-norm 3",
     "fmn": "--fmn-gamma-init 0.2",
     "alma": "--alma-init-lr-distance 0.5 --alma-alpha 0.5",
+    "pdgd": "--pdgd-primal-lr 0.2",
 }
 
 
