@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from caa_cli.config.attacks import WORDS
+from caa_cli.config.certificates import COHEN
 from caa_cli.config.choices import INTERVALS
 
-# What runs did before there was a setting, where that is not its default now.
-FORMERLY = {"verification": INTERVALS}
+# What runs did before there was a setting.
+FORMERLY = {"verification": INTERVALS, "certificate": COHEN, "step_certificate": None}
 
 
 def decisive(name: str, value: Any) -> Any:

@@ -140,7 +140,9 @@ class AttackPipeline:
         """A function that reads and certifies the image of an index."""
         plan = self.plan
         starting_points = None if self.classifier.differentiates else StartingPoints(self.images)
-        certifier = Certifier(plan.selection_samples, plan.certify_samples, plan.alpha, plan.bound, plan.seed)
+        certifier = Certifier(
+            plan.selection_samples, plan.certify_samples, plan.alpha, plan.bound, plan.seed, plan.certificate
+        )
 
         def certify(index: int) -> CleanImage:
             began = time.perf_counter()

@@ -35,8 +35,8 @@ class Pdgd(settings.Pdgd, Baseline[PdgdState]):
 
     primal_lr, dual_lr: the first steps of δ and of ℓ; `_decrease` is the share of them that is left at the end, where
     δ's falls exponentially and ℓ's linearly. dual_ratio_init: the first λ₀/λ₁; dual_min_ratio: the least λ₀/λ₁ and
-    λ₁/λ₀. dual_ema: the weight of the past in the average. dual_lr None: such that ℓ can travel as far in a run of any
-    length as in the authors' 500 steps from 0.1.
+    λ₁/λ₀. dual_ema: the weight of the past in the average. dual_lr None: such that ℓ can travel as far in a short run
+    as in the authors' 500 steps from 0.1.
 
     The authors ask the sign of m whether a point is adversarial; here the votes have to say so confidently.
     """
