@@ -211,6 +211,27 @@ class Pdgd(Settings):
     dual_min_ratio: Annotated[float, Range(1e-30, 1.0), "Smallest ratio of the two weights, either way."] = 1e-6
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sdf(DeepFool):
+    """SuperDeepFool (Abdollahpourrostam et al., 2023)."""
+
+    bisections: Annotated[int, _ROUNDS, "Bisections of the ray to the point that is found."] = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApgdMin(Settings):
+    """APGD, also towards every likely class, minimised (Croce and Hein, 2020)."""
+
+    targets: Annotated[int, Count(most=1000), "How many likely other classes to aim at in turn."] = 9
+    radius: Annotated[
+        float | None, Positive(), "First L2 radius to try.", Shown("5 × certified radius, at least 0.1")
+    ] = None
+    searches: Annotated[int, _ROUNDS, "Radii to try: doubled until success, then bisected."] = 10
+    rho: Annotated[
+        float, Between(0, 1), "APGD halves its step if a smaller share of steps than this improves the loss (ρ)."
+    ] = 0.75
+
+
 @dataclass(frozen=True)
 class AttackSpec:
     """settings: a dataclass.  runs: `module:class` of the attack, with the classmethod `of` (see attacks.baseline).
@@ -238,6 +259,8 @@ ATTACKS: dict[str, AttackSpec] = {
     "fmn": AttackSpec(Fmn, "caa_cli.attacks.baselines.fmn:Fmn"),
     "alma": AttackSpec(Alma, "caa_cli.attacks.baselines.alma:Alma"),
     "pdgd": AttackSpec(Pdgd, "caa_cli.attacks.baselines.pdgd:Pdgd"),
+    "sdf": AttackSpec(Sdf, "caa_cli.attacks.baselines.sdf:Sdf"),
+    "apgd-min": AttackSpec(ApgdMin, "caa_cli.attacks.baselines.apgd_min:ApgdMin"),
 }
 
 

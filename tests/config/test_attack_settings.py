@@ -36,6 +36,8 @@ OWN = {
     "fmn": "--fmn-gamma-init 0.2",
     "alma": "--alma-init-lr-distance 0.5 --alma-alpha 0.5",
     "pdgd": "--pdgd-primal-lr 0.2",
+    "sdf": "--sdf-candidates 3 --sdf-bisections 4",
+    "apgd-min": "--apgd-min-targets 2 --apgd-min-searches 3 --apgd-min-radius 4",
 }
 
 

@@ -70,7 +70,7 @@ class Pdgd(settings.Pdgd, Baseline[PdgdState]):
 
     def _descend(self, state: PdgdState, gradient: Tensor) -> None:
         """One step of Adam on the perturbation, with its usual constants."""
-        taken = (state.iteration + 1)[:, None]
+        taken = state.on_device(state.iteration + 1)[:, None]
         state.mean = 0.9 * state.mean + 0.1 * gradient
         state.square = 0.999 * state.square + 0.001 * gradient.square()
         rate = self.primal_lr * self.primal_lr_decrease ** ((taken - 1) / self.steps)
@@ -79,7 +79,7 @@ class Pdgd(settings.Pdgd, Baseline[PdgdState]):
 
     def _climb(self, state: PdgdState, adversarial: Tensor) -> None:
         """One step of the dual variable, and of the average of the weights."""
-        left = (self.steps - 1 - state.iteration) / max(self.steps - 1, 1)
+        left = (self.steps - 1 - state.on_device(state.iteration)) / max(self.steps - 1, 1)
         rate = self.first_climb * (self.dual_lr_decrease + (1.0 - self.dual_lr_decrease) * left)
         most = -math.log(self.dual_min_ratio)
         state.log_ratio = (state.log_ratio + torch.where(adversarial, -rate, rate)).clamp(-most, most)
