@@ -64,26 +64,29 @@ class Sdf(settings.Sdf, Linearising[SdfState]):
         crossed = planes.adversarial & ~state.at_base
         projected = state.base + (delta(state) * outward).sum(dim=1, keepdim=True) * outward
         projected = (state.clean.flatten(1) + projected).clamp(0.0, 1.0) - state.clean.flatten(1)
-        over = planes.adversarial & state.at_base | state.on_device(state.iteration == self.steps - 1)
+        reached = planes.adversarial & state.at_base
+        # In the last step what is left is the nearest adversarial point.
+        end = torch.where(_like(state.x, reached), state.x, state.near_image[:, 0])
+        over = reached | state.on_device(state.iteration == self.steps - 1)
         state.base = torch.where(crossed[:, None], projected, state.base)
         state.total = torch.where(crossed[:, None], 0.0, state.total + planes.step)
         state.at_base = crossed
         set_perturbation(state, state.base + (1.0 + self.overshoot) * state.total)
         state.done |= over
-        self._bisect(state, classifier, over & torch.isfinite(state.near_distance[:, 0]))
+        self._bisect(state, classifier, over & torch.isfinite(state.near_distance[:, 0]), end)
 
-    def _bisect(self, state: SdfState, classifier: SmoothedClassifier, chosen: Tensor) -> None:
-        """Bisects the ray to the nearest adversarial point of the examples of this mask, by votes alone."""
+    def _bisect(self, state: SdfState, classifier: SmoothedClassifier, chosen: Tensor, end: Tensor) -> None:
+        """Bisects the ray from the clean image to `end`, of the examples of this mask, by votes alone."""
         rows = chosen.nonzero()[:, 0].tolist()
         if not rows:
             return
         where = state.on_device(torch.tensor(rows))
-        clean, end = state.clean[where], state.near_image[where, 0]
+        clean, end = state.clean[where], end[where]
         low, high = torch.zeros(len(rows), device=end.device), torch.ones(len(rows), device=end.device)
         votes = torch.zeros_like(state.near_votes[:, 0])
         for number in range(self.bisections):
             middle = (low + high) / 2.0
-            points = torch.lerp(clean, end, middle.view(-1, *[1] * (clean.dim() - 1)))
+            points = torch.lerp(clean, end, _like(clean, middle))
             # Noise of its own: the steps have the numbers before.
             keys = [replace(key, iteration=self.steps + number) for key in state.keys(self.seed, rows)]
             votes[where] = classifier.votes(points, keys, self.samples)
@@ -91,3 +94,8 @@ class Sdf(settings.Sdf, Linearising[SdfState]):
             state.forward[rows] += self.samples
             hits = self.judge(state, votes)[where]
             low, high = torch.where(hits, low, middle), torch.where(hits, middle, high)
+
+
+def _like(images: Tensor, values: Tensor) -> Tensor:
+    """One value an image, (examples,), in a shape that goes with the images'."""
+    return values.view(-1, *[1] * (images.dim() - 1))
