@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any
 
 from caa_cli.config import custom_attack
+from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.config.choices import FIXED, GUMBEL, LOG_RATIO, RADIAL, REFINEMENTS, SAMPLE_SCHEDULES, STAGED, SURROGATES
 from caa_cli.config.ranges import MOST_STEPS, Between, Count, NotNegative, OneOf, Positive, Range
 from caa_cli.config.settings import (
@@ -67,6 +68,12 @@ class Caa(Settings):
         str, OneOf(SURROGATES), f"Objective whose gradient is followed: {' or '.join(SURROGATES)} (the paper's)."
     ] = LOG_RATIO
     temperature: Annotated[float, Positive(), "Temperature of --surrogate gumbel."] = 0.01
+    step_certificate: Annotated[
+        str | None,
+        OneOf(CERTIFICATES),
+        f"Certificate that bounds the steps: {', '.join(CERTIFICATES)}.",
+        Shown("as --certificate"),
+    ] = None
 
     def check(self, by_votes: bool) -> None:
         if self.step_max < self.step_min:
@@ -264,6 +271,8 @@ ATTACKS: dict[str, AttackSpec] = {
 }
 
 
+# What runs did before an attack had a setting, where its default says so.
+FORMERLY = {"step_certificate": None}
 # What a message calls what results record of an attack beside its settings.
 WORDS = {custom_attack.CODE: "the code of the attack has changed"}
 _CUSTOM = "caa_cli.attacks.custom.attack:CustomAttack"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from caa_cli.config.attacks import WORDS
+from caa_cli.config import attacks
 from caa_cli.config.certificates import COHEN
 from caa_cli.config.choices import INTERVALS
 
 # What runs did before there was a setting.
-FORMERLY = {"verification": INTERVALS, "certificate": COHEN, "step_certificate": None}
+FORMERLY = {"verification": INTERVALS, "certificate": COHEN, **attacks.FORMERLY}
 
 
 def decisive(name: str, value: Any) -> Any:
@@ -26,7 +26,7 @@ def differences(recorded: dict[str, Any], requested: dict[str, Any], compared: l
     if recorded.get("attack") != requested.get("attack"):
         compared = ["attack", *(key for key in compared if key != "attack" and key in recorded and key in requested)]
     return [
-        f"{WORDS.get(key, key)} ({recorded.get(key)} there, {requested.get(key)} here)"
+        f"{attacks.WORDS.get(key, key)} ({recorded.get(key)} there, {requested.get(key)} here)"
         for key in compared
         if decisive(key, recorded.get(key)) != decisive(key, requested.get(key))
     ]
