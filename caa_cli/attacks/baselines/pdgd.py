@@ -70,17 +70,17 @@ class Pdgd(settings.Pdgd, Baseline[PdgdState]):
 
     def _descend(self, state: PdgdState, gradient: Tensor) -> None:
         """One step of Adam on the perturbation, with its usual constants."""
-        taken = state.on_device(state.iteration + 1)[:, None]
-        state.mean = 0.9 * state.mean + 0.1 * gradient
-        state.square = 0.999 * state.square + 0.001 * gradient.square()
-        rate = self.primal_lr * self.primal_lr_decrease ** ((taken - 1) / self.steps)
-        mean, square = state.mean / (1.0 - 0.9**taken), state.square / (1.0 - 0.999**taken)
-        set_perturbation(state, delta(state) - rate * mean / (square.sqrt() + 1e-8))
+        taken = state.iteration + 1
+        rate = self.primal_lr * self.primal_lr_decrease ** (state.iteration / self.steps) / (1.0 - 0.9**taken)
+        rate, correction = (state.on_device(value)[:, None] for value in (rate, 1.0 - 0.999**taken))
+        state.mean = torch.lerp(state.mean, gradient, 0.1)
+        state.square = torch.lerp(state.square, gradient.square(), 0.001)
+        set_perturbation(state, delta(state) - rate * state.mean / ((state.square / correction).sqrt() + 1e-8))
 
     def _climb(self, state: PdgdState, adversarial: Tensor) -> None:
         """One step of the dual variable, and of the average of the weights."""
-        left = (self.steps - 1 - state.on_device(state.iteration)) / max(self.steps - 1, 1)
+        left = (self.steps - 1 - state.iteration) / max(self.steps - 1, 1)
         rate = self.first_climb * (self.dual_lr_decrease + (1.0 - self.dual_lr_decrease) * left)
-        most = -math.log(self.dual_min_ratio)
-        state.log_ratio = (state.log_ratio + torch.where(adversarial, -rate, rate)).clamp(-most, most)
+        most, sign = -math.log(self.dual_min_ratio), torch.where(adversarial, -1.0, 1.0)
+        state.log_ratio = (state.log_ratio + state.on_device(rate) * sign).clamp(-most, most)
         state.weight = torch.lerp(state.log_ratio.sigmoid(), state.weight, self.dual_ema)

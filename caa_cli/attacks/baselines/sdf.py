@@ -77,7 +77,7 @@ class Sdf(settings.Sdf, Linearising[SdfState]):
 
     def _bisect(self, state: SdfState, classifier: SmoothedClassifier, chosen: Tensor, end: Tensor) -> None:
         """Bisects the ray from the clean image to `end`, of the examples of this mask, by votes alone."""
-        rows = chosen.nonzero()[:, 0].tolist()
+        rows = [row for row, wanted in enumerate(chosen.tolist()) if wanted]
         if not rows:
             return
         where = state.on_device(torch.tensor(rows))
