@@ -11,6 +11,7 @@ from caa_cli.cli import completion, generate, options, running
 from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS, SAMPLES, samples_by_default
 from caa_cli.config.bounds import BOUNDS
+from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.config.choices import DTYPES, EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL
 from caa_cli.config.plan import AttackPlan
 
@@ -93,6 +94,14 @@ def attack(
     bound: Annotated[
         str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_VERIFICATION, choices=BOUNDS)
     ] = AttackPlan.bound,
+    certificate: Annotated[
+        str,
+        option(
+            help=f"Radius that the bounds give, of the clean image and for caa's steps: {', '.join(CERTIFICATES)}.",
+            panel=_VERIFICATION,
+            choices=CERTIFICATES,
+        ),
+    ] = AttackPlan.certificate,
     selection_samples: Annotated[
         int | None,
         option(

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any
 
 from caa_cli.config import custom_attack
+from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.config.choices import FIXED, GUMBEL, LOG_RATIO, RADIAL, REFINEMENTS, SAMPLE_SCHEDULES, STAGED, SURROGATES
 from caa_cli.config.ranges import MOST_STEPS, Between, Count, NotNegative, OneOf, Positive, Range
 from caa_cli.config.settings import (
@@ -69,6 +70,12 @@ class Caa(Settings):
         str, OneOf(SURROGATES), f"Objective whose gradient is followed: {' or '.join(SURROGATES)} (the paper's)."
     ] = LOG_RATIO
     temperature: Annotated[float, Positive(), "Temperature of --surrogate gumbel."] = 0.01
+    step_certificate: Annotated[
+        str | None,
+        OneOf(CERTIFICATES),
+        f"Certificate that bounds the steps: {', '.join(CERTIFICATES)}.",
+        Shown("as --certificate"),
+    ] = None
 
     def check(self, by_votes: bool) -> None:
         if self.step_max < self.step_min:
@@ -195,6 +202,45 @@ class Alma(Settings):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pdgd(Settings):
+    """Primal-dual gradient descent (Matyasko and Chau, 2021)."""
+
+    primal_lr: Annotated[float, Positive(), "First learning rate of the perturbation, by Adam."] = 0.1
+    primal_lr_decrease: Annotated[float, Positive(1.0), "Share of it left at the end."] = 0.01
+    dual_ratio_init: Annotated[float, Positive(), "First weight of the distance over that of the constraint."] = 0.01
+    dual_lr: Annotated[
+        float | None,
+        Positive(100.0),
+        "First step of the log of that ratio (the authors: 0.1, for 500 iterations).",
+        Shown("50/iterations, at least 0.1"),
+    ] = None
+    dual_lr_decrease: Annotated[float, Positive(1.0), "Share of that step left at the end."] = 0.1
+    dual_ema: Annotated[float, Range(0.0, 1.0, below=True), "Weight of the past in the average of the weights."] = 0.9
+    dual_min_ratio: Annotated[float, Range(1e-30, 1.0), "Smallest ratio of the two weights, either way."] = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sdf(DeepFool):
+    """SuperDeepFool (Abdollahpourrostam et al., 2023)."""
+
+    bisections: Annotated[int, _ROUNDS, "Bisections of the ray to the point that is found."] = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApgdMin(Settings):
+    """APGD, also towards every likely class, minimised (Croce and Hein, 2020)."""
+
+    targets: Annotated[int, Count(most=1000), "How many likely other classes to aim at in turn."] = 9
+    radius: Annotated[
+        float | None, Positive(), "First L2 radius to try.", Shown("5 × certified radius, at least 0.1")
+    ] = None
+    searches: Annotated[int, _ROUNDS, "Radii to try: doubled until success, then bisected."] = 10
+    rho: Annotated[
+        float, Between(0, 1), "APGD halves its step if a smaller share of steps than this improves the loss (ρ)."
+    ] = 0.75
+
+
 @dataclass(frozen=True)
 class AttackSpec:
     """settings: a dataclass.  runs: `module:class` of the attack, with the classmethod `of` (see attacks.baseline).
@@ -227,9 +273,14 @@ ATTACKS: dict[str, AttackSpec] = {
     "ddn": AttackSpec(Ddn, "caa_cli.attacks.baselines.ddn:Ddn"),
     "fmn": AttackSpec(Fmn, "caa_cli.attacks.baselines.fmn:Fmn"),
     "alma": AttackSpec(Alma, "caa_cli.attacks.baselines.alma:Alma"),
+    "pdgd": AttackSpec(Pdgd, "caa_cli.attacks.baselines.pdgd:Pdgd"),
+    "sdf": AttackSpec(Sdf, "caa_cli.attacks.baselines.sdf:Sdf"),
+    "apgd-min": AttackSpec(ApgdMin, "caa_cli.attacks.baselines.apgd_min:ApgdMin"),
 }
 
 
+# What runs did before an attack had a setting, where its default says so.
+FORMERLY = {"step_certificate": None}
 # What a message calls what results record of an attack beside its settings.
 WORDS = {custom_attack.CODE: "the code of the attack has changed"}
 _CUSTOM = "caa_cli.attacks.custom.attack:CustomAttack"

@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Self
 from caa_cli.config import attacks
 from caa_cli.config.attacks import ATTACKS, AttackName
 from caa_cli.config.bounds import BOUNDS, GOODMAN
+from caa_cli.config.certificates import CERTIFICATES, COHEN
 from caa_cli.config.choices import (
     DTYPES,
     ENSEMBLES,
@@ -127,6 +128,7 @@ class ModelPlan(Plan):
 
     alpha: Annotated[float, ALPHA] = 0.005
     bound: Annotated[str, OneOf(BOUNDS)] = GOODMAN
+    certificate: Annotated[str, OneOf(CERTIFICATES)] = COHEN
     seed: Annotated[int, SEED] = 0
 
     device: str = "auto"

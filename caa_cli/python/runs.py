@@ -45,6 +45,7 @@ def certify(
     selection_samples: int = CertifyPlan.selection_samples,
     alpha: float = CertifyPlan.alpha,
     bound: str = CertifyPlan.bound,
+    certificate: str = CertifyPlan.certificate,
     radius: float | None = None,
     chunk_size: int | None = None,
     progress: bool = False,
@@ -67,6 +68,7 @@ def certify(
         selection_samples=selection_samples,
         alpha=alpha,
         bound=bound,
+        certificate=certificate,
         radius=radius,
     )
     _choose_chunks(model, plan, gradients=False)

@@ -157,7 +157,9 @@ class AttackPipeline:
         """A function that reads and certifies the images of a few indices; those that can't be read come first."""
         plan = self.plan
         starting_points = None if self.classifier.differentiates else StartingPoints(self.images)
-        certifier = Certifier(plan.selection_samples, plan.certify_samples, plan.alpha, plan.bound, plan.seed)
+        certifier = Certifier(
+            plan.selection_samples, plan.certify_samples, plan.alpha, plan.bound, plan.seed, plan.certificate
+        )
 
         def certify(indices: list[int]) -> list[CleanImage]:
             began = time.perf_counter()

@@ -18,7 +18,7 @@ def build_attack(plan: AttackPlan) -> Attack[Any]:
     """The attack that a plan names, with the plan's settings."""
     spec = spec_of(plan.attack)
     kind: type[Attack[Any]] = load(spec.by_votes if spec.by_votes and plan.gradient == VOTES else spec.runs)
-    run = {"samples": plan.samples, "alpha": plan.alpha, "bound": plan.bound, "seed": plan.seed}
+    run = {name: getattr(plan, name) for name in ("samples", "alpha", "bound", "seed", "certificate")}
     return kind.of(plan.settings, plan.iterations, **run)
 
 

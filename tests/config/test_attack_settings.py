@@ -15,6 +15,7 @@ from caa_cli.attacks.common.attack import Attack
 from caa_cli.cli.attack import attack as command
 from caa_cli.config.attacks import ATTACKS, SAMPLES, declared, flat
 from caa_cli.config.compare_plan import default_of
+from caa_cli.config.differences import differences
 from caa_cli.config.plan import AttackPlan
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import UsageError
@@ -36,6 +37,9 @@ OWN = {
     "ddn": "--ddn-initial-norm 3",
     "fmn": "--fmn-gamma-init 0.2",
     "alma": "--alma-init-lr-distance 0.5 --alma-alpha 0.5",
+    "pdgd": "--pdgd-primal-lr 0.2",
+    "sdf": "--sdf-candidates 3 --sdf-bisections 4",
+    "apgd-min": "--apgd-min-targets 2 --apgd-min-searches 3 --apgd-min-radius 4",
 }
 
 
@@ -121,6 +125,25 @@ def test_a_setting_decides_the_result_and_so_the_fingerprint():
     assert "ddn_gamma" in one.compared_keys()
     assert one.fingerprint("x") != other.fingerprint("x")
     assert one.fingerprint("x") == AttackPlan(checkpoint="demo", attack="ddn").fingerprint("x")
+
+
+def test_the_certificate_decides_a_result_and_runs_of_before_it_had_cohens():
+    def fingerprint(**settings: object) -> str:
+        return AttackPlan.of(checkpoint="demo", **settings).fingerprint("x")
+
+    found = [
+        fingerprint(),
+        fingerprint(certificate="li"),
+        fingerprint(certificate="lecuyer"),
+        fingerprint(step_certificate="li"),
+    ]
+    assert len(set(found)) == 4
+    assert fingerprint(certificate="cohen") == found[0]
+    config = AttackPlan(checkpoint="demo").config()
+    old = {name: value for name, value in config.items() if "certificate" not in name}
+    compared = AttackPlan(checkpoint="demo").compared_keys()
+    assert differences(old, config, compared) == []
+    assert differences(old, {**config, "certificate": "li"}, compared) == ["certificate (cohen there, li here)"]
 
 
 def test_a_run_of_another_attack_is_not_continued(tmp_path):
