@@ -82,7 +82,8 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
         "images": f"{len(comparison.images)} of {of}: {listed(comparison.images)}",
         "chosen": "; and ".join(ways),
         "not eligible": f"{listed(excluded)}: the clean prediction is wrong or not confident" if excluded else "none",
-        "certificate": f"{first.setting('bound')} bounds, α = {first.setting('alpha'):g}, "
+        "certificate": f"{first.setting('certificate')}, {first.setting('bound')} bounds, "
+        f"α = {first.setting('alpha'):g}, "
         f"n = {_text(first.setting('certify_samples'))} samples",
         "success": f"verified at α = {first.setting('alpha'):g} on fresh noise, "
         f"{_text(first.setting('verify_samples'))} samples a try",
