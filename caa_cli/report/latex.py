@@ -65,14 +65,9 @@ def _table(comparison: Comparison, headings: Sequence[Heading], caption: str, la
 def _caption(comparison: Comparison, model: str | None) -> str:
     """The model, the images, and the rule of certificates and successes."""
     first = comparison.attacks[0].parts[0]
-<<<<<<< ours
-    arch, dataset, split, bound = (
-        escapes.latex(str(text)) for text in (first.model, *map(first.setting, ("dataset", "split", "bound")))
-    )
-=======
-    names = ("arch", "dataset", "split", "bound", "certificate")
-    arch, dataset, split, bound, certificate = (escapes.latex(str(first.setting(name))) for name in names)
->>>>>>> theirs
+    names = ("dataset", "split", "bound", "certificate")
+    arch, *described = (escapes.latex(str(text)) for text in (first.model, *map(first.setting, names)))
+    dataset, split, bound, certificate = described
     sigma, alpha = (f"$\\{name} = {_power(first.setting(name))}$" for name in ("sigma", "alpha"))
     attacked = f"{escapes.latex(model)} ({arch}, {sigma})" if model else f"{arch} ({sigma})"
     certify, verify = (_samples(first.setting(name)) for name in ("certify_samples", "verify_samples"))
