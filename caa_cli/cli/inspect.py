@@ -22,7 +22,7 @@ def inspect(
             autocompletion=completion.checkpoints,
         ),
     ] = None,
-    checkpoint: options.OptionalCheckpoint = None,
+    checkpoint: options.Checkpoint = None,
     ensemble: options.Ensemble = None,
     denoiser: options.Denoiser = None,
     denoiser_arch: options.DenoiserArch = None,
@@ -39,10 +39,12 @@ def inspect(
     json: options.Json = False,
 ) -> None:
     """Show what a checkpoint holds, what is missing, and the command that attacks it. No data set is needed."""
+    if not files and not checkpoint:
+        checkpoint = [options.network_of(arch)]
     named = checkpoint or ["demo"]
-    if bool(files) == bool(checkpoint):
+    if files and checkpoint:
         raise UsageError(
-            f"{files[0]} and --checkpoint {named[0]} are two" if files else "caa inspect needs a checkpoint",
+            f"{files[0]} and --checkpoint {named[0]} are two",
             f"caa inspect --checkpoint {named[0]}",
         )
     chosen = options.normalisation({"normalisation": normalisation, "mean": mean, "std": std})

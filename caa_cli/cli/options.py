@@ -30,7 +30,7 @@ from caa_cli.config.recipes import RECIPES
 from caa_cli.config.selection import file_or_list
 from caa_cli.config.sizes import parse_size
 from caa_cli.config.train_plan import TrainPlan
-from caa_cli.errors import UsageError
+from caa_cli.errors import MissingSettingsError, UsageError
 from caa_cli.runtime.sharding import Shard
 
 P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
@@ -38,15 +38,16 @@ P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
-    if isinstance(given.get("checkpoint"), list):
-        given["checkpoint"], *members = given["checkpoint"]
+    if "checkpoint" in given and not isinstance(given["checkpoint"], str):
+        given["checkpoint"], *members = given["checkpoint"] or [network_of(given.get("arch"))]
         given["members"] = tuple(members)
     measure = given.get("chunk_size") == "measure"
     given = {**given, "measure_chunks": measure}
     if given.get("indices") is not None:
         given["indices_file"], given["indices_list"] = file_or_list(given["indices"])
-    if "mean" in given:
-        given |= normalisation(given)
+    for prefix in ("", "classifier_"):
+        if f"{prefix}mean" in given:
+            given |= normalisation(given, prefix)
     if measure:
         given["chunk_size"] = None
     if isinstance(given.get("max_memory"), str):
@@ -110,11 +111,20 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         ) from error
 
 
-def normalisation(given: dict[str, Any]) -> dict[str, tuple[float, ...] | None]:
-    """{mean, std} from --normalisation, or from --mean and --std."""
-    mean, std = (numbers(given[name], f"--{name}") for name in ("mean", "std"))
-    mean, std = mean_and_std(given.get("normalisation"), mean, std)
-    return {"mean": mean, "std": std}
+def network_of(arch: str | None) -> str:
+    """The factory that --arch names, for want of a --checkpoint: its network may hold its weights."""
+    if arch is None or ":" not in arch:
+        raise MissingSettingsError(
+            "caa needs --checkpoint, or an --arch whose network holds its weights", ["--checkpoint demo"]
+        )
+    return arch
+
+
+def normalisation(given: dict[str, Any], prefix: str = "") -> dict[str, tuple[float, ...] | None]:
+    """{mean, std} from --normalisation, or from --mean and --std; with the options' and the keys' prefix."""
+    mean, std = (numbers(given[prefix + name], flag(prefix + name)) for name in ("mean", "std"))
+    mean, std = mean_and_std(given.get(f"{prefix}normalisation"), mean, std, prefix=prefix)
+    return {f"{prefix}mean": mean, f"{prefix}std": std}
 
 
 def automatic(text: str, option: str) -> int | None:
@@ -133,8 +143,7 @@ _MODEL: dict[str, Any] = {
     "panel": DATA,
     "choices": completion.checkpoints,
 }
-Checkpoint = Annotated[list[str], option(**_MODEL)]
-OptionalCheckpoint = Annotated[list[str] | None, option(**_MODEL)]
+Checkpoint = Annotated[list[str] | None, option(**_MODEL)]
 Ensemble = Annotated[
     str | None,
     option(
@@ -213,7 +222,7 @@ Download = Annotated[
 Arch = Annotated[
     str | None,
     option(
-        help=f"Architecture: {', '.join(ARCHITECTURES)}; or package.module:factory.",
+        help=f"Architecture: {', '.join(ARCHITECTURES)}, timm:NAME, torchvision:NAME, or package.module:factory.",
         show_default="the checkpoint's, or recognised",
         panel=DATA,
         choices=ARCHITECTURES,

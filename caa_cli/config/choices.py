@@ -61,5 +61,8 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 SCHEDULES = ("constant", "step", "cosine")
 OPTIMIZERS = ("adam", "sgd")
 INNER_ATTACKS = ("pgd", "ddn")
+# What a denoiser is trained for: the classifier's own prediction of the clean image, the label, or the clean image.
+STABILITY, CLASSIFICATION, MSE = OBJECTIVES = ("stability", "classification", "mse")
+DENOISER_ARCHITECTURES = ("dncnn", "ffdnet")
 AUGMENTATIONS = ("auto", "none", "flip", "crop-flip", "resized-crop-flip")
 TRAINING_DTYPES = ("float32", "bfloat16", "float16")

@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Self
 from caa_cli.config import attacks
 from caa_cli.config.attacks import ATTACKS, AttackName
 from caa_cli.config.bounds import BOUNDS, GOODMAN
+from caa_cli.config.certificates import CERTIFICATES, COHEN
 from caa_cli.config.choices import (
     DTYPES,
     ENSEMBLES,
@@ -30,7 +31,7 @@ from caa_cli.config.choices import (
     VOTES,
 )
 from caa_cli.config.datasets import DATASETS
-from caa_cli.config.differences import FORMERLY, decisive
+from caa_cli.config.differences import AS_ANOTHER, decisive, formerly
 from caa_cli.config.paths import check_distinct, sidecar
 from caa_cli.config.ranges import (
     ALPHA,
@@ -84,7 +85,8 @@ class Plan:
         config = self.config()
         settings = {key: decisive(key, config[key]) for key in self.compared_keys() if key in config}
         # As a run of before there was the setting.
-        settings = {key: value for key, value in settings.items() if FORMERLY.get(key, ...) != value}
+        before = formerly(config)
+        settings = {key: value for key, value in settings.items() if key not in before or before[key] != value}
         text = json.dumps([checkpoint_sha256, settings], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -126,6 +128,7 @@ class ModelPlan(Plan):
 
     alpha: Annotated[float, ALPHA] = 0.005
     bound: Annotated[str, OneOf(BOUNDS)] = GOODMAN
+    certificate: Annotated[str, OneOf(CERTIFICATES)] = COHEN
     seed: Annotated[int, SEED] = 0
 
     device: str = "auto"
@@ -212,19 +215,20 @@ class ModelPlan(Plan):
 class AttackPlan(ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
 
-    name: what comparisons call it.  settings: the attack's own; None: its defaults.  attack_sigma: what the search
-    takes σ to be; None: the true one.  gradient: where the search's gradients come from.  selection_samples,
-    certify_samples, verify_samples: None: as `default_samples` says.
+    name: what comparisons call it.  settings, samples: None: the attack's defaults.  attack_sigma: what the search
+    takes σ to be; None: the true one.  gradient: where the search's gradients come from.  search_dtype: of the search
+    alone; None: as dtype.  selection_samples, certify_samples, verify_samples: None: as `default_samples` says.
     """
 
     attack: Annotated[str, AttackName()] = "caa"
     name: Annotated[str | None, Word(taken=ATTACKS)] = None
     settings: Settings = None  # type: ignore[assignment]  # filled in below
-    samples: Annotated[int, Count()] = 1500
+    samples: Annotated[int, Count()] = None  # type: ignore[assignment]  # filled in below
     iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
     attack_sigma: Annotated[float | None, SIGMA] = None
     gradient: str = MODEL
-    selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]  # filled in below
+    search_dtype: Annotated[str, OneOf(DTYPES)] = None  # type: ignore[assignment]
+    selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     certify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     verify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     verification: Annotated[str, OneOf(VERIFICATIONS)] = EXACT
@@ -248,6 +252,12 @@ class AttackPlan(ModelPlan):
         super().__post_init__()
         for name, count in default_samples(vars(self)).items():
             object.__setattr__(self, name, count)
+        if self.samples is None:
+            by_default = attacks.samples_by_default(self.attack, self.gradient == VOTES)
+            object.__setattr__(self, "samples", by_default)
+        for name, other in AS_ANOTHER.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(self, other))
         if self.settings is None:
             object.__setattr__(self, "settings", attacks.spec_of(self.attack).settings())  # frozen from here on
         self._check_gradient()
@@ -314,8 +324,10 @@ class CertifyPlan(ModelPlan):
 
 
 def default_samples(given: Mapping[str, Any]) -> dict[str, int]:
-    """The sample counts of certificate and verification, by setting; those that are None follow from others."""
-    counts = {"selection_samples": given["samples"], "verify_samples": max(10 * given["samples"], 10_000)}
+    """The sample counts of certificate and verification, by setting; those that are None follow from others. They are
+    the same for every attack, unless --samples is given."""
+    samples = attacks.SAMPLES if given["samples"] is None else given["samples"]
+    counts = {"selection_samples": samples, "verify_samples": max(10 * samples, 10_000)}
     counts |= {name: given[name] for name in counts if given[name] is not None}
     certify = given["certify_samples"]
     return {**counts, "certify_samples": counts["verify_samples"] if certify is None else certify}

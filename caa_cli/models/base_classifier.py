@@ -50,8 +50,10 @@ class ModelFiles:
 
     @property
     def sigma(self) -> float | None:
-        """The noise that the checkpoints were trained with; None where they don't say. Raises UsageError where
-        they differ."""
+        """The noise that the denoiser, else the checkpoints were trained with; None where they don't say. Raises
+        UsageError where they differ."""
+        if self.denoiser is not None and self.denoiser.sigma is not None:
+            return self.denoiser.sigma
         known = [(weights, weights.card.sigma) for weights in self.weights if weights.card and weights.card.sigma]
         for weights, sigma in known[1:]:
             first, other = known[0]
@@ -180,8 +182,11 @@ def resolve_model(
     """
     if files.denoiser is not None:
         check_images(files.denoiser, input_shape, dataset)
-    overrides = replace(overrides, sigma=files.sigma if overrides.sigma is None else overrides.sigma)
     members, notes = [], []
+    removed = files.denoiser.sigma if files.denoiser is not None else None
+    if overrides.sigma is not None and removed not in (None, overrides.sigma):
+        notes.append(f"--sigma {overrides.sigma:g} is not the {removed:g} that the denoiser was trained to remove")
+    overrides = replace(overrides, sigma=files.sigma if overrides.sigma is None else overrides.sigma)
     for weights in files.weights:
         height, width = (size, size) if size is not None else input_shape[1:]
         if size is None and files.denoiser is not None:

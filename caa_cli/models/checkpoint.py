@@ -24,6 +24,7 @@ from caa_cli.models.checkpoint_file import (
     too_large,
 )
 from caa_cli.models.contents import Contents, oddity
+from caa_cli.models.denoisers.card import DenoiserCard
 from caa_cli.models.hub_folder import read_hub_folder
 from caa_cli.models.libraries import LIBRARIES, library_preprocessing
 from caa_cli.models.limits import short, unusable
@@ -83,7 +84,8 @@ def trained_with(path: Path) -> dict[str, Any] | None:
     """The settings of the training that wrote this checkpoint; None for a file that `caa train` did not write."""
     try:
         with safe_open(path, framework="pt") as file:
-            card = ModelCard.from_metadata(file.metadata() or {})
+            metadata = file.metadata() or {}
+            card = ModelCard.from_metadata(metadata) or DenoiserCard.from_metadata(metadata)
     except (OSError, SafetensorError, ValueError, TypeError, OverflowError, RecursionError):
         return None
     return None if card is None else card.training or None

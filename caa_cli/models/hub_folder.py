@@ -45,12 +45,16 @@ def read_hub_folder(folder: Path) -> tuple[Contents, str, int]:
     No code of the folder runs, and nothing is downloaded. Raises CaaError where something is missing or doesn't fit.
     """
     config = _json(folder / CONFIG)
+    if not describes_classifier(folder):
+        raise UsageError(
+            f"{folder / CONFIG} describes no network of timm or transformers",
+            f"name the folder of a classifier; one of diffusers goes to --denoiser {folder}",
+        )
     content, metadata = _weights(folder)
     if metadata is None:
         raise CaaError(f"{folder / WEIGHTS} is no safetensors file", "download the folder again")
-    tensors = read_tensors(folder / WEIGHTS, content)
     try:
-        network, origin = _transformers(folder, config) if _of_transformers(config) else _timm(folder, config)
+        network, origin = (_transformers if _of_transformers(config) else _timm)(folder, config, content)
     except CaaError:
         raise
     except Exception as error:  # whatever a library makes of a wrong configuration
@@ -58,20 +62,22 @@ def read_hub_folder(folder: Path) -> tuple[Contents, str, int]:
             f"no network can be built as {folder / CONFIG} says ({type(error).__name__}: {short(error, 200)})",
             "download the folder again, or update the library that wrote it",
         ) from error
-    _load(folder, network, tensors)
-    whole = _Logits(network) if _of_transformers(config) else network
     digest = hashlib.sha256(content + json.dumps(config, sort_keys=True).encode()).hexdigest()
-    contents = Contents(
-        f"a folder of {origin.arch.partition(':')[0]}", dict(whole.state_dict()), whole.eval(), origin=origin
-    )
-    return contents, digest, len(content)
+    source = f"a folder of {origin.arch.partition(':')[0]}"
+    return Contents(source, dict(network.state_dict()), network.eval(), origin=origin), digest, len(content)
+
+
+def describes_classifier(folder: Path) -> bool:
+    """Whether the folder's configuration is one of timm or transformers; diffusers writes another."""
+    config = _json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    return "architecture" in config or "model_type" in config
 
 
 def _of_transformers(config: Mapping[str, Any]) -> bool:
     return "model_type" in config and config["model_type"] != "timm_wrapper"
 
 
-def _timm(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module, Origin]:
+def _timm(folder: Path, config: Mapping[str, Any], content: bytes) -> tuple[nn.Module, Origin]:
     name = str(config.get("architecture"))
     make = library_factory(f"--checkpoint {folder}", "timm", name)
     # Whatever else a configuration may ask for, such as weights from elsewhere, is not for it to say.
@@ -79,6 +85,7 @@ def _timm(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module, Origin]:
     settings = {key: value for key, value in extra.items() if not key.startswith(("pretrained", "checkpoint"))}
     classes = config.get("num_classes") or len(config.get("label_names") or ()) or 1000
     network = make(**{**settings, "num_classes": classes, "pretrained": False})
+    _load(folder, network, read_tensors(folder / WEIGHTS, content))
     stored = config.get("pretrained_cfg") or {}
     names = config.get("label_names") or stored.get("label_names") or ()
     described = config.get("label_descriptions") or stored.get("label_descriptions") or {}
@@ -86,7 +93,7 @@ def _timm(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module, Origin]:
     return network, Origin(f"timm:{name}", timm_preprocessing(stored), labels)
 
 
-def _transformers(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module, Origin]:
+def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tuple[nn.Module, Origin]:
     package = need("transformers", f"--checkpoint {folder}")
     kind = next(iter(config.get("architectures") or [str(config["model_type"])]))
     if not str(kind).endswith("ForImageClassification"):
@@ -103,9 +110,20 @@ def _transformers(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module, O
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         described = package.AutoConfig.for_model(config["model_type"], **settings)
-        network = package.AutoModelForImageClassification.from_config(described, trust_remote_code=False)
+        # Its own reader, as names of tensors in files are not always those of the network.
+        network, found = package.AutoModelForImageClassification.from_pretrained(
+            str(folder),
+            config=described,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    wrong = [*found["missing_keys"], *found["unexpected_keys"], *found.get("mismatched_keys", ())]
+    if wrong:
+        raise _not_together(folder, str(wrong[0]), len(wrong))
     names = tuple(labels.get(number, str(number)) for number in range(described.num_labels))
-    return network, Origin(f"transformers:{kind}", _preprocessing(folder, config), names)
+    return _Logits(network), Origin(f"transformers:{kind}", _preprocessing(folder, config), names)
 
 
 def _preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing | None:
@@ -141,14 +159,15 @@ def _load(folder: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> No
     missing = [name for name in wanted if name not in fitted and not name.endswith("num_batches_tracked")]
     wrong = [name for name, tensor in fitted.items() if name not in wanted or wanted[name].shape != tensor.shape]
     if missing or wrong:
-        name = (wrong or missing)[0]
-        what = "does not fit" if wrong else "is missing"
-        raise CaaError(
-            f"the weights in {folder} don't go with its {CONFIG}: {short(name)} {what} "
-            f"({len(missing) + len(wrong)} such differences)",
-            "download the whole folder again",
-        )
+        raise _not_together(folder, (wrong or missing)[0], len(missing) + len(wrong))
     network.load_state_dict(fitted, strict=False)
+
+
+def _not_together(folder: Path, name: str, count: int) -> CaaError:
+    return CaaError(
+        f"the weights in {folder} don't go with its {CONFIG}: {short(name)} ({count} such differences)",
+        "download the whole folder again",
+    )
 
 
 def _weights(folder: Path) -> tuple[bytes, dict[str, Any] | None]:

@@ -18,7 +18,7 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 
 # Arguments of `attack` under names of their own, and what is about files.
 _NOT_SETTINGS = {"attack", "settings", "gradient", "save_adversarial", *(f.name for f in fields(ModelPlan))}
-_KEPT = {"alpha", "bound", "seed", "chunk_size"}
+_KEPT = {"alpha", "bound", "certificate", "seed", "chunk_size"}
 
 
 def certify_plan(model: SmoothedClassifier, **settings: Any) -> CertifyPlan:

@@ -49,4 +49,4 @@ def title_of(comparison: AnyComparison) -> str:
         first = next(iter(comparison.comparisons.values()))
         return f"{first.attacks[0].parts[0].setting('dataset')}, {len(comparison.comparisons)} models"
     part = comparison.attacks[0].parts[0]
-    return f"{part.setting('dataset')}, {part.setting('arch')}, σ = {part.setting('sigma'):g}"
+    return f"{part.setting('dataset')}, {part.model}, σ = {part.setting('sigma'):g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from caa_cli.config.differences import differences
-from caa_cli.results.model_digest import model_digest
+from caa_cli.results.model_files import model_digest
 
 
 def disagreements(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:

@@ -25,6 +25,8 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], num_classes: int) -> Rows
     rows += attack.notes(num_classes)
     if plan.attack_sigma not in (None, plan.sigma):
         rows.append(("attacker", f"takes σ to be {plan.attack_sigma:g}; certificate and verification use the true σ"))
+    if plan.search_dtype != plan.dtype:
+        rows.append(("search", f"in {plan.search_dtype}; certificate and verification in {plan.dtype}"))
     samples = f"{'at most ' if plan.verification == EXACT else ''}{plan.verify_samples} fresh samples a try"
     fresh = f"{plan.verification}, {samples}; certified radius on {plan.certify_samples}"
     return [*rows, ("verification", fresh), ("results", str(plan.output))]
@@ -68,4 +70,5 @@ def evaluations(
     clean = plan.selection_samples + plan.certify_samples
     rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
     verification = rule.evaluations(plan.selection_samples, typical)
-    return Evaluations(images * (clean + share * forward + verification), images * share * backward)
+    searching = images * share * forward
+    return Evaluations(images * (clean + verification) + searching, images * share * backward, searching)

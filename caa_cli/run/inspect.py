@@ -20,6 +20,7 @@ from caa_cli.models.denoisers.denoiser import Denoiser
 from caa_cli.models.denoisers.open import open_denoiser
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of, sigma_in_name
 from caa_cli.models.load import build_model, count_weights, input_of
+from caa_cli.models.outline import outline
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
 from caa_cli.models.resolve import Overrides, resolve_card
@@ -119,6 +120,8 @@ class Inspection:
             chosen = (self.overrides.mean or mean, self.overrides.std or std)
         elif card is not None:
             chosen = (card.mean, card.std)
+        elif (prepared := weights.preprocessing(self.overrides.arch)) is not None:
+            chosen = (prepared.mean, prepared.std)
         else:
             chosen = None if weights.module is not None else stored_normalisation(weights.tensors)
         channels = shape[0] if shape else recognised.channels if recognised else None
@@ -146,6 +149,7 @@ class Inspection:
             "normalisation": _normalisation(chosen),
             "normalisations_to_try": [] if chosen else normalisations_to_try(layout, dataset, channels or 3),
             "training": {"method": card.method, "tool_version": card.tool_version, **card.training} if card else {},
+            "names": [] if card is not None or recognised is not None else outline(weights.tensors),
             "problem": problem,
         }
         document["missing"] = _missing(document, weights)

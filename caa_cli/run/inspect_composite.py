@@ -14,6 +14,7 @@ from caa_cli.display import Rows
 from caa_cli.models.checkpoint import inspect_weights
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import open_denoiser, recognise
+from caa_cli.models.hub_folder import describes_classifier
 
 
 def denoiser_at(path: str, trust: bool) -> Denoiser | None:
@@ -21,6 +22,8 @@ def denoiser_at(path: str, trust: bool) -> Denoiser | None:
     weights."""
     place = Path(path)
     if place.is_dir():
+        if describes_classifier(place):
+            return None
         return open_denoiser(place, trust=trust)
     if not place.is_file():
         return None
@@ -40,12 +43,14 @@ def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
         "channels": denoiser.channels,
         "size": denoiser.size,
         "multiple": denoiser.multiple,
+        "sigma": denoiser.sigma,
     }
 
 
 def denoiser_document(denoiser: Denoiser, dataset: str | None, sigma: float | None) -> dict[str, Any]:
     """The document of `caa inspect` for a denoiser alone."""
     words = ["caa", "attack", "--checkpoint", "CLASSIFIER", "--denoiser", denoiser.path]
+    sigma = denoiser.sigma if sigma is None else sigma
     words += ["--sigma", f"{sigma:g}" if sigma is not None else "S", "--dataset", dataset or "D", "--data-dir", "DIR"]
     return {
         "schema_version": 1,
@@ -93,6 +98,7 @@ def denoiser_rows(described: dict[str, Any]) -> Rows:
         ("file", described["path"]),
         ("sha256", described["sha256"]),
         ("images", images),
+        *([("σ", f"{described['sigma']:g}")] if described["sigma"] is not None else []),
     ]
 
 

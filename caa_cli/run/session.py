@@ -25,7 +25,7 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of
 from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.resolve import Overrides
-from caa_cli.results.model_digest import model_digest
+from caa_cli.results.model_files import model_digest
 from caa_cli.results.store.environment import environment
 from caa_cli.run.describe import base_classifier_rows
 from caa_cli.run.missing_settings import check_settings
@@ -64,7 +64,7 @@ class Session(Generic[P]):
     def describe(self, bounds: str | None = None) -> Rows:
         """Rows for the display before anything runs; bounds: in words, where they aren't those of --bound."""
         plan = self.plan
-        bounds = bounds or f"{plan.bound} bounds at α = {plan.alpha:g}"
+        bounds = f"certificate of {plan.certificate}, {bounds or f'{plan.bound} bounds at α = {plan.alpha:g}'}"
         shard = f", {plan.shard}" if plan.shard.count > 1 else ""
         chosen = (
             [("shard", f"{plan.shard.index} of {plan.shard.count}: {plan.shard.chosen}")] if plan.shard.chosen else []
@@ -94,10 +94,17 @@ class Session(Generic[P]):
             "shard": {"index": plan.shard.index, "count": plan.shard.count},
         }
 
-    def load_classifier(self, display: Display, access: Access | None = None, reserve: int = 0) -> SmoothedClassifier:
+    def load_classifier(
+        self,
+        display: Display,
+        access: Access | None = None,
+        search_dtype: torch.dtype | None = None,
+        reserve: int = 0,
+    ) -> SmoothedClassifier:
         """The smoothed model on its device, tried out on the first readable image, with its chunk sizes chosen.
 
-        access: what a search sees of it; None: no search. reserve: bytes that the run holds besides the passes.
+        access: what a search sees of it; None: no search. search_dtype: of the search's copy of the weights; None: it
+        has none. reserve: bytes that the run holds besides the passes.
         """
         model = self.base.build()
         open_device(self.device)
@@ -114,6 +121,8 @@ class Session(Generic[P]):
                 gradients=WhiteBox() if access is None else access.gradients(),
                 **chunks,
             )
+            if search_dtype is not None:
+                classifier = classifier.searched_in(search_dtype)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

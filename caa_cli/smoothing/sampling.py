@@ -19,6 +19,25 @@ from caa_cli.smoothing.recompute import recompute_activations
 E = TypeVar("E", bound="NoisyModel")
 
 
+class Scratch:
+    """Memory that passes write their noisy inputs into. Classifiers of one model share it, so none holds it twice."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._held: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor of this shape in the memory of this name; what was there is overwritten."""
+        elements, key = math.prod(shape), (name, dtype)
+        if key not in self._held or self._held[key].numel() < elements:
+            self._held[key] = torch.empty(elements, device=self._device, dtype=dtype)
+        return self._held[key][:elements].view(shape)
+
+    def drop(self) -> None:
+        """Gives the memory back."""
+        self._held.clear()
+
+
 class NoisyModel:
     """What every pass over noisy inputs needs: the model, σ, the keyed noise, votes, and work cut into chunks.
 
@@ -54,11 +73,10 @@ class NoisyModel:
         self.arch = type(model).__name__
         # Where the chunk sizes come from, for the record.
         self.chosen = "set"
+        self._scratch = Scratch(self.device)
         # Whether blocks recompute their activations, and who is told when they begin to.
         self.recomputes = False
         self.notify: Callable[[str], None] = lambda text: None
-        self._buffer = torch.empty(0, device=self.device)
-        self._laid_out = torch.empty(0, device=self.device, dtype=dtype)
 
     def with_sigma(self: E, sigma: float) -> E:
         """The same classifier smoothed with another σ; the model is shared, the chunk sizes are not."""
@@ -156,7 +174,7 @@ class NoisyModel:
                 "free memory there, or raise --max-memory where it is set"
                 + ("" if self.device.type == "cpu" else ", or choose another device with --device cpu"),
             )
-        self._buffer, self._laid_out = self._buffer.new_empty(0), self._laid_out.new_empty(0)
+        self._scratch.drop()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return max(1, size // 2)
@@ -176,12 +194,12 @@ class NoisyModel:
         pixels, whatever the layout; the sum is written where the model reads it, to save a copy.
         """
         shape = (piece.num_examples, piece.num_samples, *self.input_shape)
-        self._buffer, noise = _part(self._buffer, shape)
+        noise = self._scratch.take("noise", shape, torch.float32)
         self.noise.gaussian(noise, keys[piece.examples], piece.samples.start, self.sigma)
         noisy, last = noise, self.memory_format == torch.channels_last
         if self.dtype != noise.dtype or (last and self.input_shape[0] > 1):
             channels, *pixels = self.input_shape
-            self._laid_out, noisy = _part(self._laid_out, (*shape[:2], *pixels, channels) if last else shape)
+            noisy = self._scratch.take("laid out", (*shape[:2], *pixels, channels) if last else shape, self.dtype)
             noisy = noisy.movedim(-1, 2) if last else noisy
         torch.add(noise, x[piece.examples, None], out=noisy)
         return noisy.flatten(0, 1).detach()
@@ -191,13 +209,5 @@ def votes_of(logits: Tensor, piece: Piece) -> Tensor:
     """Each sample's vote, (examples, samples) int64; one beyond the last class is an abstention."""
     # The maximum is NaN if any logit is; argmax alone would make that NaN a vote.
     top, winner = logits.max(dim=1)
-    winner = torch.where(top.isnan(), logits.shape[1], winner)
+    winner = winner.masked_fill(top.isnan(), logits.shape[1])
     return winner.view(piece.num_examples, piece.num_samples)
-
-
-def _part(buffer: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(the buffer, or a larger one if it is too small; a view of its beginning in this shape)."""
-    elements = math.prod(shape)
-    if buffer.numel() < elements:
-        buffer = buffer.new_empty(elements)
-    return buffer, buffer[:elements].view(shape)

@@ -36,8 +36,8 @@ class Denoiser:
     build: σ in [0, 1] pixel units → a network in evaluation mode. It maps images with that noise, (N, channels,
     height, width) around [0, 1], to clean images of the same shape, not necessarily within [0, 1]. Raises CaaError
     where it can't denoise this σ.  path, sha256: of what it was opened from.
-    expected_sigma: σ → the noise that the network was trained for and that is used for it; None: σ itself. It raises
-    as `build`.
+    sigma: the noise that it was trained to remove, where its file says so.  expected_sigma: σ → the noise that the
+    network was trained for and that is used for it; None: σ itself. It raises as `build`.
     """
 
     family: str
@@ -47,6 +47,7 @@ class Denoiser:
     size: int | None = None
     multiple: int = 1
     smallest: int = 1
+    sigma: float | None = None
     expected_sigma: Callable[[float], float] | None = None
     path: str = ""
     sha256: str = ""

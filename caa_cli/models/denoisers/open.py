@@ -13,6 +13,7 @@ from caa_cli.config.datasets import DATASETS
 from caa_cli.config.denoisers import DENOISERS
 from caa_cli.config.settings import load
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.models.denoisers.card import card_in
 from caa_cli.models.denoisers.custom import CUSTOM, check_output, code_digest, from_factory, whole_network
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.read import read_denoiser
@@ -41,7 +42,8 @@ def open_denoiser(path: Path | None, arch: str | None = None, trust: bool = Fals
         found = recognise(file)
     if found is None:
         raise _unknown(file)
-    return replace(found, path=str(path), sha256=file.sha256)
+    card = card_in(file.weights.path)
+    return replace(found, path=str(path), sha256=file.sha256, sigma=card.sigma if card is not None else found.sigma)
 
 
 def recognise(file: DenoiserFile) -> Denoiser | None:

@@ -10,7 +10,7 @@ from typing import Any
 from caa_cli.config.compare_plan import SHARED
 from caa_cli.config.plan import CertifyPlan
 from caa_cli.errors import UsageError
-from caa_cli.results.model_digest import model_digest
+from caa_cli.results.model_files import files_of, model_digest
 from caa_cli.results.shards.result_file import R, ResultFile
 from caa_cli.results.shards.run_results import check_same, grouped
 
@@ -74,6 +74,5 @@ def _labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
 
 def _stem(part: ResultFile[Any]) -> str:
     """The names of the model's files, in the order that an image goes through them."""
-    first = part.checkpoint
-    files = [first.get("denoiser"), {"path": first.get("path") or part.config.get("arch") or "model"}]
-    return "+".join(Path(str(file["path"])).stem for file in [*files, *first.get("members", ())] if file)
+    unnamed = part.config.get("arch") or "model"
+    return "+".join(Path(str(file.get("path") or unnamed)).stem for file in files_of(part.checkpoint))

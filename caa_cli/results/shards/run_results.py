@@ -12,7 +12,7 @@ from caa_cli.config.custom_attack import short_name
 from caa_cli.config.differences import decisive
 from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
-from caa_cli.results.model_digest import model_digest
+from caa_cli.results.model_files import model_digest
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.shards.result_file import R, ResultFile
 
