@@ -22,6 +22,7 @@ from caa_cli.models.checkpoint import Weights
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import check_images, open_denoiser
 from caa_cli.models.denoisers.openai_diffusion import recognise
+from caa_cli.models.denoisers.unet import timestep_embedding
 from caa_cli.smoothing.recompute import graph_bytes, recompute_activations
 
 X = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -175,6 +176,14 @@ def test_gradient_is_that_of_finite_differences_recomputed_or_not():
     assert graph_bytes(step, x) < before / 3
     (again,) = torch.autograd.grad((weights * step(x)).sum(), x)
     assert (again - gradient).norm() <= 1e-10 * gradient.norm()
+
+
+def test_timesteps_are_told_apart_in_bfloat16():
+    """289.5 is no bfloat16 number: its sines would be those of 290."""
+    told = timestep_embedding(289.5, 32, torch.empty(0, dtype=torch.bfloat16))
+    exact = timestep_embedding(289.5, 32, torch.empty(0, dtype=torch.float64))
+    assert told.dtype == torch.bfloat16
+    assert torch.allclose(told.double(), exact, rtol=0, atol=2**-8)
 
 
 @pytest.mark.parametrize("ending", ["plain", "parallel", "half", "safetensors"])
