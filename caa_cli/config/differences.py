@@ -8,7 +8,7 @@ from caa_cli.config.attacks import WORDS
 from caa_cli.config.choices import INTERVALS
 
 # What runs did before there was a setting, where that is not its default now.
-FORMERLY = {"verification": INTERVALS}
+FORMERLY = {"verification": INTERVALS, "target": None}
 
 
 def decisive(name: str, value: Any) -> Any:

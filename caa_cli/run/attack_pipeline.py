@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from caa_cli.attacks.common.attack import Attack
@@ -19,6 +19,7 @@ from caa_cli.results.records import (
     ABSTAINED,
     ATTACKED,
     FAILED,
+    LABEL_IS_TARGET,
     MISCLASSIFIED,
     NOT_FOUND,
     NOT_VERIFIED,
@@ -26,6 +27,7 @@ from caa_cli.results.records import (
 )
 from caa_cli.results.store.images import Image
 from caa_cli.run.batch_size import most_images
+from caa_cli.run.targets import Targets
 from caa_cli.run.threat_model import StartingPoints
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.smoothing.certify import Certificate, Certifier
@@ -37,7 +39,7 @@ from caa_cli.verification.verifier import Verifier
 class CleanImage:
     """An image before the search, with what certification found, or why it could not be read.
 
-    seconds: reading, certification and the choice of starting points together.
+    seconds: reading, certification and the choice of starting points together.  target: as far as it is known.
     """
 
     index: int
@@ -46,18 +48,21 @@ class CleanImage:
     certificate: Certificate | None = None
     example: Example | None = None
     error: str | None = None
+    target: int | None = None
 
     @property
     def record(self) -> AttackRecord:
         """The result of an image that is not eligible."""
         clean = self.certificate
         if clean is None:
-            return AttackRecord(self.index, self.label, FAILED, error=self.error)
+            outcome = FAILED if self.error is not None else LABEL_IS_TARGET
+            return AttackRecord(self.index, self.label, outcome, target=self.target, error=self.error)
         return AttackRecord(
             self.index,
             self.label,
             MISCLASSIFIED if clean.confident else ABSTAINED,
             prediction=clean.prediction if clean.confident else None,
+            target=self.target,
             forward_evaluations=clean.evaluations,
             abstentions=clean.abstentions,
             seconds=self.seconds,
@@ -76,6 +81,7 @@ class AttackPipeline:
     classifier: SmoothedClassifier
     images: Images
     on_step: Callable[[Batch], None] = lambda state: None
+    targets: Targets = field(default_factory=Targets)
 
     def run(self, todo: Sequence[int]) -> Iterator[tuple[AttackRecord, Image | None]]:
         """The record of each of these examples, with its adversarial image, as soon as it is finished.
@@ -138,7 +144,7 @@ class AttackPipeline:
 
     def _certifier(self) -> Callable[[int], CleanImage]:
         """A function that reads and certifies the image of an index."""
-        plan = self.plan
+        plan, targets = self.plan, self.targets
         starting_points = None if self.classifier.differentiates else StartingPoints(self.images)
         certifier = Certifier(plan.selection_samples, plan.certify_samples, plan.alpha, plan.bound, plan.seed)
 
@@ -148,13 +154,19 @@ class AttackPipeline:
                 image, label = read_example(self.images, index, self.classifier.num_classes)
             except ImageError as error:
                 return CleanImage(index, self.images.label(index), 0.0, error=error.problem)
+            target = targets.before(index, label, self.classifier.num_classes)
+            if target == label:
+                return CleanImage(index, label, 0.0, target=target)
             image = image.to(self.classifier.device)
             (clean,) = certifier.certify(self.classifier, image[None], [index], wanted=[label])
             example = None
             if clean.prediction == label and clean.confident:
-                nearest = starting_points.near(image, label) if starting_points else None
-                example = Example(index, image, label, clean.radius, nearest)
-            return CleanImage(index, label, time.perf_counter() - began, clean, example)
+                if targets.ranks:
+                    target = targets.among(clean, image, index, label, self.classifier)
+                    clean = replace(clean, evaluations=clean.evaluations + targets.evaluations())
+                nearest = starting_points.near(image, label, target) if starting_points else None
+                example = Example(index, image, label, clean.radius, nearest, target)
+            return CleanImage(index, label, time.perf_counter() - began, clean, example, target=target)
 
         return certify
 
@@ -168,6 +180,7 @@ class AttackPipeline:
                 FAILED,
                 forward_evaluations=certificate.evaluations + finding.forward_evaluations,
                 backward_evaluations=finding.backward_evaluations,
+                target=clean.target,
                 seconds=clean.seconds + finding.seconds,
                 error=finding.error,
             )
@@ -185,6 +198,7 @@ class AttackPipeline:
             radius=verified.radius,
             radius_search=None if confident is None else confident.distance,
             adversarial_class=verified.adversarial_class,
+            target=clean.target,
             iterations=finding.iterations,
             forward_evaluations=(
                 certificate.evaluations + finding.forward_evaluations + verified.forward_evaluations

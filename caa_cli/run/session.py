@@ -14,6 +14,7 @@ import torch
 
 from caa_cli.config.datasets import DEMO
 from caa_cli.config.plan import ModelPlan
+from caa_cli.config.targets import Classes
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.images import Images, readable
 from caa_cli.display import Display, Rows
@@ -25,6 +26,7 @@ from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of
 from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.results.store.environment import environment
+from caa_cli.run.classes import classes_of
 from caa_cli.run.missing_settings import check_settings
 from caa_cli.run.normalisation_check import Plausibility
 from caa_cli.run.threat_model import Access
@@ -43,13 +45,15 @@ P = TypeVar("P", bound=ModelPlan)
 class Session(Generic[P]):
     """plan: the resolved one. card: what checkpoint and command line say of the model together.
 
-    indices: of the images to work on. device, dtype: of the model, which is not there yet.
+    classes: what they are called.  indices: of the images to work on. device, dtype: of the model, which is not
+    there yet.
     """
 
     plan: P
     weights: Weights
     card: ModelCard
     images: Images
+    classes: Classes
     indices: Sequence[int]
     device: torch.device
     dtype: torch.dtype
@@ -183,9 +187,10 @@ def open_session(plan: P, display: Display) -> Session[P]:
     )
     for text in (*notes, *images.notes):
         display.warn(text)
+    classes = classes_of(images, card)
     resolved = plan.resolve(
         card.sigma, arch=card.arch, mean=card.mean, std=card.std, dataset=images.name, image_size=image_size
-    )
+    ).with_classes(classes)
     indices = resolved.indices(len(images))
     # With more automatic shards than images some shards are empty, which is no error.
     if not indices and (plan.shard.chosen is None or not replace(resolved, shard=Shard()).indices(len(images))):
@@ -193,7 +198,7 @@ def open_session(plan: P, display: Display) -> Session[P]:
             f"no image is left: {images.name} {images.split} has {len(images)} images",
             "lower --skip, --every or the number of shards",
         )
-    return Session(resolved, weights, card, images, indices, device, dtype)
+    return Session(resolved, weights, card, images, classes, indices, device, dtype)
 
 
 def _dataset(plan: ModelPlan, weights: Weights) -> str | None:

@@ -240,6 +240,7 @@ class TrainRun:
             sigma=plan.sigma,
             method=plan.method,
             tool_version=__version__,
+            class_names=images.class_names,
         )
 
     def _finished(self) -> bool:

@@ -188,7 +188,7 @@ def test_votes_cost_no_backward_evaluation_and_the_crossings_besides():
 def test_a_plan_says_which_algorithm_runs_by_votes():
     def rows(gradient: str) -> dict[str, str]:
         plan = AttackPlan(checkpoint="demo", attack="caa-newton", gradient=gradient)
-        return dict(attack_rows(plan, build_attack(plan), 10))
+        return dict(attack_rows(plan, build_attack(plan), Classes(10)))
 
     assert "walk along the boundary" in rows("votes")["algorithm"]
     assert "algorithm" not in rows("model")
@@ -215,8 +215,8 @@ def test_one_attacks_resolved_settings_are_not_anothers():
 
 def test_autoattack_says_what_it_leaves_out_of_two_classes():
     plan = AttackPlan(checkpoint="demo", attack="autoattack")
-    assert "two classes" in dict(attack_rows(plan, build_attack(plan), 2))
-    assert "two classes" not in dict(attack_rows(plan, build_attack(plan), 3))
+    assert "two classes" in dict(attack_rows(plan, build_attack(plan), Classes(2)))
+    assert "two classes" not in dict(attack_rows(plan, build_attack(plan), Classes(3)))
 
 
 def test_the_name_of_a_setting_stands_in_its_declaration_and_its_attack_alone():

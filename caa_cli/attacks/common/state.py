@@ -17,6 +17,7 @@ class Example:
 
     certified_radius: of the clean image, L2, for attacks whose search depends on it.
     starting_points: (M, *input_shape) images of other classes, for searches that begin beyond the boundary.
+    target: the class to reach; None: any but the label.
     """
 
     index: int
@@ -24,6 +25,7 @@ class Example:
     label: int
     certified_radius: float = 0.0
     starting_points: Tensor | None = None
+    target: int | None = None
 
 
 @dataclass
