@@ -14,7 +14,7 @@ from caa_cli.config.choices import DTYPES
 from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
 from caa_cli.config.normalisations import mean_and_std
 from caa_cli.config.ranges import MEAN, SIGMA, STD, OneOf
-from caa_cli.data.datasets import open_dataset
+from caa_cli.data.datasets import class_names, open_dataset
 from caa_cli.errors import UsageError
 from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
 from caa_cli.models.layouts import layout_of
@@ -76,6 +76,8 @@ def load(
         dtype=kind,
     )
     classifier.arch = card.arch
+    names = card.class_names or class_names(name)
+    classifier.class_names = names if len(names) == card.num_classes else ()
     return classifier
 
 

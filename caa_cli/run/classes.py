@@ -11,12 +11,12 @@ from caa_cli.models.card import ModelCard
 
 
 def classes_of(images: Images, card: ModelCard) -> Classes:
-    """The model's classes, called as the data set calls them, or as the checkpoint does where that has no names.
+    """The model's classes, called as the data set calls them, or as the checkpoint does where that names more.
 
     Raises UsageError where the two have the same names in another order: then the labels mean other classes.
     """
     _check_order(images.class_names, card.class_names, images.name)
-    return Classes(card.num_classes, images.class_names or card.class_names)
+    return Classes(card.num_classes, max(images.class_names, card.class_names, key=len))
 
 
 def _check_order(of_images: Sequence[str], of_model: Sequence[str], dataset: str) -> None:

@@ -15,6 +15,7 @@ from caa_cli.attacks.common.attack import Attack
 from caa_cli.cli.attack import attack as command
 from caa_cli.config.attacks import ATTACKS, declared, flat
 from caa_cli.config.plan import AttackPlan
+from caa_cli.config.targets import Classes
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import UsageError
 from caa_cli.run.describe import attack_rows
