@@ -24,7 +24,7 @@ def _check_order(of_images: Sequence[str], of_model: Sequence[str], dataset: str
     shared = ours.keys() & theirs.keys()
     moved = [name for name in shared if ours[name] != theirs[name]]
     # A few may be different classes of one name; the names themselves need not agree.
-    if 2 * len(moved) > len(shared):
+    if moved and 2 * len(moved) >= len(shared):
         name = min(moved, key=ours.__getitem__)
         raise UsageError(
             f"class names don't match: {name} is class {ours[name]} of {dataset}, {theirs[name]} of the checkpoint",
