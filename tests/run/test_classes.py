@@ -64,4 +64,4 @@ def test_the_names_of_class_folders_go_before_those_of_the_data_set_that_the_mod
     assert found["config"]["target"] == "2"
     assert found["class_names"]["7"] == "d7"
     refused = caa("attack", *CHEAP, *words[:-1], "digit 2", "--output", tmp_path / "b.json")
-    assert_clean_error(refused, 2, "there is no class 'digit 2'", "did you mean d2")
+    assert_clean_error(refused, 2, "there is no class 'digit 2'", "a name: d0, d1")
