@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from caa_cli.config.plan import AttackPlan
@@ -86,7 +87,7 @@ class Targets:
         """
         key = Key(self.seed, index, Purpose.TARGET)
         softmax = mean_softmax(classifier, classifier.model, image[None], [key], PILOT)[0].exp().double().cpu()
-        likely = softmax + clean.votes
+        likely = softmax + torch.from_numpy(clean.votes)
         if self.rule == SECOND:
             likely[label] = -1.0
             return int(likely.argmax())
