@@ -76,7 +76,7 @@ class SmoothedClassifier(NoisyModel):
         """
 
         def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
-            return [objective.slopes(log_mean, labels[rows])]
+            return [objective.of(rows).slopes(log_mean, labels[rows])]
 
         request = GradientRequest(objective, slopes, pilot=pilot, denoise=True)
         return self.gradients.gradients(self, x, keys, samples, request).single()

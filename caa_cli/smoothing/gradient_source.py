@@ -48,8 +48,8 @@ class GradientPass:
     votes: (examples, classes) int64, of the classifier that is attacked.
     gradient: (examples, count, *input_shape) float32, ∂J/∂x of each function; `SmoothedClassifier.surrogate` and
     `towards` drop the second axis.
-    forward_evaluations: (examples,) int64 model evaluations, those of the pilot included where a chunk was too small
-    to hold it. backward_evaluations: of each example.
+    forward_evaluations: (examples,) int64 model evaluations, on the CPU, the pilot's included where a chunk was too
+    small to hold it. backward_evaluations: of each example.
     log_mean: (examples, classes) float32, log p̄: the log of the mean soft prediction over all n samples, the
     smoothed logits. −inf for every class where all samples abstained.
     moments: (examples, classes) float32, the mean over the samples of 1{vote = c} ⟨noise, direction⟩ where a

@@ -90,7 +90,7 @@ def differentiate(
     gradient = torch.zeros((len(x), count, *classifier.input_shape), device=classifier.device)
     log_sum = _no_log_sum(classifier, len(x))
     moments = torch.zeros((len(x), classifier.num_classes + 1), device=classifier.device)
-    evaluations = torch.full((len(x),), samples, dtype=torch.int64, device=classifier.device)
+    evaluations = torch.full((len(x),), samples)
     slopes: dict[tuple[int, int], list[Slopes]] = {}
     scale = 1.0 / (samples * soft.temperature)
 

@@ -12,8 +12,8 @@ Only ∂J/∂p̄ depends on all samples. It is taken at the p̄ of a pilot, the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,22 +22,23 @@ from torch import Tensor
 Slopes = tuple[Tensor, Tensor]
 
 
-class Objective(Protocol):
-    """A smooth function J of the class probabilities, whose gradient an attack follows."""
+@dataclass(frozen=True, kw_only=True)
+class Objective(ABC):
+    """A smooth function J of the class probabilities, whose gradient an attack follows.
 
-    @property
-    def temperature(self) -> float:
-        """The temperature of the soft predictions."""
-        ...
+    temperature: of the soft predictions.  gumbel: whether they are Gumbel–softmax draws.
+    """
 
-    @property
-    def gumbel(self) -> bool:
-        """Whether the soft predictions are Gumbel–softmax draws."""
-        ...
+    temperature: float = 1.0
+    gumbel: bool = False
 
+    @abstractmethod
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
         """(log |∂J/∂p̄|, its sign), each (examples, classes), at log p̄ = `log_mean`."""
-        ...
+
+    def of(self, rows: slice) -> Objective:
+        """The objective of these examples, where it depends on the example."""
+        return self
 
 
 def strongest_rival(log_mean: Tensor, labels: Tensor) -> Tensor:
@@ -46,14 +47,11 @@ def strongest_rival(log_mean: Tensor, labels: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LogRatio:
+class LogRatio(Objective):
     """log p̄_label − log p̄_rival with q the softmax: it has a gradient however confident the model is.
 
     The rival is the most likely other class of the pilot.
     """
-
-    temperature: float = 1.0
-    gumbel: bool = False
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
         sign = _label_against_rival(log_mean, labels)
@@ -61,7 +59,7 @@ class LogRatio:
 
 
 @dataclass(frozen=True)
-class GumbelGap:
+class GumbelGap(Objective):
     """The paper's objective: p̄_label − p̄_rival with q a Gumbel–softmax draw (Eq. gumbel).
 
     At the published temperature of 1/100 it is all but saturated on well-classified images. The published code
@@ -77,15 +75,12 @@ class GumbelGap:
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Objective):
     """The direction of the cross-entropy −log p̄_label, for attacks that use only its direction.
 
     J = log(1 − p̄_label), which grows in the same direction and, unlike the cross-entropy itself, does not vanish
     where the model is certain. Its slopes are the same for every class but the label.
     """
-
-    temperature: float = 1.0
-    gumbel: bool = False
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
         log_rest = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
@@ -94,13 +89,11 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True)
-class LogitRatio:
+class LogitRatio(Objective):
     """(m + tolerance)/(z_π1 − z_π3), with m the logit margin: the difference-of-logits ratio (Croce and Hein, 2020),
     which does not depend on the scale of the logits. With two classes it is m + tolerance."""
 
     tolerance: float = 0.0
-    temperature: float = 1.0
-    gumbel: bool = False
 
     def value(self, log_mean: Tensor, labels: Tensor) -> Tensor:
         """The ratio, (examples,) float32; negative where the label has lost."""
@@ -112,6 +105,23 @@ class LogitRatio:
         weights /= spread[:, None]
         # ∂J/∂p̄ = ∂J/∂z / p̄
         return weights.abs().log() - log_mean, weights.sign()
+
+
+@dataclass(frozen=True)
+class OneOfTwo(Objective):
+    """`second` for the examples where `chosen`, (examples,) bool, and `first` for the others; both of the softmax."""
+
+    first: Objective
+    second: Objective
+    chosen: Tensor
+
+    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
+        first, second = self.first.slopes(log_mean, labels), self.second.slopes(log_mean, labels)
+        chosen = self.chosen[:, None]
+        return torch.where(chosen, second[0], first[0]), torch.where(chosen, second[1], first[1])
+
+    def of(self, rows: slice) -> Objective:
+        return replace(self, chosen=self.chosen[rows])
 
 
 def logit_margin(log_mean: Tensor, labels: Tensor) -> Tensor:

@@ -81,8 +81,7 @@ class SteinEstimator(GradientSource):
         if request.denoise:
             flat = wiener_filter(flat.flatten(0, 1), variance.flatten(), classifier.input_shape).view_as(flat)
         gradient = flat.view(len(x), request.count, *classifier.input_shape)
-        forward = torch.full((len(x),), samples, dtype=torch.int64, device=classifier.device)
-        return GradientPass(votes, gradient, forward, 0, log_mean, moments, variance)
+        return GradientPass(votes, gradient, torch.full((len(x),), samples), 0, log_mean, moments, variance)
 
 
 def log_shares(votes: Tensor, samples: int) -> Tensor:

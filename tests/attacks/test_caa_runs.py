@@ -58,7 +58,7 @@ def test_every_run_has_its_share_of_the_steps_and_begins_anew():
         rivals=2, iterations=7, step_min=0.01, step_max=0.01, tolerance=0.5, patience=5, refine=TANGENTIAL
     )
     state = begin(attack, linear, clean=1.0, x=-1.0)
-    state.original.add(torch.tensor([0]), linear.at(0.5).view(1, -1), torch.tensor([0.3]))
+    state.original.add(linear.at(0.5).view(1, -1), torch.tensor([0.3]))
     for _ in range(2):
         step(attack, linear, state)
     assert (state.run.item(), state.succeeded.item(), state.refined.item(), state.stale.item()) == (0, True, 2, 1)

@@ -298,7 +298,7 @@ def test_an_attack_of_the_loop_is_not_believed(linear: Linear):
     class Boastful(Ddn):
         def step(self, state, classifier):
             state.x = state.clean + 0.001
-            state.remember(torch.tensor([0]), torch.tensor([[0, SAMPLES]]))
+            state.remember(torch.tensor([True]), torch.tensor([[0, SAMPLES]]))
             state.done[:] = True
 
     finding = once(Boastful, linear.classifier, linear.at(-0.3))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caa_cli.attacks.caa.balls import Balls, ray_exit
-from caa_cli.attacks.common.projection import limit_length, step_beyond
+from caa_cli.attacks.common.projection import least_scale, limit_length, step_beyond
 
 DIMENSIONS = 3
 
@@ -80,55 +80,65 @@ def test_an_origin_outside_every_ball_goes_nowhere():
     assert ray_exit(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), centres, radii).tolist() == [0.0]
 
 
+def give(balls: Balls, example: int, place: float, radius: float) -> None:
+    """A ball at this place of the first axis for one example, and none for the others."""
+    examples = len(balls.radii)
+    balls.add(torch.tensor([[place, 0.0]] * examples), radius * (torch.arange(examples) == example))
+
+
+def ways_out(balls: Balls) -> list[float]:
+    """How far each example is carried from the origin along the first axis."""
+    examples = len(balls.radii)
+    return balls.exit(torch.zeros(examples, 2), torch.tensor([[1.0, 0.0]] * examples)).tolist()
+
+
 def test_balls_join_leave_and_grow_without_mixing_examples():
     device = torch.device("cpu")
-    balls, direction = Balls(2, 2, device), torch.tensor([[1.0, 0.0]] * 2)
+    balls = Balls(2, 2, device)
     for place in range(10):  # a chain for the first example only
-        balls.add(torch.tensor([0]), torch.tensor([[float(place), 0.0]]), torch.tensor([0.6]))
-    balls.add(torch.tensor([1]), torch.zeros(1, 2), torch.tensor([0.5]))
-    balls.add(torch.tensor([1]), torch.ones(1, 2), torch.tensor([0.0]))  # certifies nothing
-    both = torch.tensor([0, 1])
-    torch.testing.assert_close(balls.exit(both, torch.zeros(2, 2), direction), torch.tensor([9.6, 0.5]))
+        give(balls, 0, place, 0.6)
+    give(balls, 1, 0.0, 0.5)
+    assert ways_out(balls) == pytest.approx([9.6, 0.5])
     more = Balls(1, 2, device)
-    more.add(torch.tensor([0]), torch.zeros(1, 2), torch.tensor([0.25]))
+    give(more, 0, 0.0, 0.25)
     balls.extend(more)
     balls.take(torch.tensor([2, 0]))
-    torch.testing.assert_close(balls.exit(both, torch.zeros(2, 2), direction), torch.tensor([0.25, 9.6]))
+    assert ways_out(balls) == pytest.approx([0.25, 9.6])
 
 
 def test_balls_are_found_again_after_batches_have_been_joined_and_cleared():
     """The first example's places are all taken when it is appended to a batch with none."""
-    device, first, second = torch.device("cpu"), torch.tensor([0]), torch.tensor([1])
+    device = torch.device("cpu")
 
-    def chain(balls: Balls, row: torch.Tensor, places: range) -> float:
+    def chain(balls: Balls, example: int, places: range) -> float:
         """Balls of radius 0.3 at half a unit's distance; how far they carry the example."""
         for place in places:
-            balls.add(row, torch.tensor([[0.5 * place, 0.0]]), torch.tensor([0.3]))
-        return balls.exit(row, torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])).item()
+            give(balls, example, 0.5 * place, 0.3)
+        return ways_out(balls)[example]
 
     full, batch = Balls(1, 2, device), Balls(1, 2, device)
-    chain(full, first, range(8))
+    chain(full, 0, range(8))
     assert full.capacity == 8
     batch.extend(full)
-    assert chain(batch, second, range(8, 9)) == pytest.approx(4.3)
+    assert chain(batch, 1, range(8, 9)) == pytest.approx(4.3)
 
     capacity = batch.capacity
-    batch.clear(second)
-    assert chain(batch, second, range(0)) == 0.0
-    assert chain(batch, second, range(capacity)) == pytest.approx(0.5 * capacity - 0.2)
+    batch.clear(torch.tensor([False, True]))
+    assert chain(batch, 1, range(0)) == 0.0
+    assert chain(batch, 1, range(capacity)) == pytest.approx(0.5 * capacity - 0.2)
     assert batch.capacity == capacity, "places that were cleared are used again"
 
 
 def test_balls_of_radius_0_take_no_place():
-    balls, first = Balls(1, 2, torch.device("cpu")), torch.tensor([0])
+    balls = Balls(1, 2, torch.device("cpu"))
     for _ in range(3):
-        balls.add(first, torch.zeros(1, 2), torch.zeros(1))
+        give(balls, 0, 0.0, 0.0)
     assert balls.capacity == 0
     for place in range(8):
-        balls.add(first, torch.tensor([[float(place), 0.0]]), torch.tensor([0.6]))
-    balls.add(first, torch.zeros(1, 2), torch.zeros(1))
+        give(balls, 0, place, 0.6)
+    give(balls, 0, 0.0, 0.0)
     assert balls.capacity == 8
-    assert balls.exit(first, torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])).item() == pytest.approx(7.6)
+    assert ways_out(balls) == pytest.approx([7.6])
 
 
 def test_moves_that_are_too_long_are_cut_and_others_left():
@@ -147,5 +157,20 @@ def test_the_part_of_a_step_that_has_no_limit_ends_at_the_edge_of_the_box():
 
 
 def test_an_example_without_balls_has_no_way_to_go():
-    balls = Balls(1, 2, torch.device("cpu"))
-    assert balls.exit(torch.tensor([0]), torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])).tolist() == [0.0]
+    assert ways_out(Balls(1, 2, torch.device("cpu"))) == [0.0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), need=st.floats(0.0, 3.0))
+def test_the_least_scale_is_where_the_limited_sum_reaches_what_is_needed(seed: int, need: float):
+    """min(limit, λ·weight) summed over the pixels, some of which have no weight or no room."""
+    rng = np.random.default_rng(seed)
+    limits, weights = (torch.tensor(rng.uniform(0.0, 0.4, (1, 12)) * (rng.uniform(size=(1, 12)) > 0.2)) for _ in "ab")
+    scale = least_scale(limits, weights, torch.tensor([need], dtype=torch.float64))
+    most = float(limits[weights > 0].sum())
+    if most < need * (1.0 - 1e-9):
+        assert scale.item() > 1e9
+    elif most > need * (1.0 + 1e-9):
+        assert float(torch.minimum(limits, scale * weights).sum()) == pytest.approx(need, abs=1e-9)
+        less = 0.999 * scale
+        assert need == 0.0 or float(torch.minimum(limits, less * weights).sum()) < need

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import Baseline, delta, set_perturbation, unit
+from caa_cli.attacks.common.projection import least_scale, room_along
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -76,11 +77,12 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         evaluation = self.evaluate(state, classifier, ratio)
         state.lost_gradients += ~evaluation.usable
         y = ratio.value(evaluation.log_mean, state.labels)
+        step = state.on_device(state.iteration).float()
+        first = step == 0
         if classifier.num_classes < 3:
-            state.scale = torch.where(state.iteration == 0, y.abs().clamp(min=1e-12), state.scale)
+            state.scale = torch.where(first, y.abs().clamp(min=1e-12), state.scale)
             y = y / state.scale
-        self._adjust(state, y, evaluation.adversarial)
-        first = state.iteration == 0
+        self._adjust(state, y, evaluation.adversarial, step)
         downhill = torch.where(first[:, None], 0.0, unit(delta(state))[0])
         pull = torch.where(evaluation.usable, _slope(y, state.mu, state.rho) * evaluation.norm / state.scale, 0.0)
         gradient = downhill + pull[:, None] * evaluation.direction
@@ -90,12 +92,12 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         # Without a gradient in the first step, the next one sets the rate.
         unset = state.rate == 0
         state.rate = torch.where(unset & evaluation.usable, self._first_rate(state, gradient), state.rate)
-        set_perturbation(state, delta(state) - (state.rate * self._decay(state))[:, None] * state.momentum)
+        set_perturbation(state, delta(state) - (state.rate * self._decay(state, step))[:, None] * state.momentum)
 
-    def _adjust(self, state: AlmaState, y: Tensor, adversarial: Tensor) -> None:
+    def _adjust(self, state: AlmaState, y: Tensor, adversarial: Tensor, step: Tensor) -> None:
         """Updates the multiplier and the weight of the penalty for this step's y."""
-        first = state.iteration == 0
-        check = ~first & ((state.iteration + 1) % self.check_steps == 0)
+        first = step == 0
+        check = ~first & ((step + 1.0) % self.check_steps == 0)
         stuck = check & torch.isinf(state.success_at) & ~(y < self.tau * state.checked)
         state.rho = torch.where(stuck, self.gamma * state.rho, state.rho)
         state.checked = torch.where(check | first, y, state.checked)
@@ -104,32 +106,21 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         moved = self.weight * state.mu + (1.0 - self.weight) * torch.where(slope.isnan(), state.mu, slope)
         state.mu = torch.where(first, state.mu, moved.clamp(1e-6, 1e12))
         fresh = adversarial & torch.isinf(state.success_at)
-        state.success_at = torch.where(fresh, state.iteration.to(state.success_at.dtype), state.success_at)
+        state.success_at = torch.where(fresh, step, state.success_at)
 
     def _first_rate(self, state: AlmaState, gradient: Tensor) -> Tensor:
         """The learning rate at which a gradient step from the clean image has the length `init_lr_distance`, box
-        included: doubled until it is long enough, then bisected."""
-        clean = state.clean.flatten(1)
+        included; where the box allows none so long, a step that all but leaves the box."""
+        room = room_along(state.clean.flatten(1), -gradient)
+        need = torch.full_like(state.rate, self.init_lr_distance**2)
+        rate = least_scale(room.square(), gradient.square(), need).sqrt()
+        longest = 2.0**20 * self.init_lr_distance / gradient.norm(dim=1).clamp(min=1e-12)
+        return torch.minimum(rate, longest)
 
-        def reach(rate: Tensor) -> Tensor:
-            lengths: Tensor = ((clean - rate[:, None] * gradient).clamp(0.0, 1.0) - clean).norm(dim=1)
-            return lengths
-
-        low = torch.zeros_like(state.rate)
-        high: Tensor = self.init_lr_distance / gradient.norm(dim=1).clamp(min=1e-12)
-        for _ in range(20):  # clipping to the box shortens the step
-            short = reach(high) < self.init_lr_distance
-            low, high = torch.where(short, high, low), torch.where(short, 2.0 * high, high)
-        for _ in range(20):
-            middle = (low + high) / 2.0
-            short = reach(middle) < self.init_lr_distance
-            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        return (low + high) / 2.0
-
-    def _decay(self, state: AlmaState) -> Tensor:
+    def _decay(self, state: AlmaState, step: Tensor) -> Tensor:
         """From 1 at the first adversarial point down to `lr_reduction` at the last step."""
         succeeded = torch.isfinite(state.success_at)
-        since = torch.where(succeeded, state.iteration - state.success_at, 0.0)
+        since = torch.where(succeeded, step - state.success_at, 0.0)
         left = torch.where(succeeded, self.steps - state.success_at, 1.0)
         return self.lr_reduction ** (since / left)
 

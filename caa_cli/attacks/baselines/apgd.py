@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -46,6 +47,11 @@ def checkpoints(steps: int) -> list[int]:
     return lengths
 
 
+@cache
+def _intervals(steps: int, device: torch.device) -> Tensor:
+    return torch.tensor(checkpoints(steps), device=device)
+
+
 def advance(state: ApgdState, loss: Tensor, direction: Tensor, steps: int, rho: float) -> None:
     """Records the loss at x, (examples,), and moves x; direction: uphill, of unit length or zero.
 
@@ -63,7 +69,7 @@ def advance(state: ApgdState, loss: Tensor, direction: Tensor, steps: int, rho: 
     state.last_loss = loss
     state.loss_at_check = torch.where(first, loss, state.loss_at_check)
 
-    interval = torch.tensor(checkpoints(steps), device=x.device)[state.taken]
+    interval = _intervals(steps, x.device)[state.taken]
     check = interval > 0
     halve = check & (
         (state.gains < rho * interval) | (~state.halved_at_check & (state.loss_at_check >= state.best_loss))

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from caa_cli.attacks.baselines import apgd
 from caa_cli.attacks.baselines.apgd import ApgdState
-from caa_cli.attacks.baselines.baseline import Baseline, every_row
+from caa_cli.attacks.baselines.baseline import Baseline
 from caa_cli.attacks.common.state import Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, odds_against
+from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, OneOfTwo, odds_against
 
 
 @dataclass
@@ -85,20 +85,14 @@ class AutoAttack(settings.AutoAttack, Baseline[AutoAttackState]):
         return state
 
     def step(self, state: AutoAttackState, classifier: SmoothedClassifier) -> None:
-        direction, loss = torch.zeros_like(state.x.flatten(1)), torch.zeros_like(state.best_loss)
-        ratio = LogitRatio()
-        for objective, mask in ((CrossEntropy(), ~state.second), (ratio, state.second)):
-            rows = every_row(state)[mask]
-            if len(rows) == 0:
-                continue
-            evaluation = self.evaluate(state, classifier, objective, rows)
-            labels = state.labels[rows]
-            state.lost_gradients[rows] += ~evaluation.usable
-            state.succeeded[rows] |= evaluation.adversarial
-            if objective is ratio:
-                direction[rows], loss[rows] = -evaluation.direction, -ratio.value(evaluation.log_mean, labels)
-            else:
-                direction[rows], loss[rows] = evaluation.direction, odds_against(evaluation.log_mean, labels)
+        entropy, ratio, second = CrossEntropy(), LogitRatio(), state.second
+        evaluation = self.evaluate(state, classifier, OneOfTwo(entropy, ratio, second))
+        state.lost_gradients += ~evaluation.usable
+        state.succeeded = state.succeeded | evaluation.adversarial
+        # The ratio falls towards the boundary, and the cross-entropy grows.
+        direction = torch.where(second[:, None], -evaluation.direction, evaluation.direction)
+        z, labels = evaluation.log_mean, state.labels
+        loss = torch.where(second, -ratio.value(z, labels), odds_against(z, labels))
         apgd.advance(state, loss, direction, self.steps, self.rho)
         self._end_runs(state, classifier)
 
@@ -122,14 +116,13 @@ class AutoAttack(settings.AutoAttack, Baseline[AutoAttackState]):
 
     def _begin(self, state: AutoAttackState, classifier: SmoothedClassifier, chosen: Tensor) -> None:
         """Begins new runs for the examples of this mask, each from another random start."""
-        rows = every_row(state)[chosen]
-        if len(rows) == 0:
+        runs = torch.where(chosen, 2 * state.searched + state.second, -1).tolist()
+        rows = [row for row, run in enumerate(runs) if run >= 0]
+        if not rows:
             return
-        runs = (2 * state.searched + state.second)[rows].tolist()
-        indices = state.indices[rows.cpu()].tolist()
-        keys = [Key(self.seed, index, Purpose.START, run) for index, run in zip(indices, runs, strict=True)]
-        normals = torch.zeros_like(state.x)
-        drawn = torch.empty_like(state.x[rows])[:, None]
+        keys = [Key(self.seed, int(state.indices[row]), Purpose.START, runs[row]) for row in rows]
+        drawn = state.x.new_empty((len(rows), 1, *state.x.shape[1:]))
         classifier.noise.gaussian(drawn, keys, 0, 1.0)
-        normals[rows] = drawn[:, 0]
+        normals = torch.zeros_like(state.x)
+        normals[state.on_device(torch.tensor(rows))] = drawn[:, 0]
         apgd.begin(state, chosen, normals.flatten(1))

@@ -25,12 +25,12 @@ from caa_cli.smoothing.objective import Objective
 
 @dataclass
 class Evaluation:
-    """One evaluation of some points, one row an example.
+    """One evaluation of x, one row an example.
 
-    direction: (rows, dimensions) the objective's gradient at unit length, zero where there is none.
-    norm: (rows,) its length before.  usable: (rows,) whether there is a gradient.
-    adversarial: (rows,) whether another class is confidently above the label.
-    log_mean: (rows, classes) the smoothed logits z.
+    direction: (examples, dimensions) the objective's gradient at unit length, zero where there is none.
+    norm: (examples,) its length before.  usable: (examples,) whether there is a gradient.
+    adversarial: (examples,) whether another class is confidently above the label.
+    log_mean: (examples, classes) the smoothed logits z.
     """
 
     direction: Tensor
@@ -61,30 +61,20 @@ class Baseline(Attack[State]):
     def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
         return cost.evaluations(self.iterations * self.samples)
 
-    def evaluate(
-        self, state: Batch, classifier: SmoothedClassifier, objective: Objective, rows: Tensor | None = None
-    ) -> Evaluation:
-        """Evaluates x of these rows (or all) with a gradient, keeps adversarial points and counts the cost."""
-        rows = every_row(state) if rows is None else rows
-        passed = classifier.surrogate(
-            state.x[rows], state.labels[rows], state.keys(self.seed, rows), self.samples, objective
-        )
-        state.forward[rows] += passed.forward_evaluations
-        state.backward[rows] += passed.backward_evaluations
-        hits = self.judge(state, rows, passed.votes)
+    def evaluate(self, state: Batch, classifier: SmoothedClassifier, objective: Objective) -> Evaluation:
+        """Evaluates x with a gradient, keeps adversarial points and counts the cost."""
+        passed = classifier.surrogate(state.x, state.labels, state.keys(self.seed), self.samples, objective)
+        state.forward += passed.forward_evaluations
+        state.backward += passed.backward_evaluations
+        hits = self.judge(state, passed.votes)
         direction, norm, usable = unit(passed.gradient.flatten(1))
         return Evaluation(direction, norm, usable, hits, passed.log_mean)
 
-    def judge(self, state: Batch, rows: Tensor, votes: Tensor) -> Tensor:
-        """Which of these rows are adversarial at x, (rows,) bool; those are remembered."""
-        hits = adversarial(votes, state.labels[rows], self.samples, self.alpha, self.bound)
-        state.remember(rows[hits], votes[hits])
+    def judge(self, state: Batch, votes: Tensor) -> Tensor:
+        """Which examples are adversarial at x, (examples,) bool; those are remembered."""
+        hits = adversarial(votes, state.labels, self.samples, self.alpha, self.bound)
+        state.remember(hits, votes)
         return hits
-
-
-def every_row(state: Batch) -> Tensor:
-    """The numbers of all rows."""
-    return torch.arange(len(state), device=state.x.device)
 
 
 def unit(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,6 +108,6 @@ def max_l2(clean: Tensor) -> Tensor:
     return distances
 
 
-def cosine(first: float, last: float, step: Tensor, steps: int) -> Tensor:
-    """Cosine annealing from `first` at step 0 towards `last` at `steps`."""
-    return last + (first - last) * (1.0 + torch.cos(math.pi * step / steps)) / 2.0
+def cosine(first: float, last: float, state: Batch, steps: int) -> Tensor:
+    """Cosine annealing from `first` at step 0 towards `last` at `steps`, (examples,)."""
+    return state.on_device(last + (first - last) * (1.0 + torch.cos(math.pi * state.iteration / steps)) / 2.0)

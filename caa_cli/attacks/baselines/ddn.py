@@ -39,9 +39,7 @@ class Ddn(settings.Ddn, Baseline[DdnState]):
     def step(self, state: DdnState, classifier: SmoothedClassifier) -> None:
         evaluation = self.evaluate(state, classifier, CrossEntropy())
         state.lost_gradients += ~evaluation.usable
-        turned = (
-            delta(state) + cosine(self.FIRST, self.LAST, state.iteration, self.steps)[:, None] * evaluation.direction
-        )
+        turned = delta(state) + cosine(self.FIRST, self.LAST, state, self.steps)[:, None] * evaluation.direction
         state.norm = state.norm * torch.where(evaluation.adversarial, 1.0 - self.gamma, 1.0 + self.gamma)
         state.norm = torch.minimum(state.norm, max_l2(state.clean))
         set_perturbation(state, scale_to(turned, state.norm))

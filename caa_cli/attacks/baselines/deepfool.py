@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.baseline import Baseline, every_row, set_perturbation, unit
+from caa_cli.attacks.baselines.baseline import Baseline, set_perturbation, unit
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -18,7 +18,7 @@ from caa_cli.smoothing.objective import LogRatio
 
 @dataclass
 class DeepFoolState(Batch):
-    """rivals: (examples, R) the classes other than the label that steps may aim at, −1 until they are chosen.
+    """rivals: (examples, R) the classes other than the label that steps may aim at.
     total: (examples, dimensions) the sum of all steps, before the overshoot."""
 
     rivals: Tensor
@@ -40,9 +40,11 @@ class DeepFool(settings.DeepFool, Baseline[DeepFoolState]):
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> DeepFoolState:
         size, device = len(examples), examples[0].image.device
-        rivals = torch.full((size, min(self.candidates, classifier.num_classes) - 1), -1, device=device)
         total = torch.zeros((size, examples[0].image.numel()), device=device)
-        return DeepFoolState.new(examples, classifier.num_classes, rivals=rivals, total=total)
+        none = torch.zeros((size, 0), dtype=torch.int64, device=device)
+        state = DeepFoolState.new(examples, classifier.num_classes, rivals=none, total=total)
+        state.rivals = self._choose(state, classifier)
+        return state
 
     def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
         """A gradient for every rival, and a short evaluation of the clean image to choose them by."""
@@ -54,14 +56,10 @@ class DeepFool(settings.DeepFool, Baseline[DeepFoolState]):
         return 4 * (self.candidates - 1)
 
     def step(self, state: DeepFoolState, classifier: SmoothedClassifier) -> None:
-        self._choose(state, classifier)
-        rows = every_row(state)
-        passed = classifier.rival_gradients(
-            state.x, state.labels, state.rivals, state.keys(self.seed, rows), self.samples
-        )
+        passed = classifier.rival_gradients(state.x, state.labels, state.rivals, state.keys(self.seed), self.samples)
         state.forward += passed.forward_evaluations
         state.backward += passed.backward_evaluations
-        hits = self.judge(state, rows, passed.votes)
+        hits = self.judge(state, passed.votes)
         state.done |= hits
         directions, norms, usable = unit(passed.gradient.flatten(2))
         z = passed.log_mean
@@ -70,25 +68,23 @@ class DeepFool(settings.DeepFool, Baseline[DeepFoolState]):
         length, nearest = torch.where(usable, ahead.abs() / norms.clamp(min=1e-12), torch.inf).min(dim=1)
         lost = torch.isinf(length)
         state.lost_gradients += lost & ~hits
-        step = torch.where(lost, 0.0, length + self.BEYOND)[:, None] * directions[rows, nearest]
+        along = directions.gather(1, nearest[:, None, None].expand_as(directions[:, :1]))[:, 0]
+        step = torch.where(lost, 0.0, length + self.BEYOND)[:, None] * along
         state.total = state.total + step
         set_perturbation(state, (1.0 + self.overshoot) * state.total)
 
-    def _choose(self, state: DeepFoolState, classifier: SmoothedClassifier) -> None:
-        """Sets the rivals of examples that have none: of more classes, by a short evaluation of the image."""
-        rows = every_row(state)[(state.rivals < 0).any(dim=1)]
-        count = state.rivals.shape[1]
-        if len(rows) == 0:
-            return
-        likely = torch.zeros((len(rows), classifier.num_classes), device=state.x.device)
+    def _choose(self, state: DeepFoolState, classifier: SmoothedClassifier) -> Tensor:
+        """The rivals of new examples: of more classes than are considered, by a short evaluation of the image."""
+        count = min(self.candidates, classifier.num_classes) - 1
+        likely = torch.zeros((len(state), classifier.num_classes), device=state.x.device)
         if count < classifier.num_classes - 1:
-            samples, keys = self._choice_samples(), state.keys(self.seed, rows)
-            passed = classifier.surrogate(state.x[rows], state.labels[rows], keys, samples, LogRatio())
-            state.forward[rows] += passed.forward_evaluations
-            state.backward[rows] += passed.backward_evaluations
+            keys, objective = state.keys(self.seed), LogRatio()
+            passed = classifier.surrogate(state.x, state.labels, keys, self._choice_samples(), objective)
+            state.forward += passed.forward_evaluations
+            state.backward += passed.backward_evaluations
             likely = passed.log_mean
-        without_label = likely.scatter(1, state.labels[rows][:, None], -torch.inf)
-        state.rivals[rows] = without_label.topk(count, dim=1).indices
+        without_label = likely.scatter(1, state.labels[:, None], -torch.inf)
+        return without_label.topk(count, dim=1).indices
 
     def _choice_samples(self) -> int:
         """The samples by which an image's rivals are chosen."""

@@ -36,8 +36,8 @@ class Fmn(settings.Fmn, Baseline[FmnState]):
     def step(self, state: FmnState, classifier: SmoothedClassifier) -> None:
         evaluation = self.evaluate(state, classifier, LogRatio())
         state.lost_gradients += ~evaluation.usable
-        step_size = cosine(self.step_size_init, self.step_size_final, state.iteration, self.steps)
-        gamma = cosine(self.gamma_init, self.gamma_final, state.iteration, self.steps)
+        step_size = cosine(self.step_size_init, self.step_size_final, state, self.steps)
+        gamma = cosine(self.gamma_init, self.gamma_final, state, self.steps)
         moved, best = delta(state), state.near_distance[:, 0]
         to_boundary = logit_margin(evaluation.log_mean, state.labels).abs() / evaluation.norm.clamp(min=1e-12)
         outward = moved.norm(dim=1) + torch.where(evaluation.usable, to_boundary, 0.0)

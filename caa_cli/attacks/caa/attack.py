@@ -7,8 +7,9 @@ the balls of that side. Either length is then clipped to fixed limits. Algorithm
 branches and the ranges of δ the wrong way round; this follows the equations CAA_iter, epsilon_complex,
 step_size_limits and correction.
 
-Two settings go beyond the paper. `refine` may slide along the boundary (`attacks.slide`), and with several `rivals`
-an example has one run for each of the most likely other classes, one after another, and keeps the nearest points.
+Two settings go beyond the paper. `refine` may slide along the boundary (`attacks.caa.tangential`), and with
+several `rivals` an example has one run for each of the most likely other classes, one after another, and keeps the
+nearest points.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.baseline import every_row, unit
+from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.caa.state import CaaEvaluation, CaaState
 from caa_cli.attacks.caa.tangential import MEMORY, SHORTEST, SHRINK, slide
 from caa_cli.attacks.common.attack import Attack
@@ -32,10 +33,10 @@ from caa_cli.attacks.common.state import Example
 from caa_cli.config import attacks as settings
 from caa_cli.config.choices import FIXED, GUMBEL, TANGENTIAL
 from caa_cli.config.settings import Settings
-from caa_cli.smoothing.bounds import leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import PILOT, GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
+from caa_cli.smoothing.judge import judge_of, largest_other
 from caa_cli.smoothing.objective import GumbelGap, LogRatio, Objective
 
 # A run whose distance is this many times the nearest point's is given up: before it has found anything, or once it
@@ -62,7 +63,7 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
 
     @property
     def objective(self) -> Objective:
-        return GumbelGap(self.temperature) if self.surrogate == GUMBEL else LogRatio()
+        return GumbelGap(temperature=self.temperature) if self.surrogate == GUMBEL else LogRatio()
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> CaaState:
         if self.rivals > 1:
@@ -78,28 +79,21 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
 
     def step(self, state: CaaState, classifier: SmoothedClassifier) -> None:
         evaluation = self._evaluate(state, classifier)
-        is_original = evaluation.top == state.labels
-        rows = every_row(state)
+        is_original, hits = evaluation.top == state.labels, evaluation.adversarial
         points = state.x.flatten(1)
         for side, balls in ((is_original, state.original), (~is_original, state.adversarial)):
-            balls.add(rows, points, torch.where(side, evaluation.radius, 0.0))
-
-        hits, misses = rows[evaluation.adversarial], rows[~evaluation.adversarial]
-        state.remember(hits, evaluation.votes[hits])
-        state.succeeded[hits] = True
+            balls.add(points, torch.where(side, evaluation.radius, 0.0))
+        state.remember(hits, evaluation.votes)
+        state.succeeded |= torch.tensor(evaluation.succeeds)
+        succeeded = state.on_device(state.succeeded)
         if self.refine == TANGENTIAL:
-            self._leave(state, rows[~state.succeeded], evaluation.gradient, is_original)
-            self._slide(state, rows[state.succeeded], evaluation, is_original)
+            inwards, refining = self._slide(state, evaluation, is_original, succeeded), succeeded
         else:
-            # Refinement needs no gradient; the other branches do, and take the missing ones now, on the first of the
-            # samples that the votes came from.
-            lacking = rows[~evaluation.adversarial & ~evaluation.has_gradient]
-            if len(lacking):
-                evaluation.gradient[lacking] = self._gradient_pass(state, classifier, lacking)[1]
-            self._leave(state, misses, evaluation.gradient, is_original)
-            self._refine(state, hits)
-        state.refined += state.succeeded
-        self._stop(state)
+            inwards, refining = self._refine(state), hits
+        outwards = self._leave(state, evaluation.gradient, is_original, ~refining)
+        state.x = torch.where(refining[:, None], inwards, outwards).view_as(state.x)
+        state.refined += succeeded
+        self._stop(state, succeeded)
 
     def stages(self) -> list[int]:
         """The numbers of samples counted at a point after each stage."""
@@ -137,35 +131,32 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         return begin + self.iterations * (votes + forward), self.iterations * backward
 
     def _evaluate(self, state: CaaState, classifier: SmoothedClassifier) -> CaaEvaluation:
-        """Evaluates x: votes, and the gradients that are certain to be needed.
+        """Evaluates x: votes, and the gradients that are needed.
 
-        Until an adversarial point is found every step but the last needs a gradient, so the votes come with
-        one. After that votes are drawn alone, unless refinement is tangential. Points that are not decided by the
-        samples of one stage get those of the next, with alpha divided over the stages.
+        Until an adversarial point is found every step but the last needs a gradient, so the votes come with one.
+        After that votes are drawn alone, and a gradient only for points that turn out not to be adversarial, on the
+        first of the same samples; tangential refinement always needs one. Points that are not decided by the samples
+        of one stage get those of the next, with alpha divided over the stages.
         """
-        stages = self.stages()
-        size, device = len(state), state.x.device
-        evaluation = CaaEvaluation(
-            votes=torch.zeros((size, classifier.num_classes), dtype=torch.int64, device=device),
-            top=torch.zeros_like(state.labels),
-            radius=torch.zeros(size, device=device),
-            adversarial=torch.zeros(size, dtype=torch.bool, device=device),
-            gradient=torch.zeros_like(state.x.flatten(1)),
-            has_gradient=torch.ones_like(state.succeeded) if self.refine == TANGENTIAL else ~state.succeeded,
-        )
-        rows = every_row(state)
-        with_gradient, votes_alone = rows[evaluation.has_gradient], rows[~evaluation.has_gradient]
-        if len(with_gradient):
-            votes, gradient = self._gradient_pass(state, classifier, with_gradient)
-            evaluation.votes[with_gradient], evaluation.gradient[with_gradient] = votes, gradient
-        if len(votes_alone):
+        stages, alpha = self.stages(), self.alpha / len(self.stages())
+        evaluation = CaaEvaluation.empty(state, classifier.num_classes)
+        votes_alone, with_gradient = _split(state.succeeded.tolist())
+        if self.refine == TANGENTIAL:
+            votes_alone, with_gradient = [], list(range(len(state)))
+        if with_gradient:
+            index = _index(with_gradient, state)
+            evaluation.votes[index] = self._differentiate(evaluation, state, classifier, with_gradient)
+        if votes_alone:
             self._count(evaluation, state, classifier, votes_alone, 0, stages[0])
-        undecided = self._judge(evaluation, state, classifier, rows, stages[0], self.alpha / len(stages))
+        decided = self._judge(evaluation, state, classifier, stages[0], alpha)
         for before, total in itertools.pairwise(stages):
-            if len(undecided) == 0:
-                break
-            self._count(evaluation, state, classifier, undecided, before, total)
-            undecided = self._judge(evaluation, state, classifier, undecided, total, self.alpha / len(stages))
+            undecided = _split(decided)[1]
+            if undecided:
+                self._count(evaluation, state, classifier, undecided, before, total)
+                decided = self._judge(evaluation, state, classifier, total, alpha)
+        lacking = [row for row in votes_alone if not evaluation.succeeds[row]]
+        if lacking:
+            self._differentiate(evaluation, state, classifier, lacking)
         return evaluation
 
     def _count(
@@ -173,110 +164,112 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         evaluation: CaaEvaluation,
         state: CaaState,
         classifier: SmoothedClassifier,
-        rows: Tensor,
+        rows: list[int],
         before: int,
         total: int,
     ) -> None:
         """Adds the votes of samples number `before` to `total`."""
-        keys = state.keys(self.seed, rows)
-        evaluation.votes[rows] += classifier.votes(state.x[rows], keys, total - before, before)
+        index = _index(rows, state)
+        votes = classifier.votes(state.x[index], state.keys(self.seed, rows), total - before, before)
+        evaluation.votes[index] += votes
         state.forward[rows] += total - before
 
-    def _gradient_pass(self, state: CaaState, classifier: SmoothedClassifier, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Votes (rows, classes), and the gradient of label over rival (rows, dimensions) on the same samples."""
-        samples = self.stages()[0]
-        x, labels, keys = state.x[rows], state.labels[rows], state.keys(self.seed, rows)
+    def _differentiate(
+        self, evaluation: CaaEvaluation, state: CaaState, classifier: SmoothedClassifier, rows: list[int]
+    ) -> Tensor:
+        """Fills in the gradient of label over rival of these rows; returns its votes, (rows, classes)."""
+        samples, index = self.stages()[0], _index(rows, state)
+        x, labels, keys = state.x[index], state.labels[index], state.keys(self.seed, rows)
         if state.rivals.shape[1]:
-            rival = state.rivals[rows, state.run[rows]]
-            passed = classifier.rival_gradients(x, labels, rival[:, None], keys, samples)
-            gradient = -passed.gradient
+            rivals = state.rivals.gather(1, state.run[:, None])[index]
+            passed = classifier.rival_gradients(x, labels, rivals, keys, samples)
+            evaluation.gradient[index] = -passed.gradient.flatten(1)
         else:
             passed = classifier.surrogate(x, labels, keys, samples, self.objective)
-            gradient = passed.gradient
+            evaluation.gradient[index] = passed.gradient.flatten(1)
         state.forward[rows] += passed.forward_evaluations
         state.backward[rows] += passed.backward_evaluations
-        return passed.votes, gradient.flatten(1)
+        return passed.votes
 
     def _judge(
-        self,
-        evaluation: CaaEvaluation,
-        state: CaaState,
-        classifier: SmoothedClassifier,
-        rows: Tensor,
-        total: int,
-        alpha: float,
-    ) -> Tensor:
-        """Fills in class, radius and criterion by the votes of these rows; returns the rows that are undecided."""
-        votes, labels = evaluation.votes[rows], state.labels[rows]
-        counts = votes.cpu().numpy()
-        top = leader(counts)
-        ahead = separation(counts, total, top, alpha, self.bound)
-        evaluation.top[rows] = torch.from_numpy(top).to(rows.device)
-        evaluation.radius[rows] = torch.from_numpy(ahead.radius(classifier.sigma)).to(rows.device, torch.float32)
-        evaluation.adversarial[rows] = adversarial(votes, labels, total, alpha, self.bound)
-        decided = evaluation.adversarial[rows] | (torch.from_numpy(ahead.confident).to(rows.device))
-        return rows[~decided]
+        self, evaluation: CaaEvaluation, state: CaaState, classifier: SmoothedClassifier, total: int, alpha: float
+    ) -> list[bool]:
+        """Fills in class, radius and criterion of the examples that are undecided, by their votes; returns which are
+        decided now."""
+        votes, judge = evaluation.votes, judge_of(total, alpha, self.bound, classifier.num_classes)
+        count, top = votes.max(dim=1)
+        others = largest_other(votes, top)
+        ahead = judge.ahead(count, others)
+        hits = adversarial(votes, state.labels, total, alpha, self.bound)
+        fresh = ~evaluation.decided
+        evaluation.top = torch.where(fresh, top, evaluation.top)
+        evaluation.radius = torch.where(fresh, judge.radius(count, others, classifier.sigma), evaluation.radius)
+        evaluation.adversarial = evaluation.adversarial | (fresh & hits)
+        evaluation.decided = evaluation.decided | ahead | hits
+        decided: list[bool]
+        decided, evaluation.succeeds = torch.stack([evaluation.decided, evaluation.adversarial]).tolist()
+        return decided
 
-    def _leave(self, state: CaaState, rows: Tensor, gradient: Tensor, is_original: Tensor) -> None:
-        """Eq. CAA_iter: moves against the gradient of label over rival, out of the original class's union of balls.
+    def _leave(self, state: CaaState, gradient: Tensor, is_original: Tensor, leaving: Tensor) -> Tensor:
+        """Eq. CAA_iter: the points reached against the gradient of label over rival, out of the original class's
+        union of balls, (examples, dimensions); x where the gradient is lost. leaving: the examples that go there.
 
         Where another class leads without confidence there is no ball to leave, and the step is `step_min`.
         """
-        slope = gradient[rows]
-        norm = slope.norm(dim=1)
-        usable = torch.isfinite(norm) & (norm > 0)
-        state.lost_gradients[rows[~usable]] += 1
-        rows, direction = rows[usable], -slope[usable] / norm[usable, None]
-        if len(rows) == 0:
-            return
-        way_out = state.original.exit(rows, state.x[rows].flatten(1), direction)
-        length = torch.where(is_original[rows], self.overshoot * way_out, 0.0)
-        self._move(state, rows, direction, length.clamp(self.step_min, self.step_max))
+        points = state.x.flatten(1)
+        direction, _, usable = unit(-gradient)
+        state.lost_gradients += leaving & ~usable
+        length = torch.where(is_original, self.overshoot * state.original.exit(points, direction), 0.0)
+        moved = (points + length.clamp(self.step_min, self.step_max)[:, None] * direction).clamp(0.0, 1.0)
+        return torch.where(usable[:, None], moved, points)
 
-    def _refine(self, state: CaaState, rows: Tensor) -> None:
-        """Eq. correction: moves towards the clean image, within the union of the adversarial side's balls."""
-        if len(rows) == 0:
-            return
-        home = (state.clean[rows] - state.x[rows]).flatten(1)
-        distance = home.norm(dim=1)
+    def _refine(self, state: CaaState) -> Tensor:
+        """Eq. correction: the points reached towards the clean image, within the union of the adversarial side's
+        balls, (examples, dimensions)."""
+        points, home = state.x.flatten(1), (state.clean - state.x).flatten(1)
+        distance: Tensor = home.norm(dim=1)
         direction = home / distance.clamp(min=1e-12)[:, None]
-        safe = state.adversarial.exit(rows, state.x[rows].flatten(1), direction)
-        length = (self.undershoot * safe).clamp(self.step_min, self.step_max)
-        self._move(state, rows, direction, torch.minimum(length, distance))
+        length = (self.undershoot * state.adversarial.exit(points, direction)).clamp(self.step_min, self.step_max)
+        moved: Tensor = points + torch.minimum(length, distance)[:, None] * direction
+        return moved.clamp(0.0, 1.0)
 
-    def _slide(self, state: CaaState, rows: Tensor, evaluation: CaaEvaluation, is_original: Tensor) -> None:
-        """Moves along the boundary, and across it as far as the certificate of x allows (see `attacks.slide`)."""
-        if len(rows) == 0:
-            return
-        outward, _, usable = unit(-evaluation.gradient[rows])
-        state.lost_gradients[rows[~usable]] += 1
-        state.normal[rows] = MEMORY * state.normal[rows] + outward
-        normal, _, usable = unit(state.normal[rows])
-        shrunk = SHRINK ** state.refined[rows]
-        radius = evaluation.radius[rows]
-        across = torch.where(is_original[rows], self.overshoot * radius, -self.undershoot * radius)
+    def _slide(self, state: CaaState, evaluation: CaaEvaluation, is_original: Tensor, sliding: Tensor) -> Tensor:
+        """The points reached along the boundary, and across it as far as the certificate of x allows (see
+        `attacks.caa.tangential`), (examples, dimensions). sliding: the examples that go there."""
+        outward, _, usable = unit(-evaluation.gradient)
+        state.lost_gradients += sliding & ~usable
+        state.normal = torch.where(sliding[:, None], MEMORY * state.normal + outward, state.normal)
+        normal, _, usable = unit(state.normal)
+        shrunk = SHRINK**state.refined
+        radius = evaluation.radius
+        across = torch.where(is_original, self.overshoot * radius, -self.undershoot * radius)
         across = torch.where(radius > 0, across, shrunk * self.step_min)
         longest = (shrunk * self.step_max).clamp(min=min(SHORTEST, self.step_max))
-        point = state.x[rows].flatten(1)
-        moved = slide(state.clean[rows].flatten(1), point, normal, across, longest)
-        state.x[rows] = torch.where(usable[:, None], moved, point).view_as(state.x[rows])
+        points = state.x.flatten(1)
+        moved = slide(state.clean.flatten(1), points, normal, across, longest)
+        return torch.where(usable[:, None], moved, points)
 
-    def _move(self, state: CaaState, rows: Tensor, direction: Tensor, length: Tensor) -> None:
-        moved = state.x[rows].flatten(1) + length[:, None] * direction
-        state.x[rows] = moved.clamp(0.0, 1.0).view_as(state.x[rows])
-
-    def _stop(self, state: CaaState) -> None:
+    def _stop(self, state: CaaState, succeeded: Tensor) -> None:
         nearest = state.near_distance[:, 0]
         improved = nearest < (1.0 - self.tolerance) * state.mark
         state.mark = torch.where(improved, nearest, state.mark)
-        state.stale = torch.where(improved | ~state.succeeded, 0, state.stale + 1)
+        state.stale = torch.where(improved | ~succeeded, 0, state.stale + 1)
         over = state.stale >= self.patience if self.patience else torch.zeros_like(state.done)
         if state.rivals.shape[1]:
-            rows = every_row(state)
-            behind = state.distance(rows) > _GIVE_UP * nearest
-            over |= behind & (~state.succeeded | (state.refined >= _AT_BOUNDARY))
-            over |= state.iteration + 1 - state.begun >= self.iterations // self.rivals
+            behind = state.distance() > _GIVE_UP * nearest
+            over |= behind & (~succeeded | (state.refined >= _AT_BOUNDARY))
+            over |= state.on_device(state.iteration) + 1 - state.begun >= self.iterations // self.rivals
             again = over & (state.run < state.rivals.shape[1] - 1)
-            state.next_run(rows[again])
+            state.next_run(again)
             over &= ~again
         state.done |= over
+
+
+def _split(mask: list[bool]) -> tuple[list[int], list[int]]:
+    """The rows where it holds, and the others."""
+    return [row for row, holds in enumerate(mask) if holds], [row for row, holds in enumerate(mask) if not holds]
+
+
+def _index(rows: list[int], state: CaaState) -> Tensor | slice:
+    """What picks these rows; all of them without a copy."""
+    return slice(None) if len(rows) == len(state) else state.on_device(torch.tensor(rows))

@@ -19,33 +19,33 @@ class Balls:
         # An upper bound of the balls of any example: the exact number needs a synchronisation with the device.
         self._at_most = 0
 
-    def add(self, rows: Tensor, centres: Tensor, radii: Tensor) -> None:
-        """Adds one ball to each of the examples `rows`: centres (rows, dimensions), radii (rows,).
+    def add(self, centres: Tensor, radii: Tensor) -> None:
+        """Adds one ball to each example: centres (examples, dimensions), radii (examples,).
 
         A ball of radius 0 certifies nothing and is left out.
         """
-        if len(rows) == 0:
-            return
         useful = radii > 0
         filled = (self.radii >= 0).sum(dim=1)
         self._at_most += 1
         if self._at_most > self.capacity:
-            self._at_most = int(filled.index_add(0, rows, useful.long()).max())
+            self._at_most = int((filled + useful).max())
         if self._at_most > self.capacity:
             self._grow(max(2 * self.capacity, 8))
         if self.capacity == 0:
             return
-        slot = filled[rows].clamp(max=self.capacity - 1)
-        self.centres[rows, slot] = torch.where(useful[:, None], centres, self.centres[rows, slot])
-        self.radii[rows, slot] = torch.where(useful, radii, self.radii[rows, slot])
+        slot = filled.clamp(max=self.capacity - 1)[:, None]
+        self.radii.scatter_(1, slot, torch.where(useful[:, None], radii[:, None], self.radii.gather(1, slot)))
+        of_centre = slot[:, :, None].expand(-1, -1, self.centres.shape[2])
+        kept = self.centres.gather(1, of_centre)
+        self.centres.scatter_(1, of_centre, torch.where(useful[:, None, None], centres[:, None], kept))
 
-    def exit(self, rows: Tensor, origin: Tensor, direction: Tensor) -> Tensor:
-        """`ray_exit` for the examples `rows`: origin and unit direction (rows, dimensions) → (rows,)."""
-        return ray_exit(origin, direction, self.centres[rows], self.radii[rows])
+    def exit(self, origin: Tensor, direction: Tensor) -> Tensor:
+        """`ray_exit` of each example: origin and unit direction (examples, dimensions) → (examples,)."""
+        return ray_exit(origin, direction, self.centres, self.radii)
 
-    def clear(self, rows: Tensor) -> None:
-        """Removes the balls of these examples."""
-        self.radii[rows] = -1.0
+    def clear(self, chosen: Tensor) -> None:
+        """Removes the balls of the examples of this mask."""
+        self.radii = torch.where(chosen[:, None], -1.0, self.radii)
 
     @property
     def capacity(self) -> int:

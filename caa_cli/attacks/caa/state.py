@@ -14,7 +14,8 @@ from caa_cli.attacks.common.state import Batch, Example
 
 @dataclass
 class CaaState(Batch):
-    """original, adversarial: the certified balls of either side. succeeded: whether this run has a confident point.
+    """original, adversarial: the certified balls of either side. succeeded: whether this run has a confident point,
+    on the CPU.
 
     stale: steps since the nearest distance last fell by more than `tolerance`; mark: that distance.
     rivals: (examples, runs) the class that each run follows; (examples, 0): one run, after whichever class leads.
@@ -46,7 +47,7 @@ class CaaState(Batch):
             num_classes,
             original=Balls(size, dimensions, device),
             adversarial=Balls(size, dimensions, device),
-            succeeded=torch.zeros(size, dtype=torch.bool, device=device),
+            succeeded=torch.zeros(size, dtype=torch.bool),
             stale=counter(),
             mark=torch.full((size,), torch.inf, device=device),
             rivals=counter()[:, None][:, :0] if rivals is None else rivals,
@@ -56,18 +57,18 @@ class CaaState(Batch):
             normal=torch.zeros((size, dimensions), device=device),
         )
 
-    def next_run(self, rows: Tensor) -> None:
-        """Restarts these examples at the clean image, after their next rival; candidates are kept."""
-        self.run[rows] += 1
-        self.begun[rows] = self.iteration[rows] + 1
-        self.x[rows] = self.clean[rows]
-        self.succeeded[rows] = False
-        self.stale[rows] = 0
-        self.refined[rows] = 0
-        self.normal[rows] = 0.0
+    def next_run(self, chosen: Tensor) -> None:
+        """Restarts the examples of this mask at the clean image, after their next rival; candidates are kept."""
+        self.run = self.run + chosen
+        self.begun = torch.where(chosen, self.on_device(self.iteration) + 1, self.begun)
+        self.x = torch.where(chosen.view(-1, *[1] * (self.x.dim() - 1)), self.clean, self.x)
+        self.succeeded &= ~chosen.cpu()
+        self.stale = torch.where(chosen, 0, self.stale)
+        self.refined = torch.where(chosen, 0, self.refined)
+        self.normal = torch.where(chosen[:, None], 0.0, self.normal)
         # The balls remain valid, but seldom help another run, and memory would grow with the runs.
-        self.original.clear(rows)
-        self.adversarial.clear(rows)
+        self.original.clear(chosen)
+        self.adversarial.clear(chosen)
 
 
 @dataclass
@@ -75,13 +76,28 @@ class CaaEvaluation:
     """One evaluation of x, one row an example.
 
     votes: (examples, classes) int64.  top: the class with the most.  radius: certified, of that class.
-    adversarial: whether another class is confidently above the label.
-    gradient: (examples, dimensions), where `has_gradient`.
+    adversarial: whether another class is confidently above the label.  decided: whether any class is confident.
+    gradient: (examples, dimensions), 0 where none was needed.  succeeds: `adversarial`, for the host.
     """
 
     votes: Tensor
     top: Tensor
     radius: Tensor
     adversarial: Tensor
+    decided: Tensor
     gradient: Tensor
-    has_gradient: Tensor
+    succeeds: list[bool]
+
+    @classmethod
+    def empty(cls, state: CaaState, num_classes: int) -> Self:
+        """That of points of which nothing is known yet."""
+        none = torch.zeros_like(state.done)
+        return cls(
+            votes=torch.zeros((len(state), num_classes), dtype=torch.int64, device=none.device),
+            top=torch.zeros_like(state.labels),
+            radius=torch.zeros(len(state), device=none.device),
+            adversarial=none,
+            decided=none,
+            gradient=torch.zeros_like(state.x.flatten(1)),
+            succeeds=[],
+        )

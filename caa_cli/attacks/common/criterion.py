@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from caa_cli.smoothing.bounds import leader, separation
+from caa_cli.smoothing.judge import count_of, judge_of, largest_other
 
 
 def adversarial(votes: Tensor, labels: Tensor, samples: int, alpha: float, bound: str) -> Tensor:
@@ -14,7 +13,5 @@ def adversarial(votes: Tensor, labels: Tensor, samples: int, alpha: float, bound
     votes: (examples, classes) of `samples` draws each. The other class is the one with the most votes. This is no
     verification: `verify` draws fresh noise.
     """
-    counts, label = votes.cpu().numpy(), labels.cpu().numpy()
-    rival = leader(counts, excluding=label)
-    ahead = separation(counts, samples, rival, alpha, bound, against=label)
-    return torch.from_numpy(ahead.confident).to(labels.device)
+    judge = judge_of(samples, alpha, bound, votes.shape[1])
+    return judge.ahead(largest_other(votes, labels), count_of(votes, labels))

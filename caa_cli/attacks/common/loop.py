@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.state import Batch, Candidate, Example, Finding
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -70,10 +72,10 @@ class Search:
         state.iteration += 1
         state.seconds += (time.perf_counter() - began) / len(state)
         self.on_step(state)
-        finished = state.done | (state.iteration >= self.attack.iterations)
+        finished = state.done.cpu() | (state.iteration >= self.attack.iterations)
         if not bool(finished.any()):
             return []
-        findings = [self._finding(state, row) for row in finished.nonzero()[:, 0].tolist()]
+        findings = self._findings(state, finished.nonzero()[:, 0].tolist())
         staying = (~finished).nonzero()[:, 0]
         if len(staying):
             state.take(staying)
@@ -81,9 +83,19 @@ class Search:
             self._state = None
         return findings
 
-    def _finding(self, state: Batch, row: int) -> Finding:
+    def _findings(self, state: Batch, rows: list[int]) -> list[Finding]:
+        # One question to the device for all of them.
+        numbers = state.near_distance, state.near_confident, state.lost_gradients[:, None]
+        kept, told = state.KEPT, torch.cat([part.double() for part in numbers], dim=1).cpu()
+        return [
+            self._finding(state, row, told[row, :kept].tolist(), told[row, kept:-1].tolist(), int(told[row, -1]))
+            for row in rows
+        ]
+
+    def _finding(
+        self, state: Batch, row: int, distances: list[float], confident: list[float], lost_gradients: int
+    ) -> Finding:
         example = self._examples.pop(int(state.indices[row]))
-        distances = state.near_distance[row].tolist()
         return Finding(
             example,
             [
@@ -91,7 +103,7 @@ class Search:
                     state.near_image[row, rank].clone(),
                     distance,
                     state.near_votes[row, rank].clone(),
-                    bool(state.near_confident[row, rank]),
+                    bool(confident[rank]),
                 )
                 for rank, distance in enumerate(distances)
                 if distance < float("inf")
@@ -99,7 +111,7 @@ class Search:
             int(state.iteration[row]),
             int(state.forward[row]),
             int(state.backward[row]),
-            int(state.lost_gradients[row]),
+            lost_gradients,
             float(state.seconds[row]),
             state.failure(row),
         )

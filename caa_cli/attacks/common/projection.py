@@ -6,20 +6,36 @@ import torch
 from torch import Tensor
 
 
+def least_scale(limits: Tensor, weights: Tensor, need: Tensor) -> Tensor:
+    """The least λ ≥ 0 at which Σ_i min(limit_i, λ·weight_i) is `need`, (rows,); inf where all limits are too little.
+
+    limits, weights: (rows, dimensions) ≥ 0.  need: (rows,) ≥ 0.  The sum is piecewise linear in λ, with a kink where
+    each pixel meets its limit. So the kinks are sorted, and the segment that holds `need` gives λ.
+    """
+    kinks, order = (limits / weights.clamp(min=1e-30)).clamp(max=1e30).sort(dim=1)
+    limits, weights = limits.gather(1, order), weights.gather(1, order)
+    met = limits.cumsum(dim=1)
+    free = weights.flip(1).cumsum(dim=1).flip(1)  # the weights from each kink on
+    before = (met + kinks * (free - weights) < need[:, None]).sum(dim=1, keepdim=True)
+    last = before.clamp(max=limits.shape[1] - 1)
+    rest = need - (met - limits).gather(1, last)[:, 0]
+    scale = rest.clamp(min=0.0) / free.gather(1, last)[:, 0].clamp(min=1e-30)
+    return torch.where(before[:, 0] < limits.shape[1], scale, torch.inf)
+
+
+def room_along(clean: Tensor, direction: Tensor) -> Tensor:
+    """How far each pixel may move along its own sign of the direction before it meets the box."""
+    return torch.where(direction > 0, 1.0 - clean, clean)
+
+
 def project_beyond(clean: Tensor, direction: Tensor, need: Tensor) -> Tensor:
     """The shortest δ with ⟨δ, direction⟩ ≥ need that keeps clean + δ in the box; clean, direction (unit) and the
     result (rows, dimensions), need (rows,). Where the box has no such point, the δ that comes closest to one.
 
-    δ = clip(λ·direction) for one λ ≥ 0, by the conditions of Karush, Kuhn and Tucker. ⟨δ(λ), direction⟩ is concave
-    and piecewise linear in λ, so Newton's method climbs to the solution and never past it.
+    δ = clip(λ·direction) for one λ ≥ 0, by the conditions of Karush, Kuhn and Tucker.
     """
-    scale = need.clamp(min=0.0)
-    for _ in range(10):
-        wanted = clean + scale[:, None] * direction
-        inside = wanted.clamp(0.0, 1.0)
-        missing = need.clamp(min=0.0) - ((inside - clean) * direction).sum(dim=1)
-        free = (direction.square() * (inside == wanted)).sum(dim=1)
-        scale = torch.where(free > 1e-6, scale + missing / free.clamp(min=1e-6), scale)
+    limits = room_along(clean, direction) * direction.abs()
+    scale = least_scale(limits, direction.square(), need.clamp(min=0.0)).clamp(max=1e9)
     return (clean + scale[:, None] * direction).clamp(0.0, 1.0) - clean
 
 

@@ -6,6 +6,7 @@ and a run whose boundary turns out to be too much further away than the nearest 
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, TypeVar
@@ -21,7 +22,7 @@ from caa_cli.config import attacks as settings
 from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import PILOT
-from caa_cli.smoothing.margin import bounded, margin_between, margin_per_probability
+from caa_cli.smoothing.judge import margins_of
 from caa_cli.smoothing.noise import Key, Purpose
 
 # From which share of the steps on at most how many runs may go on, however close their boundaries are to each other.
@@ -62,22 +63,45 @@ class Runs(Batch):
             "slope_weight": torch.full_like(like, _SLOPE_WEIGHT),
         }
 
-    def offer(self, rows: Tensor, runs: Tensor, votes: Tensor, confident: Tensor, unconfirmed: Tensor) -> None:
+    def offer(self, now: RunStep, votes: Tensor, confident: Tensor, unconfirmed: Tensor) -> None:
         """Remembers the points of these runs that are adversarial, or to be kept as unconfirmed candidates."""
-        for run in range(self.rivals.shape[1]):
-            chosen = (runs == run) & (unconfirmed | confident)
-            self.x[rows[chosen]] = self.point[rows[chosen], run].view(-1, *self.clean.shape[1:])
-            self.remember(rows[chosen], votes[chosen], confident[chosen])
+        offered, sure = torch.zeros_like(self.alive), torch.zeros_like(self.alive)
+        now.put(offered, confident | unconfirmed)
+        now.put(sure, confident)
+        seen = votes.new_zeros((*self.alive.shape, votes.shape[1]))
+        now.put(seen, votes)
+        self.remember_points(self.point.view(*self.alive.shape, *self.clean.shape[1:]), offered, seen, sure)
 
-    def learn_slope(
-        self, rows: Tensor, runs: Tensor, measured: Tensor, samples: int, informative: Tensor, most: float
-    ) -> None:
-        """Averages slopes measured with so many samples each into those of the runs, where they are informative; the
-        average weighs at most `most` samples."""
-        slope, weight = self.slope[rows, runs], self.slope_weight[rows, runs]
+    def learn_slope(self, now: RunStep, measured: Tensor, informative: Tensor, most: float) -> None:
+        """Averages newly measured slopes into those of the runs, where they are informative; the average weighs at
+        most `most` samples."""
+        slope, weight, samples = now.of(self.slope), now.of(self.slope_weight), now.samples
         pooled = ((slope * weight + measured * samples) / (weight + samples)).clamp(*_SLOPES)
-        self.slope[rows, runs] = torch.where(informative, pooled, slope)
-        self.slope_weight[rows, runs] = torch.where(informative, (weight + samples).clamp(max=most), weight)
+        now.put(self.slope, torch.where(informative, pooled, slope))
+        now.put(self.slope_weight, torch.where(informative, (weight + samples).clamp(max=most), weight))
+
+
+@dataclass(frozen=True)
+class RunStep:
+    """Runs that take a step together, one row a run.
+
+    rows, runs: (runs,) int64, which example and which of its runs, on the device.  examples: the rows, for the host.
+    iteration: the same for all of them.  samples: of each evaluation.
+    """
+
+    rows: Tensor
+    runs: Tensor
+    examples: list[int]
+    iteration: int
+    samples: int
+
+    def of(self, values: Tensor) -> Tensor:
+        """These runs' values, of (examples, R, …)."""
+        return values[self.rows, self.runs]
+
+    def put(self, values: Tensor, chosen: Tensor) -> None:
+        """Writes these runs' values, (runs, …), into (examples, R, …)."""
+        values[self.rows, self.runs] = chosen
 
 
 RunState = TypeVar("RunState", bound=Runs)
@@ -151,44 +175,40 @@ class Race(settings.CaaNewton, Attack[RunState]):
     def step(self, state: RunState, classifier: SmoothedClassifier) -> None:
         state.alive = still_racing(state.alive, state.boundary_distance, state.iteration, self.steps, self.rivals)
         state.done |= ~state.alive.any(dim=1)
+        # How many runs go on decides how much is computed, so the host has to ask.
+        going = state.alive.cpu()
         # Examples that joined at different times are at different steps, with different numbers of samples.
         for iteration in state.iteration.unique().tolist():
-            rows, runs = (state.alive & (state.iteration == iteration)[:, None]).nonzero(as_tuple=True)
+            rows, runs = (going & (state.iteration == iteration)[:, None]).nonzero(as_tuple=True)
             if len(rows):
-                self.advance(state, classifier, rows, runs, self.draws(iteration))
+                pair = state.on_device(torch.stack([rows, runs]))
+                now = RunStep(pair[0], pair[1], rows.tolist(), iteration, self.draws(iteration))
+                self.advance(state, classifier, now)
 
     @abstractmethod
-    def advance(
-        self, state: RunState, classifier: SmoothedClassifier, rows: Tensor, runs: Tensor, samples: int
-    ) -> None:
-        """Evaluates the points of these runs with so many samples, and moves them."""
+    def advance(self, state: RunState, classifier: SmoothedClassifier, now: RunStep) -> None:
+        """Evaluates the points of these runs, and moves them."""
 
-    def evaluate(
-        self,
-        state: RunState,
-        classifier: SmoothedClassifier,
-        rows: Tensor,
-        runs: Tensor,
-        samples: int,
-        along: Tensor,
-    ) -> RunEvaluation:
+    def evaluate(self, state: RunState, classifier: SmoothedClassifier, now: RunStep, along: Tensor) -> RunEvaluation:
         """Evaluates the points of these runs, counts the cost, and keeps the candidates among them.
 
         along: (runs, dimensions) the directions in which the slopes are measured.
         """
-        labels, rivals = state.labels[rows], state.rivals[rows, runs]
-        points, keys = state.point[rows, runs].view(-1, *classifier.input_shape), state.keys(self.seed, rows)
+        labels, rivals, samples = state.labels[now.rows], now.of(state.rivals), now.samples
+        points, keys = now.of(state.point).view(-1, *classifier.input_shape), state.keys(self.seed, now.examples)
         passed = classifier.towards(points, labels, rivals, keys, samples, along)
-        state.forward.index_put_((rows,), passed.forward_evaluations, accumulate=True)
-        backward = torch.full_like(rows, passed.backward_evaluations)
-        state.backward.index_put_((rows,), backward, accumulate=True)
+        examples = torch.tensor(now.examples)
+        state.forward.index_add_(0, examples, passed.forward_evaluations)
+        state.backward.index_add_(0, examples, torch.full_like(examples, passed.backward_evaluations))
         gradient = passed.gradient.flatten(1)
         direction, _, usable = unit(gradient)
-        state.lost_gradients[rows[~usable].unique()] += 1
+        lost = torch.zeros_like(state.lost_gradients).index_add_(0, now.rows, (~usable).long())
+        state.lost_gradients += lost > 0
         h, slope = margins(passed.votes, passed.moments, labels, rivals, samples, classifier.sigma)
         confident = adversarial(passed.votes, labels, samples, self.alpha, self.bound)
-        last = (state.iteration[rows] == self.steps - 1) & (h > -self.UNCONFIRMED * classifier.sigma)
-        state.offer(rows, runs, passed.votes, confident, last)
+        last = now.iteration == self.steps - 1
+        unconfirmed = h > -self.UNCONFIRMED * classifier.sigma if last else torch.zeros_like(confident)
+        state.offer(now, passed.votes, confident, unconfirmed)
         return RunEvaluation(h, slope, gradient, direction, usable, passed.variance)
 
 
@@ -199,12 +219,10 @@ def margins(
 
     The slope is Σ_c ∂h/∂p_c ∂p_c along the direction of the moments, with ∂p_c = moment/σ² (Stein's lemma).
     """
-    pair = torch.stack([rivals, labels], dim=1)
-    p = bounded(votes.gather(1, pair).cpu().numpy() / samples, samples)
-    change = moments.gather(1, pair).cpu().double().numpy() / sigma**2 * margin_per_probability(p, sigma)
-    h, slope = margin_between(p[:, 0], p[:, 1], sigma), change[:, 0] - change[:, 1]
-    device = moments.device
-    return torch.from_numpy(h).float().to(device), torch.from_numpy(slope).float().to(device)
+    pair, table = torch.stack([rivals, labels], dim=1), margins_of(samples, sigma)
+    counts = votes.gather(1, pair)
+    change = moments.gather(1, pair).double() / sigma**2 * table.per_probability(counts)
+    return table.margin(counts[:, 0], counts[:, 1]).float(), (change[:, 0] - change[:, 1]).float()
 
 
 def _first(share: float, steps: int) -> int:
@@ -221,20 +239,22 @@ def still_racing(alive: Tensor, distance: Tensor, iteration: Tensor, steps: int,
     """Which runs go on, (examples, R) bool: all but those too far behind and those beyond the most that may.
 
     alive: (examples, R) bool.  distance: (examples, R) of each boundary as estimated, inf where there is no estimate.
-    iteration: (examples,) the step that each example is about to take, of `steps`.
+    iteration: (examples,) the step that each example is about to take, of `steps`, on the CPU.
     """
     # Of runs without an estimate the first goes on; ended ones rank behind all.
     distance = torch.where(alive, distance.clamp(max=torch.finfo(distance.dtype).max), torch.inf)
     rank = distance.argsort(dim=1, stable=True).argsort(dim=1)
-    going = alive.clone()
-    nearest = distance.amin(dim=1, keepdim=True)
-    for step in iteration.unique().tolist():
-        over = rank >= most_runs(step, steps, rivals)
-        if step >= _first(_FIELD[0][0], steps):
-            lead = _LEAD * 100.0 ** -max(0.0, step / steps - _FIELD[0][0])
-            over |= (distance > nearest * (1.0 + lead)) & (rank > 0)
-        going &= ~over | (iteration != step)[:, None]
-    return going
+    limits = [(most_runs(step, steps, rivals), _lead(step, steps)) for step in iteration.tolist()]
+    most, lead = torch.tensor(limits, dtype=distance.dtype).to(distance.device, non_blocking=True).unbind(dim=1)
+    behind = distance > distance.amin(dim=1, keepdim=True) * (1.0 + lead[:, None])
+    return alive & (rank < most[:, None]) & ~(behind & (rank > 0))
+
+
+def _lead(step: int, steps: int) -> float:
+    """By how much a boundary may seem further than the nearest one at this step, as a share."""
+    if step < _first(_FIELD[0][0], steps):
+        return math.inf
+    return _LEAD * math.pow(100.0, -max(0.0, step / steps - _FIELD[0][0]))
 
 
 def ranking_samples(samples: int) -> int:

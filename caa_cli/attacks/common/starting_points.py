@@ -14,7 +14,6 @@ from torch import Tensor
 from caa_cli.attacks.common.criterion import adversarial
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config.bounds import GOODMAN
-from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
@@ -33,7 +32,7 @@ class Crossings:
     point: (examples, C, dimensions), just beyond the boundary.  rival: (examples, C) int64, the leader there.
     exists: (examples, C) bool; where not, the point is the clean image.
     image: (examples, dimensions) the image at the end of the nearest one's segment; votes: (examples, classes) of it.
-    evaluations: (examples,) int64 model evaluations.
+    evaluations: (examples,) int64 model evaluations, on the CPU.
     """
 
     point: Tensor
@@ -58,10 +57,9 @@ def begin_beyond(
     """
     crossings = cross(examples, classifier, count, seed)
     state.forward += crossings.evaluations
-    rows = torch.arange(len(state), device=state.x.device)
     confident = adversarial(crossings.votes, state.labels, SAMPLES, ALPHA, GOODMAN) & crossings.exists[:, 0]
     state.x = crossings.image.view_as(state.x).clone()
-    state.remember(rows[confident], crossings.votes[confident])
+    state.remember(confident, crossings.votes)
     state.x = crossings.point[:, 0].reshape(state.x.shape).clone()  # a copy, because x is written to
     return crossings
 
@@ -76,7 +74,7 @@ def cross(examples: list[Example], classifier: SmoothedClassifier, count: int, s
         torch.zeros((size, count), dtype=torch.bool, device=clean.device),
         clean.clone(),
         torch.zeros((size, classifier.num_classes), dtype=torch.int64, device=clean.device),
-        torch.zeros(size, dtype=torch.int64, device=clean.device),
+        torch.zeros(size, dtype=torch.int64),
     )
     for row, example in enumerate(examples):
         if example.starting_points is None or len(example.starting_points) == 0:
@@ -89,7 +87,7 @@ def cross(examples: list[Example], classifier: SmoothedClassifier, count: int, s
             points = torch.lerp(clean[row], ends, share[:, None]).view(-1, *classifier.input_shape)
             votes = classifier.votes(points, [key] * len(points), SAMPLES)
             crossings.evaluations[row] += SAMPLES * len(points)
-            return votes, torch.from_numpy(leader(votes.cpu().numpy())).to(clean.device)
+            return votes, votes.argmax(dim=1)
 
         low, high = torch.zeros(len(ends), device=clean.device), torch.ones(len(ends), device=clean.device)
         votes, rival = evaluate(high)

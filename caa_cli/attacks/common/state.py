@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -68,18 +69,19 @@ class Finding:
 class Batch:
     """The state that every attack has: one row an example, all tensors with a leading example axis.
 
-    Attacks subclass it with further tensors (and `Balls`); joining and leaving is handled here.
+    Attacks subclass it with further tensors (and `Balls`); joining and leaving is handled here. What the host has to
+    know of every step is kept on the CPU, so that it need not ask the device.
     """
 
     clean: Tensor  # (E, *input_shape)
     x: Tensor  # (E, *input_shape): evaluated by the next step, and kept by `remember`
     labels: Tensor  # (E,) int64
     indices: Tensor  # (E,) int64 global example indices, on the CPU
-    iteration: Tensor  # (E,) int64 steps taken
-    forward: Tensor  # (E,) int64 model evaluations
-    backward: Tensor  # (E,) int64 of them with a gradient
+    iteration: Tensor  # (E,) int64 steps taken, on the CPU
+    forward: Tensor  # (E,) int64 model evaluations, on the CPU
+    backward: Tensor  # (E,) int64 of them with a gradient, on the CPU
+    seconds: Tensor  # (E,) float64 this example's share of the time, on the CPU
     lost_gradients: Tensor  # (E,) int64 steps whose gradient was zero or not finite
-    seconds: Tensor  # (E,) float64 this example's share of the time
     done: Tensor  # (E,) bool: the search is over
     near_image: Tensor  # (E, KEPT, *input_shape) the nearest candidates, nearest first
     near_distance: Tensor  # (E, KEPT) their L2 distance, inf where there is none
@@ -94,7 +96,7 @@ class Batch:
         clean = torch.stack([example.image for example in examples])
         size, device = len(examples), clean.device
 
-        def counter() -> Tensor:
+        def counter(device: torch.device | str = "cpu") -> Tensor:
             return torch.zeros(size, dtype=torch.int64, device=device)
 
         return {
@@ -105,8 +107,8 @@ class Batch:
             "iteration": counter(),
             "forward": counter(),
             "backward": counter(),
-            "lost_gradients": counter(),
             "seconds": torch.zeros(size, dtype=torch.float64),
+            "lost_gradients": counter(device),
             "done": torch.zeros(size, dtype=torch.bool, device=device),
             "near_image": clean[:, None].repeat(1, cls.KEPT, *[1] * (clean.dim() - 1)),
             "near_distance": torch.full((size, cls.KEPT), torch.inf, device=device),
@@ -123,13 +125,14 @@ class Batch:
         return len(self.labels)
 
     def take(self, rows: Tensor) -> None:
-        """Keeps only these examples."""
+        """Keeps only these examples; rows: on the CPU."""
+        on_device = self.on_device(rows)
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
-                setattr(self, f.name, value[rows.to(value.device)])
+                setattr(self, f.name, value[rows if value.device == rows.device else on_device])
             else:
-                value.take(rows)
+                value.take(on_device)
 
     def extend(self, other: Batch) -> None:
         """Appends the examples of another batch of the same attack."""
@@ -144,35 +147,39 @@ class Batch:
         """Why the search of an example failed; None where it did not."""
         return None
 
-    def keys(self, seed: int, rows: Tensor) -> list[Key]:
-        """The search noise of these examples at their current iteration."""
-        indices, iterations = self.indices[rows.cpu()].tolist(), self.iteration[rows].tolist()
-        return [
-            Key(seed, index, Purpose.SEARCH, iteration) for index, iteration in zip(indices, iterations, strict=True)
-        ]
+    def keys(self, seed: int, rows: Sequence[int] | None = None) -> list[Key]:
+        """The search noise of these examples, or of all, at their current iteration."""
+        numbered = list(zip(self.indices.tolist(), self.iteration.tolist(), strict=True))
+        rows = range(len(numbered)) if rows is None else rows
+        return [Key(seed, numbered[row][0], Purpose.SEARCH, numbered[row][1]) for row in rows]
 
-    def distance(self, rows: Tensor) -> Tensor:
-        """L2 distance of x from the clean image, (rows,)."""
-        distances: Tensor = (self.x[rows] - self.clean[rows]).flatten(1).norm(dim=1)
+    def on_device(self, value: Tensor) -> Tensor:
+        """A value that the host knows, on the CPU, where the images are; the host does not wait for it to arrive."""
+        return value.to(self.x.device, non_blocking=True)
+
+    def distance(self) -> Tensor:
+        """L2 distance of x from the clean image, (E,)."""
+        distances: Tensor = (self.x - self.clean).flatten(1).norm(dim=1)
         return distances
 
-    def remember(self, rows: Tensor, votes: Tensor, confident: Tensor | None = None) -> None:
-        """Adds the current x of these examples to their candidates, if it is near enough; votes: (rows, classes).
+    def remember(self, offered: Tensor, votes: Tensor) -> None:
+        """Adds the current x of the examples `offered`, (E,) bool, to their candidates, if it is near enough; votes:
+        (E, classes), adversarial on search noise."""
+        self.remember_points(self.x[:, None], offered[:, None], votes[:, None], offered[:, None])
 
-        confident: (rows,) bool, which of them are adversarial on search noise; None: all.
+    def remember_points(self, points: Tensor, offered: Tensor, votes: Tensor, confident: Tensor) -> None:
+        """Adds several points an example to its candidates, where `offered` and near enough.
+
+        points: (E, P, *input_shape).  offered, confident: (E, P) bool; `confident` is whether a point is adversarial
+        on search noise.  votes: (E, P, classes).
         """
-        distance = self.distance(rows)
-        last = self.KEPT - 1
+        distance = (points - self.clean[:, None]).flatten(2).norm(dim=2)
         # A candidate at distance 0 is the clean image itself, adversarial by chance.
-        better = (distance < self.near_distance[rows, last]) & (distance > 0)
-        kept = rows[better]
-        self.near_distance[kept, last] = distance[better]
-        self.near_image[kept, last] = self.x[kept]
-        self.near_votes[kept, last] = votes[better]
-        self.near_confident[kept, last] = True if confident is None else confident[better]
-        order = self.near_distance[kept].argsort(dim=1)
-        self.near_distance[kept] = self.near_distance[kept].gather(1, order)
-        picked = torch.arange(len(kept), device=order.device)[:, None], order
-        self.near_image[kept] = self.near_image[kept][picked]
-        self.near_votes[kept] = self.near_votes[kept][picked]
-        self.near_confident[kept] = self.near_confident[kept][picked]
+        distance = torch.where(offered & (distance > 0), distance, torch.inf)
+        everything = torch.cat([self.near_distance, distance], dim=1)
+        # Stable, so that of points at the same distance the earlier one stays.
+        self.near_distance, order = (part[:, : self.KEPT] for part in everything.sort(dim=1, stable=True))
+        row = torch.arange(len(self), device=order.device)[:, None]
+        self.near_image = torch.cat([self.near_image, points], dim=1)[row, order]
+        self.near_votes = torch.cat([self.near_votes, votes], dim=1)[row, order]
+        self.near_confident = torch.cat([self.near_confident, confident], dim=1)[row, order]

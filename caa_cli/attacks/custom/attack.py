@@ -23,10 +23,10 @@ from caa_cli.attacks.custom.isolation import image_of, isolated, reason
 from caa_cli.config.custom_attack import CLASS, FUNCTION, CustomSettings, Origin, arguments, short_name
 from caa_cli.config.settings import Settings
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.smoothing.bounds import separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
+from caa_cli.smoothing.judge import count_of, judge_of, largest_other
 from caa_cli.smoothing.noise import Key, Purpose
 
 
@@ -145,10 +145,9 @@ class CustomAttack(Attack[CustomState]):
         state.iteration[row] = steps - 1
         state.lost_gradients[row] = lost
         state.forward[row], state.backward[row] = count.forward, count.backward
-        rows = torch.tensor([row], device=state.x.device)
         for number, image in enumerate(candidates):
             state.x[row] = image
-            self._judge(state, rows, number, classifier)
+            self._judge(state, row, number, classifier)
 
     def _candidates(
         self, example: Example, classifier: SmoothedClassifier, count: Evaluations
@@ -169,17 +168,17 @@ class CustomAttack(Attack[CustomState]):
         moved = [image for image in images if not torch.equal(image, example.image)]
         return moved, proposal.steps, proposal.lost_gradients
 
-    def _judge(self, state: CustomState, rows: Tensor, number: int, classifier: SmoothedClassifier) -> None:
+    def _judge(self, state: CustomState, row: int, number: int, classifier: SmoothedClassifier) -> None:
         """Draws the votes of x and remembers it, unless its label is confidently ahead."""
-        labels = state.labels[rows]
-        index = int(state.indices[int(rows)])
-        key = Key(self.seed, index, Purpose.PROPOSAL, 1 + number)
-        votes = classifier.votes(state.x[rows], [key], self.samples)
-        state.forward[rows] += self.samples
+        key = Key(self.seed, int(state.indices[row]), Purpose.PROPOSAL, 1 + number)
+        votes = state.near_votes.new_zeros((len(state), classifier.num_classes))
+        votes[row] = classifier.votes(state.x[row : row + 1], [key], self.samples)[0]
+        state.forward[row] += self.samples
+        labels, judge = state.labels, judge_of(self.samples, self.alpha, self.bound, classifier.num_classes)
         confident = adversarial(votes, labels, self.samples, self.alpha, self.bound)
-        label_leads = separation(votes.cpu().numpy(), self.samples, labels.cpu().numpy(), self.alpha, self.bound)
-        if not bool(label_leads.confident[0]):
-            state.remember(rows, votes, confident)
+        offered = torch.zeros_like(confident)
+        offered[row] = ~judge.ahead(count_of(votes, labels), largest_other(votes, labels))[row]
+        state.remember_points(state.x[:, None], offered[:, None], votes[:, None], confident[:, None])
 
     def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int] | None:
         most = self.form.budget(cost)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.common.projection import step_beyond
-from caa_cli.attacks.common.race import Race, RunEvaluation, Runs, ranking_samples, top_classes
+from caa_cli.attacks.common.race import Race, RunEvaluation, Runs, RunStep, ranking_samples, top_classes
 from caa_cli.attacks.common.state import Example
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
@@ -80,51 +80,46 @@ class Newton(Race[NewtonState]):
         state.forward += ranking_samples(self.samples)
         return state
 
-    def advance(
-        self, state: NewtonState, classifier: SmoothedClassifier, rows: Tensor, runs: Tensor, samples: int
-    ) -> None:
-        along = unit(state.normal[rows, runs])[0]
-        evaluation = self.evaluate(state, classifier, rows, runs, samples, along)
+    def advance(self, state: NewtonState, classifier: SmoothedClassifier, now: RunStep) -> None:
+        along = unit(now.of(state.normal))[0]
+        evaluation = self.evaluate(state, classifier, now, along)
         margin, reach = evaluation.margin, _NEAR * classifier.sigma
-        near = state.near[rows, runs] | (margin > -reach)
+        was_near = now.of(state.near)
+        near = was_near | (margin > -reach)
         # Far away the votes carry no information on the slope, and before the first plane there is no direction.
-        informative = (margin.abs() < reach) & (state.plane_weight[rows, runs] > 0)
-        state.learn_slope(rows, runs, evaluation.slope, samples, informative, _SLOPE_MOST)
-        self._learn_plane(state, rows, runs, evaluation, near, samples)
-        self._move(state, rows, runs, evaluation, near, classifier.sigma)
-        state.near[rows, runs] = near
+        informative = (margin.abs() < reach) & (now.of(state.plane_weight) > 0)
+        state.learn_slope(now, evaluation.slope, informative, _SLOPE_MOST)
+        self._learn_plane(state, now, evaluation, near & was_near)
+        self._move(state, now, evaluation, near, classifier.sigma)
+        now.put(state.near, near)
 
-    def _learn_plane(
-        self, state: NewtonState, rows: Tensor, runs: Tensor, evaluation: RunEvaluation, near: Tensor, samples: int
-    ) -> None:
-        """Averages this evaluation's plane into the run's. Planes from afar are dropped once the run is near."""
-        old = torch.where(near & state.near[rows, runs], self.memory * state.plane_weight[rows, runs], 0.0)
-        share = (samples / (old + samples))[:, None]
-        normal = state.slope[rows, runs, None] * evaluation.direction
-        offset = evaluation.margin - (normal * state.point[rows, runs]).sum(dim=1)
-        usable = evaluation.usable
-        averaged = (1.0 - share) * state.normal[rows, runs] + share * normal
-        state.normal[rows, runs] = torch.where(usable[:, None], averaged, state.normal[rows, runs])
-        averaged = (1.0 - share[:, 0]) * state.offset[rows, runs] + share[:, 0] * offset
-        state.offset[rows, runs] = torch.where(usable, averaged, state.offset[rows, runs])
-        state.plane_weight[rows, runs] = torch.where(usable, old + samples, state.plane_weight[rows, runs])
+    def _learn_plane(self, state: NewtonState, now: RunStep, evaluation: RunEvaluation, stays: Tensor) -> None:
+        """Averages this evaluation's plane into the run's. stays: (runs,) bool, whether the earlier planes still
+        count; those from afar are dropped once the run is near."""
+        before, samples, usable = now.of(state.plane_weight), now.samples, evaluation.usable
+        old = torch.where(stays, self.memory * before, 0.0)
+        # Without a gradient the plane stays as it is.
+        share = torch.where(usable, samples / (old + samples), 0.0)
+        normal = now.of(state.slope)[:, None] * evaluation.direction
+        offset = evaluation.margin - (normal * now.of(state.point)).sum(dim=1)
+        now.put(state.normal, torch.lerp(now.of(state.normal), normal, share[:, None]))
+        now.put(state.offset, torch.lerp(now.of(state.offset), offset, share))
+        now.put(state.plane_weight, torch.where(usable, old + samples, before))
 
-    def _move(
-        self, state: NewtonState, rows: Tensor, runs: Tensor, evaluation: RunEvaluation, near: Tensor, sigma: float
-    ) -> None:
+    def _move(self, state: NewtonState, now: RunStep, evaluation: RunEvaluation, near: Tensor, sigma: float) -> None:
         """Moves to the nearest point at which the plane has the target margin, within the longest step."""
-        clean, point, normal = state.clean[rows].flatten(1), state.point[rows, runs], state.normal[rows, runs]
+        clean, point, normal = state.clean[now.rows].flatten(1), now.of(state.point), now.of(state.normal)
         target = self.target * sigma
         direction, slope, _ = unit(normal)
         slope = slope.clamp(min=1e-12)
         # Far away: straight on, as far as the plane predicts the boundary.
         ahead = ((target - evaluation.margin) / slope).clamp(min=0.1, max=_FAR_STEP * sigma)
         onward = (point + ahead[:, None] * direction).clamp(0.0, 1.0)
-        height = (normal * clean).sum(dim=1) + state.offset[rows, runs]
-        longest = (_STEP * _SHRINK ** state.iteration[rows]).clamp(min=_SHORTEST)
+        height = (normal * clean).sum(dim=1) + now.of(state.offset)
+        longest = torch.full_like(slope, max(_STEP * _SHRINK**now.iteration, _SHORTEST))
         step, nearest = step_beyond(clean, point, direction, (target - height) / slope, longest)
         usable = evaluation.usable
         moved = torch.where(near[:, None], step, onward)
-        state.point[rows, runs] = torch.where(usable[:, None], moved, point)
+        now.put(state.point, torch.where(usable[:, None], moved, point))
         distance = torch.where(near, (nearest - clean).norm(dim=1), torch.inf)
-        state.boundary_distance[rows, runs] = torch.where(usable, distance, state.boundary_distance[rows, runs])
+        now.put(state.boundary_distance, torch.where(usable, distance, now.of(state.boundary_distance)))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.common.projection import step_beyond
-from caa_cli.attacks.common.race import Race, RunEvaluation, Runs
+from caa_cli.attacks.common.race import Race, RunEvaluation, Runs, RunStep
 from caa_cli.attacks.common.starting_points import begin_beyond, crossing_evaluations
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -84,62 +84,53 @@ class BoundaryWalk(Race[WalkState]):
             **Runs.no_estimates(home),
         )
 
-    def advance(
-        self, state: WalkState, classifier: SmoothedClassifier, rows: Tensor, runs: Tensor, samples: int
-    ) -> None:
-        along = self._direction(state, rows, runs, classifier)
-        evaluation = self.evaluate(state, classifier, rows, runs, samples, along)
+    def advance(self, state: WalkState, classifier: SmoothedClassifier, now: RunStep) -> None:
+        evaluation = self.evaluate(state, classifier, now, self._direction(state, now, classifier))
         near = evaluation.usable & (evaluation.margin.abs() < _NEAR * classifier.sigma)
-        self._learn_gradient(state, rows[near], runs[near], evaluation, near)
+        self._learn_gradient(state, now, evaluation, near)
         # Along the direction before this evaluation: along this one's, its noise would bias the slope upwards.
-        state.learn_slope(rows, runs, evaluation.slope, samples, near & (evaluation.slope != 0), _SLOPE_MOST)
-        self._move(state, rows, runs, evaluation.margin, near, classifier)
+        state.learn_slope(now, evaluation.slope, near & (evaluation.slope != 0), _SLOPE_MOST)
+        self._move(state, now, evaluation.margin, near, classifier)
 
-    def _direction(self, state: WalkState, rows: Tensor, runs: Tensor, classifier: SmoothedClassifier) -> Tensor:
+    def _direction(self, state: WalkState, now: RunStep, classifier: SmoothedClassifier) -> Tensor:
         """The averaged gradient, filtered and at unit length; zero where there is none yet."""
-        variance = state.gradient_spread[rows, runs] / state.gradient_weight[rows, runs].square().clamp(min=1e-30)
-        return unit(wiener_filter(state.gradient[rows, runs], variance, classifier.input_shape))[0]
+        variance = now.of(state.gradient_spread) / now.of(state.gradient_weight).square().clamp(min=1e-30)
+        return unit(wiener_filter(now.of(state.gradient), variance, classifier.input_shape))[0]
 
-    def _learn_gradient(
-        self, state: WalkState, rows: Tensor, runs: Tensor, evaluation: RunEvaluation, near: Tensor
-    ) -> None:
-        """Averages the evaluation's gradients at its rows `near` into those of the runs; older ones weigh less."""
+    def _learn_gradient(self, state: WalkState, now: RunStep, evaluation: RunEvaluation, near: Tensor) -> None:
+        """Averages the gradients of the runs that are `near` into theirs; older ones weigh less."""
         assert evaluation.variance is not None, "the boundary walk needs gradients from votes, with their variance"
-        weight = 1.0 / evaluation.variance[near].clamp(min=1e-12)
-        total = self.memory * state.gradient_weight[rows, runs] + weight
-        share = (weight / total)[:, None]
-        state.gradient[rows, runs] = torch.lerp(state.gradient[rows, runs], evaluation.gradient[near], share)
-        state.gradient_weight[rows, runs] = total
-        state.gradient_spread[rows, runs] = self.memory**2 * state.gradient_spread[rows, runs] + weight
+        weight = 1.0 / evaluation.variance.clamp(min=1e-12)
+        before, spread = now.of(state.gradient_weight), now.of(state.gradient_spread)
+        total = self.memory * before + weight
+        share = torch.where(near, weight / total, 0.0)
+        now.put(state.gradient, torch.lerp(now.of(state.gradient), evaluation.gradient, share[:, None]))
+        now.put(state.gradient_weight, torch.where(near, total, before))
+        now.put(state.gradient_spread, torch.where(near, self.memory**2 * spread + weight, spread))
 
     def _move(
-        self,
-        state: WalkState,
-        rows: Tensor,
-        runs: Tensor,
-        margin: Tensor,
-        near: Tensor,
-        classifier: SmoothedClassifier,
+        self, state: WalkState, now: RunStep, margin: Tensor, near: Tensor, classifier: SmoothedClassifier
     ) -> None:
         """Moves to the nearest point at which the plane has the target margin, within the longest step.
 
         Far on the rival's side: towards the clean image by the margin, which is safe because it is 1-Lipschitz. Far
         on the label's side: half of the way back.
         """
-        clean, point, longest = state.clean[rows].flatten(1), state.point[rows, runs], state.longest[rows, runs]
-        direction = self._direction(state, rows, runs, classifier)
-        need = (self.target * classifier.sigma - margin) / state.slope[rows, runs]
+        clean, point, longest = state.clean[now.rows].flatten(1), now.of(state.point), now.of(state.longest)
+        before, direction = now.of(state.before), self._direction(state, now, classifier)
+        need = (self.target * classifier.sigma - margin) / now.of(state.slope)
         # The correction back to the boundary is not limited; the distance along it over which the plane holds is.
         ahead = need.clamp(min=-_LONGEST, max=_LONGEST)[:, None] * direction
         along_boundary = need + (direction * (point - clean)).sum(dim=1)
         step, nearest = step_beyond(clean, point, direction, along_boundary, longest, ahead)
         home = clean - point
         inward = point + unit(home)[0] * torch.minimum(margin, home.norm(dim=1))[:, None]
-        back = point + 0.5 * (state.before[rows, runs] - point)
+        back = point + 0.5 * (before - point)
         beyond = margin > 0
         far = torch.where(beyond[:, None], inward, back).clamp(0.0, 1.0)
-        state.before[rows, runs] = torch.where((near | beyond)[:, None], point, state.before[rows, runs])
-        state.point[rows, runs] = torch.where(near[:, None], step, far)
-        state.longest[rows, runs] = (longest * torch.where(near, _SHRINK, _BACK)).clamp(min=_SHORTEST)
-        known = (state.before[rows, runs] - clean).norm(dim=1)
-        state.boundary_distance[rows, runs] = torch.where(near, (nearest - clean).norm(dim=1), known)
+        before = torch.where((near | beyond)[:, None], point, before)
+        now.put(state.before, before)
+        now.put(state.point, torch.where(near[:, None], step, far))
+        now.put(state.longest, (longest * torch.where(near, _SHRINK, _BACK)).clamp(min=_SHORTEST))
+        known = (before - clean).norm(dim=1)
+        now.put(state.boundary_distance, torch.where(near, (nearest - clean).norm(dim=1), known))

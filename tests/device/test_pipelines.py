@@ -1,0 +1,151 @@
+"""Every attack, certificates and training on a pretended CUDA device: nothing is mixed, and results are the CPU's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from pretended_device import PretendedDevice
+from step_counts import demo_classifier
+from torch import Tensor
+
+from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.choices import SURROGATE_MODEL, VOTES
+from caa_cli.config.methods import METHODS
+from caa_cli.config.plan import AttackPlan, CertifyPlan
+from caa_cli.config.settings import load
+from caa_cli.config.train_plan import TrainPlan
+from caa_cli.data.datasets import open_dataset
+from caa_cli.models.architectures import build
+from caa_cli.models.card import ModelCard
+from caa_cli.results.certificates import CertifyRecord
+from caa_cli.results.records import ATTACKED, AttackRecord
+from caa_cli.run.attack_pipeline import AttackPipeline
+from caa_cli.run.certify_pipeline import CertifyPipeline
+from caa_cli.run.registry import build_attack
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradient_source import GradientSource
+from caa_cli.smoothing.gradients import SurrogateModel
+from caa_cli.smoothing.stein import SteinEstimator
+from caa_cli.training.feed import MemoryFeed
+from caa_cli.training.loop import Trainer
+
+T = TypeVar("T")
+CPU, CUDA = "cpu", "cuda:0"
+CARD = ModelCard("small-cnn", 10, (1, 28, 28), (0.1307,), (0.3081,), "demo", 0.25, "gaussian")
+# A GPU's noise comes in larger blocks than a CPU's, each from a seed of its own.
+GPU_BLOCK = 256
+
+IMAGES = range(1, 3)
+# Long steps, so that few are enough; of cw and autoattack few rounds.
+CAA = {"attack": "caa", "step_min": 0.4, "step_max": 0.8}
+PGD = {"attack": "pgd", "pgd_epsilon": 1.0}
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{attack: {"attack": attack} for attack in ATTACKS},
+    "caa": CAA,
+    "pgd": PGD,
+    "cw": {"attack": "cw", "cw_binary_search_steps": 2, "cw_initial_constant": 10.0},
+    "ddn": {"attack": "ddn", "ddn_initial_norm": 3.0},
+    "caa, tangential": {**CAA, "refine": "tangential"},
+    "caa, two rivals": {**CAA, "rivals": 2},
+    "caa, gumbel": {**CAA, "surrogate": "gumbel", "temperature": 1.0},
+    "caa, votes alone": {**CAA, "gradient": VOTES},
+    "caa-newton, votes alone": {"attack": "caa-newton", "gradient": VOTES, "newton_steps": 6, "newton_rivals": 2},
+    "pgd, surrogate": {**PGD, "gradient": f"{SURROGATE_MODEL}=demo"},
+    "autoattack, smallest radius": {
+        "attack": "autoattack",
+        "autoattack_minimise": True,
+        "autoattack_searches": 2,
+        "iterations": 4,
+    },
+    "caa, intervals": {**CAA, "verification": "intervals"},
+    "pgd, as proposed": {**PGD, "finish": "none"},
+    "caa, another sigma": {**CAA, "attack_sigma": 0.3},
+}
+
+
+def on_both(work: Callable[[str], T]) -> tuple[T, T]:
+    """What some work returns on the CPU, and on the pretended device."""
+    with PretendedDevice():
+        there = work(CUDA)
+    return work(CPU), there
+
+
+def classifier_on(device: str, gradients: GradientSource | None = None) -> SmoothedClassifier:
+    classifier = demo_classifier(device, 512, gradients)
+    assert classifier.noise.block == (64 if device == CPU else GPU_BLOCK)
+    classifier.noise.block = GPU_BLOCK  # so that the noise is the same
+    return classifier
+
+
+def gradients_of(plan: AttackPlan, device: str) -> GradientSource | None:
+    if plan.surrogate_model is not None:
+        return SurrogateModel(demo_classifier(device).model)
+    return SteinEstimator() if plan.gradient == VOTES else None
+
+
+def attacked(plan: AttackPlan, device: str) -> list[tuple[AttackRecord, list[float] | None]]:
+    """Records and adversarial images of the first demo images."""
+    classifier, images = classifier_on(device, gradients_of(plan, device)), open_dataset("demo", None, "test")
+    pipeline = AttackPipeline(plan, build_attack(plan), classifier, images)
+    found = pipeline.run(IMAGES)
+    return [
+        (replace(record, seconds=0.0), None if image is None else image.ravel().tolist())
+        for record, image in sorted(found, key=lambda pair: pair[0].index)
+    ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_attack_is_the_same_as_on_the_cpu(variant: str):
+    common = {"checkpoint": "demo", "samples": 100, "iterations": 8, "verify_samples": 1000, "batch_size": 2}
+    plan = AttackPlan.of(**{**common, **VARIANTS[variant]})
+    here, there = on_both(lambda device: attacked(plan, device))
+    assert len(here) == len(IMAGES)
+    assert ATTACKED in [record.outcome for record, _ in here], "not all of the pipeline is tried"
+    assert there == here
+
+
+@pytest.mark.parametrize("radius", [None, 0.25])
+@pytest.mark.parametrize("bound", ["goodman", "cp-bonferroni", "clopper-pearson"])
+def test_certificates_are_the_same_as_on_the_cpu(bound: str, radius: float | None):
+    plan = CertifyPlan(checkpoint="demo", samples=1000, radius=radius, bound=bound)
+
+    def certified(device: str) -> list[CertifyRecord]:
+        pipeline = CertifyPipeline(plan, classifier_on(device), open_dataset("demo", None, "test"))
+        return [replace(record, seconds=0.0) for record in pipeline.run(range(5))]
+
+    here, there = on_both(certified)
+    assert there == here
+    assert any(record.outcome == "certified" for record in here)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [*((name, {}) for name in METHODS), ("smoothadv", {"inner_attack": "ddn"})], ids=str
+)
+def test_training_is_the_same_as_on_the_cpu(method: str, settings: dict[str, Any]):
+    plan = TrainPlan(sigma=0.25, epochs=1, batch_size=20, clip_norm=1.0)
+    images = open_dataset("demo", None, "train")
+    spec = METHODS[method]
+    torch.manual_seed(0)
+    weights = build(CARD).state_dict()
+
+    def trained(device: str) -> dict[str, Tensor]:
+        where, model = torch.device(device), build(CARD)
+        model.load_state_dict(weights)
+        train, heldout = (
+            MemoryFeed(images.images[part], images.labels[part], where) for part in (slice(0, 40), slice(40, 60))
+        )
+        trainer = Trainer(model, load(spec.runs)(**vars(spec.settings(**settings))), plan, train, heldout, where)
+        report = trainer.run_epoch(lambda step, loss, accuracy: None)
+        return {
+            "loss": torch.tensor(report.loss),
+            "accuracy": torch.tensor(report.heldout_accuracy),
+            **{name: tensor.cpu() for name, tensor in trainer.model.state_dict().items()},
+        }
+
+    here, there = on_both(trained)
+    for name in here:
+        torch.testing.assert_close(there[name], here[name], rtol=1e-5, atol=1e-6, msg=name)
