@@ -16,4 +16,5 @@ def build_attack(plan: AttackPlan) -> Attack[Any]:
     spec = spec_of(plan.attack)
     kind: type[Attack[Any]] = load(spec.by_votes if spec.by_votes and plan.gradient == VOTES else spec.runs)
     run = {"samples": plan.samples, "alpha": plan.alpha, "bound": plan.bound, "seed": plan.seed}
-    return kind.of(plan.settings, plan.iterations, **run)
+    attack = kind.of(plan.settings, plan.iterations, **run)
+    return attack.after_target() if plan.targeted else attack

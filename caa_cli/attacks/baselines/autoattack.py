@@ -39,7 +39,7 @@ class AutoAttack(settings.AutoAttack, Baseline[AutoAttackState]):
     minimise: doubles the radius until a search succeeds, then bisects, `searches` in all; a search then ends at its
     first adversarial point.  rho: the share of steps that have to raise the loss for APGD to keep its step size.
 
-    The ratio needs three classes: with two there is the first run only.
+    The ratio needs three classes, and with targets four: with fewer there is the first run only.
     """
 
     TYPICAL_SHARE = 0.5
@@ -85,14 +85,15 @@ class AutoAttack(settings.AutoAttack, Baseline[AutoAttackState]):
         return state
 
     def step(self, state: AutoAttackState, classifier: SmoothedClassifier) -> None:
-        entropy, ratio, second = CrossEntropy(), LogitRatio(), state.second
+        aim, second = state.aim, state.second
+        entropy, ratio = aim.objective(CrossEntropy()), LogitRatio(reach=aim.targeted)
         evaluation = self.evaluate(state, classifier, OneOfTwo(entropy, ratio, second))
         state.lost_gradients += ~evaluation.usable
         state.succeeded = state.succeeded | evaluation.adversarial
         # The ratio falls towards the boundary, and the cross-entropy grows.
         direction = torch.where(second[:, None], -evaluation.direction, evaluation.direction)
-        z, labels = evaluation.log_mean, state.labels
-        loss = torch.where(second, -ratio.value(z, labels), odds_against(z, labels))
+        z, odds = evaluation.log_mean, odds_against(evaluation.log_mean, aim.classes)
+        loss = torch.where(second, -ratio.value(z, aim.classes), -odds if aim.targeted else odds)
         apgd.advance(state, loss, direction, self.steps, self.rho)
         self._end_runs(state, classifier)
 
@@ -101,7 +102,8 @@ class AutoAttack(settings.AutoAttack, Baseline[AutoAttackState]):
         over = state.taken == self.steps
         if self.minimise:
             over = over | state.succeeded
-        last = state.second | state.succeeded | (classifier.num_classes < 3)
+        alone = classifier.num_classes < LogitRatio(reach=state.aim.targeted).least_classes
+        last = state.second | state.succeeded | alone
         next_search, next_run = over & last, over & ~last
         state.searched = state.searched + next_search
         state.done |= next_search & (state.searched >= (self.searches if self.minimise else 1))
