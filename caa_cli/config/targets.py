@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,9 +17,15 @@ from typing import Any
 from caa_cli.errors import UsageError
 
 SECOND, LEAST_LIKELY, RANDOM = TARGET_RULES = ("second", "least-likely", "random")
+IN_WORDS = {
+    SECOND: "the second most likely class of each image",
+    LEAST_LIKELY: "the least likely class of each image",
+    RANDOM: "a random other class of each image",
+}
 FORMS = f"CLASS|{'|'.join(TARGET_RULES)}|FILE"
 
 _FILE_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".jsonl")
+_FILE = "file sha256"
 _IN_A_FILE = "a line `index,class` for each image, or a JSON object {index: class}"
 
 
@@ -92,7 +98,14 @@ class TargetText:
 
 def file_digest(path: Path) -> str:
     """What stands for a file of targets where settings are compared: its content. Raises UsageError."""
-    return f"file sha256 {hashlib.sha256(_text(path).encode()).hexdigest()[:16]}"
+    return f"{_FILE} {hashlib.sha256(_text(path).encode()).hexdigest()[:16]}"
+
+
+def target_in_words(target: str, shown: Callable[[int], str]) -> str:
+    """What a result records as its target, for a reader; shown: a class by its number."""
+    if target.startswith(_FILE):
+        return "the class that a file names for each image"
+    return IN_WORDS[target] if target in IN_WORDS else shown(int(target))
 
 
 def read_targets(path: Path, size: int, classes: Classes) -> Mapping[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.config.choices import EXACT, VOTES
 from caa_cli.config.plan import AttackPlan
-from caa_cli.config.targets import LEAST_LIKELY, RANDOM, SECOND, Classes
+from caa_cli.config.targets import TARGET_RULES, Classes, target_in_words
 from caa_cli.display import Rows
 from caa_cli.run.dry_run import Evaluations
 from caa_cli.smoothing.gradient_source import GradientCost
@@ -33,15 +33,10 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], classes: Classes) -> Rows
 
 def _target(plan: AttackPlan, classes: Classes) -> str:
     """The target in words."""
+    words = target_in_words(str(plan.target), classes.shown)
     if plan.target_file is not None:
-        return f"as {plan.target_file} says, image by image"
-    rules = {
-        SECOND: "the second most likely class of each image",
-        LEAST_LIKELY: "the least likely class of each image",
-        RANDOM: "a random other class of each image",
-    }
-    target = str(plan.target)
-    return rules[target] if target in rules else f"{classes.shown(int(target))}; its own images are left out"
+        return f"{words}: {plan.target_file}"
+    return words if plan.target in TARGET_RULES else f"{words}; its own images are left out"
 
 
 def evaluations(
