@@ -216,3 +216,9 @@ def test_an_image_of_the_target_s_class_is_left_out():
     assert (record.outcome, record.label, record.target, record.prediction) == (LABEL_IS_TARGET, 7, 7, None)
     assert record.forward_evaluations == 0
     assert not record.eligible
+
+
+def test_the_margin_that_is_missing_is_negative_where_the_aim_is_reached():
+    z = torch.log(torch.tensor([[0.2, 0.5, 0.3], [0.5, 0.2, 0.3]]))
+    assert Aim(torch.tensor([0, 0])).margin(z).sign().tolist() == [-1, 1]
+    assert Aim(torch.tensor([1, 2]), targeted=True).margin(z).sign().tolist() == [-1, 1]
