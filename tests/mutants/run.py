@@ -51,7 +51,7 @@ TARGETS = {
     "sequential_test": ("caa_cli/verification/sequential_test.py", _tests("verification", "exact_rule")),
     "margin": ("caa_cli/smoothing/margin.py", _tests("verification", "line_search")),
     "line_search": ("caa_cli/verification/line_search.py", _tests("verification", "line_search")),
-    "criterion": ("caa_cli/attacks/common/criterion.py", _tests("attacks", "criterion", "targets")),
+    "criterion": ("caa_cli/attacks/common/criterion.py", _tests("attacks", "criterion", "targeted_attacks")),
     "balls": ("caa_cli/attacks/caa/balls.py", _tests("attacks", "geometry")),
     "projection": ("caa_cli/attacks/common/projection.py", [*_tests("attacks", "geometry"), *_PROJECTIONS]),
     "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),
