@@ -9,9 +9,10 @@ import typer
 
 from caa_cli.cli import completion, generate, options, running
 from caa_cli.cli.generate import option
-from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.attacks import ATTACKS, SAMPLES, samples_by_default
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.choices import EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL
+from caa_cli.config.certificates import CERTIFICATES
+from caa_cli.config.choices import DTYPES, EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL
 from caa_cli.config.plan import AttackPlan
 from caa_cli.config.targets import FORMS, TARGET_RULES
 
@@ -23,7 +24,11 @@ _SEARCH, _VERIFICATION = generate.SEARCH, "Certificate and verification"
 @generate.with_options(generate.attack_settings(), before="device")
 def attack(
     context: typer.Context,
-    checkpoint: options.Checkpoint,
+    checkpoint: options.Checkpoint = None,
+    ensemble: options.Ensemble = None,
+    denoiser: options.Denoiser = None,
+    denoiser_arch: options.DenoiserArch = None,
+    classifier_size: options.ClassifierSize = None,
     sigma: options.Sigma = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
@@ -49,8 +54,13 @@ def attack(
     ] = AttackPlan.attack,
     trust_attack: options.TrustAttack = False,
     samples: Annotated[
-        int, option(help="Noise samples per step; caa and caa-newton use fewer where that is enough.", panel=_SEARCH)
-    ] = AttackPlan.samples,
+        int | None,
+        option(
+            help="Noise samples per step; caa and caa-newton use fewer where that is enough.",
+            show_default=f"{SAMPLES}; caa-newton by gradients: {samples_by_default('caa-newton')}",
+            panel=_SEARCH,
+        ),
+    ] = None,
     iterations: Annotated[
         int,
         option(
@@ -96,11 +106,19 @@ def attack(
     bound: Annotated[
         str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_VERIFICATION, choices=BOUNDS)
     ] = AttackPlan.bound,
+    certificate: Annotated[
+        str,
+        option(
+            help=f"Radius that the bounds give, of the clean image and for caa's steps: {', '.join(CERTIFICATES)}.",
+            panel=_VERIFICATION,
+            choices=CERTIFICATES,
+        ),
+    ] = AttackPlan.certificate,
     selection_samples: Annotated[
         int | None,
         option(
             help="Samples to choose the clean class, and of each point of the line search.",
-            show_default="as --samples",
+            show_default=f"as --samples, or {SAMPLES}",
             panel=_VERIFICATION,
         ),
     ] = None,
@@ -116,7 +134,7 @@ def attack(
         int | None,
         option(
             help="Fresh samples, at most, of each try to verify an adversarial image.",
-            show_default="10 × --samples, at least 10000",
+            show_default=f"10 × --samples, at least 10000, or {10 * SAMPLES}",
             panel=_VERIFICATION,
         ),
     ] = None,
@@ -138,6 +156,16 @@ def attack(
     ] = AttackPlan.finish,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
+    search_dtype: Annotated[
+        str | None,
+        option(
+            help="Precision of the search alone, with a second copy of the weights; certificate, line search and "
+            "verification keep --dtype.",
+            show_default="as --dtype",
+            panel=_COMPUTE,
+            choices=DTYPES,
+        ),
+    ] = None,
     batch_size: Annotated[
         str, option(help="Images to attack at the same time.", panel=_COMPUTE, choices=("auto",))
     ] = "auto",

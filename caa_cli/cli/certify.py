@@ -10,6 +10,7 @@ import typer
 from caa_cli.cli import options, running
 from caa_cli.cli.generate import RUN, option
 from caa_cli.config.bounds import BOUNDS
+from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.config.plan import CertifyPlan
 
 _CERTIFICATE = "Certificate"
@@ -17,7 +18,11 @@ _CERTIFICATE = "Certificate"
 
 @running.guarded
 def certify(
-    checkpoint: options.Checkpoint,
+    checkpoint: options.Checkpoint = None,
+    ensemble: options.Ensemble = None,
+    denoiser: options.Denoiser = None,
+    denoiser_arch: options.DenoiserArch = None,
+    classifier_size: options.ClassifierSize = None,
     sigma: options.Sigma = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
@@ -43,6 +48,14 @@ def certify(
     bound: Annotated[
         str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_CERTIFICATE, choices=BOUNDS)
     ] = CertifyPlan.bound,
+    certificate: Annotated[
+        str,
+        option(
+            help=f"Radius that the bounds give: {', '.join(CERTIFICATES)}.",
+            panel=_CERTIFICATE,
+            choices=CERTIFICATES,
+        ),
+    ] = CertifyPlan.certificate,
     radius: Annotated[
         float | None,
         option(

@@ -48,7 +48,7 @@ def compare(
             "A name is shown in place of the attack's.",
         ),
     ] = None,
-    checkpoint: options.OptionalCheckpoint = None,
+    checkpoint: options.Checkpoint = None,
     attacks: Annotated[
         str | None,
         option(
@@ -197,7 +197,7 @@ def _plans(
     context: typer.Context, given: dict[str, Any], entries: list[NamedAttack], output: Path, keep_images: bool
 ) -> dict[str, AttackPlan]:
     """A plan an attack, by label, each with a result of its own beside the comparison's."""
-    if given["checkpoint"] is None:
+    if not given["checkpoint"] and ":" not in (given["arch"] or ""):
         raise UsageError(
             "nothing to compare: neither --checkpoint nor result files are named",
             "caa compare --checkpoint demo --attacks caa, or caa compare a.json b.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable
 
@@ -20,6 +21,9 @@ def name_variables(command: TyperCommand) -> None:
         ends_at_once = parameter.is_eager and getattr(parameter, "is_flag", False)
         if parameter.param_type_name == "option" and not ends_at_once:
             parameter.envvar = f"CAA_{command.name}_{parameter.name}".upper()
+        if parameter.name == "checkpoint":  # several are separated as in PATH: the name of one may hold spaces
+            parameter.type = copy.copy(parameter.type)
+            parameter.type.envvar_list_splitter = os.pathsep  # type: ignore[misc]
 
 
 def check_variables(context: typer.Context) -> None:

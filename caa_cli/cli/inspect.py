@@ -14,15 +14,18 @@ from caa_cli.errors import UsageError
 
 @running.guarded
 def inspect(
-    file: Annotated[
-        str | None,
+    files: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="[FILE]",
-            help="The checkpoint, or `demo`; --checkpoint names it too.",
+            metavar="[FILE]…",
+            help="The checkpoint, or `demo`, or a denoiser; --checkpoint names it too. Several make an ensemble.",
             autocompletion=completion.checkpoints,
         ),
     ] = None,
-    checkpoint: options.OptionalCheckpoint = None,
+    checkpoint: options.Checkpoint = None,
+    ensemble: options.Ensemble = None,
+    denoiser: options.Denoiser = None,
+    denoiser_arch: options.DenoiserArch = None,
     dataset: Annotated[
         str | None,
         option(help="The data set it was trained on, if the file does not say.", panel=DATA, choices=DATASETS),
@@ -36,16 +39,29 @@ def inspect(
     json: options.Json = False,
 ) -> None:
     """Show what a checkpoint holds, what is missing, and the command that attacks it. No data set is needed."""
-    if (file is None) == (checkpoint is None):
+    if not files and not checkpoint:
+        checkpoint = [options.network_of(arch)]
+    named = checkpoint or ["demo"]
+    if files and checkpoint:
         raise UsageError(
-            "caa inspect needs a checkpoint" if file is None else f"{file} and --checkpoint {checkpoint} are two",
-            f"caa inspect --checkpoint {checkpoint or 'demo'}",
+            f"{files[0]} and --checkpoint {named[0]} are two",
+            f"caa inspect --checkpoint {named[0]}",
         )
-    path = str(checkpoint if file is None else file)
     chosen = options.normalisation({"normalisation": normalisation, "mean": mean, "std": std})
     from caa_cli.display import Display
     from caa_cli.models.resolve import Overrides
     from caa_cli.run.inspect import Inspection
 
     overrides = Overrides(arch, sigma, **chosen)
-    raise typer.Exit(Inspection(Display(False, json), path, dataset, overrides, trust_checkpoint).execute())
+    front = None if denoiser is None else str(denoiser)
+    inspection = Inspection(
+        Display(False, json),
+        files or named,
+        dataset,
+        overrides,
+        trust_checkpoint,
+        ensemble=ensemble,
+        denoiser=front,
+        denoiser_arch=denoiser_arch,
+    )
+    raise typer.Exit(inspection.execute())

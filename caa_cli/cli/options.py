@@ -17,9 +17,10 @@ from caa_cli.cli.generate import COMPUTE, DATA, RUN, SEARCH, option
 from caa_cli.cli.toml import load_config
 from caa_cli.cli.values import number, shortened, whole
 from caa_cli.config import methods
-from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, NORMALISATIONS, SPLITS
+from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, ENSEMBLES, LOGITS, NORMALISATIONS, SPLITS
 from caa_cli.config.custom_attack import names_code
 from caa_cli.config.datasets import DATASETS, those_that
+from caa_cli.config.denoisers import DENOISERS
 from caa_cli.config.methods import METHODS
 from caa_cli.config.normalisations import mean_and_std
 from caa_cli.config.paths import check_distinct
@@ -30,7 +31,7 @@ from caa_cli.config.selection import file_or_list
 from caa_cli.config.sizes import parse_size
 from caa_cli.config.targets import target_or_file
 from caa_cli.config.train_plan import TrainPlan
-from caa_cli.errors import UsageError
+from caa_cli.errors import MissingSettingsError, UsageError
 from caa_cli.runtime.sharding import Shard
 
 P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
@@ -38,14 +39,18 @@ P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
+    if "checkpoint" in given and not isinstance(given["checkpoint"], str):
+        given["checkpoint"], *members = given["checkpoint"] or [network_of(given.get("arch"))]
+        given["members"] = tuple(members)
     measure = given.get("chunk_size") == "measure"
     given = {**given, "measure_chunks": measure}
     if given.get("indices") is not None:
         given["indices_file"], given["indices_list"] = file_or_list(given["indices"])
     if given.get("target") is not None:
         given["target"], given["target_file"] = target_or_file(given["target"])
-    if "mean" in given:
-        given |= normalisation(given)
+    for prefix in ("", "classifier_"):
+        if f"{prefix}mean" in given:
+            given |= normalisation(given, prefix)
     if measure:
         given["chunk_size"] = None
     if isinstance(given.get("max_memory"), str):
@@ -109,11 +114,20 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         ) from error
 
 
-def normalisation(given: dict[str, Any]) -> dict[str, tuple[float, ...] | None]:
-    """{mean, std} from --normalisation, or from --mean and --std."""
-    mean, std = (numbers(given[name], f"--{name}") for name in ("mean", "std"))
-    mean, std = mean_and_std(given.get("normalisation"), mean, std)
-    return {"mean": mean, "std": std}
+def network_of(arch: str | None) -> str:
+    """The factory that --arch names, for want of a --checkpoint: its network may hold its weights."""
+    if arch is None or ":" not in arch:
+        raise MissingSettingsError(
+            "caa needs --checkpoint, or an --arch whose network holds its weights", ["--checkpoint demo"]
+        )
+    return arch
+
+
+def normalisation(given: dict[str, Any], prefix: str = "") -> dict[str, tuple[float, ...] | None]:
+    """{mean, std} from --normalisation, or from --mean and --std; with the options' and the keys' prefix."""
+    mean, std = (numbers(given[prefix + name], flag(prefix + name)) for name in ("mean", "std"))
+    mean, std = mean_and_std(given.get(f"{prefix}normalisation"), mean, std, prefix=prefix)
+    return {f"{prefix}mean": mean, f"{prefix}std": std}
 
 
 def automatic(text: str, option: str) -> int | None:
@@ -128,12 +142,46 @@ def automatic(text: str, option: str) -> int | None:
 
 _MODEL: dict[str, Any] = {
     "metavar": "FILE",
-    "help": "The model to work on, or `demo`: one that comes with caa.",
+    "help": "The model to work on, or `demo`: one that comes with caa. Several make an ensemble.",
     "panel": DATA,
     "choices": completion.checkpoints,
 }
-Checkpoint = Annotated[str, option(**_MODEL)]
-OptionalCheckpoint = Annotated[str | None, option(**_MODEL)]
+Checkpoint = Annotated[list[str] | None, option(**_MODEL)]
+Ensemble = Annotated[
+    str | None,
+    option(
+        metavar="|".join(ENSEMBLES),
+        help="What several checkpoints make together: the mean of their logits or softmax, or the majority.",
+        show_default=LOGITS,
+        panel=DATA,
+        choices=ENSEMBLES,
+    ),
+]
+Denoiser = Annotated[
+    Path | None,
+    option(
+        metavar="FILE|FOLDER",
+        help=f"A denoiser in front of the model, recognised by content: {', '.join(DENOISERS)}.",
+        panel=DATA,
+    ),
+]
+DenoiserArch = Annotated[
+    str | None,
+    option(
+        metavar="package.module:factory",
+        help="A denoiser of your own (or file.py:factory), with the weights of --denoiser or its own.",
+        panel=DATA,
+    ),
+]
+ClassifierSize = Annotated[
+    int | None,
+    option(
+        metavar="N",
+        help="Resize noisy, or denoised, images to N×N for the model.",
+        show_default="behind a denoiser, the checkpoint's",
+        panel=DATA,
+    ),
+]
 Sigma = Annotated[
     float | None,
     option(
@@ -177,7 +225,7 @@ Download = Annotated[
 Arch = Annotated[
     str | None,
     option(
-        help=f"Architecture: {', '.join(ARCHITECTURES)}; or package.module:factory.",
+        help=f"Architecture: {', '.join(ARCHITECTURES)}, timm:NAME, torchvision:NAME, or package.module:factory.",
         show_default="the checkpoint's, or recognised",
         panel=DATA,
         choices=ARCHITECTURES,

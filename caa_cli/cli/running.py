@@ -90,8 +90,6 @@ def _refusal(context: typer.Context, error: Any) -> UsageError:
     parameter = getattr(error, "param", None)
     variable = variable_of(context, parameter.name) if parameter is not None and parameter.name else None
     origin = f" (from the environment variable {variable})" if variable is not None else ""
-    if parameter is not None and parameter.name == "checkpoint" and not error.message:
-        return UsageError(f"{context.command_path} needs --checkpoint", f"{context.meta[_TYPED]} --checkpoint demo")
     return UsageError(error.format_message() + origin, f"{context.command_path} --help")
 
 

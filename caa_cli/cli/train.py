@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import generate, options, running
+from caa_cli.cli import completion, generate, options, running
 from caa_cli.cli.generate import option
 from caa_cli.config.choices import (
     ARCHITECTURES,
     AUGMENTATIONS,
+    DENOISER_ARCHITECTURES,
     NORMALISATIONS,
     OPTIMIZERS,
     SCHEDULES,
@@ -29,7 +30,7 @@ _AUTO = ", ".join(f"{spec.augment} for {name}" for name, spec in DATASETS.items(
 
 
 @running.guarded
-@generate.with_options(generate.method_settings(), before="epochs")
+@generate.with_options(generate.method_settings(), before="classifier")
 def train(
     context: typer.Context,
     recipe: Annotated[
@@ -48,13 +49,15 @@ def train(
     download: options.Download = False,
     image_size: options.ImageSize = None,
     arch: Annotated[
-        str,
+        str | None,
         option(
-            help=f"Architecture: {', '.join(ARCHITECTURES)}, or package.module:factory.",
+            help=f"Architecture: {', '.join(ARCHITECTURES)}, or package.module:factory; of a denoiser: "
+            f"{', '.join(DENOISER_ARCHITECTURES)}.",
+            show_default="small-cnn; of a denoiser dncnn",
             panel=_MODEL,
-            choices=ARCHITECTURES,
+            choices=(*ARCHITECTURES, *DENOISER_ARCHITECTURES),
         ),
-    ] = TrainPlan.arch,
+    ] = None,
     normalisation: Annotated[
         str | None,
         option(
@@ -70,6 +73,52 @@ def train(
     method: Annotated[
         str, option(help=f"Training method: {', '.join(METHODS)}.", panel=_METHOD, choices=METHODS)
     ] = TrainPlan.method,
+    classifier: Annotated[
+        str | None,
+        option(
+            metavar="FILE",
+            help="denoiser: the classifier to defend, which stays as it is.",
+            show_default="none",
+            panel=_METHOD,
+            choices=completion.checkpoints,
+        ),
+    ] = None,
+    classifier_arch: Annotated[
+        str | None,
+        option(
+            metavar="NAME",
+            help="denoiser: the classifier's architecture.",
+            show_default="the checkpoint's, or recognised",
+            panel=_METHOD,
+            choices=ARCHITECTURES,
+        ),
+    ] = None,
+    classifier_normalisation: Annotated[
+        str | None,
+        option(
+            metavar="NAME",
+            help="denoiser: how the classifier normalises images.",
+            show_default="the checkpoint's",
+            panel=_METHOD,
+            choices=NORMALISATIONS,
+        ),
+    ] = None,
+    classifier_mean: Annotated[
+        str | None,
+        option(
+            metavar="M[,M…]", help="denoiser: mean per channel, instead of --classifier-normalisation.", panel=_METHOD
+        ),
+    ] = None,
+    classifier_std: Annotated[
+        str | None,
+        option(
+            metavar="S[,S…]",
+            help="denoiser: standard deviation per channel, instead of --classifier-normalisation.",
+            panel=_METHOD,
+        ),
+    ] = None,
+    classifier_size: options.ClassifierSize = None,
+    trust_checkpoint: options.TrustCheckpoint = False,
     epochs: Annotated[int, option(help="Passes over the images.", panel=_TRAINING)] = TrainPlan.epochs,
     batch_size: Annotated[int, option(help="Images per step.", panel=_TRAINING)] = TrainPlan.batch_size,
     optimizer: Annotated[
@@ -149,7 +198,7 @@ def train(
     dry_run: options.DryRun = False,
     **settings: Any,
 ) -> None:
-    """Train a classifier for randomised smoothing, and write a checkpoint that the other commands read."""
+    """Train a classifier for randomised smoothing, or a denoiser in front of one; the other commands read it."""
     given = locals()
     plan = options.plan_of(TrainPlan, options.with_recipe(context, given | given.pop("settings")))
     from caa_cli.display import Display

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any
 
 from caa_cli.config import custom_attack
+from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.config.choices import FIXED, GUMBEL, LOG_RATIO, RADIAL, REFINEMENTS, SAMPLE_SCHEDULES, STAGED, SURROGATES
 from caa_cli.config.ranges import MOST_STEPS, Between, Count, NotNegative, OneOf, Positive, Range
 from caa_cli.config.settings import (
@@ -23,6 +24,8 @@ from caa_cli.config.settings import (
 )
 from caa_cli.errors import UsageError
 
+# Noise samples a step, of an attack that has no default of its own.
+SAMPLES = 1500
 # What multiplies, or is raised to a power with every round.
 _FACTOR, _ROUNDS = Positive(100.0), Count(most=30)
 
@@ -67,6 +70,12 @@ class Caa(Settings):
         str, OneOf(SURROGATES), f"Objective whose gradient is followed: {' or '.join(SURROGATES)} (the paper's)."
     ] = LOG_RATIO
     temperature: Annotated[float, Positive(), "Temperature of --surrogate gumbel."] = 0.01
+    step_certificate: Annotated[
+        str | None,
+        OneOf(CERTIFICATES),
+        f"Certificate that bounds the steps: {', '.join(CERTIFICATES)}.",
+        Shown("as --certificate"),
+    ] = None
 
     def check(self, by_votes: bool) -> None:
         if self.step_max < self.step_min:
@@ -200,17 +209,58 @@ class Alma(Settings):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pdgd(Settings):
+    """Primal-dual gradient descent (Matyasko and Chau, 2021)."""
+
+    primal_lr: Annotated[float, Positive(), "First learning rate of the perturbation, by Adam."] = 0.1
+    primal_lr_decrease: Annotated[float, Positive(1.0), "Share of it left at the end."] = 0.01
+    dual_ratio_init: Annotated[float, Positive(), "First weight of the distance over that of the constraint."] = 0.01
+    dual_lr: Annotated[
+        float | None,
+        Positive(100.0),
+        "First step of the log of that ratio (the authors: 0.1, for 500 iterations).",
+        Shown("50/iterations, at least 0.1"),
+    ] = None
+    dual_lr_decrease: Annotated[float, Positive(1.0), "Share of that step left at the end."] = 0.1
+    dual_ema: Annotated[float, Range(0.0, 1.0, below=True), "Weight of the past in the average of the weights."] = 0.9
+    dual_min_ratio: Annotated[float, Range(1e-30, 1.0), "Smallest ratio of the two weights, either way."] = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sdf(DeepFool):
+    """SuperDeepFool (Abdollahpourrostam et al., 2023)."""
+
+    bisections: Annotated[int, _ROUNDS, "Bisections of the ray to the point that is found."] = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApgdMin(Settings):
+    """APGD, also towards every likely class, minimised (Croce and Hein, 2020)."""
+
+    targets: Annotated[int, Count(most=1000), "How many likely other classes to aim at in turn."] = 9
+    radius: Annotated[
+        float | None, Positive(), "First L2 radius to try.", Shown("5 × certified radius, at least 0.1")
+    ] = None
+    searches: Annotated[int, _ROUNDS, "Radii to try: doubled until success, then bisected."] = 10
+    rho: Annotated[
+        float, Between(0, 1), "APGD halves its step if a smaller share of steps than this improves the loss (ρ)."
+    ] = 0.75
+
+
 @dataclass(frozen=True)
 class AttackSpec:
     """settings: a dataclass.  runs: `module:class` of the attack, with the classmethod `of` (see attacks.baseline).
 
     by_votes: the class for --gradient votes, where the attack can begin on the far side of the boundary.
+    samples: the default of --samples, but with --gradient votes, which takes SAMPLES.
     takes_target: whether it can be after one class (--target).
     """
 
     settings: type[Settings]
     runs: str
     by_votes: str | None = None
+    samples: int = SAMPLES
     takes_target: bool = False
 
 
@@ -219,7 +269,12 @@ ATTACKS: dict[str, AttackSpec] = {
         Caa, "caa_cli.attacks.caa.attack:CertificationAware", "caa_cli.attacks.caa.attack:CertificationAware", True
     ),
     "caa-newton": AttackSpec(
-        CaaNewton, "caa_cli.attacks.newton.attack:Newton", "caa_cli.attacks.newton.boundary_walk:BoundaryWalk", True
+        CaaNewton,
+        "caa_cli.attacks.newton.attack:Newton",
+        "caa_cli.attacks.newton.boundary_walk:BoundaryWalk",
+        # The cheapest that gets as near on training images (docs/method/caa-newton.md).
+        samples=375,
+        takes_target=True,
     ),
     "pgd": AttackSpec(Pgd, "caa_cli.attacks.baselines.pgd:Pgd", takes_target=True),
     "cw": AttackSpec(Cw, "caa_cli.attacks.baselines.cw:CarliniWagner", takes_target=True),
@@ -228,9 +283,14 @@ ATTACKS: dict[str, AttackSpec] = {
     "ddn": AttackSpec(Ddn, "caa_cli.attacks.baselines.ddn:Ddn", takes_target=True),
     "fmn": AttackSpec(Fmn, "caa_cli.attacks.baselines.fmn:Fmn", takes_target=True),
     "alma": AttackSpec(Alma, "caa_cli.attacks.baselines.alma:Alma", takes_target=True),
+    "pdgd": AttackSpec(Pdgd, "caa_cli.attacks.baselines.pdgd:Pdgd"),
+    "sdf": AttackSpec(Sdf, "caa_cli.attacks.baselines.sdf:Sdf"),
+    "apgd-min": AttackSpec(ApgdMin, "caa_cli.attacks.baselines.apgd_min:ApgdMin"),
 }
 
 
+# What runs did before an attack had a setting, where its default says so.
+FORMERLY = {"step_certificate": None}
 # What a message calls what results record of an attack beside its settings.
 WORDS = {custom_attack.CODE: "the code of the attack has changed"}
 _CUSTOM = "caa_cli.attacks.custom.attack:CustomAttack"
@@ -254,6 +314,11 @@ def spec_of(attack: str) -> AttackSpec:
     """The row of an attack, or one made of the user's code. Raises UsageError for an unknown name."""
     AttackName().check("--attack", attack)
     return ATTACKS[attack] if attack in ATTACKS else AttackSpec(custom_attack.known(attack), _CUSTOM, _CUSTOM)
+
+
+def samples_by_default(attack: str, by_votes: bool = False) -> int:
+    """The default of --samples for an attack, also for one that this version does not know."""
+    return ATTACKS[attack].samples if attack in ATTACKS and not by_votes else SAMPLES
 
 
 def prefix(attack: str) -> str:

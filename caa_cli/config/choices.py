@@ -10,6 +10,13 @@ FINISHES = ("ray", "none")
 EXACT, INTERVALS = VERIFICATIONS = ("exact", "intervals")
 # Where the search's gradients come from: the target, another checkpoint (surrogate-model=FILE), or votes alone.
 MODEL, SURROGATE_MODEL, VOTES = GRADIENTS = ("model", "surrogate-model", "votes")
+# What an ensemble makes of its members, in words.
+LOGITS, ENSEMBLE_VOTES = "logits", "votes"
+ENSEMBLES = {
+    LOGITS: "the mean of the logits",
+    "softmax": "the mean of the softmax",
+    ENSEMBLE_VOTES: "the majority of the decisions",
+}
 # tf32 is float32 with the products on a GPU rounded to TF32 (`runtime.device.numeric_mode`).
 DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
 SPLITS = ("test", "train")
@@ -19,7 +26,8 @@ TABLE_FORMATS = ("table", "markdown", "latex", "csv", "json")
 DEMO_LIMIT = 20
 
 # ResNets as torchvision has them (7×7 stem, max-pooling), with a 3×3 stem before the max-pooling (the paper's for
-# ImageNet), with a 3×3 stem and none (for 32×32 images), and the thin ones that were made for CIFAR-10.
+# ImageNet), with a 3×3 stem and none (for 32×32 images), and the networks that were made for CIFAR-10: thin ResNets
+# (-a: with shortcuts that have no weights), wide ones, DenseNet and VGG.
 ARCHITECTURES = (
     "small-cnn",
     "lenet",
@@ -31,6 +39,11 @@ ARCHITECTURES = (
     "resnet50-cifar",
     "resnet20",
     "resnet110",
+    "resnet20-a",
+    "wrn-28-10",
+    "wrn-40-2",
+    "densenet-40-12",
+    "vgg16-cifar",
 )
 
 # Normalisations by name: (mean, std), one value for every channel or one a channel, of images in [0, 1].
@@ -48,5 +61,8 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 SCHEDULES = ("constant", "step", "cosine")
 OPTIMIZERS = ("adam", "sgd")
 INNER_ATTACKS = ("pgd", "ddn")
+# What a denoiser is trained for: the classifier's own prediction of the clean image, the label, or the clean image.
+STABILITY, CLASSIFICATION, MSE = OBJECTIVES = ("stability", "classification", "mse")
+DENOISER_ARCHITECTURES = ("dncnn", "ffdnet")
 AUGMENTATIONS = ("auto", "none", "flip", "crop-flip", "resized-crop-flip")
 TRAINING_DTYPES = ("float32", "bfloat16", "float16")

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from caa_cli.config.attacks import ATTACKS, AttackName, declared, prefix
+from caa_cli.config.attacks import ATTACKS, AttackName, declared, prefix, samples_by_default
 from caa_cli.config.choices import SURROGATE_MODEL, TABLE_FORMATS
 from caa_cli.config.custom_attack import is_custom, short_name
 from caa_cli.config.differences import FORMERLY
@@ -27,7 +27,7 @@ SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
     *("selection_samples", "certify_samples", "verify_samples", "verification", "finish", "target"),
 )
-SEARCH = ("samples", "iterations", "attack_sigma", "gradient")
+SEARCH = ("samples", "iterations", "attack_sigma", "gradient", "search_dtype")
 
 
 def setting_names(attack: str) -> list[str]:
@@ -37,6 +37,8 @@ def setting_names(attack: str) -> list[str]:
 
 def default_of(attack: str, name: str) -> Any:
     """A setting's default; None for one that this version does not know."""
+    if name == "samples":
+        return samples_by_default(attack)
     setting = declared(attack).get(name) if attack in ATTACKS else None
     return getattr(AttackPlan, name, None) if setting is None else setting.default
 
@@ -276,7 +278,7 @@ class ComparePlan:
         """The results to read, or what the attacks read, each with what it is."""
         return [
             *(("a result to read,", path) for path in self.files),
-            *(read for attack in self.attacks.values() for read in attack.reads().items()),
+            *(read for attack in self.attacks.values() for read in attack.reads()),
         ]
 
     def writes(self) -> list[tuple[str, Path | None]]:

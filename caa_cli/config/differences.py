@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from caa_cli.config.attacks import WORDS
+from caa_cli.config import attacks
+from caa_cli.config.certificates import COHEN
 from caa_cli.config.choices import INTERVALS
 
-# What runs did before there was a setting, where that is not its default now.
-FORMERLY = {"verification": INTERVALS, "target": None}
+# What runs did before there was a setting.
+FORMERLY = {
+    "verification": INTERVALS,
+    "certificate": COHEN,
+    **attacks.FORMERLY,
+    **dict.fromkeys(("target", "ensemble", "denoiser_arch", "classifier_size", "image_resize", "interpolation")),
+}
+# Settings that have another's value unless they are given. Runs of before there were such settings have it too.
+AS_ANOTHER = {"search_dtype": "dtype"}
+
+
+def formerly(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run of this configuration did before there were settings for it, by setting."""
+    return FORMERLY | {name: config.get(other) for name, other in AS_ANOTHER.items()}
 
 
 def decisive(name: str, value: Any) -> Any:
@@ -21,11 +35,11 @@ def differences(recorded: dict[str, Any], requested: dict[str, Any], compared: l
 
     Of two attacks that are not the same, the settings that only one of them has are left out.
     """
-    recorded = {**{name: value for name, value in FORMERLY.items() if name in requested}, **recorded}
+    recorded = {**{name: value for name, value in formerly(recorded).items() if name in requested}, **recorded}
     if recorded.get("attack") != requested.get("attack"):
         compared = ["attack", *(key for key in compared if key != "attack" and key in recorded and key in requested)]
     return [
-        f"{WORDS.get(key, key)} ({recorded.get(key)} there, {requested.get(key)} here)"
+        f"{attacks.WORDS.get(key, key)} ({recorded.get(key)} there, {requested.get(key)} here)"
         for key in compared
         if decisive(key, recorded.get(key)) != decisive(key, requested.get(key))
     ]

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from caa_cli.config.choices import INNER_ATTACKS
+from caa_cli.config.choices import INNER_ATTACKS, MSE, OBJECTIVES, STABILITY
 from caa_cli.config.ranges import MOST_STEPS, Count, NotNegative, OneOf, Positive
-from caa_cli.config.settings import Setting, Settings, check_each, filled, refuse_foreign, settings_of
+from caa_cli.config.settings import Setting, Settings, Shown, check_each, filled, refuse_foreign, settings_of
 
 _MOST_DRAWS = 10_000
 _SEVERAL = Count(2, _MOST_DRAWS, hint="it compares several noises of an image: use at least --draws 2")
@@ -63,12 +63,35 @@ class SmoothAdv(Settings):
     warmup: Annotated[int, Count(0, MOST_STEPS), "epochs over which epsilon grows."] = 10
 
 
+@dataclass(frozen=True, kw_only=True)
+class Denoiser(Settings):
+    """Denoised smoothing (Salman et al., 2020): a denoiser is trained, in front of a classifier that is not."""
+
+    objective: Annotated[str, OneOf(OBJECTIVES), f"{', '.join(OBJECTIVES)}."] = STABILITY
+    mse_epochs: Annotated[int | None, Count(0, MOST_STEPS), Shown("10"), "epochs of mse before the objective."] = None
+    depth: Annotated[int, Count(2, 1000), "convolutions."] = 17
+    width: Annotated[int, Count(most=10_000), "channels between convolutions."] = 64
+
+    def on_pixels(self, epoch: int) -> bool:
+        """Whether the loss of an epoch, counted from 0, is the mean squared error."""
+        return self.objective == MSE or epoch < self.pixel_epochs
+
+    @property
+    def pixel_epochs(self) -> int:
+        """How many epochs come before those of the objective."""
+        return 10 if self.mse_epochs is None else self.mse_epochs
+
+
 @dataclass(frozen=True)
 class MethodSpec:
-    """settings: a dataclass.  runs: `module:class` of the method, which takes them and has a `loss`."""
+    """settings: a dataclass.  runs: `module:class` of the method, which takes them and has a `loss`.
+
+    denoises: what it trains is a denoiser, not a classifier.
+    """
 
     settings: type[Settings]
     runs: str
+    denoises: bool = False
 
 
 METHODS: dict[str, MethodSpec] = {
@@ -77,6 +100,7 @@ METHODS: dict[str, MethodSpec] = {
     "consistency": MethodSpec(Consistency, "caa_cli.training.consistency:Consistency"),
     "macer": MethodSpec(Macer, "caa_cli.training.macer:Macer"),
     "smoothadv": MethodSpec(SmoothAdv, "caa_cli.training.smoothadv:SmoothAdv"),
+    "denoiser": MethodSpec(Denoiser, "caa_cli.training.denoiser:Denoiser", denoises=True),
 }
 
 

@@ -17,8 +17,10 @@ from typing import Annotated, Any, ClassVar, Self
 from caa_cli.config import attacks
 from caa_cli.config.attacks import ATTACKS, AttackName
 from caa_cli.config.bounds import BOUNDS, GOODMAN
+from caa_cli.config.certificates import CERTIFICATES, COHEN
 from caa_cli.config.choices import (
     DTYPES,
+    ENSEMBLES,
     EXACT,
     FINISHES,
     GRADIENTS,
@@ -29,7 +31,7 @@ from caa_cli.config.choices import (
     VOTES,
 )
 from caa_cli.config.datasets import DATASETS
-from caa_cli.config.differences import FORMERLY, decisive
+from caa_cli.config.differences import AS_ANOTHER, decisive, formerly
 from caa_cli.config.paths import check_distinct, sidecar
 from caa_cli.config.ranges import (
     ALPHA,
@@ -84,16 +86,28 @@ class Plan:
         config = self.config()
         settings = {key: decisive(key, config[key]) for key in self.compared_keys() if key in config}
         # As a run of before there was the setting.
-        settings = {key: value for key, value in settings.items() if FORMERLY.get(key, ...) != value}
+        before = formerly(config)
+        settings = {key: value for key, value in settings.items() if key not in before or before[key] != value}
         text = json.dumps([checkpoint_sha256, settings], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan(Plan):
-    """A run over the images of a data set with a smoothed model: what `attack` and `certify` share."""
+    """A run over the images of a data set with a smoothed model: what `attack` and `certify` share.
+
+    members: the further checkpoints of an ensemble.  denoiser: the file or folder of the one in front.
+    classifier_size: height and width of the images that the classifiers see; None: as those of the data set.
+    image_resize, interpolation: how images are resized before the crop to --image-size where the network's origin
+    says so; None: as always.
+    """
 
     checkpoint: str
+    members: tuple[str, ...] = ()
+    ensemble: Annotated[str | None, OneOf(ENSEMBLES)] = None
+    denoiser: Path | None = None
+    denoiser_arch: str | None = None
+    classifier_size: Annotated[int | None, IMAGE_SIZE] = None
     arch: str | None = None
     sigma: Annotated[float | None, SIGMA] = None
     mean: Annotated[tuple[float, ...] | None, MEAN] = None
@@ -103,6 +117,8 @@ class ModelPlan(Plan):
     data_dir: Path | None = None
     split: Annotated[str, OneOf(SPLITS)] = "test"
     image_size: Annotated[int | None, IMAGE_SIZE] = None
+    image_resize: int | None = None
+    interpolation: str | None = None
     download: bool = False
     limit: Annotated[int | None, Count()] = None
     skip: Annotated[int, Count(0)] = 0
@@ -113,6 +129,7 @@ class ModelPlan(Plan):
 
     alpha: Annotated[float, ALPHA] = 0.005
     bound: Annotated[str, OneOf(BOUNDS)] = GOODMAN
+    certificate: Annotated[str, OneOf(CERTIFICATES)] = COHEN
     seed: Annotated[int, SEED] = 0
 
     device: str = "auto"
@@ -129,13 +146,20 @@ class ModelPlan(Plan):
 
     # Where things are, which images, how work is cut up; another kind of device draws other noise of the same law.
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
-        "checkpoint data_dir download limit skip every indices_file shard device chunk_size output figure".split()  # noqa: SIM905
-    ) | {"indices_list", "trust_checkpoint", "measure_chunks", "max_memory", "resume", "overwrite", "dry_run"}
+        "checkpoint members denoiser data_dir download limit skip every indices_file shard device chunk_size".split()  # noqa: SIM905
+    ) | frozenset(
+        "indices_list trust_checkpoint measure_chunks max_memory output figure resume overwrite dry_run".split()  # noqa: SIM905
+    )
     # The settings that name files to write beside `output`.
     WRITTEN: ClassVar[tuple[str, ...]] = ("figure",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ensemble is not None and not self.members:
+            raise UsageError(
+                f"--ensemble {self.ensemble} needs several checkpoints",
+                f"add them: --checkpoint {self.checkpoint} --checkpoint OTHER",
+            )
         listed = self.indices_file or self.indices_list
         if listed is not None and (self.skip or self.every > 1):
             raise UsageError(f"--indices {listed} says which images to take", "leave --skip and --every out")
@@ -144,7 +168,8 @@ class ModelPlan(Plan):
     def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
         """The plan with what checkpoint and data set say in place of None: what runs, and what results record.
 
-        from_checkpoint: arch, mean, std, dataset and image_size.
+        from_checkpoint: arch, mean, std, ensemble, classifier_size, dataset, image_size, image_resize and
+        interpolation.
         """
         return replace(self, sigma=sigma, **from_checkpoint)
 
@@ -168,10 +193,14 @@ class ModelPlan(Plan):
         paths: dict[str, Any] = {name: self.shard.path_for(path) for name, path in files.items() if path is not None}
         return replace(self, **paths)
 
-    def reads(self) -> dict[str, Path | None]:
-        """The files and folders that options name to be read."""
-        checkpoint = None if self.checkpoint == "demo" else Path(self.checkpoint)
-        return {"--checkpoint": checkpoint, "--indices": self.indices_file, "--data-dir": self.data_dir}
+    def reads(self) -> list[tuple[str, Path | None]]:
+        """The files and folders that options name to be read, each with its option."""
+        return [
+            *(("--checkpoint", Path(path)) for path in (self.checkpoint, *self.members) if path != "demo"),
+            ("--denoiser", self.denoiser),
+            ("--indices", self.indices_file),
+            ("--data-dir", self.data_dir),
+        ]
 
     def writes(self) -> dict[str, Path | None]:
         """All that the run writes, by what it is: with what it keeps beside the result while it works."""
@@ -184,29 +213,31 @@ class ModelPlan(Plan):
 
     def _check_files(self) -> None:
         """No file of a run may be overwritten by another."""
-        check_distinct(self.reads().items(), self.writes().items())
+        check_distinct(self.reads(), self.writes().items())
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackPlan(ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
 
-    name: what comparisons call it.  settings: the attack's own; None: its defaults.  attack_sigma: what the search
-    takes σ to be; None: the true one.  gradient: where the search's gradients come from.  target: the class to reach,
-    or the rule that chooses it; None: any but the label.  target_file: of a class an image.  selection_samples,
-    certify_samples, verify_samples: None: as `default_samples` says.
+    name: what comparisons call it.  settings, samples: None: the attack's defaults.  attack_sigma: what the search
+    takes σ to be; None: the true one.  gradient: where the search's gradients come from.  search_dtype: of the search
+    alone; None: as dtype.  target: the class to reach, or the rule that chooses it; None: any but the label.
+    target_file: of a class an image.  selection_samples, certify_samples, verify_samples: None: as `default_samples`
+    says.
     """
 
     attack: Annotated[str, AttackName()] = "caa"
     name: Annotated[str | None, Word(taken=ATTACKS)] = None
     settings: Settings = None  # type: ignore[assignment]  # filled in below
-    samples: Annotated[int, Count()] = 1500
+    samples: Annotated[int, Count()] = None  # type: ignore[assignment]  # filled in below
     iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
     attack_sigma: Annotated[float | None, SIGMA] = None
     gradient: str = MODEL
     target: Annotated[str | None, TargetText()] = None
     target_file: Annotated[Path | None, Called("target"), FileName()] = None
-    selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]  # filled in below
+    search_dtype: Annotated[str, OneOf(DTYPES)] = None  # type: ignore[assignment]
+    selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     certify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     verify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     verification: Annotated[str, OneOf(VERIFICATIONS)] = EXACT
@@ -235,6 +266,12 @@ class AttackPlan(ModelPlan):
         super().__post_init__()
         for name, count in default_samples(vars(self)).items():
             object.__setattr__(self, name, count)
+        if self.samples is None:
+            by_default = attacks.samples_by_default(self.attack, self.gradient == VOTES)
+            object.__setattr__(self, "samples", by_default)
+        for name, other in AS_ANOTHER.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(self, other))
         if self.settings is None:
             object.__setattr__(self, "settings", attacks.spec_of(self.attack).settings())  # frozen from here on
         self._check_gradient()
@@ -274,11 +311,11 @@ class AttackPlan(ModelPlan):
         kind, equals, checkpoint = self.gradient.partition("=")
         return checkpoint if equals and kind == SURROGATE_MODEL else None
 
-    def reads(self) -> dict[str, Path | None]:
+    def reads(self) -> list[tuple[str, Path | None]]:
         """As of any run, and the surrogate's checkpoint."""
         surrogate = self.surrogate_model
         gradient = None if surrogate in (None, "demo") else Path(str(surrogate))
-        return {**super().reads(), "--gradient": gradient, "--target": self.target_file}
+        return [*super().reads(), ("--gradient", gradient), ("--target", self.target_file)]
 
     def _check_gradient(self) -> None:
         kind, equals, checkpoint = self.gradient.partition("=")
@@ -315,8 +352,10 @@ class CertifyPlan(ModelPlan):
 
 
 def default_samples(given: Mapping[str, Any]) -> dict[str, int]:
-    """The sample counts of certificate and verification, by setting; those that are None follow from others."""
-    counts = {"selection_samples": given["samples"], "verify_samples": max(10 * given["samples"], 10_000)}
+    """The sample counts of certificate and verification, by setting; those that are None follow from others. They are
+    the same for every attack, unless --samples is given."""
+    samples = attacks.SAMPLES if given["samples"] is None else given["samples"]
+    counts = {"selection_samples": samples, "verify_samples": max(10 * samples, 10_000)}
     counts |= {name: given[name] for name in counts if given[name] is not None}
     certify = given["certify_samples"]
     return {**counts, "certify_samples": counts["verify_samples"] if certify is None else certify}

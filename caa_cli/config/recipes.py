@@ -39,6 +39,9 @@ _PAPER = {"method": "gaussian", "arch": "resnet18", "epochs": 50, "batch_size": 
 _PAPER |= {"learning_rate": 1e-3, "schedule": "constant", "augment": "none"}
 _ADVERSARIAL = {"method": "smoothadv", "inner_attack": "pgd", "attack_steps": 10, "warmup": 10}
 _MACER = {"method": "macer", "draws": 16, "gamma": 8.0, "beta": 16.0}
+_DENOISER = {"method": "denoiser", "objective": "mse", "arch": "dncnn", "depth": 17, "width": 64, "epochs": 90}
+_DENOISER |= {"optimizer": "adam", "learning_rate": 1e-3, "schedule": "step", "step_epochs": 30, "batch_size": 256}
+_DENOISER |= {"weight_decay": 1e-4}
 
 RECIPES: dict[str, TrainingRecipe] = {
     "paper-mnist": TrainingRecipe("Et Tu Certifications", {**_PAPER, "dataset": "mnist"}),
@@ -110,4 +113,6 @@ RECIPES: dict[str, TrainingRecipe] = {
         {**_RESNET110, "method": "consistency", "draws": 2, "eta": 0.5, "batch_size": 128},
         {0.25: {"weight": 20.0}, 0.5: {"weight": 10.0}, 1.0: {"weight": 10.0}},
     ),
+    "denoiser-mnist": TrainingRecipe("Salman et al. (2020), on MNIST", {**_DENOISER, "dataset": "mnist"}),
+    "denoiser-cifar10": TrainingRecipe("Salman et al. (2020)", {**_DENOISER, "dataset": "cifar10"}),
 }

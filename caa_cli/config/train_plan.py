@@ -7,40 +7,62 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from caa_cli.config import methods
-from caa_cli.config.choices import AUGMENTATIONS, NORMALISATIONS, OPTIMIZERS, SCHEDULES, TRAINING_DTYPES
+from caa_cli.config.choices import (
+    AUGMENTATIONS,
+    DENOISER_ARCHITECTURES,
+    MSE,
+    NORMALISATIONS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TRAINING_DTYPES,
+)
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
 from caa_cli.config.paths import check_distinct, sidecar
 from caa_cli.config.plan import Plan
 from caa_cli.config.ranges import (
     IMAGE_SIZE,
+    MEAN,
     MOST_STEPS,
     SEED,
     SIGMA,
+    STD,
     Count,
     FileName,
     NotNegative,
     OneOf,
     Positive,
     Range,
+    flag,
 )
 from caa_cli.config.settings import Settings
+from caa_cli.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPlan(Plan):
-    """One run of `caa train`. settings: the method's own; None: its defaults. normalisation: None: the data set's."""
+    """One run of `caa train`.
+
+    arch: of what is trained; None: the method's default.  normalisation: None: the data set's, `none` of a denoiser.
+    settings: the method's own; None: its defaults.  classifier…: behind a denoiser, which alone is trained.
+    """
 
     dataset: Annotated[str, OneOf(DATASETS)] = "mnist"
     data_dir: Path | None = None
     download: bool = False
     image_size: Annotated[int | None, IMAGE_SIZE] = None
-    arch: str = "small-cnn"
+    arch: str = None  # type: ignore[assignment]  # filled in below
     normalisation: Annotated[str | None, OneOf(NORMALISATIONS)] = None
     sigma: Annotated[float, SIGMA] = 0.5
 
     method: Annotated[str, OneOf(METHODS)] = "gaussian"
     settings: Settings = None  # type: ignore[assignment]  # filled in below
+    classifier: str | None = None
+    classifier_arch: str | None = None
+    classifier_mean: Annotated[tuple[float, ...] | None, MEAN] = None
+    classifier_std: Annotated[tuple[float, ...] | None, STD] = None
+    classifier_size: Annotated[int | None, IMAGE_SIZE] = None
+    trust_checkpoint: bool = False
 
     recipe: str | None = None
     epochs: Annotated[int, Count(most=MOST_STEPS)] = 50
@@ -68,10 +90,11 @@ class TrainPlan(Plan):
     overwrite: bool = False
     dry_run: bool = False
 
-    # An interrupted run may be resumed elsewhere, and its evaluation is no part of the training.
+    # An interrupted run may be resumed elsewhere, and its evaluation is no part of the training. Of a classifier the
+    # content is compared, not the path.
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
-        "data_dir download recipe evaluate_samples evaluate_limit device workers output".split()  # noqa: SIM905
-    ) | {"resume", "overwrite", "dry_run"}
+        "data_dir download recipe evaluate_samples evaluate_limit device workers output classifier".split()  # noqa: SIM905
+    ) | {"trust_checkpoint", "resume", "overwrite", "dry_run"}
 
     @classmethod
     def of(cls, **given: Any) -> Self:
@@ -80,12 +103,31 @@ class TrainPlan(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.normalisation is None:
-            object.__setattr__(self, "normalisation", DATASETS[self.dataset].normalisation)
         if self.settings is None:
             object.__setattr__(self, "settings", METHODS[self.method].settings())  # frozen from here on
         methods.check(self.method, self.settings)
-        check_distinct([("--data-dir", self.data_dir)], self.writes().items())
+        if self.denoises:
+            self._check_denoiser()
+        else:
+            self._check_no_classifier()
+        defaults = {
+            "arch": DENOISER_ARCHITECTURES[0] if self.denoises else "small-cnn",
+            "normalisation": "none" if self.denoises else DATASETS[self.dataset].normalisation,
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        check_distinct(self.reads().items(), self.writes().items())
+
+    @property
+    def denoises(self) -> bool:
+        """Whether what is trained is a denoiser."""
+        return METHODS[self.method].denoises
+
+    def reads(self) -> dict[str, Path | None]:
+        """The files and folders that options name to be read."""
+        classifier = None if self.classifier in (None, "demo") else Path(str(self.classifier))
+        return {"--data-dir": self.data_dir, "--classifier": classifier}
 
     def writes(self) -> dict[str, Path | None]:
         """All that the run writes, by what it is."""
@@ -94,6 +136,46 @@ class TrainPlan(Plan):
             "the state of --output": sidecar(self.output, ".training"),
             "the log of --output": sidecar(self.output, ".log.jsonl"),
         }
+
+    def _check_denoiser(self) -> None:
+        """Raises UsageError where the options of a denoiser's training are incompatible."""
+        settings = self.settings
+        assert isinstance(settings, methods.Denoiser)
+        if self.arch not in (None, *DENOISER_ARCHITECTURES):
+            raise UsageError(
+                f"--arch {self.arch} is no denoiser (known: {', '.join(DENOISER_ARCHITECTURES)})",
+                f"--classifier-arch {self.arch}, if it is the classifier's",
+            )
+        if self.normalisation not in (None, "none"):
+            raise UsageError(
+                f"--normalisation {self.normalisation}: a denoiser takes images as they are",
+                f"--classifier-normalisation {self.normalisation}, if it is the classifier's",
+            )
+        if settings.objective == MSE and settings.mse_epochs is not None:
+            raise UsageError("--objective mse has no other epochs than of mse", "leave --mse-epochs out")
+        if settings.objective != MSE and settings.on_pixels(self.epochs - 1):
+            raise UsageError(
+                f"none of the {self.epochs} epochs is left for --objective {settings.objective}: the first "
+                f"{settings.pixel_epochs} are of mse",
+                "use more --epochs, fewer --mse-epochs, or --objective mse",
+            )
+        if settings.objective != MSE and self.classifier is None:
+            raise UsageError(
+                f"--objective {settings.objective} is about the predictions of a classifier, and none is given",
+                "add --classifier FILE; or --objective mse, which needs none",
+            )
+        if self.classifier is None:
+            self._check_no_classifier()
+
+    def _check_no_classifier(self) -> None:
+        """Raises UsageError for options of a classifier that this run does not have."""
+        described = [f"classifier_{name}" for name in ("arch", "mean", "std", "size")]
+        for name in ("classifier", *described, "trust_checkpoint"):
+            if getattr(self, name) not in (None, False):
+                raise UsageError(
+                    f"{flag(name)} is about the classifier behind a denoiser, and there is none in this training",
+                    "add --classifier FILE" if self.denoises else "add --method denoiser, or leave it out",
+                )
 
     def config(self) -> dict[str, Any]:
         """Every setting, as JSON; those of all methods by name, where `settings` stands."""

@@ -30,13 +30,14 @@ class Recipe:
     """The preprocessing of image files to arrays of one shape.
 
     mode: "L" or "RGB".  height, width: of the result, in pixels.  resize: length that the shorter side is resized to
-    (bilinear, antialiased) before a centre crop; None: images must have the size already.
+    before a centre crop; None: images must have the size already.  interpolation: one of Pillow's, antialiased.
     """
 
     mode: str
     height: int
     width: int
     resize: int | None = None
+    interpolation: str = "bilinear"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,7 +72,7 @@ def decode(path: str, recipe: Recipe) -> NDArray[np.uint8]:
     """Pixels (channels, height, width) uint8. Raises ImageError, and nothing else, for an unusable file."""
     image = open_image(path, recipe.mode)
     if recipe.resize is not None:
-        image = _centre(_resized(path, image, recipe.resize), recipe.height, recipe.width)
+        image = _centre(_resized(path, image, recipe), recipe.height, recipe.width)
     elif (image.height, image.width) != (recipe.height, recipe.width):
         raise ImageError(
             f"{path} has {image.height}×{image.width} pixels, the data set {recipe.height}×{recipe.width}: "
@@ -102,14 +103,15 @@ def ignore_interrupts() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _resized(path: str, image: Image.Image, shorter: int) -> Image.Image:
+def _resized(path: str, image: Image.Image, recipe: Recipe) -> Image.Image:
     """The image resized as by torchvision's Resize: the longer side is rounded down."""
     width, height = image.size
+    shorter = recipe.resize or min(image.size)
     longer = int(shorter * max(width, height) / min(width, height))
     size = (shorter, longer) if width <= height else (longer, shorter)
     if shorter * longer > MOST_PIXELS:
         raise ImageError(f"{path} is too long and thin to be resized: {height}×{width} pixels")
-    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+    return image if size == image.size else image.resize(size, Image.Resampling[recipe.interpolation.upper()])
 
 
 def _centre(image: Image.Image, height: int, width: int) -> Image.Image:

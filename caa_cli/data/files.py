@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,6 +39,10 @@ class ImageFiles:
     recipe: Recipe
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+
+    def prepared(self, resize: int, interpolation: str) -> ImageFiles:
+        """The same images cropped from others: with the shorter side resized to `resize`, interpolated so."""
+        return replace(self, recipe=replace(self.recipe, resize=resize, interpolation=interpolation))
 
     def __len__(self) -> int:
         return len(self.files)

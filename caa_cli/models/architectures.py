@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from caa_cli.errors import UsageError
 from caa_cli.models.card import ModelCard
+from caa_cli.models.cifar_networks import densenet, vgg, wide_resnet
 from caa_cli.models.factory import network_from
 from caa_cli.models.resnet import cifar_resnet, torchvision_resnet
 
@@ -94,8 +95,13 @@ ARCHITECTURES: dict[str, tuple[Builder, int]] = {
     "resnet50-3x3": (_torchvision(50, "3x3"), 3),
     "resnet18-cifar": (_torchvision(18, "cifar"), 3),
     "resnet50-cifar": (_torchvision(50, "cifar"), 3),
-    "resnet20": (partial(cifar_resnet, 20), 0),
-    "resnet110": (partial(cifar_resnet, 110), 0),
+    "resnet20": (partial(cifar_resnet, 20, False), 0),
+    "resnet110": (partial(cifar_resnet, 110, False), 0),
+    "resnet20-a": (partial(cifar_resnet, 20, True), 0),
+    "wrn-28-10": (partial(wide_resnet, 28, 10), 0),
+    "wrn-40-2": (partial(wide_resnet, 40, 2), 0),
+    "densenet-40-12": (partial(densenet, 40, 12, False), 0),
+    "vgg16-cifar": (partial(vgg, 16), 0),
 }
 
 
@@ -111,7 +117,8 @@ def runs_foreign_code(arch: str) -> bool:
 def builder_of(arch: str) -> tuple[Builder, int]:
     """(builder, required channels or 0). Raises UsageError for an unknown architecture.
 
-    In addition to the table: CIFAR ResNets of any depth 6n + 2, such as `resnet56`, and `package.module:factory`.
+    In addition to the table: its networks for CIFAR-10 in any depth and width that they come in, such as `resnet56`,
+    and `package.module:factory`.
     """
     if arch in ARCHITECTURES:
         return ARCHITECTURES[arch]
@@ -120,14 +127,28 @@ def builder_of(arch: str) -> tuple[Builder, int]:
         return _torchvision(int(known[1]), "7x7"), 3
     if ":" in arch:
         return partial(network_from, arch), 0
-    depth = re.fullmatch(r"resnet(\d{1,4})", arch)
-    # resnet152 commonly means torchvision's, although 152 = 6·25 + 2.
-    if depth and int(depth[1]) % 6 == 2 and int(depth[1]) not in (2, 152):
-        return partial(cifar_resnet, int(depth[1])), 0
+    builder = _of_any_depth(arch)
+    if builder is not None:
+        return builder, 0
     raise UsageError(
         f"unknown architecture {arch!r}",
         f"use --arch with one of {', '.join(ARCHITECTURES)}, or package.module:factory",
     )
+
+
+def _of_any_depth(arch: str) -> Builder | None:
+    depth = re.fullmatch(r"resnet(\d{1,4})(-a)?", arch)
+    # resnet152 commonly means torchvision's, although 152 = 6·25 + 2.
+    if depth and int(depth[1]) % 6 == 2 and arch not in ("resnet2", "resnet2-a", "resnet152"):
+        return partial(cifar_resnet, int(depth[1]), bool(depth[2]))
+    wide = re.fullmatch(r"wrn-(\d{1,3})-(\d{1,2})", arch)
+    if wide and int(wide[1]) > 4 and int(wide[1]) % 6 == 4:
+        return partial(wide_resnet, int(wide[1]), int(wide[2]))
+    dense = re.fullmatch(r"densenet-(bc-)?(\d{1,3})-(\d{1,3})", arch)
+    if dense and int(dense[2]) > 4 and (int(dense[2]) - 4) % (6 if dense[1] else 3) == 0:
+        return partial(densenet, int(dense[2]), int(dense[3]), bool(dense[1]))
+    stacked = re.fullmatch(r"vgg(11|13|16|19)-cifar", arch)
+    return partial(vgg, int(stacked[1])) if stacked else None
 
 
 def build(card: ModelCard) -> NormalisedClassifier:

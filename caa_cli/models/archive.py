@@ -32,6 +32,14 @@ def is_torchscript(entries: list[ZipInfo]) -> bool:
     return any(name.endswith("/constants.pkl") or "/code/" in name for name in names)
 
 
+def is_exported(entries: list[ZipInfo]) -> bool:
+    """Whether torch.export wrote the archive, today's or that of before PyTorch 2.8."""
+    return any(
+        entry.filename == "serialized_exported_program.json" or entry.filename.endswith("/archive_format")
+        for entry in entries
+    )
+
+
 def check_entries(path: Path, content: bytes, entries: list[ZipInfo]) -> None:
     """Raise CaaError for anything that PyTorch never writes, such as compressed entries, and for a wrong checksum.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from caa_cli.config.datasets import DATASETS, FOLDER, IMAGENET
 from caa_cli.config.ranges import Range
@@ -66,14 +66,7 @@ class ModelCard:
         """The card in a safetensors header; None if there is none. Raises ValueError for an invalid card."""
         if "caa" not in metadata:
             return None
-        if len(metadata["caa"]) > _LONGEST:
-            raise ValueError(f"it has {len(metadata['caa']):,} characters")
-        document = json.loads(metadata["caa"])
-        if not isinstance(document, dict) or "format_version" not in document:
-            raise ValueError("it is no description of a model")
-        version = document.pop("format_version")
-        if version != FORMAT_VERSION:
-            raise ValueError(f"checkpoint format {shown(version)}; this version of caa reads format {FORMAT_VERSION}")
+        document = card_document(metadata["caa"])
         check(document, ModelCard)
         known = {f.name for f in fields(ModelCard)}
         card = ModelCard(**{key: value for key, value in document.items() if key in known})
@@ -85,6 +78,19 @@ class ModelCard:
         # JSON has lists where the card has tuples.
         channels, height, width = card.input_shape
         return replace(card, input_shape=(channels, height, width), mean=tuple(card.mean), std=tuple(card.std))
+
+
+def card_document(text: str) -> dict[str, Any]:
+    """The fields of a card, unchecked, without its version. Raises ValueError unless it is a card of this version."""
+    if len(text) > _LONGEST:
+        raise ValueError(f"it has {len(text):,} characters")
+    document = json.loads(text)
+    if not isinstance(document, dict) or "format_version" not in document:
+        raise ValueError("it is no description of a model")
+    version = document.pop("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"checkpoint format {shown(version)}; this version of caa reads format {FORMAT_VERSION}")
+    return document
 
 
 def checked_class_names(names: Sequence[str], classes: int) -> tuple[str, ...]:

@@ -16,12 +16,23 @@ from torch import Tensor
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint_file import DEMO_CHECKPOINT, find_checkpoint, read_file, too_large
+from caa_cli.models.checkpoint_file import (
+    DEMO_CHECKPOINT,
+    find_checkpoint,
+    names_factory,
+    read_file,
+    too_large,
+)
 from caa_cli.models.contents import Contents, oddity
+from caa_cli.models.denoisers.card import DenoiserCard
+from caa_cli.models.hub_folder import read_hub_folder
+from caa_cli.models.libraries import LIBRARIES, library_preprocessing
 from caa_cli.models.limits import short, unusable
 from caa_cli.models.pickled import read_pickled
+from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.recognise import Recognised, recognise
 from caa_cli.models.safetensors_file import read_tensors
+from caa_cli.models.whole import read_factory
 
 __all__ = ["DEMO_CHECKPOINT", "Weights", "checkpoint_bytes", "find_checkpoint", "inspect_weights", "read_weights"]
 
@@ -31,7 +42,10 @@ _MOST_OVERLAP = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Weights(Contents):
-    """The contents of a checkpoint file. card: None for files without caa's metadata. size: in bytes."""
+    """The contents of a checkpoint: a file, a folder, or what a factory returned.
+
+    path: of it, or the factory's name. card: None for files without caa's metadata. size: in bytes.
+    """
 
     path: Path
     sha256: str
@@ -42,6 +56,22 @@ class Weights(Contents):
     def recognised(self) -> Recognised | None:
         """The architecture inferred from the weights; None if it is unknown, or the file holds a whole network."""
         return None if self.module is not None else recognise(self.tensors)
+
+    def image_size(self, dataset: str, arch: str | None) -> int | None:
+        """The --image-size that gives images of `dataset` the size that the model takes; None: they keep theirs."""
+        if self.card is not None:
+            return self.card.image_size(dataset)
+        prepared = self.preprocessing(arch)
+        return None if prepared is None else prepared.image_size(dataset)
+
+    def preprocessing(self, arch: str | None) -> Preprocessing | None:
+        """How its origin, or the library that `arch` names, prepares images; None where neither says it."""
+        if self.origin is not None:
+            return self.origin.preprocessing
+        library, _, call = (arch or "").partition(":")
+        if library not in LIBRARIES or self.card is not None:
+            return None
+        return library_preprocessing(library, call.partition("(")[0], {}, self.sha256)
 
 
 def checkpoint_bytes(model: NormalisedClassifier, card: ModelCard) -> bytes:
@@ -54,7 +84,8 @@ def trained_with(path: Path) -> dict[str, Any] | None:
     """The settings of the training that wrote this checkpoint; None for a file that `caa train` did not write."""
     try:
         with safe_open(path, framework="pt") as file:
-            card = ModelCard.from_metadata(file.metadata() or {})
+            metadata = file.metadata() or {}
+            card = ModelCard.from_metadata(metadata) or DenoiserCard.from_metadata(metadata)
     except (OSError, SafetensorError, ValueError, TypeError, OverflowError, RecursionError):
         return None
     return None if card is None else card.training or None
@@ -73,6 +104,10 @@ def read_weights(path: Path, trust: bool = False) -> Weights:
 
 def inspect_weights(path: Path, trust: bool = False) -> Weights:
     """As `read_weights`, but untrusted TorchScript is returned unopened, with its `refusal`."""
+    if names_factory(str(path)):
+        return _whole(path, *read_factory(str(path)))
+    if path.is_dir():
+        return _whole(path, *read_hub_folder(path))
     content, metadata = read_file(path)
     sha256, size, card = hashlib.sha256(content).hexdigest(), len(content), None
     try:
@@ -86,6 +121,11 @@ def inspect_weights(path: Path, trust: bool = False) -> Weights:
     except MemoryError as error:
         raise too_large(path, size) from error
     return Weights(**vars(contents), path=path, sha256=sha256, size=size, card=card)
+
+
+def _whole(path: Path, contents: Contents, sha256: str, size: int) -> Weights:
+    _check(path, contents)
+    return Weights(**vars(contents), path=path, sha256=sha256, size=size, card=None)
 
 
 def _card(path: Path, metadata: dict[str, Any]) -> ModelCard | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.limits import short
 from caa_cli.models.safetensors_file import looks_like_safetensors, read_header
 
+CONFIG = "config.json"
 DEMO_CHECKPOINT = Path(__file__).with_name("demo.safetensors")
 
 _KINDS = {
-    stat.S_IFDIR: ("is a folder, not a file", "name the file in it"),
+    stat.S_IFDIR: ("is a folder without a config.json", "name the file in it"),
     stat.S_IFIFO: ("is a pipe, and a checkpoint is read more than once", "save it to a file first, and name that"),
     stat.S_IFSOCK: ("is a socket, not a file", "save what comes from it to a file first, and name that"),
     stat.S_IFCHR: ("is a device, not a file", "name a file"),
@@ -22,10 +24,20 @@ _KINDS = {
 }
 
 
+def names_factory(name: str) -> bool:
+    """Whether a --checkpoint is no file, but names a factory whose network holds its weights (`mynet:trained()`)."""
+    return bool(re.fullmatch(r"[^:\s]+:\w[\w.-]*(\(.*\))?", name, re.DOTALL)) and not os.path.exists(name)  # noqa: PTH110
+
+
 def find_checkpoint(path: str) -> Path:
-    """The path of a checkpoint; `demo` names the packaged one. Raises UsageError unless it is a regular file."""
+    """The path of a checkpoint; `demo` names the packaged one, and a factory of networks is its own.
+
+    Raises UsageError unless it is a regular file, or a folder with a `config.json`.
+    """
     if path == "demo":
         return DEMO_CHECKPOINT
+    if names_factory(path):
+        return Path(path)
     try:
         kind = stat.S_IFMT(Path(path).stat().st_mode)
     except FileNotFoundError as error:
@@ -36,6 +48,8 @@ def find_checkpoint(path: str) -> Path:
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"the checkpoint {short(path, 1000)} can't be read ({reason})", "check the path") from error
+    if kind == stat.S_IFDIR and (Path(path) / CONFIG).is_file():
+        return Path(path)
     if kind != stat.S_IFREG:
         what, hint = _KINDS.get(kind, ("is not a file", "name a file"))
         raise UsageError(f"the checkpoint {path} {what}", f"{hint}, or try: caa attack --checkpoint demo")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from caa_cli.errors import CaaError
 from caa_cli.models.limits import short
+from caa_cli.models.preprocessing import Origin
 
 # Keys under which published training code stores the weights, in order of preference.
 _WEIGHTS = (
@@ -42,6 +43,7 @@ class Contents:
     entries: the other entries of the containers, with values that are numbers or short texts, else None.
     odd: the reason why a weight can't be used, by name; these are not among the tensors.
     refusal: the reason why the file was not loaded; None if it was.
+    origin: of a whole network that is no file of weights.
     """
 
     format: str
@@ -51,6 +53,7 @@ class Contents:
     entries: dict[str, Any] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
     refusal: CaaError | None = None
+    origin: Origin | None = None
 
 
 def unwrap(content: Any, format: str) -> Contents | None:
@@ -61,11 +64,15 @@ def unwrap(content: Any, format: str) -> Contents | None:
         if not isinstance(content, Mapping):
             break
         key = next((key for key in _WEIGHTS if isinstance(content.get(key), (Mapping, nn.Module))), None)
+        inside = [name for name, value in content.items() if _holds_weights(value)]
+        if key is None and len(inside) == 1 and not _holds_weights(content):
+            key = inside[0]
         if key is None:
+            content = _joined(content, inside)
             break
         left = [(name, value) for name, value in content.items() if name != key][:_MOST_BESIDE]
         entries |= {short(name): _plain(value) for name, value in left}
-        keys += (key,)
+        keys += (str(key),)
         content = content[key]
     if isinstance(content, nn.Module):
         return Contents(format, dict(content.state_dict()), content, keys, entries)
@@ -75,6 +82,25 @@ def unwrap(content: Any, format: str) -> Contents | None:
     odd = {name: what for name, tensor in tensors.items() if (what := oddity(tensor)) is not None}
     usable = {name: tensor for name, tensor in tensors.items() if name not in odd}
     return Contents(format, usable, None, keys, entries, odd)
+
+
+def _holds_weights(value: Any) -> bool:
+    """Whether a container's entry is a network, or tensors by name."""
+    if isinstance(value, nn.Module):
+        return True
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(name, str) for name in value)
+        and any(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in value.values())
+    )
+
+
+def _joined(content: Mapping[Any, Any], inside: list[Any]) -> Mapping[Any, Any]:
+    """The content with the tensors of these entries (`backbone`, `head`) under the names that they have together."""
+    parts = {key: content[key] for key in inside if isinstance(content[key], Mapping)}
+    joined = {f"{key}.{name}": value for key, part in parts.items() for name, value in part.items()}
+    return {**joined, **{key: value for key, value in content.items() if key not in parts}}
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,9 @@ from caa_cli.config.datasets import DATASETS
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.recognise import Recognised
 
+# Networks that were made for CIFAR-10, besides the thin ResNets.
+_FOR_CIFAR = re.compile(r"resnet\d+-a$|wrn-|densenet-|vgg\d+-cifar|resnet(18|50)-cifar")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -29,19 +32,21 @@ def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
     """The origin of the weights, inferred from the prefixes and containers that published code leaves."""
     if weights.card is not None:
         return Layout("caa", weights.card.dataset)
+    if weights.origin is not None:
+        return Layout(weights.format, normalisations=("none",))
     if weights.module is not None or weights.refusal is not None:
         return Layout("a whole network, which may hold its normalisation", normalisations=("none",))
     if recognised is None:
         return Layout("unknown")
     thin = re.fullmatch(r"resnet\d+", recognised.arch) and recognised.arch not in ("resnet18", "resnet50")
+    cifar = "cifar10" if recognised.num_classes == 10 else None
     lenet = recognised.arch == "lenet"
     if recognised.prefix.endswith(("1.", "1.module.")):  # nn.Sequential(normalisation, network)
         if thin:
-            return Layout(
-                "Cohen et al., SmoothAdv, Consistency or SmoothMix: CIFAR-10",
-                "cifar10",
-                ("cifar10", "cifar10-mean-only"),
-            )
+            source = f"Cohen et al., SmoothAdv, Consistency or SmoothMix: {'CIFAR-10' if cifar else 'CIFAR'}"
+            return Layout(source, cifar, ("cifar10", "cifar10-mean-only"))
+        if _FOR_CIFAR.match(recognised.arch):
+            return Layout("code for smoothed networks: CIFAR", cifar, ("cifar10", "cifar10-mean-only"))
         if lenet:
             return Layout("Consistency or SmoothMix: MNIST", "mnist", ("none", "mnist"))
         if recognised.num_classes == 1000:
@@ -51,7 +56,7 @@ def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
                 ("imagenet", "imagenet-mean-only"),
             )
     if "net" in weights.keys and thin:
-        return Layout("MACER: CIFAR-10", "cifar10", ("none", "cifar10"))
+        return Layout("MACER: CIFAR-10", cifar, ("none", "cifar10"))
     if "net" in weights.keys and lenet:
         return Layout("MACER: MNIST", "mnist", ("none", "mnist"))
     if recognised.prefix.endswith("model.") and recognised.arch == "resnet18":
@@ -59,6 +64,10 @@ def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
         return Layout("the authors of Et Tu Certifications: CIFAR-10 or MNIST", None, ("cifar10-paper",))
     if recognised.prefix.endswith("model.") and recognised.other == "resnet18-3x3" and recognised.num_classes == 1000:
         return Layout("the authors of Et Tu Certifications: ImageNet", "imagenet", ("imagenet",))
+    if recognised.arch.endswith("-a"):
+        return Layout("He et al.'s ResNet as Yerlan Idelbayev trained it: CIFAR-10", cifar, ("imagenet", "cifar10"))
+    if _FOR_CIFAR.match(recognised.arch):
+        return Layout(f"a state dict of {recognised.arch}", cifar, ("cifar10", "cifar10-paper"))
     if recognised.num_classes == 1000:
         return Layout("torchvision or timm: ImageNet", "imagenet", ("imagenet",))
     return Layout(f"a state dict of {recognised.arch}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.limits import short
 from caa_cli.models.prefixes import fit_names
+from caa_cli.models.preprocessing import Preprocessing
 
 
 def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
@@ -65,6 +67,23 @@ def probe(network: nn.Module, input_shape: Sequence[int], name: str) -> tuple[in
         what = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         problem = f"gives {what} for two images, where logits of shape (2, classes) are wanted"
     raise CaaError(f"the network of {name} {problem}", "check --dataset: it has to have the images it was made for")
+
+
+def input_of(network: nn.Module, prepared: Preprocessing | None = None) -> tuple[tuple[int, int, int], int] | None:
+    """(shape of the images that the network takes, number of classes), found by trying usual ones; None: none fits.
+
+    Many networks take images of any size: of 1,000 classes they are taken to be of 224 pixels, else of 32.
+    """
+    sizes = (prepared.size,) if prepared is not None else (32, 28, 224)
+    found = []
+    for channels, size in ((channels, size) for channels in (3, 1) for size in sizes):
+        with suppress(CaaError):
+            classes, repeat = probe(network, (channels, size, size), "")
+            if repeat == 1:
+                found.append(((channels, size, size), classes))
+    large = [entry for entry in found if entry[1] >= 1000 and entry[0][1] > 32]
+    grey = [entry for entry in found if entry[0] == (1, 28, 28)]
+    return next(iter([*large, *grey, *found]), None)
 
 
 def count_weights(weights: Weights) -> int:

@@ -15,21 +15,24 @@ from typing import Any
 import torch
 
 from caa_cli.errors import CaaError
-from caa_cli.models.archive import check_entries, entries_of, is_archive, is_torchscript
+from caa_cli.models.archive import check_entries, entries_of, is_archive, is_exported, is_torchscript
 from caa_cli.models.confined import read_confined
 from caa_cli.models.contents import Contents, unwrap
+from caa_cli.models.exported import read_exported
 from caa_cli.models.limits import check_names, short
 from caa_cli.models.torchscript import read_torchscript, untrusted
 from caa_cli.runtime.user_code import import_from
 
 _SAVE_STATE = "save its state dict instead: torch.save(model.state_dict(), 'weights.pt')"
-_FORMAT, _TORCHSCRIPT = "PyTorch", "TorchScript, not loaded"
+_FORMAT = "PyTorch"
+# Files that are programs, by what wrote them.
+_PROGRAMS = {"TorchScript": read_torchscript, "torch.export": read_exported}
 
 
 def read_pickled(path: Path, content: bytes, trust: bool) -> Contents:
     """The contents of a state dict, bare or in a container; with `trust` also of a whole network.
 
-    Untrusted TorchScript is not loaded. Raises CaaError for anything else.
+    Untrusted TorchScript and torch.export are not loaded. Raises CaaError for anything else.
     """
     try:
         if not trust and not (is_archive(content) or content[:1] == b"\x80"):
@@ -42,20 +45,25 @@ def read_pickled(path: Path, content: bytes, trust: bool) -> Contents:
         if contents is None:
             raise _nothing(path) from None
         return contents
-    if fields is not None:
+    if "program" not in fields:
         return Contents(**fields)
-    return read_torchscript(path, content) if trust else Contents(_TORCHSCRIPT, {}, refusal=untrusted(path))
+    program = fields["program"]
+    if trust:
+        return _PROGRAMS[program](path, content)
+    return Contents(f"{program}, not loaded", {}, refusal=untrusted(path, program))
 
 
-def read_state(path: Path, content: bytes) -> dict[str, Any] | None:
-    """The fields of the file's Contents, None for TorchScript; called in a child process.
+def read_state(path: Path, content: bytes) -> dict[str, Any]:
+    """The fields of the file's Contents, or which `program` it is; called in a child process.
 
     Raises CaaError, and any other exception for a damaged file.
     """
     if is_archive(content):
         entries = entries_of(path, content)
+        if is_exported(entries):
+            return {"program": "torch.export"}
         if is_torchscript(entries):
-            return None
+            return {"program": "TorchScript"}
         check_entries(path, content, entries)
     try:
         loaded = _load(content, safe=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-# torch.compile, DataParallel, a network kept as an attribute, and nn.Sequential(normalisation, network).
-PREFIXES = ("_orig_mod.", "module.", "model.", "network.", "1.")
+from caa_cli.errors import UsageError
+from caa_cli.models.limits import short
+
 # Published code adds at most three prefixes; a malicious file may repeat one a thousand times.
 _MOST = 8
+# Parts of names under which other code has the same layers of a ResNet or DenseNet.
+_SPELLINGS = {"linear.": "fc.", "shortcut.": "downsample.", "norm5.": "norm_final."}
 
 _MEANS = ("mean", "means", "new_mean", "mu")
 _STDS = ("std", "stds", "sd", "sds", "new_std", "sigma")
@@ -18,26 +22,74 @@ _STDS = ("std", "stds", "sd", "sds", "new_std", "sigma")
 def peelings(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Pairs (removed prefix, tensors by remaining name): with no prefix removed, then one more each time.
 
-    Only prefixes that all names share are removed. Constants of a normalisation are left out.
+    A prefix is the first part of a dotted name (`module.`, `model.`, `1.`), and is removed if all names share it.
+    Constants of a normalisation are left out.
     """
     off, names = "", {name: tensor for name, tensor in tensors.items() if not _is_constant(name, tensor)}
     for _ in range(_MOST + 1):
         if not names:
             return
         yield off, names
-        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
-        if prefix is None:
+        prefix, dot, _ = next(iter(names)).partition(".")
+        prefix += dot
+        if not dot or not all(name.startswith(prefix) for name in names):
             return
         off += prefix
         names = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
 
 
+def spellings(names: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The tensors by name as they are, and with the layers named as in the networks here (`linear.weight`: `fc`)."""
+    yield dict(names)
+    respelled = {_respelled(name): tensor for name, tensor in names.items()}
+    if respelled.keys() != names.keys():
+        yield respelled
+
+
+def _respelled(name: str) -> str:
+    for other, ours in _SPELLINGS.items():
+        name = re.sub(rf"(^|\.){re.escape(other)}", rf"\g<1>{ours}", name)
+    return name
+
+
 def fit_names(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by name, with the number of prefixes removed that matches the most names in `wanted`."""
+    """The tensors by the names that match the most of `wanted`: without prefixes, and perhaps spelt differently.
+
+    Where the tensors below one prefix are all that is wanted, the others are left out: a loss, a second network.
+    Raises UsageError where two prefixes are that good.
+    """
+    below = {
+        prefix: names for prefix in _prefixes_of(tensors, wanted) if _covers(names := _below(tensors, prefix), wanted)
+    }
+    if len(below) > 1:
+        raise UsageError(
+            f"the file holds several such networks: their names begin with {' and '.join(map(short, sorted(below)))}",
+            "save the one that you mean on its own: torch.save(model.state_dict(), 'weights.pt')",
+        )
+    if below:
+        return next(iter(below.values()))
     if any(_is_constant(name, tensor) for name, tensor in wanted.items()):
         return dict(tensors)  # the network contains a normalisation, so the names are as saved
-    candidates = [names for _, names in peelings(tensors)] or [dict(tensors)]
+    candidates = [spelt for _, names in peelings(tensors) for spelt in spellings(names)] or [dict(tensors)]
     return max(candidates, key=lambda names: len(names.keys() & wanted.keys()))
+
+
+def _prefixes_of(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """The prefixes, none of them empty, below which the first wanted tensor is found."""
+    first = next(iter(wanted), "")
+    return [name.removesuffix(first) for name in tensors if first and name.endswith(f".{first}")]
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _covers(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether these are exactly the wanted tensors; PyTorch before 0.4.1 had no num_batches_tracked."""
+    counted = {name for name in wanted if name.endswith("num_batches_tracked")}
+    return names.keys() | counted == wanted.keys() and all(
+        tensor.shape == wanted[name].shape for name, tensor in names.items()
+    )
 
 
 def stored_normalisation(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import ARCHITECTURES, build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.prefixes import peelings
+from caa_cli.models.prefixes import peelings, spellings
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -55,11 +56,12 @@ class Recognised:
 def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
     """The architecture whose names and shapes all match these weights; None if there is none."""
     for prefix, names in peelings(tensors):
-        shapes = {name: tuple(tensor.shape) for name, tensor in names.items()}
-        for recogniser in (_small_cnn, _lenet, _thin_resnet, _resnet):
-            candidate = recogniser(shapes, prefix)
-            if candidate is not None and _fits(candidate, shapes):
-                return candidate
+        for spelt in spellings(names):
+            shapes = {name: tuple(tensor.shape) for name, tensor in spelt.items()}
+            for recogniser in _RECOGNISERS:
+                candidate = recogniser(shapes, prefix)
+                if candidate is not None and _fits(candidate, shapes):
+                    return candidate
     return None
 
 
@@ -84,7 +86,9 @@ def _thin_resnet(shapes: Shapes, prefix: str) -> Recognised | None:
     blocks = _blocks(shapes, 3)
     if first is None or last is None or len(set(blocks)) != 1 or _blocks(shapes, 4)[3]:
         return None
-    return Recognised(f"resnet{6 * blocks[0] + 2}", last[0], first[1], None, prefix)
+    # He et al.'s option A has no weights where the shape changes.
+    kind = "" if "layer2.0.downsample.0.weight" in shapes else "-a"
+    return Recognised(f"resnet{6 * blocks[0] + 2}{kind}", last[0], first[1], None, prefix)
 
 
 def _resnet(shapes: Shapes, prefix: str) -> Recognised | None:
@@ -97,6 +101,42 @@ def _resnet(shapes: Shapes, prefix: str) -> Recognised | None:
     if first[2] == 3 and built_in:
         return Recognised(f"{arch}-cifar", last[0], first[1], None, prefix, f"{arch}-3x3")
     return Recognised(arch, last[0], first[1], None, prefix)
+
+
+def _wide_resnet(shapes: Shapes, prefix: str) -> Recognised | None:
+    first, last = _shape(shapes, "conv1.weight", 4), _shape(shapes, "fc.weight", 2)
+    blocks = _numbered(shapes, r"block1\.layer\.(\d+)\.")
+    if first is None or last is None or not blocks:
+        return None
+    return Recognised(f"wrn-{6 * blocks + 4}-{last[1] // 64}", last[0], first[1], None, prefix)
+
+
+def _densenet(shapes: Shapes, prefix: str) -> Recognised | None:
+    first, last = _shape(shapes, "features.conv0.weight", 4), _shape(shapes, "classifier.weight", 2)
+    layers = _numbered(shapes, r"features\.denseblock1\.denselayer(\d+)\.")
+    bottleneck = "features.denseblock1.denselayer1.conv2.weight" in shapes
+    grown = _shape(shapes, f"features.denseblock1.denselayer1.conv{2 if bottleneck else 1}.weight", 4)
+    if first is None or last is None or grown is None or not layers:
+        return None
+    kind, depth = ("bc-", 6 * layers + 4) if bottleneck else ("", 3 * layers + 4)
+    return Recognised(f"densenet-{kind}{depth}-{grown[0]}", last[0], first[1], None, prefix)
+
+
+def _vgg(shapes: Shapes, prefix: str) -> Recognised | None:
+    first, last = _shape(shapes, "features.0.weight", 4), _shape(shapes, "classifier.weight", 2)
+    if first is None or last is None:
+        return None
+    convolutions = sum(name.startswith("features.") and len(shape) == 4 for name, shape in shapes.items())
+    # Of 32 pixels five poolings leave one, which is all that the linear layer takes.
+    return Recognised(f"vgg{convolutions + 3}-cifar", last[0], first[1], 32, prefix)
+
+
+_RECOGNISERS = (_small_cnn, _lenet, _thin_resnet, _resnet, _wide_resnet, _densenet, _vgg)
+
+
+def _numbered(shapes: Shapes, pattern: str) -> int:
+    """How many different numbers stand in names of this pattern."""
+    return len({match[1] for name in shapes if (match := re.match(pattern, name))})
 
 
 def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...] | None:

@@ -27,47 +27,55 @@ def torchvision_resnet(depth: int, num_classes: int, stem: str = "7x7") -> nn.Mo
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions; the shortcut is a 1×1 convolution where the shape changes."""
+    """Two 3×3 convolutions; where the shape changes the shortcut is a 1×1 convolution, or every other pixel `padded`
+    with channels of zeros on either side."""
 
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int, padded: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample: nn.Module | None = None
-        if stride != 1 or channels_in != channels:
+        self.added = channels - channels_in if padded else 0
+        if not padded and (stride != 1 or channels_in != channels):
             self.downsample = nn.Sequential(
                 nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
+        if self.added:
+            shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.added // 2, self.added // 2))
+        else:
+            shortcut = x if self.downsample is None else self.downsample(x)
         return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut)
 
 
 class CifarResNet(nn.Module):
-    """He et al.'s (2016) ResNet of depth 6n + 2 for 32×32 images, with the tensors' names of Cohen et al.'s code."""
+    """He et al.'s (2016) ResNet of depth 6n + 2 for 32×32 images, with the tensors' names of Cohen et al.'s code.
 
-    def __init__(self, depth: int, num_classes: int, channels: int = 3) -> None:
+    padded: their option A, shortcuts without weights; else Cohen et al.'s variant of option B.
+    """
+
+    def __init__(self, depth: int, num_classes: int, channels: int = 3, padded: bool = False) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
             raise ValueError(f"the depth of such a network is 6n + 2, not {depth}")
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._stage(16, 16, blocks, 1)
-        self.layer2 = self._stage(16, 32, blocks, 2)
-        self.layer3 = self._stage(32, 64, blocks, 2)
+        self.layer1 = self._stage(16, 16, blocks, 1, padded)
+        self.layer2 = self._stage(16, 32, blocks, 2, padded)
+        self.layer3 = self._stage(32, 64, blocks, 2, padded)
         self.fc = nn.Linear(64, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     @staticmethod
-    def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-        first = _Block(channels_in, channels, stride)
-        return nn.Sequential(first, *[_Block(channels, channels, 1) for _ in range(blocks - 1)])
+    def _stage(channels_in: int, channels: int, blocks: int, stride: int, padded: bool) -> nn.Sequential:
+        first = _Block(channels_in, channels, stride, padded)
+        return nn.Sequential(first, *[_Block(channels, channels, 1, padded) for _ in range(blocks - 1)])
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
@@ -76,5 +84,5 @@ class CifarResNet(nn.Module):
         return logits
 
 
-def cifar_resnet(depth: int, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
-    return CifarResNet(depth, num_classes, input_shape[0])
+def cifar_resnet(depth: int, padded: bool, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
+    return CifarResNet(depth, num_classes, input_shape[0], padded)

@@ -12,9 +12,10 @@ from caa_cli.errors import UsageError
 from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
+from caa_cli.models.factory import parse_call
 from caa_cli.models.layouts import layout_of, normalisations_to_try, sigma_in_name
-from caa_cli.models.limits import short
 from caa_cli.models.load import probe
+from caa_cli.models.outline import listed, outline
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
 
@@ -46,6 +47,8 @@ def resolve_card(
     trust: the checkpoint may name a factory to import.
     Raises UsageError if a required value is known from neither, or if images and model don't match.
     """
+    if overrides.arch is not None and ":" in overrides.arch:
+        parse_call("--arch", overrides.arch)  # refused before anything is shown
     if weights.card is None:
         card, notes = _described(weights, overrides, dataset, input_shape, num_classes)
     else:
@@ -97,9 +100,10 @@ def _described(
     notes: list[str] = []
     recognised = weights.recognised
     if weights.module is not None:
-        arch = "torchscript" if weights.format == "TorchScript" else "module"
+        kinds = {"TorchScript": "torchscript", "torch.export": "torch-export"}
+        arch = kinds.get(weights.format, "module") if weights.origin is None else weights.origin.arch
         classes, repeat = probe(weights.module.float(), input_shape, str(weights.path))
-        if overrides.arch is not None:
+        if overrides.arch not in (None, arch):
             notes.append(f"--arch {overrides.arch} is not used: {weights.path} holds the whole network")
         if repeat > 1:
             notes.append("the network takes colour images: grey ones are repeated to three channels")
@@ -117,6 +121,9 @@ def _described(
     card = ModelCard(arch, classes, input_shape, dataset=dataset)
     if overrides.normalisation:
         return card, notes
+    prepared = weights.preprocessing(arch)
+    if prepared is not None:
+        return replace(card, mean=prepared.mean, std=prepared.std), notes
     stored = None if weights.module is not None else stored_normalisation(weights.tensors)
     if stored is not None:
         notes.append(f"normalisation as saved beside the weights: mean {_list(stored[0])}, std {_list(stored[1])}")
@@ -171,10 +178,9 @@ def _classes(weights: Weights, expected: int) -> int:
 
 
 def describe_unknown(weights: Weights) -> str:
-    """The problem of a checkpoint whose architecture is not recognised, with a tensor to know it by."""
-    name, tensor = next(iter(weights.tensors.items()))
-    beginning = f"{len(weights.tensors)} tensors, the first is {short(name)} {tuple(tensor.shape)}"
-    return f"{weights.path} holds weights of no architecture that caa knows ({beginning})"
+    """The problem of a checkpoint whose architecture is not recognised, with its names in short."""
+    names = listed(outline(weights.tensors))
+    return f"{weights.path} holds weights of no architecture that caa knows ({len(weights.tensors)} tensors: {names})"
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -13,10 +13,11 @@ from caa_cli.models.contents import Contents
 from caa_cli.models.limits import short
 
 
-def untrusted(path: Path) -> CaaError:
-    """The error for an untrusted file: TorchScript can write files, and no inspection of its code excludes that."""
+def untrusted(path: Path, program: str) -> CaaError:
+    """The error for an untrusted file: TorchScript can write files, and no inspection of its code excludes that;
+    loading a file of torch.export evaluates expressions in it."""
     return CaaError(
-        f"{path} is TorchScript, a program: running it could write files, so it isn't loaded",
+        f"{path} is {program}, a program: running it could write files, so it isn't loaded",
         "if you trust it like a program, add --trust-checkpoint; or, where it comes from, "
         "save its state dict: torch.save(model.state_dict(), 'weights.pt')",
     )

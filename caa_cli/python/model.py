@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caa_cli.config.choices import DTYPES
+from caa_cli.config.choices import DTYPES, ENSEMBLES
 from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
 from caa_cli.config.normalisations import mean_and_std
-from caa_cli.config.ranges import MEAN, SIGMA, STD, OneOf
+from caa_cli.config.ranges import IMAGE_SIZE, MEAN, SIGMA, STD, OneOf
 from caa_cli.data.datasets import class_names, open_dataset
 from caa_cli.errors import UsageError
-from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
+from caa_cli.models.base_classifier import ModelFiles, resolve_model
 from caa_cli.models.layouts import layout_of
-from caa_cli.models.load import build_model
-from caa_cli.models.resolve import Overrides, resolve_card
+from caa_cli.models.resolve import Overrides
 from caa_cli.python.errors import plain_names
 from caa_cli.runtime.device import numeric_mode, open_device, resolve_device
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -27,8 +26,12 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 
 @plain_names
 def load(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Sequence[str | Path],
     *,
+    ensemble: str | None = None,
+    denoiser: str | Path | None = None,
+    denoiser_arch: str | None = None,
+    classifier_size: int | None = None,
     sigma: float | None = None,
     dataset: str | None = None,
     arch: str | None = None,
@@ -43,8 +46,11 @@ def load(
 ) -> SmoothedClassifier:
     """The smoothed classifier of a checkpoint, on its device; settings are those of `caa attack`'s flags.
 
-    checkpoint: a file, a folder, or "demo". sigma, dataset, arch, normalisation (a name) or mean and std (a number a
-    channel): None: as the checkpoint says. dataset says which images the model takes, and opens no file; input_shape
+    checkpoint: a file, a folder, or "demo"; several make an ensemble: the mean of their "logits" or "softmax", or
+    the majority of their "votes". denoiser: the file or folder of one in front, or denoiser_arch, a factory of yours.
+    The classifier's `model` is all of it, without noise: pixels → logits, differentiable. sigma, dataset, arch,
+    normalisation (a name) or mean and std (a number a channel): None: as the checkpoint says. dataset says which
+    images the model takes, and opens no file; input_shape
     (channels, height, width) and num_classes say it of any others. What the checkpoint leaves open and was assumed is
     a Python warning. Raises UsageError where something is missing or does not fit, CaaError where the file can't be
     used.
@@ -55,17 +61,22 @@ def load(
     if sigma is not None:
         SIGMA.check("--sigma", sigma)
     OneOf(DTYPES).check("--dtype", dtype)
+    if classifier_size is not None:
+        IMAGE_SIZE.check("--classifier-size", classifier_size)
+    paths = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
+    _check_ensemble(paths, ensemble)
     place = resolve_device(device)
     kind = numeric_mode(dtype, place)
-    weights = read_weights(find_checkpoint(str(checkpoint)), trust_checkpoint)
-    name = _dataset(weights, dataset, checkpoint)
-    shape, classes = _images_of(weights, DATASETS[name], input_shape, num_classes)
+    front = None if denoiser is None else Path(denoiser)
+    files = ModelFiles.read([str(path) for path in paths], front, denoiser_arch, trust_checkpoint)
+    name = _dataset(files, dataset, paths[0])
+    shape, classes = _images_of(files, DATASETS[name], input_shape, num_classes)
     average, deviation = mean_and_std(normalisation, *(None if v is None else tuple(v) for v in (mean, std)))
     overrides = Overrides(arch, sigma, average, deviation)
-    card, notes = resolve_card(weights, overrides, name, shape, classes, trust_checkpoint)
+    base, notes = resolve_model(files, overrides, name, shape, classes, ensemble, classifier_size)
     for note in notes:
         warnings.warn(note, stacklevel=3)
-    model = build_model(weights, card)
+    model, card = base.build(), base.card
     open_device(place)
     classifier = SmoothedClassifier(
         model,
@@ -75,9 +86,9 @@ def load(
         device=place,
         dtype=kind,
     )
-    classifier.arch = card.arch
-    names = card.class_names or class_names(name)
-    classifier.class_names = names if len(names) == card.num_classes else ()
+    classifier.arch = base.arch
+    names = base.card.class_names or class_names(name)
+    classifier.class_names = names if len(names) == base.card.num_classes else ()
     return classifier
 
 
@@ -107,21 +118,32 @@ def load_images(
     return images, opened.labels[torch.from_numpy(np.asarray(chosen, dtype=np.int64))]
 
 
-def _dataset(weights: Weights, given: str | None, checkpoint: str | Path) -> str:
+def _check_ensemble(paths: Sequence[str | Path], ensemble: str | None) -> None:
+    if not paths:
+        raise UsageError("--checkpoint names no file", "give a path, several, or 'demo'")
+    if ensemble is not None:
+        OneOf(ENSEMBLES).check("--ensemble", ensemble)
+        if len(paths) == 1:
+            raise UsageError(f"--ensemble {ensemble} needs several checkpoints", "give a list of paths")
+
+
+def _dataset(files: ModelFiles, given: str | None, checkpoint: str | Path) -> str:
     if given is not None:
         OneOf(DATASETS).check("--dataset", given)
         return given
-    stored = weights.card.dataset if weights.card is not None else None
+    stored, weights = files.dataset, files.weights[0]
     likely = DEMO if str(checkpoint) == DEMO else layout_of(weights, weights.recognised).dataset
     return next((name for name in (stored, likely) if name in DATASETS), "folder")
 
 
 def _images_of(
-    weights: Weights, spec: DatasetSpec, shape: tuple[int, int, int] | None, classes: int | None
+    files: ModelFiles, spec: DatasetSpec, shape: tuple[int, int, int] | None, classes: int | None
 ) -> tuple[tuple[int, int, int], int]:
-    """(shape, number of classes) of the images: as given, as the checkpoint says, or as the data set has them."""
+    """(shape, number of classes) of the images: as given, as the files say, or as the data set has them."""
+    weights = files.weights[0]
     card = weights.card
-    shape = shape or (card.input_shape if card else None) or spec.shape
+    denoised = None if files.denoiser is None else files.denoiser.input_shape
+    shape = shape or denoised or (card.input_shape if card else None) or spec.shape
     classes = classes or (card.num_classes if card else None) or spec.classes
     if classes is None and weights.recognised is not None:
         classes = weights.recognised.num_classes

@@ -69,6 +69,7 @@ class AttackResults(Results):
     backward_evaluations: Integers
     lost_gradients: Integers
     verify_tries: Integers
+    last_try_samples: Integers
     abstentions: Integers
     adversarial: NDArray[np.float32] = field(metadata={"column": False})
     summary: AttackSummary = field(metadata={"column": False})

@@ -24,7 +24,7 @@ from caa_cli.results.store.images import Image
 from caa_cli.run.attack_pipeline import AttackPipeline
 from caa_cli.run.certify_pipeline import CertifyPipeline
 from caa_cli.run.progress import AttackProgress, CertifyProgress
-from caa_cli.run.registry import build_attack
+from caa_cli.run.registry import build_attack, search_dtype_of
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientSource
 from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
@@ -46,6 +46,7 @@ def certify(
     selection_samples: int = CertifyPlan.selection_samples,
     alpha: float = CertifyPlan.alpha,
     bound: str = CertifyPlan.bound,
+    certificate: str = CertifyPlan.certificate,
     radius: float | None = None,
     chunk_size: int | None = None,
     progress: bool = False,
@@ -68,6 +69,7 @@ def certify(
         selection_samples=selection_samples,
         alpha=alpha,
         bound=bound,
+        certificate=certificate,
         radius=radius,
     )
     _choose_chunks(model, plan, gradients=False)
@@ -116,16 +118,17 @@ def attack(
     (`model.class_names`), "second", "least-likely", "random", a file, or (N,) a number an image; None: any but the
     label. chunk_size: None: measured once a model and
     machine. progress: shows a bar on stderr. settings: every other one by its flag's name (`samples=300`,
-    `verify_samples=10_000`); those of the attack alone also without its name.
+    `search_dtype="bfloat16"`); those of the attack alone also without its name.
 
     Raises UsageError for a setting or array that doesn't fit; Interrupted, with what is done, on Ctrl-C.
     """
     arrays = check_arrays(model, images, labels, indices)
     model, kind = _with_gradients(model, gradient)
     plan = attack_plan(model, method, kind, {"seed": seed, "chunk_size": chunk_size, **settings}, in_plan(target))
-    pipeline = AttackPipeline(
-        plan, build_attack(plan), model, arrays, targets=targets_of(target, plan, model, arrays)
-    )
+    dtype = search_dtype_of(plan, model.device)
+    model = model if dtype is None else model.searched_in(dtype)
+    targets = targets_of(target, plan, model, arrays)
+    pipeline = AttackPipeline(plan, build_attack(plan), model, arrays, targets=targets)
     _choose_chunks(model, plan, gradients=model.differentiates)
     records: dict[int, AttackRecord] = {}
     adversarial: dict[int, Image] = {}

@@ -26,7 +26,7 @@ _NOT_SETTINGS = {
     "save_adversarial",
     *(f.name for f in fields(ModelPlan)),
 }
-_KEPT = {"alpha", "bound", "seed", "chunk_size"}
+_KEPT = {"alpha", "bound", "certificate", "seed", "chunk_size"}
 
 
 def certify_plan(model: SmoothedClassifier, **settings: Any) -> CertifyPlan:

@@ -8,8 +8,8 @@ from typing import Any
 # The colour of axes and text; on a page it is replaced by the page's text colour.
 INK = "#010203"
 
-# Near the paper's colours where it has them. Chosen by search: any two are at least 23 apart in CIELAB, as seen with
-# red-green blindness too (17 with tritanopia, which is rare), and all are legible on white and on a dark page.
+# Near the paper's colours where it has them. Chosen by search: any two are at least 18 apart in CIELAB, as seen with
+# red-green blindness too (13 with tritanopia, which is rare), and all are legible on white and on a dark page.
 STYLES: dict[str, tuple[str, str, Any]] = {
     "caa": ("#2b62ae", "o", "-"),
     "caa-newton": ("#0ab2e4", "D", (0, (6, 1.5))),
@@ -20,6 +20,9 @@ STYLES: dict[str, tuple[str, str, Any]] = {
     "cw": ("#656077", "P", (0, (5, 1, 1, 1))),
     "autoattack": ("#8a18ff", ">", (0, (2, 1))),
     "alma": ("#9aa6aa", "h", (0, (1, 1))),
+    "pdgd": ("#bd2448", "p", (0, (6, 1.5, 1, 1.5))),
+    "sdf": ("#6c48d8", "X", (0, (3, 1, 1, 1))),
+    "apgd-min": ("#09906c", "d", (0, (1, 2))),
 }
 # For attacks that are not in the table, and for further ones of the same name.
 _FURTHER_COLOURS = ("#d4608f", "#b0a010", "#5b9aa0", *(colour for colour, _, _ in STYLES.values()))

@@ -18,6 +18,7 @@ from caa_cli.report.selection import chosen_by, listed
 from caa_cli.report.sweep import find_sweep
 from caa_cli.report.tables import Cell, best, cells, ranges_explained, target_of
 from caa_cli.results.comparison import Comparison
+from caa_cli.results.model_files import files_of
 from caa_cli.results.shards.run_results import AttackResult
 from caa_cli.results.store.ownership import mark
 
@@ -27,7 +28,7 @@ _STYLE = Path(__file__).with_name("page.css")
 def report(comparison: Comparison, document: Mapping[str, Any], gallery: Gallery | None = None) -> str:
     """The HTML page. document: that of the comparison. Needs matplotlib."""
     first = comparison.attacks[0].parts[0]
-    title = f"Attacks on {first.setting('dataset')}, {first.setting('arch')}, σ = {first.setting('sigma'):g}"
+    title = f"Attacks on {first.setting('dataset')}, {first.model}, σ = {first.setting('sigma'):g}"
     notes = "\n".join(f'<p class="note">{markup(note)}</p>' for note in comparison.notes)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -73,17 +74,19 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
     parts = [part for attack in comparison.attacks for part in attack.parts]
     ways = dict.fromkeys(chosen_by(part.selection, dataset) for part in parts)
     excluded = sorted(set(comparison.images) - set(comparison.eligible))
+    files = files_of(first.checkpoint)
     target = target_of(comparison)
     why = "the clean prediction is wrong or not confident" + (", or the class is the target" if target else "")
     return {
-        "model": f"{first.setting('arch')} from {first.checkpoint.get('path')}",
-        "checkpoint": f"sha256 {first.checkpoint['sha256']}",
+        "model": f"{first.model} from {', '.join(str(file.get('path')) for file in files)}",
+        "checkpoint": ", ".join(f"sha256 {file['sha256']}" for file in files),
         "smoothing": f"σ = {first.setting('sigma'):g}",
         "images": f"{len(comparison.images)} of {of}: {listed(comparison.images)}",
         "chosen": "; and ".join(ways),
         "not eligible": f"{listed(excluded)}: {why}" if excluded else "none",
         **({"target": target} if target else {}),
-        "certificate": f"{first.setting('bound')} bounds, α = {first.setting('alpha'):g}, "
+        "certificate": f"{first.setting('certificate')}, {first.setting('bound')} bounds, "
+        f"α = {first.setting('alpha'):g}, "
         f"n = {_text(first.setting('certify_samples'))} samples",
         "success": f"verified at α = {first.setting('alpha'):g} on fresh noise, "
         f"{_text(first.setting('verify_samples'))} samples a try",

@@ -65,9 +65,9 @@ def _table(comparison: Comparison, headings: Sequence[Heading], caption: str, la
 def _caption(comparison: Comparison, model: str | None) -> str:
     """The model, the images, and the rule of certificates and successes."""
     first = comparison.attacks[0].parts[0]
-    arch, dataset, split, bound = (
-        escapes.latex(str(first.setting(name))) for name in ("arch", "dataset", "split", "bound")
-    )
+    names = ("dataset", "split", "bound", "certificate")
+    arch, *described = (escapes.latex(str(text)) for text in (first.model, *map(first.setting, names)))
+    dataset, split, bound, certificate = described
     sigma, alpha = (f"$\\{name} = {_power(first.setting(name))}$" for name in ("sigma", "alpha"))
     attacked = f"{escapes.latex(model)} ({arch}, {sigma})" if model else f"{arch} ({sigma})"
     certify, verify = (_samples(first.setting(name)) for name in ("certify_samples", "verify_samples"))
@@ -75,8 +75,8 @@ def _caption(comparison: Comparison, model: str | None) -> str:
     target = target_of(comparison)
     aim = f" Each attack is after one target, {escapes.latex(target)}." if target else ""
     return (
-        f"Attacks on {attacked} over {images}.{aim} Certificates: {bound} bounds at {alpha}{certify}. Every success "
-        f"is verified on fresh noise at {alpha}{verify}. Radii are $L_2$, pixels in $[0, 1]$."
+        f"Attacks on {attacked} over {images}.{aim} Certificates ({certificate}): {bound} bounds at "
+        f"{alpha}{certify}. Every success is verified on fresh noise at {alpha}{verify}. Radii are $L_2$, pixels in $[0, 1]$."
     )
 
 

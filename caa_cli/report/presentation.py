@@ -50,4 +50,4 @@ def title_of(comparison: AnyComparison) -> str:
         return f"{first.attacks[0].parts[0].setting('dataset')}, {len(comparison.comparisons)} models"
     part, target = comparison.attacks[0].parts[0], tables.target_of(comparison)
     aim = f", target: {target}" if target else ""
-    return f"{part.setting('dataset')}, {part.setting('arch')}, σ = {part.setting('sigma'):g}{aim}"
+    return f"{part.setting('dataset')}, {part.model}, σ = {part.setting('sigma'):g}{aim}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from caa_cli.config.differences import differences
+from caa_cli.results.model_files import model_digest
 
 
 def disagreements(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:
@@ -42,8 +43,8 @@ def _data(header: dict[str, Any]) -> str:
 
 
 def digest(header: dict[str, Any], checkpoint: str) -> str | None:
-    """The digest of a checkpoint's content, in words; None where the header has no such checkpoint."""
-    digest = _part(header, checkpoint).get("sha256")
+    """The digest of a model's content, in words; None where the header has no such checkpoint."""
+    digest = model_digest(_part(header, checkpoint))
     return None if digest is None else f"sha256 {str(digest)[:12]}"
 
 

@@ -43,12 +43,29 @@ class ShardOf(TypedDict):
     count: Annotated[int, Range(1, _MOST_SHARDS)]
 
 
-class Checkpoint(TypedDict):
+class File(TypedDict):
     sha256: str
     path: NotRequired[str | None]
     arch: NotRequired[str | None]
+
+
+class DenoiserFile(File):
+    """expected_sigma: the noise that it was trained for and is used with, where that is not exactly σ."""
+
+    expected_sigma: NotRequired[float]
+
+
+class Member(File):
     dataset: NotRequired[str | None]
     sigma: NotRequired[float | None]
+
+
+class Checkpoint(Member):
+    """members: the further checkpoints of an ensemble.  denoiser: the one in front."""
+
+    ensemble: NotRequired[str | None]
+    members: NotRequired[list[Member]]
+    denoiser: NotRequired[DenoiserFile]
 
 
 class Images(TypedDict, total=False):

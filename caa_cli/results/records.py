@@ -69,6 +69,7 @@ class AttackRecord(Record):
     target: the class that the attack was after (`--target`); None: any but the label.
     radius: verified on fresh noise.  radius_search: the nearest point that was adversarial on the search's noise.
     abstentions: clean noise samples whose logits held a NaN. lost_gradients: steps without a usable gradient.
+    last_try_samples: that the last of `verify_tries` drew, the one that passed if any did; None in older results.
     expectation: the share of the certificate's clean votes that the prediction has (the largest class expectation).
     seconds: this example's share of the wall time, over all stages.  error: why it failed.
     """
@@ -87,6 +88,7 @@ class AttackRecord(Record):
     backward_evaluations: Natural = 0
     lost_gradients: Natural = 0
     verify_tries: Natural = 0
+    last_try_samples: Natural | None = None
     abstentions: Natural = 0
     seconds: Seconds = 0.0
     error: str | None = None

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Bar, Display, Rows
 from caa_cli.results.class_names import names_of_classes
 from caa_cli.results.fields import attack_fields
+from caa_cli.results.model_files import model_digest
 from caa_cli.results.records import AttackRecord, AttackSummary, summarise
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.result_file import ResultFile
@@ -25,7 +28,7 @@ from caa_cli.run.dry_run import Forecast
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
 from caa_cli.run.progress import AttackProgress
-from caa_cli.run.registry import build_attack
+from caa_cli.run.registry import build_attack, search_dtype_of
 from caa_cli.run.targets import Targets
 from caa_cli.run.threat_model import Access, open_access
 from caa_cli.runtime.sharding import Shard
@@ -33,6 +36,7 @@ from caa_cli.runtime.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.pace import measure_pace
+from caa_cli.tuning.precision import advise_precision
 from caa_cli.verification.rules import RULES
 
 
@@ -48,12 +52,14 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
     attack: Attack[Any] = field(init=False)
     access: Access = field(init=False)
     targets: Targets = field(init=False)
+    search_dtype: torch.dtype | None = field(init=False)  # of its own copy of the weights
 
     def __post_init__(self) -> None:
         self.access = open_access(self.plan, self.session.card, self.session.images, self.display)
         self.attack = build_attack(self.plan)
         self.targets = self._open_targets()
         self.surrogate = self.access.surrogate
+        self.search_dtype = search_dtype_of(self.plan, self.session.device)
 
     def _open_targets(self) -> Targets:
         """The targets of the plan, checked against the images of all shards. Raises UsageError."""
@@ -91,10 +97,12 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
 
     def load_classifier(self) -> SmoothedClassifier:
         session, access = self.session, self.access
-        name = f"{session.weights.sha256} {access.name}"
+        name = f"{model_digest(session.base.record)} {access.name} {self.plan.search_dtype}"
         if name not in self.classifiers:
             reserve = search_bytes(self.plan, self.attack, access, session.card.input_shape)
-            self.classifiers[name] = session.load_classifier(self.display, access, reserve)
+            classifier = session.load_classifier(self.display, access, self.search_dtype, reserve)
+            self.classifiers[name] = classifier
+            advise_precision(classifier, self.plan, access.tuning_name(session.card.arch), self.display)
         return self.classifiers[name]
 
     def begin(self) -> None:

@@ -1,12 +1,16 @@
-"""The pipeline of an attack run: certificate → search → verification, image by image."""
+"""The pipeline of an attack run: certificate → search → verification, of the images that a batch holds."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.loop import Search
@@ -29,10 +33,11 @@ from caa_cli.results.store.images import Image
 from caa_cli.run.batch_size import most_images
 from caa_cli.run.targets import Targets
 from caa_cli.run.threat_model import StartingPoints
+from caa_cli.runtime.device import in_mode
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.smoothing.certify import Certificate, Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.verification.verifier import Verifier
+from caa_cli.verification.verifier import Verified, Verifier
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class AttackPipeline:
         Raises CaaError if the states of so many images don't fit in the memory.
         """
         sigma = self.plan.attack_sigma or self.classifier.sigma
-        search = Search(self.attack, self.classifier.with_sigma(sigma), self._batch(), self.on_step)
+        search = Search(self.attack, self.classifier.search.with_sigma(sigma), self._batch(), self.on_step)
         verifier = self._verifier(sigma)
         try:
             yield from self._work_through(todo, search, verifier)
@@ -109,25 +114,37 @@ class AttackPipeline:
         while waiting or search.busy:
             joining: list[Example] = []
             while waiting and len(joining) < search.free:
-                clean = certify(waiting.popleft())
-                if clean.example is None:
-                    yield clean.record, None
-                else:
-                    searched[clean.index] = clean
-                    joining.append(clean.example)
-            search.join(joining)
-            for finding in search.advance():
-                yield self._verify(searched.pop(finding.example.index), finding, verifier)
+                count = min(len(waiting), search.free - len(joining), self._certified_together())
+                for clean in certify([waiting.popleft() for _ in range(count)]):
+                    if clean.example is None:
+                        yield clean.record, None
+                    else:
+                        searched[clean.index] = clean
+                        joining.append(clean.example)
+            with self._search_mode():
+                search.join(joining)
+                findings = search.advance()
+            found = [(searched.pop(finding.example.index), finding) for finding in findings]
+            yield from self._verify(found, verifier)
+
+    def _certified_together(self) -> int:
+        """How many images are certified at a time: as many as fill a chunk with their selection draws."""
+        return max(1, self.classifier.votes_chunk // self.plan.selection_samples)
+
+    def _search_mode(self) -> AbstractContextManager[None]:
+        plan = self.plan
+        return nullcontext() if plan.search_dtype == plan.dtype else in_mode(plan.search_dtype)
 
     def _batch(self) -> int:
         """How many images are searched at a time: --batch-size, or as many as fill a chunk at first."""
-        image_bytes = self.attack.state_bytes(self.classifier.input_shape, self.classifier.gradients.cost)
+        classifier = self.classifier.search
+        image_bytes = self.attack.state_bytes(classifier.input_shape, classifier.gradients.cost)
         batch = most_images(self.plan, image_bytes)
         if self.attack.MOST_IMAGES is not None:
             batch = min(batch, self.attack.MOST_IMAGES)
         if self.plan.batch_size is not None:
             return batch
-        return max(1, min(batch, self.classifier.search_chunk // self.attack.first_samples()))
+        return max(1, min(batch, classifier.search_chunk // self.attack.first_samples()))
 
     def _verifier(self, search_sigma: float) -> Verifier:
         plan = self.plan
@@ -142,53 +159,68 @@ class AttackPipeline:
             search_sigma=search_sigma,
         )
 
-    def _certifier(self) -> Callable[[int], CleanImage]:
-        """A function that reads and certifies the image of an index."""
+    def _certifier(self) -> Callable[[list[int]], list[CleanImage]]:
+        """A function that reads and certifies the images of a few indices; those without a certificate come first."""
         plan, targets = self.plan, self.targets
         starting_points = None if self.classifier.differentiates else StartingPoints(self.images)
-        certifier = Certifier(plan.selection_samples, plan.certify_samples, plan.alpha, plan.bound, plan.seed)
+        certifier = Certifier(
+            plan.selection_samples, plan.certify_samples, plan.alpha, plan.bound, plan.seed, plan.certificate
+        )
 
-        def certify(index: int) -> CleanImage:
+        def certify(indices: list[int]) -> list[CleanImage]:
             began = time.perf_counter()
-            try:
-                image, label = read_example(self.images, index, self.classifier.num_classes)
-            except ImageError as error:
-                return CleanImage(index, self.images.label(index), 0.0, error=error.problem)
-            target = targets.before(index, label, self.classifier.num_classes)
-            if target == label:
-                return CleanImage(index, label, 0.0, target=target)
-            image = image.to(self.classifier.device)
-            (clean,) = certifier.certify(self.classifier, image[None], [index], wanted=[label])
-            example = None
-            if clean.prediction == label and clean.confident:
-                if targets.ranks:
-                    target = targets.among(clean, image, index, label, self.classifier)
-                    clean = replace(clean, evaluations=clean.evaluations + targets.evaluations())
-                nearest = starting_points.near(image, label, target) if starting_points else None
-                example = Example(index, image, label, clean.radius, nearest, target)
-            return CleanImage(index, label, time.perf_counter() - began, clean, example, target=target)
+            excluded, read = list[CleanImage](), dict[int, tuple[Tensor, int, int | None]]()
+            for index in indices:
+                try:
+                    image, label = read_example(self.images, index, self.classifier.num_classes)
+                except ImageError as error:
+                    excluded.append(CleanImage(index, self.images.label(index), 0.0, error=error.problem))
+                    continue
+                target = targets.before(index, label, self.classifier.num_classes)
+                if target == label:
+                    excluded.append(CleanImage(index, label, 0.0, target=target))
+                else:
+                    read[index] = image, label, target
+            if not read:
+                return excluded
+            x = torch.stack([image for image, _, _ in read.values()]).to(self.classifier.device)
+            certified = list[CleanImage]()
+            certificates = certifier.certify(
+                self.classifier, x, list(read), wanted=[label for _, label, _ in read.values()]
+            )
+            for index, image, certificate in zip(read, x, certificates, strict=True):
+                _, label, target = read[index]
+                clean, example = certificate, None
+                if clean.prediction == label and clean.confident:
+                    if targets.ranks:
+                        target = targets.among(clean, image, index, label, self.classifier)
+                        clean = replace(clean, evaluations=clean.evaluations + targets.evaluations())
+                    nearest = starting_points.near(image, label, target) if starting_points else None
+                    example = Example(index, image, label, clean.radius, nearest, target)
+                certified.append(CleanImage(index, label, 0.0, clean, example, target=target))
+            seconds = (time.perf_counter() - began) / len(read)
+            return excluded + [replace(clean, seconds=seconds) for clean in certified]
 
         return certify
 
-    def _verify(self, clean: CleanImage, finding: Finding, verifier: Verifier) -> tuple[AttackRecord, Image | None]:
+    def _verify(
+        self, found: list[tuple[CleanImage, Finding]], verifier: Verifier
+    ) -> Iterator[tuple[AttackRecord, Image | None]]:
+        """The records of images whose search has finished, each as soon as it is verified, with its image."""
+        for clean, finding in found:
+            if finding.error is not None:
+                yield _failed(clean, finding), None
+        searched = [(clean, finding) for clean, finding in found if finding.error is None]
+        for number, verified, seconds in verifier.verify_all([finding for _, finding in searched], self.classifier):
+            image = None if verified.image is None else verified.image.cpu().numpy()
+            yield self._record(*searched[number], verified, seconds), image
+
+    def _record(self, clean: CleanImage, finding: Finding, verified: Verified, seconds: float) -> AttackRecord:
+        """The result of an image whose search ran; seconds: of its verification."""
         certificate, confident = clean.certificate, finding.confident
         assert certificate is not None
-        if finding.error is not None:
-            failed = AttackRecord(
-                clean.index,
-                clean.label,
-                FAILED,
-                forward_evaluations=certificate.evaluations + finding.forward_evaluations,
-                backward_evaluations=finding.backward_evaluations,
-                target=clean.target,
-                seconds=clean.seconds + finding.seconds,
-                error=finding.error,
-            )
-            return failed, None
-        began = time.perf_counter()
-        verified = verifier.verify(finding, self.classifier)
         unverified = NOT_VERIFIED if confident is not None else NOT_FOUND
-        record = AttackRecord(
+        return AttackRecord(
             clean.index,
             clean.label,
             unverified if verified.image is None else ATTACKED,
@@ -206,7 +238,22 @@ class AttackPipeline:
             backward_evaluations=finding.backward_evaluations,
             lost_gradients=finding.lost_gradients,
             verify_tries=verified.tries,
+            last_try_samples=verified.samples,
             abstentions=certificate.abstentions,
-            seconds=clean.seconds + finding.seconds + time.perf_counter() - began,
+            seconds=clean.seconds + finding.seconds + seconds,
         )
-        return record, None if verified.image is None else verified.image.cpu().numpy()
+
+
+def _failed(clean: CleanImage, finding: Finding) -> AttackRecord:
+    """The result of an image whose search failed."""
+    assert clean.certificate is not None
+    return AttackRecord(
+        clean.index,
+        clean.label,
+        FAILED,
+        forward_evaluations=clean.certificate.evaluations + finding.forward_evaluations,
+        backward_evaluations=finding.backward_evaluations,
+        target=clean.target,
+        seconds=clean.seconds + finding.seconds,
+        error=finding.error,
+    )

@@ -78,7 +78,9 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
     def warn_if_impossible(self) -> None:
         plan = self.plan
         if plan.radius is None:
-            most = float(certifier_of(plan).best(self.session.card.num_classes).radius(plan.sigma or 0.0))
+            most = float(
+                certifier_of(plan).best(self.session.card.num_classes).radius(plan.sigma or 0.0, plan.certificate)
+            )
         else:
             most = decider_of(plan).largest_radius(plan.sigma or 0.0)
         if most <= 0.0:

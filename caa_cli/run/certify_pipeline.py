@@ -91,10 +91,12 @@ class CertifyPipeline:
 
 
 def certifier_of(plan: CertifyPlan) -> Certifier:
-    return Certifier(plan.selection_samples, plan.samples, plan.alpha, plan.bound, plan.seed)
+    return Certifier(plan.selection_samples, plan.samples, plan.alpha, plan.bound, plan.seed, plan.certificate)
 
 
 def decider_of(plan: CertifyPlan) -> Decider:
     """The test of a plan with a radius."""
     assert plan.radius is not None
-    return Decider(plan.radius, plan.samples, plan.selection_samples, plan.alpha, plan.seed)
+    return Decider(
+        plan.radius, plan.samples, plan.selection_samples, plan.alpha, plan.seed, certificate=plan.certificate
+    )

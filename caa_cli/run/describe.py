@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from caa_cli.attacks.common.attack import Attack
-from caa_cli.config.choices import EXACT, VOTES
+from caa_cli.config.choices import ENSEMBLES, EXACT, VOTES
 from caa_cli.config.plan import AttackPlan
 from caa_cli.config.targets import TARGET_RULES, Classes, target_in_words
 from caa_cli.display import Rows
+from caa_cli.models.base_classifier import BaseClassifier
 from caa_cli.run.dry_run import Evaluations
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.verification.rules import RULES
@@ -26,9 +28,36 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], classes: Classes) -> Rows
     rows += attack.notes(classes.count)
     if plan.attack_sigma not in (None, plan.sigma):
         rows.append(("attacker", f"takes σ to be {plan.attack_sigma:g}; certificate and verification use the true σ"))
+    if plan.search_dtype != plan.dtype:
+        rows.append(("search", f"in {plan.search_dtype}; certificate and verification in {plan.dtype}"))
     samples = f"{'at most ' if plan.verification == EXACT else ''}{plan.verify_samples} fresh samples a try"
     fresh = f"{plan.verification}, {samples}; certified radius on {plan.certify_samples}"
     return [*rows, ("verification", fresh), ("results", str(plan.output))]
+
+
+def base_classifier_rows(base: BaseClassifier, checkpoints: Sequence[str]) -> Rows:
+    """The files that the model is made of, in the order that an image goes through them.
+
+    checkpoints: of the members, as the user names them.
+    """
+    rows = []
+    if base.denoiser is not None:
+        rows.append(("denoiser", _from(base.denoiser.arch, base.denoiser.path, base.denoiser.sha256)))
+    if base.expected_sigma is not None:
+        step = f"for σ = {base.expected_sigma:.4g}; the noise, and so the certificates, have σ = {base.card.sigma:g}"
+        rows.append(("step", step))
+    for number, (member, path) in enumerate(zip(base.members, checkpoints, strict=True), 1):
+        name = "model" if base.ensemble is None else f"model {number}"
+        rows.append((name, _from(member.card.arch, path, member.weights.sha256)))
+        if (size := member.card.input_shape[1:]) != base.card.input_shape[1:]:
+            rows[-1] = (name, f"{rows[-1][1]}, on images resized to {size[0]}×{size[1]}")
+    if base.ensemble is not None:
+        rows.append(("ensemble", ENSEMBLES[base.ensemble]))
+    return rows
+
+
+def _from(arch: str, path: object, sha256: str) -> str:
+    return f"{arch} from {path} (sha256 {sha256[:12]})"
 
 
 def _target(plan: AttackPlan, classes: Classes) -> str:
@@ -60,4 +89,5 @@ def evaluations(
     clean = plan.selection_samples + plan.certify_samples + choice
     rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
     verification = rule.evaluations(plan.selection_samples, typical)
-    return Evaluations(images * (clean + share * forward + verification), images * share * backward)
+    searching = images * share * forward
+    return Evaluations(images * (clean + verification) + searching, images * share * backward, searching)

@@ -8,6 +8,7 @@ from typing import Any
 
 from caa_cli.display import Rows
 from caa_cli.models.limits import short
+from caa_cli.models.outline import listed
 
 # Deeper than any description of a training; a file may hold far deeper ones, to break whoever follows them.
 _DEEPEST = 20
@@ -61,6 +62,7 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
     training = document["training"].items()
     facts = [f"{short(name).replace('_', ' ')} {value}" for name, value in training if _is_short(value)]
     rows += [("training", ", ".join(facts))] if facts else []
+    rows += [("names", listed(document["names"]))] if document["names"] else []
     rows += [("problem", document["problem"])] if document["problem"] else []
     return [*rows, ("missing", ", ".join(document["missing"]) or "nothing")]
 

@@ -13,10 +13,12 @@ from caa_cli.tuning.pace import Pace
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Model evaluations of a whole run. backward: None where it has none."""
+    """Model evaluations of a whole run. searching: those of `forward` that are the search's. backward: None where it
+    has none."""
 
     forward: float
     backward: float | None = None
+    searching: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Forecast:
         return self.pace.memory + self.reserve
 
     def _seconds(self, evaluations: Evaluations) -> float:
-        return self.pace.seconds(evaluations.forward, evaluations.backward or 0.0)
+        searching = evaluations.searching
+        return self.pace.seconds(evaluations.forward - searching, searching, evaluations.backward or 0.0)
 
     def _between(self, way: str) -> str:
         typical = None if self.typical is None else getattr(self.typical, way)

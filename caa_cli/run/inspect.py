@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from caa_cli import __version__
+from caa_cli.config.choices import ENSEMBLES
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.ranges import OneOf
 from caa_cli.config.settings import check_each
@@ -15,12 +18,23 @@ from caa_cli.display import Display
 from caa_cli.errors import DONE, ERROR, CaaError
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights, find_checkpoint, inspect_weights
+from caa_cli.models.denoisers.denoiser import Denoiser
+from caa_cli.models.denoisers.open import open_denoiser
 from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of, sigma_in_name
-from caa_cli.models.load import build_model, count_weights, probe
+from caa_cli.models.load import build_model, count_weights, input_of
+from caa_cli.models.outline import outline
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict
+from caa_cli.run.inspect_composite import (
+    composite_rows,
+    denoiser_at,
+    denoiser_document,
+    denoiser_rows,
+    denoiser_words,
+    together,
+)
 
 # What the images of a data set are, without opening it: (shape, classes); None where that depends on the files.
 _IMAGES: dict[str, tuple[tuple[int, int, int], int] | None] = {
@@ -34,28 +48,60 @@ _IMAGES: dict[str, tuple[tuple[int, int, int], int] | None] = {
 
 @dataclass
 class Inspection:
-    """overrides: what the command line adds to the file. dataset: only gives the images' shape."""
+    """overrides: what the command line adds to the files. dataset: only gives the images' shape.
+
+    checkpoints: one, or the members of an ensemble.  denoiser, denoiser_arch: of the one in front.
+    """
 
     display: Display
-    checkpoint: str
+    checkpoints: Sequence[str]
     dataset: str | None
     overrides: Overrides
     trust: bool = False
+    ensemble: str | None = None
+    denoiser: str | None = None
+    denoiser_arch: str | None = None
 
     def execute(self) -> int:
         """Show it; returns the exit code: 1 if the architecture is not recognised, or was not inspected."""
         if self.dataset is not None:
             OneOf(DATASETS).check("--dataset", self.dataset)
         check_each(self.overrides)
-        weights = inspect_weights(find_checkpoint(self.checkpoint), self.trust)
-        document = self.describe(weights)
-        if weights.refusal is not None:
-            self.display.error(weights.refusal.problem, weights.refusal.hint)
+        if self.ensemble is not None:
+            OneOf(ENSEMBLES).check("--ensemble", self.ensemble)
+        if len(self.checkpoints) == 1 and not self._front and self.overrides.arch is None:
+            alone = denoiser_at(self.checkpoints[0], self.trust)
+            if alone is not None:
+                return self._show_denoiser(alone)
+        front = None
+        if self._front:
+            front = open_denoiser(Path(self.denoiser) if self.denoiser else None, self.denoiser_arch, self.trust)
+        all_weights = [inspect_weights(find_checkpoint(path), self.trust) for path in self.checkpoints]
+        documents = [self.describe(weights) for weights in all_weights]
+        for weights in all_weights:
+            if weights.refusal is not None:
+                self.display.error(weights.refusal.problem, weights.refusal.hint)
+        document = together(documents, self.ensemble, front)
         self.display.document(document)
-        self.display.result(
-            f"caa inspect {self.checkpoint}", inspection_rows(document), [("attack", document["attack"])]
-        )
-        return DONE if document["arch"] is not None else ERROR
+        titles = [f"caa inspect {path}" for path in self.checkpoints]
+        shown = [(title, inspection_rows(each)) for title, each in zip(titles, documents, strict=True)]
+        shown += [] if len(shown) == 1 and front is None else [("together", composite_rows(document))]
+        for title, rows in shown[:-1]:
+            self.display.result(title, rows)
+        self.display.result(*shown[-1], [("attack", document["attack"])])
+        return DONE if all(each["arch"] is not None for each in documents) else ERROR
+
+    @property
+    def _front(self) -> Sequence[str]:
+        """The options that name the denoiser in front."""
+        return denoiser_words(self.denoiser, self.denoiser_arch)
+
+    def _show_denoiser(self, denoiser: Denoiser) -> int:
+        document = denoiser_document(denoiser, self.dataset, self.overrides.sigma)
+        self.display.document(document)
+        rows = denoiser_rows(document["denoiser"])
+        self.display.result(f"caa inspect {denoiser.path}", rows, [("attack", document["attack"])])
+        return DONE
 
     def describe(self, weights: Weights) -> dict[str, Any]:
         """All that is known, as JSON; unknown values are null, and named in `missing` if a run needs them."""
@@ -76,6 +122,8 @@ class Inspection:
             chosen = (self.overrides.mean or mean, self.overrides.std or std)
         elif card is not None:
             chosen = (card.mean, card.std)
+        elif (prepared := weights.preprocessing(self.overrides.arch)) is not None:
+            chosen = (prepared.mean, prepared.std)
         else:
             chosen = None if weights.module is not None else stored_normalisation(weights.tensors)
         channels = shape[0] if shape else recognised.channels if recognised else None
@@ -104,6 +152,7 @@ class Inspection:
             "normalisation": _normalisation(chosen),
             "normalisations_to_try": [] if chosen else normalisations_to_try(layout, dataset, channels or 3),
             "training": {"method": card.method, "tool_version": card.tool_version, **card.training} if card else {},
+            "names": [] if card is not None or recognised is not None else outline(weights.tensors),
             "problem": problem,
         }
         document["missing"] = _missing(document, weights)
@@ -116,7 +165,8 @@ class Inspection:
     ) -> tuple[str | None, tuple[int, int, int] | None, int | None]:
         """(data set, where it is known; shape of the images; classes), from what is given and recognised."""
         card, known = weights.card, _IMAGES.get(dataset or "")
-        if card is not None and (self.dataset in (None, card.dataset) or known is None):
+        resized = bool(self._front)  # behind a denoiser a classifier sees images of its own size
+        if card is not None and (resized or self.dataset in (None, card.dataset) or known is None):
             return self.dataset or card.dataset, card.input_shape, card.num_classes
         if known is not None:
             (channels, height, width), classes = known
@@ -126,11 +176,8 @@ class Inspection:
             size = recognised.size or (224 if recognised.num_classes == 1000 else 32)
             return None, (recognised.channels, size, size), recognised.num_classes
         if weights.module is not None:
-            for shape in ((1, 28, 28), (3, 32, 32), (3, 224, 224)):
-                try:
-                    return None, shape, probe(weights.module.float(), shape, self.checkpoint)[0]
-                except CaaError:
-                    continue
+            found = input_of(weights.module.float(), weights.preprocessing(None))
+            return (None, None, None) if found is None else (None, *found)
         return None, None, None
 
     def _architecture(
@@ -158,11 +205,13 @@ class Inspection:
 
     def _command(self, document: dict[str, Any], weights: Weights) -> str:
         """The command that attacks it, with unknown values in capitals."""
-        words = ["caa", "attack", "--checkpoint", self.checkpoint]
+        words = ["caa", "attack", *(word for path in self.checkpoints for word in ("--checkpoint", path))]
+        words += ["--ensemble", self.ensemble] if self.ensemble is not None else []
+        words += self._front
         by_caa = document["source"] == "caa"
         dataset = document["dataset"]
         whole = weights.module is not None or weights.refusal is not None
-        if whole or "running" in document["format"]:
+        if (whole and weights.origin is None) or "running" in document["format"]:
             words.append("--trust-checkpoint")
         if not whole and (":" in (document["arch"] or ":") or self.overrides.arch is not None):
             words += ["--arch", self.overrides.arch or document["arch"] or "PACKAGE.MODULE:FACTORY"]
@@ -177,7 +226,7 @@ class Inspection:
             words += ["--normalisation", preset] if preset else ["--mean", joined(mean), "--std", joined(std)]
         elif document["normalisations_to_try"] and dataset is not None:
             words += ["--normalisation", document["normalisations_to_try"][0]]
-        if self.checkpoint != "demo" or self.dataset is not None:
+        if self.checkpoints[0] != "demo" or self.dataset is not None:
             if not by_caa or self.dataset is not None:
                 words += ["--dataset", dataset or "D"]
             if dataset != "demo":

@@ -5,16 +5,23 @@ from __future__ import annotations
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.plan import ModelPlan
 from caa_cli.errors import MissingSettingsError
+from caa_cli.models.base_classifier import ModelFiles
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.layouts import layout_of, sigma_in_name
 from caa_cli.models.resolve import describe_unknown
 
 
-def check_settings(plan: ModelPlan, weights: Weights, dataset: str | None) -> None:
+def check_settings(plan: ModelPlan, files: ModelFiles, dataset: str | None) -> None:
     """Raises MissingSettingsError for all that is missing. dataset: that of the plan or the checkpoint.
 
     Capitals in its hint stand for what only the user knows.
     """
+    sigma = plan.sigma if plan.sigma is not None else files.sigma
+    for weights in files.weights:
+        _check_member(plan, weights, dataset, sigma)
+
+
+def _check_member(plan: ModelPlan, weights: Weights, dataset: str | None, sigma: float | None) -> None:
     card, layout = weights.card, layout_of(weights, weights.recognised)
     problems: list[str] = []
     flags: list[str] = []
@@ -30,7 +37,7 @@ def check_settings(plan: ModelPlan, weights: Weights, dataset: str | None) -> No
         if dataset is not None and spec is not None:
             problems.append(f"the data set {dataset} needs the folder that holds it: DIR, where {spec.layout}")
         flags.append("--data-dir DIR")
-    if plan.sigma is None and (card is None or card.sigma is None):
+    if sigma is None:
         named = sigma_in_name(weights.path)
         unsaid.append("which noise it was trained for" + (f" (its name suggests σ = {named})" if named else ""))
         flags.append(f"--sigma {named or 'S'}")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from caa_cli import __version__
-from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.config.differences import differences
 from caa_cli.config.methods import METHODS
 from caa_cli.config.settings import load
@@ -18,10 +16,7 @@ from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.images import Images
 from caa_cli.display import Display
 from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
-from caa_cli.models.architectures import NormalisedClassifier, build
-from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import checkpoint_bytes, trained_with
-from caa_cli.models.load import probe
+from caa_cli.models.checkpoint import trained_with
 from caa_cli.results.store.files import check_writable, write_atomically, written
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign, something_at
@@ -31,9 +26,12 @@ from caa_cli.training.describe import forecast_rows, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
 from caa_cli.training.evaluate import smoothed_accuracy
 from caa_cli.training.loop import Trainer
+from caa_cli.training.new_classifier import new_classifier
+from caa_cli.training.new_denoiser import classifier_digest, new_denoiser
 from caa_cli.training.sources import Sources, open_sources
 from caa_cli.training.state import Unfinished, epoch_line
 from caa_cli.training.step import Method
+from caa_cli.training.trainee import Trainee
 
 
 @dataclass
@@ -75,20 +73,20 @@ class TrainRun:
         if plan.download and self.ranks.count > 1:
             raise UsageError("several processes would all --download at once", "download first, with one process")
         sources = open_sources(plan, device)
-        for note in sources.notes:
-            self.display.warn(note)
-        card = self._card(sources.images)
         torch.manual_seed(plan.seed)  # the initial weights; all that follows has generators of its own
-        model = self._model(card)
-        described = plan_rows(plan, len(sources.train), len(sources.heldout), model, device, self.ranks)
+        trainee = (new_denoiser if plan.denoises else new_classifier)(plan, sources.images)
+        self._check_batch_size(trainee)
+        for note in (*sources.notes, *trainee.notes):
+            self.display.warn(note)
+        described = plan_rows(plan, len(sources.train), len(sources.heldout), trainee, device, self.ranks)
         self.display.plan("caa train", described)
         if plan.dry_run:
-            self._forecast(Trainer(model, self._method(), plan, sources.train, sources.heldout, device))
+            self._forecast(Trainer(trainee, self._method(), plan, sources.train, sources.heldout, device))
             return DONE
         self.ranks.join(device)
         try:
-            trainer = Trainer(model, self._method(), plan, sources.train, sources.heldout, device, self.ranks)
-            return self._work(trainer, sources, card)
+            trainer = Trainer(trainee, self._method(), plan, sources.train, sources.heldout, device, self.ranks)
+            return self._work(trainer, sources)
         finally:
             self.ranks.leave()
 
@@ -102,27 +100,16 @@ class TrainRun:
         self.display.plan("what it takes", forecast_rows(self.plan.epochs * trainer.steps(), seconds, memory))
         self.display.document({"config": self.plan.config(), "seconds_typical": seconds, "memory_bytes": memory})
 
-    def _model(self, card: ModelCard) -> NormalisedClassifier:
-        """A new, untrained model. Raises CaaError if it does not take these images, or batches of this size."""
-        try:
-            model = build(card)
-        except RuntimeError as error:
-            size = "×".join(map(str, card.input_shape))
+    def _check_batch_size(self, trainee: Trainee) -> None:
+        plan, normalised = self.plan, any(isinstance(m, _BatchNorm) for m in trainee.network.modules())
+        least = self.ranks.count * (2 if normalised else 1)
+        if plan.batch_size < least:
             raise UsageError(
-                f"no {card.arch} can be built for {size} images ({error})", "use another --arch, or --image-size"
-            ) from error
-        classes, model.repeat = probe(model.network, card.input_shape, card.arch)
-        if classes != card.num_classes:
-            raise UsageError(f"{card.arch} has {classes} classes, {card.dataset} has {card.num_classes}")
-        least = self.ranks.count * (2 if any(isinstance(m, _BatchNorm) for m in model.modules()) else 1)
-        if self.plan.batch_size < least:
-            raise UsageError(
-                f"--batch-size {self.plan.batch_size} is too small for {card.arch} in {self.ranks.count} processes",
+                f"--batch-size {plan.batch_size} is too small for {plan.arch} in {self.ranks.count} processes",
                 f"use at least --batch-size {least}",
             )
-        return model
 
-    def _work(self, trainer: Trainer, sources: Sources, card: ModelCard) -> int:
+    def _work(self, trainer: Trainer, sources: Sources) -> int:
         plan = self.plan
         if not trainer.steps():
             raise UsageError(
@@ -145,7 +132,7 @@ class TrainRun:
         try:
             self._train(trainer, sources)
             if self.ranks.rank == 0:
-                self._finish(trainer, sources.test, card, time.perf_counter() - began)
+                self._finish(trainer, sources.test, time.perf_counter() - began)
             return DONE
         except KeyboardInterrupt:
             done = trainer.state.epoch
@@ -163,12 +150,10 @@ class TrainRun:
             while trainer.state.epoch < plan.epochs:
                 before = trainer.state.epoch * steps
 
-                def on_batch(step: int, loss: float, accuracy: float, before: int = before) -> None:
+                def on_batch(step: int, loss: float, accuracy: float | None, before: int = before) -> None:
+                    right = "" if accuracy is None else f" · noisy accuracy {100 * accuracy:.1f}%"
                     epoch = before // steps + 1
-                    bar.update(
-                        before + step,
-                        f"epoch {epoch}/{plan.epochs} · loss {loss:.4f} · noisy accuracy {100 * accuracy:.1f}%",
-                    )
+                    bar.update(before + step, f"epoch {epoch}/{plan.epochs} · loss {loss:.4g}{right}")
 
                 began = time.perf_counter()
                 try:
@@ -193,19 +178,21 @@ class TrainRun:
             )
         return error
 
-    def _finish(self, trainer: Trainer, test: Images | None, card: ModelCard, seconds: float) -> None:
-        plan, state, model = self.plan, trainer.state, trainer.model
-        model.load_state_dict(state.best_weights)
+    def _finish(self, trainer: Trainer, test: Images | None, seconds: float) -> None:
+        plan, state, trainee = self.plan, trainer.state, trainer.trainee
+        trainee.network.load_state_dict(state.best_weights)
         training: dict[str, Any] = {
             **{key: plan.config()[key] for key in plan.compared_keys()},
+            **trainee.identity(),
             "recipe": plan.recipe,
             "best_epoch": state.best_epoch,
             "heldout_noisy_accuracy": state.best_accuracy,
+            "heldout_mse": state.best.heldout_mse if state.best else None,
         }
-        if test is not None:
-            training |= smoothed_accuracy(model, card, test, trainer.device, plan, self.display)
-        card = replace(card, training=training)
-        content = checkpoint_bytes(model, card)
+        base = trainee.base_classifier
+        if test is not None and base is not None:
+            training |= smoothed_accuracy(base, trainee.num_classes, test, trainer.device, plan, self.display)
+        content = trainee.content(training)
         kept = f"{self.unfinished.path} keeps the training: free some space and repeat the command with --resume"
         with written(plan.output, kept):
             write_atomically(plan.output, content)
@@ -221,28 +208,6 @@ class TrainRun:
         method: Method = load(METHODS[self.plan.method].runs)(**vars(self.plan.settings))
         return method
 
-    def _card(self, images: Images) -> ModelCard:
-        plan = self.plan
-        mean, std = NORMALISATIONS[plan.normalisation or "none"]
-        if len(mean) not in (1, images.input_shape[0]):
-            raise UsageError(
-                f"--normalisation {plan.normalisation} is for {len(mean)} channels, {images.name} has "
-                f"{images.input_shape[0]}",
-                "use --normalisation none",
-            )
-        return ModelCard(
-            arch=plan.arch,
-            num_classes=images.num_classes,
-            input_shape=images.input_shape,
-            mean=mean,
-            std=std,
-            dataset=images.name,
-            sigma=plan.sigma,
-            method=plan.method,
-            tool_version=__version__,
-            class_names=images.class_names,
-        )
-
     def _finished(self) -> bool:
         """Whether the checkpoint of these settings is there already; shows that it is.
 
@@ -257,7 +222,8 @@ class TrainRun:
         # An unfinished training at this path has the same settings, or was begun with --overwrite.
         if plan.overwrite or self.unfinished.path.exists():
             return False
-        differing = differences(there, plan.config(), plan.compared_keys())
+        requested = {**plan.config(), "classifier_sha256": classifier_digest(plan)}
+        differing = differences(there, requested, [*plan.compared_keys(), "classifier_sha256"])
         if differing:
             raise UsageError(
                 f"{plan.output} is finished, and was made with other settings: {', '.join(differing)}",

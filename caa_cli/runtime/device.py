@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -71,17 +74,38 @@ def open_device(device: torch.device) -> None:
 def numeric_mode(name: str, device: torch.device) -> torch.dtype:
     """The dtype of weights and activations for --dtype. Says for the whole process whether float32 products on a GPU
     are rounded to TF32: with `tf32` they are, with every other name they are not. Raises UsageError."""
+    dtype = weights_dtype(name, device)
+    _round_products(name == _TF32)
+    return dtype
+
+
+@contextmanager
+def in_mode(name: str) -> Iterator[None]:
+    """Rounds products on a GPU as this mode does, and then as before."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    _round_products(name == _TF32)
+    try:
+        yield
+    finally:
+        _round_products(before)
+
+
+def weights_dtype(name: str, device: torch.device, option: str = "--dtype") -> torch.dtype:
+    """The dtype of weights and activations in this mode. Raises UsageError where the device has no such mode."""
     if name == _TF32 and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
         raise UsageError(
-            f"--dtype tf32 needs an NVIDIA GPU of the Ampere generation or later; this is {describe_device(device)}",
-            "use --dtype float32",
+            f"{option} tf32 needs an NVIDIA GPU of the Ampere generation or later; this is {describe_device(device)}",
+            f"use {option} float32",
         )
     if name == "float64" and device.type == "mps":
-        raise UsageError("--dtype float64 is not there on an Apple GPU", "use --dtype float32, or --device cpu")
-    torch.backends.cuda.matmul.allow_tf32 = name == _TF32
-    torch.backends.cudnn.allow_tf32 = name == _TF32
+        raise UsageError(f"{option} float64 is not there on an Apple GPU", f"use {option} float32, or --device cpu")
     dtype: torch.dtype = torch.float32 if name == _TF32 else getattr(torch, name)
     return dtype
+
+
+def _round_products(to_tf32: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = to_tf32
+    torch.backends.cudnn.allow_tf32 = to_tf32
 
 
 def describe_device(device: torch.device) -> str:
@@ -102,10 +126,20 @@ def hardware(device: torch.device) -> str:
     return f"{device.type}, {platform.platform()}"
 
 
+def has_bfloat16_units() -> bool:
+    """Whether the CPU multiplies bfloat16 numbers itself, with AMX or AVX-512; False where the system doesn't say."""
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(_cpu_says("flags").split())
+
+
 def _cpu_name() -> str:
+    return _cpu_says("model name") or f"{platform.machine()} {platform.processor()}"
+
+
+@cache
+def _cpu_says(field: str) -> str:
+    """What Linux says of the first processor under this name; empty where there is no such thing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else f"{platform.machine()} {platform.processor()}"
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv, chdtri, ndtri
+from scipy.special import betaincinv, chdtri
 
 from caa_cli.config.bounds import BOUNDS
+from caa_cli.config.certificates import CERTIFICATES, COHEN
 from caa_cli.config.settings import load
 
 Floats = NDArray[np.float64]
@@ -77,11 +78,10 @@ class Separation:
         """Whether the chosen class is the more likely one, at the level of the bounds."""
         return self.lower > self.upper
 
-    def radius(self, sigma: float) -> Floats:
-        """The paper's Eq. Cohen_Bound, σ/2 (Φ⁻¹(lower) − Φ⁻¹(upper)), floored at 0; L2, in the units of σ."""
-        with np.errstate(invalid="ignore"):
-            gap = ndtri(self.lower) - ndtri(self.upper)
-        return np.where(self.confident, 0.5 * sigma * gap, 0.0)
+    def radius(self, sigma: float, certificate: str = COHEN) -> Floats:
+        """The certified radius, 0 without confidence; L2, in the units of σ.  certificate: one of CERTIFICATES."""
+        found: Floats = sigma * load(CERTIFICATES[certificate].radius)(self.lower, self.upper)
+        return found
 
 
 def separation(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caa_cli.config.bounds import BOUNDS, GOODMAN
+from caa_cli.config.certificates import COHEN
 from caa_cli.smoothing.bounds import Separation, leader, separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
@@ -35,13 +36,14 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Certifier:
-    """Prediction and radius, each on independent noise, as in Cohen et al. (2019), with any of the bounds."""
+    """Prediction and radius, each on independent noise, as in Cohen et al. (2019), with any bound and certificate."""
 
     selection_samples: int = 1500
     samples: int = 15000
     alpha: float = 0.005
     bound: str = GOODMAN
     seed: int = 0
+    certificate: str = COHEN
 
     def certify(
         self,
@@ -69,7 +71,7 @@ class Certifier:
         chosen_here = separation(votes, totals, predictions, self.alpha / classifier.num_classes, self.bound)
         one_sided = BOUNDS[self.bound].one_sided
         confident = np.where(going_on | (not one_sided), separated.confident, chosen_here.confident)
-        radii = np.where(going_on, separated.radius(classifier.sigma), 0.0)
+        radii = np.where(going_on, separated.radius(classifier.sigma, self.certificate), 0.0)
         evaluations = self.selection_samples + np.where(going_on, self.samples, 0)
         return [
             Certificate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -45,11 +46,35 @@ class SmoothedClassifier(NoisyModel):
         )
         self.gradients: GradientSource = WhiteBox() if gradients is None else gradients
         self.gradients.move_to(self.device, self.dtype)
+        self._search: SmoothedClassifier | None = None
+
+    @property
+    def search(self) -> SmoothedClassifier:
+        """What a search evaluates: this classifier, or the copy of another precision that `searched_in` made."""
+        return self._search or self
+
+    def searched_in(self, dtype: torch.dtype) -> SmoothedClassifier:
+        """The same classifier with a `search` of its own: a second copy of the weights, in another precision, on the
+        same noise. The source of gradients goes with the copy."""
+        other, search = copy.copy(self), copy.copy(self)
+        search.model, search.dtype = copy.deepcopy(self.model).to(dtype), dtype
+        search.gradients = other.gradients = copy.deepcopy(self.gradients)
+        search.gradients.move_to(self.device, dtype)
+        other._search, search._search = search, None
+        return other
+
+    def describe(self) -> dict[str, object]:
+        found = super().describe()
+        return found if self._search is None else {**found, "search": self._search.describe()}
 
     @property
     def differentiates(self) -> bool:
         """Whether gradients take backward passes; else they come from votes."""
         return self.gradients.cost.differentiates
+
+    @property
+    def differentiated(self) -> nn.Module:
+        return self.gradients.differentiated(self) or self.model
 
     @property
     def search_chunk(self) -> int:

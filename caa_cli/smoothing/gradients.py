@@ -158,7 +158,7 @@ def soft_predictions(
         shaped = torch.log_softmax(shaped, dim=2) + draws
     log_q = torch.log_softmax(shaped / objective.temperature, dim=2)
     # An abstaining sample has no probability for any class.
-    return torch.where(log_q.isnan(), -torch.inf, log_q)
+    return log_q.nan_to_num_(nan=-torch.inf, neginf=-torch.inf)
 
 
 def _pilot_log_mean(

@@ -139,9 +139,10 @@ class LogitRatio(Objective):
         return (self._sign * logit_margin(log_mean, labels) + self.tolerance) / self._spread(log_mean)[0]
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        spread, ends = self._spread(log_mean)
-        weights = self._sign * _label_against_rival(log_mean, labels)
-        weights = (weights - self.value(log_mean, labels)[:, None] * ends) / spread[:, None]
+        sign, (spread, ends) = self._sign * _label_against_rival(log_mean, labels), self._spread(log_mean)
+        margin = torch.where(sign == 0, 0.0, sign * log_mean).sum(dim=1)
+        value = (margin + self.tolerance) / spread
+        weights = (sign - value[:, None] * ends) / spread[:, None]
         # ∂J/∂p̄ = ∂J/∂z / p̄
         return weights.abs().log() - log_mean, weights.sign()
 
@@ -160,10 +161,34 @@ class LogitRatio(Objective):
         """(the divisor, its derivative by z), π being the classes by decreasing z; (1, 0) where there is none."""
         if log_mean.shape[1] < self.least_classes:
             return torch.ones_like(log_mean[:, 0]), torch.zeros_like(log_mean)
-        values, classes = log_mean.topk(self.least_classes, dim=1)
-        low = classes[:, 2:]
-        ends = torch.zeros_like(log_mean).scatter_(1, classes[:, :1], 1.0).scatter_(1, low, -1.0 / low.shape[1])
-        return (values[:, 0] - values[:, 2:].mean(dim=1)).clamp(min=1e-12), ends
+        return _spread(log_mean, self.least_classes)
+
+
+@dataclass(frozen=True)
+class TargetedRatio(Objective):
+    """(z_target − z_label)/(z_π1 − (z_π3 + z_π4)/2), the targeted difference-of-logits ratio (Croce and Hein, 2020),
+    which grows towards the target. Of three classes the divisor is z_π1 − z_π3, of two it is 1.
+
+    targets: (examples,) int64.
+    """
+
+    targets: Tensor
+
+    def value(self, log_mean: Tensor, labels: Tensor) -> Tensor:
+        """The ratio, (examples,) float32; positive where the target leads the label."""
+        ahead = log_mean.gather(1, self.targets[:, None]) - log_mean.gather(1, labels[:, None])
+        return ahead[:, 0] / _spread(log_mean, 4)[0]
+
+    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
+        spread, ends = _spread(log_mean, 4)
+        weights = (
+            torch.zeros_like(log_mean).scatter_(1, labels[:, None], -1.0).scatter_(1, self.targets[:, None], 1.0)
+        )
+        weights = (weights - self.value(log_mean, labels)[:, None] * ends) / spread[:, None]
+        return weights.abs().log() - log_mean, weights.sign()
+
+    def of(self, rows: slice) -> Objective:
+        return replace(self, targets=self.targets[rows])
 
 
 @dataclass(frozen=True)
@@ -180,7 +205,7 @@ class OneOfTwo(Objective):
         return torch.where(chosen, second[0], first[0]), torch.where(chosen, second[1], first[1])
 
     def of(self, rows: slice) -> Objective:
-        return replace(self, chosen=self.chosen[rows])
+        return OneOfTwo(self.first.of(rows), self.second.of(rows), self.chosen[rows])
 
 
 def logit_margin(log_mean: Tensor, labels: Tensor) -> Tensor:
@@ -200,6 +225,17 @@ def rival_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor) -> Slopes
     """The slopes of log p̄_rival − log p̄_label for a given rival each, (examples,)."""
     sign = torch.zeros_like(log_mean).scatter_(1, labels[:, None], -1.0)
     return -log_mean, sign.scatter_(1, rivals[:, None], 1.0)
+
+
+def _spread(log_mean: Tensor, last: int = 3) -> tuple[Tensor, Tensor]:
+    """(z_π1 less the mean of z_π3 to z_π`last`, its slope by each z), π the classes by decreasing z; (1, 0) where
+    there are only two."""
+    if log_mean.shape[1] < 3:
+        return torch.ones_like(log_mean[:, 0]), torch.zeros_like(log_mean)
+    values, classes = log_mean.topk(min(last, log_mean.shape[1]), dim=1)
+    low = classes[:, 2:]
+    ends = torch.zeros_like(log_mean).scatter_(1, low, -1.0 / low.shape[1]).scatter_(1, classes[:, :1], 1.0)
+    return (values[:, 0] - values[:, 2:].mean(dim=1)).clamp(min=1e-12), ends
 
 
 def _label_against_rival(log_mean: Tensor, labels: Tensor) -> Tensor:

@@ -14,8 +14,28 @@ from caa_cli.errors import CaaError
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.smoothing.chunks import Piece, plan_pieces
 from caa_cli.smoothing.noise import Key, NoiseSource
+from caa_cli.smoothing.recompute import recompute_activations
 
 E = TypeVar("E", bound="NoisyModel")
+
+
+class Scratch:
+    """Memory that passes write their noisy inputs into. Classifiers of one model share it, so none holds it twice."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._held: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor of this shape in the memory of this name; what was there is overwritten."""
+        elements, key = math.prod(shape), (name, dtype)
+        if key not in self._held or self._held[key].numel() < elements:
+            self._held[key] = torch.empty(elements, device=self._device, dtype=dtype)
+        return self._held[key][:elements].view(shape)
+
+    def drop(self) -> None:
+        """Gives the memory back."""
+        self._held.clear()
 
 
 class NoisyModel:
@@ -55,8 +75,10 @@ class NoisyModel:
         self.class_names: tuple[str, ...] = ()
         # Where the chunk sizes come from, for the record.
         self.chosen = "set"
-        self._buffer = torch.empty(0, device=self.device)
-        self._laid_out = torch.empty(0, device=self.device, dtype=dtype)
+        self._scratch = Scratch(self.device)
+        # Whether blocks recompute their activations, and who is told when they begin to.
+        self.recomputes = False
+        self.notify: Callable[[str], None] = lambda text: None
 
     def with_sigma(self: E, sigma: float) -> E:
         """The same classifier smoothed with another σ; the model is shared, the chunk sizes are not."""
@@ -79,6 +101,7 @@ class NoisyModel:
             "gradient_chunk": self.gradient_chunk,
             "memory_format": "channels_last" if self.memory_format == torch.channels_last else "contiguous",
             "chosen": self.chosen,
+            **({"activations": "recomputed"} if self.recomputes else {}),
         }
 
     def votes(
@@ -132,17 +155,39 @@ class NoisyModel:
             pieces.appendleft(piece)
         return chunk
 
+    def recompute(self) -> bool:
+        """Make a backward pass keep less, where it can: whether it does so newly. Gradients stay the same."""
+        example = torch.full((1, *self.input_shape), 0.5, device=self.device, dtype=self.dtype)
+        if self.recomputes or not recompute_activations(self.differentiated, example):
+            return False
+        self.recomputes = True
+        self.notify("activations are computed again in each backward pass: the graph of one sample does not fit")
+        return True
+
+    @property
+    def differentiated(self) -> nn.Module:
+        """The model whose backward passes there are."""
+        return self.model
+
     def _smaller(self, size: int) -> int:
-        if size == 1:
+        if size == 1 and not self._recomputes_now():
             raise CaaError(
                 f"one noise sample of this model does not fit in the memory of {self.device}",
                 "free memory there, or raise --max-memory where it is set"
                 + ("" if self.device.type == "cpu" else ", or choose another device with --device cpu"),
             )
-        self._buffer, self._laid_out = self._buffer.new_empty(0), self._laid_out.new_empty(0)
+        self._scratch.drop()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return size // 2
+        return max(1, size // 2)
+
+    def _recomputes_now(self) -> bool:
+        try:
+            return self.recompute()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
 
     def noisy(self, x: Tensor, keys: Sequence[Key], piece: Piece) -> Tensor:
         """x + σ·noise for a piece, (piece.size, *input_shape), as the model takes it: of its dtype and in its layout.
@@ -151,12 +196,12 @@ class NoisyModel:
         pixels, whatever the layout; the sum is written where the model reads it, to save a copy.
         """
         shape = (piece.num_examples, piece.num_samples, *self.input_shape)
-        self._buffer, noise = _part(self._buffer, shape)
+        noise = self._scratch.take("noise", shape, torch.float32)
         self.noise.gaussian(noise, keys[piece.examples], piece.samples.start, self.sigma)
         noisy, last = noise, self.memory_format == torch.channels_last
         if self.dtype != noise.dtype or (last and self.input_shape[0] > 1):
             channels, *pixels = self.input_shape
-            self._laid_out, noisy = _part(self._laid_out, (*shape[:2], *pixels, channels) if last else shape)
+            noisy = self._scratch.take("laid out", (*shape[:2], *pixels, channels) if last else shape, self.dtype)
             noisy = noisy.movedim(-1, 2) if last else noisy
         torch.add(noise, x[piece.examples, None], out=noisy)
         return noisy.flatten(0, 1).detach()
@@ -166,13 +211,5 @@ def votes_of(logits: Tensor, piece: Piece) -> Tensor:
     """Each sample's vote, (examples, samples) int64; one beyond the last class is an abstention."""
     # The maximum is NaN if any logit is; argmax alone would make that NaN a vote.
     top, winner = logits.max(dim=1)
-    winner = torch.where(top.isnan(), logits.shape[1], winner)
+    winner = winner.masked_fill(top.isnan(), logits.shape[1])
     return winner.view(piece.num_examples, piece.num_samples)
-
-
-def _part(buffer: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(the buffer, or a larger one if it is too small; a view of its beginning in this shape)."""
-    elements = math.prod(shape)
-    if buffer.numel() < elements:
-        buffer = buffer.new_empty(elements)
-    return buffer, buffer[:elements].view(shape)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 from torch import Tensor
 
+from caa_cli.config.certificates import CERTIFICATES, COHEN
+from caa_cli.config.settings import load
 from caa_cli.smoothing.bounds import clopper_pearson_lower, clopper_pearson_upper, leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
@@ -28,7 +31,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Decider:
-    """Sequential test of p_prediction > Φ(radius/σ), the condition of Cohen et al.'s certificate at `radius`.
+    """Sequential test of whether p_prediction, if all other classes share the rest, certifies `radius`: by Cohen et
+    al.'s certificate, of p_prediction > Φ(radius/σ).
 
     Samples are drawn in stages, each doubling the total, at most `samples` in all. After each stage exact
     (Clopper–Pearson) bounds on all votes so far decide if they can. With alpha divided equally over the stages,
@@ -41,6 +45,7 @@ class Decider:
     alpha: float = 0.001
     seed: int = 0
     first_stage: int = 100
+    certificate: str = COHEN
 
     def stages(self) -> list[int]:
         """The total number of samples after each stage."""
@@ -55,7 +60,9 @@ class Decider:
 
     def largest_radius(self, sigma: float) -> float:
         """The supremum of radii that a unanimous vote of all samples certifies."""
-        return sigma * float(ndtri(clopper_pearson_lower(self.samples, self.samples, self.share())))
+        return sigma * _radius(
+            float(clopper_pearson_lower(self.samples, self.samples, self.share())), self.certificate
+        )
 
     def decide(self, classifier: SmoothedClassifier, image: Tensor, index: int) -> Decision:
         """Decides for one image (*input_shape) in [0, 1]; index: its global index, for the noise."""
@@ -64,7 +71,7 @@ class Decider:
             return classifier.votes(image[None], [Key(self.seed, index, purpose, stage)], samples)[0].cpu()
 
         prediction = int(leader(draw(Purpose.SELECTION, 0, self.selection_samples).numpy()))
-        threshold = float(ndtr(self.radius / classifier.sigma))
+        threshold = least_probability(self.radius / classifier.sigma, self.certificate)
         share = self.share()
         votes = total = 0
         for stage, goal in enumerate(self.stages()):
@@ -83,3 +90,22 @@ class Decider:
         if clopper_pearson_upper(votes, total, alpha) < threshold:
             return False
         return None
+
+
+@cache
+def least_probability(radius: float, certificate: str) -> float:
+    """The probability above which a class is certified at this radius, in units of σ, if all other classes together
+    have the rest; 1 where none is. Cohen et al.'s is Φ(radius); for the others by bisection, to the last bit."""
+    if certificate == COHEN:
+        return float(ndtr(radius))
+    if _radius(1.0, certificate) <= radius:
+        return 1.0
+    low, high = 0.5, 1.0
+    while low < (middle := (low + high) / 2.0) < high:
+        low, high = (low, middle) if _radius(middle, certificate) > radius else (middle, high)
+    return low
+
+
+def _radius(probability: float, certificate: str) -> float:
+    """The radius, in units of σ, of a class with this probability."""
+    return float(load(CERTIFICATES[certificate].radius)(probability, 1.0 - probability))

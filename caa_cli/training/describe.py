@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.recipes import RECIPES
@@ -16,7 +15,8 @@ from caa_cli.config.train_plan import TrainPlan
 from caa_cli.display import Rows, clock
 from caa_cli.runtime.device import describe_device
 from caa_cli.training.devices import Ranks
-from caa_cli.training.loop import TrainingState
+from caa_cli.training.loop import EpochReport, TrainingState
+from caa_cli.training.trainee import Trainee
 
 
 def augmentation(plan: TrainPlan) -> str:
@@ -25,11 +25,11 @@ def augmentation(plan: TrainPlan) -> str:
 
 
 def plan_rows(
-    plan: TrainPlan, training: int, heldout: int, model: nn.Module, device: torch.device, ranks: Ranks
+    plan: TrainPlan, training: int, heldout: int, trainee: Trainee, device: torch.device, ranks: Ranks
 ) -> Rows:
     """The rows of the plan, before training."""
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in vars(plan.settings).items())
+    given = {name: value for name, value in vars(plan.settings).items() if value is not None}
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
     optimizer = f"{plan.optimizer} at {plan.learning_rate:g}, {schedule(plan)}"
     if plan.optimizer == "sgd":
         optimizer += f", momentum {plan.momentum:g}"
@@ -39,7 +39,7 @@ def plan_rows(
         optimizer += f", gradients clipped to {plan.clip_norm:g}"
     processes = f", {ranks.count} processes" if ranks.count > 1 else ""
     rows = [
-        ("model", f"{plan.arch}, {weights:,} weights, normalisation {plan.normalisation}"),
+        *trainee.describe(),
         (
             "images",
             f"{training} of {plan.dataset} to train on, {heldout} held out, augmentation {augmentation(plan)}",
@@ -76,13 +76,14 @@ def result_rows(
     plan: TrainPlan, state: TrainingState, training: dict[str, Any], seconds: float, size: int, log: Path
 ) -> Rows:
     """The rows of the result; training: the checkpoint's metadata, seconds: of the run, size: bytes."""
-    if state.best_accuracy is None:
-        rows = [("epoch", f"{state.best_epoch} of {plan.epochs}, the last: no images were held out")]
-    else:
+    heldout = heldout_words(state.best)
+    if heldout:
         rows = [
             ("best epoch", f"{state.best_epoch} of {plan.epochs}"),
-            ("held-out", f"{100 * state.best_accuracy:.2f}% right under one noise draw"),
+            ("held-out", f"{heldout} under one noise draw"),
         ]
+    else:
+        rows = [("epoch", f"{state.best_epoch} of {plan.epochs}, the last: no images were held out")]
     if training.get("smoothed_accuracy") is not None:
         rows.append(
             (
@@ -100,8 +101,25 @@ def result_rows(
     ]
 
 
+def heldout_words(report: EpochReport | None) -> str:
+    """What was measured on held-out images in an epoch, empty without any."""
+    if report is None:
+        return ""
+    accuracy, mse = report.heldout_accuracy, report.heldout_mse
+    right = [] if accuracy is None else [f"{100 * accuracy:.2f}% right"]
+    return ", ".join(right + ([] if mse is None else [f"squared error {mse:.4g}"]))
+
+
 def _next_command(plan: TrainPlan) -> str:
     words = ["caa", "attack", "--checkpoint", str(plan.output)]
+    if plan.denoises:
+        words[3:] = [plan.classifier or "CLASSIFIER", "--denoiser", str(plan.output), "--sigma", f"{plan.sigma:g}"]
+        words += ["--dataset", plan.dataset]
+    for name in ("arch", "mean", "std", "size"):
+        value = getattr(plan, f"classifier_{name}")
+        if value is not None:
+            option = "--classifier-size" if name == "size" else f"--{name}"
+            words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     if ":" in plan.arch:  # a checkpoint may not cause an import of code by itself
         words += ["--arch", plan.arch]
     if plan.data_dir is not None:

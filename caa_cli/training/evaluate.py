@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.images import Images, readable, spread
 from caa_cli.display import Display, number
-from caa_cli.models.architectures import NormalisedClassifier
-from caa_cli.models.card import ModelCard
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
@@ -20,8 +19,8 @@ _TOGETHER = 50
 
 
 def smoothed_accuracy(
-    model: NormalisedClassifier,
-    card: ModelCard,
+    model: nn.Module,
+    num_classes: int,
     images: Images,
     device: torch.device,
     plan: TrainPlan,
@@ -32,7 +31,7 @@ def smoothed_accuracy(
     Returned with its numbers of images and samples, for the checkpoint's metadata; None if no image is readable.
     """
     classifier = SmoothedClassifier(
-        model, sigma=card.sigma or 0.0, num_classes=card.num_classes, input_shape=card.input_shape, device=device
+        model, sigma=plan.sigma, num_classes=num_classes, input_shape=images.input_shape, device=device
     )
     tune_chunks(classifier, seconds=1.0, gradients=False)
     indices, samples = spread(len(images), plan.evaluate_limit), plan.evaluate_samples

@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import CaaError
-from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.training.devices import Ranks
 from caa_cli.training.feed import Feed
 from caa_cli.training.step import Forward, Method, Step
+from caa_cli.training.trainee import Trainee
 
 
 def learning_rate_at(plan: TrainPlan, epochs: float) -> float:
@@ -43,17 +44,34 @@ def build_optimizer(plan: TrainPlan, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
 
 
+def _known(value: float) -> float | None:
+    """None in place of NaN, which stands for what was not computed."""
+    return None if math.isnan(value) else value
+
+
 @dataclass
 class EpochReport:
-    """A line of the training log. Accuracies are under single noise draws; None if no image is held out."""
+    """A line of the training log. Accuracies are under single noise draws; None if not known.
+
+    heldout_mse: the mean squared error of a denoiser's images, over images and pixels.
+    """
 
     epoch: int
     loss: float
-    train_accuracy: float
+    train_accuracy: float | None
     heldout_accuracy: float | None
     learning_rate: float
     seconds: float = 0.0
     unreadable: int = 0
+    heldout_mse: float | None = None
+
+    def better_than(self, other: EpochReport) -> bool:
+        """Whether the weights of this later epoch are preferred: by accuracy, else by error, else as the later."""
+        if self.heldout_accuracy is not None and other.heldout_accuracy is not None:
+            return self.heldout_accuracy > other.heldout_accuracy
+        if self.heldout_mse is not None and other.heldout_mse is not None:
+            return self.heldout_mse < other.heldout_mse
+        return True
 
 
 @dataclass
@@ -66,13 +84,18 @@ class TrainingState:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[EpochReport] = field(default_factory=list)
 
+    @property
+    def best(self) -> EpochReport | None:
+        """The report of the best epoch; None before the first."""
+        return self.history[self.best_epoch - 1] if self.history else None
+
 
 class Trainer:
-    """Training of `model`, in place, on `train`; accuracy on `heldout` selects the best epoch."""
+    """Training of the trainee's network, in place, on `train`; `heldout` selects the best epoch."""
 
     def __init__(
         self,
-        model: NormalisedClassifier,
+        trainee: Trainee,
         method: Method,
         plan: TrainPlan,
         train: Feed,
@@ -81,12 +104,14 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         self.memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
-        self.model: NormalisedClassifier = model.to(device).to(memory_format=self.memory_format)
-        self.method, self.plan, self.train, self.heldout = method, plan, train, heldout
         self.dtype: torch.dtype = getattr(torch, plan.dtype)  # of the network; weights and losses are float32
         self.device, self.ranks = device, ranks or Ranks()
+        self.trainee = trainee
+        self.model = self._placed(trainee.network, device)
+        self.classify = None if trainee.frozen is None else self._forward(self._placed(trainee.frozen, device))
+        self.method, self.plan, self.train, self.heldout = method, plan, train, heldout
         self.wrapped = self.ranks.wrapped(self.model, device)
-        self.optimizer = build_optimizer(plan, model)
+        self.optimizer = build_optimizer(plan, self.model)
         # Small gradients would underflow in float16.
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.state = TrainingState()
@@ -114,19 +139,22 @@ class Trainer:
         return full + (1 if rest >= 2 * self.ranks.count else 0)
 
     def seconds_a_step(self) -> float:
-        """How long one step takes: the second of two, as the first loads kernels. Both change the weights."""
+        """How long one step of the last epoch takes: the second of two, as the first loads kernels.
+
+        Both change the weights.
+        """
         batch = torch.arange(min(self.plan.batch_size, len(self.train)))
         noise = self._generator("noise", 0)
         self.model.train()
         times = []
         for images, labels in self.train.batches([batch, batch], self._generator("augmentation", 0, cpu=True)):
             began = time.perf_counter()
-            self._step(images, labels, noise, 0).cpu()  # which waits for a GPU
+            self._step(images, labels, noise, self.plan.epochs - 1).cpu()  # which waits for a GPU
             times.append(time.perf_counter() - began)
         return times[-1]
 
-    def run_epoch(self, on_batch: Callable[[int, float, float], None]) -> EpochReport:
-        """Train one epoch; `on_batch(step, mean loss, accuracy so far)` is called every 20 steps.
+    def run_epoch(self, on_batch: Callable[[int, float, float | None], None]) -> EpochReport:
+        """Train one epoch; `on_batch(step, mean loss, accuracy so far or None)` is called every 20 steps.
 
         Raises CaaError if the loss is not finite.
         """
@@ -147,7 +175,7 @@ class Trainer:
             sums += self._step(images, labels, noise, epoch)
             if step % 20 == 19 or step == steps - 1:
                 loss, right, seen = sums.tolist()
-                on_batch(step + 1, loss / seen, right / seen)
+                on_batch(step + 1, loss / seen, _known(right / seen))
                 if not math.isfinite(loss) and self.ranks.count == 1:
                     break  # several processes must end the epoch together
         loss, right, seen = self.ranks.total(sums).tolist()
@@ -158,28 +186,44 @@ class Trainer:
             )
         self.ranks.mean_buffers(self.model)
         unreadable = self.ranks.total(torch.tensor(len(self.train.unreadable), device=self.device))
+        accuracy, mse = self.heldout_scores()
         report = EpochReport(
-            epoch + 1, loss / seen, right / seen, self.heldout_accuracy(), rate, unreadable=int(unreadable)
+            epoch + 1,
+            loss / seen,
+            _known(right / seen),
+            accuracy,
+            rate,
+            unreadable=int(unreadable),
+            heldout_mse=mse,
         )
         self._remember(report)
         return report
 
-    def heldout_accuracy(self) -> float | None:
-        """The accuracy on held-out images under one noise draw each, equal at every epoch; None without any."""
+    def heldout_scores(self) -> tuple[float | None, float | None]:
+        """(accuracy, mean squared error of denoised images) on held-out images under one noise draw each.
+
+        The noise is equal at every epoch. None: without such images, without a classifier, or without a denoiser.
+        """
         if not len(self.heldout):
-            return None
+            return None, None
         noise = self._generator("heldout", 0)
         batches = torch.arange(len(self.heldout)).split(256 * self.ranks.count)
         order = [part for part in map(self.ranks.part, batches) if len(part)]
         self.model.eval()
-        counts = torch.zeros(2, device=self.device, dtype=torch.int64)  # correct, images
+        sums = torch.zeros(3, device=self.device, dtype=torch.float64)  # correct, squared error, images
         with torch.inference_mode():
             for images, labels in self.heldout.batches(order, torch.Generator().manual_seed(0)):
                 noisy = images + torch.empty_like(images).normal_(0.0, self.plan.sigma, generator=noise)
-                counts[0] += (self._forward(self.model)(noisy).argmax(dim=1) == labels).sum()
-                counts[1] += len(labels)
-        right, seen = self.ranks.total(counts).tolist()
-        return right / seen if seen else None
+                outputs = self._forward(self.model)(noisy)
+                if self.trainee.denoises:
+                    sums[1] += F.mse_loss(outputs, images) * len(labels)
+                logits = self._logits(outputs)
+                sums[0] += torch.nan if logits is None else (logits.argmax(dim=1) == labels).sum()
+                sums[2] += len(labels)
+        right, error, seen = self.ranks.total(sums).tolist()
+        if not seen:
+            return None, None
+        return _known(right / seen), error / seen if self.trainee.denoises else None
 
     def _step(self, images: Tensor, labels: Tensor, noise: torch.Generator, epoch: int) -> Tensor:
         """Take one step of the optimizer; returns (loss times images, correct predictions, images) as float64."""
@@ -191,6 +235,7 @@ class Trainer:
             sigma=self.plan.sigma,
             generator=noise,
             epoch=epoch,
+            classify=self.classify,
         )
         outcome = self.method.loss(step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -205,16 +250,25 @@ class Trainer:
             [outcome.loss.detach() * count, outcome.correct(labels), labels.new_tensor(count)]
         ).double()
 
+    def _placed(self, network: nn.Module, device: torch.device) -> nn.Module:
+        return network.to(device).to(memory_format=self.memory_format)
+
     def _forward(self, model: nn.Module) -> Forward:
-        """The model in mixed precision, with float32 logits."""
+        """The model in mixed precision, with float32 outputs."""
         dtype = self.dtype
 
         def forward(x: Tensor) -> Tensor:
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-                logits: Tensor = model(x.contiguous(memory_format=self.memory_format))
-            return logits.float()
+                outputs: Tensor = model(x.contiguous(memory_format=self.memory_format))
+            return outputs.float()
 
         return forward
+
+    def _logits(self, outputs: Tensor) -> Tensor | None:
+        """Logits from the outputs of the network that is trained; None for a denoiser without a classifier."""
+        if not self.trainee.denoises:
+            return outputs
+        return None if self.classify is None else self.classify(outputs)
 
     @contextmanager
     def _frozen(self) -> Iterator[Forward]:
@@ -230,11 +284,11 @@ class Trainer:
     def _remember(self, report: EpochReport) -> None:
         """Add the report to the history, and keep the weights if they are the best so far."""
         state = self.state
+        best = state.best
         state.epoch = report.epoch
         state.history.append(report)
-        accuracy = report.heldout_accuracy
-        if accuracy is None or state.best_accuracy is None or accuracy > state.best_accuracy:
-            state.best_epoch, state.best_accuracy = report.epoch, accuracy
+        if best is None or report.better_than(best):
+            state.best_epoch, state.best_accuracy = report.epoch, report.heldout_accuracy
             state.best_weights = {
                 name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
                 for name, tensor in self.model.state_dict().items()

@@ -47,7 +47,7 @@ def open_sources(plan: TrainPlan, device: torch.device) -> Sources:
     images = _open(plan, "train")
     notes = images.notes
     test: Images | None = None
-    if plan.evaluate_samples:
+    if plan.evaluate_samples and not (plan.denoises and plan.classifier is None):
         try:
             test = _open(plan, "test")
         except UsageError as error:

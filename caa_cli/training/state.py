@@ -19,6 +19,7 @@ from caa_cli.models.confined import read_confined
 from caa_cli.models.pickled import read_training
 from caa_cli.results.store.files import write_atomically, written
 from caa_cli.results.store.ownership import foreign
+from caa_cli.training.describe import heldout_words
 from caa_cli.training.loop import EpochReport, Trainer
 
 
@@ -67,7 +68,12 @@ class Unfinished:
     def save(self, trainer: Trainer, images: dict[str, Any]) -> None:
         """Save the state and the log, after each epoch; images: their identification."""
         buffer = BytesIO()
-        about = {"config": self.plan.config(), "processes": trainer.ranks.count, **images}
+        about = {
+            "config": self.plan.config(),
+            "processes": trainer.ranks.count,
+            **images,
+            **trainer.trainee.identity(),
+        }
         torch.save({**about, **trainer.state_dict()}, buffer)
         self._write(self.path, buffer.getvalue())
         self.write_log(trainer)
@@ -85,7 +91,7 @@ class Unfinished:
     def restore(self, trainer: Trainer, images: dict[str, Any]) -> list[str]:
         """Restore the saved state in `trainer`; returns notes for the user.
 
-        Raises UsageError for a training with other settings or images, CaaError for a damaged file.
+        Raises UsageError for a training with other settings, images or classifier, CaaError for a damaged file.
         """
         damaged = CaaError(f"{self.path} can't be read: it is damaged", "use --overwrite to begin the training anew")
         try:
@@ -104,6 +110,11 @@ class Unfinished:
             raise UsageError(
                 f"{self.path} belongs to a training on other images: files came or went since",
                 "restore the data set, or use --overwrite to begin the training anew",
+            )
+        if any(saved.get(key) != value for key, value in trainer.trainee.identity().items()):
+            raise UsageError(
+                f"{self.path} belongs to a training for another --classifier",
+                "name the classifier of that training, or use --overwrite to begin the training anew",
             )
         try:
             trainer.load_state_dict(saved)
@@ -125,9 +136,11 @@ def _begins(path: Path, beginning: bytes) -> bool:
 
 def epoch_line(report: EpochReport, epochs: int) -> str:
     """A line on an epoch, for the display."""
-    heldout = "" if report.heldout_accuracy is None else f"held-out {100 * report.heldout_accuracy:.2f}%, "
+    accuracy = "" if report.train_accuracy is None else f"noisy accuracy {100 * report.train_accuracy:.2f}%, "
+    measured = heldout_words(report)
+    heldout = f"held-out {measured}, " if measured else ""
     unreadable = f", {report.unreadable} images can't be read" if report.unreadable else ""
     return (
-        f"epoch {report.epoch}/{epochs}: loss {report.loss:.4f}, noisy accuracy {100 * report.train_accuracy:.2f}%, "
-        f"{heldout}{report.seconds:.1f} s{unreadable}"
+        f"epoch {report.epoch}/{epochs}: loss {report.loss:.4g}, {accuracy}{heldout}"
+        f"{report.seconds:.1f} s{unreadable}"
     )

@@ -19,6 +19,8 @@ class Step:
 
     forward: noisy images (batch, *input_shape) → logits (batch, classes) float32, in training mode.
     frozen: a context, for attacks, with the same weights in evaluation mode and without gradients.
+    classify: of a denoiser that is trained for a classifier: images → that one's logits, float32, whose weights never
+    change. forward then gives images (batch, *input_shape) in place of logits.
     images: (batch, *input_shape) float32 in [0, 1].  labels: (batch,) int64.
     sigma: of the noise, pixel units.  epoch: from 0.
     """
@@ -30,6 +32,7 @@ class Step:
     sigma: float
     generator: torch.Generator
     epoch: int
+    classify: Forward | None = None
 
     def noise(self, draws: int) -> Tensor:
         """Noise (batch · draws, *input_shape): `draws` draws per image, adjacent to each other."""
@@ -43,13 +46,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """loss: scalar.  logits: (batch · draws, classes) of the noisy images, for the accuracy."""
+    """loss: scalar.  logits: (batch · draws, classes) of the noisy images, for the accuracy; None: not computed."""
 
     loss: Tensor
-    logits: Tensor
+    logits: Tensor | None
 
     def correct(self, labels: Tensor) -> Tensor:
-        """The expected number of correct predictions in the batch, averaged over draws; a scalar."""
+        """The expected number of correct predictions in the batch, averaged over draws; a scalar, NaN if unknown."""
+        if self.logits is None:
+            return torch.full((), torch.nan, device=labels.device)
         draws = len(self.logits) // len(labels)
         right = self.logits.detach().argmax(dim=1) == labels.repeat_interleave(draws)
         return right.sum() / draws

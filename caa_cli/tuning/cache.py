@@ -1,14 +1,15 @@
 """A cache of measured chunk sizes, for the next run of a model on this machine.
 
-One small JSON file per model, device, dtype, number of threads and version of PyTorch, in the user's cache folder. A
-file that is damaged, outdated or of another key is ignored. Files are replaced atomically, so concurrent runs do no
-harm: the last measurement stays.
+One small JSON file per model, device, dtype, number of threads and version of PyTorch, in the user's cache folder,
+and one with how much faster bfloat16 is (`tuning.precision`). A file that is damaged, outdated or of another key is
+ignored. Files are replaced atomically, so concurrent runs do no harm: the last measurement stays.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,7 +41,7 @@ def tuned(
 
     anew: measure in any case. most: the most samples that a chunk may hold. measure: as `tune_chunks`.
     """
-    key = _key(classifier, arch, dtype, gradients)
+    key = {**model_key(classifier, arch), "passes": list(PASSES if gradients else PASSES[:1]), "dtype": dtype}
     path = _path(key)
     tuning = None if anew or path is None else _read(path, key)
     if tuning is not None:
@@ -49,8 +50,21 @@ def tuned(
             return "cache"
     tuning = measure(classifier, gradients=gradients, most=most)
     if path is not None and most is None:  # a limit leaves out sizes that another run may use
-        _write(path, key, tuning)
+        _write(path, {"key": key, "chunks": tuning.chunks, "channels_last": tuning.channels_last})
     return "measured"
+
+
+def kept(key: dict[str, Any], anew: bool, measure: Callable[[], float]) -> float:
+    """The number above 0 that is kept under this key, or what `measure` finds, which is kept from then on."""
+    path = _path(key)
+    document = {} if anew or path is None else _document(path, key)
+    value = document.get("value")
+    if isinstance(value, float) and 0.0 < value < math.inf:
+        return value
+    value = measure()
+    if path is not None:
+        _write(path, {"key": key, "value": value})
+    return value
 
 
 def cache_folder() -> Path | None:
@@ -64,8 +78,8 @@ def cache_folder() -> Path | None:
         return None
 
 
-def _key(classifier: SmoothedClassifier, arch: str, dtype: str, gradients: bool) -> dict[str, Any]:
-    """What speed depends on, except for the values of the weights and the load of the machine."""
+def model_key(classifier: SmoothedClassifier, arch: str) -> dict[str, Any]:
+    """What speed depends on, except for the values of the weights, their precision and the load of the machine."""
     shapes = [(name, list(value.shape)) for name, value in classifier.model.state_dict().items()]
     return {
         "version": _VERSION,
@@ -73,9 +87,7 @@ def _key(classifier: SmoothedClassifier, arch: str, dtype: str, gradients: bool)
         "network": hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16],
         "input_shape": list(classifier.input_shape),
         "classes": classifier.num_classes,
-        "passes": list(PASSES if gradients else PASSES[:1]),
         "device": hardware(classifier.device),
-        "dtype": dtype,
         "torch": torch.__version__,
     }
 
@@ -90,22 +102,29 @@ def _path(key: dict[str, Any]) -> Path | None:
 
 def _read(path: Path, key: dict[str, Any]) -> Tuning | None:
     """The tuning in this file; None unless it is complete and of this key."""
-    try:
-        if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
-            return None
-        document = json.loads(path.read_text(encoding="utf-8"))
-        chunks = document["chunks"]
-        valid = document["key"] == key and set(chunks) == set(key["passes"])
-        if valid and all(type(size) is int and 0 < size <= _LARGEST_CHUNK for size in chunks.values()):
-            return Tuning(chunks, document["channels_last"] is True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        pass
+    document = _document(path, key)
+    chunks = document.get("chunks")
+    if not isinstance(chunks, dict) or set(chunks) != set(key["passes"]):
+        return None
+    if all(type(size) is int and 0 < size <= _LARGEST_CHUNK for size in chunks.values()):
+        return Tuning(chunks, document.get("channels_last") is True)
     return None
 
 
-def _write(path: Path, key: dict[str, Any], tuning: Tuning) -> None:
-    """Write the tuning; where the folder is not writable nothing is kept, and the next run measures again."""
-    document = {"key": key, "chunks": tuning.chunks, "channels_last": tuning.channels_last}
+def _document(path: Path, key: dict[str, Any]) -> dict[str, Any]:
+    """What this file holds; empty unless it is readable and of this key."""
+    try:
+        if path.is_file() and path.stat().st_size <= _LARGEST_FILE:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(document, dict) and document.get("key") == key:
+                return document
+    except (OSError, ValueError, RecursionError):
+        pass
+    return {}
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    """Write it; where the folder is not writable nothing is kept, and the next run measures again."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(document, indent=1).encode())

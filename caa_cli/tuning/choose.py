@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from caa_cli.config.plan import ModelPlan
+from caa_cli.config.plan import AttackPlan, ModelPlan
 from caa_cli.config.sizes import show_size
 from caa_cli.display import Display
+from caa_cli.runtime.device import in_mode
 from caa_cli.runtime.memory import peak_resident
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.cache import tuned
@@ -19,12 +20,33 @@ _FIGURE_BYTES = 80_000_000
 def choose_chunks(
     classifier: SmoothedClassifier, plan: ModelPlan, arch: str, gradients: bool, reserve: int, display: Display
 ) -> None:
-    """Set the classifier's chunk sizes and layout as the plan requests, and display them.
+    """Set the chunk sizes and layout of the classifier and of its `search` as the plan requests, and display them.
 
     arch: the name under which measured chunk sizes are cached. gradients: whether there are backward passes. reserve:
     bytes that the run holds besides the passes and a figure. Raises CaaError if --max-memory is too small for one
     sample.
     """
+    search = classifier.search
+    separate = isinstance(plan, AttackPlan) and search is not classifier
+    _choose(classifier, plan, plan.dtype, arch, gradients and not separate, reserve, display)
+    if isinstance(plan, AttackPlan) and separate:
+        with in_mode(plan.search_dtype):
+            _choose(
+                search, plan, plan.search_dtype, arch, gradients, reserve, display, f"search in {plan.search_dtype}: "
+            )
+
+
+def _choose(
+    classifier: SmoothedClassifier,
+    plan: ModelPlan,
+    dtype: str,
+    arch: str,
+    gradients: bool,
+    reserve: int,
+    display: Display,
+    what: str = "",
+) -> None:
+    """Of one classifier, in this numeric mode; what: it in words, before what is displayed."""
     wanted, most = plan.chunk_size, None
     if plan.max_memory is not None and classifier.device.type == "cpu":
         reserve += _FIGURE_BYTES if plan.figure is not None else 0
@@ -35,11 +57,11 @@ def choose_chunks(
         classifier.votes_chunk = classifier.gradient_chunk = wanted if most is None else most
         classifier.chosen = "set"
     else:
-        classifier.chosen = tuned(classifier, arch, plan.dtype, gradients, plan.measure_chunks, most)
+        classifier.chosen = tuned(classifier, arch, dtype, gradients, plan.measure_chunks, most)
     also = f", {classifier.gradient_chunk} for gradients" if gradients else ""
     layout = ", channels last" if classifier.memory_format == torch.channels_last else ""
     again = " (as measured before; --chunk-size measure does it anew)" if classifier.chosen == "cache" else ""
-    display.note(f"chunks of {classifier.votes_chunk} samples for votes{also}{layout}{again}")
+    display.note(f"{what}chunks of {classifier.votes_chunk} samples for votes{also}{layout}{again}")
 
 
 def check_memory(plan: ModelPlan, device: torch.device, display: Display) -> None:

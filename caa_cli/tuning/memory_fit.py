@@ -11,11 +11,13 @@ import time
 from contextlib import suppress
 
 import torch
+from torch import Tensor
 
 from caa_cli.config.sizes import show_size
 from caa_cli.errors import CaaError
 from caa_cli.runtime.memory import peak_resident, resident
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.recompute import graph_bytes
 from caa_cli.tuning.sweep import one_chunk
 
 # A chunk that takes so many seconds of this thread gains nothing from being larger.
@@ -37,6 +39,12 @@ def largest_chunk(
     """
     base = resident()
     available = limit - int(_SPARE_SHARE * limit) - _SPARE_BYTES - reserve - base
+    if (
+        gradients
+        and classifier.differentiates
+        and graph_bytes(classifier.differentiated, _grey(classifier)) > available
+    ):
+        classifier.recompute()
     # A votes pass takes no more than a gradient pass, which keeps every layer's output, or from votes the noise.
     run = one_chunk(classifier, "gradient" if gradients or not classifier.differentiates else "votes")
     size = 1
@@ -55,6 +63,11 @@ def largest_chunk(
             classifier.votes_chunk = classifier.gradient_chunk = 1
             return max(1, larger)
         size = larger
+
+
+def _grey(classifier: SmoothedClassifier) -> Tensor:
+    shape = (1, *classifier.input_shape)
+    return torch.full(shape, 0.5, device=classifier.device, dtype=classifier.dtype)
 
 
 def _too_little(limit: int, base: int, least: int) -> CaaError:

@@ -18,30 +18,33 @@ _SECONDS, _REPEATS, _LONG = 0.5, 8, 5.0
 
 @dataclass(frozen=True)
 class Pace:
-    """forward, backward: seconds of one evaluation by wall clock. memory: the most bytes that the device held; on a
-    CPU the process's."""
+    """forward, search_forward, backward: seconds of one evaluation by wall clock, the first two of certificate and
+    verification, and of the search. memory: the most bytes that the device held; on a CPU the process's."""
 
     forward: float
+    search_forward: float
     backward: float
     memory: int
 
-    def seconds(self, forward_evaluations: float, backward_evaluations: float = 0.0) -> float:
+    def seconds(self, forward: float, search_forward: float = 0.0, backward: float = 0.0) -> float:
         """How long so many evaluations take."""
-        return forward_evaluations * self.forward + backward_evaluations * self.backward
+        return forward * self.forward + search_forward * self.search_forward + backward * self.backward
 
 
 def measure_pace(classifier: SmoothedClassifier, search: bool) -> Pace:
     """The pace with the classifier's chunk sizes and layout. search: also of passes with gradients."""
-    forward = _seconds_a_sample(classifier, "votes", classifier.votes_chunk)
-    backward = 0.0
+    forward = search_forward = _seconds_a_sample(classifier, "votes", classifier.votes_chunk)
+    backward, searched = 0.0, classifier.search
     if search:
-        sample = _seconds_a_sample(classifier, "gradient", classifier.search_chunk)
-        cost = classifier.gradients.cost
-        if classifier.differentiates:
-            backward = max(sample - cost.forward * forward, 0.0) / cost.backward
+        if searched is not classifier:
+            search_forward = _seconds_a_sample(searched, "votes", searched.votes_chunk)
+        sample = _seconds_a_sample(searched, "gradient", searched.search_chunk)
+        cost = searched.gradients.cost
+        if searched.differentiates:
+            backward = max(sample - cost.forward * search_forward, 0.0) / cost.backward
         else:
-            forward = max(forward, sample / cost.forward)
-    return Pace(forward, backward, memory_held(classifier.device))
+            search_forward = max(search_forward, sample / cost.forward)
+    return Pace(forward, search_forward, backward, memory_held(classifier.device))
 
 
 def _seconds_a_sample(classifier: SmoothedClassifier, name: str, chunk: int) -> float:

@@ -17,6 +17,7 @@ with probability at most alpha, however many tries it takes (for intervals as fa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ from caa_cli.smoothing.margin import margin_per_probability
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.verification.claim import Claim
 from caa_cli.verification.line_search import Crossing, Votes, margin
+from caa_cli.verification.lockstep import Draw, Drawing, draw_together
 from caa_cli.verification.rules import RULES, Rule
 
 
@@ -37,7 +39,8 @@ from caa_cli.verification.rules import RULES, Rule
 class Verified:
     """A verified adversarial example; image, radius and class are None if no try passed.
 
-    image: (*input_shape).  radius: L2 distance to the clean image.  tries: how many were made.
+    image: (*input_shape).  radius: L2 distance to the clean image.  tries: how many were made.  samples: of the last
+    one, the one that passed if any did.
     forward_evaluations: of the model, those of the line search included.
     """
 
@@ -45,6 +48,7 @@ class Verified:
     radius: float | None
     adversarial_class: int | None
     tries: int
+    samples: int
     forward_evaluations: int
 
 
@@ -72,27 +76,37 @@ class Verifier:
 
     def verify(self, finding: Finding, classifier: SmoothedClassifier) -> Verified:
         """The nearest point that passes a try, out of a finding's candidates and their rays."""
+        ((_, verified, _),) = self.verify_all([finding], classifier)
+        return verified
+
+    def verify_all(
+        self, findings: Sequence[Finding], classifier: SmoothedClassifier
+    ) -> Iterator[tuple[int, Verified, float]]:
+        """(position, as `verify` has it, seconds) of each finding, as soon as it is verified; see `draw_together`."""
+        return draw_together([self._verification(finding, classifier) for finding in findings], classifier)
+
+    def _verification(self, finding: Finding, classifier: SmoothedClassifier) -> Drawing[Verified]:
         if not finding.candidates:
-            return Verified(None, None, None, 0, 0)
+            return Verified(None, None, None, 0, 0, 0)
         rule = RULES[self.rule](self.samples, self.alpha, self.bound, self.tries)
         points = (_AlongTheRay if self.finish == "ray" else _AsProposed)(self, rule, finding, classifier)
-        points.prepare()
+        yield from points.prepare()
         clean = finding.example.image
         for number in range(self.tries):
             image = points.propose(number)
             attempt = rule.begin(number, points.claimed, points.claim.opponents)
             votes, drawn, passed = np.zeros(classifier.num_classes, np.int64), 0, None
             for stage in rule.stages():
-                votes += points.draw(image, Purpose.VERIFICATION, number, stage - drawn, start=drawn)
+                votes += yield from points.draw(image, Purpose.VERIFICATION, number, stage - drawn, start=drawn)
                 drawn = stage
                 passed = attempt.judge(votes, drawn)
                 if passed is not None:
                     break
             if passed:
                 radius = float((image - clean).double().norm())
-                return Verified(image, radius, attempt.claimed, number + 1, points.evaluations)
+                return Verified(image, radius, attempt.claimed, number + 1, drawn, points.evaluations)
             points.failed(image, votes, drawn)
-        return Verified(None, None, None, self.tries, points.evaluations)
+        return Verified(None, None, None, self.tries, drawn, points.evaluations)
 
 
 class _AsProposed:
@@ -106,8 +120,9 @@ class _AsProposed:
         self.evaluations = 0
         self.claimed, _ = self.claim.sides(finding.candidates[0].votes.cpu().numpy())
 
-    def prepare(self) -> None:
+    def prepare(self) -> Drawing[None]:
         """Runs before the first proposal."""
+        yield from ()
 
     def propose(self, attempt: int) -> Tensor:
         """The point of this try."""
@@ -123,11 +138,11 @@ class _AsProposed:
         """The point at `scale` times the image's distance from the clean image, in the box."""
         return (self.clean + scale * (image - self.clean)).clamp(0.0, 1.0)
 
-    def draw(self, image: Tensor, purpose: Purpose, iteration: int, samples: int, start: int = 0) -> Votes:
+    def draw(self, image: Tensor, purpose: Purpose, iteration: int, samples: int, start: int = 0) -> Drawing[Votes]:
         """Votes (classes,) on fresh noise, of which `start` samples are drawn already; counts the evaluations."""
         key = Key(self.settings.seed, self.finding.example.index, purpose, iteration)
         self.evaluations += samples
-        return np.asarray(self.classifier.votes(image[None], [key], samples, start)[0].cpu().numpy())
+        return (yield Draw(image, key, samples, start))
 
 
 class _AlongTheRay(_AsProposed):
@@ -139,7 +154,7 @@ class _AlongTheRay(_AsProposed):
         self.crossing = Crossing()
         self.furthest = 0.0
 
-    def prepare(self) -> None:
+    def prepare(self) -> Drawing[None]:
         """Measures margins on the ray, each where the line through the margins so far lets a try pass."""
         # The search's votes are biased at the point that they made the nearest, but good enough to begin with.
         seen = self.nearest.votes.cpu().numpy()
@@ -148,7 +163,7 @@ class _AlongTheRay(_AsProposed):
         opening.add(self.nearest.distance, margin(seen, int(seen.sum()), self.claim.sides(seen), sigma))
         distance = opening.solve(spare=0.0, target=0.0)
         for probe in range(self.settings.probes or self.rule.PROBES):
-            self._probe(distance, probe)
+            yield from self._probe(distance, probe)
             distance = self.crossing.solve(spare=0.0, target=self._needed_margin(0, self.rule.spare(0)))
             if self.crossing.error <= self.rule.PRECISION * self._error_of_try():
                 break
@@ -169,9 +184,10 @@ class _AlongTheRay(_AsProposed):
     def failed(self, image: Tensor, votes: Votes, drawn: int) -> None:
         self._record(self.furthest, votes, drawn)
 
-    def _probe(self, distance: float, probe: int) -> None:
+    def _probe(self, distance: float, probe: int) -> Drawing[None]:
         samples = self.rule.probe_samples(self.settings.probe_samples)
-        self._record(distance, self.draw(self._at(distance), Purpose.PROBE, probe, samples), samples)
+        votes = yield from self.draw(self._at(distance), Purpose.PROBE, probe, samples)
+        self._record(distance, votes, samples)
 
     def _record(self, distance: float, votes: Votes, samples: int) -> None:
         sides = self.claim.sides(votes)

@@ -12,6 +12,7 @@ from caa_cli.attacks.caa.attack import CertificationAware
 from caa_cli.attacks.caa.state import CaaState
 from caa_cli.attacks.common.loop import Example
 from caa_cli.config.choices import FIXED
+from caa_cli.smoothing.bounds import separation
 from caa_cli.smoothing.noise import Purpose
 
 
@@ -30,6 +31,17 @@ def test_a_step_back_stays_just_within_the_certified_ball(undershoot: float):
     assert step(attack, linear, state) == pytest.approx(-3.0 + undershoot * certified(), rel=1e-4)
     assert state.succeeded.item()
     assert state.near_distance[0, 0].item() == pytest.approx(4.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("certificate", ["cohen", "li", "lecuyer"])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_step_is_as_long_as_its_certificate_says(certificate: str, own: bool):
+    """Its own, or else that of the run."""
+    linear = plane()
+    attack = free(step_certificate=certificate) if own else free(certificate=certificate)
+    state = begin(attack, linear, clean=3.5, x=3.0)
+    radius = float(separation([0, 1500], 1500, 1, attack.alpha, attack.bound).radius(0.5, certificate))
+    assert step(attack, linear, state) == pytest.approx(3.0 - 1.05 * radius, rel=1e-4)
 
 
 @pytest.mark.parametrize("side", [1, -1])

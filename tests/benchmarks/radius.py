@@ -1,16 +1,20 @@
 """Time and model evaluations to a verified radius, attack by attack. Prints JSON.
 
 Every image is attacked by all of them in turn, on one thread and by that thread's own time, so that a busy machine
-does not show. Certificates of the clean images, the same for all, are left out.
+does not show. Certificates of the clean images, the same for all, are left out. What a search found is verified by
+each of --rules, on the same noise of the search.
 
     python tests/benchmarks/radius.py --images 20 --attacks "caa caa:sample_schedule=fixed caa-newton pgd ddn"
+    python tests/benchmarks/radius.py --attacks "caa-newton caa-newton:search_dtype=bfloat16" --rules exact
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, median
 
@@ -22,16 +26,35 @@ from caa_cli.config.compare_plan import NamedAttack
 from caa_cli.config.plan import AttackPlan
 from caa_cli.run.registry import build_attack
 from caa_cli.smoothing.bounds import leader
+from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.tuning.cache import tuned
 from caa_cli.verification.verifier import Verifier
 
 
 def plan_of(text: str) -> AttackPlan:
     """`NAME:KEY=VALUE`, with values as Python would read them."""
     named = NamedAttack.parse(text)
-    values = {key: value if value.isalpha() else float(value) for key, value in named.settings.items()}
-    whole = {key: int(v) if isinstance(v, float) and v.is_integer() else v for key, v in values.items()}
-    return AttackPlan.of(checkpoint="demo", attack=named.attack, **whole)
+    return AttackPlan.of(checkpoint="demo", attack=named.attack, **{k: value(v) for k, v in named.settings.items()})
+
+
+def value(text: str) -> str | int | float:
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number
+
+
+def tuned_for(classifier: SmoothedClassifier, dtypes: Iterable[str]) -> dict[str, SmoothedClassifier]:
+    """By the precision of the search, each with its own fastest chunk sizes and layout."""
+    of_search = {"float32": classifier}
+    tuned(classifier, classifier.arch, "float32", gradients=True, anew=False)
+    for name in dtypes:
+        if name not in of_search:
+            of_search[name] = classifier.searched_in(getattr(torch, name))
+            tuned(of_search[name].search, classifier.arch, name, gradients=True, anew=False)
+    return of_search
 
 
 def main() -> None:
@@ -41,6 +64,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="one that caa train made, with --data-dir; else the demo")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--dataset", default="mnist")
+    parser.add_argument("--rules", default="exact intervals")
+    parser.add_argument("--every", type=int, default=1, help="take every so many images")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.checkpoint:
@@ -48,27 +73,33 @@ def main() -> None:
     else:
         classifier, images = demo()
     plans = {text: plan_of(text) for text in arguments.attacks.split()}
-    rows: dict[str, list[dict[str, float | None]]] = {text: [] for text in plans}
-    for index in range(arguments.images):
+    of_search = tuned_for(classifier, [plan.search_dtype for plan in plans.values()])
+    verifiers = {rule: Verifier(rule=rule) for rule in arguments.rules.split()}
+    rows: dict[str, list[dict[str, float | None]]] = {f"{text} {rule}": [] for text in plans for rule in verifiers}
+    for index in range(0, arguments.every * arguments.images, arguments.every):
         image, label = images.image(index), images.label(index)
         votes = classifier.votes(image[None], [Key(0, index, Purpose.SELECTION)], 1500)
         if int(leader(votes.numpy())[0]) != label:
             continue
         for text, plan in plans.items():
             began = time.thread_time()
-            (finding,) = Search(build_attack(plan), classifier).run([Example(index, image, label)])
-            searched = time.thread_time()
-            proved = Verifier().verify(finding, classifier)
-            rows[text].append(
-                {
-                    "radius": proved.radius,
-                    "search_forward": finding.forward_evaluations,
-                    "search_backward": finding.backward_evaluations,
-                    "verification": proved.forward_evaluations,
-                    "search_seconds": searched - began,
-                    "seconds": time.thread_time() - began,
-                }
-            )
+            search = Search(build_attack(plan), of_search[plan.search_dtype].search)
+            (finding,) = search.run([Example(index, image, label)])
+            search_seconds = time.thread_time() - began
+            for rule, verifier in verifiers.items():
+                began = time.thread_time()
+                proved = verifier.verify(finding, classifier)
+                rows[f"{text} {rule}"].append(
+                    {
+                        "radius": proved.radius,
+                        "search_forward": finding.forward_evaluations,
+                        "search_backward": finding.backward_evaluations,
+                        "verification": proved.forward_evaluations,
+                        "search_seconds": search_seconds,
+                        "seconds": search_seconds + time.thread_time() - began,
+                    }
+                )
+        print(f"{index}", file=sys.stderr)
     print(json.dumps({text: summary(found) for text, found in rows.items()}, indent=2))
 
 

@@ -18,17 +18,17 @@ from caa_cli.models.load import build_model
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
 
-def demo(device: str = "cpu") -> tuple[SmoothedClassifier, ImageSet]:
-    return trained(DEMO_CHECKPOINT, "demo", None, device)
+def demo(device: str = "cpu", split: str = "test") -> tuple[SmoothedClassifier, ImageSet]:
+    return trained(DEMO_CHECKPOINT, "demo", None, device, split)
 
 
 def trained(
-    checkpoint: Path, dataset: str, data_dir: Path | None, device: str = "cpu"
+    checkpoint: Path, dataset: str, data_dir: Path | None, device: str = "cpu", split: str = "test"
 ) -> tuple[SmoothedClassifier, ImageSet]:
-    """A model that `caa train` made, and the test images of a data set."""
+    """A model that `caa train` made, and the images of a data set."""
     weights = read_weights(checkpoint)
     assert weights.card is not None
-    return smoothed(build_model(weights, weights.card), weights.card, device), open_dataset(dataset, data_dir, "test")
+    return smoothed(build_model(weights, weights.card), weights.card, device), open_dataset(dataset, data_dir, split)
 
 
 def fresh(arch: str, input_shape: tuple[int, int, int], device: str = "cpu") -> SmoothedClassifier:

@@ -1,6 +1,9 @@
 """Mean excess over the boundary, and evaluations, of a verification's rules on rays with a known boundary. JSON.
 
     python tests/benchmarks/verification_rules.py [--rays 2000]
+    python tests/benchmarks/verification_rules.py --trials 1000000
+
+With --trials: how often the exact rule passes where two classes are even at all points tried (`helpers/even.py`).
 
 The margin is linear along each ray with a slope between 0.6 and 0.95 (what attacks on smoothed networks find), and
 two classes share all votes. No model is evaluated: votes are drawn from the law that they have at the point.
@@ -11,13 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+from even import errors_at_even_points
 from scipy.special import ndtr
 
 from caa_cli.attacks.common.state import Candidate, Finding
@@ -71,7 +79,13 @@ def measure(verifier: Verifier, rays: int, seed: int = 0, slope: float | None = 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rays", type=int, default=2000)
-    rays = parser.parse_args().rays
+    parser.add_argument("--trials", type=int, help="the error at even points instead, on so many images")
+    arguments = parser.parse_args()
+    rays = arguments.rays
+    if arguments.trials:
+        even = [(0.005, 15000, 1.0), (0.005, 15000, 0.6), (0.005, 1000, 1.0), (0.05, 300, 0.8)]
+        print(json.dumps([errors_at_even_points(*point, arguments.trials) for point in even], indent=1))
+        return
     rows = [
         {"rule": rule, "samples": samples, **measure(Verifier(rule=rule, samples=samples), rays)}
         for rule, samples in (("intervals", 15000), ("exact", 7500), ("exact", 15000), ("exact", 25000))

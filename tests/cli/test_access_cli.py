@@ -155,7 +155,9 @@ def test_a_surrogate_of_other_images_or_classes_is_refused(change, problem, tmp_
     assert_clean_error(result, 2, problem, "the same images and classes")
 
 
-@pytest.mark.parametrize("name", ["pgd", "cw", "deepfool", "autoattack", "ddn", "fmn", "alma"])
+@pytest.mark.parametrize(
+    "name", ["pgd", "cw", "deepfool", "autoattack", "ddn", "fmn", "alma", "pdgd", "sdf", "apgd-min"]
+)
 def test_attacks_that_begin_at_the_clean_image_refuse_votes(name):
     with pytest.raises(UsageError) as refused:
         AttackPlan(checkpoint="demo", attack=name, gradient="votes")

@@ -18,6 +18,7 @@ RECIPES = {
     "caa_cli/smoothing/hoeffding.py",
     "caa_cli/data/kmnist.py",
     "caa_cli/training/pairing.py",
+    "caa_cli/models/denoisers/blur.py",
 }
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

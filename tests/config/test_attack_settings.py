@@ -13,7 +13,9 @@ from support import assert_clean_error, caa, parse_strict, read_strict
 import caa_cli
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.cli.attack import attack as command
-from caa_cli.config.attacks import ATTACKS, declared, flat
+from caa_cli.config.attacks import ATTACKS, SAMPLES, declared, flat
+from caa_cli.config.compare_plan import default_of
+from caa_cli.config.differences import differences
 from caa_cli.config.plan import AttackPlan
 from caa_cli.config.targets import Classes
 from caa_cli.config.train_plan import TrainPlan
@@ -36,6 +38,9 @@ OWN = {
     "ddn": "--ddn-initial-norm 3",
     "fmn": "--fmn-gamma-init 0.2",
     "alma": "--alma-init-lr-distance 0.5 --alma-alpha 0.5",
+    "pdgd": "--pdgd-primal-lr 0.2",
+    "sdf": "--sdf-candidates 3 --sdf-bisections 4",
+    "apgd-min": "--apgd-min-targets 2 --apgd-min-searches 3 --apgd-min-radius 4",
 }
 
 
@@ -77,7 +82,7 @@ def defaults(attack: Attack) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_plans_defaults_are_the_attacks_own(name: str):
-    built = build_attack(AttackPlan(checkpoint="demo", attack=name))
+    built = build_attack(AttackPlan(checkpoint="demo", attack=name, samples=SAMPLES))
     assert defaults(built) == defaults(type(built)())
 
 
@@ -121,6 +126,25 @@ def test_a_setting_decides_the_result_and_so_the_fingerprint():
     assert "ddn_gamma" in one.compared_keys()
     assert one.fingerprint("x") != other.fingerprint("x")
     assert one.fingerprint("x") == AttackPlan(checkpoint="demo", attack="ddn").fingerprint("x")
+
+
+def test_the_certificate_decides_a_result_and_runs_of_before_it_had_cohens():
+    def fingerprint(**settings: object) -> str:
+        return AttackPlan.of(checkpoint="demo", **settings).fingerprint("x")
+
+    found = [
+        fingerprint(),
+        fingerprint(certificate="li"),
+        fingerprint(certificate="lecuyer"),
+        fingerprint(step_certificate="li"),
+    ]
+    assert len(set(found)) == 4
+    assert fingerprint(certificate="cohen") == found[0]
+    config = AttackPlan(checkpoint="demo").config()
+    old = {name: value for name, value in config.items() if "certificate" not in name}
+    compared = AttackPlan(checkpoint="demo").compared_keys()
+    assert differences(old, config, compared) == []
+    assert differences(old, {**config, "certificate": "li"}, compared) == ["certificate (cohen there, li here)"]
 
 
 def test_a_run_of_another_attack_is_not_continued(tmp_path):
@@ -248,4 +272,33 @@ FINGERPRINTS = {
 
 @pytest.mark.parametrize("name", FINGERPRINTS)
 def test_runs_of_earlier_versions_can_be_continued(name: str):
-    assert AttackPlan(checkpoint="demo", attack=name, verification="intervals").fingerprint("x") == FINGERPRINTS[name]
+    plan = AttackPlan(checkpoint="demo", attack=name, samples=1500, verification="intervals")
+    assert plan.fingerprint("x") == FINGERPRINTS[name]
+
+
+def samples_of(**given: object) -> dict[str, int]:
+    """The settings that end in `samples`, by name."""
+    config = AttackPlan.of(checkpoint="demo", **given).config()
+    return {name: value for name, value in config.items() if name.endswith("samples")}
+
+
+def test_an_attack_may_have_a_default_of_samples_a_step_and_what_is_verified_is_the_same():
+    common = {"selection_samples": 1500, "certify_samples": 15_000, "verify_samples": 15_000}
+    own = ATTACKS["caa-newton"].samples
+    assert 0 < own < 1500
+    for name in ATTACKS:
+        assert samples_of(attack=name) == {"samples": own if name == "caa-newton" else 1500, **common}
+    assert samples_of(attack="caa-newton", gradient="votes") == {"samples": 1500, **common}
+    assert samples_of(attack="caa-newton", samples=600)["samples"] == 600
+    assert samples_of(attack="caa-newton", samples=1200)["verify_samples"] == 12_000
+    assert [default_of(name, "samples") for name in ("pgd", "caa-newton", "one of later")] == [1500, own, 1500]
+
+
+def test_the_help_and_a_comparison_have_the_defaults(tmp_path):
+    own = ATTACKS["caa-newton"].samples
+    shown = " ".join(caa("attack", "--help").stdout.replace("│", "").split())
+    assert f"1500; caa-newton by gradients: {own}" in shown
+    words = ("--attacks", "caa,caa-newton", "--dry-run", "--json", "--output", tmp_path / "c.json")
+    planned = parse_strict(caa("compare", "--checkpoint", "demo", *words).stdout)["attacks"]
+    assert [attack["config"]["samples"] for attack in planned.values()] == [1500, own]
+    assert [attack["config"]["selection_samples"] for attack in planned.values()] == [1500, 1500]

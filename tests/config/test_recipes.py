@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import assert_clean_error, caa, parse_strict
 
-from caa_cli.config.choices import NORMALISATIONS
+from caa_cli.config.choices import DENOISER_ARCHITECTURES, NORMALISATIONS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
 from caa_cli.config.recipes import RECIPES
@@ -29,7 +29,7 @@ def test_every_recipe_is_a_plan(name: str, sigma: float):
     settings = RECIPES[name].at(sigma)
     assert settings.keys() <= TrainPlan().config().keys()
     plan = TrainPlan.of(sigma=sigma, recipe=name, **settings)
-    assert plan.arch in ARCHITECTURES
+    assert plan.arch in (DENOISER_ARCHITECTURES if plan.denoises else ARCHITECTURES)
     assert plan.dataset == name.split("-")[1]
 
 
@@ -104,6 +104,41 @@ def test_an_unknown_recipe_is_refused():
         (["--normalisation", "svhn"], "--normalisation 'svhn' is not known", "cifar10"),
         (["--normalisation", "cifar10"], "--normalisation cifar10 is for 3 channels, demo has 1", "none"),
         (["--heldout", "600"], "--heldout 600 leaves too few", "--heldout"),
+        (["--method", "denoiser"], "none is given", "add --classifier FILE; or --objective mse"),
+        (["--method", "denoiser", "--arch", "lenet"], "--arch lenet is no denoiser", "--classifier-arch lenet"),
+        (
+            ["--method", "denoiser", "--normalisation", "mnist"],
+            "a denoiser takes images as they are",
+            "--classifier-normalisation mnist",
+        ),
+        (
+            ["--method", "denoiser", "--objective", "mse", "--mse-epochs", "3"],
+            "--objective mse has no other epochs",
+            "leave --mse-epochs out",
+        ),
+        (
+            ["--method", "denoiser", "--classifier", "demo", "--epochs", "10"],
+            "none of the 10 epochs is left for --objective stability: the first 10 are of mse",
+            "--mse-epochs",
+        ),
+        (
+            ["--method", "denoiser", "--objective", "mse", "--classifier-arch", "lenet"],
+            "--classifier-arch is about the classifier behind a denoiser",
+            "add --classifier FILE",
+        ),
+        (["--classifier", "demo"], "--classifier is about the classifier behind a denoiser", "add --method denoiser"),
+        (["--trust-checkpoint"], "--trust-checkpoint is about the classifier", "leave it out"),
+        (["--depth", "3"], "--depth is a setting of the method denoiser", "leave it out"),
+        (
+            ["--method", "denoiser", "--classifier", "demo", "--classifier-normalisation", "svhn"],
+            "--classifier-normalisation 'svhn' is not known",
+            "cifar10",
+        ),
+        (
+            ["--method", "denoiser", "--classifier", "demo", "--classifier-mean", "0.1,x"],
+            "--classifier-mean '0.1,x' is not a number",
+            "--classifier-mean 0.5",
+        ),
         (
             ["--recipe", "cohen-mnist", "--method", "macer", "--eta", "1"],
             "--eta is a setting of the method consistency, not of macer",

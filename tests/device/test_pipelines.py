@@ -61,6 +61,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "autoattack_searches": 2,
         "iterations": 4,
     },
+    "apgd-min": {"attack": "apgd-min", "apgd_min_targets": 2, "apgd_min_searches": 2, "iterations": 4},
+    "caa, step certificate": {**CAA, "step_certificate": "li"},
     "caa, intervals": {**CAA, "verification": "intervals"},
     "pgd, as proposed": {**PGD, "finish": "none"},
     "caa, another sigma": {**CAA, "attack_sigma": 0.3},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from published_cifar import LinearResNet, PublishedDenseNet, PublishedVgg, PublishedWideResNet
 from torch import Tensor, nn
 from torchvision import models
 
@@ -179,6 +180,14 @@ def as_is(network: nn.Module) -> nn.Module:
     return network
 
 
+def parallel(network: nn.Module) -> nn.Module:
+    return nn.DataParallel(network)
+
+
+def kuangliu(network: nn.Module) -> Any:
+    return {"net": network.state_dict(), "acc": 95.1, "epoch": 199}
+
+
 def resnet18(classes: int) -> Callable[[], nn.Module]:
     return lambda: models.resnet18(weights=None, num_classes=classes)
 
@@ -188,6 +197,8 @@ _M = ("mnist", (1, 28, 28), 10)
 _I = ("imagenet", (3, 224, 224), 1000)
 _COHEN = "Cohen et al., SmoothAdv, Consistency or SmoothMix"
 _PAPER = "the authors of Et Tu Certifications"
+_SMOOTHED = "code for smoothed networks: CIFAR"
+_OPTION_A = "He et al.'s ResNet as Yerlan Idelbayev trained it: CIFAR-10"
 _PAPER_STD = (0.247, 0.243, 0.261)
 
 # fmt: off
@@ -235,5 +246,26 @@ CASES = {
     "timm": Case(
         resnet18(1000), as_is, timm, "resnet18", *_I,
         "imagenet", IMAGENET, IMAGENET_STD, 122, "conv1.weight", "torchvision or timm: ImageNet"),
+    "smoothing code, WRN-40-2": Case(
+        lambda: PublishedWideResNet(40, 2), in_front, cohen("wrn"), "wrn-40-2", *_C,
+        "cifar10", CIFAR, CIFAR_STD, 227, "1.conv1.weight", _SMOOTHED),
+    "smoothing code, DenseNet-40": Case(
+        lambda: PublishedDenseNet(40, 12, False), in_front, cohen("densenet"), "densenet-40-12", *_C,
+        "cifar10", CIFAR, CIFAR_STD, 236, "1.features.conv0.weight", _SMOOTHED),
+    "DenseNet-BC": Case(
+        lambda: PublishedDenseNet(22, 12, True, "norm5"), as_is, bare, "densenet-bc-22-12", *_C,
+        "cifar10", CIFAR, CIFAR_STD, 128, "features.conv0.weight", "a state dict of densenet-bc-22-12"),
+    "Kuang Liu, ResNet-18": Case(
+        lambda: LinearResNet([2, 2, 2, 2], 64, "B"), parallel, kuangliu, "resnet18-cifar", *_C,
+        "cifar10", CIFAR, CIFAR_STD, 122, "module.conv1.weight", "a state dict of resnet18-cifar"),
+    "Kuang Liu, VGG-16": Case(
+        PublishedVgg, parallel, kuangliu, "vgg16-cifar", *_C,
+        "cifar10", CIFAR, CIFAR_STD, 93, "module.features.0.weight", "a state dict of vgg16-cifar"),
+    "option A, ResNet-20": Case(
+        lambda: LinearResNet([3, 3, 3], 16, "A"), parallel, cohen("resnet20"), "resnet20-a", *_C,
+        "imagenet", IMAGENET, IMAGENET_STD, 116, "module.conv1.weight", _OPTION_A),
+    "option A, ResNet-56": Case(
+        lambda: LinearResNet([9, 9, 9], 16, "A"), parallel, cohen("resnet56"), "resnet56-a", *_C,
+        "imagenet", IMAGENET, IMAGENET_STD, 332, "module.conv1.weight", _OPTION_A),
 }
 # fmt: on

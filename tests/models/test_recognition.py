@@ -21,7 +21,7 @@ from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import read_weights
 from caa_cli.models.load import build_model
-from caa_cli.models.prefixes import PREFIXES, stored_normalisation
+from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import recognise
 from caa_cli.models.resolve import Overrides, resolve_card
 
@@ -152,6 +152,9 @@ def test_constants_of_a_normalisation_saved_with_the_weights_are_used(tmp_path):
 
 SMALL_STATE = build(ModelCard("small-cnn", 10, (1, 28, 28))).network.state_dict()
 LENET_STATE = PublishedLeNet().state_dict()
+
+
+PREFIXES = ("_orig_mod.", "module.", "model.", "network.", "1.", "net.", "classifier.", "anything.")
 
 
 @settings(deadline=None, max_examples=60)

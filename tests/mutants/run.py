@@ -42,6 +42,7 @@ _PROJECTIONS = [
 TARGETS = {
     "bounds": ("caa_cli/smoothing/bounds.py", _tests("smoothing", "bounds")),
     "bound_registry": ("caa_cli/config/bounds.py", _tests("smoothing", "bounds")),
+    "radius": ("caa_cli/smoothing/radius.py", _tests("smoothing", "radius")),
     "certify": ("caa_cli/smoothing/certify.py", _tests("smoothing", "certifier", "certify")),
     "sequential": ("caa_cli/smoothing/sequential.py", _tests("smoothing", "certifier", "certify")),
     "noise": ("caa_cli/smoothing/noise.py", _tests("smoothing", "noise")),

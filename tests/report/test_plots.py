@@ -133,7 +133,7 @@ def lab(colour, sight):
 
 def test_colours_are_told_apart_by_the_colour_blind_and_seen_on_either_ground():
     colours = [colour_of(attack) for attack in STYLES]
-    for sight, least in zip(SIGHTS, (23, 23, 23, 17), strict=True):
+    for sight, least in zip(SIGHTS, (18, 18, 18, 13), strict=True):
         seen = [lab(colour, sight) for colour in colours]
         apart = [np.linalg.norm(a - b) for n, a in enumerate(seen) for b in seen[:n]]
         assert min(apart) > least

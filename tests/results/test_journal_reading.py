@@ -7,6 +7,7 @@ import json
 import pytest
 from support import CHEAP, assert_clean_error, caa
 
+from caa_cli.config.schema import SchemaError
 from caa_cli.errors import CaaError
 from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.records import AttackRecord
@@ -150,3 +151,11 @@ def test_damaged_records_of_other_runs_are_nobodys(tmp_path):
     words = ["--limit", "1", "--shard", "0/2", "--output", tmp_path / "a.json", "--quiet"]
     result = caa("attack", *CHEAP, *words, "--save-adversarial", tmp_path / "a.safetensors")
     assert result.exit_code == 0, result.output
+
+
+def test_a_record_of_before_the_samples_of_a_try_were_recorded():
+    older = {name: value for name, value in attacked(1).items() if name != "last_try_samples"}
+    assert AttackRecord.from_json(older).last_try_samples is None
+    assert AttackRecord.from_json({**older, "last_try_samples": 1000}).last_try_samples == 1000
+    with pytest.raises(SchemaError, match="last_try_samples"):
+        AttackRecord.from_json({**older, "last_try_samples": -1})

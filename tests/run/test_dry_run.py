@@ -16,7 +16,7 @@ from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
 from caa_cli.smoothing.stein import SteinEstimator
 from caa_cli.tuning.pace import Pace, measure_pace
 
-PACE = Pace(forward=0.5, backward=2.0, memory=1_000_000)
+PACE = Pace(forward=0.5, search_forward=0.25, backward=2.0, memory=1_000_000)
 
 
 def test_time_is_that_of_the_evaluations_and_memory_that_of_a_batch_and_of_the_search():
@@ -32,6 +32,10 @@ def test_time_is_that_of_the_evaluations_and_memory_that_of_a_batch_and_of_the_s
     assert shown["forward evaluations"] == "typically 40, at most 200"
     assert shown["time"].startswith("typically 1:00, at most 5:00")
     assert shown["memory"] == "about 2 MB"
+
+
+def test_the_searchs_evaluations_have_their_own_pace():
+    assert Forecast(PACE, Evaluations(200, 10, searching=40)).to_json()["seconds_at_most"] == 80.0 + 10.0 + 20.0
 
 
 def test_what_is_not_known_is_not_said():

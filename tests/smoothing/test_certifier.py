@@ -10,6 +10,8 @@ from prescribed import SHAPE, interval, prescribed, recording
 from scipy import stats
 
 from caa_cli.config.bounds import BOUNDS
+from caa_cli.config.certificates import CERTIFICATES
+from caa_cli.config.settings import load
 from caa_cli.smoothing.bounds import clopper_pearson_lower, clopper_pearson_upper
 from caa_cli.smoothing.certify import Certificate, Certifier
 from caa_cli.smoothing.noise import Purpose
@@ -140,3 +142,32 @@ def test_a_bound_on_the_threshold_itself_decides_nothing():
             assert Decider.verdict(votes, 100, np.nextafter(lower, 0), 0.01) is True
         if votes < 100:
             assert Decider.verdict(votes, 100, np.nextafter(upper, 1), 0.01) is False
+
+
+@pytest.mark.parametrize("certificate", ["li", "lecuyer"])
+def test_a_decision_is_that_of_the_radius_by_the_same_certificate(certificate: str):
+    """Unanimous votes prove p > (α/4)^(1/n); the largest radius that this certifies is where the decision turns."""
+    p = 0.0025 ** (1 / 800)
+    most = float(load(CERTIFICATES[certificate].radius)(p, 1 - p))
+    votes = [[0, 100, 0], [0, 100, 0], [0, 200, 0], [0, 400, 0]]
+    for radius, verdict in ((0.999 * most, True), (1.001 * most, None)):
+        decider = Decider(2.0 * radius, samples=800, selection_samples=10, alpha=0.01, certificate=certificate)
+        assert decide(decider, [0, 10, 0], *votes, sigma=2.0).certified is verdict
+        assert decider.largest_radius(2.0) == pytest.approx(2.0 * most)
+
+
+def test_a_radius_beyond_a_certificates_reach_is_never_certified():
+    decider = Decider(0.6, samples=100, selection_samples=10, certificate="lecuyer")
+    assert decide(decider, [0, 10, 0], [0, 100, 0], sigma=1.0).certified is None
+    assert decide(decider, [0, 10, 0], [5, 95, 0], sigma=1.0).certified is False
+
+
+@pytest.mark.parametrize("certificate", CERTIFICATES)
+def test_a_certified_radius_is_the_certificates(certificate: str):
+    tables = [0, 10, 0, 0], [50, 900, 30, 20]
+    (found,) = Certifier(10, 1000, 0.01, "goodman", certificate=certificate).certify(
+        prescribed(*tables, sigma=0.5), IMAGES[:1], [0]
+    )
+    lower, _ = interval(900, 1000, 3, 0.01, "goodman")
+    _, upper = interval(50, 1000, 3, 0.01, "goodman")
+    assert found.radius == pytest.approx(0.5 * float(load(CERTIFICATES[certificate].radius)(lower, upper)))

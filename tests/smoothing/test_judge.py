@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from caa_cli.config.bounds import BOUNDS
+from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.smoothing import judge as module
 from caa_cli.smoothing.bounds import leader, separation
 from caa_cli.smoothing.judge import CountTable, count_of, judge_of, largest_other, margins_of
@@ -40,6 +41,19 @@ def test_a_judgement_is_that_of_the_bounds(bound: str, alpha: float, classes: in
     rival = leader(votes.numpy(), excluding=top.numpy())
     against = separation(votes.numpy(), samples, rival, alpha, bound, against=top.numpy())
     assert judge.ahead(others, count).tolist() == against.confident.tolist()
+
+
+@pytest.mark.parametrize("certificate", CERTIFICATES)
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_radius_is_that_of_the_certificate(bound: str, certificate: str):
+    votes = some_votes(300, 10)
+    top = votes.argmax(dim=1)
+    known = separation(votes.numpy(), 300, top.numpy(), 0.01, bound).radius(SIGMA, certificate)
+    radius = judge_of(300, 0.01, bound, 10).radius(
+        count_of(votes, top), largest_other(votes, top), SIGMA, certificate
+    )
+    assert torch.equal(radius, torch.from_numpy(known).float())
+    assert 0 < int((radius > 0).sum()) < len(radius)
 
 
 def test_more_samples_than_a_table_holds_are_judged_one_by_one(monkeypatch: pytest.MonkeyPatch):

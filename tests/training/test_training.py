@@ -27,6 +27,7 @@ from caa_cli.training.feed import MemoryFeed
 from caa_cli.training.gaussian import Gaussian
 from caa_cli.training.loop import Trainer, learning_rate_at
 from caa_cli.training.macer import Macer
+from caa_cli.training.new_classifier import NewClassifier
 from caa_cli.training.smoothadv import SmoothAdv
 from caa_cli.training.stability import Stability
 from caa_cli.training.state import Unfinished
@@ -38,11 +39,11 @@ CARD = ModelCard("small-cnn", 10, (1, 28, 28), (0.1307,), (0.3081,), "demo", 0.2
 def trainer(plan: TrainPlan, arch: str = "small-cnn", count: int = 540, method: Method | None = None) -> Trainer:
     images = open_dataset("demo", None, "train")
     torch.manual_seed(plan.seed)
-    model = build(replace(CARD, arch=arch))
+    card = replace(CARD, arch=arch)
     held = slice(540, 600)
     cpu = torch.device("cpu")
     return Trainer(
-        model,
+        NewClassifier(build(card), card),
         method or Gaussian(),
         plan,
         MemoryFeed(images.images[:count], images.labels[:count], cpu),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import time
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from even import errors_at_even_points
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import make_linear
@@ -16,6 +18,7 @@ from scipy import stats
 
 from caa_cli.attacks.common.state import Candidate, Example, Finding
 from caa_cli.smoothing.noise import Purpose
+from caa_cli.verification import sequential_test
 from caa_cli.verification.rules import Exact, Intervals, Rule
 from caa_cli.verification.sequential_test import SequentialTest
 from caa_cli.verification.verifier import Verifier
@@ -52,6 +55,36 @@ def test_an_even_point_passes_with_at_most_its_level_whatever_votes_fall_on_othe
     counts = critical_counts(level, both, drawn)
     assert passing_probability(counts, both, 0.5) <= level * (1 + 1e-9)
     assert passing_probability(counts, both, 0.45) <= level * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("alpha", "samples", "mass"), [(0.05, 300, 0.8)])
+def test_even_points_pass_as_often_as_alpha_allows(alpha: float, samples: int, mass: float):
+    """Simulated; 1,000,000 trials are in docs/method/verification.md."""
+    trials = 40_000
+    found = errors_at_even_points(alpha, samples, mass, trials)
+    limits = [*zip(found["errors"], found["levels"], strict=True), (found["error"], alpha)]
+    for error, limit in limits:
+        assert error <= limit + 4.0 * (limit / trials) ** 0.5
+    assert found["error"] >= 0.7 * alpha, "what is allowed is made use of"
+
+
+@pytest.mark.parametrize("level", [1e-13, 0.0035, 0.45])
+def test_very_many_samples_take_no_more_than_a_moment(level: float):
+    """By FFT, whose rounding must not let a path pass earlier than the exact law does."""
+    stages = range(4000, 60_001, 4000)
+    both = [stage // 2 for stage in stages]
+    exact = critical_counts(level, both, list(stages))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequential_test, "_LONG", 0)
+        fast = critical_counts(level, both, list(stages))
+    later = [quick - slow for slow, quick in zip(exact, fast, strict=True)]
+    assert min(later) >= 0
+    assert max(later) <= 1 or level < 1e-9, "what is made up for shows at tiny levels alone"
+    began = time.thread_time()
+    test = SequentialTest(level, 10**7)
+    for stage in range(1, 16):
+        test.next_stage(stage * 10**7 // 15, stage * 10**7 // 15)
+    assert time.thread_time() - began < 3.0
 
 
 def test_with_one_stage_it_is_the_binomial_test():
@@ -131,6 +164,7 @@ def test_a_try_ends_with_the_stage_that_passes():
     classifier = prescribed([0, 100, 0], [0, 0, 0])
     verified = exact(samples=1500).verify(on_ray(1.0, (700, 800)), classifier)
     assert (verified.adversarial_class, verified.tries, verified.forward_evaluations) == (1, 1, 100)
+    assert verified.samples == 100
     assert [draw.noise for draw in classifier.draws] == [(Purpose.VERIFICATION, 7, 0, 0, 100)]
 
 

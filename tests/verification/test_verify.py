@@ -111,7 +111,7 @@ def test_every_probe_and_every_try_has_noise_of_its_own(finish: str):
         classifier = prescribed(*[[1000, 0, 0]] * 4)
     verifier = intervals(samples=1000, probe_samples=1000, seed=5, finish=finish)
     proved = verifier.verify(on_ray(1.0), classifier)
-    assert (proved.image, proved.tries) == (None, 4)
+    assert (proved.image, proved.tries, proved.samples) == (None, 4, 1000)
     probes = [(Purpose.PROBE, 7, probe, 0, 1000) for probe in range(4)]
     tries = [(Purpose.VERIFICATION, 7, attempt, 0, 1000) for attempt in range(4)]
     assert [draw.noise for draw in classifier.draws] == (probes + tries if finish == "ray" else tries)

@@ -91,8 +91,9 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         scaled = gradient / (state.square.sqrt() + 1e-8)
         state.momentum = self.weight * state.momentum + scaled
         # Without a gradient in the first step, the next one sets the rate.
-        unset = state.rate == 0
-        state.rate = torch.where(unset & evaluation.usable, self._first_rate(state, gradient), state.rate)
+        unset = (state.rate == 0) & evaluation.usable
+        if bool(unset.any()):
+            state.rate = torch.where(unset, self._first_rate(state, gradient), state.rate)
         set_perturbation(state, delta(state) - (state.rate * self._decay(state, step))[:, None] * state.momentum)
 
     def _adjust(self, state: AlmaState, y: Tensor, adversarial: Tensor, step: Tensor) -> None:

@@ -81,7 +81,7 @@ def unit(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(unit vectors, lengths, usable) of gradients (..., dimensions). A gradient that is zero or not finite has no
     direction: its unit vector is zero, so that a step along it goes nowhere."""
     norm = gradient.norm(dim=-1)
-    usable = torch.isfinite(norm) & (norm > 0)
+    usable = (norm > 0) & (norm < torch.inf)  # false for NaN
     direction = torch.where(usable[..., None], gradient / norm.clamp(min=1e-38)[..., None], 0.0)
     return direction, norm, usable
 

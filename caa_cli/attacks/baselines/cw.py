@@ -17,14 +17,13 @@ from caa_cli.smoothing.objective import LogRatio
 @dataclass
 class CwState(Batch):
     """w: (examples, dimensions) the variables.  mean, square: Adam's averages of the gradient and its square.
-    taken: the steps taken in this round.  constant: this round's c, between `lower` and `upper`.
+    constant: this round's c, between `lower` and `upper`.
     succeeded: whether this round has found an adversarial point.
     """
 
     w: Tensor
     mean: Tensor
     square: Tensor
-    taken: Tensor
     constant: Tensor
     lower: Tensor
     upper: Tensor
@@ -61,7 +60,6 @@ class CarliniWagner(settings.Cw, Baseline[CwState]):
             w=flat,
             mean=flat.clone(),
             square=flat.clone(),
-            taken=torch.zeros(size, dtype=torch.int64, device=device),
             constant=torch.full((size,), first, device=device),
             lower=torch.zeros(size, device=device),
             upper=torch.full((size,), torch.inf, device=device),
@@ -78,17 +76,20 @@ class CarliniWagner(settings.Cw, Baseline[CwState]):
         weight = torch.where(active & evaluation.usable, state.constant * evaluation.norm, 0.0)
         in_pixels = 2.0 * delta(state) + weight[:, None] * evaluation.direction
         self._descend(state, in_pixels * (1.0 - torch.tanh(state.w).square()) / 2.0)
-        over = state.taken == self.steps
-        self._search(state, over)
-        self._begin(state, over)
+        # A round has a fixed number of steps, so the host knows which are over.
+        ended = (state.iteration + 1) % self.steps == 0
+        if bool(ended.any()):
+            over = state.on_device(ended)
+            self._search(state, over)
+            self._begin(state, over)
 
     def _descend(self, state: CwState, gradient: Tensor) -> None:
         """One step of Adam, with its usual constants."""
-        state.taken = state.taken + 1
+        taken = state.iteration % self.steps + 1
+        first, second = (state.on_device(1.0 - decay**taken)[:, None] for decay in (0.9, 0.999))
         state.mean = 0.9 * state.mean + 0.1 * gradient
         state.square = 0.999 * state.square + 0.001 * gradient.square()
-        mean = state.mean / (1.0 - 0.9**state.taken)[:, None]
-        square = state.square / (1.0 - 0.999**state.taken)[:, None]
+        mean, square = state.mean / first, state.square / second
         state.w = state.w - self.rate * mean / (square.sqrt() + 1e-8)
         state.x = self._image(state)
 
@@ -108,7 +109,6 @@ class CarliniWagner(settings.Cw, Baseline[CwState]):
         state.w = torch.where(chosen, clean, state.w)
         state.mean = torch.where(chosen, 0.0, state.mean)
         state.square = torch.where(chosen, 0.0, state.square)
-        state.taken = torch.where(rows, 0, state.taken)
         state.succeeded = state.succeeded & ~rows
         state.x = self._image(state)
 

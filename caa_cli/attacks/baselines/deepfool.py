@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -25,26 +26,33 @@ class DeepFoolState(Batch):
     total: Tensor
 
 
+R = TypeVar("R", bound=DeepFoolState)
+
+
+@dataclass
+class Planes:
+    """The linearisation of every f_k = z_k − z_label at x, one row an example.
+
+    adversarial: (examples,) whether x is; it is remembered then.
+    step: (examples, dimensions) to the nearest plane f_k = 0 and a little beyond; zero where no gradient is usable.
+    outward: (examples, dimensions) the unit gradient of f_k for the rival k that leads, zero without one.
+    """
+
+    adversarial: Tensor
+    step: Tensor
+    outward: Tensor
+
+
 @dataclass(frozen=True)
-class DeepFool(settings.DeepFool, Baseline[DeepFoolState]):
-    """With f_k = z_k − z_label, steps to where the linearisation of the nearest f_k is zero, and a little beyond.
+class Linearising(settings.DeepFool, Baseline[R]):
+    """Attacks that linearise the difference of every rival to the label.
 
     candidates: how many of the clean image's top classes are considered, the label among them; the others are the
-    rivals. overshoot: the share by which every point lies beyond the sum of the steps. An example stops at its first
-    adversarial point, as in the authors' code.
+    rivals.
     """
 
     # The authors' addition to every step, for it to cross the boundary that it aims at.
     BEYOND = 1e-4
-    TYPICAL_SHARE = 0.2
-
-    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> DeepFoolState:
-        size, device = len(examples), examples[0].image.device
-        total = torch.zeros((size, examples[0].image.numel()), device=device)
-        none = torch.zeros((size, 0), dtype=torch.int64, device=device)
-        state = DeepFoolState.new(examples, classifier.num_classes, rivals=none, total=total)
-        state.rivals = self._choose(state, classifier)
-        return state
 
     def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
         """A gradient for every rival, and a short evaluation of the clean image to choose them by."""
@@ -55,12 +63,12 @@ class DeepFool(settings.DeepFool, Baseline[DeepFoolState]):
     def extra_vectors(self) -> int:
         return 4 * (self.candidates - 1)
 
-    def step(self, state: DeepFoolState, classifier: SmoothedClassifier) -> None:
+    def linearise(self, state: R, classifier: SmoothedClassifier) -> Planes:
+        """Evaluates x with a gradient for each rival, keeps adversarial points and counts the cost."""
         passed = classifier.rival_gradients(state.x, state.labels, state.rivals, state.keys(self.seed), self.samples)
         state.forward += passed.forward_evaluations
         state.backward += passed.backward_evaluations
         hits = self.judge(state, passed.votes)
-        state.done |= hits
         directions, norms, usable = unit(passed.gradient.flatten(2))
         z = passed.log_mean
         ahead = z.gather(1, state.rivals) - z.gather(1, state.labels[:, None])
@@ -68,12 +76,10 @@ class DeepFool(settings.DeepFool, Baseline[DeepFoolState]):
         length, nearest = torch.where(usable, ahead.abs() / norms.clamp(min=1e-12), torch.inf).min(dim=1)
         lost = torch.isinf(length)
         state.lost_gradients += lost & ~hits
-        along = directions.gather(1, nearest[:, None, None].expand_as(directions[:, :1]))[:, 0]
-        step = torch.where(lost, 0.0, length + self.BEYOND)[:, None] * along
-        state.total = state.total + step
-        set_perturbation(state, (1.0 + self.overshoot) * state.total)
+        step = torch.where(lost, 0.0, length + self.BEYOND)[:, None] * _of_each(directions, nearest)
+        return Planes(hits, step, _of_each(directions, ahead.argmax(dim=1)))
 
-    def _choose(self, state: DeepFoolState, classifier: SmoothedClassifier) -> Tensor:
+    def rivals_of(self, state: Batch, classifier: SmoothedClassifier) -> Tensor:
         """The rivals of new examples: of more classes than are considered, by a short evaluation of the image."""
         count = min(self.candidates, classifier.num_classes) - 1
         likely = torch.zeros((len(state), classifier.num_classes), device=state.x.device)
@@ -89,3 +95,33 @@ class DeepFool(settings.DeepFool, Baseline[DeepFoolState]):
     def _choice_samples(self) -> int:
         """The samples by which an image's rivals are chosen."""
         return min(self.samples, PILOT)
+
+
+@dataclass(frozen=True)
+class DeepFool(Linearising[DeepFoolState]):
+    """With f_k = z_k − z_label, steps to where the linearisation of the nearest f_k is zero, and a little beyond.
+
+    overshoot: the share by which every point lies beyond the sum of the steps. An example stops at its first
+    adversarial point, as in the authors' code.
+    """
+
+    TYPICAL_SHARE = 0.2
+
+    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> DeepFoolState:
+        clean = torch.stack([example.image for example in examples])
+        none = torch.zeros((len(examples), 0), dtype=torch.int64, device=clean.device)
+        total = torch.zeros_like(clean.flatten(1))
+        state = DeepFoolState.new(examples, classifier.num_classes, rivals=none, total=total)
+        state.rivals = self.rivals_of(state, classifier)
+        return state
+
+    def step(self, state: DeepFoolState, classifier: SmoothedClassifier) -> None:
+        planes = self.linearise(state, classifier)
+        state.done |= planes.adversarial
+        state.total = state.total + planes.step
+        set_perturbation(state, (1.0 + self.overshoot) * state.total)
+
+
+def _of_each(vectors: Tensor, chosen: Tensor) -> Tensor:
+    """One of the vectors (examples, R, dimensions) of each example, by its number."""
+    return vectors.gather(1, chosen[:, None, None].expand_as(vectors[:, :1]))[:, 0]

@@ -41,7 +41,7 @@ class Fmn(settings.Fmn, Baseline[FmnState]):
         moved, best = delta(state), state.near_distance[:, 0]
         to_boundary = state.aim.margin(evaluation.log_mean).abs() / evaluation.norm.clamp(min=1e-12)
         outward = moved.norm(dim=1) + torch.where(evaluation.usable, to_boundary, 0.0)
-        grown = torch.where(torch.isfinite(best), state.epsilon * (1.0 + gamma), outward)
+        grown = torch.where(best < torch.inf, state.epsilon * (1.0 + gamma), outward)
         shrunk = torch.minimum(state.epsilon * (1.0 - gamma), best)
         state.epsilon = torch.where(evaluation.adversarial, shrunk, grown)
         state.epsilon = torch.minimum(state.epsilon, max_l2(state.clean))

@@ -52,6 +52,7 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
 
     overshoot, undershoot: the paper's 1 + δ₁ and 1 − δ₂. patience, tolerance: an example stops once `patience`
     steps in a row have reduced its nearest distance by less than the fraction `tolerance` (patience 0: never).
+    step_certificate: of the radii that bound the steps; None: the one of the run.
     rivals: the number of runs, each after another class; 1: one run, after whichever class leads. iterations: of
     all runs together, divided evenly.
     """
@@ -206,7 +207,8 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         hits = state.aim.reached(votes, total, alpha, self.bound)
         fresh = ~evaluation.decided
         evaluation.top = torch.where(fresh, top, evaluation.top)
-        evaluation.radius = torch.where(fresh, judge.radius(count, others, classifier.sigma), evaluation.radius)
+        radius = judge.radius(count, others, classifier.sigma, self.step_certificate or self.certificate)
+        evaluation.radius = torch.where(fresh, radius, evaluation.radius)
         evaluation.adversarial = evaluation.adversarial | (fresh & hits)
         evaluation.decided = evaluation.decided | ahead | hits
         decided: list[bool]

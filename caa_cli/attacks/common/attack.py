@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config.bounds import GOODMAN
+from caa_cli.config.certificates import COHEN
 from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
@@ -23,12 +24,14 @@ class Attack(ABC, Generic[State]):
     """The settings that every attack has, the same for every example.
 
     samples: noise samples of one evaluation. alpha, bound: of the adversarial criterion. seed: of the noise.
+    certificate: of the radii that the run reports.
     """
 
     samples: int = 1500
     alpha: float = 0.005
     bound: str = GOODMAN
     seed: int = 0
+    certificate: str = COHEN
 
     # Of `budget`, what an image's search takes on smoothed MNIST models, for an estimate before the run.
     TYPICAL_SHARE: ClassVar[float] = 1.0

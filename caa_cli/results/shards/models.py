@@ -10,11 +10,12 @@ from typing import Any
 from caa_cli.config.compare_plan import SHARED
 from caa_cli.config.plan import CertifyPlan
 from caa_cli.errors import UsageError
+from caa_cli.results.model_files import files_of, model_digest
 from caa_cli.results.shards.result_file import R, ResultFile
 from caa_cli.results.shards.run_results import check_same, grouped
 
 # What belongs to the model; all else that decides which images are eligible, and what a proof is, has to agree.
-MODEL = ("arch", "mean", "std", "sigma")
+MODEL = ("arch", "mean", "std", "sigma", "ensemble", "denoiser_arch", "classifier_size")
 _OF_CERTIFICATES = [f.name for f in fields(CertifyPlan) if f.name not in {*MODEL, *CertifyPlan.NOT_COMPARED}]
 
 
@@ -39,7 +40,7 @@ def by_model(parts: Sequence[ResultFile[R]]) -> dict[str, list[ResultFile[R]]]:
 
 
 def _model(part: ResultFile[Any]) -> tuple[str, float]:
-    return str(part.checkpoint["sha256"]), float(part.config["sigma"])
+    return str(model_digest(part.checkpoint)), float(part.config["sigma"])
 
 
 def _settings(parts: Sequence[ResultFile[Any]]) -> dict[str, list[Any]]:
@@ -50,11 +51,11 @@ def _settings(parts: Sequence[ResultFile[Any]]) -> dict[str, list[Any]]:
 
 
 def _labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
-    """The user's name for a certificate's model, or the name of its checkpoint's file.
+    """The user's name for a certificate's model, or the names of its files: DENOISER+CHECKPOINT.
 
     Where several checkpoints have one name, with σ or the content's digest. (An attack's name is not its model's.)
     """
-    stems = [Path(str(part.checkpoint.get("path") or part.config.get("arch") or "model")).stem for part in firsts]
+    stems = [_stem(part) for part in firsts]
     labels = []
     for part, stem in zip(firsts, stems, strict=True):
         alike = [other for other, name in zip(firsts, stems, strict=True) if name == stem]
@@ -69,3 +70,9 @@ def _labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
             words.append(f"sigma={sigma:g}")
         labels.append(":".join(words))
     return labels
+
+
+def _stem(part: ResultFile[Any]) -> str:
+    """The names of the model's files, in the order that an image goes through them."""
+    unnamed = part.config.get("arch") or "model"
+    return "+".join(Path(str(file.get("path") or unnamed)).stem for file in files_of(part.checkpoint))

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli.config.attacks import foreign
 from caa_cli.config.compare_plan import SHARED, default_of, formerly, setting_names
+from caa_cli.config.differences import AS_ANOTHER
 from caa_cli.config.paths import sidecar
 from caa_cli.config.plan import AttackPlan
 from caa_cli.config.schema import SchemaError, check, parse, shown
@@ -24,7 +25,7 @@ from caa_cli.results.store.journal import read_journal
 R = TypeVar("R", bound=Record)
 _COMMANDS = ("attack", "certify", "compare")
 # Settings that default to another setting's value.
-_DEFAULTS_TO = {"attack_sigma": "sigma", "selection_samples": "samples"}
+_DEFAULTS_TO = {"attack_sigma": "sigma", "selection_samples": "samples", **AS_ANOTHER}
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,14 @@ class ResultFile(Generic[R]):
     def class_names(self) -> dict[str, str]:
         """The names of the classes in its records; empty where the data set has none, or the file is older."""
         return dict(self.metadata.get("class_names", {}))
+
+    @property
+    def model(self) -> str:
+        """The model in words: its architecture, with what it is an ensemble of and behind which denoiser."""
+        words, denoiser = str(self.setting("arch")), self.checkpoint.get("denoiser")
+        if self.checkpoint.get("members"):
+            words = f"ensemble of {1 + len(self.checkpoint['members'])} ({words})"
+        return words if denoiser is None else f"{denoiser.get('family') or 'denoiser'} + {words}"
 
     @property
     def surrogate(self) -> str | None:

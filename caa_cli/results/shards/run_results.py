@@ -12,6 +12,7 @@ from caa_cli.config.custom_attack import short_name
 from caa_cli.config.differences import decisive
 from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
+from caa_cli.results.model_files import model_digest
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.shards.result_file import R, ResultFile
 
@@ -107,7 +108,7 @@ def check_same(
     first = parts[0]
     for position, part in enumerate(parts[1:], 1):
         both = f"{first.path} and {part.path}"
-        ours, theirs = first.checkpoint["sha256"], part.checkpoint["sha256"]
+        ours, theirs = model_digest(first.checkpoint), model_digest(part.checkpoint)
         if one_model and ours != theirs:
             raise UsageError(
                 f"{both} are of different checkpoints (sha256 {str(ours)[:12]} and {str(theirs)[:12]})",

@@ -1,0 +1,56 @@
+"""The smallest ball in which APGD finds an adversarial point, on the cross-entropy or towards one of many classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.baselines.apgd_search import ApgdSearch, RunState
+from caa_cli.attacks.baselines.baseline import Evaluation
+from caa_cli.attacks.common.state import Example
+from caa_cli.config import attacks as settings
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.objective import CrossEntropy, OneOfTwo, TargetedRatio, odds_against
+
+
+@dataclass
+class ApgdMinState(RunState):
+    """likely: (examples, T) the likeliest classes other than the label, once a point has been evaluated."""
+
+    likely: Tensor
+
+
+@dataclass(frozen=True)
+class ApgdMin(settings.ApgdMin, ApgdSearch[ApgdMinState]):
+    """APGD (Croce and Hein, 2020) minimised: a search is a run on the cross-entropy and, until one succeeds, one on
+    the targeted difference-of-logits ratio for each of the `targets` likeliest classes; the radius of its ball is
+    doubled until a search succeeds, then bisected, between the certified radius and the last success.
+
+    The likeliest classes are those of the first point that is evaluated.
+    """
+
+    TYPICAL_SHARE = 0.4
+
+    @property
+    def most_runs(self) -> int:
+        return 1 + self.targets
+
+    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> ApgdMinState:
+        state = self.first_run(examples, classifier)
+        certified = torch.tensor([example.certified_radius for example in examples], device=state.lower.device)
+        state.lower = torch.minimum(certified, state.epsilon)
+        count = max(self.runs(classifier.num_classes) - 1, 1)
+        likely = torch.zeros((len(examples), count), dtype=torch.int64, device=certified.device)
+        return ApgdMinState(**vars(state), likely=likely)
+
+    def climb(self, state: ApgdMinState, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor, Tensor]:
+        targeted = state.run > 0
+        ratio = TargetedRatio(state.likely.gather(1, (state.run[:, None] - 1).clamp(min=0))[:, 0])
+        evaluation = self.evaluate(state, classifier, OneOfTwo(CrossEntropy(), ratio, targeted))
+        z, labels = evaluation.log_mean, state.labels
+        order = z.scatter(1, labels[:, None], -torch.inf).topk(state.likely.shape[1], dim=1).indices
+        state.likely = torch.where(state.on_device(state.iteration == 0)[:, None], order, state.likely)
+        loss = torch.where(targeted, ratio.value(z, labels), odds_against(z, labels))
+        return evaluation, evaluation.direction, loss

@@ -1,0 +1,140 @@
+"""Searches of a ball by several runs of APGD, and for the smallest ball in which one succeeds."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from caa_cli.attacks.baselines import apgd
+from caa_cli.attacks.baselines.apgd import ApgdState
+from caa_cli.attacks.baselines.baseline import Baseline, Evaluation
+from caa_cli.attacks.common.state import Example
+from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.objective import LogitRatio
+
+
+@dataclass
+class RunState(ApgdState):
+    """run: which run of a search this is.  succeeded: whether this search found an adversarial point.
+    searched: searches ended.  lower, upper: the largest radius that failed and the smallest that succeeded.
+    """
+
+    run: Tensor
+    succeeded: Tensor
+    searched: Tensor
+    lower: Tensor
+    upper: Tensor
+
+
+R = TypeVar("R", bound=RunState)
+
+
+@dataclass(frozen=True)
+class ApgdSearch(Baseline[R]):
+    """A search is up to `most_runs` runs of APGD of `steps` points each, one after the other until one succeeds. A
+    point's loss is that of the mean prediction over the noise of its step.
+
+    radius: of the first ball, L2; by default max(5 × certified radius, 0.1) of each image.
+    minimise: doubles the radius until a search succeeds, then bisects, `searches` in all; a search then ends at its
+    first adversarial point.  rho: the share of steps that have to raise the loss for APGD to keep its step size.
+    """
+
+    radius: float | None = None
+    minimise: bool = True
+    searches: int = 10
+    rho: float = 0.75
+
+    TYPICAL_SHARE = 0.5
+
+    @property
+    @abstractmethod
+    def most_runs(self) -> int:
+        """The runs of a search, the first one on the cross-entropy, where there are classes enough."""
+
+    @abstractmethod
+    def climb(self, state: R, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor, Tensor]:
+        """(the evaluation of x, the direction uphill (examples, dimensions), the loss (examples,)) of each run."""
+
+    @property
+    def iterations(self) -> int:
+        return self.most_runs * self.steps * (self.searches if self.minimise else 1)
+
+    def runs(self, num_classes: int, targeted: bool = False) -> int:
+        """The runs of a search; one where there are too few classes for the ratio of logits."""
+        enough = num_classes >= LogitRatio(reach=targeted).least_classes
+        return min(self.most_runs, num_classes) if enough else 1
+
+    def first_run(self, examples: list[Example], classifier: SmoothedClassifier) -> RunState:
+        """The state of new examples."""
+        size, device = len(examples), examples[0].image.device
+        flat = torch.stack([example.image for example in examples]).flatten(1)
+        radius = [self.radius or max(5.0 * example.certified_radius, 0.1) for example in examples]
+
+        def each(value: float | int | bool) -> Tensor:
+            return torch.full((size,), value, device=device)
+
+        state = RunState.new(
+            examples,
+            classifier.num_classes,
+            epsilon=torch.tensor(radius, device=device),
+            step_size=each(0.0),
+            taken=each(0),
+            previous=flat,
+            best=flat,
+            best_direction=torch.zeros_like(flat),
+            best_loss=each(-torch.inf),
+            last_loss=each(-torch.inf),
+            gains=each(0),
+            loss_at_check=each(-torch.inf),
+            halved_at_check=each(True),
+            run=each(0),
+            succeeded=each(False),
+            searched=each(0),
+            lower=each(0.0),
+            upper=each(torch.inf),
+        )
+        self._begin(state, classifier, each(True))
+        return state
+
+    def step(self, state: R, classifier: SmoothedClassifier) -> None:
+        evaluation, direction, loss = self.climb(state, classifier)
+        state.lost_gradients += ~evaluation.usable
+        state.succeeded = state.succeeded | evaluation.adversarial
+        apgd.advance(state, loss, direction, self.steps, self.rho)
+        self._end_runs(state, classifier)
+
+    def _end_runs(self, state: RunState, classifier: SmoothedClassifier) -> None:
+        """Begins the next run, or the next search, of examples whose run is over."""
+        over = state.taken == self.steps
+        if self.minimise:
+            over = over | state.succeeded
+        last = state.succeeded | (state.run == self.runs(classifier.num_classes, state.aim.targeted) - 1)
+        next_search, next_run = over & last, over & ~last
+        state.searched = state.searched + next_search
+        state.done |= next_search & (state.searched >= (self.searches if self.minimise else 1))
+        state.upper = torch.where(next_search & state.succeeded, state.epsilon, state.upper)
+        state.lower = torch.where(next_search & ~state.succeeded, state.epsilon, state.lower)
+        bounded = torch.isfinite(state.upper)
+        following = torch.where(bounded, (state.lower + state.upper) / 2.0, 2.0 * state.epsilon)
+        state.epsilon = torch.where(next_search, following, state.epsilon)
+        state.run = torch.where(next_search, 0, state.run + next_run)
+        state.succeeded = state.succeeded & ~next_search
+        self._begin(state, classifier, over & ~state.done)
+
+    def _begin(self, state: RunState, classifier: SmoothedClassifier, chosen: Tensor) -> None:
+        """Begins new runs for the examples of this mask, each from another random start."""
+        runs = torch.where(chosen, self.most_runs * state.searched + state.run, -1).tolist()
+        rows = [row for row, run in enumerate(runs) if run >= 0]
+        if not rows:
+            return
+        keys = [Key(self.seed, int(state.indices[row]), Purpose.START, runs[row]) for row in rows]
+        drawn = state.x.new_empty((len(rows), 1, *state.x.shape[1:]))
+        classifier.noise.gaussian(drawn, keys, 0, 1.0)
+        normals = torch.zeros_like(state.x)
+        normals[state.on_device(torch.tensor(rows))] = drawn[:, 0]
+        apgd.begin(state, chosen, normals.flatten(1))

@@ -1,0 +1,80 @@
+"""The metadata of a denoiser that `caa train` made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from caa_cli.config.ranges import Range
+from caa_cli.config.schema import check
+from caa_cli.models.card import FORMAT_VERSION, Scale, card_document
+
+# Not `caa`, as a classifier's card: a file is read as one or the other.
+_KEY = "caa_denoiser"
+
+
+@dataclass(frozen=True)
+class FrozenClassifier:
+    """The classifier that a denoiser was trained in front of."""
+
+    path: str
+    sha256: str
+    arch: str
+
+
+@dataclass(frozen=True)
+class DenoiserCard:
+    """What a denoiser is.
+
+    channels: of the images.  depth: convolutions.  width: channels between them.  sigma: the noise that it was
+    trained to remove, pixel units.  classifier: None if it was trained without one.  training: as in `ModelCard`.
+    """
+
+    arch: str
+    channels: Annotated[int, Range(1, 10**5)]
+    depth: Annotated[int, Range(1, 10**5)]
+    width: Annotated[int, Range(1, 10**5)]
+    sigma: Scale
+    dataset: str | None = None
+    classifier: FrozenClassifier | None = None
+    tool_version: str | None = None
+    training: dict[str, object] = field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, str]:
+        """The metadata of a safetensors file: a single JSON text."""
+        return {_KEY: json.dumps({"format_version": FORMAT_VERSION, **asdict(self)})}
+
+    @staticmethod
+    def from_metadata(metadata: dict[str, str]) -> DenoiserCard | None:
+        """The card in a safetensors header; None if there is none. Raises ValueError for an invalid card."""
+        if _KEY not in metadata:
+            return None
+        document: dict[str, Any] = card_document(metadata[_KEY])
+        check(document, DenoiserCard)
+        known = {f.name for f in fields(DenoiserCard)}
+        card = DenoiserCard(**{key: value for key, value in document.items() if key in known})
+        behind = document.get("classifier")
+        if behind is None:
+            return card
+        return replace(card, classifier=FrozenClassifier(behind["path"], behind["sha256"], behind["arch"]))
+
+
+def card_in(path: Path) -> DenoiserCard | None:
+    """The card of a file; None for a file without one, or with one that can't be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return DenoiserCard.from_metadata(file.metadata() or {})
+    except (OSError, SafetensorError, ValueError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def denoiser_bytes(network: nn.Module, card: DenoiserCard) -> bytes:
+    """The content of a safetensors file with the card as its metadata."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return save(tensors, metadata=card.to_metadata())

@@ -1,0 +1,66 @@
+"""FFDNet, a fast denoiser that is told the noise level (Zhang et al., 2018)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
+from caa_cli.models.denoisers.fit import convolutions, fitted
+
+# Four quarters of the image, 2×2 pixels of it each in one place.
+_FACTOR = 2
+
+
+class FFDNet(nn.Module):
+    """Convolutions on the image's four quarters (2×2 pixel-unshuffle) and a plane that holds σ; ReLU between them.
+
+    depth: convolutions of 3×3.  width: channels between them.  sigma: in [0, 1] pixel units.
+    The tensors have the names of the published code: `model.0.weight`, …
+    """
+
+    def __init__(self, sigma: float, channels: int = 3, depth: int = 12, width: int = 96) -> None:
+        super().__init__()
+        self.sigma = sigma
+        parts = channels * _FACTOR**2
+        layers: list[nn.Module] = [nn.Conv2d(parts + 1, width, 3, padding=1), nn.ReLU()]
+        for _ in range(depth - 2):
+            layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
+        self.model = nn.Sequential(*layers, nn.Conv2d(width, parts, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        odd = height % _FACTOR, width % _FACTOR
+        if any(odd):
+            x = F.pad(x, (0, odd[1], 0, odd[0]), mode="replicate")
+        # Padded, not concatenated: one copy of the image less.
+        x = F.pad(F.pixel_unshuffle(x, _FACTOR), (0, 0, 0, 0, 0, 1), value=self.sigma)
+        x = F.pixel_shuffle(self.model(x), _FACTOR)
+        return x[..., :height, :width]
+
+
+def recognise(file: DenoiserFile) -> Denoiser | None:
+    """The FFDNet that these weights are of, grey or colour, of any depth and width; None if they are of none."""
+    tensors = file.weights.tensors
+    found = convolutions(tensors, "model.0.weight")
+    if found is None:
+        return None
+    (width, parts, *_), depth = found
+    channels, rest = divmod(parts - 1, _FACTOR**2)
+    if channels < 1 or rest:
+        return None
+    with torch.device("meta"):
+        wanted = FFDNet(1.0, channels, depth, width).state_dict()
+    weights = fitted(tensors, wanted)
+    if weights is None:
+        return None
+
+    def build(sigma: float) -> nn.Module:
+        network = FFDNet(sigma, channels, depth, width)
+        network.load_state_dict(weights)
+        return network.eval()
+
+    return Denoiser(
+        family="ffdnet", arch=f"FFDNet, {depth} layers of {width} channels", channels=channels, build=build
+    )

@@ -1,0 +1,33 @@
+"""Weights from a file under the names of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from caa_cli.models.prefixes import fit_names
+
+
+def convolutions(tensors: Mapping[str, Tensor], first: str) -> tuple[tuple[int, ...], int] | None:
+    """(shape of the convolution named `first` behind any prefix, number of convolutions); None without it.
+
+    The order of the tensors says nothing: safetensors files sort them.
+    """
+    found = [tensor for name, tensor in tensors.items() if f".{name}".endswith(f".{first}") and tensor.dim() == 4]
+    number = sum(tensor.dim() == 4 for tensor in tensors.values())
+    return (tuple(found[0].shape), number) if len(found) == 1 and number > 1 else None
+
+
+def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The tensors, as `wanted` names them, prefixes of training code removed; None unless all names and shapes match.
+
+    wanted: a state dict, which may lie on the meta device. BatchNorm's counters may be missing.
+    """
+    found = fit_names(tensors, wanted)
+    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
+    if found.keys() | counters != wanted.keys():
+        return None
+    if any(found[name].shape != wanted[name].shape for name in found):
+        return None
+    return found

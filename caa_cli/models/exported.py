@@ -1,0 +1,72 @@
+"""Files of torch.export (`.pt2`): a network as a graph of operations, with its weights."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from caa_cli.errors import CaaError
+from caa_cli.models.contents import Contents
+from caa_cli.models.limits import short
+
+
+class _Graph(nn.Module):
+    """An exported network, whose mode was settled by its export; the graph itself refuses to be asked for another."""
+
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def train(self, mode: bool = True) -> _Graph:
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.graph(x)
+        return logits
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A context without torch.export's log, in which a file of its older format is a traceback."""
+    logger = logging.getLogger("torch.export")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def read_exported(path: Path, content: bytes) -> Contents:
+    """The network in the file; loading may run code.
+
+    Raises CaaError for a damaged file, or one for one size of batch.
+    """
+    try:
+        with warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(BytesIO(content))
+            graph = program.module()
+    except Exception as error:  # whatever the first wrong byte leads to
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CaaError(
+            f"the file {path} of torch.export can't be loaded ({short(lines[-1], 200)})",
+            "copy it again, or export it with the PyTorch version that is used here",
+        ) from error
+    names = program.graph_signature.user_inputs
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    if len(inputs) != 1:
+        raise CaaError(f"the network in {path} takes {len(inputs)} inputs", "export one that takes images alone")
+    # A dimension that is not fixed is a symbol.
+    if isinstance(batch := inputs[0].shape[0], int):
+        raise CaaError(
+            f"the network in {path} was exported for batches of exactly {batch}, and caa's have other sizes",
+            "export it for any: torch.export.export(model, (images,), dynamic_shapes=({0: Dim('batch')},))",
+        )
+    return Contents("torch.export", dict(graph.state_dict()), _Graph(graph))

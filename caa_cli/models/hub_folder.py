@@ -1,0 +1,194 @@
+"""Folders as the Hugging Face Hub has them: `config.json` beside `model.safetensors`, for timm and transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.models.checkpoint_file import CONFIG, read_file
+from caa_cli.models.contents import Contents
+from caa_cli.models.libraries import library_factory, need, timm_preprocessing
+from caa_cli.models.limits import short
+from caa_cli.models.prefixes import fit_names
+from caa_cli.models.preprocessing import Origin, Preprocessing
+from caa_cli.models.safetensors_file import read_tensors
+
+WEIGHTS, _PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
+# A configuration with the names of 21,841 classes takes 2 MB.
+_LONGEST = 20_000_000
+# Pillow's numbers of its filters, as transformers stores them.
+_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+
+class _Logits(nn.Module):
+    """A classifier of transformers, whose outputs are objects."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(pixel_values=x).logits
+        return logits
+
+
+def read_hub_folder(folder: Path) -> tuple[Contents, str, int]:
+    """(the network in the folder, SHA-256 of weights and configuration together, size in bytes of the weights).
+
+    No code of the folder runs, and nothing is downloaded. Raises CaaError where something is missing or doesn't fit.
+    """
+    config = _json(folder / CONFIG)
+    if not describes_classifier(folder):
+        raise UsageError(
+            f"{folder / CONFIG} describes no network of timm or transformers",
+            f"name the folder of a classifier; one of diffusers goes to --denoiser {folder}",
+        )
+    content, metadata = _weights(folder)
+    if metadata is None:
+        raise CaaError(f"{folder / WEIGHTS} is no safetensors file", "download the folder again")
+    try:
+        network, origin = (_transformers if _of_transformers(config) else _timm)(folder, config, content)
+    except CaaError:
+        raise
+    except Exception as error:  # whatever a library makes of a wrong configuration
+        raise CaaError(
+            f"no network can be built as {folder / CONFIG} says ({type(error).__name__}: {short(error, 200)})",
+            "download the folder again, or update the library that wrote it",
+        ) from error
+    digest = hashlib.sha256(content + json.dumps(config, sort_keys=True).encode()).hexdigest()
+    source = f"a folder of {origin.arch.partition(':')[0]}"
+    return Contents(source, dict(network.state_dict()), network.eval(), origin=origin), digest, len(content)
+
+
+def describes_classifier(folder: Path) -> bool:
+    """Whether the folder's configuration is one of timm or transformers; diffusers writes another."""
+    config = _json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    return "architecture" in config or "model_type" in config
+
+
+def _of_transformers(config: Mapping[str, Any]) -> bool:
+    return "model_type" in config and config["model_type"] != "timm_wrapper"
+
+
+def _timm(folder: Path, config: Mapping[str, Any], content: bytes) -> tuple[nn.Module, Origin]:
+    name = str(config.get("architecture"))
+    make = library_factory(f"--checkpoint {folder}", "timm", name)
+    # Whatever else a configuration may ask for, such as weights from elsewhere, is not for it to say.
+    extra = config.get("model_args") or {}
+    settings = {key: value for key, value in extra.items() if not key.startswith(("pretrained", "checkpoint"))}
+    classes = config.get("num_classes") or len(config.get("label_names") or ()) or 1000
+    network = make(**{**settings, "num_classes": classes, "pretrained": False})
+    _load(folder, network, read_tensors(folder / WEIGHTS, content))
+    stored = config.get("pretrained_cfg") or {}
+    names = config.get("label_names") or stored.get("label_names") or ()
+    described = config.get("label_descriptions") or stored.get("label_descriptions") or {}
+    labels = tuple(str(described.get(label, label)) for label in names)
+    return network, Origin(f"timm:{name}", timm_preprocessing(stored), labels)
+
+
+def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tuple[nn.Module, Origin]:
+    package = need("transformers", f"--checkpoint {folder}")
+    kind = next(iter(config.get("architectures") or [str(config["model_type"])]))
+    if not str(kind).endswith("ForImageClassification"):
+        raise UsageError(
+            f"{folder} holds a {short(kind)} of transformers, which is no image classifier",
+            "name the folder of a model …ForImageClassification",
+        )
+    # Neither the folder's own code nor a backbone from elsewhere.
+    left_out = ("auto_map", "model_type", "use_pretrained_backbone", "quantization_config")
+    settings = {key: value for key, value in config.items() if key not in left_out}
+    labels = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
+    if labels:
+        settings["id2label"] = labels
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        described = package.AutoConfig.for_model(config["model_type"], **settings)
+        # Its own reader, as names of tensors in files are not always those of the network.
+        network, found = package.AutoModelForImageClassification.from_pretrained(
+            str(folder),
+            config=described,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    wrong = [*found["missing_keys"], *found["unexpected_keys"], *found.get("mismatched_keys", ())]
+    if wrong:
+        raise _not_together(folder, str(wrong[0]), len(wrong))
+    names = tuple(labels.get(number, str(number)) for number in range(described.num_labels))
+    return _Logits(network), Origin(f"transformers:{kind}", _preprocessing(folder, config), names)
+
+
+def _preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing | None:
+    if not (folder / _PREPROCESSOR).is_file():
+        return None
+    found = _json(folder / _PREPROCESSOR)
+    size = _length(found.get("crop_size")) or _length(found.get("size")) or _length(config.get("image_size"))
+    if size is None:
+        return None
+    resize = _length(found.get("size")) or size
+    if found.get("crop_pct") and not found.get("crop_size"):  # ConvNeXT's: the size after the crop, and its share
+        resize = int(size / found["crop_pct"])
+    normalised = found.get("do_normalize", True)
+    mean = tuple(found.get("image_mean") or ()) if normalised else (0.0,)
+    std = tuple(found.get("image_std") or ()) if normalised else (1.0,)
+    if not mean or not std:
+        return None
+    return Preprocessing(mean, std, size, max(size, resize), _FILTERS.get(found.get("resample", 2), "bilinear"))
+
+
+def _length(value: Any) -> int | None:
+    """The shorter side that `{"height": 224, "width": 224}`, `{"shortest_edge": 224}` or 224 means."""
+    if isinstance(value, Mapping):
+        value = value.get("shortest_edge") or value.get("height")
+    if isinstance(value, (list, tuple)):
+        value = value[0] if value else None
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _load(folder: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    wanted = network.state_dict()
+    fitted = fit_names(tensors, wanted)
+    missing = [name for name in wanted if name not in fitted and not name.endswith("num_batches_tracked")]
+    wrong = [name for name, tensor in fitted.items() if name not in wanted or wanted[name].shape != tensor.shape]
+    if missing or wrong:
+        raise _not_together(folder, (wrong or missing)[0], len(missing) + len(wrong))
+    network.load_state_dict(fitted, strict=False)
+
+
+def _not_together(folder: Path, name: str, count: int) -> CaaError:
+    return CaaError(
+        f"the weights in {folder} don't go with its {CONFIG}: {short(name)} ({count} such differences)",
+        "download the whole folder again",
+    )
+
+
+def _weights(folder: Path) -> tuple[bytes, dict[str, Any] | None]:
+    if (folder / WEIGHTS).is_file():
+        return read_file(folder / WEIGHTS)
+    if (folder / f"{WEIGHTS}.index.json").is_file():
+        raise CaaError(
+            f"the weights in {folder} are in several files", f"join them into one {WEIGHTS} with save_pretrained"
+        )
+    raise UsageError(
+        f"{folder} has a {CONFIG}, but no {WEIGHTS}", f"download {WEIGHTS} too, or save the model there again"
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LONGEST:
+            raise ValueError("it is far too long")
+        document = json.loads(path.read_bytes())
+        if not isinstance(document, dict):
+            raise ValueError("it is no dictionary")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CaaError(f"{path} can't be read ({short(error, 200)})", "download the folder again") from error
+    return document

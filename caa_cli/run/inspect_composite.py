@@ -1,0 +1,107 @@
+"""`caa inspect` of what is no single classifier: a denoiser, alone or in front of one, and an ensemble."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from caa_cli import __version__
+from caa_cli.config.choices import ENSEMBLES, LOGITS
+from caa_cli.config.denoisers import DENOISERS
+from caa_cli.display import Rows
+from caa_cli.models.checkpoint import inspect_weights
+from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
+from caa_cli.models.denoisers.open import open_denoiser, recognise
+from caa_cli.models.hub_folder import describes_classifier
+
+
+def denoiser_at(path: str, trust: bool) -> Denoiser | None:
+    """The denoiser in a file or folder; None where it holds something else. Raises CaaError for a folder without
+    weights."""
+    place = Path(path)
+    if place.is_dir():
+        if describes_classifier(place):
+            return None
+        return open_denoiser(place, trust=trust)
+    if not place.is_file():
+        return None
+    weights = inspect_weights(place, trust)
+    if weights.card is not None or weights.module is not None or weights.recognised is not None:
+        return None
+    found = recognise(DenoiserFile(path=place, sha256=weights.sha256, weights=weights))
+    return None if found is None else open_denoiser(place, trust=trust)
+
+
+def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
+    """What is known of a denoiser, as JSON."""
+    spec = DENOISERS.get(denoiser.family)
+    return {
+        **denoiser.record,
+        "source": spec.title if spec is not None else "your own",
+        "channels": denoiser.channels,
+        "size": denoiser.size,
+        "multiple": denoiser.multiple,
+        "sigma": denoiser.sigma,
+    }
+
+
+def denoiser_document(denoiser: Denoiser, dataset: str | None, sigma: float | None) -> dict[str, Any]:
+    """The document of `caa inspect` for a denoiser alone."""
+    words = ["caa", "attack", "--checkpoint", "CLASSIFIER", "--denoiser", denoiser.path]
+    sigma = denoiser.sigma if sigma is None else sigma
+    words += ["--sigma", f"{sigma:g}" if sigma is not None else "S", "--dataset", dataset or "D", "--data-dir", "DIR"]
+    return {
+        "schema_version": 1,
+        "tool_version": __version__,
+        "command": "inspect",
+        "denoiser": describe_denoiser(denoiser),
+        "attack": shlex.join(words),
+    }
+
+
+def together(documents: Sequence[dict[str, Any]], ensemble: str | None, denoiser: Denoiser | None) -> dict[str, Any]:
+    """The document of the first checkpoint, with the further members of an ensemble, and the denoiser in front."""
+    first, *others = documents
+    document, problems = dict(first), [each["problem"] for each in documents if each["problem"] is not None]
+    if others:
+        document |= {"ensemble": ensemble or LOGITS, "members": others}
+        classes = [each["num_classes"] for each in documents]
+        if len(set(classes)) > 1:
+            problems.append(f"the checkpoints know {' and '.join(map(str, classes))} classes, not the same")
+    if denoiser is not None:
+        document["denoiser"] = describe_denoiser(denoiser)
+        if denoiser.channels not in (None, first["channels"]) and first["channels"] is not None:
+            problems.append(f"the denoiser takes {denoiser.channels} channels, the classifier {first['channels']}")
+    return {**document, "problem": "; ".join(problems) or None}
+
+
+def composite_rows(document: dict[str, Any]) -> Rows:
+    """What several files make together; `document` is what `together` returns."""
+    rows = list(denoiser_rows(document["denoiser"])) if "denoiser" in document else []
+    if "members" in document:
+        members = 1 + len(document["members"])
+        rows.append(("ensemble", f"{ENSEMBLES[document['ensemble']]} of {members} checkpoints"))
+    return [*rows, ("problem", document["problem"])] if document["problem"] else rows
+
+
+def denoiser_rows(described: dict[str, Any]) -> Rows:
+    """`described` is what `describe_denoiser` returns."""
+    channels, size = described["channels"], described["size"]
+    images = "any images" if channels is None else f"{channels} channel{'s' if channels != 1 else ''}"
+    images += f", {size}×{size} pixels" if size is not None else ""
+    images += f", multiples of {described['multiple']} pixels" if described["multiple"] > 1 else ""
+    return [
+        ("denoiser", described["arch"]),
+        ("of", described["source"]),
+        ("file", described["path"]),
+        ("sha256", described["sha256"]),
+        ("images", images),
+        *([("σ", f"{described['sigma']:g}")] if described["sigma"] is not None else []),
+    ]
+
+
+def denoiser_words(denoiser: str | None, arch: str | None) -> Sequence[str]:
+    """The options that name it."""
+    return [*(["--denoiser", denoiser] if denoiser else []), *(["--denoiser-arch", arch] if arch else [])]

@@ -1,0 +1,77 @@
+"""A classifier to be trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from caa_cli import __version__
+from caa_cli.config.choices import NORMALISATIONS
+from caa_cli.config.train_plan import TrainPlan
+from caa_cli.data.images import Images
+from caa_cli.display import Rows
+from caa_cli.errors import UsageError
+from caa_cli.models.architectures import NormalisedClassifier, build
+from caa_cli.models.card import ModelCard
+from caa_cli.models.checkpoint import checkpoint_bytes
+from caa_cli.models.load import probe
+from caa_cli.training.trainee import Trainee, count_parameters
+
+
+class NewClassifier(Trainee):
+    """A classifier, which is smoothed as it is."""
+
+    network: NormalisedClassifier
+
+    def __init__(self, network: NormalisedClassifier, card: ModelCard, normalisation: str = "none") -> None:
+        self.network, self.card, self.num_classes = network, card, card.num_classes
+        self.normalisation = normalisation
+
+    @property
+    def base_classifier(self) -> NormalisedClassifier:
+        return self.network
+
+    def describe(self) -> Rows:
+        weights = count_parameters(self.network)
+        return [("model", f"{self.card.arch}, {weights:,} weights, normalisation {self.normalisation}")]
+
+    def content(self, training: dict[str, Any]) -> bytes:
+        return checkpoint_bytes(self.network, replace(self.card, training=training))
+
+
+def new_classifier(plan: TrainPlan, images: Images) -> NewClassifier:
+    """An untrained classifier for these images. Raises CaaError if it does not take them."""
+    card = _card(plan, images)
+    try:
+        model = build(card)
+    except RuntimeError as error:
+        size = "×".join(map(str, card.input_shape))
+        raise UsageError(
+            f"no {card.arch} can be built for {size} images ({error})", "use another --arch, or --image-size"
+        ) from error
+    classes, model.repeat = probe(model.network, card.input_shape, card.arch)
+    if classes != card.num_classes:
+        raise UsageError(f"{card.arch} has {classes} classes, {card.dataset} has {card.num_classes}")
+    return NewClassifier(model, card, plan.normalisation or "none")
+
+
+def _card(plan: TrainPlan, images: Images) -> ModelCard:
+    mean, std = NORMALISATIONS[plan.normalisation or "none"]
+    if len(mean) not in (1, images.input_shape[0]):
+        raise UsageError(
+            f"--normalisation {plan.normalisation} is for {len(mean)} channels, {images.name} has "
+            f"{images.input_shape[0]}",
+            "use --normalisation none",
+        )
+    return ModelCard(
+        arch=plan.arch,
+        num_classes=images.num_classes,
+        input_shape=images.input_shape,
+        mean=mean,
+        std=std,
+        dataset=images.name,
+        sigma=plan.sigma,
+        method=plan.method,
+        tool_version=__version__,
+        class_names=images.class_names,
+    )
