@@ -266,7 +266,10 @@ class AttackSpec:
 
 ATTACKS: dict[str, AttackSpec] = {
     "caa": AttackSpec(
-        Caa, "caa_cli.attacks.caa.attack:CertificationAware", "caa_cli.attacks.caa.attack:CertificationAware", True
+        Caa,
+        "caa_cli.attacks.caa.attack:CertificationAware",
+        "caa_cli.attacks.caa.attack:CertificationAware",
+        takes_target=True,
     ),
     "caa-newton": AttackSpec(
         CaaNewton,

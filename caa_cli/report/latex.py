@@ -76,7 +76,8 @@ def _caption(comparison: Comparison, model: str | None) -> str:
     aim = f" Each attack is after one target, {escapes.latex(target)}." if target else ""
     return (
         f"Attacks on {attacked} over {images}.{aim} Certificates ({certificate}): {bound} bounds at "
-        f"{alpha}{certify}. Every success is verified on fresh noise at {alpha}{verify}. Radii are $L_2$, pixels in $[0, 1]$."
+        f"{alpha}{certify}. Every success is verified on fresh noise at {alpha}{verify}. "
+        "Radii are $L_2$, pixels in $[0, 1]$."
     )
 
 
