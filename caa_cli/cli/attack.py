@@ -14,6 +14,7 @@ from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.config.choices import DTYPES, EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL
 from caa_cli.config.plan import AttackPlan
+from caa_cli.config.targets import FORMS, TARGET_RULES
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE
 _SEARCH, _VERIFICATION = generate.SEARCH, "Certificate and verification"
@@ -84,6 +85,17 @@ def attack(
             choices=completion.gradients,
         ),
     ] = AttackPlan.gradient,
+    target: Annotated[
+        str | None,
+        option(
+            metavar=FORMS,
+            help="Reach one class: a number or name; the second or least likely one, or a random one, of each image; "
+            "or as a file lists them.",
+            show_default="any but the label",
+            panel=_SEARCH,
+            choices=TARGET_RULES,
+        ),
+    ] = None,
     alpha: Annotated[
         float,
         option(

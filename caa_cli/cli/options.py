@@ -29,6 +29,7 @@ from caa_cli.config.ranges import OneOf, flag
 from caa_cli.config.recipes import RECIPES
 from caa_cli.config.selection import file_or_list
 from caa_cli.config.sizes import parse_size
+from caa_cli.config.targets import target_or_file
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import MissingSettingsError, UsageError
 from caa_cli.runtime.sharding import Shard
@@ -45,6 +46,8 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     given = {**given, "measure_chunks": measure}
     if given.get("indices") is not None:
         given["indices_file"], given["indices_list"] = file_or_list(given["indices"])
+    if given.get("target") is not None:
+        given["target"], given["target_file"] = target_or_file(given["target"])
     for prefix in ("", "classifier_"):
         if f"{prefix}mean" in given:
             given |= normalisation(given, prefix)

@@ -91,6 +91,13 @@ class Caa(Settings):
                 "leave --rivals out, or use --attack caa-newton, which follows several classes by votes too",
             )
 
+    def check_target(self) -> None:
+        if self.rivals > 1:
+            raise UsageError(
+                f"--rivals {self.rivals} follows several classes, and --target names the one to reach",
+                "leave one of the two out",
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaaNewton(Settings):
@@ -247,17 +254,22 @@ class AttackSpec:
 
     by_votes: the class for --gradient votes, where the attack can begin on the far side of the boundary.
     samples: the default of --samples, but with --gradient votes, which takes SAMPLES.
+    takes_target: whether it can be after one class (--target).
     """
 
     settings: type[Settings]
     runs: str
     by_votes: str | None = None
     samples: int = SAMPLES
+    takes_target: bool = False
 
 
 ATTACKS: dict[str, AttackSpec] = {
     "caa": AttackSpec(
-        Caa, "caa_cli.attacks.caa.attack:CertificationAware", "caa_cli.attacks.caa.attack:CertificationAware"
+        Caa,
+        "caa_cli.attacks.caa.attack:CertificationAware",
+        "caa_cli.attacks.caa.attack:CertificationAware",
+        takes_target=True,
     ),
     "caa-newton": AttackSpec(
         CaaNewton,
@@ -265,14 +277,15 @@ ATTACKS: dict[str, AttackSpec] = {
         "caa_cli.attacks.newton.boundary_walk:BoundaryWalk",
         # The cheapest that gets as near on training images (docs/method/caa-newton.md).
         samples=375,
+        takes_target=True,
     ),
-    "pgd": AttackSpec(Pgd, "caa_cli.attacks.baselines.pgd:Pgd"),
-    "cw": AttackSpec(Cw, "caa_cli.attacks.baselines.cw:CarliniWagner"),
+    "pgd": AttackSpec(Pgd, "caa_cli.attacks.baselines.pgd:Pgd", takes_target=True),
+    "cw": AttackSpec(Cw, "caa_cli.attacks.baselines.cw:CarliniWagner", takes_target=True),
     "deepfool": AttackSpec(DeepFool, "caa_cli.attacks.baselines.deepfool:DeepFool"),
-    "autoattack": AttackSpec(AutoAttack, "caa_cli.attacks.baselines.autoattack:AutoAttack"),
-    "ddn": AttackSpec(Ddn, "caa_cli.attacks.baselines.ddn:Ddn"),
-    "fmn": AttackSpec(Fmn, "caa_cli.attacks.baselines.fmn:Fmn"),
-    "alma": AttackSpec(Alma, "caa_cli.attacks.baselines.alma:Alma"),
+    "autoattack": AttackSpec(AutoAttack, "caa_cli.attacks.baselines.autoattack:AutoAttack", takes_target=True),
+    "ddn": AttackSpec(Ddn, "caa_cli.attacks.baselines.ddn:Ddn", takes_target=True),
+    "fmn": AttackSpec(Fmn, "caa_cli.attacks.baselines.fmn:Fmn", takes_target=True),
+    "alma": AttackSpec(Alma, "caa_cli.attacks.baselines.alma:Alma", takes_target=True),
     "pdgd": AttackSpec(Pdgd, "caa_cli.attacks.baselines.pdgd:Pdgd"),
     "sdf": AttackSpec(Sdf, "caa_cli.attacks.baselines.sdf:Sdf"),
     "apgd-min": AttackSpec(ApgdMin, "caa_cli.attacks.baselines.apgd_min:ApgdMin"),
@@ -344,7 +357,7 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "settings": filled(spec_of(attack).settings, given, prefix(attack))}
 
 
-def check(attack: str, settings: Settings, by_votes: bool) -> None:
+def check(attack: str, settings: Settings, by_votes: bool, targeted: bool = False) -> None:
     """Raises UsageError for a value out of its range, and for two that don't go together."""
     if type(settings) is not spec_of(attack).settings:
         raise TypeError(f"{type(settings).__name__} has no settings of {attack}")
@@ -353,6 +366,16 @@ def check(attack: str, settings: Settings, by_votes: bool) -> None:
     else:
         check_each(settings, prefix(attack))
     settings.check(by_votes)
+    if targeted:
+        _check_target(attack, settings)
+
+
+def _check_target(attack: str, settings: Settings) -> None:
+    if not spec_of(attack).takes_target:
+        able = [name for name, spec in ATTACKS.items() if spec.takes_target]
+        name = custom_attack.short_name(attack)
+        raise UsageError(f"--target: {name} can't be after one class", f"use one of: {', '.join(able)}")
+    settings.check_target()
 
 
 def flat(attack: str, settings: Settings) -> dict[str, Any]:

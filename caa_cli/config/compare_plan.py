@@ -25,7 +25,7 @@ from caa_cli.runtime.sharding import Shard
 # settings that decide a result are of the search, an attack's own: SEARCH every attack has.
 SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
-    *("selection_samples", "certify_samples", "verify_samples", "verification", "finish"),
+    *("selection_samples", "certify_samples", "verify_samples", "verification", "finish", "target"),
 )
 SEARCH = ("samples", "iterations", "attack_sigma", "gradient", "search_dtype")
 

@@ -14,7 +14,8 @@ class DatasetSpec:
     shape, classes: (channels, height, width) of its images and their number of classes; None: as the files are.
     layout: what --data-dir has to hold; None: the images come with caa.  downloads: whether they can be fetched.
     resized: whether --image-size resizes the images.  open_classes: whether its classes may be a subset of a
-    model's classes.  normalisation, augment: the defaults of `caa train`.
+    model's classes.  normalisation, augment: the defaults of `caa train`.  class_names: `module:name` of a tuple, or
+    of a function that returns one; None: as the files have them.
     """
 
     opens: str
@@ -26,10 +27,17 @@ class DatasetSpec:
     open_classes: bool = False
     normalisation: str = "none"
     augment: str = "none"
+    class_names: str | None = None
 
 
 DATASETS: dict[str, DatasetSpec] = {
-    DEMO: DatasetSpec("caa_cli.data.datasets:open_demo", (1, 28, 28), 10, normalisation="mnist"),
+    DEMO: DatasetSpec(
+        "caa_cli.data.datasets:open_demo",
+        (1, 28, 28),
+        10,
+        normalisation="mnist",
+        class_names="caa_cli.data.mnist:DIGITS",
+    ),
     "mnist": DatasetSpec(
         "caa_cli.data.mnist:open_mnist",
         (1, 28, 28),
@@ -37,6 +45,7 @@ DATASETS: dict[str, DatasetSpec] = {
         "DIR/MNIST/raw has the four MNIST files",
         downloads=True,
         normalisation="mnist",
+        class_names="caa_cli.data.mnist:DIGITS",
     ),
     "fashion-mnist": DatasetSpec(
         "caa_cli.data.mnist:open_fashion_mnist",
@@ -45,6 +54,7 @@ DATASETS: dict[str, DatasetSpec] = {
         "DIR/FashionMNIST/raw has the four Fashion-MNIST files",
         downloads=True,
         normalisation="fashion-mnist",
+        class_names="caa_cli.data.mnist:CLOTHES",
     ),
     "cifar10": DatasetSpec(
         "caa_cli.data.cifar10:open_cifar10",
@@ -54,6 +64,7 @@ DATASETS: dict[str, DatasetSpec] = {
         downloads=True,
         normalisation="cifar10",
         augment="crop-flip",
+        class_names="caa_cli.data.cifar10:CLASSES",
     ),
     IMAGENET: DatasetSpec(
         "caa_cli.data.imagenet:open_imagenet",
@@ -64,6 +75,7 @@ DATASETS: dict[str, DatasetSpec] = {
         open_classes=True,
         normalisation="imagenet",
         augment="resized-crop-flip",
+        class_names="caa_cli.data.imagenet:class_names",
     ),
     FOLDER: DatasetSpec(
         "caa_cli.data.folder:open_folder", layout="DIR has a folder for each class", resized=True, open_classes=True

@@ -14,7 +14,7 @@ FORMERLY = {
     "verification": INTERVALS,
     "certificate": COHEN,
     **attacks.FORMERLY,
-    **dict.fromkeys(("ensemble", "denoiser_arch", "classifier_size", "image_resize", "interpolation")),
+    **dict.fromkeys(("target", "ensemble", "denoiser_arch", "classifier_size", "image_resize", "interpolation")),
 }
 # Settings that have another's value unless they are given. Runs of before there were such settings have it too.
 AS_ANOTHER = {"search_dtype": "dtype"}

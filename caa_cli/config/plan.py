@@ -50,6 +50,7 @@ from caa_cli.config.ranges import (
 )
 from caa_cli.config.selection import default_limit, select
 from caa_cli.config.settings import Called, Settings, check_each
+from caa_cli.config.targets import TARGET_RULES, Classes, TargetText, file_digest
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
 
@@ -172,6 +173,10 @@ class ModelPlan(Plan):
         """
         return replace(self, sigma=sigma, **from_checkpoint)
 
+    def with_classes(self, classes: Classes) -> Self:
+        """The plan with the classes that it names in the form in which results record them. Raises UsageError."""
+        return self
+
     def indices(self, size: int) -> Sequence[int]:
         """The global indices of the examples to work on, out of a split of `size`. Raises UsageError, for a file."""
         limit = default_limit(self.limit, self.dataset, bool(self.indices_file or self.indices_list))
@@ -217,7 +222,9 @@ class AttackPlan(ModelPlan):
 
     name: what comparisons call it.  settings, samples: None: the attack's defaults.  attack_sigma: what the search
     takes σ to be; None: the true one.  gradient: where the search's gradients come from.  search_dtype: of the search
-    alone; None: as dtype.  selection_samples, certify_samples, verify_samples: None: as `default_samples` says.
+    alone; None: as dtype.  target: the class to reach, or the rule that chooses it; None: any but the label.
+    target_file: of a class an image.  selection_samples, certify_samples, verify_samples: None: as `default_samples`
+    says.
     """
 
     attack: Annotated[str, AttackName()] = "caa"
@@ -227,6 +234,8 @@ class AttackPlan(ModelPlan):
     iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
     attack_sigma: Annotated[float | None, SIGMA] = None
     gradient: str = MODEL
+    target: Annotated[str | None, TargetText()] = None
+    target_file: Annotated[Path | None, Called("target"), FileName()] = None
     search_dtype: Annotated[str, OneOf(DTYPES)] = None  # type: ignore[assignment]
     selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     certify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
@@ -237,7 +246,12 @@ class AttackPlan(ModelPlan):
     output: Annotated[Path, FileName()] = Path("attack.json")
     save_adversarial: Annotated[Path | None, FileName()] = None
 
-    NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"name", "batch_size", "save_adversarial"}
+    NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {
+        "name",
+        "batch_size",
+        "save_adversarial",
+        "target_file",
+    }
     WRITTEN = ("save_adversarial", *ModelPlan.WRITTEN)
 
     @classmethod
@@ -261,11 +275,24 @@ class AttackPlan(ModelPlan):
         if self.settings is None:
             object.__setattr__(self, "settings", attacks.spec_of(self.attack).settings())  # frozen from here on
         self._check_gradient()
-        attacks.check(self.attack, self.settings, self.gradient == VOTES)
+        attacks.check(self.attack, self.settings, self.gradient == VOTES, self.targeted)
+
+    @property
+    def targeted(self) -> bool:
+        """Whether one class of each image is to be reached, not any but the label."""
+        return self.target is not None or self.target_file is not None
 
     def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
         """As of any run; the search takes σ to be the true one unless the plan says otherwise."""
         return super().resolve(sigma, attack_sigma=self.attack_sigma or sigma, **from_checkpoint)
+
+    def with_classes(self, classes: Classes) -> Self:
+        """`target` as results record it: a rule, the number of a class, or of a file of targets its digest."""
+        if self.target_file is not None:
+            return replace(self, target=file_digest(self.target_file))
+        if self.target is None or self.target in TARGET_RULES:
+            return self
+        return replace(self, target=str(classes.number_of(f"--target {self.target}", self.target)))
 
     def config(self) -> dict[str, Any]:
         """Every setting, as JSON; those of the attack by users' names, where `settings` stands."""
@@ -287,7 +314,8 @@ class AttackPlan(ModelPlan):
     def reads(self) -> list[tuple[str, Path | None]]:
         """As of any run, and the surrogate's checkpoint."""
         surrogate = self.surrogate_model
-        return [*super().reads(), ("--gradient", None if surrogate in (None, "demo") else Path(str(surrogate)))]
+        gradient = None if surrogate in (None, "demo") else Path(str(surrogate))
+        return [*super().reads(), ("--gradient", gradient), ("--target", self.target_file)]
 
     def _check_gradient(self) -> None:
         kind, equals, checkpoint = self.gradient.partition("=")

@@ -67,6 +67,9 @@ class Settings:
     def check(self, by_votes: bool) -> None:
         """Raises UsageError where settings, each in its range, are incompatible. by_votes: with --gradient votes."""
 
+    def check_target(self) -> None:
+        """Raises UsageError for settings that don't go with --target."""
+
     def recorded(self) -> dict[str, Any]:
         """What results record besides the values."""
         return {}

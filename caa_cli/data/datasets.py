@@ -62,6 +62,13 @@ def open_dataset(
         ) from error
 
 
+def class_names(name: str) -> tuple[str, ...]:
+    """The names of a data set's classes; empty where its files have them."""
+    place = DATASETS[name].class_names
+    names = () if place is None else load(place)
+    return tuple(names() if callable(names) else names)
+
+
 def _opened(spec: DatasetSpec, split: str, **settings: Any) -> ImageSet | ImageFiles:
     images: ImageSet | ImageFiles = load(spec.opens)(split=split, **settings)
     return images

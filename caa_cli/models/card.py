@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ class ModelCard:
     input_shape: (channels, height, width) of an image in [0, 1] pixel units, as noise is added to it.
     mean, std: per channel, applied after the noise.
     sigma: the noise the model was trained with, in pixel units; None when unknown.
+    class_names: by number; empty where they are not known.
     training: free-form facts (method, epochs, seed, accuracies, the command), all JSON.
     """
 
@@ -41,6 +43,7 @@ class ModelCard:
     method: str | None = None
     tool_version: str | None = None
     training: dict[str, object] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
     def image_size(self, dataset: str | None) -> int | None:
         """The --image-size that gives images of `dataset` the model's input size; None: images keep their size."""
@@ -53,7 +56,10 @@ class ModelCard:
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata of a safetensors file: a single JSON text, as the order of several is not reproducible."""
-        return {"caa": json.dumps({"format_version": FORMAT_VERSION, **asdict(self)})}
+        document = asdict(self)
+        if not self.class_names:
+            del document["class_names"]  # as a file of before there was the field
+        return {"caa": json.dumps({"format_version": FORMAT_VERSION, **document})}
 
     @staticmethod
     def from_metadata(metadata: dict[str, str]) -> ModelCard | None:
@@ -66,6 +72,7 @@ class ModelCard:
         card = ModelCard(**{key: value for key, value in document.items() if key in known})
         if any(isinstance(value, str) and len(value) > _LONGEST_NAME for value in vars(card).values()):
             raise ValueError("a name in it is too long")
+        card = replace(card, class_names=checked_class_names(card.class_names, card.num_classes))
         if len(card.input_shape) != 3 or not card.mean or not card.std:
             raise ValueError("its input_shape, mean or std has another number of values")
         # JSON has lists where the card has tuples.
@@ -84,3 +91,13 @@ def card_document(text: str) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise ValueError(f"checkpoint format {shown(version)}; this version of caa reads format {FORMAT_VERSION}")
     return document
+
+
+def checked_class_names(names: Sequence[str], classes: int) -> tuple[str, ...]:
+    """The names as a card holds them. Raises ValueError unless there is a readable one for each class, or none."""
+    if len(names) not in (0, classes):
+        raise ValueError(f"it names {len(names)} classes, and has {classes}")
+    unreadable = [name for name in names if not name.isprintable() or len(name) > _LONGEST_NAME]
+    if unreadable:
+        raise ValueError(f"{shown(unreadable[0])} is no name of a class: it is too long, or not printable")
+    return tuple(names)

@@ -118,7 +118,8 @@ def _described(
             describe_unknown(weights),
             "add --arch: a name of caa's, or package.module:factory for a network of your own",
         )
-    card = ModelCard(arch, classes, input_shape, dataset=dataset)
+    names = weights.origin.class_names if weights.origin is not None else ()
+    card = ModelCard(arch, classes, input_shape, dataset=dataset, class_names=names if len(names) == classes else ())
     if overrides.normalisation:
         return card, notes
     prepared = weights.preprocessing(arch)

@@ -14,7 +14,7 @@ from caa_cli.config.choices import DTYPES, ENSEMBLES
 from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
 from caa_cli.config.normalisations import mean_and_std
 from caa_cli.config.ranges import IMAGE_SIZE, MEAN, SIGMA, STD, OneOf
-from caa_cli.data.datasets import open_dataset
+from caa_cli.data.datasets import class_names, open_dataset
 from caa_cli.errors import UsageError
 from caa_cli.models.base_classifier import ModelFiles, resolve_model
 from caa_cli.models.layouts import layout_of
@@ -87,6 +87,8 @@ def load(
         dtype=kind,
     )
     classifier.arch = base.arch
+    names = base.card.class_names or class_names(name)
+    classifier.class_names = names if len(names) == base.card.num_classes else ()
     return classifier
 
 

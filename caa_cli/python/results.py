@@ -54,6 +54,7 @@ class AttackResults(Results):
 
     radius: L2 distance, in [0, 1] pixel units, of the verified adversarial image; certified_radius: of the clean one.
     adversarial: (N, *input_shape) float32, NaN where the attack did not succeed.  adversarial_class: its class.
+    target: the class that was to be reached.
     radius_search: what the attack alone would have claimed.  summary: the numbers of `caa attack`.
     """
 
@@ -62,6 +63,7 @@ class AttackResults(Results):
     radius: Floats
     radius_search: Floats
     adversarial_class: Integers
+    target: Integers
     iterations: Integers
     forward_evaluations: Integers
     backward_evaluations: Integers

@@ -17,6 +17,7 @@ from caa_cli.python.errors import Interrupted, plain_names
 from caa_cli.python.inputs import Images, Labels, check_arrays
 from caa_cli.python.results import AttackResults, CertifyResults
 from caa_cli.python.settings import attack_plan, certify_plan
+from caa_cli.python.targets import Target, in_plan, targets_of
 from caa_cli.results.certificates import CertifyRecord, summarise_certificates
 from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.results.store.images import Image
@@ -101,6 +102,7 @@ def attack(
     indices: Sequence[int] | None = None,
     seed: int = 0,
     gradient: str | nn.Module | SmoothedClassifier | None = None,
+    target: Target | None = None,
     chunk_size: int | None = None,
     progress: bool = False,
     **settings: Any,
@@ -112,7 +114,9 @@ def attack(
     labels, generator) → adversarial images. indices: the noise of each image; None: 0 to N − 1. With the index that
     an image has in its data set, and the settings of a command, results are that command's, to the bit. gradient:
     where the search's gradients come from: "model", "votes" (its starting points are among `images`), or another
-    model of the same images and classes; None: as `model` has them. chunk_size: None: measured once a model and
+    model of the same images and classes; None: as `model` has them. target: the class to reach: a number, a name
+    (`model.class_names`), "second", "least-likely", "random", a file, or (N,) a number an image; None: any but the
+    label. chunk_size: None: measured once a model and
     machine. progress: shows a bar on stderr. settings: every other one by its flag's name (`samples=300`,
     `search_dtype="bfloat16"`); those of the attack alone also without its name.
 
@@ -120,10 +124,11 @@ def attack(
     """
     arrays = check_arrays(model, images, labels, indices)
     model, kind = _with_gradients(model, gradient)
-    plan = attack_plan(model, method, kind, {"seed": seed, "chunk_size": chunk_size, **settings})
+    plan = attack_plan(model, method, kind, {"seed": seed, "chunk_size": chunk_size, **settings}, in_plan(target))
     dtype = search_dtype_of(plan, model.device)
     model = model if dtype is None else model.searched_in(dtype)
-    pipeline = AttackPipeline(plan, build_attack(plan), model, arrays)
+    targets = targets_of(target, plan, model, arrays)
+    pipeline = AttackPipeline(plan, build_attack(plan), model, arrays, targets=targets)
     _choose_chunks(model, plan, gradients=model.differentiates)
     records: dict[int, AttackRecord] = {}
     adversarial: dict[int, Image] = {}

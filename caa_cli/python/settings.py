@@ -17,7 +17,15 @@ from caa_cli.errors import UsageError
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
 # Arguments of `attack` under names of their own, and what is about files.
-_NOT_SETTINGS = {"attack", "settings", "gradient", "save_adversarial", *(f.name for f in fields(ModelPlan))}
+_NOT_SETTINGS = {
+    "attack",
+    "settings",
+    "gradient",
+    "target",
+    "target_file",
+    "save_adversarial",
+    *(f.name for f in fields(ModelPlan)),
+}
 _KEPT = {"alpha", "bound", "certificate", "seed", "chunk_size"}
 
 
@@ -28,9 +36,13 @@ def certify_plan(model: SmoothedClassifier, **settings: Any) -> CertifyPlan:
 
 
 def attack_plan(
-    model: SmoothedClassifier, method: str | Callable[..., Any], gradient: str, settings: Mapping[str, Any]
+    model: SmoothedClassifier,
+    method: str | Callable[..., Any],
+    gradient: str,
+    settings: Mapping[str, Any],
+    target: Mapping[str, Any],
 ) -> AttackPlan:
-    """The plan of `attack`: an attack's own settings may leave its name out.
+    """The plan of `attack`: an attack's own settings may leave its name out. target: the plan's settings of it.
 
     Raises UsageError for a setting that the attack does not have.
     """
@@ -51,7 +63,7 @@ def attack_plan(
                 f"did you mean {near[0]}?" if near else f"it has: {', '.join(sorted(known))}",
             )
     typed = _typed(known, {full[key]: value for key, value in settings.items()})
-    plan = AttackPlan.of(**_of_model(model), attack=name, gradient=gradient, **typed)
+    plan = AttackPlan.of(**_of_model(model), attack=name, gradient=gradient, **target, **typed)
     return plan.resolve(model.sigma)
 
 

@@ -16,7 +16,7 @@ from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
 from caa_cli.report.plots import inline_svg
 from caa_cli.report.selection import chosen_by, listed
 from caa_cli.report.sweep import find_sweep
-from caa_cli.report.tables import Cell, best, cells, ranges_explained
+from caa_cli.report.tables import Cell, best, cells, ranges_explained, target_of
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.model_files import files_of
 from caa_cli.results.shards.run_results import AttackResult
@@ -75,13 +75,16 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
     ways = dict.fromkeys(chosen_by(part.selection, dataset) for part in parts)
     excluded = sorted(set(comparison.images) - set(comparison.eligible))
     files = files_of(first.checkpoint)
+    target = target_of(comparison)
+    why = "the clean prediction is wrong or not confident" + (", or the class is the target" if target else "")
     return {
         "model": f"{first.model} from {', '.join(str(file.get('path')) for file in files)}",
         "checkpoint": ", ".join(f"sha256 {file['sha256']}" for file in files),
         "smoothing": f"σ = {first.setting('sigma'):g}",
         "images": f"{len(comparison.images)} of {of}: {listed(comparison.images)}",
         "chosen": "; and ".join(ways),
-        "not eligible": f"{listed(excluded)}: the clean prediction is wrong or not confident" if excluded else "none",
+        "not eligible": f"{listed(excluded)}: {why}" if excluded else "none",
+        **({"target": target} if target else {}),
         "certificate": f"{first.setting('certificate')}, {first.setting('bound')} bounds, "
         f"α = {first.setting('alpha'):g}, "
         f"n = {_text(first.setting('certify_samples'))} samples",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from caa_cli.report import escapes
 from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
-from caa_cli.report.tables import Cell, best, cells, ranges_explained
+from caa_cli.report.tables import Cell, best, cells, ranges_explained, target_of
 from caa_cli.results.comparison import Comparison
 
 
@@ -72,9 +72,12 @@ def _caption(comparison: Comparison, model: str | None) -> str:
     attacked = f"{escapes.latex(model)} ({arch}, {sigma})" if model else f"{arch} ({sigma})"
     certify, verify = (_samples(first.setting(name)) for name in ("certify_samples", "verify_samples"))
     images = f"{len(comparison.eligible)} eligible of {len(comparison.images)} images of {dataset} ({split})"
+    target = target_of(comparison)
+    aim = f" Each attack is after one target, {escapes.latex(target)}." if target else ""
     return (
-        f"Attacks on {attacked} over {images}. Certificates ({certificate}): {bound} bounds at {alpha}{certify}. "
-        f"Every success is verified on fresh noise at {alpha}{verify}. Radii are $L_2$, pixels in $[0, 1]$."
+        f"Attacks on {attacked} over {images}.{aim} Certificates ({certificate}): {bound} bounds at "
+        f"{alpha}{certify}. Every success is verified on fresh noise at {alpha}{verify}. "
+        "Radii are $L_2$, pixels in $[0, 1]$."
     )
 
 

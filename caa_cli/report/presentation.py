@@ -48,5 +48,6 @@ def title_of(comparison: AnyComparison) -> str:
     if isinstance(comparison, ModelsComparison):
         first = next(iter(comparison.comparisons.values()))
         return f"{first.attacks[0].parts[0].setting('dataset')}, {len(comparison.comparisons)} models"
-    part = comparison.attacks[0].parts[0]
-    return f"{part.setting('dataset')}, {part.model}, σ = {part.setting('sigma'):g}"
+    part, target = comparison.attacks[0].parts[0], tables.target_of(comparison)
+    aim = f", target: {target}" if target else ""
+    return f"{part.setting('dataset')}, {part.model}, σ = {part.setting('sigma'):g}{aim}"

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from caa_cli.config.targets import target_in_words
 from caa_cli.report import escapes
 from caa_cli.report.headings import FURTHER, HEADINGS, Heading
 from caa_cli.results.bootstrap import FEWEST
+from caa_cli.results.class_names import class_name
 from caa_cli.results.comparison import Comparison, finite
 from caa_cli.results.metrics import Figures
 from caa_cli.results.proportions import Interval
@@ -149,3 +151,10 @@ def comma_separated(comparison: Comparison) -> str:
 def as_json(comparison: Comparison) -> str:
     """The table as JSON."""
     return as_json_rows(plain(comparison))
+
+
+def target_of(comparison: Comparison) -> str | None:
+    """The target that all attacks had, in words; None where any class but the label was one."""
+    target = comparison.attacks[0].parts[0].setting("target")
+    names = comparison.class_names
+    return None if target is None else target_in_words(str(target), lambda number: class_name(number, names))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from caa_cli.results.records import Record
 
 ClassNames = Mapping[str, str]
-_FIELDS = ("label", "prediction", "adversarial_class")
+_FIELDS = ("label", "prediction", "adversarial_class", "target")
 
 
 def names_of_classes(records: Iterable[Record], names: Sequence[str]) -> dict[str, str]:

@@ -14,12 +14,20 @@ from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary, certified_share, summarise_certificates
 from caa_cli.results.comparison import Comparison, attack_summary
 from caa_cli.results.metrics import figures
-from caa_cli.results.records import ABSTAINED, ELIGIBLE, FAILED, MISCLASSIFIED, AttackSummary, summarise
+from caa_cli.results.records import (
+    ABSTAINED,
+    ELIGIBLE,
+    FAILED,
+    LABEL_IS_TARGET,
+    MISCLASSIFIED,
+    AttackSummary,
+    summarise,
+)
 
 # float() also accepts 1_000 and digits of other scripts, which nobody means to type here.
 NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _AT_RADIUS = re.compile(rf"certified_accuracy@({NUMBER})")
-_OUTCOMES = (*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED)
+_OUTCOMES = (*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED, LABEL_IS_TARGET)
 # Fields that a run with --radius does not have.
 _NEEDS_RADII = ("average_certified_radius", "average_certified_radius_error", "median_radius")
 

@@ -18,6 +18,7 @@ NOT_VERIFIED = "not_verified"
 MISCLASSIFIED = "misclassified"
 ABSTAINED = "abstained"
 FAILED = "failed"
+LABEL_IS_TARGET = "label_is_target"
 # Examples whose clean smoothed prediction is right and confident: rates are over these.
 ELIGIBLE = (ATTACKED, NOT_FOUND, NOT_VERIFIED)
 
@@ -65,6 +66,7 @@ class Record(Jsonable):
 class AttackRecord(Record):
     """One example of an attack run. Lengths are L2 in [0, 1] pixel units; None where there is no such value.
 
+    target: the class that the attack was after (`--target`); None: any but the label.
     radius: verified on fresh noise.  radius_search: the nearest point that was adversarial on the search's noise.
     abstentions: clean noise samples whose logits held a NaN. lost_gradients: steps without a usable gradient.
     last_try_samples: that the last of `verify_tries` drew, the one that passed if any did; None in older results.
@@ -72,7 +74,7 @@ class AttackRecord(Record):
     seconds: this example's share of the wall time, over all stages.  error: why it failed.
     """
 
-    OUTCOMES = frozenset({*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED})
+    OUTCOMES = frozenset({*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED, LABEL_IS_TARGET})
 
     prediction: Natural | None = None
     expectation: Share | None = None
@@ -80,6 +82,7 @@ class AttackRecord(Record):
     radius: Length | None = None
     radius_search: Length | None = None
     adversarial_class: Natural | None = None
+    target: Natural | None = None
     iterations: Natural = 0
     forward_evaluations: Natural = 0
     backward_evaluations: Natural = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
 from caa_cli.run.progress import AttackProgress
 from caa_cli.run.registry import build_attack, search_dtype_of
+from caa_cli.run.targets import Targets
 from caa_cli.run.threat_model import Access, open_access
+from caa_cli.runtime.sharding import Shard
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -49,16 +51,25 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
     classifiers: dict[str, SmoothedClassifier] = field(default_factory=dict, kw_only=True)
     attack: Attack[Any] = field(init=False)
     access: Access = field(init=False)
+    targets: Targets = field(init=False)
     search_dtype: torch.dtype | None = field(init=False)  # of its own copy of the weights
 
     def __post_init__(self) -> None:
         self.access = open_access(self.plan, self.session.card, self.session.images, self.display)
         self.attack = build_attack(self.plan)
+        self.targets = self._open_targets()
         self.surrogate = self.access.surrogate
         self.search_dtype = search_dtype_of(self.plan, self.session.device)
 
+    def _open_targets(self) -> Targets:
+        """The targets of the plan, checked against the images of all shards. Raises UsageError."""
+        plan, images = self.plan, self.session.images
+        targets = Targets.of(plan, len(images), self.session.classes)
+        targets.check(plan, images, replace(plan, shard=Shard()).indices(len(images)))
+        return targets
+
     def rows(self) -> Rows:
-        return [*self.session.describe(), *attack_rows(self.plan, self.attack, self.session.card.num_classes)]
+        return [*self.session.describe(), *attack_rows(self.plan, self.attack, self.session.classes)]
 
     def warn_if_impossible(self) -> None:
         plan, classes = self.plan, self.session.card.num_classes
@@ -76,10 +87,11 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
 
     def forecast(self, classifier: SmoothedClassifier) -> Forecast:
         plan, cost, images = self.plan, self.access.cost, len(self.session.indices)
+        choice = self.targets.evaluations()
         return Forecast(
             measure_pace(classifier, search=True),
-            evaluations(plan, self.attack, cost, images),
-            evaluations(plan, self.attack, cost, images, typical=True),
+            evaluations(plan, self.attack, cost, images, choice=choice),
+            evaluations(plan, self.attack, cost, images, typical=True, choice=choice),
             search_bytes(plan, self.attack, self.access, self.session.card.input_shape),
         )
 
@@ -99,7 +111,8 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
     def process(self, classifier: SmoothedClassifier, todo: list[int], bar: Bar) -> None:
         indices = self.session.indices
         progress = AttackProgress(bar, len(indices), lambda: self.output.of(indices))
-        pipeline = AttackPipeline(self.plan, self.attack, classifier, self.session.images, progress.show_step)
+        images, targets = self.session.images, self.targets
+        pipeline = AttackPipeline(self.plan, self.attack, classifier, images, progress.show_step, targets)
         for record, image in pipeline.run(todo):
             self.output.add(record, image)
             progress.count()
@@ -122,7 +135,7 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         from caa_cli.report.run_pictures import draw_examples
 
         images = self.session.images
-        names = names_of_classes(records, images.class_names)
+        names = names_of_classes(records, self.session.classes.names)
         with drawing("--figure", path, self.display):
             draw_examples(path, lambda index: images.image(index).numpy(), adversarial, records, names)
 

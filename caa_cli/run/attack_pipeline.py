@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from caa_cli.results.records import (
     ABSTAINED,
     ATTACKED,
     FAILED,
+    LABEL_IS_TARGET,
     MISCLASSIFIED,
     NOT_FOUND,
     NOT_VERIFIED,
@@ -30,6 +31,7 @@ from caa_cli.results.records import (
 )
 from caa_cli.results.store.images import Image
 from caa_cli.run.batch_size import most_images
+from caa_cli.run.targets import Targets
 from caa_cli.run.threat_model import StartingPoints
 from caa_cli.runtime.device import in_mode
 from caa_cli.runtime.memory import is_out_of_memory
@@ -42,7 +44,7 @@ from caa_cli.verification.verifier import Verified, Verifier
 class CleanImage:
     """An image before the search, with what certification found, or why it could not be read.
 
-    seconds: reading, certification and the choice of starting points together.
+    seconds: reading, certification and the choice of starting points together.  target: as far as it is known.
     """
 
     index: int
@@ -51,18 +53,21 @@ class CleanImage:
     certificate: Certificate | None = None
     example: Example | None = None
     error: str | None = None
+    target: int | None = None
 
     @property
     def record(self) -> AttackRecord:
         """The result of an image that is not eligible."""
         clean = self.certificate
         if clean is None:
-            return AttackRecord(self.index, self.label, FAILED, error=self.error)
+            outcome = FAILED if self.error is not None else LABEL_IS_TARGET
+            return AttackRecord(self.index, self.label, outcome, target=self.target, error=self.error)
         return AttackRecord(
             self.index,
             self.label,
             MISCLASSIFIED if clean.confident else ABSTAINED,
             prediction=clean.prediction if clean.confident else None,
+            target=self.target,
             forward_evaluations=clean.evaluations,
             abstentions=clean.abstentions,
             seconds=self.seconds,
@@ -81,6 +86,7 @@ class AttackPipeline:
     classifier: SmoothedClassifier
     images: Images
     on_step: Callable[[Batch], None] = lambda state: None
+    targets: Targets = field(default_factory=Targets)
 
     def run(self, todo: Sequence[int]) -> Iterator[tuple[AttackRecord, Image | None]]:
         """The record of each of these examples, with its adversarial image, as soon as it is finished.
@@ -154,8 +160,8 @@ class AttackPipeline:
         )
 
     def _certifier(self) -> Callable[[list[int]], list[CleanImage]]:
-        """A function that reads and certifies the images of a few indices; those that can't be read come first."""
-        plan = self.plan
+        """A function that reads and certifies the images of a few indices; those without a certificate come first."""
+        plan, targets = self.plan, self.targets
         starting_points = None if self.classifier.differentiates else StartingPoints(self.images)
         certifier = Certifier(
             plan.selection_samples, plan.certify_samples, plan.alpha, plan.bound, plan.seed, plan.certificate
@@ -163,26 +169,37 @@ class AttackPipeline:
 
         def certify(indices: list[int]) -> list[CleanImage]:
             began = time.perf_counter()
-            unreadable, read = list[CleanImage](), dict[int, tuple[Tensor, int]]()
+            excluded, read = list[CleanImage](), dict[int, tuple[Tensor, int, int | None]]()
             for index in indices:
                 try:
-                    read[index] = read_example(self.images, index, self.classifier.num_classes)
+                    image, label = read_example(self.images, index, self.classifier.num_classes)
                 except ImageError as error:
-                    unreadable.append(CleanImage(index, self.images.label(index), 0.0, error=error.problem))
+                    excluded.append(CleanImage(index, self.images.label(index), 0.0, error=error.problem))
+                    continue
+                target = targets.before(index, label, self.classifier.num_classes)
+                if target == label:
+                    excluded.append(CleanImage(index, label, 0.0, target=target))
+                else:
+                    read[index] = image, label, target
             if not read:
-                return unreadable
-            labels = [label for _, label in read.values()]
-            x = torch.stack([image for image, _ in read.values()]).to(self.classifier.device)
+                return excluded
+            x = torch.stack([image for image, _, _ in read.values()]).to(self.classifier.device)
             certified = list[CleanImage]()
-            certificates = certifier.certify(self.classifier, x, list(read), wanted=labels)
-            for index, image, label, clean in zip(read, x, labels, certificates, strict=True):
-                example = None
+            certificates = certifier.certify(
+                self.classifier, x, list(read), wanted=[label for _, label, _ in read.values()]
+            )
+            for index, image, certificate in zip(read, x, certificates, strict=True):
+                _, label, target = read[index]
+                clean, example = certificate, None
                 if clean.prediction == label and clean.confident:
-                    nearest = starting_points.near(image, label) if starting_points else None
-                    example = Example(index, image, label, clean.radius, nearest)
-                certified.append(CleanImage(index, label, 0.0, clean, example))
+                    if targets.ranks:
+                        target = targets.among(clean, image, index, label, self.classifier)
+                        clean = replace(clean, evaluations=clean.evaluations + targets.evaluations())
+                    nearest = starting_points.near(image, label, target) if starting_points else None
+                    example = Example(index, image, label, clean.radius, nearest, target)
+                certified.append(CleanImage(index, label, 0.0, clean, example, target=target))
             seconds = (time.perf_counter() - began) / len(read)
-            return unreadable + [replace(clean, seconds=seconds) for clean in certified]
+            return excluded + [replace(clean, seconds=seconds) for clean in certified]
 
         return certify
 
@@ -213,6 +230,7 @@ class AttackPipeline:
             radius=verified.radius,
             radius_search=None if confident is None else confident.distance,
             adversarial_class=verified.adversarial_class,
+            target=clean.target,
             iterations=finding.iterations,
             forward_evaluations=(
                 certificate.evaluations + finding.forward_evaluations + verified.forward_evaluations
@@ -235,6 +253,7 @@ def _failed(clean: CleanImage, finding: Finding) -> AttackRecord:
         FAILED,
         forward_evaluations=clean.certificate.evaluations + finding.forward_evaluations,
         backward_evaluations=finding.backward_evaluations,
+        target=clean.target,
         seconds=clean.seconds + finding.seconds,
         error=finding.error,
     )

@@ -54,7 +54,7 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
         ("source", document["source"] + (f" (names begin with {document['prefix']})" if document["prefix"] else "")),
         ("architecture", arch),
         ("weights", weights if document["tensors"] else "none that could be counted"),
-        ("classes", "unknown" if document["num_classes"] is None else str(document["num_classes"])),
+        ("classes", _classes(document)),
         ("images", f"{'×'.join(map(str, shape)) if shape else 'unknown'}, {document['dataset'] or 'any data set'}"),
         ("σ", sigma + (f"; its name suggests {named}" if named else "")),
         ("normalisation", normalised),
@@ -65,6 +65,15 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
     rows += [("names", listed(document["names"]))] if document["names"] else []
     rows += [("problem", document["problem"])] if document["problem"] else []
     return [*rows, ("missing", ", ".join(document["missing"]) or "nothing")]
+
+
+def _classes(document: dict[str, Any]) -> str:
+    """The number of classes, with the names of a few."""
+    count, names = document["num_classes"], document["class_names"]
+    if count is None or not names:
+        return "unknown" if count is None else str(count)
+    few = [*names[:4], *(["…"] if count > 5 else []), *names[4:][-1:]]
+    return f"{count}: {', '.join(few)}"
 
 
 def _is_short(value: Any) -> bool:

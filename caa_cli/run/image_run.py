@@ -151,7 +151,7 @@ class ImageRun(ABC, Generic[P, R]):
         summary = self.summarise(records, time.perf_counter() - self.began)
         try:
             with uninterrupted():
-                document = output.finish(status, summary.to_json(), records, self.session.images.class_names)
+                document = output.finish(status, summary.to_json(), records, self.session.classes.names)
                 self.write_side_files(records)
                 output.close(status)
         except KeyboardInterrupt:  # it was held back while the files were written

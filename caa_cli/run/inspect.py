@@ -13,8 +13,10 @@ from caa_cli.config.choices import ENSEMBLES
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.ranges import OneOf
 from caa_cli.config.settings import check_each
+from caa_cli.data.datasets import class_names
 from caa_cli.display import Display
 from caa_cli.errors import DONE, ERROR, CaaError
+from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights, find_checkpoint, inspect_weights
 from caa_cli.models.denoisers.denoiser import Denoiser
 from caa_cli.models.denoisers.open import open_denoiser
@@ -141,6 +143,7 @@ class Inspection:
             "weights": count_weights(weights),
             "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.tensors.values()}),
             "num_classes": classes,
+            "class_names": list(_class_names(card, dataset, classes)),
             "channels": channels,
             "input_shape": list(shape) if shape else None,
             "dataset": dataset,
@@ -236,6 +239,12 @@ def _normalisation(values: tuple[tuple[float, ...], tuple[float, ...]] | None) -
         return None
     mean, std = values
     return {"mean": list(mean), "std": list(std), "preset": preset_of(mean, std)}
+
+
+def _class_names(card: ModelCard | None, dataset: str | None, classes: int | None) -> tuple[str, ...]:
+    """What the checkpoint calls its classes, or its data set, where it has as many."""
+    names = (card.class_names if card else ()) or (class_names(dataset) if dataset in DATASETS else ())
+    return names if len(names) == classes else ()
 
 
 def _missing(document: dict[str, Any], weights: Weights) -> list[str]:

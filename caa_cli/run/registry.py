@@ -19,7 +19,8 @@ def build_attack(plan: AttackPlan) -> Attack[Any]:
     spec = spec_of(plan.attack)
     kind: type[Attack[Any]] = load(spec.by_votes if spec.by_votes and plan.gradient == VOTES else spec.runs)
     run = {name: getattr(plan, name) for name in ("samples", "alpha", "bound", "seed", "certificate")}
-    return kind.of(plan.settings, plan.iterations, **run)
+    attack = kind.of(plan.settings, plan.iterations, **run)
+    return attack.after_target() if plan.targeted else attack
 
 
 def search_dtype_of(plan: AttackPlan, device: torch.device) -> torch.dtype | None:

@@ -14,6 +14,7 @@ import torch
 
 from caa_cli.config.datasets import DEMO
 from caa_cli.config.plan import ModelPlan
+from caa_cli.config.targets import Classes
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import Images, ImageSet, readable
@@ -27,6 +28,7 @@ from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.resolve import Overrides
 from caa_cli.results.model_files import model_digest
 from caa_cli.results.store.environment import environment
+from caa_cli.run.classes import classes_of
 from caa_cli.run.describe import base_classifier_rows
 from caa_cli.run.missing_settings import check_settings
 from caa_cli.run.normalisation_check import Plausibility
@@ -46,12 +48,14 @@ P = TypeVar("P", bound=ModelPlan)
 class Session(Generic[P]):
     """plan: the resolved one. base: what checkpoints and command line say of the model together.
 
-    indices: of the images to work on. device, dtype: of the model, which is not there yet.
+    classes: what they are called.  indices: of the images to work on. device, dtype: of the model, which is not
+    there yet.
     """
 
     plan: P
     base: BaseClassifier
     images: Images
+    classes: Classes
     indices: Sequence[int]
     device: torch.device
     dtype: torch.dtype
@@ -195,6 +199,7 @@ def open_session(plan: P, display: Display) -> Session[P]:
     )
     for text in (*notes, *images.notes):
         display.warn(text)
+    classes = classes_of(images, base.card)
     resolved = plan.resolve(
         base.card.sigma,
         **{name: base.common(name) for name in ("mean", "std")},
@@ -204,7 +209,7 @@ def open_session(plan: P, display: Display) -> Session[P]:
         dataset=images.name,
         image_size=image_size,
         **resizing,
-    )
+    ).with_classes(classes)
     indices = resolved.indices(len(images))
     # With more automatic shards than images some shards are empty, which is no error.
     if not indices and (plan.shard.chosen is None or not replace(resolved, shard=Shard()).indices(len(images))):
@@ -212,7 +217,7 @@ def open_session(plan: P, display: Display) -> Session[P]:
             f"no image is left: {images.name} {images.split} has {len(images)} images",
             "lower --skip, --every or the number of shards",
         )
-    return Session(resolved, base, images, indices, device, dtype)
+    return Session(resolved, base, images, classes, indices, device, dtype)
 
 
 def _resized(

@@ -122,17 +122,20 @@ def _images_of(input_shape: Sequence[int]) -> int:
 
 @dataclass
 class StartingPoints:
-    """The images that an attack without gradients may begin with: the nearest of each other class."""
+    """The images that an attack without gradients may begin with: the nearest of each other class, or of one."""
 
     images: Images
     _labels: list[int] = field(default_factory=list)
 
-    def near(self, image: Tensor, label: int) -> Tensor:
-        """The nearest image of each other class, nearest first, at most nine: (M, *input_shape) on the CPU."""
+    def near(self, image: Tensor, label: int, target: int | None = None) -> Tensor:
+        """The nearest image of each other class, or the nearest ones of the target, nearest first, at most nine:
+        (M, *input_shape) on the CPU."""
         pool = self._pool
-        distance = (pool - image.cpu()).flatten(1).norm(dim=1)
+        by_distance = (pool - image.cpu()).flatten(1).norm(dim=1).argsort().tolist()
+        if target is not None:
+            return pool[[number for number in by_distance if self._labels[number] == target][:MOST_STARTING_POINTS]]
         nearest: dict[int, int] = {}
-        for number in distance.argsort().tolist():
+        for number in by_distance:
             if self._labels[number] != label:
                 nearest.setdefault(self._labels[number], number)
         return pool[list(nearest.values())[:MOST_STARTING_POINTS]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ class Certificate:
     """prediction: the class chosen on the selection draw.  confident: whether that choice holds at level alpha.
 
     radius: certified L2 radius around the image, pixel units; 0 without confidence.  votes_top: of the prediction,
-    in the draw that decided.  abstentions: samples of that draw with NaN logits.  evaluations: of the model.
+    in the draw that decided.  votes: (classes,) of that draw.  abstentions: its samples with NaN logits.
+    evaluations: of the model.
     """
 
     prediction: int
@@ -30,6 +31,7 @@ class Certificate:
     votes_top: int
     abstentions: int
     evaluations: int
+    votes: NDArray[np.int64] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Certifier:
                 int(votes[row, predictions[row]]),
                 int(totals[row] - votes[row].sum()),
                 int(evaluations[row]),
+                votes[row],
             )
             for row in range(len(indices))
         ]

@@ -140,10 +140,17 @@ class SmoothedClassifier(NoisyModel):
         return self.gradients.gradients(self, x, keys, samples, request)
 
     def towards(
-        self, x: Tensor, labels: Tensor, rivals: Tensor, keys: Sequence[Key], samples: int, along: Tensor
+        self, x: Tensor, labels: Tensor | None, rivals: Tensor, keys: Sequence[Key], samples: int, along: Tensor
     ) -> GradientPass:
-        """`rival_gradients` for one rival each, rivals (examples,) int64; `gradient` is like x."""
-        return self.rival_gradients(x, labels, rivals[:, None], keys, samples, along).single()
+        """`rival_gradients` for one rival each, rivals (examples,) int64; `gradient` is like x.
+
+        labels: None: each rival over the most likely other class of the pilot.
+        """
+        if labels is not None:
+            return self.rival_gradients(x, labels, rivals[:, None], keys, samples, along).single()
+        ratio = LogRatio()
+        request = GradientRequest(ratio, lambda log_mean, rows: [ratio.slopes(log_mean, rivals[rows])], along=along)
+        return self.gradients.gradients(self, x, keys, samples, request).single()
 
     def log_mean(self, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
         """The smoothed logits log p̄ of the softmax alone, without a gradient: (examples, classes) float32."""

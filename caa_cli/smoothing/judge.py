@@ -138,6 +138,11 @@ judge_of = lru_cache(maxsize=64)(Judge)
 margins_of = lru_cache(maxsize=64)(MarginTable)
 
 
+def strongest_other(votes: Tensor, chosen: Tensor) -> Tensor:
+    """The class but `chosen` (examples,) with the most votes; votes: (examples, classes)."""
+    return votes.scatter(1, chosen[:, None], -1).argmax(dim=1)
+
+
 def largest_other(votes: Tensor, chosen: Tensor) -> Tensor:
     """The most votes that any class but `chosen` (examples,) has; votes: (examples, classes)."""
     return votes.scatter(1, chosen[:, None], -1).amax(dim=1)

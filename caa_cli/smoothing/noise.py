@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     START = 10  # where an attack with a random start begins, or which rivals it begins with
     DIRECT = 11  # votes and gradients that a caller asks a classifier for
     PROPOSAL = 12  # what an attack of the user's proposes; the seeds of its own random draws
+    TARGET = 13  # which other class is the most or the least likely one at the clean image
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ class Objective(ABC):
         """The objective of these examples, where it depends on the example."""
         return self
 
+    def to_reach(self) -> Objective:
+        """The objective that goes the same way for a class that is to be reached as this one for a class to be left,
+        which takes the label's place."""
+        return Reversed(self, temperature=self.temperature, gumbel=self.gumbel)
+
 
 def strongest_rival(log_mean: Tensor, labels: Tensor) -> Tensor:
     """The most likely class other than the label, (examples,) int64."""
@@ -87,25 +92,76 @@ class CrossEntropy(Objective):
         sign = torch.ones_like(log_mean).scatter_(1, labels[:, None], 0.0)
         return -log_rest[:, None].expand_as(log_mean), sign
 
+    def to_reach(self) -> Objective:
+        return LogOdds()
+
+
+@dataclass(frozen=True)
+class LogOdds(Objective):
+    """log p̄_c/(1 − p̄_c) of a class, which grows in the direction in which its cross-entropy falls, and vanishes
+    neither where the class is all but impossible nor where it is all but certain."""
+
+    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
+        log_rest = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
+        own = torch.zeros_like(log_mean, dtype=torch.bool).scatter_(1, labels[:, None], True)
+        log_slope = torch.where(own, -log_mean, -log_rest[:, None])
+        return log_slope, torch.where(own, torch.ones_like(log_mean), -1.0)
+
+
+@dataclass(frozen=True)
+class Reversed(Objective):
+    """The negative of an objective."""
+
+    objective: Objective
+
+    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
+        log_slope, sign = self.objective.slopes(log_mean, labels)
+        return log_slope, -sign
+
+    def of(self, rows: slice) -> Objective:
+        return replace(self, objective=self.objective.of(rows))
+
 
 @dataclass(frozen=True)
 class LogitRatio(Objective):
     """(m + tolerance)/(z_π1 − z_π3), with m the logit margin: the difference-of-logits ratio (Croce and Hein, 2020),
-    which does not depend on the scale of the logits. With two classes it is m + tolerance."""
+    which does not depend on the scale of the logits.
+
+    reach: for a target in the label's place: (tolerance − m)/(z_π1 − (z_π3 + z_π4)/2). With fewer classes than
+    `least_classes` there is no divisor: of three, z_π1 − z_π3 is the margin itself as long as the target is the last.
+    """
 
     tolerance: float = 0.0
+    reach: bool = False
 
     def value(self, log_mean: Tensor, labels: Tensor) -> Tensor:
-        """The ratio, (examples,) float32; negative where the label has lost."""
-        return (logit_margin(log_mean, labels) + self.tolerance) / _spread(log_mean)[0]
+        """The ratio, (examples,) float32; negative where the label has lost, or the target has won."""
+        return (self._sign * logit_margin(log_mean, labels) + self.tolerance) / self._spread(log_mean)[0]
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        sign, (spread, ends) = _label_against_rival(log_mean, labels), _spread(log_mean)
+        sign, (spread, ends) = self._sign * _label_against_rival(log_mean, labels), self._spread(log_mean)
         margin = torch.where(sign == 0, 0.0, sign * log_mean).sum(dim=1)
         value = (margin + self.tolerance) / spread
         weights = (sign - value[:, None] * ends) / spread[:, None]
         # ∂J/∂p̄ = ∂J/∂z / p̄
         return weights.abs().log() - log_mean, weights.sign()
+
+    def to_reach(self) -> Objective:
+        return replace(self, reach=True)
+
+    @property
+    def least_classes(self) -> int:
+        return 4 if self.reach else 3
+
+    @property
+    def _sign(self) -> float:
+        return -1.0 if self.reach else 1.0
+
+    def _spread(self, log_mean: Tensor) -> tuple[Tensor, Tensor]:
+        """(the divisor, its derivative by z), π being the classes by decreasing z; (1, 0) where there is none."""
+        if log_mean.shape[1] < self.least_classes:
+            return torch.ones_like(log_mean[:, 0]), torch.zeros_like(log_mean)
+        return _spread(log_mean, self.least_classes)
 
 
 @dataclass(frozen=True)

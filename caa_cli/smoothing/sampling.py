@@ -71,6 +71,8 @@ class NoisyModel:
         self.memory_format = torch.contiguous_format
         # The name under which measured chunk sizes are kept.
         self.arch = type(model).__name__
+        # By number; empty where they are not known.
+        self.class_names: tuple[str, ...] = ()
         # Where the chunk sizes come from, for the record.
         self.chosen = "set"
         self._scratch = Scratch(self.device)

@@ -73,4 +73,5 @@ def _card(plan: TrainPlan, images: Images) -> ModelCard:
         sigma=plan.sigma,
         method=plan.method,
         tool_version=__version__,
+        class_names=images.class_names,
     )

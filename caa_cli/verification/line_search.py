@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from caa_cli.smoothing.bounds import leader, separation
+from caa_cli.smoothing.bounds import separation
 from caa_cli.smoothing.margin import bounded, margin_between, margin_per_probability
 
 Votes = NDArray[np.int64]
@@ -25,17 +25,16 @@ _BEND = 0.25
 
 @dataclass(frozen=True)
 class Margin:
-    """The margin h at one point with its standard error (pixel units, both), and mass = p_y + p_k there."""
+    """The margin h at one point with its standard error (pixel units, both), and mass, p of both classes there."""
 
     h: float
     error: float
     mass: float
 
 
-def margin(votes: Votes, total: int, label: int, sigma: float) -> Margin:
-    """The margin between the label and the class with the most votes besides; votes: (classes,) of `total`."""
-    rival = int(leader(votes, excluding=label))
-    p = bounded(np.array([votes[rival], votes[label]]) / total, total)
+def margin(votes: Votes, total: int, sides: tuple[int, int], sigma: float) -> Margin:
+    """The margin of the first of two classes over the second; votes: (classes,) of `total`."""
+    p = bounded(votes[list(sides)] / total, total)
     per_probability = margin_per_probability(p, sigma)
     variance = (per_probability**2 * p * (1.0 - p)).sum() + 2.0 * per_probability.prod() * p.prod()
     return Margin(
@@ -50,7 +49,7 @@ def margin_to_pass(
 ) -> float:
     """The h at which votes `spare` standard errors below their expectation still pass a verification.
 
-    mass: p_y + p_k; what remains lies on other classes or abstains.
+    mass: p of both classes; what remains lies on other classes or abstains.
     """
     counts = np.zeros(classes)
 
@@ -81,7 +80,7 @@ class Crossing:
 
     @property
     def mass(self) -> float:
-        """p_y + p_k at the point nearest to the boundary so far."""
+        """p of both classes at the point nearest to the boundary so far."""
         return min(self.margins, key=lambda measured: abs(measured.h)).mass
 
     @property

@@ -1,8 +1,11 @@
 """When a try passes: the two rules of a verification, and what they let the line search aim at.
 
-`exact`: a group sequential test of the class that the latest votes named, on the votes for it and the original class
-alone (`SequentialTest`). `intervals`: the paper's Eq. attack_criteria, the lower bound of another class above the
-upper bound of the original one, at alpha / tries, all samples at once.
+`exact`: a group sequential test of the class that was named before, on the votes for it and the original class alone
+(`SequentialTest`). `intervals`: the paper's Eq. attack_criteria, the lower bound of another class above the upper
+bound of the original one, at alpha / tries, all samples at once.
+
+A target has to beat every other class: `exact` tests it against each of them, at the same level, since the one that
+is the likelier has to lose too (an intersection–union test); `intervals` compares with the highest upper bound.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,12 +53,12 @@ class Rule(ABC):
         """How many samples have been drawn after each stage of a try."""
 
     @abstractmethod
-    def begin(self, attempt: int, label: int, rival: int) -> Try:
-        """A try. rival: the class that earlier votes name."""
+    def begin(self, attempt: int, claimed: int, opponents: Sequence[int] | Votes) -> Try:
+        """A try. claimed: the class that earlier votes name, or the target.  opponents: the classes to beat."""
 
     @abstractmethod
-    def target(self, mass: float, classes: int, attempt: int, spare: float, sigma: float) -> float:
-        """The margin h at which votes `spare` standard errors below their expectation pass; mass: p_y + p_k."""
+    def needed_margin(self, mass: float, classes: int, attempt: int, spare: float, sigma: float) -> float:
+        """The margin h at which votes `spare` standard errors below their expectation pass; mass: p of both."""
 
     @abstractmethod
     def probe_samples(self, usual: int) -> int:
@@ -67,7 +71,7 @@ class Rule(ABC):
 
     def can_pass(self, classes: int) -> bool:
         """Whether the first try passes if every sample votes for the rival."""
-        attempt, votes = self.begin(0, label=0, rival=1), np.zeros(classes, dtype=np.int64)
+        attempt, votes = self.begin(0, claimed=1, opponents=[0]), np.zeros(classes, dtype=np.int64)
         for drawn in self.stages():
             votes[1] = drawn
             if attempt.judge(votes, drawn):
@@ -79,7 +83,7 @@ class Rule(ABC):
 
 
 class Try(ABC):
-    """One try. claimed: the class that is to be the more likely one."""
+    """One try. claimed: the class that is to be the likelier one."""
 
     claimed: int
 
@@ -104,25 +108,42 @@ class Exact(Rule):
     def stages(self) -> Sequence[int]:
         return sorted({math.ceil(self.samples * stage / self.STAGES) for stage in range(1, self.STAGES + 1)})
 
-    def begin(self, attempt: int, label: int, rival: int) -> Try:
-        return _ExactTry(SequentialTest(self.level(attempt), self.samples), label, rival)
+    def begin(self, attempt: int, claimed: int, opponents: Sequence[int] | Votes) -> Try:
+        return _ExactTry(SequentialTest(self.level(attempt), self.samples), claimed, opponents)
 
     def probe_samples(self, usual: int) -> int:
         return math.ceil(self.samples / self.STAGES)
 
-    def target(self, mass: float, classes: int, attempt: int, spare: float, sigma: float) -> float:
+    def needed_margin(self, mass: float, classes: int, attempt: int, spare: float, sigma: float) -> float:
         gap = min((critical_z(self.level(attempt)) + spare) * math.sqrt(mass / self.samples), mass)
         p = bounded([0.5 * (mass + gap), 0.5 * (mass - gap)], self.samples)
         return float(margin_between(p[0], p[1], sigma))
 
 
 class _ExactTry(Try):
-    def __init__(self, test: SequentialTest, label: int, rival: int) -> None:
-        self.test, self.label, self.claimed = test, label, rival
+    """One test against each opponent. It passes once all have passed, each at this stage or an earlier one.
+
+    So an opponent that is as likely as the class, if there is one, has to lose a test that it loses with probability
+    `level` at most, and however many others have to lose as well, that is the error probability of the try.
+    """
+
+    def __init__(self, test: SequentialTest, claimed: int, opponents: Sequence[int] | Votes) -> None:
+        self.claimed = claimed
+        # Opponents with the same votes in every stage share a test: of a thousand classes most have none.
+        self.undecided = [(test, np.asarray(opponents))]
 
     def judge(self, votes: Votes, drawn: int) -> bool | None:
-        rival = int(votes[self.claimed])
-        return self.test.judge(rival, rival + int(votes[self.label]), drawn)
+        ours, undecided = int(votes[self.claimed]), []
+        for test, opponents in self.undecided:
+            for theirs in np.unique(votes[opponents]):
+                of_these = copy(test)
+                passed = of_these.judge(ours, ours + int(theirs), drawn)
+                if passed is False:
+                    return False
+                if passed is None:
+                    undecided.append((of_these, opponents[votes[opponents] == theirs]))
+        self.undecided = undecided
+        return None if undecided else True
 
 
 class Intervals(Rule):
@@ -137,23 +158,24 @@ class Intervals(Rule):
     def stages(self) -> Sequence[int]:
         return (self.samples,)
 
-    def begin(self, attempt: int, label: int, rival: int) -> Try:
-        return _IntervalTry(self, self.level(attempt), label, rival)
+    def begin(self, attempt: int, claimed: int, opponents: Sequence[int] | Votes) -> Try:
+        return _IntervalTry(self, self.level(attempt), claimed, opponents)
 
     def probe_samples(self, usual: int) -> int:
         return usual
 
-    def target(self, mass: float, classes: int, attempt: int, spare: float, sigma: float) -> float:
+    def needed_margin(self, mass: float, classes: int, attempt: int, spare: float, sigma: float) -> float:
         return margin_to_pass(mass, self.samples, classes, self.level(attempt), self.bound, sigma, spare)
 
 
 class _IntervalTry(Try):
-    def __init__(self, rule: Intervals, level: float, label: int, rival: int) -> None:
-        self.rule, self.level, self.label, self.claimed = rule, level, label, rival
+    def __init__(self, rule: Intervals, level: float, claimed: int, opponents: Sequence[int] | Votes) -> None:
+        self.rule, self.level, self.claimed = rule, level, claimed
+        self.label = int(opponents[0]) if len(opponents) == 1 else None  # None: every other class is to be beaten
 
     def judge(self, votes: Votes, drawn: int) -> bool | None:
         # A one-sided bound holds for a class chosen on other samples; the simultaneous ones hold for any.
-        if not BOUNDS[self.rule.bound].one_sided:
+        if self.label is not None and not BOUNDS[self.rule.bound].one_sided:
             self.claimed = int(leader(votes, excluding=self.label))
         bounds = separation(votes, drawn, self.claimed, self.level, self.rule.bound, against=self.label)
         return bool(bounds.confident)

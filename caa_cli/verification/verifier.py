@@ -7,10 +7,11 @@ overstate success, so the search's votes count for nothing here:
    through the nearest candidate at which a verification is likely to pass.
 2. Up to `tries` points are tried, each on fresh noise and at its share of alpha, and the first that passes is the
    result. When a try passes is a rule of its own (`verification.rules`): an exact test of two classes, or the paper's
-   Eq. attack_criteria on their intervals.
+   Eq. attack_criteria on their intervals. An attack with a target has to make it the likeliest class of all.
 
-So if the original class is the more likely one at every point tried, an image passes with probability at most alpha,
-however many tries it takes (for intervals as far as the bound itself is sound; see `smoothing.bounds`).
+So if the original class (or, of a target, any other one) is the likelier one at every point tried, an image passes
+with probability at most alpha, however many tries it takes (for intervals as far as the bound itself is sound; see
+`smoothing.bounds`).
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from torch import Tensor
 from caa_cli.attacks.common.state import Finding
 from caa_cli.config.bounds import GOODMAN
 from caa_cli.config.choices import EXACT
-from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.margin import margin_per_probability
 from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.verification.claim import Claim
 from caa_cli.verification.line_search import Crossing, Votes, margin
 from caa_cli.verification.lockstep import Draw, Drawing, draw_together
 from caa_cli.verification.rules import RULES, Rule
@@ -90,10 +91,10 @@ class Verifier:
         rule = RULES[self.rule](self.samples, self.alpha, self.bound, self.tries)
         points = (_AlongTheRay if self.finish == "ray" else _AsProposed)(self, rule, finding, classifier)
         yield from points.prepare()
-        clean, label = finding.example.image, finding.example.label
+        clean = finding.example.image
         for number in range(self.tries):
             image = points.propose(number)
-            attempt = rule.begin(number, label, points.rival)
+            attempt = rule.begin(number, points.claimed, points.claim.opponents)
             votes, drawn, passed = np.zeros(classifier.num_classes, np.int64), 0, None
             for stage in rule.stages():
                 votes += yield from points.draw(image, Purpose.VERIFICATION, number, stage - drawn, start=drawn)
@@ -113,10 +114,11 @@ class _AsProposed:
 
     def __init__(self, settings: Verifier, rule: Rule, finding: Finding, classifier: SmoothedClassifier) -> None:
         self.settings, self.rule, self.finding, self.classifier = settings, rule, finding, classifier
-        self.clean, self.label = finding.example.image, finding.example.label
+        self.clean = finding.example.image
+        self.claim = Claim(finding.example.label, classifier.num_classes, finding.example.target)
         self.candidates = finding.candidates
         self.evaluations = 0
-        self.rival = int(leader(finding.candidates[0].votes.cpu().numpy(), excluding=self.label))
+        self.claimed, _ = self.claim.sides(finding.candidates[0].votes.cpu().numpy())
 
     def prepare(self) -> Drawing[None]:
         """Runs before the first proposal."""
@@ -158,17 +160,17 @@ class _AlongTheRay(_AsProposed):
         seen = self.nearest.votes.cpu().numpy()
         opening = Crossing()
         sigma = self.settings.search_sigma or self.classifier.sigma
-        opening.add(self.nearest.distance, margin(seen, int(seen.sum()), self.label, sigma))
+        opening.add(self.nearest.distance, margin(seen, int(seen.sum()), self.claim.sides(seen), sigma))
         distance = opening.solve(spare=0.0, target=0.0)
         for probe in range(self.settings.probes or self.rule.PROBES):
             yield from self._probe(distance, probe)
-            distance = self.crossing.solve(spare=0.0, target=self._target(0, self.rule.spare(0)))
+            distance = self.crossing.solve(spare=0.0, target=self._needed_margin(0, self.rule.spare(0)))
             if self.crossing.error <= self.rule.PRECISION * self._error_of_try():
                 break
 
     def propose(self, attempt: int) -> Tensor:
         spare = self.rule.spare(attempt)
-        distance = self.crossing.solve(spare, self._target(attempt, spare))
+        distance = self.crossing.solve(spare, self._needed_margin(attempt, spare))
         # Each try goes further out than the last, and the last at least as far as the candidate itself.
         distance = max(distance, 1.003 * self.furthest)
         if attempt == self.settings.tries - 1:
@@ -188,12 +190,13 @@ class _AlongTheRay(_AsProposed):
         self._record(distance, votes, samples)
 
     def _record(self, distance: float, votes: Votes, samples: int) -> None:
-        self.rival = int(leader(votes, excluding=self.label))
-        self.crossing.add(distance, margin(votes, samples, self.label, self.classifier.sigma))
+        sides = self.claim.sides(votes)
+        self.claimed, _ = sides
+        self.crossing.add(distance, margin(votes, samples, sides, self.classifier.sigma))
 
-    def _target(self, attempt: int, spare: float) -> float:
+    def _needed_margin(self, attempt: int, spare: float) -> float:
         classifier = self.classifier
-        return self.rule.target(self.crossing.mass, classifier.num_classes, attempt, spare, classifier.sigma)
+        return self.rule.needed_margin(self.crossing.mass, classifier.num_classes, attempt, spare, classifier.sigma)
 
     def _error_of_try(self) -> float:
         """The standard error of the margin at the boundary, on all samples of a try."""

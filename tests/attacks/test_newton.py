@@ -50,7 +50,7 @@ def test_the_margin_of_a_run_is_the_one_of_the_line_search():
     labels, rivals = torch.tensor([0, 0]), torch.tensor([1, 1])
     runs, _ = margins(votes, torch.zeros(2, 3), labels, rivals, samples, sigma)
     for row in range(2):
-        assert float(runs[row]) == pytest.approx(margin(votes[row].numpy(), samples, 0, sigma).h, rel=1e-6)
+        assert float(runs[row]) == pytest.approx(margin(votes[row].numpy(), samples, (1, 0), sigma).h, rel=1e-6)
     assert float(runs[0]) == pytest.approx(0.25 * (stats.norm.ppf(0.2) - stats.norm.ppf(0.7)), rel=1e-6)
     assert float(runs[1]) == pytest.approx(-0.5 * stats.norm.ppf(0.5 / samples), rel=1e-6)
 

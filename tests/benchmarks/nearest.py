@@ -58,7 +58,8 @@ def distance(classifier: SmoothedClassifier, example: Example, point: Tensor, sa
         at = float((x - example.image).norm())
         if probe < 3:
             votes = classifier.votes(x[None], [Key(99, example.index, Purpose.PROBE)], samples)[0].numpy()
-            crossing.add(at, margin(votes, samples, example.label, classifier.sigma))
+            sides = int(leader(votes, excluding=example.label)), example.label
+            crossing.add(at, margin(votes, samples, sides, classifier.sigma))
             at = crossing.solve(0.0, _MARGIN * classifier.sigma)
     return at
 

@@ -14,6 +14,7 @@ from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.choices import (
     ARCHITECTURES,
     AUGMENTATIONS,
+    DENOISER_ARCHITECTURES,
     DTYPES,
     FINISHES,
     INNER_ATTACKS,
@@ -61,7 +62,7 @@ def offered(typed: str, script: str = COMMAND) -> list[str]:
         ("caa inspect --dataset ", DATASETS),
         ("caa train --dataset ", DATASETS),
         ("caa attack --arch ", ARCHITECTURES),
-        ("caa train --arch ", ARCHITECTURES),
+        ("caa train --arch ", [*ARCHITECTURES, *DENOISER_ARCHITECTURES]),
         ("caa attack --dtype ", DTYPES),
         ("caa train --dtype ", TRAINING_DTYPES),
         ("caa attack --gradient ", ["model", "surrogate-model=", "votes"]),

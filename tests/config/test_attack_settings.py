@@ -17,6 +17,7 @@ from caa_cli.config.attacks import ATTACKS, SAMPLES, declared, flat
 from caa_cli.config.compare_plan import default_of
 from caa_cli.config.differences import differences
 from caa_cli.config.plan import AttackPlan
+from caa_cli.config.targets import Classes
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import UsageError
 from caa_cli.run.describe import attack_rows
@@ -212,7 +213,7 @@ def test_votes_cost_no_backward_evaluation_and_the_crossings_besides():
 def test_a_plan_says_which_algorithm_runs_by_votes():
     def rows(gradient: str) -> dict[str, str]:
         plan = AttackPlan(checkpoint="demo", attack="caa-newton", gradient=gradient)
-        return dict(attack_rows(plan, build_attack(plan), 10))
+        return dict(attack_rows(plan, build_attack(plan), Classes(10)))
 
     assert "walk along the boundary" in rows("votes")["algorithm"]
     assert "algorithm" not in rows("model")
@@ -239,8 +240,8 @@ def test_one_attacks_resolved_settings_are_not_anothers():
 
 def test_autoattack_says_what_it_leaves_out_of_two_classes():
     plan = AttackPlan(checkpoint="demo", attack="autoattack")
-    assert "two classes" in dict(attack_rows(plan, build_attack(plan), 2))
-    assert "two classes" not in dict(attack_rows(plan, build_attack(plan), 3))
+    assert "two classes" in dict(attack_rows(plan, build_attack(plan), Classes(2)))
+    assert "two classes" not in dict(attack_rows(plan, build_attack(plan), Classes(3)))
 
 
 def test_the_name_of_a_setting_stands_in_its_declaration_and_its_attack_alone():

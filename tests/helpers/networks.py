@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,3 +68,45 @@ class SmallNet(nn.Module):
 
 def make_small(sigma: float = 0.5, **settings: Any) -> SmoothedClassifier:
     return SmoothedClassifier(SmallNet(), sigma=sigma, num_classes=3, input_shape=(1, 8, 8), **settings)
+
+
+@dataclass
+class Sectors:
+    """A smoothed linear model of three classes, whose regions are sectors of 120° in a plane through grey.
+
+    By symmetry two classes are even on the line between their sectors, so the smoothed regions are the same sectors:
+    class c is the likeliest within 60° of its axis, at c · 120°.
+    """
+
+    classifier: SmoothedClassifier
+    plane: Tensor  # (2, dimensions), orthonormal
+
+    def at(self, length: float, degrees: float) -> Tensor:
+        """The image at these polar coordinates in the plane; the corner of the sectors is mid-grey."""
+        angle = math.radians(degrees)
+        offset = length * (math.cos(angle) * self.plane[0] + math.sin(angle) * self.plane[1])
+        return (0.5 + offset).view(self.classifier.input_shape)
+
+    @staticmethod
+    def distance(length: float, degrees: float, target: int) -> float:
+        """From the point at these coordinates to the nearest one in the sector of the target: on its side, or at the
+        corner."""
+        off_axis = abs((degrees - 120 * target + 180) % 360 - 180)
+        if off_axis <= 60:
+            return 0.0
+        return length * math.sin(math.radians(off_axis - 60)) if off_axis <= 150 else length
+
+
+def make_sectors(sigma: float = 0.5, scale: float = 8.0, **settings: Any) -> Sectors:
+    generator = torch.Generator().manual_seed(0)
+    plane = torch.linalg.qr(torch.randn(400, 2, generator=generator))[0].T
+    axes = [math.radians(120 * c) for c in range(3)]
+    layer = nn.Linear(400, 3)
+    with torch.no_grad():
+        weight = scale * torch.stack([math.cos(a) * plane[0] + math.sin(a) * plane[1] for a in axes])
+        layer.weight.copy_(weight)
+        layer.bias.copy_(-0.5 * weight.sum(dim=1))
+    classifier = SmoothedClassifier(
+        nn.Sequential(nn.Flatten(), layer), sigma=sigma, num_classes=3, input_shape=(1, 20, 20), **settings
+    )
+    return Sectors(classifier, plane)

@@ -440,3 +440,27 @@ def test_a_checkpoint_cannot_have_code_imported_by_naming_it(tmp_path, monkeypat
     model, _ = load(path, Overrides(arch="lurking:network"))
     assert (tmp_path / "ran").exists()
     assert torch.equal(model(IMAGES), trained()(IMAGES))
+
+
+def test_class_names_stay_with_the_model():
+    card = replace(CARD, class_names=("cat", "great white, shark", "chat à neuf queues"))
+    assert ModelCard.from_metadata(card.to_metadata()) == card
+    # A file without them is as it was before there were names.
+    assert "class_names" not in CARD.to_metadata()["caa"]
+    assert ModelCard.from_metadata(CARD.to_metadata()) == CARD
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["cat", "dog"], "names 2 classes, and has 3"),
+        (["cat", "dog", "\x1b[31mred"], "no name of a class"),
+        (["cat", "dog", "x" * 400], "no name of a class"),
+        ("cat", "class_names"),
+        (["cat", "dog", 3], "class_names"),
+    ],
+)
+def test_class_names_that_are_none(names: object, problem: str):
+    document = {**json.loads(CARD.to_metadata()["caa"]), "class_names": names}
+    with pytest.raises(ValueError, match=problem):
+        ModelCard.from_metadata({"caa": json.dumps(document)})

@@ -5,6 +5,9 @@ from __future__ import annotations
 from comparing import document, record, write
 from support import CHEAP, attack, caa, read_strict
 
+from caa_cli.report import html
+from caa_cli.report.latex import latex
+from caa_cli.report.presentation import title_of
 from caa_cli.results.class_names import class_name, names_of_classes
 from caa_cli.results.comparison import compare
 from caa_cli.results.shards.result_file import read_result_file
@@ -49,3 +52,24 @@ def test_a_class_without_a_name_has_its_number():
     records = [record(3, 1.0, adversarial_class=12), record(4, None, prediction=None)]
     assert names_of_classes(records, ("a", "b", "c", "d", "e")) == {"3": "d", "4": "e"}
     assert names_of_classes(records, ()) == {}
+
+
+def test_a_comparison_says_which_class_was_the_target(tmp_path):
+    """In its title, on its page and in the caption of its table, by name."""
+    records = [record(0, 1.0, target=3, adversarial_class=3)]
+    for target, words in (("3", "cat"), ("second", "second most likely"), ("file sha256 0123", "that a file names")):
+        parts = [
+            {**document(records, attack=attack, target=target), "class_names": {"3": "cat"}}
+            for attack in ("pgd", "ddn")
+        ]
+        files = [write(tmp_path / f"{n}.json", part) for n, part in enumerate(parts)]
+        found = compare(join([read_result_file(file) for file in files]))
+        assert words in title_of(found)
+        assert words in latex(found)
+        assert words in html.report(found, found.to_json("complete"))
+    untargeted = compare(join([read_result_file(write(tmp_path / "u.json", document([record(0, 1.0)])))]))
+    assert "target" not in title_of(untargeted) + latex(untargeted)
+
+
+def test_a_target_that_was_not_reached_has_its_name_too():
+    assert names_of_classes([record(0, None, target=2)], ("a", "b", "c")) == {"0": "a", "2": "c"}

@@ -11,6 +11,7 @@ from scipy import stats
 
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.smoothing.bounds import separation
+from caa_cli.verification.claim import Claim
 from caa_cli.verification.line_search import Crossing, Margin, margin, margin_to_pass
 
 
@@ -32,18 +33,19 @@ def test_the_margin_of_votes_is_the_distance_on_a_linear_model(distance: float, 
     n = 1_000_000
     p = stats.norm.cdf(distance / sigma)
     votes = np.array([round(n * (1 - p)), round(n * p)])
-    assert margin(votes, n, label=0, sigma=sigma).h == pytest.approx(distance, abs=2e-3)
+    assert margin(votes, n, (1, 0), sigma).h == pytest.approx(distance, abs=2e-3)
 
 
 def test_the_margin_is_that_of_the_label_and_the_strongest_other_class():
     """A label that leads has a negative margin. Votes of a third class and abstentions only count in the total."""
-    found = margin(np.array([100, 500, 300]), 1000, label=1, sigma=0.5)
+    votes = np.array([100, 500, 300])
+    found = margin(votes, 1000, Claim(1, 3).sides(votes), 0.5)
     assert found.h == pytest.approx(0.25 * (stats.norm.ppf(0.3) - stats.norm.ppf(0.5)))
     assert found.mass == pytest.approx(0.8)
 
 
 def test_a_unanimous_vote_is_taken_for_half_a_vote_short_of_it():
-    found = margin(np.array([0, 1000]), 1000, label=0, sigma=0.5)
+    found = margin(np.array([0, 1000]), 1000, (1, 0), 0.5)
     assert found.h == pytest.approx(0.5 * stats.norm.ppf(1 - 0.5 / 1000))
     assert np.isfinite(found.error)
     assert found.mass == 1.0
@@ -54,7 +56,7 @@ def test_the_error_of_a_margin_is_its_spread(p: tuple[float, ...]):
     """One label among many classes has nearly independent votes; of two classes each vote moves both."""
     n = 2000
     votes = np.random.default_rng(0).multinomial(n, p, size=3000)
-    found = [margin(v, n, label=0, sigma=0.5) for v in votes[:, :2]]
+    found = [margin(v, n, (1, 0), 0.5) for v in votes[:, :2]]
     spread = np.std([m.h for m in found])
     assert np.mean([m.error for m in found]) == pytest.approx(spread, rel=0.05)
 
@@ -103,7 +105,7 @@ def test_a_line_through_exact_margins_is_the_line():
         h = 0.6 * (t - 1.05)
         p = stats.norm.cdf(h / 0.5)
         n = 10**7
-        line.add(t, margin(np.array([round(n * (1 - p)), round(n * p)]), n, label=0, sigma=0.5))
+        line.add(t, margin(np.array([round(n * (1 - p)), round(n * p)]), n, (1, 0), 0.5))
     assert line.solve(spare=0.0, target=0.0) == pytest.approx(1.05, abs=0.005)
     assert line.solve(spare=0.0, target=0.06) == pytest.approx(1.15, abs=0.01)
 

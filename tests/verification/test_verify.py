@@ -15,6 +15,7 @@ from torch import nn
 from caa_cli.attacks.common.loop import Candidate, Example, Finding
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.smoothing.noise import Purpose
+from caa_cli.verification.claim import Claim
 from caa_cli.verification.line_search import Crossing, margin, margin_to_pass
 from caa_cli.verification.verifier import Verifier
 
@@ -203,7 +204,7 @@ def test_probes_and_tries_are_where_the_line_says_that_a_proof_will_pass(bound: 
             target = margin_to_pass(line.mass, 2000, 3, 0.02 / 4, bound, 0.5, spare)
             expected = line.solve(spare if number > 3 else 0.0, target)
             assert distance == pytest.approx(expected, rel=1e-5), number
-        line.add(distance, margin(draw.votes, draw.samples, 0, 0.5))
+        line.add(distance, margin(draw.votes, draw.samples, Claim(0, 3).sides(draw.votes), 0.5))
     assert visited[4:] == sorted(visited[4:])
 
 

@@ -42,7 +42,8 @@ class Alma(settings.Alma, Baseline[AlmaState]):
     at the end, after a first success. Every `check_steps` steps, an example without success whose y has not fallen
     below the share `tau` of its last checked value has its weight ρ multiplied by `gamma`.
 
-    The ratio needs three classes. With two, y is the logit margin divided by its value at the clean image.
+    The ratio needs three classes, and with targets four. With fewer, y is the logit margin divided by its value at
+    the clean image.
     """
 
     @property
@@ -73,13 +74,13 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         )
 
     def step(self, state: AlmaState, classifier: SmoothedClassifier) -> None:
-        ratio = LogitRatio(self.logit_tolerance)
+        ratio = LogitRatio(self.logit_tolerance, state.aim.targeted)
         evaluation = self.evaluate(state, classifier, ratio)
         state.lost_gradients += ~evaluation.usable
-        y = ratio.value(evaluation.log_mean, state.labels)
+        y = ratio.value(evaluation.log_mean, state.aim.classes)
         step = state.on_device(state.iteration).float()
         first = step == 0
-        if classifier.num_classes < 3:
+        if classifier.num_classes < ratio.least_classes:
             state.scale = torch.where(first, y.abs().clamp(min=1e-12), state.scale)
             y = y / state.scale
         self._adjust(state, y, evaluation.adversarial, step)

@@ -15,6 +15,7 @@ from caa_cli.attacks.baselines.baseline import Baseline, Evaluation
 from caa_cli.attacks.common.state import Example
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.objective import LogitRatio
 
 
 @dataclass
@@ -63,9 +64,10 @@ class ApgdSearch(Baseline[R]):
     def iterations(self) -> int:
         return self.most_runs * self.steps * (self.searches if self.minimise else 1)
 
-    def runs(self, num_classes: int) -> int:
-        """The runs of a search; of two classes one, for the ratio of logits needs a third."""
-        return 1 if num_classes < 3 else min(self.most_runs, num_classes)
+    def runs(self, num_classes: int, targeted: bool = False) -> int:
+        """The runs of a search; one where there are too few classes for the ratio of logits."""
+        enough = num_classes >= LogitRatio(reach=targeted).least_classes
+        return min(self.most_runs, num_classes) if enough else 1
 
     def first_run(self, examples: list[Example], classifier: SmoothedClassifier) -> RunState:
         """The state of new examples."""
@@ -111,7 +113,7 @@ class ApgdSearch(Baseline[R]):
         over = state.taken == self.steps
         if self.minimise:
             over = over | state.succeeded
-        last = state.succeeded | (state.run == self.runs(classifier.num_classes) - 1)
+        last = state.succeeded | (state.run == self.runs(classifier.num_classes, state.aim.targeted) - 1)
         next_search, next_run = over & last, over & ~last
         state.searched = state.searched + next_search
         state.done |= next_search & (state.searched >= (self.searches if self.minimise else 1))

@@ -18,7 +18,10 @@ from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, OneOfTwo, odds
 @dataclass(frozen=True)
 class AutoAttack(settings.AutoAttack, ApgdSearch[RunState]):
     """The `rand` version of Croce and Hein (2020): a search is a run of APGD-CE of `steps` points, and if that finds
-    nothing, one of APGD-DLR. The radius is the paper's unless it is given."""
+    nothing, one of APGD-DLR. The radius is the paper's unless it is given.
+
+    The ratio needs three classes, and with targets four: with fewer there is the first run only.
+    """
 
     @property
     def most_runs(self) -> int:
@@ -33,9 +36,14 @@ class AutoAttack(settings.AutoAttack, ApgdSearch[RunState]):
         return [("two classes", "APGD on the cross-entropy alone: the logit ratio needs a third")]
 
     def climb(self, state: RunState, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor, Tensor]:
-        ratio, second = LogitRatio(), state.run == 1
-        evaluation = self.evaluate(state, classifier, OneOfTwo(CrossEntropy(), ratio, second))
+        aim, second = state.aim, state.run == 1
+        entropy, ratio = aim.objective(CrossEntropy()), LogitRatio(reach=aim.targeted)
+        evaluation = self.evaluate(state, classifier, OneOfTwo(entropy, ratio, second))
         # The ratio falls towards the boundary, and the cross-entropy grows.
         direction = torch.where(second[:, None], -evaluation.direction, evaluation.direction)
-        z, labels = evaluation.log_mean, state.labels
-        return evaluation, direction, torch.where(second, -ratio.value(z, labels), odds_against(z, labels))
+        z, odds = evaluation.log_mean, odds_against(evaluation.log_mean, aim.classes)
+        return (
+            evaluation,
+            direction,
+            torch.where(second, -ratio.value(z, aim.classes), -odds if aim.targeted else odds),
+        )

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.common.attack import Attack, State
-from caa_cli.attacks.common.criterion import adversarial
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -29,7 +28,7 @@ class Evaluation:
 
     direction: (examples, dimensions) the objective's gradient at unit length, zero where there is none.
     norm: (examples,) its length before.  usable: (examples,) whether there is a gradient.
-    adversarial: (examples,) whether another class is confidently above the label.
+    adversarial: (examples,) whether another class is confidently above the label, or the target above all others.
     log_mean: (examples, classes) the smoothed logits z.
     """
 
@@ -62,8 +61,9 @@ class Baseline(Attack[State]):
         return cost.evaluations(self.iterations * self.samples)
 
     def evaluate(self, state: Batch, classifier: SmoothedClassifier, objective: Objective) -> Evaluation:
-        """Evaluates x with a gradient, keeps adversarial points and counts the cost."""
-        passed = classifier.surrogate(state.x, state.labels, state.keys(self.seed), self.samples, objective)
+        """Evaluates x with a gradient, keeps adversarial points and counts the cost. objective: as its aim has it."""
+        classes, keys = state.aim.classes, state.keys(self.seed)
+        passed = classifier.surrogate(state.x, classes, keys, self.samples, objective)
         state.forward += passed.forward_evaluations
         state.backward += passed.backward_evaluations
         hits = self.judge(state, passed.votes)
@@ -72,7 +72,7 @@ class Baseline(Attack[State]):
 
     def judge(self, state: Batch, votes: Tensor) -> Tensor:
         """Which examples are adversarial at x, (examples,) bool; those are remembered."""
-        hits = adversarial(votes, state.labels, self.samples, self.alpha, self.bound)
+        hits = state.aim.reached(votes, self.samples, self.alpha, self.bound)
         state.remember(hits, votes)
         return hits
 

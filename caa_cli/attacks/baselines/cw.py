@@ -11,7 +11,7 @@ from caa_cli.attacks.baselines.baseline import Baseline, delta
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.objective import LogRatio, logit_margin
+from caa_cli.smoothing.objective import LogRatio
 
 
 @dataclass
@@ -69,9 +69,9 @@ class CarliniWagner(settings.Cw, Baseline[CwState]):
         return state
 
     def step(self, state: CwState, classifier: SmoothedClassifier) -> None:
-        evaluation = self.evaluate(state, classifier, LogRatio())
+        evaluation = self.evaluate(state, classifier, state.aim.objective(LogRatio()))
         state.succeeded |= evaluation.adversarial
-        active = ~(logit_margin(evaluation.log_mean, state.labels) + self.confidence <= 0)
+        active = ~(state.aim.margin(evaluation.log_mean) + self.confidence <= 0)
         state.lost_gradients += active & ~evaluation.usable
         weight = torch.where(active & evaluation.usable, state.constant * evaluation.norm, 0.0)
         in_pixels = 2.0 * delta(state) + weight[:, None] * evaluation.direction

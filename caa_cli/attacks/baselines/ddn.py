@@ -37,7 +37,7 @@ class Ddn(settings.Ddn, Baseline[DdnState]):
         return DdnState.new(examples, classifier.num_classes, norm=norm)
 
     def step(self, state: DdnState, classifier: SmoothedClassifier) -> None:
-        evaluation = self.evaluate(state, classifier, CrossEntropy())
+        evaluation = self.evaluate(state, classifier, state.aim.objective(CrossEntropy()))
         state.lost_gradients += ~evaluation.usable
         turned = delta(state) + cosine(self.FIRST, self.LAST, state, self.steps)[:, None] * evaluation.direction
         state.norm = state.norm * torch.where(evaluation.adversarial, 1.0 - self.gamma, 1.0 + self.gamma)

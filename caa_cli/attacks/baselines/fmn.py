@@ -11,7 +11,7 @@ from caa_cli.attacks.baselines.baseline import Baseline, cosine, delta, max_l2, 
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.objective import LogRatio, logit_margin
+from caa_cli.smoothing.objective import LogRatio
 
 
 @dataclass
@@ -34,12 +34,12 @@ class Fmn(settings.Fmn, Baseline[FmnState]):
         return FmnState.new(examples, classifier.num_classes, epsilon=epsilon)
 
     def step(self, state: FmnState, classifier: SmoothedClassifier) -> None:
-        evaluation = self.evaluate(state, classifier, LogRatio())
+        evaluation = self.evaluate(state, classifier, state.aim.objective(LogRatio()))
         state.lost_gradients += ~evaluation.usable
         step_size = cosine(self.step_size_init, self.step_size_final, state, self.steps)
         gamma = cosine(self.gamma_init, self.gamma_final, state, self.steps)
         moved, best = delta(state), state.near_distance[:, 0]
-        to_boundary = logit_margin(evaluation.log_mean, state.labels).abs() / evaluation.norm.clamp(min=1e-12)
+        to_boundary = state.aim.margin(evaluation.log_mean).abs() / evaluation.norm.clamp(min=1e-12)
         outward = moved.norm(dim=1) + torch.where(evaluation.usable, to_boundary, 0.0)
         grown = torch.where(best < torch.inf, state.epsilon * (1.0 + gamma), outward)
         shrunk = torch.minimum(state.epsilon * (1.0 - gamma), best)

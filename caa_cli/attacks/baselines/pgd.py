@@ -21,7 +21,7 @@ class Pgd(settings.Pgd, Baseline[Batch]):
     TYPICAL_SHARE = 0.4
 
     def step(self, state: Batch, classifier: SmoothedClassifier) -> None:
-        evaluation = self.evaluate(state, classifier, CrossEntropy())
+        evaluation = self.evaluate(state, classifier, state.aim.objective(CrossEntropy()))
         state.done |= evaluation.adversarial
         state.lost_gradients += ~evaluation.usable & ~evaluation.adversarial
         set_perturbation(state, delta(state) + self.epsilon * evaluation.direction)

@@ -7,6 +7,9 @@ the balls of that side. Either length is then clipped to fixed limits. Algorithm
 branches and the ranges of δ the wrong way round; this follows the equations CAA_iter, epsilon_complex,
 step_size_limits and correction.
 
+With a target the two sides are that of the target and that of every other class: a step that stays in balls in which
+any of those is certified would be wasted just as well.
+
 Two settings go beyond the paper. `refine` may slide along the boundary (`attacks.caa.tangential`), and with
 several `rivals` an example has one run for each of the most likely other classes, one after another, and keeps the
 nearest points.
@@ -26,7 +29,6 @@ from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.caa.state import CaaEvaluation, CaaState
 from caa_cli.attacks.caa.tangential import MEMORY, SHORTEST, SHRINK, slide
 from caa_cli.attacks.common.attack import Attack
-from caa_cli.attacks.common.criterion import adversarial
 from caa_cli.attacks.common.race import ranking_samples, top_classes
 from caa_cli.attacks.common.starting_points import begin_beyond, crossing_evaluations
 from caa_cli.attacks.common.state import Example
@@ -80,7 +82,7 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
 
     def step(self, state: CaaState, classifier: SmoothedClassifier) -> None:
         evaluation = self._evaluate(state, classifier)
-        is_original, hits = evaluation.top == state.labels, evaluation.adversarial
+        is_original, hits = state.aim.is_original(evaluation.top), evaluation.adversarial
         points = state.x.flatten(1)
         for side, balls in ((is_original, state.original), (~is_original, state.adversarial)):
             balls.add(points, torch.where(side, evaluation.radius, 0.0))
@@ -178,15 +180,16 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
     def _differentiate(
         self, evaluation: CaaEvaluation, state: CaaState, classifier: SmoothedClassifier, rows: list[int]
     ) -> Tensor:
-        """Fills in the gradient of label over rival of these rows; returns its votes, (rows, classes)."""
+        """Fills in the gradient of label over rival of these rows, or of the strongest other class over the target;
+        returns its votes, (rows, classes)."""
         samples, index = self.stages()[0], _index(rows, state)
-        x, labels, keys = state.x[index], state.labels[index], state.keys(self.seed, rows)
+        x, labels, keys = state.x[index], state.aim.classes[index], state.keys(self.seed, rows)
         if state.rivals.shape[1]:
             rivals = state.rivals.gather(1, state.run[:, None])[index]
             passed = classifier.rival_gradients(x, labels, rivals, keys, samples)
             evaluation.gradient[index] = -passed.gradient.flatten(1)
         else:
-            passed = classifier.surrogate(x, labels, keys, samples, self.objective)
+            passed = classifier.surrogate(x, labels, keys, samples, state.aim.objective(self.objective))
             evaluation.gradient[index] = passed.gradient.flatten(1)
         state.forward[rows] += passed.forward_evaluations
         state.backward[rows] += passed.backward_evaluations
@@ -201,7 +204,7 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         count, top = votes.max(dim=1)
         others = largest_other(votes, top)
         ahead = judge.ahead(count, others)
-        hits = adversarial(votes, state.labels, total, alpha, self.bound)
+        hits = state.aim.reached(votes, total, alpha, self.bound)
         fresh = ~evaluation.decided
         evaluation.top = torch.where(fresh, top, evaluation.top)
         radius = judge.radius(count, others, classifier.sigma, self.step_certificate or self.certificate)

@@ -66,6 +66,10 @@ class Attack(ABC, Generic[State]):
         cost: of a sample with gradients, see `GradientSource`.
         """
 
+    def after_target(self) -> Self:
+        """The attack as it is where every example has a target."""
+        return self
+
     def samples_a_step(self) -> tuple[int, int]:
         """The fewest and the most samples that a step draws at one point."""
         return self.samples, self.samples

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.common.attack import Attack
-from caa_cli.attacks.common.criterion import adversarial
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config import attacks as settings
 from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import PILOT
-from caa_cli.smoothing.judge import margins_of
+from caa_cli.smoothing.judge import margins_of, strongest_other
 from caa_cli.smoothing.noise import Key, Purpose
 
 # From which share of the steps on at most how many runs may go on, however close their boundaries are to each other.
@@ -55,7 +54,7 @@ class Runs(Batch):
     slope_weight: Tensor
 
     @staticmethod
-    def no_estimates(like: Tensor) -> dict[str, Tensor]:
+    def no_estimates(like: Tensor) -> dict[str, Any]:
         """`boundary_distance`, `slope` and `slope_weight` of new runs; like: (examples, R)."""
         return {
             "boundary_distance": torch.full_like(like, torch.inf),
@@ -111,9 +110,9 @@ RunState = TypeVar("RunState", bound=Runs)
 class RunEvaluation:
     """One evaluation of the points of some runs, one row a run.
 
-    margin: (runs,) h.  slope: (runs,) of h along the direction that was given.  gradient: (runs, dimensions) of
-    log p̄_rival − log p̄_label.  direction: it at unit length, zero where it is not `usable`.  variance: (runs,) of the
-    gradient's noise, None of an exact gradient.
+    margin: (runs,) h, of a target over the strongest other class.  slope: (runs,) of h along the direction that was
+    given.  gradient: (runs, dimensions) of log p̄_rival − log p̄_label.  direction: it at unit length, zero where it is
+    not `usable`.  variance: (runs,) of the gradient's noise, None of an exact gradient.
     """
 
     margin: Tensor
@@ -148,6 +147,9 @@ class Race(settings.CaaNewton, Attack[RunState]):
     def iterations(self) -> int:
         return self.steps
 
+    def after_target(self) -> Self:
+        return replace(self, rivals=1)
+
     def draws(self, iteration: int) -> int:
         """The samples of one evaluation at this step, more towards the end."""
         few, more = (round(share * self.steps) for share in _SAMPLES_UNTIL)
@@ -172,6 +174,14 @@ class Race(settings.CaaNewton, Attack[RunState]):
     def extra_vectors(self) -> int:
         return 10 * self.rivals
 
+    def choose_rivals(self, examples: list[Example], classifier: SmoothedClassifier) -> tuple[Tensor, int]:
+        """(the classes that are followed, (examples, R) int64; model evaluations that the choice took of each)."""
+        targets = [example.target for example in examples if example.target is not None]
+        if targets:
+            return torch.tensor(targets, device=classifier.device)[:, None], 0
+        rivals = top_classes(examples, classifier, self.rivals, self.seed, self.samples)
+        return rivals, ranking_samples(self.samples)
+
     def step(self, state: RunState, classifier: SmoothedClassifier) -> None:
         state.alive = still_racing(state.alive, state.boundary_distance, state.iteration, self.steps, self.rivals)
         state.done |= ~state.alive.any(dim=1)
@@ -194,7 +204,9 @@ class Race(settings.CaaNewton, Attack[RunState]):
 
         along: (runs, dimensions) the directions in which the slopes are measured.
         """
-        labels, rivals, samples = state.labels[now.rows], now.of(state.rivals), now.samples
+        rivals, samples, aim = now.of(state.rivals), now.samples, state.aim.of(now.rows)
+        # A target has to beat whichever class is strongest.
+        labels = None if aim.targeted else state.labels[now.rows]
         points, keys = now.of(state.point).view(-1, *classifier.input_shape), state.keys(self.seed, now.examples)
         passed = classifier.towards(points, labels, rivals, keys, samples, along)
         examples = torch.tensor(now.examples)
@@ -204,11 +216,13 @@ class Race(settings.CaaNewton, Attack[RunState]):
         direction, _, usable = unit(gradient)
         lost = torch.zeros_like(state.lost_gradients).index_add_(0, now.rows, (~usable).long())
         state.lost_gradients += lost > 0
-        h, slope = margins(passed.votes, passed.moments, labels, rivals, samples, classifier.sigma)
-        confident = adversarial(passed.votes, labels, samples, self.alpha, self.bound)
+        votes, sigma = passed.votes, classifier.sigma
+        opponents = strongest_other(votes, rivals) if labels is None else labels
+        h, slope = margins(votes, passed.moments, opponents, rivals, samples, sigma)
+        confident = aim.reached(votes, samples, self.alpha, self.bound)
         last = now.iteration == self.steps - 1
-        unconfirmed = h > -self.UNCONFIRMED * classifier.sigma if last else torch.zeros_like(confident)
-        state.offer(now, passed.votes, confident, unconfirmed)
+        unconfirmed = h > -self.UNCONFIRMED * sigma if last else torch.zeros_like(confident)
+        state.offer(now, votes, confident, unconfirmed)
         return RunEvaluation(h, slope, gradient, direction, usable, passed.variance)
 
 

@@ -1,7 +1,7 @@
 """Starting points beyond the boundary, for attacks without gradients.
 
 Where the label has every vote, votes show no direction. So the segment from the clean image to each of a few images
-of other classes is bisected to where the label loses its lead, with few votes.
+of other classes is bisected to where the label loses its lead, or the target gains it, with few votes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.common.criterion import adversarial
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -57,7 +56,7 @@ def begin_beyond(
     """
     crossings = cross(examples, classifier, count, seed)
     state.forward += crossings.evaluations
-    confident = adversarial(crossings.votes, state.labels, SAMPLES, ALPHA, GOODMAN) & crossings.exists[:, 0]
+    confident = state.aim.reached(crossings.votes, SAMPLES, ALPHA, GOODMAN) & crossings.exists[:, 0]
     state.x = crossings.image.view_as(state.x).clone()
     state.remember(confident, crossings.votes)
     state.x = crossings.point[:, 0].reshape(state.x.shape).clone()  # a copy, because x is written to
@@ -89,13 +88,17 @@ def cross(examples: list[Example], classifier: SmoothedClassifier, count: int, s
             crossings.evaluations[row] += SAMPLES * len(points)
             return votes, votes.argmax(dim=1)
 
+        def across(leaders: Tensor, example: Example = example) -> Tensor:
+            """Whether points at which these classes lead are beyond the boundary."""
+            return leaders != example.label if example.target is None else leaders == example.target
+
         low, high = torch.zeros(len(ends), device=clean.device), torch.ones(len(ends), device=clean.device)
         votes, rival = evaluate(high)
-        beyond = rival != example.label
+        beyond = across(rival)
         for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)
             _, top = evaluate(middle)
-            over = top != example.label
+            over = across(top)
             low, high = torch.where(over, low, middle), torch.where(over, middle, high)
             rival = torch.where(over, top, rival)
         distance = torch.where(beyond, high * (ends - clean[row]).norm(dim=1), torch.inf)

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from caa_cli.attacks.common.criterion import Aim
 from caa_cli.smoothing.noise import Key, Purpose
 
 
@@ -18,6 +19,7 @@ class Example:
 
     certified_radius: of the clean image, L2, for attacks whose search depends on it.
     starting_points: (M, *input_shape) images of other classes, for searches that begin beyond the boundary.
+    target: the class to reach; None: any but the label.
     """
 
     index: int
@@ -25,6 +27,7 @@ class Example:
     label: int
     certified_radius: float = 0.0
     starting_points: Tensor | None = None
+    target: int | None = None
 
 
 @dataclass
@@ -74,6 +77,7 @@ class Batch:
     clean: Tensor  # (E, *input_shape)
     x: Tensor  # (E, *input_shape): evaluated by the next step, and kept by `remember`
     labels: Tensor  # (E,) int64
+    aim: Aim  # to get away from these labels, or to reach the targets
     indices: Tensor  # (E,) int64 global example indices, on the CPU
     iteration: Tensor  # (E,) int64 steps taken, on the CPU
     forward: Tensor  # (E,) int64 model evaluations, on the CPU
@@ -89,7 +93,7 @@ class Batch:
     KEPT = 3
 
     @classmethod
-    def common(cls, examples: list[Example], num_classes: int) -> dict[str, Tensor]:
+    def common(cls, examples: list[Example], num_classes: int) -> dict[str, Any]:
         """The fields above for a batch of new examples."""
         clean = torch.stack([example.image for example in examples])
         size, device = len(examples), clean.device
@@ -97,10 +101,15 @@ class Batch:
         def counter(device: torch.device | str = "cpu") -> Tensor:
             return torch.zeros(size, dtype=torch.int64, device=device)
 
+        labels = torch.tensor([example.label for example in examples], device=device)
+        targets = [example.target for example in examples if example.target is not None]
+        if targets and len(targets) < size:
+            raise ValueError("some examples have a target, and some have none")
         return {
             "clean": clean,
             "x": clean.clone(),
-            "labels": torch.tensor([example.label for example in examples], device=device),
+            "labels": labels,
+            "aim": Aim(torch.tensor(targets, device=device), targeted=True) if targets else Aim(labels),
             "indices": torch.tensor([example.index for example in examples]),
             "iteration": counter(),
             "forward": counter(),

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.common.projection import step_beyond
-from caa_cli.attacks.common.race import Race, RunEvaluation, Runs, RunStep, ranking_samples, top_classes
+from caa_cli.attacks.common.race import Race, RunEvaluation, Runs, RunStep, ranking_samples
 from caa_cli.attacks.common.state import Example
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
@@ -61,7 +61,7 @@ class Newton(Race[NewtonState]):
         return forward + ranking_samples(self.samples), backward
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> NewtonState:
-        rivals = top_classes(examples, classifier, self.rivals, self.seed, self.samples)
+        rivals, evaluations = self.choose_rivals(examples, classifier)
         clean = torch.stack([example.image for example in examples]).flatten(1)
         zeros = torch.zeros(rivals.shape, device=clean.device)
         points = clean[:, None].repeat(1, rivals.shape[1], 1)
@@ -77,7 +77,7 @@ class Newton(Race[NewtonState]):
             plane_weight=zeros.clone(),
             **Runs.no_estimates(zeros),
         )
-        state.forward += ranking_samples(self.samples)
+        state.forward += evaluations
         return state
 
     def advance(self, state: NewtonState, classifier: SmoothedClassifier, now: RunStep) -> None:
