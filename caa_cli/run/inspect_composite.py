@@ -12,17 +12,20 @@ from caa_cli.config.choices import ENSEMBLES, LOGITS
 from caa_cli.config.denoisers import DENOISERS
 from caa_cli.display import Rows
 from caa_cli.models.checkpoint import inspect_weights
+from caa_cli.models.checkpoint_file import CONFIG
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import open_denoiser, recognise
+from caa_cli.models.denoisers.read import weights_files
 from caa_cli.models.hub_folder import describes_classifier
 
 
 def denoiser_at(path: str, trust: bool) -> Denoiser | None:
-    """The denoiser in a file or folder; None where it holds something else. Raises CaaError for a folder without
-    weights."""
+    """The denoiser in a file or folder; None where it holds something else. Raises CaaError for half a folder: a
+    configuration without weights."""
     place = Path(path)
     if place.is_dir():
-        if describes_classifier(place):
+        nothing = not weights_files(place) and not (place / CONFIG).is_file()
+        if nothing or describes_classifier(place):
             return None
         return open_denoiser(place, trust=trust)
     if not place.is_file():

@@ -49,12 +49,17 @@ def _weights(path: Path, trust: bool) -> Weights:
     return weights
 
 
-def _weights_in(folder: Path) -> Path:
-    """The file of weights in a folder or one of its subfolders. Raises UsageError unless there is one."""
+def weights_files(folder: Path) -> list[Path]:
+    """The files of weights in a folder and its subfolders."""
     files = sorted([*folder.glob("*"), *folder.glob("*/*")])
     found = [path for path in files if path.suffix in _ENDINGS and path.is_file()]
     # The same weights are often there twice.
-    found = [path for path in found if path.suffix == ".safetensors"] or found
+    return [path for path in found if path.suffix == ".safetensors"] or found
+
+
+def _weights_in(folder: Path) -> Path:
+    """The file of weights in a folder or one of its subfolders. Raises UsageError unless there is one."""
+    found = weights_files(folder)
     if len(found) == 1:
         return found[0]
     if not found:
