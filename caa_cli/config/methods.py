@@ -69,12 +69,20 @@ class Denoiser(Settings):
 
     objective: Annotated[str, OneOf(OBJECTIVES), f"{', '.join(OBJECTIVES)}."] = STABILITY
     mse_epochs: Annotated[int | None, Count(0, MOST_STEPS), Shown("10"), "epochs of mse before the objective."] = None
+    tuning_rate: Annotated[float, Positive(1.0), "share of --learning-rate in the epochs after those of mse."] = 0.05
     depth: Annotated[int, Count(2, 1000), "convolutions."] = 17
     width: Annotated[int, Count(most=10_000), "channels between convolutions."] = 64
 
     def on_pixels(self, epoch: int) -> bool:
         """Whether the loss of an epoch, counted from 0, is the mean squared error."""
         return self.objective == MSE or epoch < self.pixel_epochs
+
+    def rate_share(self, epoch: int) -> float:
+        """What the learning rate of an epoch, counted from 0, is multiplied by.
+
+        At the rate that suits mse the objective would first ruin what the denoiser has learnt.
+        """
+        return self.tuning_rate if self.pixel_epochs and not self.on_pixels(epoch) else 1.0
 
     @property
     def pixel_epochs(self) -> int:

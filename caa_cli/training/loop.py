@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from caa_cli.config.methods import Denoiser
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import CaaError
 from caa_cli.training.devices import Ranks
@@ -29,11 +30,14 @@ from caa_cli.training.trainee import Trainee
 
 def learning_rate_at(plan: TrainPlan, epochs: float) -> float:
     """The learning rate after a number of epochs, which may be fractional."""
+    rate = plan.learning_rate
+    if isinstance(plan.settings, Denoiser):
+        rate *= plan.settings.rate_share(math.floor(epochs))
     if plan.schedule == "cosine":
-        return plan.learning_rate * 0.5 * (1.0 + math.cos(math.pi * epochs / plan.epochs))
+        return rate * 0.5 * (1.0 + math.cos(math.pi * epochs / plan.epochs))
     if plan.schedule == "step":
-        return plan.learning_rate * 0.1 ** math.floor(epochs / plan.step_epochs)
-    return plan.learning_rate
+        return rate * 0.1 ** math.floor(epochs / plan.step_epochs)
+    return rate
 
 
 def build_optimizer(plan: TrainPlan, model: nn.Module) -> torch.optim.Optimizer:

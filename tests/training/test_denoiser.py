@@ -32,7 +32,7 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.training.denoiser import Denoiser
 from caa_cli.training.feed import MemoryFeed
-from caa_cli.training.loop import EpochReport, Trainer
+from caa_cli.training.loop import EpochReport, Trainer, learning_rate_at
 from caa_cli.training.new_denoiser import NewDenoiser
 from caa_cli.training.state import Unfinished
 from caa_cli.training.step import Step
@@ -234,6 +234,16 @@ def test_a_state_is_not_resumed_for_another_classifier(tmp_path: Path):
     assert Unfinished(plan).restore(with_classifier("one"), images) == []
     with pytest.raises(UsageError, match="for another --classifier"):
         Unfinished(plan).restore(with_classifier("two"), images)
+
+
+def test_after_squared_error_the_rate_is_a_share_of_what_it_was():
+    tuned = plan_of(4, mse_epochs=2)
+    assert [learning_rate_at(tuned, e) for e in (0, 1.9, 2, 3.9)] == pytest.approx([1e-2, 1e-2, 5e-4, 5e-4])
+    cosine = replace(tuned, schedule="cosine")
+    assert learning_rate_at(cosine, 2) == pytest.approx(5e-4 / 2)
+    from_the_start = plan_of(4, mse_epochs=0)
+    assert learning_rate_at(from_the_start, 3) == 1e-2, "there is nothing to ruin"
+    assert learning_rate_at(plan_of(4, objective="mse"), 3) == 1e-2
 
 
 SMALL = ("--method", "denoiser", "--dataset", "demo", "--depth", "4", "--width", "12", "--learning-rate", "5e-3")
