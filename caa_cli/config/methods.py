@@ -19,21 +19,30 @@ _DRAWS = "noises an image."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussian(Settings):
+class MethodSettings(Settings):
+    """The settings of one training method."""
+
+    def rate_share(self, epoch: int) -> float:
+        """What the learning rate of an epoch, counted from 0, is multiplied by."""
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(MethodSettings):
     """Cross-entropy under noise (Lecuyer et al., 2019; Cohen et al., 2019)."""
 
     draws: Annotated[int, Count(most=_MOST_DRAWS), _DRAWS] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stability(Settings):
+class Stability(MethodSettings):
     """Li et al. (2019)."""
 
     weight: Annotated[float, NotNegative(), "λ, of the term that it adds."] = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Consistency(Settings):
+class Consistency(MethodSettings):
     """Jeong and Shin (2020)."""
 
     draws: Annotated[int, _SEVERAL, _DRAWS] = 2
@@ -42,7 +51,7 @@ class Consistency(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Macer(Settings):
+class Macer(MethodSettings):
     """Zhai et al. (2020)."""
 
     draws: Annotated[int, _SEVERAL, _DRAWS] = 16
@@ -53,7 +62,7 @@ class Macer(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmoothAdv(Settings):
+class SmoothAdv(MethodSettings):
     """Salman et al. (2019)."""
 
     draws: Annotated[int, Count(most=_MOST_DRAWS), _DRAWS] = 2
@@ -64,7 +73,7 @@ class SmoothAdv(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Denoiser(Settings):
+class Denoiser(MethodSettings):
     """Denoised smoothing (Salman et al., 2020): a denoiser is trained, in front of a classifier that is not."""
 
     objective: Annotated[str, OneOf(OBJECTIVES), f"{', '.join(OBJECTIVES)}."] = STABILITY
@@ -78,10 +87,7 @@ class Denoiser(Settings):
         return self.objective == MSE or epoch < self.pixel_epochs
 
     def rate_share(self, epoch: int) -> float:
-        """What the learning rate of an epoch, counted from 0, is multiplied by.
-
-        At the rate that suits mse the objective would first ruin what the denoiser has learnt.
-        """
+        # At the rate that suits mse the objective would first ruin what the denoiser has learnt.
         return self.tuning_rate if self.pixel_epochs and not self.on_pixels(epoch) else 1.0
 
     @property
@@ -97,7 +103,7 @@ class MethodSpec:
     denoises: what it trains is a denoiser, not a classifier.
     """
 
-    settings: type[Settings]
+    settings: type[MethodSettings]
     runs: str
     denoises: bool = False
 
@@ -126,7 +132,7 @@ def every_setting() -> dict[str, list[str]]:
     return methods_by_setting
 
 
-def chosen(method: str, given: Mapping[str, Any]) -> Settings:
+def chosen(method: str, given: Mapping[str, Any]) -> MethodSettings:
     """The method's settings from values by name; None is a value that was not given.
 
     Raises UsageError for an unknown method, and for a setting that it does not have.
@@ -136,13 +142,13 @@ def chosen(method: str, given: Mapping[str, Any]) -> Settings:
     return filled(METHODS[method].settings, given)
 
 
-def check(method: str, settings: Settings) -> None:
+def check(method: str, settings: MethodSettings) -> None:
     """Raises UsageError for a value out of its range."""
     if type(settings) is not METHODS[method].settings:
         raise TypeError(f"{type(settings).__name__} has no settings of {method}")
     check_each(settings)
 
 
-def flat(settings: Settings) -> dict[str, Any]:
+def flat(settings: MethodSettings) -> dict[str, Any]:
     """The values of all methods' settings, as results record them; None for those that this method lacks."""
     return {name: getattr(settings, name, None) for name in every_setting()}

@@ -17,7 +17,7 @@ from caa_cli.config.choices import (
     TRAINING_DTYPES,
 )
 from caa_cli.config.datasets import DATASETS
-from caa_cli.config.methods import METHODS
+from caa_cli.config.methods import METHODS, MethodSettings
 from caa_cli.config.paths import check_distinct, sidecar
 from caa_cli.config.plan import Plan
 from caa_cli.config.ranges import (
@@ -35,7 +35,6 @@ from caa_cli.config.ranges import (
     Range,
     flag,
 )
-from caa_cli.config.settings import Settings
 from caa_cli.errors import UsageError
 
 
@@ -56,7 +55,7 @@ class TrainPlan(Plan):
     sigma: Annotated[float, SIGMA] = 0.5
 
     method: Annotated[str, OneOf(METHODS)] = "gaussian"
-    settings: Settings = None  # type: ignore[assignment]  # filled in below
+    settings: MethodSettings = None  # type: ignore[assignment]  # filled in below
     classifier: str | None = None
     classifier_arch: str | None = None
     classifier_mean: Annotated[tuple[float, ...] | None, MEAN] = None

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from caa_cli.config.methods import Denoiser
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import CaaError
 from caa_cli.training.devices import Ranks
@@ -30,9 +29,7 @@ from caa_cli.training.trainee import Trainee
 
 def learning_rate_at(plan: TrainPlan, epochs: float) -> float:
     """The learning rate after a number of epochs, which may be fractional."""
-    rate = plan.learning_rate
-    if isinstance(plan.settings, Denoiser):
-        rate *= plan.settings.rate_share(math.floor(epochs))
+    rate = plan.learning_rate * plan.settings.rate_share(math.floor(epochs))
     if plan.schedule == "cosine":
         return rate * 0.5 * (1.0 + math.cos(math.pi * epochs / plan.epochs))
     if plan.schedule == "step":
