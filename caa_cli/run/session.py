@@ -68,7 +68,7 @@ class Session(Generic[P]):
     def describe(self, bounds: str | None = None) -> Rows:
         """Rows for the display before anything runs; bounds: in words, where they aren't those of --bound."""
         plan = self.plan
-        bounds = f"certificate of {plan.certificate}, {bounds or f'{plan.bound} bounds at α = {plan.alpha:g}'}"
+        bounds = f"{plan.certificate} certificate, {bounds or f'{plan.bound} bounds at α = {plan.alpha:g}'}"
         shard = f", {plan.shard}" if plan.shard.count > 1 else ""
         chosen = (
             [("shard", f"{plan.shard.index} of {plan.shard.count}: {plan.shard.chosen}")] if plan.shard.chosen else []

@@ -203,3 +203,26 @@ def test_a_result_is_not_written_over_what_is_read(idle):
     untrained("other.safetensors")
     both = caa("attack", *CHEAP, "--checkpoint", "other.safetensors", "--output", "other.safetensors")
     assert_clean_error(both, 2, "is the same file as --checkpoint other.safetensors")
+
+
+def test_ensembles_of_the_same_members_in_two_ways_are_two_models():
+    untrained("other.safetensors")
+    both = ["--checkpoint", "demo", "--checkpoint", "other.safetensors"]
+    for kind in ("softmax", "votes"):
+        words = [
+            *both,
+            *LIMIT,
+            "--ensemble",
+            kind,
+            "--samples",
+            "200",
+            "--chunk-size",
+            "256",
+            "--output",
+            f"{kind}.json",
+        ]
+        assert caa("certify", *words).exit_code == 0
+    compared = caa("compare", "softmax.json", "votes.json", "--json")
+    assert compared.exit_code == 0, compared.output
+    models = parse_strict(compared.stdout)["models"]
+    assert [model["ensemble"] for model in models.values()] == ["softmax", "votes"]

@@ -121,6 +121,6 @@ def test_the_checkpoint_is_named_as_in_the_other_subcommands_too():
     assert by_flag.stdout == by_word.stdout
     by_variable = caa("inspect", "--json", env={"CAA_INSPECT_CHECKPOINT": "demo"})
     assert by_variable.stdout == by_word.stdout
-    assert_clean_error(caa("inspect"), 2, "needs a checkpoint", "caa inspect --checkpoint demo")
+    assert_clean_error(caa("inspect"), 2, "needs --checkpoint", "caa inspect --checkpoint demo")
     both = caa("inspect", "a.pt", "--checkpoint", "b.pt")
     assert_clean_error(both, 2, "a.pt and --checkpoint b.pt are two", "caa inspect --checkpoint b.pt")

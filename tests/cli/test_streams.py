@@ -65,7 +65,7 @@ def test_what_an_encoding_lacks_is_spelt_out(results, format: str, encoding: dic
 def test_an_attack_can_speak_without_utf_8(tmp_path: Path):
     done = shell([*ATTACK, "--output", tmp_path / "ю.json"], "", **ASCII)
     assert done.returncode == 0, done.stderr
-    assert "sigma = 0.5, goodman bounds at alpha = 0.005" in done.stderr
+    assert "sigma = 0.5, cohen certificate, goodman bounds at alpha = 0.005" in done.stderr
     assert "median radius" in done.stdout
     assert (done.stdout + done.stderr).isascii()
     assert read_strict(tmp_path / "ю.json")["status"] == "complete"

@@ -7,36 +7,20 @@ from step_counts import count_steps, totals
 
 from caa_cli.config.attacks import ATTACKS
 
-# The most kernels of a step, and the most times that the host waits in one, for a value or with a copy. Where an
-# attack asks for less than it may, its limit comes down; the aim: 250 kernels (150 without certificates), 4 waits.
-LIMITS = {
-    "caa": (370, 30),
-    "caa-newton": (540, 54),
-    "pgd": (150, 13),
-    "cw": (215, 12),
-    "deepfool": (370, 20),
-    "autoattack": (260, 16),
-    "ddn": (180, 12),
-    "fmn": (215, 12),
-    "alma": (700, 12),
-    "pdgd": (180, 3),
-    "sdf": (480, 4),
-    "apgd-min": (290, 4),
-}
+# The most times that the host waits in a step, for a value or with a copy; and the most kernels, where not LARGER.
+WAITS, KERNELS = 4, 150
+# Steps with certificates, with several gradients, or with loops of their own; the limits come down with the code.
+LARGER = {"caa": 310, "caa-newton": 310, "cw": 156, "deepfool": 340, "autoattack": 258, "alma": 257}
+LARGER |= {"pdgd": 180, "sdf": 480, "apgd-min": 290}
 
 
-def test_every_attack_has_a_limit():
-    assert LIMITS.keys() == ATTACKS.keys()
-
-
-@pytest.mark.parametrize("attack", LIMITS)
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_a_step_asks_little_of_the_device(attack: str):
-    steps, operations = count_steps(attack, last=13)
-    assert steps >= 4, "too few to say"
+    steps, operations = count_steps(attack)
+    assert steps >= 8, "too few to say"
     counted = totals(steps, operations)
-    kernels, waits = LIMITS[attack]
-    assert counted["kernels"] <= kernels
-    assert counted["syncs"] + counted["uploads"] <= waits, [
+    assert counted["kernels"] <= LARGER.get(attack, KERNELS)
+    assert counted["syncs"] + counted["uploads"] <= WAITS, [
         f"{count / steps:.1f} {kind} {operation} {line}"
         for (kind, operation, line), count in operations.most_common()
         if kind != "kernel"
