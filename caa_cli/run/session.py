@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import nn
 
 from caa_cli.config.datasets import DEMO
 from caa_cli.config.plan import ModelPlan
@@ -144,7 +145,7 @@ class Session(Generic[P]):
 
     def _check_normalisation(self, classifier: SmoothedClassifier, display: Display) -> None:
         """Warn of a normalisation that is probably wrong, unless the checkpoint itself states it."""
-        models = [module for module in classifier.model.modules() if isinstance(module, NormalisedClassifier)]
+        models = list(_members(classifier.model))
         for member, model in zip(self.base.members, models, strict=True):
             weights, stored, card = member.weights, member.weights.card, member.card
             if stored is not None and (stored.mean, stored.std) == (card.mean, card.std):
@@ -218,6 +219,15 @@ def open_session(plan: P, display: Display) -> Session[P]:
             "lower --skip, --every or the number of shards",
         )
     return Session(resolved, base, images, classes, indices, device, dtype)
+
+
+def _members(model: nn.Module) -> Iterator[NormalisedClassifier]:
+    """The classifiers with a normalisation of ours; whatever is inside one of them is its own affair."""
+    if isinstance(model, NormalisedClassifier):
+        yield model
+    else:
+        for part in model.children():
+            yield from _members(part)
 
 
 def _resized(

@@ -66,6 +66,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "autoattack_searches": 2,
         "iterations": 4,
     },
+    "pdgd": {"attack": "pdgd", "iterations": 30},
     "apgd-min": {"attack": "apgd-min", "apgd_min_targets": 2, "apgd_min_searches": 2, "iterations": 4},
     "caa, step certificate": {**CAA, "step_certificate": "li"},
     "caa, intervals": {**CAA, "verification": "intervals"},
