@@ -118,18 +118,27 @@ class Newton(Race[NewtonState]):
         ahead = ((target - evaluation.margin) / slope).clamp(min=0.1, max=_FAR_STEP * sigma)
         onward = (point + ahead[:, None] * direction).clamp(0.0, 1.0)
         height = (normal * clean).sum(dim=1) + now.of(state.offset)
-        steps, outwards = torch.full_like(slope, now.iteration), torch.zeros_like(point)
+        longest = torch.full_like(slope, max(_STEP * _SHRINK**now.iteration, _SHORTEST))
+        outwards: Tensor | float = 0.0
         if state.aim.targeted:
-            # A target may be far, with much of its boundary to follow: steps shorten from where the run comes near,
-            # and what they lack to the plane is not part of their length.
-            steps = now.of(state.near_steps)
-            lacking = (target - (normal * point).sum(dim=1) - now.of(state.offset)) / slope
-            outwards = lacking.clamp(min=0.0, max=_STEP)[:, None] * direction
-        longest = (_STEP * _SHRINK**steps).clamp(min=_SHORTEST)
+            longest, outwards = self._limits(state, now, near, direction, slope, sigma)
         step, nearest = step_beyond(clean, point, direction, (target - height) / slope, longest, outwards)
-        now.put(state.near_steps, now.of(state.near_steps) + near)
         usable = evaluation.usable
         moved = torch.where(near[:, None], step, onward)
         now.put(state.point, torch.where(usable[:, None], moved, point))
         distance = torch.where(near, (nearest - clean).norm(dim=1), torch.inf)
         now.put(state.boundary_distance, torch.where(usable, distance, now.of(state.boundary_distance)))
+
+    def _limits(
+        self, state: NewtonState, now: RunStep, near: Tensor, direction: Tensor, slope: Tensor, sigma: float
+    ) -> tuple[Tensor, Tensor]:
+        """(the longest step, what is not limited of it) of runs after a target, (runs,) and (runs, dimensions).
+
+        A target may be far, with much of its boundary to follow: steps shorten from where the run comes near, and
+        what they lack to the plane is not part of their length.
+        """
+        steps, height = now.of(state.near_steps), (now.of(state.normal) * now.of(state.point)).sum(dim=1)
+        now.put(state.near_steps, steps + near)
+        lacking = (self.target * sigma - height - now.of(state.offset)) / slope
+        outwards = lacking.clamp(min=0.0, max=_STEP)[:, None] * direction
+        return (_STEP * _SHRINK**steps).clamp(min=_SHORTEST), outwards
