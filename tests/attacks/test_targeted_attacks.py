@@ -208,6 +208,16 @@ def test_each_attack_reaches_the_target_on_an_image_of_the_demo(name: str):
     assert record.radius >= record.certified_radius
 
 
+def test_newton_follows_the_boundary_of_a_target_that_is_far():
+    """The fifth image, to its least likely class: six steps to come near, and more than its first step to slide."""
+    model, images = load("demo", device="cpu"), open_dataset("demo", None, "test")
+    attack = build_attack(AttackPlan.of(checkpoint="demo", attack="caa-newton", target="1"))
+    (finding,) = Search(attack, model).run([Example(4, images.image(4), 4, target=1)])
+    verified = Verifier(samples=3750).verify(finding, model)
+    assert verified.adversarial_class == 1
+    assert verified.radius < 4.7
+
+
 def test_an_image_of_the_target_s_class_is_left_out():
     model, images = demo()
     plan = AttackPlan(checkpoint="demo", target="7", samples=100, verify_samples=1000)

@@ -37,13 +37,14 @@ _SLOPE_MOST = 2000.0
 
 @dataclass
 class NewtonState(Runs):
-    """near: whether the run has come near its boundary.
+    """near: whether the run has come near its boundary.  near_steps: its steps since then.
 
     normal, offset: of the averaged plane ⟨normal, x⟩ + offset; plane_weight: the samples behind it.
     Of `Runs`: slope along the normals; boundary_distance of the nearest point beyond the plane.
     """
 
     near: Tensor
+    near_steps: Tensor
     normal: Tensor
     offset: Tensor
     plane_weight: Tensor
@@ -71,6 +72,7 @@ class Newton(Race[NewtonState]):
             rivals=rivals,
             alive=torch.ones_like(zeros, dtype=torch.bool),
             near=torch.zeros_like(zeros, dtype=torch.bool),
+            near_steps=zeros.clone(),
             point=points,
             normal=torch.zeros_like(points),
             offset=zeros.clone(),
@@ -117,9 +119,26 @@ class Newton(Race[NewtonState]):
         onward = (point + ahead[:, None] * direction).clamp(0.0, 1.0)
         height = (normal * clean).sum(dim=1) + now.of(state.offset)
         longest = torch.full_like(slope, max(_STEP * _SHRINK**now.iteration, _SHORTEST))
-        step, nearest = step_beyond(clean, point, direction, (target - height) / slope, longest)
+        outwards: Tensor | float = 0.0
+        if state.aim.targeted:
+            longest, outwards = self._limits(state, now, near, direction, slope, sigma)
+        step, nearest = step_beyond(clean, point, direction, (target - height) / slope, longest, outwards)
         usable = evaluation.usable
         moved = torch.where(near[:, None], step, onward)
         now.put(state.point, torch.where(usable[:, None], moved, point))
         distance = torch.where(near, (nearest - clean).norm(dim=1), torch.inf)
         now.put(state.boundary_distance, torch.where(usable, distance, now.of(state.boundary_distance)))
+
+    def _limits(
+        self, state: NewtonState, now: RunStep, near: Tensor, direction: Tensor, slope: Tensor, sigma: float
+    ) -> tuple[Tensor, Tensor]:
+        """(the longest step, what is not limited of it) of runs after a target, (runs,) and (runs, dimensions).
+
+        A target may be far, with much of its boundary to follow: steps shorten from where the run comes near, and
+        what they lack to the plane is not part of their length.
+        """
+        steps, height = now.of(state.near_steps), (now.of(state.normal) * now.of(state.point)).sum(dim=1)
+        now.put(state.near_steps, steps + near)
+        lacking = (self.target * sigma - height - now.of(state.offset)) / slope
+        outwards = lacking.clamp(min=0.0, max=_STEP)[:, None] * direction
+        return (_STEP * _SHRINK**steps).clamp(min=_SHORTEST), outwards
