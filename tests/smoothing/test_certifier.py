@@ -49,7 +49,8 @@ def test_selection_and_certification_have_noise_of_their_own():
 def test_the_class_is_chosen_on_the_selection_alone(bound: str):
     certifier = Certifier(10, 1000, bound=bound)
     found = certify(certifier, [4, 6, 0, 0], [1000, 0, 0, 0])
-    assert found == Certificate(1, False, 0.0, 0, 0, 1010)
+    assert found == Certificate(1, False, 0.0, 0, 0, 1010, found.votes)
+    assert found.votes.tolist() == [1000, 0, 0]
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
@@ -77,7 +78,8 @@ def test_a_choice_judged_on_its_own_votes_needs_enough_of_them(bound: str):
     enough = next(k for k in range(450, 900) if confident(k))
     for k in (enough, enough - 1):
         found = certify(Certifier(1000, 5000, 0.01, bound), [k, 900 - k, 0, 100], wanted=1)
-        assert found == Certificate(0, k == enough, 0.0, k, 100, 1000)
+        assert found == Certificate(0, k == enough, 0.0, k, 100, 1000, found.votes)
+        assert found.votes.tolist() == [k, 900 - k, 0]
 
 
 def test_the_most_that_settings_can_certify_is_a_unanimous_vote():
