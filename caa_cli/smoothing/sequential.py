@@ -98,12 +98,10 @@ def least_probability(radius: float, certificate: str) -> float:
     have the rest; 1 where none is. Cohen et al.'s is Φ(radius); for the others by bisection, to the last bit."""
     if certificate == COHEN:
         return float(ndtr(radius))
-    if _radius(1.0, certificate) <= radius:
-        return 1.0
     low, high = 0.5, 1.0
     while low < (middle := (low + high) / 2.0) < high:
         low, high = (low, middle) if _radius(middle, certificate) > radius else (middle, high)
-    return low
+    return high
 
 
 def _radius(probability: float, certificate: str) -> float:
