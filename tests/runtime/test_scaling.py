@@ -184,7 +184,8 @@ def test_kills_at_random_moments_lose_and_double_no_image(tmp_path, kills, image
 def test_the_documented_slurm_script_requeues_and_goes_on(tmp_path):
     """As sbatch would run it: the variables set, SIGUSR1 to the script, an scontrol that notes what it is told."""
     (script,) = re.findall(r"```bash\n(#!.*?#SBATCH.*?)```", DOCUMENTATION.read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "attack.sbatch").write_text(script)
+    # A second --checkpoint would make an ensemble.
+    (tmp_path / "attack.sbatch").write_text(script.replace("--checkpoint model.safetensors ", ""))
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "caa.py").write_text(COMMAND)
