@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -22,6 +22,7 @@ from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.resolve import Overrides, resolve_card
 
 Shape = tuple[int, int, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,12 @@ class ModelFiles:
         if self.denoiser is not None and self.denoiser.sigma is not None:
             return self.denoiser.sigma
         known = [(weights, weights.card.sigma) for weights in self.weights if weights.card and weights.card.sigma]
-        for weights, sigma in known[1:]:
-            first, other = known[0]
-            if sigma != other:
-                raise UsageError(
-                    f"{first.path} was trained with σ = {other:g}, {weights.path} with {sigma:g}",
-                    "say which noise the ensemble is smoothed with, for instance --sigma " + f"{other:g}",
-                )
+        if (differing := _two_that_differ(known)) is not None:
+            (first, one), (second, another) = differing
+            raise UsageError(
+                f"{first.path} was trained with σ = {one:g}, {second.path} with {another:g}",
+                f"say which noise the ensemble is smoothed with, for instance --sigma {one:g}",
+            )
         return known[0][1] if known else None
 
     @property
@@ -69,13 +69,12 @@ class ModelFiles:
         """The data set that the checkpoints were trained on; None where they don't say. Raises UsageError where
         they differ."""
         known = [(weights, weights.card.dataset) for weights in self.weights if weights.card and weights.card.dataset]
-        for weights, dataset in known[1:]:
-            first, other = known[0]
-            if dataset != other:
-                raise UsageError(
-                    f"{first.path} was trained on {other}, {weights.path} on {dataset}",
-                    f"say which images the ensemble is for, for instance --dataset {other}",
-                )
+        if (differing := _two_that_differ(known)) is not None:
+            (first, one), (second, another) = differing
+            raise UsageError(
+                f"{first.path} was trained on {one}, {second.path} on {another}",
+                f"say which images the ensemble is for, for instance --dataset {one}",
+            )
         return known[0][1] if known else None
 
     def image_size(self, dataset: str, arch: str | None = None) -> int | None:
@@ -214,6 +213,11 @@ def resolve_model(
     kind = (ensemble or LOGITS) if len(members) > 1 else None
     front = files.denoiser and with_weights_digest(files.denoiser, card.sigma or 0.0)
     return BaseClassifier(tuple(members), card, kind, front), list(dict.fromkeys(notes))
+
+
+def _two_that_differ(said: Sequence[tuple[Weights, T]]) -> tuple[tuple[Weights, T], tuple[Weights, T]] | None:
+    """The first of what checkpoints say, and the first that says something else; None where all say the same."""
+    return next(((said[0], other) for other in said[1:] if other[1] != said[0][1]), None)
 
 
 def _refuse_denoiser(weights: Weights) -> None:

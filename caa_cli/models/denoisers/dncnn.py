@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
-from caa_cli.models.denoisers.fit import convolutions, fitted
+from caa_cli.models.denoisers.fit import convolutions, fitted_denoiser
 
 # As published; no file says so.
 _EPSILON, _MOMENTUM = 1e-4, 0.95
@@ -37,20 +36,14 @@ class DnCNN(nn.Module):
 
 def recognise(file: DenoiserFile) -> Denoiser | None:
     """The DnCNN that these weights are of, of any depth and width; None if they are of none."""
-    tensors = file.weights.tensors
-    found = convolutions(tensors, "dncnn.0.weight")
+    found = convolutions(file.weights.tensors, "dncnn.0.weight")
     if found is None:
         return None
     (width, channels, *_), depth = found
-    with torch.device("meta"):
-        wanted = DnCNN(channels, depth, width).state_dict()
-    weights = fitted(tensors, wanted)
-    if weights is None:
-        return None
-
-    def build(sigma: float) -> nn.Module:
-        network = DnCNN(channels, depth, width)
-        network.load_state_dict(weights)
-        return network.eval()
-
-    return Denoiser(family="dncnn", arch=f"DnCNN, {depth} layers of {width} channels", channels=channels, build=build)
+    return fitted_denoiser(
+        file.weights.tensors,
+        lambda sigma: DnCNN(channels, depth, width),
+        family="dncnn",
+        arch=f"DnCNN, {depth} layers of {width} channels",
+        channels=channels,
+    )

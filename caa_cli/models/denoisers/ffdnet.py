@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
-from caa_cli.models.denoisers.fit import convolutions, fitted
+from caa_cli.models.denoisers.fit import convolutions, fitted_denoiser
 
 # Four quarters of the image, 2×2 pixels of it each in one place.
 _FACTOR = 2
@@ -42,25 +41,17 @@ class FFDNet(nn.Module):
 
 def recognise(file: DenoiserFile) -> Denoiser | None:
     """The FFDNet that these weights are of, grey or colour, of any depth and width; None if they are of none."""
-    tensors = file.weights.tensors
-    found = convolutions(tensors, "model.0.weight")
+    found = convolutions(file.weights.tensors, "model.0.weight")
     if found is None:
         return None
     (width, parts, *_), depth = found
     channels, rest = divmod(parts - 1, _FACTOR**2)
     if channels < 1 or rest:
         return None
-    with torch.device("meta"):
-        wanted = FFDNet(1.0, channels, depth, width).state_dict()
-    weights = fitted(tensors, wanted)
-    if weights is None:
-        return None
-
-    def build(sigma: float) -> nn.Module:
-        network = FFDNet(sigma, channels, depth, width)
-        network.load_state_dict(weights)
-        return network.eval()
-
-    return Denoiser(
-        family="ffdnet", arch=f"FFDNet, {depth} layers of {width} channels", channels=channels, build=build
+    return fitted_denoiser(
+        file.weights.tensors,
+        lambda sigma: FFDNet(sigma, channels, depth, width),
+        family="ffdnet",
+        arch=f"FFDNet, {depth} layers of {width} channels",
+        channels=channels,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from caa_cli.models.denoisers.denoiser import Denoiser
 from caa_cli.models.prefixes import fit_names
 
 
@@ -31,3 +33,21 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
     if any(found[name].shape != wanted[name].shape for name in found):
         return None
     return found
+
+
+def fitted_denoiser(
+    tensors: Mapping[str, Tensor], network: Callable[[float], nn.Module], *, family: str, arch: str, channels: int
+) -> Denoiser | None:
+    """The denoiser with these weights; None unless they fit.  network: σ → its network, whatever its weights."""
+    with torch.device("meta"):
+        wanted = network(1.0).state_dict()
+    weights = fitted(tensors, wanted)
+    if weights is None:
+        return None
+
+    def build(sigma: float) -> nn.Module:
+        built = network(sigma)
+        built.load_state_dict(weights)
+        return built.eval()
+
+    return Denoiser(family=family, arch=arch, channels=channels, build=build)

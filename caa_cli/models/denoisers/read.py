@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.models.checkpoint import Weights, inspect_weights
+from caa_cli.models.checkpoint import Weights, read_weights
 from caa_cli.models.denoisers.denoiser import DenoiserFile
 from caa_cli.models.limits import short
 
@@ -43,10 +43,7 @@ def read_denoiser(path: Path, trust: bool = False) -> DenoiserFile:
 def _weights(path: Path, trust: bool) -> Weights:
     if not path.exists():
         raise UsageError(f"the denoiser {short(path, 1000)} does not exist", "check the path of --denoiser")
-    weights = inspect_weights(path, trust)
-    if weights.refusal is not None:
-        raise weights.refusal
-    return weights
+    return read_weights(path, trust)
 
 
 def weights_files(folder: Path) -> list[Path]:
