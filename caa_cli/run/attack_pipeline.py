@@ -30,7 +30,7 @@ from caa_cli.results.records import (
     AttackRecord,
 )
 from caa_cli.results.store.images import Image
-from caa_cli.run.batch_size import most_images
+from caa_cli.run.batch_size import certified_together, most_images
 from caa_cli.run.targets import Targets
 from caa_cli.run.threat_model import StartingPoints
 from caa_cli.runtime.device import in_mode
@@ -114,7 +114,8 @@ class AttackPipeline:
         while waiting or search.busy:
             joining: list[Example] = []
             while waiting and len(joining) < search.free:
-                count = min(len(waiting), search.free - len(joining), self._certified_together())
+                together = certified_together(self.classifier.votes_chunk, self.plan.selection_samples)
+                count = min(len(waiting), search.free - len(joining), together)
                 for clean in certify([waiting.popleft() for _ in range(count)]):
                     if clean.example is None:
                         yield clean.record, None
@@ -126,10 +127,6 @@ class AttackPipeline:
                 findings = search.advance()
             found = [(searched.pop(finding.example.index), finding) for finding in findings]
             yield from self._verify(found, verifier)
-
-    def _certified_together(self) -> int:
-        """How many images are certified at a time: as many as fill a chunk with their selection draws."""
-        return max(1, self.classifier.votes_chunk // self.plan.selection_samples)
 
     def _search_mode(self) -> AbstractContextManager[None]:
         plan = self.plan

@@ -13,6 +13,11 @@ from caa_cli.run.threat_model import Access
 BATCH_LIMIT = 64
 
 
+def certified_together(votes_chunk: int, selection_samples: int) -> int:
+    """How many images are certified at a time: as many as fill a chunk with their selection draws."""
+    return max(1, min(BATCH_LIMIT, votes_chunk // selection_samples))
+
+
 def search_bytes(plan: AttackPlan, attack: Attack[Any], access: Access, input_shape: Sequence[int]) -> int:
     """The most bytes that a search holds apart from model passes: its images' states and its starting points."""
     image_bytes = attack.state_bytes(input_shape, access.cost)

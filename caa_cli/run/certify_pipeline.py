@@ -13,7 +13,7 @@ from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images, read_example
 from caa_cli.results.certificates import CERTIFIED, NOT_CERTIFIED, UNDECIDED, CertifyRecord
 from caa_cli.results.records import ABSTAINED, FAILED
-from caa_cli.run.batch_size import BATCH_LIMIT
+from caa_cli.run.batch_size import certified_together
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.sequential import Decider
@@ -30,7 +30,7 @@ class CertifyPipeline:
     def run(self, todo: Sequence[int]) -> Iterator[CertifyRecord]:
         """The examples in order; as many images at a time as their selection draws fill a chunk."""
         plan, classifier, images = self.plan, self.classifier, self.images
-        size = max(1, min(BATCH_LIMIT, classifier.votes_chunk // plan.selection_samples))
+        size = certified_together(classifier.votes_chunk, plan.selection_samples)
         for first in range(0, len(todo), size):
             began = time.perf_counter()
             examples: list[tuple[int, torch.Tensor, int]] = []
