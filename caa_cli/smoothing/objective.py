@@ -46,9 +46,24 @@ class Objective(ABC):
         return Reversed(self, temperature=self.temperature, gumbel=self.gumbel)
 
 
+def without_label(log_mean: Tensor, labels: Tensor) -> Tensor:
+    """log p̄ with −inf for the label, so that what is the most likely class, or the sum, is of the others."""
+    return log_mean.scatter(1, labels[:, None], -torch.inf)
+
+
 def strongest_rival(log_mean: Tensor, labels: Tensor) -> Tensor:
     """The most likely class other than the label, (examples,) int64."""
-    return log_mean.scatter(1, labels[:, None], -torch.inf).argmax(dim=1)
+    return without_label(log_mean, labels).argmax(dim=1)
+
+
+def likeliest_rivals(log_mean: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The `count` most likely classes other than the label, most likely first: (examples, count) int64."""
+    return without_label(log_mean, labels).topk(count, dim=1).indices
+
+
+def log_of_others(log_mean: Tensor, labels: Tensor) -> Tensor:
+    """log (1 − p̄_label), (examples,)."""
+    return torch.logsumexp(without_label(log_mean, labels), dim=1)
 
 
 @dataclass(frozen=True)
@@ -88,9 +103,8 @@ class CrossEntropy(Objective):
     """
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        log_rest = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
         sign = torch.ones_like(log_mean).scatter_(1, labels[:, None], 0.0)
-        return -log_rest[:, None].expand_as(log_mean), sign
+        return -log_of_others(log_mean, labels)[:, None].expand_as(log_mean), sign
 
     def to_reach(self) -> Objective:
         return LogOdds()
@@ -102,9 +116,8 @@ class LogOdds(Objective):
     neither where the class is all but impossible nor where it is all but certain."""
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        log_rest = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
         own = torch.zeros_like(log_mean, dtype=torch.bool).scatter_(1, labels[:, None], True)
-        log_slope = torch.where(own, -log_mean, -log_rest[:, None])
+        log_slope = torch.where(own, -log_mean, -log_of_others(log_mean, labels)[:, None])
         return log_slope, torch.where(own, torch.ones_like(log_mean), -1.0)
 
 
@@ -139,12 +152,9 @@ class LogitRatio(Objective):
         return (self._sign * logit_margin(log_mean, labels) + self.tolerance) / self._spread(log_mean)[0]
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        sign, (spread, ends) = self._sign * _label_against_rival(log_mean, labels), self._spread(log_mean)
+        sign, spread = self._sign * _label_against_rival(log_mean, labels), self._spread(log_mean)
         margin = torch.where(sign == 0, 0.0, sign * log_mean).sum(dim=1)
-        value = (margin + self.tolerance) / spread
-        weights = (sign - value[:, None] * ends) / spread[:, None]
-        # ∂J/∂p̄ = ∂J/∂z / p̄
-        return weights.abs().log() - log_mean, weights.sign()
+        return _ratio_slopes(log_mean, sign, margin + self.tolerance, spread)
 
     def to_reach(self) -> Objective:
         return replace(self, reach=True)
@@ -176,16 +186,14 @@ class TargetedRatio(Objective):
 
     def value(self, log_mean: Tensor, labels: Tensor) -> Tensor:
         """The ratio, (examples,) float32; positive where the target leads the label."""
-        ahead = log_mean.gather(1, self.targets[:, None]) - log_mean.gather(1, labels[:, None])
-        return ahead[:, 0] / _spread(log_mean, 4)[0]
+        return self._ahead(log_mean, labels) / _spread(log_mean, 4)[0]
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        spread, ends = _spread(log_mean, 4)
-        weights = (
-            torch.zeros_like(log_mean).scatter_(1, labels[:, None], -1.0).scatter_(1, self.targets[:, None], 1.0)
-        )
-        weights = (weights - self.value(log_mean, labels)[:, None] * ends) / spread[:, None]
-        return weights.abs().log() - log_mean, weights.sign()
+        _, sign = rival_over_label(log_mean, labels, self.targets)
+        return _ratio_slopes(log_mean, sign, self._ahead(log_mean, labels), _spread(log_mean, 4))
+
+    def _ahead(self, log_mean: Tensor, labels: Tensor) -> Tensor:
+        return (log_mean.gather(1, self.targets[:, None]) - log_mean.gather(1, labels[:, None]))[:, 0]
 
     def of(self, rows: slice) -> Objective:
         return replace(self, targets=self.targets[rows])
@@ -217,8 +225,7 @@ def logit_margin(log_mean: Tensor, labels: Tensor) -> Tensor:
 def odds_against(log_mean: Tensor, labels: Tensor) -> Tensor:
     """log (1 − p̄_label)/p̄_label, (examples,): increases with the cross-entropy, and stays precise where that is
     almost zero."""
-    log_rest = torch.logsumexp(log_mean.scatter(1, labels[:, None], -torch.inf), dim=1)
-    return log_rest - log_mean.gather(1, labels[:, None])[:, 0]
+    return log_of_others(log_mean, labels) - log_mean.gather(1, labels[:, None])[:, 0]
 
 
 def rival_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor) -> Slopes:
@@ -227,7 +234,15 @@ def rival_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor) -> Slopes
     return -log_mean, sign.scatter_(1, rivals[:, None], 1.0)
 
 
-def _spread(log_mean: Tensor, last: int = 3) -> tuple[Tensor, Tensor]:
+def _ratio_slopes(log_mean: Tensor, sign: Tensor, numerator: Tensor, spread: tuple[Tensor, Tensor]) -> Slopes:
+    """The slopes of a numerator, whose own are `sign` by z, over a divisor with its slopes, as `_spread` has them."""
+    divisor, ends = spread
+    weights = (sign - (numerator / divisor)[:, None] * ends) / divisor[:, None]
+    # ∂J/∂p̄ = ∂J/∂z / p̄
+    return weights.abs().log() - log_mean, weights.sign()
+
+
+def _spread(log_mean: Tensor, last: int) -> tuple[Tensor, Tensor]:
     """(z_π1 less the mean of z_π3 to z_π`last`, its slope by each z), π the classes by decreasing z; (1, 0) where
     there are only two."""
     if log_mean.shape[1] < 3:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.apgd_search import ApgdSearch, RunState
+from caa_cli.attacks.baselines.apgd_search import ApgdSearch, SearchState
 from caa_cli.attacks.baselines.baseline import Evaluation
 from caa_cli.attacks.common.state import Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.objective import CrossEntropy, OneOfTwo, TargetedRatio, odds_against
+from caa_cli.smoothing.objective import CrossEntropy, OneOfTwo, TargetedRatio, likeliest_rivals, odds_against
 
 
 @dataclass
-class ApgdMinState(RunState):
+class ApgdMinState(SearchState):
     """likely: (examples, T) the likeliest classes other than the label, once a point has been evaluated."""
 
     likely: Tensor
@@ -50,7 +50,7 @@ class ApgdMin(settings.ApgdMin, ApgdSearch[ApgdMinState]):
         ratio = TargetedRatio(state.likely.gather(1, (state.run[:, None] - 1).clamp(min=0))[:, 0])
         evaluation = self.evaluate(state, classifier, OneOfTwo(CrossEntropy(), ratio, targeted))
         z, labels = evaluation.log_mean, state.labels
-        order = z.scatter(1, labels[:, None], -torch.inf).topk(state.likely.shape[1], dim=1).indices
+        order = likeliest_rivals(z, labels, state.likely.shape[1])
         state.likely = torch.where(state.on_device(state.iteration == 0)[:, None], order, state.likely)
         loss = torch.where(targeted, ratio.value(z, labels), odds_against(z, labels))
         return evaluation, evaluation.direction, loss

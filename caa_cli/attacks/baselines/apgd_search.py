@@ -19,7 +19,7 @@ from caa_cli.smoothing.objective import LogitRatio
 
 
 @dataclass
-class RunState(ApgdState):
+class SearchState(ApgdState):
     """run: which run of a search this is.  succeeded: whether this search found an adversarial point.
     searched: searches ended.  lower, upper: the largest radius that failed and the smallest that succeeded.
     """
@@ -31,11 +31,11 @@ class RunState(ApgdState):
     upper: Tensor
 
 
-R = TypeVar("R", bound=RunState)
+S = TypeVar("S", bound=SearchState)
 
 
 @dataclass(frozen=True)
-class ApgdSearch(Baseline[R]):
+class ApgdSearch(Baseline[S]):
     """A search is up to `most_runs` runs of APGD of `steps` points each, one after the other until one succeeds. A
     point's loss is that of the mean prediction over the noise of its step.
 
@@ -57,7 +57,7 @@ class ApgdSearch(Baseline[R]):
         """The runs of a search, the first one on the cross-entropy, where there are classes enough."""
 
     @abstractmethod
-    def climb(self, state: R, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor, Tensor]:
+    def climb(self, state: S, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor, Tensor]:
         """(the evaluation of x, the direction uphill (examples, dimensions), the loss (examples,)) of each run."""
 
     @property
@@ -69,7 +69,7 @@ class ApgdSearch(Baseline[R]):
         enough = num_classes >= LogitRatio(reach=targeted).least_classes
         return min(self.most_runs, num_classes) if enough else 1
 
-    def first_run(self, examples: list[Example], classifier: SmoothedClassifier) -> RunState:
+    def first_run(self, examples: list[Example], classifier: SmoothedClassifier) -> SearchState:
         """The state of new examples."""
         size, device = len(examples), examples[0].image.device
         flat = torch.stack([example.image for example in examples]).flatten(1)
@@ -78,7 +78,7 @@ class ApgdSearch(Baseline[R]):
         def each(value: float | int | bool) -> Tensor:
             return torch.full((size,), value, device=device)
 
-        state = RunState.new(
+        state = SearchState.new(
             examples,
             classifier.num_classes,
             epsilon=torch.tensor(radius, device=device),
@@ -101,14 +101,14 @@ class ApgdSearch(Baseline[R]):
         self._begin(state, classifier, each(True))
         return state
 
-    def step(self, state: R, classifier: SmoothedClassifier) -> None:
+    def step(self, state: S, classifier: SmoothedClassifier) -> None:
         evaluation, direction, loss = self.climb(state, classifier)
         state.lost_gradients += ~evaluation.usable
         state.succeeded = state.succeeded | evaluation.adversarial
         apgd.advance(state, loss, direction, self.steps, self.rho)
         self._end_runs(state, classifier)
 
-    def _end_runs(self, state: RunState, classifier: SmoothedClassifier) -> None:
+    def _end_runs(self, state: SearchState, classifier: SmoothedClassifier) -> None:
         """Begins the next run, or the next search, of examples whose run is over."""
         over = state.taken == self.steps
         if self.minimise:
@@ -126,7 +126,7 @@ class ApgdSearch(Baseline[R]):
         state.succeeded = state.succeeded & ~next_search
         self._begin(state, classifier, over & ~state.done)
 
-    def _begin(self, state: RunState, classifier: SmoothedClassifier, chosen: Tensor) -> None:
+    def _begin(self, state: SearchState, classifier: SmoothedClassifier, chosen: Tensor) -> None:
         """Begins new runs for the examples of this mask, each from another random start."""
         runs = torch.where(chosen, self.most_runs * state.searched + state.run, -1).tolist()
         rows = [row for row, run in enumerate(runs) if run >= 0]
@@ -136,5 +136,5 @@ class ApgdSearch(Baseline[R]):
         drawn = state.x.new_empty((len(rows), 1, *state.x.shape[1:]))
         classifier.noise.gaussian(drawn, keys, 0, 1.0)
         normals = torch.zeros_like(state.x)
-        normals[state.on_device(torch.tensor(rows))] = drawn[:, 0]
+        normals[state.index(rows)] = drawn[:, 0]
         apgd.begin(state, chosen, normals.flatten(1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.apgd_search import ApgdSearch, RunState
+from caa_cli.attacks.baselines.apgd_search import ApgdSearch, SearchState
 from caa_cli.attacks.baselines.baseline import Evaluation
 from caa_cli.attacks.common.state import Example
 from caa_cli.config import attacks as settings
@@ -16,7 +16,7 @@ from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, OneOfTwo, odds
 
 
 @dataclass(frozen=True)
-class AutoAttack(settings.AutoAttack, ApgdSearch[RunState]):
+class AutoAttack(settings.AutoAttack, ApgdSearch[SearchState]):
     """The `rand` version of Croce and Hein (2020): a search is a run of APGD-CE of `steps` points, and if that finds
     nothing, one of APGD-DLR. The radius is the paper's unless it is given.
 
@@ -27,7 +27,7 @@ class AutoAttack(settings.AutoAttack, ApgdSearch[RunState]):
     def most_runs(self) -> int:
         return 2
 
-    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> RunState:
+    def start(self, examples: list[Example], classifier: SmoothedClassifier) -> SearchState:
         return self.first_run(examples, classifier)
 
     def notes(self, num_classes: int) -> list[tuple[str, str]]:
@@ -35,7 +35,7 @@ class AutoAttack(settings.AutoAttack, ApgdSearch[RunState]):
             return []
         return [("two classes", "APGD on the cross-entropy alone: the logit ratio needs a third")]
 
-    def climb(self, state: RunState, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor, Tensor]:
+    def climb(self, state: SearchState, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor, Tensor]:
         aim, second = state.aim, state.run == 1
         entropy, ratio = aim.objective(CrossEntropy()), LogitRatio(reach=aim.targeted)
         evaluation = self.evaluate(state, classifier, OneOfTwo(entropy, ratio, second))

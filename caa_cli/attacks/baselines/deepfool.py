@@ -14,7 +14,7 @@ from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import PILOT, GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
-from caa_cli.smoothing.objective import LogRatio
+from caa_cli.smoothing.objective import LogRatio, likeliest_rivals
 
 
 @dataclass
@@ -89,8 +89,7 @@ class Linearising(settings.DeepFool, Baseline[R]):
             state.forward += passed.forward_evaluations
             state.backward += passed.backward_evaluations
             likely = passed.log_mean
-        without_label = likely.scatter(1, state.labels[:, None], -torch.inf)
-        return without_label.topk(count, dim=1).indices
+        return likeliest_rivals(likely, state.labels, count)
 
     def _choice_samples(self) -> int:
         """The samples by which an image's rivals are chosen."""

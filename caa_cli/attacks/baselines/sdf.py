@@ -66,7 +66,7 @@ class Sdf(settings.Sdf, Linearising[SdfState]):
         projected = (state.clean.flatten(1) + projected).clamp(0.0, 1.0) - state.clean.flatten(1)
         reached = planes.adversarial & state.at_base
         # In the last step what is left is the nearest adversarial point.
-        end = torch.where(_like(state.x, reached), state.x, state.near_image[:, 0])
+        end = torch.where(state.per_image(reached), state.x, state.near_image[:, 0])
         over = reached | state.on_device(state.iteration == self.steps - 1)
         state.base = torch.where(crossed[:, None], projected, state.base)
         state.total = torch.where(crossed[:, None], 0.0, state.total + planes.step)
@@ -80,13 +80,13 @@ class Sdf(settings.Sdf, Linearising[SdfState]):
         rows = [row for row, wanted in enumerate(chosen.tolist()) if wanted]
         if not rows:
             return
-        where = state.on_device(torch.tensor(rows))
+        where = state.index(rows)
         clean, end = state.clean[where], end[where]
         low, high = torch.zeros(len(rows), device=end.device), torch.ones(len(rows), device=end.device)
         votes = torch.zeros_like(state.near_votes[:, 0])
         for number in range(self.bisections):
             middle = (low + high) / 2.0
-            points = torch.lerp(clean, end, _like(clean, middle))
+            points = torch.lerp(clean, end, state.per_image(middle))
             # Noise of its own: the steps have the numbers before.
             keys = [replace(key, iteration=self.steps + number) for key in state.keys(self.seed, rows)]
             votes[where] = classifier.votes(points, keys, self.samples)
@@ -94,8 +94,3 @@ class Sdf(settings.Sdf, Linearising[SdfState]):
             state.forward[rows] += self.samples
             hits = self.judge(state, votes)[where]
             low, high = torch.where(hits, low, middle), torch.where(hits, middle, high)
-
-
-def _like(images: Tensor, values: Tensor) -> Tensor:
-    """One value an image, (examples,), in a shape that goes with the images'."""
-    return values.view(-1, *[1] * (images.dim() - 1))

@@ -147,7 +147,7 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         if self.refine == TANGENTIAL:
             votes_alone, with_gradient = [], list(range(len(state)))
         if with_gradient:
-            index = _index(with_gradient, state)
+            index = state.index(with_gradient)
             evaluation.votes[index] = self._differentiate(evaluation, state, classifier, with_gradient)
         if votes_alone:
             self._count(evaluation, state, classifier, votes_alone, 0, stages[0])
@@ -172,7 +172,7 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         total: int,
     ) -> None:
         """Adds the votes of samples number `before` to `total`."""
-        index = _index(rows, state)
+        index = state.index(rows)
         votes = classifier.votes(state.x[index], state.keys(self.seed, rows), total - before, before)
         evaluation.votes[index] += votes
         state.forward[rows] += total - before
@@ -182,7 +182,7 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
     ) -> Tensor:
         """Fills in the gradient of label over rival of these rows, or of the strongest other class over the target;
         returns its votes, (rows, classes)."""
-        samples, index = self.stages()[0], _index(rows, state)
+        samples, index = self.stages()[0], state.index(rows)
         x, labels, keys = state.x[index], state.aim.classes[index], state.keys(self.seed, rows)
         if state.rivals.shape[1]:
             rivals = state.rivals.gather(1, state.run[:, None])[index]
@@ -273,8 +273,3 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
 def _split(mask: list[bool]) -> tuple[list[int], list[int]]:
     """The rows where it holds, and the others."""
     return [row for row, holds in enumerate(mask) if holds], [row for row, holds in enumerate(mask) if not holds]
-
-
-def _index(rows: list[int], state: CaaState) -> Tensor | slice:
-    """What picks these rows; all of them without a copy."""
-    return slice(None) if len(rows) == len(state) else state.on_device(torch.tensor(rows))

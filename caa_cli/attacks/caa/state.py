@@ -61,7 +61,7 @@ class CaaState(Batch):
         """Restarts the examples of this mask at the clean image, after their next rival; candidates are kept."""
         self.run = self.run + chosen
         self.begun = torch.where(chosen, self.on_device(self.iteration) + 1, self.begun)
-        self.x = torch.where(chosen.view(-1, *[1] * (self.x.dim() - 1)), self.clean, self.x)
+        self.x = torch.where(self.per_image(chosen), self.clean, self.x)
         self.succeeded &= ~chosen.cpu()
         self.stale = torch.where(chosen, 0, self.stale)
         self.refined = torch.where(chosen, 0, self.refined)

@@ -23,6 +23,7 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import PILOT
 from caa_cli.smoothing.judge import margins_of, strongest_other
 from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.objective import likeliest_rivals
 
 # From which share of the steps on at most how many runs may go on, however close their boundaries are to each other.
 _FIELD = ((0.2, 3), (0.5, 2))
@@ -285,5 +286,4 @@ def top_classes(
     labels = torch.tensor([example.label for example in examples], device=clean.device)
     keys = [Key(seed, example.index, Purpose.START) for example in examples]
     log_mean = classifier.log_mean(clean, keys, ranking_samples(samples))
-    without_label = log_mean.scatter(1, labels[:, None], -torch.inf)
-    return without_label.topk(min(count, classifier.num_classes - 1), dim=1).indices
+    return likeliest_rivals(log_mean, labels, min(count, classifier.num_classes - 1))

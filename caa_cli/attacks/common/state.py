@@ -164,6 +164,14 @@ class Batch:
         """A value that the host knows, on the CPU, where the images are; the host does not wait for it to arrive."""
         return value.to(self.x.device, non_blocking=True)
 
+    def index(self, rows: list[int]) -> Tensor | slice:
+        """What picks these rows of a tensor where the images are; all of them without a copy."""
+        return slice(None) if len(rows) == len(self) else self.on_device(torch.tensor(rows))
+
+    def per_image(self, values: Tensor) -> Tensor:
+        """One value an image, (E,), in a shape that goes with the images'."""
+        return values.view(-1, *[1] * (self.x.dim() - 1))
+
     def distance(self) -> Tensor:
         """L2 distance of x from the clean image, (E,)."""
         distances: Tensor = (self.x - self.clean).flatten(1).norm(dim=1)
