@@ -83,12 +83,10 @@ class TrainRun:
         if plan.dry_run:
             self._forecast(Trainer(trainee, self._method(), plan, sources.train, sources.heldout, device))
             return DONE
-        self.ranks.join(device)
-        try:
-            trainer = Trainer(trainee, self._method(), plan, sources.train, sources.heldout, device, self.ranks)
-            return self._work(trainer, sources)
-        finally:
-            self.ranks.leave()
+        with self.ranks.joined(device):  # the trainer, which holds the process group, gets no name and so ends within
+            return self._work(
+                Trainer(trainee, self._method(), plan, sources.train, sources.heldout, device, self.ranks), sources
+            )
 
     def _forecast(self, trainer: Trainer) -> None:
         """Shows how long the training would take in one process, as one step does; what is held out is left out."""

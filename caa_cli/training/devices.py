@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -48,17 +52,26 @@ class Ranks:
             raise UsageError(f"--device {asked} is one GPU for {self.count} processes", "use --device auto or cuda")
         return process_device(self.local)
 
-    def join(self, device: torch.device) -> None:
-        """Join the process group, waiting for all processes."""
-        if self.count > 1:
-            if device.type == "cuda":
-                torch.cuda.set_device(device)
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    @contextmanager
+    def joined(self, device: torch.device) -> Iterator[None]:
+        """In the process group: enters when all processes are there, and ends its threads on leaving.
 
-    def leave(self) -> None:
-        """Leave the process group."""
-        if self.count > 1 and dist.is_initialized():
+        They end with the last reference to the group. One of gloo's that still runs when Python ends, and releases a
+        tensor then, aborts the process.
+        """
+        if self.count == 1:
+            yield
+            return
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # Imported later, as DistributedDataParallel does, it would hold the group for good, as its default arguments.
+        importlib.import_module("torch.distributed.nn")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            yield
+        finally:
             dist.destroy_process_group()
+            gc.collect()
 
     def wrapped(self, model: nn.Module, device: torch.device) -> nn.Module:
         """The model with gradients averaged over all processes."""

@@ -277,7 +277,7 @@ def test_mean_and_std_are_applied_after_the_denoiser():
 
 def test_the_recipe_for_a_new_family_works_as_it_is_written(tmp_path, monkeypatch):
     """The page's row and file; then the family is found, runs and is shown."""
-    page = Path(caa_cli.__file__).parents[1] / "docs" / "contributing" / "add-a-denoiser.md"
+    page = Path(__file__).parents[2] / "docs" / "contributing" / "add-a-denoiser.md"
     row, code = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "blur.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

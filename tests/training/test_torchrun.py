@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -74,6 +75,17 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path):
     finish(start("train", *OPTIONS.split(), *plain.split(), "--output", alone))
     one, other = read_weights(alone).tensors, read_weights(together).tensors
     assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5) for name in one)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in Linux's /proc")
+def test_no_thread_is_left_to_abort_a_process_at_its_end(tmp_path: Path):
+    """One of gloo's that releases a tensor while Python ends aborts the process, seldom enough to be overlooked."""
+    threads = "len(os.listdir('/proc/self/task'))"
+    count = f"import atexit, os\natexit.register(lambda: print({threads}, 'threads at the end'))\n"
+    process = torchrun(*TRAIN, tmp_path / "m", "--epochs", "1", script=count + COMMAND)
+    shown, stderr = process.communicate(timeout=180)
+    assert process.returncode == 0, stderr
+    assert re.findall(r"(\d+) threads at the end", shown) == ["1", "1"]
 
 
 @pytest.mark.parametrize(
