@@ -125,31 +125,34 @@ class SmoothedClassifier(NoisyModel):
         rivals: Tensor,
         keys: Sequence[Key],
         samples: int,
-        along: Tensor | None = None,
     ) -> GradientPass:
         """The gradients of log p̄_rival − log p̄_label for several rivals: rivals (examples, R) int64.
 
         `gradient` is (examples, R, *input_shape); R backward passes go with the one forward pass.
-        along: (examples, dimensions) the directions that `moments` are wanted for.
         """
 
         def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
             return [rival_over_label(log_mean, labels[rows], rival) for rival in rivals[rows].unbind(dim=1)]
 
-        request = GradientRequest(LogRatio(), slopes, rivals.shape[1], along=along)
+        request = GradientRequest(LogRatio(), slopes, rivals.shape[1])
         return self.gradients.gradients(self, x, keys, samples, request)
 
     def towards(
         self, x: Tensor, labels: Tensor | None, rivals: Tensor, keys: Sequence[Key], samples: int, along: Tensor
     ) -> GradientPass:
-        """`rival_gradients` for one rival each, rivals (examples,) int64; `gradient` is like x.
+        """The gradient of log p̄_rival − log p̄_label for one rival each, rivals (examples,) int64; `gradient` is like
+        x. `log_mean` is not computed.
 
         labels: None: each rival over the most likely other class of the pilot.
+        along: (examples, dimensions) the directions that `moments` are wanted for.
         """
-        if labels is not None:
-            return self.rival_gradients(x, labels, rivals[:, None], keys, samples, along).single()
-        ratio = LogRatio()
-        request = GradientRequest(ratio, lambda log_mean, rows: [ratio.slopes(log_mean, rivals[rows])], along=along)
+
+        def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
+            if labels is None:
+                return [LogRatio().slopes(log_mean, rivals[rows])]
+            return [rival_over_label(log_mean, labels[rows], rivals[rows])]
+
+        request = GradientRequest(LogRatio(), slopes, along=along, log_mean=False)
         return self.gradients.gradients(self, x, keys, samples, request).single()
 
     def log_mean(self, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:

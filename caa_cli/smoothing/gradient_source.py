@@ -29,8 +29,9 @@ class GradientRequest:
 
     soft: defines the soft predictions. slopes: for each of the `count` functions J of the class probabilities, the
     slopes ∂J/∂p̄ at a given log p̄ (rows, classes), for a range of the examples. pilot: the samples whose mean that
-    log p̄ is. along: (examples, dimensions) the directions of `GradientPass.moments`. denoise: whether an estimator
-    filters its noise out; a caller that averages several gradients filters the average instead.
+    log p̄ is. along: (examples, dimensions) the directions of `GradientPass.moments`. log_mean: whether
+    `GradientPass.log_mean` is wanted. denoise: whether an estimator filters its noise out; a caller that averages
+    several gradients filters the average instead.
     """
 
     soft: Objective
@@ -38,6 +39,7 @@ class GradientRequest:
     count: int = 1
     pilot: int = PILOT
     along: Tensor | None = None
+    log_mean: bool = True
     denoise: bool = False
 
 
@@ -51,7 +53,7 @@ class GradientPass:
     forward_evaluations: (examples,) int64 model evaluations, on the CPU, the pilot's included where a chunk was too
     small to hold it. backward_evaluations: of each example.
     log_mean: (examples, classes) float32, log p̄: the log of the mean soft prediction over all n samples, the
-    smoothed logits. −inf for every class where all samples abstained.
+    smoothed logits. −inf for every class where all samples abstained, or where it was not asked for.
     moments: (examples, classes) float32, the mean over the samples of 1{vote = c} ⟨noise, direction⟩ where a
     direction was given, else 0. Divided by σ² it estimates the derivative of p_c along it (Stein's lemma).
     variance: (examples, count) float32, of the noise in every pixel of an estimated gradient; None of an exact one.

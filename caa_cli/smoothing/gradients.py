@@ -13,7 +13,7 @@ from caa_cli.smoothing.chunks import Piece
 from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import LogRatio, Objective, Slopes, cotangent, log_mean_probability
-from caa_cli.smoothing.sampling import NoisyModel, votes_of
+from caa_cli.smoothing.sampling import NoisyModel, count_votes, votes_of
 
 
 class WhiteBox(GradientSource):
@@ -113,19 +113,19 @@ def differentiate(
             (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits, retain_graph=number < count - 1)
             # A sample that abstains has no say in the gradient either.
             at_inputs = torch.nan_to_num(at_inputs, nan=0.0).float()
-            total[:, number] = at_inputs.view(*shape).sum(dim=1)
+            torch.sum(at_inputs.view(*shape), dim=1, out=total[:, number])
         # In float64, so that the order of the pieces leaves no trace.
-        log_total = torch.logaddexp(log_sum[rows], torch.logsumexp(log_q.double(), dim=1))
+        log_total = torch.logsumexp(log_q.double(), dim=1) if request.log_mean else None
         inputs = noisy.detach()
         winner = votes_of(logits.detach(), piece) if model is classifier.model else classifier.vote(inputs, piece)
-        one = torch.ones_like(winner)
         lengths = None if along is None else _lengths(inputs, x, along, piece) / samples
         # No allocation below: retrying after out-of-memory must not count twice.
-        counts[rows].scatter_add_(1, winner, one)
+        count_votes(counts[rows], winner)
         if lengths is not None:
             moments[rows].scatter_add_(1, winner, lengths)
-        log_sum[rows] = log_total
-        gradient[rows] += total
+        if log_total is not None:
+            torch.logaddexp(log_sum[rows], log_total, out=log_sum[rows])
+        gradient[rows].add_(total)
 
     classifier.gradient_chunk = classifier.run(process, len(x), samples, classifier.gradient_chunk)
     log_mean = (log_sum - math.log(samples)).float()
@@ -141,7 +141,8 @@ def mean_softmax(classifier: NoisyModel, model: nn.Module, x: Tensor, keys: Sequ
         noisy = classifier.noisy(x, keys, piece)
         with torch.inference_mode():
             log_q = soft_predictions(classifier, model(noisy), keys, piece, LogRatio())
-            log_sum[piece.examples] = torch.logaddexp(log_sum[piece.examples], torch.logsumexp(log_q.double(), dim=1))
+            rows, log_total = log_sum[piece.examples], torch.logsumexp(log_q.double(), dim=1)
+            torch.logaddexp(rows, log_total, out=rows)
 
     classifier.votes_chunk = classifier.run(process, len(x), samples, classifier.votes_chunk)
     return (log_sum - math.log(samples)).float()
@@ -156,7 +157,9 @@ def soft_predictions(
         draws = torch.empty_like(shaped)
         classifier.noise.gumbel(draws, keys[piece.examples], piece.samples.start)
         shaped = torch.log_softmax(shaped, dim=2) + draws
-    log_q = torch.log_softmax(shaped / objective.temperature, dim=2)
+    if objective.temperature != 1.0:
+        shaped = shaped / objective.temperature
+    log_q = torch.log_softmax(shaped, dim=2)
     # An abstaining sample has no probability for any class.
     return log_q.nan_to_num_(nan=-torch.inf, neginf=-torch.inf)
 

@@ -71,8 +71,9 @@ class Judge:
             lower, upper = torch.stack([self._lower(count), self._upper(self._rest(count, others))]).cpu().numpy()
             radius = sigma * load(CERTIFICATES[certificate].radius)(lower, upper)
             return torch.from_numpy(radius).to(count.device, torch.float32)
+        # Φ⁻¹ is monotone: the gap is positive where the class is ahead.
         gap = self._lower_quantile(count) - self._upper_quantile(self._rest(count, others))
-        return torch.where(self.ahead(count, others), 0.5 * sigma * gap, 0.0).float()
+        return (0.5 * sigma * gap).clamp(min=0.0).float()
 
     def _rest(self, count: Tensor, others: Tensor) -> Tensor:
         """The count that the upper bound depends on: of a one-sided bound it is 1 − lower."""
@@ -113,9 +114,10 @@ class MarginTable:
     samples: int
     sigma: float
 
-    def margin(self, rival: Tensor, label: Tensor) -> Tensor:
-        """h of these counts of votes, float64."""
-        return 0.5 * self.sigma * (self._quantile(rival) - self._quantile(label))
+    def margin(self, counts: Tensor) -> Tensor:
+        """h of the counts of votes of a rival and the label, (…, 2): (…) float64."""
+        rival, label = self._quantile(counts).unbind(dim=-1)
+        return 0.5 * self.sigma * (rival - label)
 
     def per_probability(self, counts: Tensor) -> Tensor:
         """|∂h/∂p| of a class with so many votes, float64."""

@@ -119,7 +119,7 @@ class NoisyModel:
 
         def process(piece: Piece) -> None:
             winner = self.vote(self.noisy(x, keys, piece), piece)
-            counts[piece.examples].scatter_add_(1, winner, torch.ones_like(winner))
+            count_votes(counts[piece.examples], winner)
 
         self.votes_chunk = self.run(process, len(x), samples, self.votes_chunk, start)
         return counts[:, : self.num_classes]
@@ -213,3 +213,9 @@ def votes_of(logits: Tensor, piece: Piece) -> Tensor:
     top, winner = logits.max(dim=1)
     winner = winner.masked_fill(top.isnan(), logits.shape[1])
     return winner.view(piece.num_examples, piece.num_samples)
+
+
+def count_votes(counts: Tensor, votes: Tensor) -> None:
+    """Adds votes, (examples, samples) int64, to the counts of each class, (examples, classes + 1) int64; allocates
+    nothing."""
+    counts.scatter_(1, votes, 1, reduce="add")

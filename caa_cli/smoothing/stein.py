@@ -10,7 +10,7 @@ from torch import Tensor
 from caa_cli.smoothing.chunks import Piece
 from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.noise import Key
-from caa_cli.smoothing.sampling import NoisyModel
+from caa_cli.smoothing.sampling import NoisyModel, count_votes
 from caa_cli.smoothing.wiener import wiener_filter
 
 
@@ -55,9 +55,8 @@ class SteinEstimator(GradientSource):
             added = (winner[:, None] == classes[:, None]).float() @ noise
             for c in classes.tolist():
                 sums.setdefault(c, torch.zeros_like(x).flatten(1))
-            one = torch.ones_like(winner)
             # No allocation below: retrying after out-of-memory must not count twice.
-            counts[rows].scatter_add_(1, winner, one)
+            count_votes(counts[rows], winner)
             for number, c in enumerate(classes.tolist()):
                 sums[c][rows] += added[:, number]
 

@@ -131,7 +131,7 @@ def test_an_earlier_ball_lengthens_the_step():
     for earlier in (False, True):
         state = attack.start([Example(0, linear.at(1.0), 1)], linear.classifier)
         if earlier:
-            state.original.add(linear.at(0.5).view(1, -1), torch.tensor([0.7]))
+            state.balls.add(linear.at(0.5).view(1, -1), torch.tensor([0.7]), torch.tensor([True]))
         attack.step(state, linear.classifier)
         steps.append(1.0 - linear.distance(state.x[0]))
     own, union = steps

@@ -58,7 +58,7 @@ def test_every_run_has_its_share_of_the_steps_and_begins_anew():
         rivals=2, iterations=7, step_min=0.01, step_max=0.01, tolerance=0.5, patience=5, refine=TANGENTIAL
     )
     state = begin(attack, linear, clean=1.0, x=-1.0)
-    state.original.add(linear.at(0.5).view(1, -1), torch.tensor([0.3]))
+    state.balls.add(linear.at(0.5).view(1, -1), torch.tensor([0.3]), torch.tensor([True]))
     for _ in range(2):
         step(attack, linear, state)
     assert (state.run.item(), state.succeeded.item(), state.refined.item(), state.stale.item()) == (0, True, 2, 1)
@@ -68,8 +68,7 @@ def test_every_run_has_its_share_of_the_steps_and_begins_anew():
     assert (state.succeeded.item(), state.refined.item(), state.stale.item()) == (False, 0, 0)
     assert float(state.normal.norm()) == 0.0
     assert torch.equal(state.x, state.clean)
-    for balls in (state.original, state.adversarial):
-        assert not bool((balls.radii >= 0).any())
+    assert not bool(state.balls.radii.any())
     assert torch.isfinite(state.near_distance[0, 0]), "what was found is kept"
     for _ in range(3):
         assert not state.done.item()

@@ -49,19 +49,17 @@ def test_balls_are_those_of_the_side_that_x_is_on(side: int):
     """A ball of the other side ahead of x, which would carry the step on, does not."""
     linear, attack = plane(), free()
     state = begin(attack, linear, clean=3.5, x=3.0 * side)
-    other = state.adversarial if side == 1 else state.original
-    other.add(linear.at(2.0 * side).view(1, -1), torch.tensor([1.5]))
+    state.balls.add(linear.at(2.0 * side).view(1, -1), torch.tensor([1.5]), torch.tensor([side == -1]))
     factor = 1.05 if side == 1 else 0.95
     assert step(attack, linear, state) == pytest.approx(side * (3.0 - factor * certified()), rel=1e-4)
-    radii = [balls.radii[balls.radii > 0].tolist() for balls in (state.original, state.adversarial)]
-    mine, others = radii if side == 1 else radii[::-1]
-    assert (mine, others) == ([pytest.approx(certified(), rel=1e-5)], [1.5])
+    assert state.balls.radii[0, :2].tolist() == [1.5, pytest.approx(certified(), rel=1e-5)]
+    assert state.balls.sides[0, :2].tolist() == [side == -1, side == 1]
 
 
 def test_an_earlier_ball_carries_a_step_back_further():
     linear, attack = plane(), free()
     state = begin(attack, linear, clean=1.0, x=-3.0)
-    state.adversarial.add(linear.at(-1.5).view(1, -1), torch.tensor([1.0]))
+    state.balls.add(linear.at(-1.5).view(1, -1), torch.tensor([1.0]), torch.tensor([False]))
     assert step(attack, linear, state) == pytest.approx(-3.0 + 0.95 * 2.5, rel=1e-4)
 
 
@@ -77,7 +75,7 @@ def test_where_another_class_leads_without_certainty_the_step_is_the_shortest_ou
     """However far an earlier ball of the original class would carry it."""
     linear, attack = plane(), free(step_min=0.07)
     state = begin(attack, linear, clean=1.0, x=-0.05)
-    state.original.add(linear.at(0.5).view(1, -1), torch.tensor([1.0]))
+    state.balls.add(linear.at(0.5).view(1, -1), torch.tensor([1.0]), torch.tensor([True]))
     votes = linear.classifier.votes(state.x, state.keys(0), 1500)[0]
     assert 750 < votes[0] < fewest_votes(1500, 1500, 2, 0.005, "goodman"), "open, and class 0 leads"
     assert step(attack, linear, state) == pytest.approx(-0.05 - 0.07, abs=1e-4)

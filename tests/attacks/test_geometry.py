@@ -83,13 +83,16 @@ def test_an_origin_outside_every_ball_goes_nowhere():
 def give(balls: Balls, example: int, place: float, radius: float) -> None:
     """A ball at this place of the first axis for one example, and none for the others."""
     examples = len(balls.radii)
-    balls.add(torch.tensor([[place, 0.0]] * examples), radius * (torch.arange(examples) == example))
+    chosen = torch.arange(examples) == example
+    balls.add(torch.tensor([[place, 0.0]] * examples), radius * chosen, chosen)
 
 
 def ways_out(balls: Balls) -> list[float]:
     """How far each example is carried from the origin along the first axis."""
     examples = len(balls.radii)
-    return balls.exit(torch.zeros(examples, 2), torch.tensor([[1.0, 0.0]] * examples)).tolist()
+    return balls.exit(
+        torch.zeros(examples, 2), torch.tensor([[1.0, 0.0]] * examples), torch.ones(examples, dtype=torch.bool)
+    ).tolist()
 
 
 def test_balls_join_leave_and_grow_without_mixing_examples():
@@ -131,12 +134,10 @@ def test_balls_are_found_again_after_batches_have_been_joined_and_cleared():
 
 def test_balls_of_radius_0_take_no_place():
     balls = Balls(1, 2, torch.device("cpu"))
-    for _ in range(3):
-        give(balls, 0, 0.0, 0.0)
-    assert balls.capacity == 0
     for place in range(8):
+        for _ in range(3):
+            give(balls, 0, 0.0, 0.0)
         give(balls, 0, place, 0.6)
-    give(balls, 0, 0.0, 0.0)
     assert balls.capacity == 8
     assert ways_out(balls) == pytest.approx([7.6])
 

@@ -22,6 +22,7 @@ from caa_cli.attacks.common.race import margins, most_runs, still_racing
 from caa_cli.attacks.newton.attack import Newton
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.objective import LogRatio
 from caa_cli.verification.line_search import margin
 from caa_cli.verification.verifier import Verifier
 
@@ -117,7 +118,7 @@ def test_the_smoothed_logits_are_those_that_come_with_a_gradient():
     classifier, keys = make_small(votes_chunk=64), [Key(0, index, Purpose.SEARCH) for index in range(2)]
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     labels = torch.tensor([0, 1])
-    with_gradient = classifier.towards(x, labels, 1 - labels, keys, 300, torch.zeros(2, 64)).log_mean
+    with_gradient = classifier.surrogate(x, labels, keys, 300, LogRatio()).log_mean
     assert torch.allclose(classifier.log_mean(x, keys, 300), with_gradient, atol=1e-5)
 
 

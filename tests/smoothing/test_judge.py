@@ -73,7 +73,7 @@ def test_a_margin_and_its_slope_are_those_of_the_probabilities():
     table, p = margins_of(samples, SIGMA), bounded(votes.numpy() / samples, samples)
     assert torch.equal(table.per_probability(votes), torch.from_numpy(margin_per_probability(p, SIGMA)))
     known = torch.from_numpy(margin_between(p[:, 1], p[:, 0], SIGMA))
-    assert torch.equal(table.margin(votes[:, 1], votes[:, 0]), known)
+    assert torch.equal(table.margin(votes[:, [1, 0]]), known)
 
 
 def test_the_other_class_with_the_most_votes_may_have_none():

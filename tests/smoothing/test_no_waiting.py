@@ -89,8 +89,8 @@ def test_balls_are_added_without_asking_how_many_there_are():
     counts = []
     for step in range(64):
         with Questions() as asked:
-            balls.add(torch.randn(4, 16), torch.where(rows % 2 == step % 2, 0.1, 0.0))
+            balls.add(torch.randn(4, 16), torch.where(rows % 2 == step % 2, 0.1, 0.0), rows < 2)
         counts.append(asked.count)
     assert sum(counts) <= 16, "only where the places may have run out"
-    assert (balls.radii >= 0).sum(dim=1).tolist() == [32] * 4
+    assert (balls.radii > 0).sum(dim=1).tolist() == [32] * 4
     assert balls.capacity == 32, "no more places than there are balls"

@@ -76,7 +76,7 @@ class Alma(settings.Alma, Baseline[AlmaState]):
     def step(self, state: AlmaState, classifier: SmoothedClassifier) -> None:
         ratio = LogitRatio(self.logit_tolerance, state.aim.targeted)
         evaluation = self.evaluate(state, classifier, ratio)
-        state.lost_gradients += ~evaluation.usable
+        state.lost_gradients += evaluation.lost
         y = ratio.value(evaluation.log_mean, state.aim.classes)
         step = state.on_device(state.iteration).float()
         first = step == 0
@@ -85,13 +85,14 @@ class Alma(settings.Alma, Baseline[AlmaState]):
             y = y / state.scale
         self._adjust(state, y, evaluation.adversarial, step)
         downhill = torch.where(first[:, None], 0.0, unit(delta(state))[0])
-        pull = torch.where(evaluation.usable, _slope(y, state.mu, state.rho) * evaluation.norm / state.scale, 0.0)
+        pull = _slope(y, state.mu, state.rho) * evaluation.norm / state.scale
+        pull.masked_fill_(evaluation.lost, 0.0)
         gradient = downhill + pull[:, None] * evaluation.direction
         state.square = self.weight * state.square + (1.0 - self.weight) * gradient.square()
         scaled = gradient / (state.square.sqrt() + 1e-8)
         state.momentum = self.weight * state.momentum + scaled
         # Without a gradient in the first step, the next one sets the rate.
-        unset = (state.rate == 0) & evaluation.usable
+        unset = (state.rate == 0) & ~evaluation.lost
         if bool(unset.any()):
             state.rate = torch.where(unset, self._first_rate(state, gradient), state.rate)
         set_perturbation(state, delta(state) - (state.rate * self._decay(state, step))[:, None] * state.momentum)

@@ -103,7 +103,7 @@ class ApgdSearch(Baseline[S]):
 
     def step(self, state: S, classifier: SmoothedClassifier) -> None:
         evaluation, direction, loss = self.climb(state, classifier)
-        state.lost_gradients += ~evaluation.usable
+        state.lost_gradients += evaluation.lost
         state.succeeded = state.succeeded | evaluation.adversarial
         apgd.advance(state, loss, direction, self.steps, self.rho)
         self._end_runs(state, classifier)

@@ -27,14 +27,14 @@ class Evaluation:
     """One evaluation of x, one row an example.
 
     direction: (examples, dimensions) the objective's gradient at unit length, zero where there is none.
-    norm: (examples,) its length before.  usable: (examples,) whether there is a gradient.
+    norm: (examples,) its length before.  lost: (examples,) whether there is no gradient.
     adversarial: (examples,) whether another class is confidently above the label, or the target above all others.
     log_mean: (examples, classes) the smoothed logits z.
     """
 
     direction: Tensor
     norm: Tensor
-    usable: Tensor
+    lost: Tensor
     adversarial: Tensor
     log_mean: Tensor
 
@@ -67,8 +67,8 @@ class Baseline(Attack[State]):
         state.forward += passed.forward_evaluations
         state.backward += passed.backward_evaluations
         hits = self.judge(state, passed.votes)
-        direction, norm, usable = unit(passed.gradient.flatten(1))
-        return Evaluation(direction, norm, usable, hits, passed.log_mean)
+        direction, norm, lost = unit(passed.gradient.flatten(1))
+        return Evaluation(direction, norm, lost, hits, passed.log_mean)
 
     def judge(self, state: Batch, votes: Tensor) -> Tensor:
         """Which examples are adversarial at x, (examples,) bool; those are remembered."""
@@ -78,12 +78,12 @@ class Baseline(Attack[State]):
 
 
 def unit(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(unit vectors, lengths, usable) of gradients (..., dimensions). A gradient that is zero or not finite has no
-    direction: its unit vector is zero, so that a step along it goes nowhere."""
+    """(unit vectors, lengths, lost) of gradients (..., dimensions). A gradient that is zero or not finite is lost, it
+    has no direction: its unit vector is zero, so that a step along it goes nowhere."""
     norm = gradient.norm(dim=-1)
-    usable = (norm > 0) & (norm < torch.inf)  # false for NaN
-    direction = torch.where(usable[..., None], gradient / norm.clamp(min=1e-38)[..., None], 0.0)
-    return direction, norm, usable
+    lost = norm / norm != 1.0  # 0/0, ∞/∞ and NaN are NaN
+    direction = (gradient / norm[..., None]).masked_fill_(lost[..., None], 0.0)
+    return direction, norm, lost
 
 
 def delta(state: Batch) -> Tensor:

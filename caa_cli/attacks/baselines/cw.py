@@ -71,9 +71,9 @@ class CarliniWagner(settings.Cw, Baseline[CwState]):
     def step(self, state: CwState, classifier: SmoothedClassifier) -> None:
         evaluation = self.evaluate(state, classifier, state.aim.objective(LogRatio()))
         state.succeeded |= evaluation.adversarial
-        active = ~(state.aim.margin(evaluation.log_mean) + self.confidence <= 0)
-        state.lost_gradients += active & ~evaluation.usable
-        weight = torch.where(active & evaluation.usable, state.constant * evaluation.norm, 0.0)
+        idle = state.aim.margin(evaluation.log_mean) <= -self.confidence
+        state.lost_gradients += evaluation.lost & ~idle
+        weight = (state.constant * evaluation.norm).masked_fill_(idle | evaluation.lost, 0.0)
         in_pixels = 2.0 * delta(state) + weight[:, None] * evaluation.direction
         self._descend(state, in_pixels * (1.0 - torch.tanh(state.w).square()) / 2.0)
         # A round has a fixed number of steps, so the host knows which are over.

@@ -38,7 +38,7 @@ class Ddn(settings.Ddn, Baseline[DdnState]):
 
     def step(self, state: DdnState, classifier: SmoothedClassifier) -> None:
         evaluation = self.evaluate(state, classifier, state.aim.objective(CrossEntropy()))
-        state.lost_gradients += ~evaluation.usable
+        state.lost_gradients += evaluation.lost
         turned = delta(state) + cosine(self.FIRST, self.LAST, state, self.steps)[:, None] * evaluation.direction
         state.norm = state.norm * torch.where(evaluation.adversarial, 1.0 - self.gamma, 1.0 + self.gamma)
         state.norm = torch.minimum(state.norm, max_l2(state.clean))

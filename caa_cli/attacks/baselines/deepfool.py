@@ -69,14 +69,14 @@ class Linearising(settings.DeepFool, Baseline[R]):
         state.forward += passed.forward_evaluations
         state.backward += passed.backward_evaluations
         hits = self.judge(state, passed.votes)
-        directions, norms, usable = unit(passed.gradient.flatten(2))
+        directions, norms, lost = unit(passed.gradient.flatten(2))
         z = passed.log_mean
         ahead = z.gather(1, state.rivals) - z.gather(1, state.labels[:, None])
-        usable &= torch.isfinite(ahead)
-        length, nearest = torch.where(usable, ahead.abs() / norms.clamp(min=1e-12), torch.inf).min(dim=1)
-        lost = torch.isinf(length)
-        state.lost_gradients += lost & ~hits
-        step = torch.where(lost, 0.0, length + self.BEYOND)[:, None] * _of_each(directions, nearest)
+        lengths = ahead.abs() / norms.clamp(min=1e-12)
+        length, nearest = lengths.masked_fill_(lost | ahead.isnan(), torch.inf).min(dim=1)
+        none = length == torch.inf
+        state.lost_gradients += none & ~hits
+        step = (length + self.BEYOND).masked_fill_(none, 0.0)[:, None] * _of_each(directions, nearest)
         return Planes(hits, step, _of_each(directions, ahead.argmax(dim=1)))
 
     def rivals_of(self, state: Batch, classifier: SmoothedClassifier) -> Tensor:

@@ -35,12 +35,12 @@ class Fmn(settings.Fmn, Baseline[FmnState]):
 
     def step(self, state: FmnState, classifier: SmoothedClassifier) -> None:
         evaluation = self.evaluate(state, classifier, state.aim.objective(LogRatio()))
-        state.lost_gradients += ~evaluation.usable
+        state.lost_gradients += evaluation.lost
         step_size = cosine(self.step_size_init, self.step_size_final, state, self.steps)
         gamma = cosine(self.gamma_init, self.gamma_final, state, self.steps)
         moved, best = delta(state), state.near_distance[:, 0]
         to_boundary = state.aim.margin(evaluation.log_mean).abs() / evaluation.norm.clamp(min=1e-12)
-        outward = moved.norm(dim=1) + torch.where(evaluation.usable, to_boundary, 0.0)
+        outward = moved.norm(dim=1) + to_boundary.masked_fill_(evaluation.lost, 0.0)
         grown = torch.where(best < torch.inf, state.epsilon * (1.0 + gamma), outward)
         shrunk = torch.minimum(state.epsilon * (1.0 - gamma), best)
         state.epsilon = torch.where(evaluation.adversarial, shrunk, grown)

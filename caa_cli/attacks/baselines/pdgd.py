@@ -60,10 +60,10 @@ class Pdgd(settings.Pdgd, Baseline[PdgdState]):
 
     def step(self, state: PdgdState, classifier: SmoothedClassifier) -> None:
         evaluation = self.evaluate(state, classifier, LogRatio())
-        state.lost_gradients += ~evaluation.usable
+        state.lost_gradients += evaluation.lost
         # ∂softplus(m)/∂x
         slope = logit_margin(evaluation.log_mean, state.labels).sigmoid() * evaluation.norm
-        pull = torch.where(evaluation.usable, state.weight * slope, 0.0)
+        pull = (state.weight * slope).masked_fill_(evaluation.lost, 0.0)
         outward, _, _ = unit(delta(state))
         self._descend(state, (1.0 - state.weight)[:, None] * outward + pull[:, None] * evaluation.direction)
         self._climb(state, evaluation.adversarial)

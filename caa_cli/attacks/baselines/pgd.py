@@ -23,5 +23,5 @@ class Pgd(settings.Pgd, Baseline[Batch]):
     def step(self, state: Batch, classifier: SmoothedClassifier) -> None:
         evaluation = self.evaluate(state, classifier, state.aim.objective(CrossEntropy()))
         state.done |= evaluation.adversarial
-        state.lost_gradients += ~evaluation.usable & ~evaluation.adversarial
+        state.lost_gradients += evaluation.lost & ~evaluation.adversarial
         set_perturbation(state, delta(state) + self.epsilon * evaluation.direction)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import unit
-from caa_cli.attacks.caa.state import CaaEvaluation, CaaState
+from caa_cli.attacks.caa.state import CaaEvaluation, CaaState, Verdict
 from caa_cli.attacks.caa.tangential import MEMORY, SHORTEST, SHRINK, slide
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.race import ranking_samples, top_classes
@@ -82,19 +82,19 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
 
     def step(self, state: CaaState, classifier: SmoothedClassifier) -> None:
         evaluation = self._evaluate(state, classifier)
-        is_original, hits = state.aim.is_original(evaluation.top), evaluation.adversarial
-        points = state.x.flatten(1)
-        for side, balls in ((is_original, state.original), (~is_original, state.adversarial)):
-            balls.add(points, torch.where(side, evaluation.radius, 0.0))
-        state.remember(hits, evaluation.votes)
+        verdict = evaluation.verdict
+        is_original = state.aim.is_original(verdict.top)
+        state.balls.add(state.x.flatten(1), verdict.radius, is_original)
+        state.remember(verdict.adversarial, evaluation.votes)
         state.succeeded |= torch.tensor(evaluation.succeeds)
         succeeded = state.on_device(state.succeeded)
         if self.refine == TANGENTIAL:
-            inwards, refining = self._slide(state, evaluation, is_original, succeeded), succeeded
+            moved = self._move(state, evaluation, is_original, ~succeeded)
+            sliding = self._slide(state, evaluation, is_original, succeeded)
+            moved = torch.where(succeeded[:, None], sliding, moved)
         else:
-            inwards, refining = self._refine(state), hits
-        outwards = self._leave(state, evaluation.gradient, is_original, ~refining)
-        state.x = torch.where(refining[:, None], inwards, outwards).view_as(state.x)
+            moved = self._move(state, evaluation, is_original, ~verdict.adversarial)
+        state.x = moved.view_as(state.x)
         state.refined += succeeded
         self._stop(state, succeeded)
 
@@ -142,43 +142,38 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         of one stage get those of the next, with alpha divided over the stages.
         """
         stages, alpha = self.stages(), self.alpha / len(self.stages())
-        evaluation = CaaEvaluation.empty(state, classifier.num_classes)
+        votes = torch.zeros((len(state), classifier.num_classes), dtype=torch.int64, device=state.x.device)
+        gradient = torch.zeros_like(state.x.flatten(1))
         votes_alone, with_gradient = _split(state.succeeded.tolist())
         if self.refine == TANGENTIAL:
             votes_alone, with_gradient = [], list(range(len(state)))
         if with_gradient:
-            index = state.index(with_gradient)
-            evaluation.votes[index] = self._differentiate(evaluation, state, classifier, with_gradient)
+            votes[state.index(with_gradient)] = self._differentiate(gradient, state, classifier, with_gradient)
         if votes_alone:
-            self._count(evaluation, state, classifier, votes_alone, 0, stages[0])
-        decided = self._judge(evaluation, state, classifier, stages[0], alpha)
+            self._count(votes, state, classifier, votes_alone, 0, stages[0])
+        verdict = self._judge(votes, state, classifier, stages[0], alpha)
+        decided, succeeds = verdict.for_the_host()
         for before, total in itertools.pairwise(stages):
             undecided = _split(decided)[1]
             if undecided:
-                self._count(evaluation, state, classifier, undecided, before, total)
-                decided = self._judge(evaluation, state, classifier, total, alpha)
-        lacking = [row for row in votes_alone if not evaluation.succeeds[row]]
+                self._count(votes, state, classifier, undecided, before, total)
+                verdict = verdict.or_else(self._judge(votes, state, classifier, total, alpha))
+                decided, succeeds = verdict.for_the_host()
+        lacking = [row for row in votes_alone if not succeeds[row]]
         if lacking:
-            self._differentiate(evaluation, state, classifier, lacking)
-        return evaluation
+            self._differentiate(gradient, state, classifier, lacking)
+        return CaaEvaluation(votes, gradient, verdict, succeeds)
 
     def _count(
-        self,
-        evaluation: CaaEvaluation,
-        state: CaaState,
-        classifier: SmoothedClassifier,
-        rows: list[int],
-        before: int,
-        total: int,
+        self, votes: Tensor, state: CaaState, classifier: SmoothedClassifier, rows: list[int], before: int, total: int
     ) -> None:
         """Adds the votes of samples number `before` to `total`."""
         index = state.index(rows)
-        votes = classifier.votes(state.x[index], state.keys(self.seed, rows), total - before, before)
-        evaluation.votes[index] += votes
+        votes[index] += classifier.votes(state.x[index], state.keys(self.seed, rows), total - before, before)
         state.forward[rows] += total - before
 
     def _differentiate(
-        self, evaluation: CaaEvaluation, state: CaaState, classifier: SmoothedClassifier, rows: list[int]
+        self, gradient: Tensor, state: CaaState, classifier: SmoothedClassifier, rows: list[int]
     ) -> Tensor:
         """Fills in the gradient of label over rival of these rows, or of the strongest other class over the target;
         returns its votes, (rows, classes)."""
@@ -187,72 +182,60 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         if state.rivals.shape[1]:
             rivals = state.rivals.gather(1, state.run[:, None])[index]
             passed = classifier.rival_gradients(x, labels, rivals, keys, samples)
-            evaluation.gradient[index] = -passed.gradient.flatten(1)
+            gradient[index] = -passed.gradient.flatten(1)
         else:
             passed = classifier.surrogate(x, labels, keys, samples, state.aim.objective(self.objective))
-            evaluation.gradient[index] = passed.gradient.flatten(1)
+            gradient[index] = passed.gradient.flatten(1)
         state.forward[rows] += passed.forward_evaluations
         state.backward[rows] += passed.backward_evaluations
         return passed.votes
 
     def _judge(
-        self, evaluation: CaaEvaluation, state: CaaState, classifier: SmoothedClassifier, total: int, alpha: float
-    ) -> list[bool]:
-        """Fills in class, radius and criterion of the examples that are undecided, by their votes; returns which are
-        decided now."""
-        votes, judge = evaluation.votes, judge_of(total, alpha, self.bound, classifier.num_classes)
+        self, votes: Tensor, state: CaaState, classifier: SmoothedClassifier, total: int, alpha: float
+    ) -> Verdict:
+        """The verdict on so many votes of each point."""
+        judge = judge_of(total, alpha, self.bound, classifier.num_classes)
         count, top = votes.max(dim=1)
         others = largest_other(votes, top)
-        ahead = judge.ahead(count, others)
-        hits = state.aim.reached(votes, total, alpha, self.bound)
-        fresh = ~evaluation.decided
-        evaluation.top = torch.where(fresh, top, evaluation.top)
         radius = judge.radius(count, others, classifier.sigma, self.step_certificate or self.certificate)
-        evaluation.radius = torch.where(fresh, radius, evaluation.radius)
-        evaluation.adversarial = evaluation.adversarial | (fresh & hits)
-        evaluation.decided = evaluation.decided | ahead | hits
-        decided: list[bool]
-        decided, evaluation.succeeds = torch.stack([evaluation.decided, evaluation.adversarial]).tolist()
-        return decided
+        hits = state.aim.reached(votes, total, alpha, self.bound)
+        return Verdict(top, radius, adversarial=hits, decided=judge.ahead(count, others) | hits)
 
-    def _leave(self, state: CaaState, gradient: Tensor, is_original: Tensor, leaving: Tensor) -> Tensor:
-        """Eq. CAA_iter: the points reached against the gradient of label over rival, out of the original class's
-        union of balls, (examples, dimensions); x where the gradient is lost. leaving: the examples that go there.
+    def _move(self, state: CaaState, evaluation: CaaEvaluation, is_original: Tensor, leaving: Tensor) -> Tensor:
+        """The points reached, (examples, dimensions). leaving: the examples that are to leave the original class.
 
-        Where another class leads without confidence there is no ball to leave, and the step is `step_min`.
+        Those go against the gradient of label over rival, out of the original class's union of balls (Eq. CAA_iter);
+        where another class leads without confidence there is no ball to leave, and the step is `step_min`; where the
+        gradient is lost they stay. The others go towards the clean image, within the union of the adversarial side's
+        balls (Eq. correction).
         """
-        points = state.x.flatten(1)
-        direction, _, usable = unit(-gradient)
-        state.lost_gradients += leaving & ~usable
-        length = torch.where(is_original, self.overshoot * state.original.exit(points, direction), 0.0)
-        moved = (points + length.clamp(self.step_min, self.step_max)[:, None] * direction).clamp(0.0, 1.0)
-        return torch.where(usable[:, None], moved, points)
-
-    def _refine(self, state: CaaState) -> Tensor:
-        """Eq. correction: the points reached towards the clean image, within the union of the adversarial side's
-        balls, (examples, dimensions)."""
         points, home = state.x.flatten(1), (state.clean - state.x).flatten(1)
         distance: Tensor = home.norm(dim=1)
-        direction = home / distance.clamp(min=1e-12)[:, None]
-        length = (self.undershoot * state.adversarial.exit(points, direction)).clamp(self.step_min, self.step_max)
-        moved: Tensor = points + torch.minimum(length, distance)[:, None] * direction
-        return moved.clamp(0.0, 1.0)
+        outward, _, lost = unit(-evaluation.gradient)
+        lost &= leaving
+        state.lost_gradients += lost
+        inward = home / distance.clamp(min=1e-12)[:, None]
+        direction = torch.where(leaving[:, None], outward, inward)
+        share = torch.where(leaving, self.overshoot * is_original, self.undershoot)
+        length = (share * state.balls.exit(points, direction, leaving)).clamp(self.step_min, self.step_max)
+        length = torch.where(leaving, length, torch.minimum(length, distance))
+        return (points + length[:, None] * direction).clamp(0.0, 1.0)
 
     def _slide(self, state: CaaState, evaluation: CaaEvaluation, is_original: Tensor, sliding: Tensor) -> Tensor:
         """The points reached along the boundary, and across it as far as the certificate of x allows (see
         `attacks.caa.tangential`), (examples, dimensions). sliding: the examples that go there."""
-        outward, _, usable = unit(-evaluation.gradient)
-        state.lost_gradients += sliding & ~usable
+        outward, _, lost = unit(-evaluation.gradient)
+        state.lost_gradients += sliding & lost
         state.normal = torch.where(sliding[:, None], MEMORY * state.normal + outward, state.normal)
-        normal, _, usable = unit(state.normal)
+        normal, _, lost = unit(state.normal)
         shrunk = SHRINK**state.refined
-        radius = evaluation.radius
+        radius = evaluation.verdict.radius
         across = torch.where(is_original, self.overshoot * radius, -self.undershoot * radius)
         across = torch.where(radius > 0, across, shrunk * self.step_min)
         longest = (shrunk * self.step_max).clamp(min=min(SHORTEST, self.step_max))
         points = state.x.flatten(1)
         moved = slide(state.clean.flatten(1), points, normal, across, longest)
-        return torch.where(usable[:, None], moved, points)
+        return torch.where(lost[:, None], points, moved)
 
     def _stop(self, state: CaaState, succeeded: Tensor) -> None:
         nearest = state.near_distance[:, 0]

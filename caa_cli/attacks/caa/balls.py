@@ -8,44 +8,49 @@ from torch.nn import functional as F
 
 
 class Balls:
-    """Certified balls of a batch of examples: centres (examples, capacity, dimensions), radii (examples, capacity).
+    """Certified balls of a batch of examples, each on one of two sides of the boundary.
 
-    An unused slot has a negative radius and intersects no ray. Capacity grows with the longest history.
+    centres: (examples, capacity, dimensions).  radii: (examples, capacity), 0 where a slot is unused.
+    sides: (examples, capacity) bool, which side the ball is on.  Capacity grows with the longest history.
     """
 
+    _FIRST_CAPACITY = 8
+
     def __init__(self, examples: int, dimensions: int, device: torch.device) -> None:
-        self.centres = torch.zeros((examples, 0, dimensions), device=device)
-        self.radii = torch.zeros((examples, 0), device=device)
+        shape = (examples, self._FIRST_CAPACITY)
+        self.centres = torch.zeros((*shape, dimensions), device=device)
+        self.radii = torch.zeros(shape, device=device)
+        self.sides = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._used = torch.zeros(examples, dtype=torch.int64, device=device)
         # An upper bound of the balls of any example: the exact number needs a synchronisation with the device.
         self._at_most = 0
 
-    def add(self, centres: Tensor, radii: Tensor) -> None:
-        """Adds one ball to each example: centres (examples, dimensions), radii (examples,).
+    def add(self, centres: Tensor, radii: Tensor, sides: Tensor) -> None:
+        """Adds one ball to each example: centres (examples, dimensions), radii and sides (examples,).
 
-        A ball of radius 0 certifies nothing and is left out.
+        A ball of radius 0 certifies nothing: its slot stays unused, and the next ball is written over it.
         """
-        useful = radii > 0
-        filled = (self.radii >= 0).sum(dim=1)
+        if self._at_most == self.capacity:
+            self._at_most = int(self._used.max())
         self._at_most += 1
         if self._at_most > self.capacity:
-            self._at_most = int((filled + useful).max())
-        if self._at_most > self.capacity:
-            self._grow(max(2 * self.capacity, 8))
-        if self.capacity == 0:
-            return
-        slot = filled.clamp(max=self.capacity - 1)[:, None]
-        self.radii.scatter_(1, slot, torch.where(useful[:, None], radii[:, None], self.radii.gather(1, slot)))
-        of_centre = slot[:, :, None].expand(-1, -1, self.centres.shape[2])
-        kept = self.centres.gather(1, of_centre)
-        self.centres.scatter_(1, of_centre, torch.where(useful[:, None, None], centres[:, None], kept))
+            self._grow(2 * self.capacity)
+        slot = self._used[:, None]
+        self.centres.scatter_(1, slot[:, :, None].expand(-1, -1, centres.shape[1]), centres[:, None])
+        self.radii.scatter_(1, slot, radii[:, None])
+        self.sides.scatter_(1, slot, sides[:, None])
+        self._used += radii > 0
 
-    def exit(self, origin: Tensor, direction: Tensor) -> Tensor:
-        """`ray_exit` of each example: origin and unit direction (examples, dimensions) → (examples,)."""
-        return ray_exit(origin, direction, self.centres, self.radii)
+    def exit(self, origin: Tensor, direction: Tensor, sides: Tensor) -> Tensor:
+        """`ray_exit` of each example from the balls of one of its sides: origin and unit direction (examples,
+        dimensions), sides (examples,) → (examples,)."""
+        radii = self.radii * (self.sides == sides[:, None])
+        return ray_exit(origin, direction, self.centres, radii)
 
     def clear(self, chosen: Tensor) -> None:
         """Removes the balls of the examples of this mask."""
-        self.radii = torch.where(chosen[:, None], -1.0, self.radii)
+        self.radii.masked_fill_(chosen[:, None], 0.0)
+        self._used.masked_fill_(chosen, 0)
 
     @property
     def capacity(self) -> int:
@@ -53,7 +58,8 @@ class Balls:
 
     def take(self, rows: Tensor) -> None:
         """Keeps only these examples."""
-        self.centres, self.radii = self.centres[rows], self.radii[rows]
+        self.centres, self.radii, self.sides = self.centres[rows], self.radii[rows], self.sides[rows]
+        self._used = self._used[rows]
 
     def extend(self, other: Balls) -> None:
         """Appends the examples of another batch."""
@@ -63,35 +69,36 @@ class Balls:
         self._at_most = max(self._at_most, other._at_most)
         self.centres = torch.cat([self.centres, other.centres])
         self.radii = torch.cat([self.radii, other.radii])
+        self.sides = torch.cat([self.sides, other.sides])
+        self._used = torch.cat([self._used, other._used])
 
     def _grow(self, capacity: int) -> None:
         more = capacity - self.capacity
         self.centres = F.pad(self.centres, (0, 0, 0, more))
-        self.radii = F.pad(self.radii, (0, more), value=-1.0)
+        self.radii = F.pad(self.radii, (0, more))
+        self.sides = F.pad(self.sides, (0, more))
 
 
 def ray_exit(origin: Tensor, direction: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
     """The largest t such that origin + s·direction lies in the union of the balls for all s in [0, t].
 
     origin, direction: (examples, dimensions), direction of unit length. centres: (examples, balls, dimensions).
-    radii: (examples, balls), negative where there is no ball. Returns (examples,) ≥ 0; 0 where the origin itself
-    is in no ball.
+    radii: (examples, balls), 0 where there is no ball. Returns (examples,) ≥ 0; 0 where the origin itself is in no
+    ball.
 
     This is the constraint of the paper's Eqs. epsilon_complex and correction, solved exactly: each ball intersects
     the ray in an interval, and the reach is extended over the intervals, in the order in which they begin, until one
     begins beyond it.
     """
-    if centres.shape[1] == 0:
-        return origin.new_zeros(len(origin))
     to_centre = centres - origin[:, None]
     along = torch.einsum("ebd,ed->eb", to_centre, direction)
     distance_squared = to_centre.square().sum(dim=2)
     inside = radii.square() - (distance_squared - along.square())  # half the chord, squared
-    cuts = (radii >= 0) & (inside >= 0)
+    misses = (radii <= 0) | (inside < 0)
     half_chord = inside.clamp(min=0.0).sqrt()
-    begin = torch.where(cuts, along - half_chord, torch.inf)
-    end = torch.where(cuts, along + half_chord, 0.0).clamp(min=0.0)
-    begin, order = begin.sort(dim=1)
+    # A ball that the ray misses begins last, beyond any reach.
+    begin, order = (along - half_chord).masked_fill_(misses, torch.inf).sort(dim=1)
+    end = (along + half_chord).clamp(min=0.0)
     reach = end.gather(1, order).cummax(dim=1).values
     # The reach before each interval; the ray is covered from 0 up to the first one that begins beyond it.
     before = F.pad(reach[:, :-1], (1, 0))

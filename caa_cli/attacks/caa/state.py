@@ -14,8 +14,8 @@ from caa_cli.attacks.common.state import Batch, Example
 
 @dataclass
 class CaaState(Batch):
-    """original, adversarial: the certified balls of either side. succeeded: whether this run has a confident point,
-    on the CPU.
+    """balls: certified; their side is True for that of the original class. succeeded: whether this run has a
+    confident point, on the CPU.
 
     stale: steps since the nearest distance last fell by more than `tolerance`; mark: that distance.
     rivals: (examples, runs) the class that each run follows; (examples, 0): one run, after whichever class leads.
@@ -23,8 +23,7 @@ class CaaState(Batch):
     normal: (examples, dimensions) of the boundary, the sum of this run's unit gradients, older ones with less weight.
     """
 
-    original: Balls
-    adversarial: Balls
+    balls: Balls
     succeeded: Tensor
     stale: Tensor
     mark: Tensor
@@ -45,8 +44,7 @@ class CaaState(Batch):
         return cls.new(
             examples,
             num_classes,
-            original=Balls(size, dimensions, device),
-            adversarial=Balls(size, dimensions, device),
+            balls=Balls(size, dimensions, device),
             succeeded=torch.zeros(size, dtype=torch.bool),
             stale=counter(),
             mark=torch.full((size,), torch.inf, device=device),
@@ -67,37 +65,42 @@ class CaaState(Batch):
         self.refined = torch.where(chosen, 0, self.refined)
         self.normal = torch.where(chosen[:, None], 0.0, self.normal)
         # The balls remain valid, but seldom help another run, and memory would grow with the runs.
-        self.original.clear(chosen)
-        self.adversarial.clear(chosen)
+        self.balls.clear(chosen)
+
+
+@dataclass
+class Verdict:
+    """What the votes say of each point, (examples,) each.
+
+    top: the class with the most votes.  radius: certified, of that class, 0 without confidence.
+    adversarial: whether another class is confidently above the label.  decided: whether any class is confident.
+    """
+
+    top: Tensor
+    radius: Tensor
+    adversarial: Tensor
+    decided: Tensor
+
+    def or_else(self, later: Verdict) -> Verdict:
+        """This verdict where it is decided, and the later one elsewhere."""
+        pairs = zip(vars(self).values(), vars(later).values(), strict=True)
+        return Verdict(*(torch.where(self.decided, first, second) for first, second in pairs))
+
+    def for_the_host(self) -> tuple[list[bool], list[bool]]:
+        """(`decided`, `adversarial`), for which the host waits."""
+        decided, adversarial = torch.stack([self.decided, self.adversarial]).tolist()
+        return decided, adversarial
 
 
 @dataclass
 class CaaEvaluation:
     """One evaluation of x, one row an example.
 
-    votes: (examples, classes) int64.  top: the class with the most.  radius: certified, of that class.
-    adversarial: whether another class is confidently above the label.  decided: whether any class is confident.
-    gradient: (examples, dimensions), 0 where none was needed.  succeeds: `adversarial`, for the host.
+    votes: (examples, classes) int64.  gradient: (examples, dimensions), 0 where none was needed.
+    verdict: of the votes.  succeeds: whether it is adversarial, for the host.
     """
 
     votes: Tensor
-    top: Tensor
-    radius: Tensor
-    adversarial: Tensor
-    decided: Tensor
     gradient: Tensor
+    verdict: Verdict
     succeeds: list[bool]
-
-    @classmethod
-    def empty(cls, state: CaaState, num_classes: int) -> Self:
-        """That of points of which nothing is known yet."""
-        none = torch.zeros_like(state.done)
-        return cls(
-            votes=torch.zeros((len(state), num_classes), dtype=torch.int64, device=none.device),
-            top=torch.zeros_like(state.labels),
-            radius=torch.zeros(len(state), device=none.device),
-            adversarial=none,
-            decided=none,
-            gradient=torch.zeros_like(state.x.flatten(1)),
-            succeeds=[],
-        )

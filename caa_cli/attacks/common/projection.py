@@ -20,7 +20,7 @@ def least_scale(limits: Tensor, weights: Tensor, need: Tensor) -> Tensor:
     last = before.clamp(max=limits.shape[1] - 1)
     rest = need - (met - limits).gather(1, last)[:, 0]
     scale = rest.clamp(min=0.0) / free.gather(1, last)[:, 0].clamp(min=1e-30)
-    return torch.where(before[:, 0] < limits.shape[1], scale, torch.inf)
+    return scale.masked_fill_(before[:, 0] == limits.shape[1], torch.inf)
 
 
 def room_along(clean: Tensor, direction: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def step_beyond(
     direction: Tensor,
     need: Tensor,
     longest: Tensor,
-    unlimited: Tensor | float = 0.0,
+    unlimited: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One step from `point` towards the point nearest to `clean` beyond a plane, as (the next point, that nearest
     point), (rows, dimensions) each, in the box.
@@ -60,5 +60,6 @@ def step_beyond(
     its part `unlimited`.
     """
     nearest = clean + project_beyond(clean, direction, need)
-    move = unlimited + limit_length(nearest - point - unlimited, longest)
+    move = nearest - point
+    move = limit_length(move, longest) if unlimited is None else unlimited + limit_length(move - unlimited, longest)
     return (point + move).clamp(0.0, 1.0), nearest

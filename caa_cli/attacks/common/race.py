@@ -42,9 +42,9 @@ _SLOPES = (0.3, 1.0)
 class Runs(Batch):
     """One run for each of R rivals of each example: tensors (examples, R, …).
 
-    rivals: the classes.  alive: whether a run goes on.  point: flat, where it is evaluated next.  boundary_distance:
-    the estimated distance of its boundary, inf before there is one.  slope, slope_weight: of h along the direction
-    that the run follows, and the samples behind it.
+    rivals: the classes.  alive: whether a run goes on, on the CPU.  point: flat, where it is evaluated next.
+    boundary_distance: the estimated distance of its boundary, inf before there is one.  slope, slope_weight: of h
+    along the direction that the run follows, and the samples behind it.
     """
 
     rivals: Tensor
@@ -63,22 +63,24 @@ class Runs(Batch):
             "slope_weight": torch.full_like(like, _SLOPE_WEIGHT),
         }
 
-    def offer(self, now: RunStep, votes: Tensor, confident: Tensor, unconfirmed: Tensor) -> None:
+    def offer(self, now: RunStep, votes: Tensor, confident: Tensor, unconfirmed: Tensor | None) -> None:
         """Remembers the points of these runs that are adversarial, or to be kept as unconfirmed candidates."""
-        offered, sure = torch.zeros_like(self.alive), torch.zeros_like(self.alive)
-        now.put(offered, confident | unconfirmed)
-        now.put(sure, confident)
-        seen = votes.new_zeros((*self.alive.shape, votes.shape[1]))
-        now.put(seen, votes)
-        self.remember_points(self.point.view(*self.alive.shape, *self.clean.shape[1:]), offered, seen, sure)
+        shape = self.rivals.shape
+        sure = now.spread(confident, shape)
+        offered = sure if unconfirmed is None else sure | now.spread(unconfirmed, shape)
+        points = self.point.view(*shape, *self.clean.shape[1:])
+        self.remember_points(points, offered, now.spread(votes, shape), sure)
 
-    def learn_slope(self, now: RunStep, measured: Tensor, informative: Tensor, most: float) -> None:
-        """Averages newly measured slopes into those of the runs, where they are informative; the average weighs at
-        most `most` samples."""
-        slope, weight, samples = now.of(self.slope), now.of(self.slope_weight), now.samples
-        pooled = ((slope * weight + measured * samples) / (weight + samples)).clamp(*_SLOPES)
-        now.put(self.slope, torch.where(informative, pooled, slope))
-        now.put(self.slope_weight, torch.where(informative, (weight + samples).clamp(max=most), weight))
+    def learn_slope(self, now: RunStep, measured: Tensor, informative: Tensor, most: float) -> Tensor:
+        """Averages newly measured slopes into those of the runs, where they are informative, and returns these; the
+        average weighs at most `most` samples."""
+        slope, weight = now.of(self.slope), now.of(self.slope_weight)
+        total = weight + now.samples
+        pooled = ((slope * weight + measured * now.samples) / total).clamp(*_SLOPES)
+        slope = torch.where(informative, pooled, slope)
+        now.put(self.slope, slope)
+        now.put(self.slope_weight, torch.where(informative, total.clamp(max=most), weight))
+        return slope
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,12 @@ class RunStep:
         """Writes these runs' values, (runs, …), into (examples, R, …)."""
         values[self.rows, self.runs] = chosen
 
+    def spread(self, chosen: Tensor, shape: torch.Size) -> Tensor:
+        """These runs' values, (runs, …), among zeros for the others, (examples, R, …); shape: (examples, R)."""
+        spread = chosen.new_zeros((*shape, *chosen.shape[1:]))
+        self.put(spread, chosen)
+        return spread
+
 
 RunState = TypeVar("RunState", bound=Runs)
 
@@ -111,16 +119,17 @@ RunState = TypeVar("RunState", bound=Runs)
 class RunEvaluation:
     """One evaluation of the points of some runs, one row a run.
 
-    margin: (runs,) h, of a target over the strongest other class.  slope: (runs,) of h along the direction that was
-    given.  gradient: (runs, dimensions) of log p̄_rival − log p̄_label.  direction: it at unit length, zero where it is
-    not `usable`.  variance: (runs,) of the gradient's noise, None of an exact gradient.
+    point: (runs, dimensions).  margin: (runs,) h, of a target over the strongest other class.  slope: (runs,) of h
+    along the direction that was given.  gradient: (runs, dimensions) of log p̄_rival − log p̄_label.  direction: it at
+    unit length, zero where it is `lost`.  variance: (runs,) of the gradient's noise, None of an exact gradient.
     """
 
+    point: Tensor
     margin: Tensor
     slope: Tensor
     gradient: Tensor
     direction: Tensor
-    usable: Tensor
+    lost: Tensor
     variance: Tensor | None
 
 
@@ -184,13 +193,13 @@ class Race(settings.CaaNewton, Attack[RunState]):
         return rivals, ranking_samples(self.samples)
 
     def step(self, state: RunState, classifier: SmoothedClassifier) -> None:
-        state.alive = still_racing(state.alive, state.boundary_distance, state.iteration, self.steps, self.rivals)
-        state.done |= ~state.alive.any(dim=1)
-        # How many runs go on decides how much is computed, so the host has to ask.
-        going = state.alive.cpu()
+        # How many runs go on decides how much is computed, so the host has to know.
+        distance = state.boundary_distance.cpu()
+        state.alive = still_racing(state.alive, distance, state.iteration, self.steps, self.rivals)
+        state.done |= state.on_device(~state.alive.any(dim=1))
         # Examples that joined at different times are at different steps, with different numbers of samples.
         for iteration in state.iteration.unique().tolist():
-            rows, runs = (going & (state.iteration == iteration)[:, None]).nonzero(as_tuple=True)
+            rows, runs = (state.alive & (state.iteration == iteration)[:, None]).nonzero(as_tuple=True)
             if len(rows):
                 pair = state.on_device(torch.stack([rows, runs]))
                 now = RunStep(pair[0], pair[1], rows.tolist(), iteration, self.draws(iteration))
@@ -207,24 +216,23 @@ class Race(settings.CaaNewton, Attack[RunState]):
         """
         rivals, samples, aim = now.of(state.rivals), now.samples, state.aim.of(now.rows)
         # A target has to beat whichever class is strongest.
-        labels = None if aim.targeted else state.labels[now.rows]
-        points, keys = now.of(state.point).view(-1, *classifier.input_shape), state.keys(self.seed, now.examples)
-        passed = classifier.towards(points, labels, rivals, keys, samples, along)
+        labels = None if aim.targeted else aim.classes
+        points, keys = now.of(state.point), state.keys(self.seed, now.examples)
+        x = points.view(-1, *classifier.input_shape)
+        passed = classifier.towards(x, labels, rivals, keys, samples, along)
         examples = torch.tensor(now.examples)
         state.forward.index_add_(0, examples, passed.forward_evaluations)
         state.backward.index_add_(0, examples, torch.full_like(examples, passed.backward_evaluations))
         gradient = passed.gradient.flatten(1)
-        direction, _, usable = unit(gradient)
-        lost = torch.zeros_like(state.lost_gradients).index_add_(0, now.rows, (~usable).long())
-        state.lost_gradients += lost > 0
+        direction, _, lost = unit(gradient)
+        state.lost_gradients += now.spread(lost, state.rivals.shape).any(dim=1)
         votes, sigma = passed.votes, classifier.sigma
         opponents = strongest_other(votes, rivals) if labels is None else labels
         h, slope = margins(votes, passed.moments, opponents, rivals, samples, sigma)
         confident = aim.reached(votes, samples, self.alpha, self.bound)
         last = now.iteration == self.steps - 1
-        unconfirmed = h > -self.UNCONFIRMED * sigma if last else torch.zeros_like(confident)
-        state.offer(now, votes, confident, unconfirmed)
-        return RunEvaluation(h, slope, gradient, direction, usable, passed.variance)
+        state.offer(now, votes, confident, h > -self.UNCONFIRMED * sigma if last else None)
+        return RunEvaluation(points, h, slope, gradient, direction, lost, passed.variance)
 
 
 def margins(
@@ -237,7 +245,7 @@ def margins(
     pair, table = torch.stack([rivals, labels], dim=1), margins_of(samples, sigma)
     counts = votes.gather(1, pair)
     change = moments.gather(1, pair).double() / sigma**2 * table.per_probability(counts)
-    return table.margin(counts[:, 0], counts[:, 1]).float(), (change[:, 0] - change[:, 1]).float()
+    return table.margin(counts).float(), (change[:, 0] - change[:, 1]).float()
 
 
 def _first(share: float, steps: int) -> int:
@@ -254,15 +262,15 @@ def still_racing(alive: Tensor, distance: Tensor, iteration: Tensor, steps: int,
     """Which runs go on, (examples, R) bool: all but those too far behind and those beyond the most that may.
 
     alive: (examples, R) bool.  distance: (examples, R) of each boundary as estimated, inf where there is no estimate.
-    iteration: (examples,) the step that each example is about to take, of `steps`, on the CPU.
+    iteration: (examples,) the step that each example is about to take, of `steps`. All on the CPU.
     """
     # Of runs without an estimate the first goes on; ended ones rank behind all.
     distance = torch.where(alive, distance.clamp(max=torch.finfo(distance.dtype).max), torch.inf)
     rank = distance.argsort(dim=1, stable=True).argsort(dim=1)
     limits = [(most_runs(step, steps, rivals), _lead(step, steps)) for step in iteration.tolist()]
-    most, lead = torch.tensor(limits, dtype=distance.dtype).to(distance.device, non_blocking=True).unbind(dim=1)
+    most, lead = torch.tensor(limits, dtype=distance.dtype).unbind(dim=1)
     behind = distance > distance.amin(dim=1, keepdim=True) * (1.0 + lead[:, None])
-    return alive & (rank < most[:, None]) & ~(behind & (rank > 0))
+    return alive & (rank < most[:, None]) & ~behind
 
 
 def _lead(step: int, steps: int) -> float:

@@ -50,6 +50,15 @@ class NewtonState(Runs):
     plane_weight: Tensor
 
 
+@dataclass
+class Plane:
+    """Averaged planes, one row a run: normal, offset and weight as in `NewtonState`."""
+
+    normal: Tensor
+    offset: Tensor
+    weight: Tensor
+
+
 @dataclass(frozen=True)
 class Newton(Race[NewtonState]):
     """See the module. An evaluation takes from 2/45 of `samples` to 8/45."""
@@ -70,7 +79,7 @@ class Newton(Race[NewtonState]):
             examples,
             classifier.num_classes,
             rivals=rivals,
-            alive=torch.ones_like(zeros, dtype=torch.bool),
+            alive=torch.ones(rivals.shape, dtype=torch.bool),
             near=torch.zeros_like(zeros, dtype=torch.bool),
             near_steps=zeros.clone(),
             point=points,
@@ -83,62 +92,76 @@ class Newton(Race[NewtonState]):
         return state
 
     def advance(self, state: NewtonState, classifier: SmoothedClassifier, now: RunStep) -> None:
-        along = unit(now.of(state.normal))[0]
-        evaluation = self.evaluate(state, classifier, now, along)
+        before = Plane(now.of(state.normal), now.of(state.offset), now.of(state.plane_weight))
+        evaluation = self.evaluate(state, classifier, now, unit(before.normal)[0])
         margin, reach = evaluation.margin, _NEAR * classifier.sigma
         was_near = now.of(state.near)
         near = was_near | (margin > -reach)
-        # Far away the votes carry no information on the slope, and before the first plane there is no direction.
-        informative = (margin.abs() < reach) & (now.of(state.plane_weight) > 0)
-        state.learn_slope(now, evaluation.slope, informative, _SLOPE_MOST)
-        self._learn_plane(state, now, evaluation, near & was_near)
-        self._move(state, now, evaluation, near, classifier.sigma)
         now.put(state.near, near)
+        # Far away the votes carry no information on the slope, and before the first plane there is no direction.
+        informative = (margin.abs() < reach) & (before.weight > 0)
+        slope = state.learn_slope(now, evaluation.slope, informative, _SLOPE_MOST)
+        # The planes from afar are dropped once the run is near.
+        plane = self._average(before, evaluation, slope, was_near, now.samples)
+        now.put(state.normal, plane.normal)
+        now.put(state.offset, plane.offset)
+        now.put(state.plane_weight, plane.weight)
+        self._move(state, now, evaluation, plane, near, classifier.sigma)
 
-    def _learn_plane(self, state: NewtonState, now: RunStep, evaluation: RunEvaluation, stays: Tensor) -> None:
-        """Averages this evaluation's plane into the run's. stays: (runs,) bool, whether the earlier planes still
-        count; those from afar are dropped once the run is near."""
-        before, samples, usable = now.of(state.plane_weight), now.samples, evaluation.usable
-        old = torch.where(stays, self.memory * before, 0.0)
-        # Without a gradient the plane stays as it is.
-        share = torch.where(usable, samples / (old + samples), 0.0)
-        normal = now.of(state.slope)[:, None] * evaluation.direction
-        offset = evaluation.margin - (normal * now.of(state.point)).sum(dim=1)
-        now.put(state.normal, torch.lerp(now.of(state.normal), normal, share[:, None]))
-        now.put(state.offset, torch.lerp(now.of(state.offset), offset, share))
-        now.put(state.plane_weight, torch.where(usable, old + samples, before))
+    def _average(
+        self, before: Plane, evaluation: RunEvaluation, slope: Tensor, counts: Tensor, samples: int
+    ) -> Plane:
+        """The average of the earlier planes and this evaluation's. counts: (runs,) bool, whether the earlier ones
+        still count. Without a gradient the plane stays as it is."""
+        old = self.memory * before.weight * counts
+        total = old + samples
+        share = (samples / total).masked_fill_(evaluation.lost, 0.0)
+        normal = slope[:, None] * evaluation.direction
+        offset = evaluation.margin - (normal * evaluation.point).sum(dim=1)
+        return Plane(
+            torch.lerp(before.normal, normal, share[:, None]),
+            torch.lerp(before.offset, offset, share),
+            torch.where(evaluation.lost, before.weight, total),
+        )
 
-    def _move(self, state: NewtonState, now: RunStep, evaluation: RunEvaluation, near: Tensor, sigma: float) -> None:
+    def _move(
+        self,
+        state: NewtonState,
+        now: RunStep,
+        evaluation: RunEvaluation,
+        plane: Plane,
+        near: Tensor,
+        sigma: float,
+    ) -> None:
         """Moves to the nearest point at which the plane has the target margin, within the longest step."""
-        clean, point, normal = state.clean[now.rows].flatten(1), now.of(state.point), now.of(state.normal)
+        clean, point, normal = state.clean[now.rows].flatten(1), evaluation.point, plane.normal
         target = self.target * sigma
         direction, slope, _ = unit(normal)
         slope = slope.clamp(min=1e-12)
         # Far away: straight on, as far as the plane predicts the boundary.
         ahead = ((target - evaluation.margin) / slope).clamp(min=0.1, max=_FAR_STEP * sigma)
         onward = (point + ahead[:, None] * direction).clamp(0.0, 1.0)
-        height = (normal * clean).sum(dim=1) + now.of(state.offset)
-        longest = torch.full_like(slope, max(_STEP * _SHRINK**now.iteration, _SHORTEST))
-        outwards: Tensor | float = 0.0
+        height = (normal * clean).sum(dim=1) + plane.offset
+        longest, outwards = torch.full_like(slope, max(_STEP * _SHRINK**now.iteration, _SHORTEST)), None
         if state.aim.targeted:
-            longest, outwards = self._limits(state, now, near, direction, slope, sigma)
+            lacking = (target - (normal * point).sum(dim=1) - plane.offset) / slope
+            longest, outwards = self._limits(state, now, near, lacking, direction)
         step, nearest = step_beyond(clean, point, direction, (target - height) / slope, longest, outwards)
-        usable = evaluation.usable
         moved = torch.where(near[:, None], step, onward)
-        now.put(state.point, torch.where(usable[:, None], moved, point))
+        now.put(state.point, torch.where(evaluation.lost[:, None], point, moved))
         distance = torch.where(near, (nearest - clean).norm(dim=1), torch.inf)
-        now.put(state.boundary_distance, torch.where(usable, distance, now.of(state.boundary_distance)))
+        distance = torch.where(evaluation.lost, now.of(state.boundary_distance), distance)
+        now.put(state.boundary_distance, distance)
 
     def _limits(
-        self, state: NewtonState, now: RunStep, near: Tensor, direction: Tensor, slope: Tensor, sigma: float
+        self, state: NewtonState, now: RunStep, near: Tensor, lacking: Tensor, direction: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(the longest step, what is not limited of it) of runs after a target, (runs,) and (runs, dimensions).
 
         A target may be far, with much of its boundary to follow: steps shorten from where the run comes near, and
         what they lack to the plane is not part of their length.
         """
-        steps, height = now.of(state.near_steps), (now.of(state.normal) * now.of(state.point)).sum(dim=1)
+        steps = now.of(state.near_steps)
         now.put(state.near_steps, steps + near)
-        lacking = (self.target * sigma - height - now.of(state.offset)) / slope
         outwards = lacking.clamp(min=0.0, max=_STEP)[:, None] * direction
         return (_STEP * _SHRINK**steps).clamp(min=_SHORTEST), outwards

@@ -74,7 +74,7 @@ class BoundaryWalk(Race[WalkState]):
         return WalkState(
             **vars(common),
             rivals=crossings.rival,
-            alive=crossings.exists,
+            alive=crossings.exists.cpu(),
             point=crossings.point,
             before=crossings.point.clone(),
             longest=_FIRST * home,
@@ -86,7 +86,7 @@ class BoundaryWalk(Race[WalkState]):
 
     def advance(self, state: WalkState, classifier: SmoothedClassifier, now: RunStep) -> None:
         evaluation = self.evaluate(state, classifier, now, self._direction(state, now, classifier))
-        near = evaluation.usable & (evaluation.margin.abs() < _NEAR * classifier.sigma)
+        near = ~evaluation.lost & (evaluation.margin.abs() < _NEAR * classifier.sigma)
         self._learn_gradient(state, now, evaluation, near)
         # Along the direction before this evaluation: along this one's, its noise would bias the slope upwards.
         state.learn_slope(now, evaluation.slope, near & (evaluation.slope != 0), _SLOPE_MOST)
