@@ -149,12 +149,12 @@ class LogitRatio(Objective):
 
     def value(self, log_mean: Tensor, labels: Tensor) -> Tensor:
         """The ratio, (examples,) float32; negative where the label has lost, or the target has won."""
-        return (self._sign * logit_margin(log_mean, labels) + self.tolerance) / self._spread(log_mean)[0]
+        return self._numerator(log_mean, labels) / self._spread(log_mean)[0]
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        sign, spread = self._sign * _label_against_rival(log_mean, labels), self._spread(log_mean)
-        margin = torch.where(sign == 0, 0.0, sign * log_mean).sum(dim=1)
-        return _ratio_slopes(log_mean, sign, margin + self.tolerance, spread)
+        sign = _label_against_rival(log_mean, labels)
+        sign = -sign if self.reach else sign
+        return _ratio_slopes(log_mean, sign, self._numerator(log_mean, labels), self._spread(log_mean))
 
     def to_reach(self) -> Objective:
         return replace(self, reach=True)
@@ -163,9 +163,9 @@ class LogitRatio(Objective):
     def least_classes(self) -> int:
         return 4 if self.reach else 3
 
-    @property
-    def _sign(self) -> float:
-        return -1.0 if self.reach else 1.0
+    def _numerator(self, log_mean: Tensor, labels: Tensor) -> Tensor:
+        margin = logit_margin(log_mean, labels)
+        return (-margin if self.reach else margin) + self.tolerance
 
     def _spread(self, log_mean: Tensor) -> tuple[Tensor, Tensor]:
         """(the divisor, its derivative by z), π being the classes by decreasing z; (1, 0) where there is none."""
@@ -218,8 +218,7 @@ class OneOfTwo(Objective):
 
 def logit_margin(log_mean: Tensor, labels: Tensor) -> Tensor:
     """m = z_label − max of the other z, (examples,): negative where the label has lost."""
-    rival = log_mean.gather(1, strongest_rival(log_mean, labels)[:, None])
-    return (log_mean.gather(1, labels[:, None]) - rival)[:, 0]
+    return log_mean.gather(1, labels[:, None])[:, 0] - without_label(log_mean, labels).amax(dim=1)
 
 
 def odds_against(log_mean: Tensor, labels: Tensor) -> Tensor:

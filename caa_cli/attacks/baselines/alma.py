@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.baseline import Baseline, delta, set_perturbation, unit
+from caa_cli.attacks.baselines.baseline import Baseline, Evaluation, delta, set_perturbation, unit
 from caa_cli.attacks.common.projection import least_scale, room_along
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config import attacks as settings
@@ -17,16 +17,19 @@ from caa_cli.smoothing.objective import LogitRatio
 
 @dataclass
 class AlmaState(Batch):
-    """mu, rho: the penalty's multiplier and weight.  checked: the constraint y at its last check.
-    square, momentum: (examples, dimensions) RMSProp's averages.  rate: its learning rate.
+    """square, momentum: (examples, dimensions) RMSProp's averages.
+
+    What is one number an example is worked out on the CPU. classes: those of `aim`.  mu, rho: the penalty's
+    multiplier and weight.  checked: the constraint y at its last check.  rate: the learning rate.
     success_at: the step of the first adversarial point, inf before it.  scale: the divisor of y.
     """
 
+    square: Tensor
+    momentum: Tensor
+    classes: Tensor
     mu: Tensor
     rho: Tensor
     checked: Tensor
-    square: Tensor
-    momentum: Tensor
     rate: Tensor
     success_at: Tensor
     scale: Tensor
@@ -54,20 +57,20 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         return 0.9 if self.steps >= 500 else 0.5
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> AlmaState:
-        size, device = len(examples), examples[0].image.device
-        flat = torch.zeros((size, examples[0].image.numel()), device=device)
+        size, flat = len(examples), torch.stack([torch.zeros_like(example.image) for example in examples]).flatten(1)
 
         def each(value: float) -> Tensor:
-            return torch.full((size,), value, device=device)
+            return torch.full((size,), value)
 
         return AlmaState.new(
             examples,
             classifier.num_classes,
+            square=torch.ones_like(flat),
+            momentum=flat,
+            classes=torch.tensor([e.label if e.target is None else e.target for e in examples]),
             mu=each(self.mu_init),
             rho=each(self.rho_init),
             checked=each(torch.inf),
-            square=torch.ones_like(flat),
-            momentum=flat,
             rate=each(0.0),
             success_at=each(torch.inf),
             scale=each(1.0),
@@ -77,25 +80,25 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         ratio = LogitRatio(self.logit_tolerance, state.aim.targeted)
         evaluation = self.evaluate(state, classifier, ratio)
         state.lost_gradients += evaluation.lost
-        y = ratio.value(evaluation.log_mean, state.aim.classes)
-        step = state.on_device(state.iteration).float()
-        first = step == 0
+        log_mean, norm, adversarial = _for_the_host(evaluation)
+        y, step = ratio.value(log_mean, state.classes), state.iteration.float()
         if classifier.num_classes < ratio.least_classes:
-            state.scale = torch.where(first, y.abs().clamp(min=1e-12), state.scale)
+            state.scale = torch.where(step == 0, y.abs().clamp(min=1e-12), state.scale)
             y = y / state.scale
-        self._adjust(state, y, evaluation.adversarial, step)
-        downhill = torch.where(first[:, None], 0.0, unit(delta(state))[0])
-        pull = _slope(y, state.mu, state.rho) * evaluation.norm / state.scale
-        pull.masked_fill_(evaluation.lost, 0.0)
-        gradient = downhill + pull[:, None] * evaluation.direction
+        self._adjust(state, y, adversarial, step)
+        lost = norm / norm != 1.0
+        pull = (_slope(y, state.mu, state.rho) * norm / state.scale).masked_fill_(lost, 0.0)
+        moved = delta(state)
+        gradient = unit(moved)[0] + state.on_device(pull)[:, None] * evaluation.direction
         state.square = self.weight * state.square + (1.0 - self.weight) * gradient.square()
         scaled = gradient / (state.square.sqrt() + 1e-8)
         state.momentum = self.weight * state.momentum + scaled
         # Without a gradient in the first step, the next one sets the rate.
-        unset = (state.rate == 0) & ~evaluation.lost
+        unset = (state.rate == 0) & ~lost
         if bool(unset.any()):
-            state.rate = torch.where(unset, self._first_rate(state, gradient), state.rate)
-        set_perturbation(state, delta(state) - (state.rate * self._decay(state, step))[:, None] * state.momentum)
+            state.rate = torch.where(unset, self._first_rate(state, gradient).cpu(), state.rate)
+        rate = state.on_device(state.rate * self._decay(state, step))
+        set_perturbation(state, moved - rate[:, None] * state.momentum)
 
     def _adjust(self, state: AlmaState, y: Tensor, adversarial: Tensor, step: Tensor) -> None:
         """Updates the multiplier and the weight of the penalty for this step's y."""
@@ -115,7 +118,7 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         """The learning rate at which a gradient step from the clean image has the length `init_lr_distance`, box
         included; where the box allows none so long, a step that all but leaves the box."""
         room = room_along(state.clean.flatten(1), -gradient)
-        need = torch.full_like(state.rate, self.init_lr_distance**2)
+        need = torch.full_like(room[:, 0], self.init_lr_distance**2)
         rate = least_scale(room.square(), gradient.square(), need).sqrt()
         longest = 2.0**20 * self.init_lr_distance / gradient.norm(dim=1).clamp(min=1e-12)
         return torch.minimum(rate, longest)
@@ -133,3 +136,10 @@ def _slope(y: Tensor, mu: Tensor, rho: Tensor) -> Tensor:
     above = mu + 2.0 * mu * rho * y + rho.square() * y.square() / 2.0
     below = mu / (1.0 - rho * y.clamp(max=0.0)).square()
     return torch.where(y >= 0, above, below)
+
+
+def _for_the_host(evaluation: Evaluation) -> tuple[Tensor, Tensor, Tensor]:
+    """`log_mean`, `norm` and `adversarial` on the CPU, in one copy."""
+    parts = evaluation.log_mean, evaluation.norm[:, None], evaluation.adversarial[:, None]
+    told = torch.cat(parts, dim=1).cpu()
+    return told[:, :-2], told[:, -2], told[:, -1].bool()

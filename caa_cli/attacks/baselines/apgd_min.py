@@ -12,7 +12,7 @@ from caa_cli.attacks.baselines.baseline import Evaluation
 from caa_cli.attacks.common.state import Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.objective import CrossEntropy, OneOfTwo, TargetedRatio, likeliest_rivals, odds_against
+from caa_cli.smoothing.objective import CrossEntropy, TargetedRatio, likeliest_rivals, odds_against
 
 
 @dataclass
@@ -39,18 +39,19 @@ class ApgdMin(settings.ApgdMin, ApgdSearch[ApgdMinState]):
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> ApgdMinState:
         state = self.first_run(examples, classifier)
-        certified = torch.tensor([example.certified_radius for example in examples], device=state.lower.device)
+        certified = torch.tensor([example.certified_radius for example in examples])
         state.lower = torch.minimum(certified, state.epsilon)
         count = max(self.runs(classifier.num_classes) - 1, 1)
-        likely = torch.zeros((len(examples), count), dtype=torch.int64, device=certified.device)
+        likely = torch.zeros((len(examples), count), dtype=torch.int64, device=state.x.device)
         return ApgdMinState(**vars(state), likely=likely)
 
-    def climb(self, state: ApgdMinState, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor, Tensor]:
-        targeted = state.run > 0
-        ratio = TargetedRatio(state.likely.gather(1, (state.run[:, None] - 1).clamp(min=0))[:, 0])
-        evaluation = self.evaluate(state, classifier, OneOfTwo(CrossEntropy(), ratio, targeted))
+    def climb(self, state: ApgdMinState, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor]:
+        rank = state.on_device((state.run - 1).clamp(min=0))
+        ratio = TargetedRatio(state.likely.gather(1, rank[:, None])[:, 0])
+        evaluation = self.evaluate_by_run(state, classifier, CrossEntropy(), ratio)
         z, labels = evaluation.log_mean, state.labels
-        order = likeliest_rivals(z, labels, state.likely.shape[1])
-        state.likely = torch.where(state.on_device(state.iteration == 0)[:, None], order, state.likely)
-        loss = torch.where(targeted, ratio.value(z, labels), odds_against(z, labels))
-        return evaluation, evaluation.direction, loss
+        first = state.iteration == 0
+        if bool(first.any()):
+            order = likeliest_rivals(z, labels, state.likely.shape[1])
+            state.likely = torch.where(state.on_device(first)[:, None], order, state.likely)
+        return evaluation, self.by_run(state, odds_against(z, labels), lambda: ratio.value(z, labels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,13 +16,14 @@ from caa_cli.attacks.baselines.baseline import Baseline, Evaluation
 from caa_cli.attacks.common.state import Example
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import LogitRatio
+from caa_cli.smoothing.objective import LogitRatio, Objective, OneOfTwo
 
 
 @dataclass
 class SearchState(ApgdState):
     """run: which run of a search this is.  succeeded: whether this search found an adversarial point.
     searched: searches ended.  lower, upper: the largest radius that failed and the smallest that succeeded.
+    All on the CPU: which runs begin is decided there.
     """
 
     run: Tensor
@@ -57,8 +59,22 @@ class ApgdSearch(Baseline[S]):
         """The runs of a search, the first one on the cross-entropy, where there are classes enough."""
 
     @abstractmethod
-    def climb(self, state: S, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor, Tensor]:
-        """(the evaluation of x, the direction uphill (examples, dimensions), the loss (examples,)) of each run."""
+    def climb(self, state: S, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor]:
+        """(the evaluation of x, with the direction uphill, the loss (examples,)) of each run."""
+
+    def evaluate_by_run(
+        self, state: S, classifier: SmoothedClassifier, first: Objective, later: Objective
+    ) -> Evaluation:
+        """The evaluation of x with gradients of `first` in the first run of a search, and of `later` in others."""
+        further = state.run > 0
+        if not bool(further.any()):
+            return self.evaluate(state, classifier, first)
+        return self.evaluate(state, classifier, OneOfTwo(first, later, state.on_device(further)))
+
+    def by_run(self, state: S, first: Tensor, later: Callable[[], Tensor]) -> Tensor:
+        """The values `first`, (examples,), in the first run of a search, and `later` in others."""
+        further = state.run > 0
+        return torch.where(state.on_device(further), later(), first) if bool(further.any()) else first
 
     @property
     def iterations(self) -> int:
@@ -78,12 +94,15 @@ class ApgdSearch(Baseline[S]):
         def each(value: float | int | bool) -> Tensor:
             return torch.full((size,), value, device=device)
 
+        def on_host(value: float | int | bool) -> Tensor:
+            return torch.full((size,), value)
+
         state = SearchState.new(
             examples,
             classifier.num_classes,
-            epsilon=torch.tensor(radius, device=device),
+            epsilon=torch.tensor(radius),
             step_size=each(0.0),
-            taken=each(0),
+            taken=on_host(0),
             previous=flat,
             best=flat,
             best_direction=torch.zeros_like(flat),
@@ -92,20 +111,20 @@ class ApgdSearch(Baseline[S]):
             gains=each(0),
             loss_at_check=each(-torch.inf),
             halved_at_check=each(True),
-            run=each(0),
-            succeeded=each(False),
-            searched=each(0),
-            lower=each(0.0),
-            upper=each(torch.inf),
+            run=on_host(0),
+            succeeded=on_host(False),
+            searched=on_host(0),
+            lower=on_host(0.0),
+            upper=on_host(torch.inf),
         )
-        self._begin(state, classifier, each(True))
+        self._begin(state, classifier, on_host(True))
         return state
 
     def step(self, state: S, classifier: SmoothedClassifier) -> None:
-        evaluation, direction, loss = self.climb(state, classifier)
+        evaluation, loss = self.climb(state, classifier)
         state.lost_gradients += evaluation.lost
-        state.succeeded = state.succeeded | evaluation.adversarial
-        apgd.advance(state, loss, direction, self.steps, self.rho)
+        state.succeeded = state.succeeded | evaluation.adversarial.cpu()
+        apgd.advance(state, loss, evaluation.direction, self.steps, self.rho)
         self._end_runs(state, classifier)
 
     def _end_runs(self, state: SearchState, classifier: SmoothedClassifier) -> None:
@@ -113,10 +132,13 @@ class ApgdSearch(Baseline[S]):
         over = state.taken == self.steps
         if self.minimise:
             over = over | state.succeeded
+        if not bool(over.any()):
+            return
         last = state.succeeded | (state.run == self.runs(classifier.num_classes, state.aim.targeted) - 1)
         next_search, next_run = over & last, over & ~last
         state.searched = state.searched + next_search
-        state.done |= next_search & (state.searched >= (self.searches if self.minimise else 1))
+        finished = next_search & (state.searched >= (self.searches if self.minimise else 1))
+        state.done |= state.on_device(finished)
         state.upper = torch.where(next_search & state.succeeded, state.epsilon, state.upper)
         state.lower = torch.where(next_search & ~state.succeeded, state.epsilon, state.lower)
         bounded = torch.isfinite(state.upper)
@@ -124,14 +146,14 @@ class ApgdSearch(Baseline[S]):
         state.epsilon = torch.where(next_search, following, state.epsilon)
         state.run = torch.where(next_search, 0, state.run + next_run)
         state.succeeded = state.succeeded & ~next_search
-        self._begin(state, classifier, over & ~state.done)
+        self._begin(state, classifier, over & ~finished)
 
     def _begin(self, state: SearchState, classifier: SmoothedClassifier, chosen: Tensor) -> None:
         """Begins new runs for the examples of this mask, each from another random start."""
-        runs = torch.where(chosen, self.most_runs * state.searched + state.run, -1).tolist()
-        rows = [row for row, run in enumerate(runs) if run >= 0]
+        rows = chosen.nonzero()[:, 0].tolist()
         if not rows:
             return
+        runs = (self.most_runs * state.searched + state.run).tolist()
         keys = [Key(self.seed, int(state.indices[row]), Purpose.START, runs[row]) for row in rows]
         drawn = state.x.new_empty((len(rows), 1, *state.x.shape[1:]))
         classifier.noise.gaussian(drawn, keys, 0, 1.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from caa_cli.attacks.baselines.apgd_search import ApgdSearch, SearchState
@@ -12,7 +11,7 @@ from caa_cli.attacks.baselines.baseline import Evaluation
 from caa_cli.attacks.common.state import Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, OneOfTwo, odds_against
+from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, Reversed, odds_against
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,11 @@ class AutoAttack(settings.AutoAttack, ApgdSearch[SearchState]):
             return []
         return [("two classes", "APGD on the cross-entropy alone: the logit ratio needs a third")]
 
-    def climb(self, state: SearchState, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor, Tensor]:
-        aim, second = state.aim, state.run == 1
-        entropy, ratio = aim.objective(CrossEntropy()), LogitRatio(reach=aim.targeted)
-        evaluation = self.evaluate(state, classifier, OneOfTwo(entropy, ratio, second))
+    def climb(self, state: SearchState, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor]:
+        aim = state.aim
         # The ratio falls towards the boundary, and the cross-entropy grows.
-        direction = torch.where(second[:, None], -evaluation.direction, evaluation.direction)
+        entropy, ratio = aim.objective(CrossEntropy()), LogitRatio(reach=aim.targeted)
+        evaluation = self.evaluate_by_run(state, classifier, entropy, Reversed(ratio))
         z, odds = evaluation.log_mean, odds_against(evaluation.log_mean, aim.classes)
-        return (
-            evaluation,
-            direction,
-            torch.where(second, -ratio.value(z, aim.classes), -odds if aim.targeted else odds),
-        )
+        odds = -odds if aim.targeted else odds
+        return evaluation, self.by_run(state, odds, lambda: -ratio.value(z, aim.classes))
