@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from caa_cli.smoothing.gradient_source import PILOT, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key
-from caa_cli.smoothing.objective import LogRatio, Objective, Slopes, rival_over_label
+from caa_cli.smoothing.objective import LogRatio, Objective, Slopes, rivals_over_label
 from caa_cli.smoothing.sampling import NoisyModel
 
 
@@ -100,8 +100,9 @@ class SmoothedClassifier(NoisyModel):
         chunk size; with pilot = samples the result is the gradient of J itself.
         """
 
-        def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
-            return [objective.of(rows).slopes(log_mean, labels[rows])]
+        def slopes(log_mean: Tensor, rows: slice) -> Slopes:
+            log_slope, sign = objective.of(rows).slopes(log_mean, labels[rows])
+            return log_slope[None], sign[None]
 
         request = GradientRequest(objective, slopes, pilot=pilot, denoise=True)
         return self.gradients.gradients(self, x, keys, samples, request).single()
@@ -131,8 +132,8 @@ class SmoothedClassifier(NoisyModel):
         `gradient` is (examples, R, *input_shape); R backward passes go with the one forward pass.
         """
 
-        def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
-            return [rival_over_label(log_mean, labels[rows], rival) for rival in rivals[rows].unbind(dim=1)]
+        def slopes(log_mean: Tensor, rows: slice) -> Slopes:
+            return rivals_over_label(log_mean, labels[rows], rivals[rows])
 
         request = GradientRequest(LogRatio(), slopes, rivals.shape[1])
         return self.gradients.gradients(self, x, keys, samples, request)
@@ -147,10 +148,11 @@ class SmoothedClassifier(NoisyModel):
         along: (examples, dimensions) the directions that `moments` are wanted for.
         """
 
-        def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
+        def slopes(log_mean: Tensor, rows: slice) -> Slopes:
             if labels is None:
-                return [LogRatio().slopes(log_mean, rivals[rows])]
-            return [rival_over_label(log_mean, labels[rows], rivals[rows])]
+                log_slope, sign = LogRatio().slopes(log_mean, rivals[rows])
+                return log_slope[None], sign[None]
+            return rivals_over_label(log_mean, labels[rows], rivals[rows, None])
 
         request = GradientRequest(LogRatio(), slopes, along=along, log_mean=False)
         return self.gradients.gradients(self, x, keys, samples, request).single()

@@ -27,15 +27,16 @@ PILOT = 128
 class GradientRequest:
     """The gradients that one pass takes.
 
-    soft: defines the soft predictions. slopes: for each of the `count` functions J of the class probabilities, the
-    slopes ∂J/∂p̄ at a given log p̄ (rows, classes), for a range of the examples. pilot: the samples whose mean that
+    soft: defines the soft predictions. slopes: of the `count` functions J of the class probabilities, ∂J/∂p̄ at a
+    given log p̄ (rows, classes), for a range of the examples: (count or 1, rows, classes) each, 1 where it is the same
+    for all. pilot: the samples whose mean that
     log p̄ is. along: (examples, dimensions) the directions of `GradientPass.moments`. log_mean: whether
     `GradientPass.log_mean` is wanted. denoise: whether an estimator filters its noise out; a caller that averages
     several gradients filters the average instead.
     """
 
     soft: Objective
-    slopes: Callable[[Tensor, slice], list[Slopes]]
+    slopes: Callable[[Tensor, slice], Slopes]
     count: int = 1
     pilot: int = PILOT
     along: Tensor | None = None

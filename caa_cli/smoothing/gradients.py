@@ -91,7 +91,7 @@ def differentiate(
     log_sum = _no_log_sum(classifier, len(x))
     moments = torch.zeros((len(x), classifier.num_classes + 1), device=classifier.device)
     evaluations = torch.full((len(x),), samples)
-    slopes: dict[tuple[int, int], list[Slopes]] = {}
+    slopes: dict[tuple[int, int], Slopes] = {}
     scale = 1.0 / (samples * soft.temperature)
 
     def process(piece: Piece) -> None:
@@ -108,9 +108,10 @@ def differentiate(
         if key not in slopes:
             slopes[key] = request.slopes(log_mean_probability(log_q[:, :pilot]), rows)
         total = torch.empty((piece.num_examples, count, *classifier.input_shape), device=classifier.device)
-        for number, at_mean in enumerate(slopes[key]):
-            at_logits = cotangent(log_q, at_mean, scale).flatten(0, 1).to(logits.dtype)
-            (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits, retain_graph=number < count - 1)
+        at_logits = cotangent(log_q, slopes[key], scale).flatten(1, 2).to(logits.dtype)
+        for number in range(count):
+            retain = number < count - 1
+            (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits[number], retain_graph=retain)
             # A sample that abstains has no say in the gradient either.
             at_inputs = torch.nan_to_num(at_inputs, nan=0.0).float()
             torch.sum(at_inputs.view(*shape), dim=1, out=total[:, number])

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-# (log |∂J/∂p̄|, its sign), each (examples, classes).
+# (log |∂J/∂p̄|, its sign), each (examples, classes); of several functions J, (functions, examples, classes).
 Slopes = tuple[Tensor, Tensor]
 
 
@@ -189,8 +189,8 @@ class TargetedRatio(Objective):
         return self._ahead(log_mean, labels) / _spread(log_mean, 4)[0]
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        _, sign = rival_over_label(log_mean, labels, self.targets)
-        return _ratio_slopes(log_mean, sign, self._ahead(log_mean, labels), _spread(log_mean, 4))
+        _, signs = rivals_over_label(log_mean, labels, self.targets[:, None])
+        return _ratio_slopes(log_mean, signs[0], self._ahead(log_mean, labels), _spread(log_mean, 4))
 
     def _ahead(self, log_mean: Tensor, labels: Tensor) -> Tensor:
         return (log_mean.gather(1, self.targets[:, None]) - log_mean.gather(1, labels[:, None]))[:, 0]
@@ -227,10 +227,11 @@ def odds_against(log_mean: Tensor, labels: Tensor) -> Tensor:
     return log_of_others(log_mean, labels) - log_mean.gather(1, labels[:, None])[:, 0]
 
 
-def rival_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor) -> Slopes:
-    """The slopes of log p̄_rival − log p̄_label for a given rival each, (examples,)."""
+def rivals_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor) -> Slopes:
+    """The slopes of log p̄_rival − log p̄_label for each of the given rivals, (examples, R): log |∂J/∂p̄|, the same for
+    all, (1, examples, classes), and the signs (R, examples, classes)."""
     sign = torch.zeros_like(log_mean).scatter_(1, labels[:, None], -1.0)
-    return -log_mean, sign.scatter_(1, rivals[:, None], 1.0)
+    return -log_mean[None], sign.expand(rivals.shape[1], -1, -1).scatter(2, rivals.T[:, :, None], 1.0)
 
 
 def _ratio_slopes(log_mean: Tensor, sign: Tensor, numerator: Tensor, spread: tuple[Tensor, Tensor]) -> Slopes:
@@ -264,9 +265,10 @@ def log_mean_probability(log_probabilities: Tensor) -> Tensor:
 
 
 def cotangent(log_probabilities: Tensor, slopes: Slopes, scale: float) -> Tensor:
-    """∂J/∂logits, (examples, samples, classes), for J's `slopes` at p̄; `scale` is 1/(n · temperature)."""
-    log_slope, sign = slopes
+    """∂J/∂logits, (functions, examples, samples, classes), for the `slopes` of functions J at p̄; `scale` is
+    1/(n · temperature)."""
+    log_slope, sign = (part[:, :, None] for part in slopes)
     # A sample whose probability exceeds the pilot's mean by e⁸⁰ outweighs all others with or without the clamp.
-    b = sign[:, None] * torch.exp(torch.clamp(log_probabilities + log_slope[:, None], max=80.0))
+    b = sign * torch.exp(torch.clamp(log_probabilities + log_slope, max=80.0))
     b *= scale
-    return b - log_probabilities.exp() * b.sum(dim=2, keepdim=True)
+    return b - log_probabilities.exp() * b.sum(dim=3, keepdim=True)

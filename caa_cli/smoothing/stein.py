@@ -65,8 +65,8 @@ class SteinEstimator(GradientSource):
         votes = counts[:, : classifier.num_classes]
         shares, log_mean = votes / samples, log_shares(votes, samples)
         # (examples, gradients, classes) each; subtracting p_c amounts to subtracting the mean of a row of weights.
-        slopes = request.slopes(log_mean, slice(0, len(x)))
-        weights = torch.stack([sign * log.exp() for log, sign in slopes], dim=1)
+        log_slopes, sign = request.slopes(log_mean, slice(0, len(x)))
+        weights = (sign * log_slopes.exp()).transpose(0, 1)
         mean = (weights * shares[:, None]).sum(dim=2, keepdim=True)
         flat = torch.zeros((len(x), request.count, x[0].numel()), device=classifier.device)
         moments = torch.zeros_like(shares)

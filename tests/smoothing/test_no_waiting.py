@@ -87,10 +87,10 @@ class Questions(TorchDispatchMode):
 def test_balls_are_added_without_asking_how_many_there_are():
     balls, rows = Balls(4, 16, torch.device("cpu")), torch.arange(4)
     counts = []
-    for step in range(64):
+    for step in range(63):
         with Questions() as asked:
             balls.add(torch.randn(4, 16), torch.where(rows % 2 == step % 2, 0.1, 0.0), rows < 2)
         counts.append(asked.count)
     assert sum(counts) <= 16, "only where the places may have run out"
-    assert (balls.radii > 0).sum(dim=1).tolist() == [32] * 4
+    assert (balls.radii > 0).sum(dim=1).tolist() == [32, 31, 32, 31]
     assert balls.capacity == 32, "no more places than there are balls"

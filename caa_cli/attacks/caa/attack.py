@@ -117,10 +117,9 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         return 0.25 if self.rivals == 1 else 0.125
 
     def extra_vectors(self) -> int:
-        """The visited points of either side are kept, in capacity that doubles, and a ray through the balls of one
-        side takes two copies of them."""
+        """The visited points are kept, in capacity that doubles, and a ray through their balls takes copies of them."""
         capacity: int = 2 ** math.ceil(math.log2(max(self.iterations // self.rivals, 8)))
-        return 5 * capacity
+        return 4 * capacity
 
     def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
         """A step evaluates its point once with a gradient, on the samples of the first stage. Radial refinement may

@@ -196,10 +196,10 @@ class _LogMean(torch.autograd.Function):
         (weights,) = at_logits
         weights = weights.float()
 
-        def slopes(pilot: Tensor, rows: slice) -> list[Slopes]:
+        def slopes(pilot: Tensor, rows: slice) -> Slopes:
             # ∂/∂p̄ = ∂/∂z / p̄ with z = log p̄ of all samples, which is known: no pilot is needed.
             log_slopes = weights[rows].abs().log() - log_mean[rows]
-            return [(log_slopes.nan_to_num(nan=-torch.inf), weights[rows].sign())]
+            return log_slopes.nan_to_num(nan=-torch.inf)[None], weights[rows].sign()[None]
 
         request = GradientRequest(LogRatio(), slopes, pilot=1)
         passed = context.classifier.gradients.gradients(context.classifier, x, context.keys, context.samples, request)
