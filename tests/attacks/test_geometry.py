@@ -142,6 +142,17 @@ def test_balls_of_radius_0_take_no_place():
     assert ways_out(balls) == pytest.approx([7.6])
 
 
+def test_balls_of_the_other_side_carry_nobody():
+    balls, one = Balls(1, 2, torch.device("cpu")), torch.tensor([1.0])
+    balls.add(torch.zeros(1, 2), 0.5 * one, torch.tensor([True]))
+    balls.add(torch.tensor([[1.0, 0.0]]), one, torch.tensor([False]))
+    ray = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    assert (balls.exit(*ray, torch.tensor([True])).item(), balls.exit(*ray, torch.tensor([False])).item()) == (
+        0.5,
+        2.0,
+    )
+
+
 def test_moves_that_are_too_long_are_cut_and_others_left():
     moves = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
     torch.testing.assert_close(

@@ -9,17 +9,12 @@ from caa_cli.config.attacks import ATTACKS
 
 # The most times that the host waits in a step, for a value or with a copy; and the most kernels, where not LARGER.
 WAITS, KERNELS = 4, 150
-# Steps with certificates, with several gradients, or with loops of their own; the limits come down with the code.
+# Steps with certificates, with several gradients, or with loops of their own.
 LARGER = {
-    "caa": 310,
-    "caa-newton": 310,
-    "cw": 156,
-    "deepfool": 340,
-    "autoattack": 262,
-    "alma": 260,
-    "pdgd": 160,
-    "sdf": 535,
-    "apgd-min": 264,
+    "caa": 250,
+    "caa-newton": 250,
+    "deepfool": 225,
+    "sdf": 410,
 }
 
 
