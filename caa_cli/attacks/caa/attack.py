@@ -117,7 +117,7 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         return 0.25 if self.rivals == 1 else 0.125
 
     def extra_vectors(self) -> int:
-        """The visited points are kept, in capacity that doubles, and a ray through their balls takes copies of them."""
+        """The visited points are kept, in capacity that doubles, and a ray through their balls takes copies."""
         capacity: int = 2 ** math.ceil(math.log2(max(self.iterations // self.rivals, 8)))
         return 4 * capacity
 
