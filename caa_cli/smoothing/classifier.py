@@ -126,17 +126,22 @@ class SmoothedClassifier(NoisyModel):
         keys: Sequence[Key],
         samples: int,
         along: Tensor | None = None,
+        gumbel_temperature: float | None = None,
     ) -> GradientPass:
         """The gradients of log p̄_rival − log p̄_label for several rivals: rivals (examples, R) int64.
 
         `gradient` is (examples, R, *input_shape); R backward passes go with the one forward pass.
         along: (examples, dimensions) the directions that `moments` are wanted for.
+        gumbel_temperature: the gradients of p̄_rival − p̄_label instead, of Gumbel–softmax draws.
         """
 
-        def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
-            return [rival_over_label(log_mean, labels[rows], rival) for rival in rivals[rows].unbind(dim=1)]
+        soft: Objective = LogRatio() if gumbel_temperature is None else LogRatio().on_draws(gumbel_temperature)
 
-        request = GradientRequest(LogRatio(), slopes, rivals.shape[1], along=along)
+        def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
+            each = rivals[rows].unbind(dim=1)
+            return [rival_over_label(log_mean, labels[rows], rival, soft.gumbel) for rival in each]
+
+        request = GradientRequest(soft, slopes, rivals.shape[1], along=along)
         return self.gradients.gradients(self, x, keys, samples, request)
 
     def towards(
