@@ -83,7 +83,7 @@ class Caa(Settings):
         if self.rivals > 1 and self.surrogate == GUMBEL:
             raise UsageError(
                 f"--rivals {self.rivals} goes with --surrogate log-ratio only",
-                "the Gumbel surrogate follows whichever class leads; leave one of the two out",
+                "the Gumbel surrogate follows whichever class leads; leave --rivals out, or --surrogate log-ratio",
             )
         if self.rivals > 1 and by_votes:
             raise UsageError(
