@@ -126,16 +126,16 @@ class SmoothedClassifier(NoisyModel):
         keys: Sequence[Key],
         samples: int,
         along: Tensor | None = None,
-        gumbel_temperature: float | None = None,
+        draws_at: float | None = None,
     ) -> GradientPass:
         """The gradients of log p̄_rival − log p̄_label for several rivals: rivals (examples, R) int64.
 
         `gradient` is (examples, R, *input_shape); R backward passes go with the one forward pass.
         along: (examples, dimensions) the directions that `moments` are wanted for.
-        gumbel_temperature: the gradients of p̄_rival − p̄_label instead, of Gumbel–softmax draws.
+        draws_at: the gradients of p̄_rival − p̄_label instead, of Gumbel–softmax draws at this temperature.
         """
 
-        soft: Objective = LogRatio() if gumbel_temperature is None else LogRatio().on_draws(gumbel_temperature)
+        soft: Objective = LogRatio() if draws_at is None else LogRatio().on_draws(draws_at)
 
         def slopes(log_mean: Tensor, rows: slice) -> list[Slopes]:
             each = rivals[rows].unbind(dim=1)

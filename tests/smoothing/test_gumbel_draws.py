@@ -90,9 +90,7 @@ def test_each_example_has_its_own_of_two_objectives():
 def test_the_gradients_of_several_rivals_are_those_of_the_draws():
     classifier = make_small(gradient_chunk=64)
     rivals = torch.stack([(LABELS + 1) % 3, (LABELS + 2) % 3], dim=1)
-    found = classifier.rival_gradients(
-        X, LABELS, rivals, KEYS, SAMPLES, gumbel_temperature=TEMPERATURE
-    ).gradient.flatten(2)
+    found = classifier.rival_gradients(X, LABELS, rivals, KEYS, SAMPLES, draws_at=TEMPERATURE).gradient.flatten(2)
     for number in (0, 1):
         rival = rivals[:, number, None]
         expected = autograd(classifier, lambda y, k=rival: (y.gather(1, k) - y.gather(1, LABELS[:, None]))[:, 0])

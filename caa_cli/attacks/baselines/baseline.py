@@ -77,6 +77,14 @@ class Baseline(Attack[State]):
         direction, norm, usable = unit(passed.gradient.flatten(1))
         return Evaluation(direction, norm, usable, hits, self.logits(passed))
 
+    def rival_gradients(self, state: Batch, classifier: SmoothedClassifier, rivals: Tensor) -> GradientPass:
+        """The gradients of every rival's logit over the label's at x, rivals (examples, R); counts the cost."""
+        keys, draws_at = state.keys(self.seed), self.gumbel_temperature
+        passed = classifier.rival_gradients(state.x, state.labels, rivals, keys, self.samples, draws_at=draws_at)
+        state.forward += passed.forward_evaluations
+        state.backward += passed.backward_evaluations
+        return passed
+
     def logits(self, passed: GradientPass) -> Tensor:
         """What the attack takes for the smoothed logits, (examples, classes)."""
         return passed.log_mean if self.gumbel_temperature is None else passed.log_mean.exp()

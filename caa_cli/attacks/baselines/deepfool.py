@@ -65,16 +65,11 @@ class Linearising(settings.DeepFool, Baseline[R]):
 
     def linearise(self, state: R, classifier: SmoothedClassifier) -> Planes:
         """Evaluates x with a gradient for each rival, keeps adversarial points and counts the cost."""
-        rivals, keys, gumbel = state.rivals, state.keys(self.seed), self.gumbel_temperature
-        passed = classifier.rival_gradients(
-            state.x, state.labels, rivals, keys, self.samples, gumbel_temperature=gumbel
-        )
-        state.forward += passed.forward_evaluations
-        state.backward += passed.backward_evaluations
+        passed = self.rival_gradients(state, classifier, state.rivals)
         hits = self.judge(state, passed.votes)
         directions, norms, usable = unit(passed.gradient.flatten(2))
         z = self.logits(passed)
-        ahead = z.gather(1, rivals) - z.gather(1, state.labels[:, None])
+        ahead = z.gather(1, state.rivals) - z.gather(1, state.labels[:, None])
         usable &= torch.isfinite(ahead)
         length, nearest = torch.where(usable, ahead.abs() / norms.clamp(min=1e-12), torch.inf).min(dim=1)
         lost = torch.isinf(length)
