@@ -53,6 +53,7 @@ def attack(
         ),
     ] = AttackPlan.attack,
     trust_attack: options.TrustAttack = False,
+    preset: options.PresetName = None,
     samples: Annotated[
         int | None,
         option(
@@ -203,7 +204,8 @@ def attack(
     """
     given = locals()
     options.check_trust(context, "attack", attack)
-    plan = options.plan_of(AttackPlan, given | given.pop("settings"))
+    given = options.with_preset(context, given | given.pop("settings"), attack)
+    plan = options.plan_of(AttackPlan, given)
     from caa_cli.run.attack import run_attack
 
     display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)

@@ -141,6 +141,7 @@ def compare(
         FileName().check("--output", output)
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
         keep_images = html is not None or figure_examples is not None
+        given = options.with_preset(context, given)
         plans = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output, keep_images)
         shard = next(iter(plans.values())).shard
     plan = ComparePlan(

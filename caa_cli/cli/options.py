@@ -1,7 +1,7 @@
 """Options that several subcommands share, and how their layers come together.
 
 Click resolves a value from flag > environment (CAA_<SUBCOMMAND>_<OPTION>) > default map > default; the TOML file
-becomes the default map.
+becomes the default map. A preset or a recipe takes the place of defaults.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from caa_cli.config.methods import METHODS
 from caa_cli.config.normalisations import mean_and_std
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
+from caa_cli.config.presets import PRESETS, preset_of_attack
 from caa_cli.config.ranges import OneOf, flag
 from caa_cli.config.recipes import RECIPES
 from caa_cli.config.selection import file_or_list
@@ -84,21 +85,27 @@ def check_trust(context: typer.Context, option: str, attacks: str) -> None:
 
 
 def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
-    """The options with a recipe's settings in place of defaults: flags, environment and TOML file override it."""
+    """The options with a training recipe's settings in place of defaults."""
     name = given["recipe"]
     if name is None:
         return given
     OneOf(RECIPES).check("--recipe", name)
     settings = RECIPES[name].at(given["sigma"])
-
-    def open_(option: str) -> bool:
-        return source_of(context, option) == "DEFAULT"
-
-    if not open_("method"):  # another method lacks the settings of the recipe's
+    if source_of(context, "method") != "DEFAULT":  # another method lacks the settings of the recipe's
         declared = methods.declared(given["method"]) if given["method"] in METHODS else {}
         foreign = methods.declared(settings.get("method", TrainPlan.method)).keys() - declared.keys()
         settings = {option: value for option, value in settings.items() if option not in foreign}
-    return {**given, **{option: value for option, value in settings.items() if open_(option)}}
+    return _in_place_of_defaults(context, given, settings)
+
+
+def with_preset(context: typer.Context, given: dict[str, Any], attack: str | None = None) -> dict[str, Any]:
+    """The options with the settings that a preset has for an attack, or for all, in place of defaults."""
+    return _in_place_of_defaults(context, given, preset_of_attack(given["preset"], attack))
+
+
+def _in_place_of_defaults(context: typer.Context, given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The options with these values where no flag, variable or TOML file gives one."""
+    return {**given, **{name: value for name, value in settings.items() if source_of(context, name) == "DEFAULT"}}
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
@@ -265,6 +272,15 @@ TrustCheckpoint = Annotated[
         "--trust-checkpoint",
         help="Allow a file whose loading runs code in it (TorchScript, a pickled network).",
         panel=DATA,
+    ),
+]
+PresetName = Annotated[
+    str | None,
+    option(
+        help=f"Published settings, for options that are not given: {', '.join(PRESETS)}.",
+        show_default="none",
+        panel=SEARCH,
+        choices=PRESETS,
     ),
 ]
 TrustAttack = Annotated[

@@ -83,7 +83,7 @@ class Caa(Settings):
         if self.rivals > 1 and self.surrogate == GUMBEL:
             raise UsageError(
                 f"--rivals {self.rivals} goes with --surrogate log-ratio only",
-                "the Gumbel surrogate follows whichever class leads; leave one of the two out",
+                "the Gumbel surrogate follows whichever class leads; leave --rivals out, or --surrogate log-ratio",
             )
         if self.rivals > 1 and by_votes:
             raise UsageError(
@@ -113,14 +113,26 @@ class CaaNewton(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pgd(Settings):
+class PaperBaseline(Settings):
+    """A baseline of the paper."""
+
+    gumbel_temperature: Annotated[
+        float | None,
+        Positive(),
+        "Attack the mean Gumbel–softmax draw at this temperature in place of the logits (the paper: 0.01).",
+        Shown("none"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pgd(PaperBaseline):
     """The iterative fast gradient method, without a ball (Kurakin et al., 2017; Madry et al., 2018)."""
 
     epsilon: Annotated[float, Positive(), "Length of a step, L2.", Shown("20/255")] = 20 / 255
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cw(Settings):
+class Cw(PaperBaseline):
     """Carlini and Wagner (2017)."""
 
     constant: Annotated[
@@ -138,7 +150,7 @@ class Cw(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepFool(Settings):
+class DeepFool(PaperBaseline):
     """Moosavi-Dezfooli et al. (2016)."""
 
     overshoot: Annotated[float, NotNegative(), "Share added to the perturbation, to cross the boundary."] = 0.02
@@ -150,7 +162,7 @@ class DeepFool(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoAttack(Settings):
+class AutoAttack(PaperBaseline):
     """Croce and Hein (2020), their version for models with randomness."""
 
     radius: Annotated[
@@ -293,7 +305,8 @@ ATTACKS: dict[str, AttackSpec] = {
 
 
 # What runs did before an attack had a setting, where its default says so.
-FORMERLY = {"step_certificate": None}
+_ON_DRAWS = ("pgd", "cw", "deepfool", "autoattack", "sdf")
+FORMERLY = dict.fromkeys(["step_certificate", *(f"{attack}_gumbel_temperature" for attack in _ON_DRAWS)])
 # What a message calls what results record of an attack beside its settings.
 WORDS = {custom_attack.CODE: "the code of the attack has changed"}
 _CUSTOM = "caa_cli.attacks.custom.attack:CustomAttack"

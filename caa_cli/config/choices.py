@@ -5,7 +5,8 @@ from __future__ import annotations
 LOG_RATIO, GUMBEL = SURROGATES = ("log-ratio", "gumbel")
 STAGED, FIXED = SAMPLE_SCHEDULES = ("staged", "fixed")
 RADIAL, TANGENTIAL = REFINEMENTS = ("radial", "tangential")
-FINISHES = ("ray", "none")
+# What follows the search: the boundary line search, or nothing.
+LINE_SEARCH, NO_LINE_SEARCH = FINISHES = ("ray", "none")
 # An exact sequential test of two classes named beforehand, or the paper's Eq. attack_criteria.
 EXACT, INTERVALS = VERIFICATIONS = ("exact", "intervals")
 # Where the search's gradients come from: the target, another checkpoint (surrogate-model=FILE), or votes alone.

@@ -1,6 +1,6 @@
 """What a run will do: frozen, checked, and free of torch, so that a wrong one is refused at once.
 
-Values come from defaults < TOML file < environment (CAA_ATTACK_SAMPLES=…) < flags; the command line puts the
+Values come from defaults < preset < TOML file < environment (CAA_ATTACK_SAMPLES=…) < flags; the command line puts the
 layers together (`cli.options`), a plan only checks the outcome. What the command line leaves to the checkpoint is
 None until `resolve`: `run.session` calls it once, before a model is on its device.
 """
@@ -24,6 +24,7 @@ from caa_cli.config.choices import (
     EXACT,
     FINISHES,
     GRADIENTS,
+    LINE_SEARCH,
     MODEL,
     SPLITS,
     SURROGATE_MODEL,
@@ -33,6 +34,7 @@ from caa_cli.config.choices import (
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.differences import AS_ANOTHER, decisive, formerly
 from caa_cli.config.paths import check_distinct, sidecar
+from caa_cli.config.presets import PRESETS
 from caa_cli.config.ranges import (
     ALPHA,
     IMAGE_SIZE,
@@ -220,7 +222,8 @@ class ModelPlan(Plan):
 class AttackPlan(ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
 
-    name: what comparisons call it.  settings, samples: None: the attack's defaults.  attack_sigma: what the search
+    name: what comparisons call it.  preset: where values that were not given come from.  settings, samples: None: the
+    attack's defaults.  attack_sigma: what the search
     takes σ to be; None: the true one.  gradient: where the search's gradients come from.  search_dtype: of the search
     alone; None: as dtype.  target: the class to reach, or the rule that chooses it; None: any but the label.
     target_file: of a class an image.  selection_samples, certify_samples, verify_samples: None: as `default_samples`
@@ -229,6 +232,7 @@ class AttackPlan(ModelPlan):
 
     attack: Annotated[str, AttackName()] = "caa"
     name: Annotated[str | None, Word(taken=ATTACKS)] = None
+    preset: Annotated[str | None, OneOf(PRESETS)] = None
     settings: Settings = None  # type: ignore[assignment]  # filled in below
     samples: Annotated[int, Count()] = None  # type: ignore[assignment]  # filled in below
     iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
@@ -241,13 +245,14 @@ class AttackPlan(ModelPlan):
     certify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     verify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
     verification: Annotated[str, OneOf(VERIFICATIONS)] = EXACT
-    finish: Annotated[str, OneOf(FINISHES)] = "ray"
+    finish: Annotated[str, OneOf(FINISHES)] = LINE_SEARCH
     batch_size: Annotated[int | None, Count()] = None
     output: Annotated[Path, FileName()] = Path("attack.json")
     save_adversarial: Annotated[Path | None, FileName()] = None
 
     NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {
         "name",
+        "preset",
         "batch_size",
         "save_adversarial",
         "target_file",

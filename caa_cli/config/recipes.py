@@ -6,27 +6,7 @@ A recipe sets the defaults of a training run. A batch size counts images: publis
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-
-@dataclass(frozen=True)
-class TrainingRecipe:
-    """settings: of TrainPlan, by name.  by_sigma: those that depend on the noise, by sigma."""
-
-    source: str
-    settings: dict[str, Any]
-    by_sigma: dict[float, dict[str, Any]] = field(default_factory=dict)
-
-    def nearest(self, sigma: float) -> float | None:
-        """The published noise nearest to `sigma`; None where no setting depends on the noise."""
-        return min(self.by_sigma, key=lambda known: abs(known - sigma)) if self.by_sigma else None
-
-    def at(self, sigma: float) -> dict[str, Any]:
-        """The settings for models trained at this noise."""
-        nearest = self.nearest(sigma)
-        return self.settings if nearest is None else {**self.settings, **self.by_sigma[nearest]}
-
+from caa_cli.config.presets import Preset
 
 _SGD = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "schedule": "step", "heldout": 0}
 _LENET = {**_SGD, "dataset": "mnist", "arch": "lenet", "normalisation": "none"}
@@ -43,12 +23,12 @@ _DENOISER = {"method": "denoiser", "objective": "mse", "arch": "dncnn", "depth":
 _DENOISER |= {"optimizer": "adam", "learning_rate": 1e-3, "schedule": "step", "step_epochs": 30, "batch_size": 256}
 _DENOISER |= {"weight_decay": 1e-4}
 
-RECIPES: dict[str, TrainingRecipe] = {
-    "paper-mnist": TrainingRecipe("Et Tu Certifications", {**_PAPER, "dataset": "mnist"}),
-    "paper-cifar10": TrainingRecipe(
+RECIPES: dict[str, Preset] = {
+    "paper-mnist": Preset("Et Tu Certifications", {**_PAPER, "dataset": "mnist"}),
+    "paper-cifar10": Preset(
         "Et Tu Certifications", {**_PAPER, "dataset": "cifar10", "normalisation": "cifar10-paper"}
     ),
-    "paper-imagenet": TrainingRecipe(
+    "paper-imagenet": Preset(
         "Et Tu Certifications",
         {
             **_SGD,
@@ -60,22 +40,22 @@ RECIPES: dict[str, TrainingRecipe] = {
             "heldout": None,
         },
     ),
-    "cohen-mnist": TrainingRecipe("Cohen et al. (2019), as in Jeong and Shin (2020)", _LENET),
-    "cohen-cifar10": TrainingRecipe("Cohen et al. (2019)", _RESNET110),
-    "cohen-imagenet": TrainingRecipe("Cohen et al. (2019)", _RESNET50),
-    "stability-mnist": TrainingRecipe(
+    "cohen-mnist": Preset("Cohen et al. (2019), as in Jeong and Shin (2020)", _LENET),
+    "cohen-cifar10": Preset("Cohen et al. (2019)", _RESNET110),
+    "cohen-imagenet": Preset("Cohen et al. (2019)", _RESNET50),
+    "stability-mnist": Preset(
         "Li et al. (2019), as in Jeong and Shin (2020)", {**_LENET, "method": "stability", "weight": 2.0}
     ),
-    "stability-cifar10": TrainingRecipe(
+    "stability-cifar10": Preset(
         "Li et al. (2019), as in Jeong and Shin (2020)",
         {**_RESNET110, "method": "stability", "weight": 2.0},
         {0.25: {}, 0.5: {}, 1.0: {"weight": 1.0}},
     ),
-    "smoothadv-mnist": TrainingRecipe(
+    "smoothadv-mnist": Preset(
         "Salman et al. (2019), as in Jeong and Shin (2020)",
         {**_LENET, **_ADVERSARIAL, "epsilon": 1.0, "draws": 4, "batch_size": 64},
     ),
-    "smoothadv-cifar10": TrainingRecipe(
+    "smoothadv-cifar10": Preset(
         "Salman et al. (2019), as in Jeong and Shin (2020)",
         {**_RESNET110, **_ADVERSARIAL},
         {
@@ -84,12 +64,12 @@ RECIPES: dict[str, TrainingRecipe] = {
             1.0: {"epsilon": 2.0, "draws": 2, "batch_size": 128},
         },
     ),
-    "macer-mnist": TrainingRecipe(
+    "macer-mnist": Preset(
         "Zhai et al. (2020), as in Jeong and Shin (2020)",
         {**_LENET, **_MACER, "weight": 16.0, "defer": 31},
         {0.25: {}, 0.5: {}, 1.0: {"weight": 6.0}},
     ),
-    "macer-cifar10": TrainingRecipe(
+    "macer-cifar10": Preset(
         "Zhai et al. (2020)",
         {
             **_RESNET110,
@@ -103,16 +83,16 @@ RECIPES: dict[str, TrainingRecipe] = {
         },
         {0.25: {"weight": 12.0}, 0.5: {"weight": 6.0}, 1.0: {"weight": 12.0, "defer": 200}},
     ),
-    "consistency-mnist": TrainingRecipe(
+    "consistency-mnist": Preset(
         "Jeong and Shin (2020)",
         {**_LENET, "method": "consistency", "draws": 2, "eta": 0.5, "batch_size": 128},
         {0.25: {"weight": 10.0}, 0.5: {"weight": 5.0}, 1.0: {"weight": 5.0}},
     ),
-    "consistency-cifar10": TrainingRecipe(
+    "consistency-cifar10": Preset(
         "Jeong and Shin (2020)",
         {**_RESNET110, "method": "consistency", "draws": 2, "eta": 0.5, "batch_size": 128},
         {0.25: {"weight": 20.0}, 0.5: {"weight": 10.0}, 1.0: {"weight": 10.0}},
     ),
-    "denoiser-mnist": TrainingRecipe("Salman et al. (2020), on MNIST", {**_DENOISER, "dataset": "mnist"}),
-    "denoiser-cifar10": TrainingRecipe("Salman et al. (2020)", {**_DENOISER, "dataset": "cifar10"}),
+    "denoiser-mnist": Preset("Salman et al. (2020), on MNIST", {**_DENOISER, "dataset": "mnist"}),
+    "denoiser-cifar10": Preset("Salman et al. (2020)", {**_DENOISER, "dataset": "cifar10"}),
 }

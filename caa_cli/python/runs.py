@@ -118,7 +118,7 @@ def attack(
     (`model.class_names`), "second", "least-likely", "random", a file, or (N,) a number an image; None: any but the
     label. chunk_size: None: measured once a model and
     machine. progress: shows a bar on stderr. settings: every other one by its flag's name (`samples=300`,
-    `search_dtype="bfloat16"`); those of the attack alone also without its name.
+    `preset="paper"`); those of the attack alone also without its name.
 
     Raises UsageError for a setting or array that doesn't fit; Interrupted, with what is done, on Ctrl-C.
     """

@@ -12,6 +12,7 @@ from typing import Any
 from caa_cli.config import custom_attack
 from caa_cli.config.attacks import declared, prefix, spec_of
 from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
+from caa_cli.config.presets import preset_of_attack
 from caa_cli.config.settings import Setting, settings_of
 from caa_cli.errors import UsageError
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -63,6 +64,7 @@ def attack_plan(
                 f"did you mean {near[0]}?" if near else f"it has: {', '.join(sorted(known))}",
             )
     typed = _typed(known, {full[key]: value for key, value in settings.items()})
+    typed = preset_of_attack(typed.get("preset"), own) | typed
     plan = AttackPlan.of(**_of_model(model), attack=name, gradient=gradient, **target, **typed)
     return plan.resolve(model.sigma)
 

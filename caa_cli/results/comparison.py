@@ -13,6 +13,7 @@ from typing import Any
 from caa_cli.config.compare_plan import SEARCH, SHARED, check_reference
 from caa_cli.results.bootstrap import intervals
 from caa_cli.results.documents import head
+from caa_cli.results.line_search import hidden_by_line_search
 from caa_cli.results.metrics import Figures, columns, figures
 from caa_cli.results.proportions import LEVEL, Interval
 from caa_cli.results.records import AttackRecord, summarise
@@ -170,6 +171,7 @@ def compare(
     images = common_images(attacks, notes)
     finished = without_failures(attacks, images, notes)
     eligible = _eligible(attacks, finished, notes)
+    notes += hidden_by_line_search(attacks, eligible)
     records = [attack.records for attack in attacks]
     return Comparison(
         attacks=tuple(attacks),

@@ -7,7 +7,10 @@ from typing import Any
 
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.config.choices import ENSEMBLES, EXACT, VOTES
+from caa_cli.config.compare_plan import default_of
 from caa_cli.config.plan import AttackPlan
+from caa_cli.config.presets import PRESETS, preset_of_attack
+from caa_cli.config.ranges import flag
 from caa_cli.config.targets import TARGET_RULES, Classes, target_in_words
 from caa_cli.display import Rows
 from caa_cli.models.base_classifier import BaseClassifier
@@ -19,6 +22,8 @@ from caa_cli.verification.rules import RULES
 def attack_rows(plan: AttackPlan, attack: Attack[Any], classes: Classes) -> Rows:
     """What is about to run; `plan` is the resolved one."""
     rows = [("attack", f"{plan.attack}: {attack.in_words()}, seed {plan.seed}")]
+    if plan.preset is not None:
+        rows.append(("preset", _preset(plan)))
     if plan.gradient == VOTES:
         rows.append(("gradients", "none: votes alone, from the side of other images"))
     elif plan.surrogate_model is not None:
@@ -33,6 +38,16 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], classes: Classes) -> Rows
     samples = f"{'at most ' if plan.verification == EXACT else ''}{plan.verify_samples} fresh samples a try"
     fresh = f"{plan.verification}, {samples}; certified radius on {plan.certify_samples}"
     return [*rows, ("verification", fresh), ("results", str(plan.output))]
+
+
+def _preset(plan: AttackPlan) -> str:
+    """The preset with what it changed of the defaults, and what the user gave in its place, as options."""
+    config, preset = plan.config(), preset_of_attack(plan.preset, plan.attack)
+    changed = [name for name, value in preset.items() if config[name] == value != default_of(plan.attack, name)]
+    given = [name for name, value in preset.items() if config[name] != value]
+    options, instead = (" ".join(f"{flag(name)} {config[name]}" for name in names) for names in (changed, given))
+    words = f"{plan.preset} ({PRESETS[str(plan.preset)].source}): {options or 'the defaults'}"
+    return f"{words}; as given: {instead}" if given else words
 
 
 def base_classifier_rows(base: BaseClassifier, checkpoints: Sequence[str]) -> Rows:

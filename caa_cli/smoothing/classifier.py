@@ -126,16 +126,20 @@ class SmoothedClassifier(NoisyModel):
         rivals: Tensor,
         keys: Sequence[Key],
         samples: int,
+        draws_at: float | None = None,
     ) -> GradientPass:
         """The gradients of log p̄_rival − log p̄_label for several rivals: rivals (examples, R) int64.
 
         `gradient` is (examples, R, *input_shape); R backward passes go with the one forward pass.
+        draws_at: the gradients of p̄_rival − p̄_label instead, of Gumbel–softmax draws at this temperature.
         """
 
-        def slopes(log_mean: Tensor, rows: slice) -> Slopes:
-            return rivals_over_label(log_mean, labels[rows], rivals[rows])
+        soft: Objective = LogRatio() if draws_at is None else LogRatio().on_draws(draws_at)
 
-        request = GradientRequest(LogRatio(), slopes, rivals.shape[1])
+        def slopes(log_mean: Tensor, rows: slice) -> Slopes:
+            return rivals_over_label(log_mean, labels[rows], rivals[rows], soft.gumbel)
+
+        request = GradientRequest(soft, slopes, rivals.shape[1])
         return self.gradients.gradients(self, x, keys, samples, request)
 
     def towards(

@@ -45,6 +45,11 @@ class Objective(ABC):
         which takes the label's place."""
         return Reversed(self, temperature=self.temperature, gumbel=self.gumbel)
 
+    def on_draws(self, temperature: float) -> Objective:
+        """The objective with the mean Gumbel–softmax draw in place of the logits z = log p̄: how the paper attacks by
+        methods that were made for logits. It vanishes with the draws' gradient where the model is certain."""
+        return OnDraws(self, temperature=temperature, gumbel=True)
+
 
 def without_label(log_mean: Tensor, labels: Tensor) -> Tensor:
     """log p̄ with −inf for the label, so that what is the most likely class, or the sum, is of the others."""
@@ -109,6 +114,10 @@ class CrossEntropy(Objective):
     def to_reach(self) -> Objective:
         return LogOdds()
 
+    def on_draws(self, temperature: float) -> Objective:
+        # Draws in the logits' place do not sum to one as e^z.
+        return Reversed(LogOdds()).on_draws(temperature)
+
 
 @dataclass(frozen=True)
 class LogOdds(Objective):
@@ -130,6 +139,21 @@ class Reversed(Objective):
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
         log_slope, sign = self.objective.slopes(log_mean, labels)
         return log_slope, -sign
+
+    def of(self, rows: slice) -> Objective:
+        return replace(self, objective=self.objective.of(rows))
+
+
+@dataclass(frozen=True)
+class OnDraws(Objective):
+    """An objective J(z) at z = p̄, the mean Gumbel–softmax draw (see `Objective.on_draws`)."""
+
+    objective: Objective
+
+    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
+        z = log_mean.exp()
+        log_slope, sign = self.objective.slopes(z, labels)
+        return log_slope + z, sign  # ∂J/∂z: of an objective of p̄ = e^z, `slopes` has it divided by e^z
 
     def of(self, rows: slice) -> Objective:
         return replace(self, objective=self.objective.of(rows))
@@ -201,7 +225,8 @@ class TargetedRatio(Objective):
 
 @dataclass(frozen=True)
 class OneOfTwo(Objective):
-    """`second` for the examples where `chosen`, (examples,) bool, and `first` for the others; both of the softmax."""
+    """`second` for the examples where `chosen`, (examples,) bool, and `first` for the others; both of the same soft
+    predictions."""
 
     first: Objective
     second: Objective
@@ -213,7 +238,11 @@ class OneOfTwo(Objective):
         return torch.where(chosen, second[0], first[0]), torch.where(chosen, second[1], first[1])
 
     def of(self, rows: slice) -> Objective:
-        return OneOfTwo(self.first.of(rows), self.second.of(rows), self.chosen[rows])
+        return replace(self, first=self.first.of(rows), second=self.second.of(rows), chosen=self.chosen[rows])
+
+    def on_draws(self, temperature: float) -> Objective:
+        first, second = self.first.on_draws(temperature), self.second.on_draws(temperature)
+        return OneOfTwo(first, second, self.chosen, temperature=temperature, gumbel=True)
 
 
 def logit_margin(log_mean: Tensor, labels: Tensor) -> Tensor:
@@ -227,11 +256,12 @@ def odds_against(log_mean: Tensor, labels: Tensor) -> Tensor:
     return log_of_others(log_mean, labels) - log_mean.gather(1, labels[:, None])[:, 0]
 
 
-def rivals_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor) -> Slopes:
+def rivals_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor, on_draws: bool = False) -> Slopes:
     """The slopes of log p̄_rival − log p̄_label for each of the given rivals, (examples, R): log |∂J/∂p̄|, the same for
-    all, (1, examples, classes), and the signs (R, examples, classes)."""
+    all, (1, examples, classes), and the signs (R, examples, classes). on_draws: of p̄_rival − p̄_label."""
     sign = torch.zeros_like(log_mean).scatter_(1, labels[:, None], -1.0)
-    return -log_mean[None], sign.expand(rivals.shape[1], -1, -1).scatter(2, rivals.T[:, :, None], 1.0)
+    log_slope = torch.zeros_like(log_mean) if on_draws else -log_mean
+    return log_slope[None], sign.expand(rivals.shape[1], -1, -1).scatter(2, rivals.T[:, :, None], 1.0)
 
 
 def _ratio_slopes(log_mean: Tensor, sign: Tensor, numerator: Tensor, spread: tuple[Tensor, Tensor]) -> Slopes:

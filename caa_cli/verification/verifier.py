@@ -25,7 +25,7 @@ from torch import Tensor
 
 from caa_cli.attacks.common.state import Finding
 from caa_cli.config.bounds import GOODMAN
-from caa_cli.config.choices import EXACT
+from caa_cli.config.choices import EXACT, LINE_SEARCH
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.margin import margin_per_probability
 from caa_cli.smoothing.noise import Key, Purpose
@@ -68,7 +68,7 @@ class Verifier:
     alpha: float = 0.005
     bound: str = GOODMAN
     seed: int = 0
-    finish: str = "ray"
+    finish: str = LINE_SEARCH
     tries: int = 4
     probes: int | None = None
     probe_samples: int = 1500
@@ -89,7 +89,7 @@ class Verifier:
         if not finding.candidates:
             return Verified(None, None, None, 0, 0, 0)
         rule = RULES[self.rule](self.samples, self.alpha, self.bound, self.tries)
-        points = (_AlongTheRay if self.finish == "ray" else _AsProposed)(self, rule, finding, classifier)
+        points = (_AlongTheRay if self.finish == LINE_SEARCH else _AsProposed)(self, rule, finding, classifier)
         yield from points.prepare()
         clean = finding.example.image
         for number in range(self.tries):

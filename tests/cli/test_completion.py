@@ -28,6 +28,7 @@ from caa_cli.config.choices import (
 )
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
+from caa_cli.config.presets import PRESETS
 from caa_cli.config.recipes import RECIPES
 
 # Every module that is loaded is written to stderr, so that a heavy one shows.
@@ -77,6 +78,7 @@ def offered(typed: str, script: str = COMMAND) -> list[str]:
         ("caa attack --finish ", FINISHES),
         ("caa attack --split ", SPLITS),
         ("caa attack --surrogate ", SURROGATES),
+        ("caa attack --preset ", PRESETS),
         ("caa attack --device ", ["auto", "cpu", "cuda"]),
         ("caa attack --chunk-size ", ["auto", "measure"]),
         ("caa compare --attacks ", ATTACKS),

@@ -65,12 +65,10 @@ class Linearising(settings.DeepFool, Baseline[R]):
 
     def linearise(self, state: R, classifier: SmoothedClassifier) -> Planes:
         """Evaluates x with a gradient for each rival, keeps adversarial points and counts the cost."""
-        passed = classifier.rival_gradients(state.x, state.labels, state.rivals, state.keys(self.seed), self.samples)
-        state.forward += passed.forward_evaluations
-        state.backward += passed.backward_evaluations
+        passed = self.rival_gradients(state, classifier, state.rivals)
         hits = self.judge(state, passed.votes)
         directions, norms, lost = unit(passed.gradient.flatten(2))
-        z = passed.log_mean
+        z = self.logits(passed)
         ahead = z.gather(1, state.rivals) - z.gather(1, state.labels[:, None])
         lengths = ahead.abs() / norms.clamp(min=1e-12)
         length, nearest = lengths.masked_fill_(lost | ahead.isnan(), torch.inf).min(dim=1)
