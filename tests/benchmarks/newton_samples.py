@@ -45,14 +45,7 @@ def main() -> None:
     torch.set_num_threads(1)
     where = (arguments.checkpoint, arguments.dataset, arguments.data_dir)
     classifier, images = trained(*where, split=arguments.split) if where[0] else demo(split=arguments.split)
-    attacks = {}
-    for text in arguments.grid.split():
-        samples, steps = map(int, text.split("x"))
-        attacks[text] = build_attack(
-            AttackPlan.of(
-                checkpoint="demo", attack="caa-newton", samples=samples, newton_steps=steps, seed=arguments.seed
-            )
-        )
+    attacks = {text: attack_of(*map(int, text.split("x")), arguments.seed) for text in arguments.grid.split()}
     rows: dict[str, list[tuple[float, int, int]]] = {text: [] for text in attacks}
     verifier = Verifier(seed=arguments.seed)
     tuned(classifier, classifier.arch, "float32", gradients=True, anew=False)

@@ -38,6 +38,11 @@ def plan_of(text: str) -> AttackPlan:
     return AttackPlan.of(checkpoint="demo", attack=named.attack, **{k: value(v) for k, v in named.settings.items()})
 
 
+def verifier_of(text: str) -> Verifier:
+    rule, _, samples = text.partition(":")
+    return Verifier(rule=rule, samples=int(samples or 15_000))
+
+
 def value(text: str) -> str | int | float:
     try:
         number = float(text)
@@ -64,7 +69,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="one that caa train made, with --data-dir; else the demo")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--dataset", default="mnist")
-    parser.add_argument("--rules", default="exact intervals")
+    parser.add_argument("--rules", default="exact intervals", help="RULE or RULE:SAMPLES …; without, 15,000")
     parser.add_argument("--every", type=int, default=1, help="take every so many images")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -74,7 +79,7 @@ def main() -> None:
         classifier, images = demo()
     plans = {text: plan_of(text) for text in arguments.attacks.split()}
     of_search = tuned_for(classifier, [plan.search_dtype for plan in plans.values()])
-    verifiers = {rule: Verifier(rule=rule) for rule in arguments.rules.split()}
+    verifiers = {text: verifier_of(text) for text in arguments.rules.split()}
     rows: dict[str, list[dict[str, float | None]]] = {f"{text} {rule}": [] for text in plans for rule in verifiers}
     for index in range(0, arguments.every * arguments.images, arguments.every):
         image, label = images.image(index), images.label(index)

@@ -25,7 +25,7 @@ LARGER = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_step_asks_little_of_the_device(attack: str):
-    steps, operations = count_steps(attack)
+    steps, operations = count_steps(attack, samples=75)  # enough: kernels hardly depend on how many there are
     assert steps >= 8, "too few to say"
     counted = totals(steps, operations)
     assert counted["kernels"] <= LARGER.get(attack, KERNELS)
