@@ -21,7 +21,7 @@ from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.images import Image
 from caa_cli.run.attack_pipeline import AttackPipeline
-from caa_cli.run.batch_size import search_bytes
+from caa_cli.run.batch_size import search_bytes, searched_together
 from caa_cli.run.describe import attack_rows, evaluations
 from caa_cli.run.drawing import drawing
 from caa_cli.run.dry_run import Forecast
@@ -88,11 +88,12 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
     def forecast(self, classifier: SmoothedClassifier) -> Forecast:
         plan, cost, images = self.plan, self.access.cost, len(self.session.indices)
         choice = self.targets.evaluations()
+        together = min(images, searched_together(plan, self.attack, classifier.search))
         return Forecast(
             measure_pace(classifier, search=True),
             evaluations(plan, self.attack, cost, images, choice=choice),
             evaluations(plan, self.attack, cost, images, typical=True, choice=choice),
-            search_bytes(plan, self.attack, self.access, self.session.card.input_shape),
+            search_bytes(plan, self.attack, self.access, self.session.card.input_shape, together),
         )
 
     def load_classifier(self) -> SmoothedClassifier:

@@ -30,7 +30,7 @@ from caa_cli.results.records import (
     AttackRecord,
 )
 from caa_cli.results.store.images import Image
-from caa_cli.run.batch_size import certified_together, most_images
+from caa_cli.run.batch_size import certified_together, searched_together
 from caa_cli.run.targets import Targets
 from caa_cli.run.threat_model import StartingPoints
 from caa_cli.runtime.device import in_mode
@@ -94,7 +94,8 @@ class AttackPipeline:
         Raises CaaError if the states of so many images don't fit in the memory.
         """
         sigma = self.plan.attack_sigma or self.classifier.sigma
-        search = Search(self.attack, self.classifier.search.with_sigma(sigma), self._batch(), self.on_step)
+        batch = searched_together(self.plan, self.attack, self.classifier.search)
+        search = Search(self.attack, self.classifier.search.with_sigma(sigma), batch, self.on_step)
         verifier = self._verifier(sigma)
         try:
             yield from self._work_through(todo, search, verifier)
@@ -131,17 +132,6 @@ class AttackPipeline:
     def _search_mode(self) -> AbstractContextManager[None]:
         plan = self.plan
         return nullcontext() if plan.search_dtype == plan.dtype else in_mode(plan.search_dtype)
-
-    def _batch(self) -> int:
-        """How many images are searched at a time: --batch-size, or as many as fill a chunk at first."""
-        classifier = self.classifier.search
-        image_bytes = self.attack.state_bytes(classifier.input_shape, classifier.gradients.cost)
-        batch = most_images(self.plan, image_bytes)
-        if self.attack.MOST_IMAGES is not None:
-            batch = min(batch, self.attack.MOST_IMAGES)
-        if self.plan.batch_size is not None:
-            return batch
-        return max(1, min(batch, classifier.search_chunk // self.attack.first_samples()))
 
     def _verifier(self, search_sigma: float) -> Verifier:
         plan = self.plan

@@ -8,6 +8,7 @@ from typing import Any
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.config.plan import AttackPlan
 from caa_cli.run.threat_model import Access
+from caa_cli.smoothing.classifier import SmoothedClassifier
 
 # On a GPU one pass holds the samples of several images; beyond this many there is no gain in speed.
 BATCH_LIMIT = 64
@@ -18,10 +19,25 @@ def certified_together(votes_chunk: int, selection_samples: int) -> int:
     return max(1, min(BATCH_LIMIT, votes_chunk // selection_samples))
 
 
-def search_bytes(plan: AttackPlan, attack: Attack[Any], access: Access, input_shape: Sequence[int]) -> int:
-    """The most bytes that a search holds apart from model passes: its images' states and its starting points."""
+def search_bytes(
+    plan: AttackPlan, attack: Attack[Any], access: Access, input_shape: Sequence[int], images: int | None = None
+) -> int:
+    """The most bytes that a search holds apart from model passes: its images' states and its starting points.
+
+    images: how many are searched at a time; None: as many as may ever be, before chunks are known.
+    """
     image_bytes = attack.state_bytes(input_shape, access.cost)
-    return access.starting_points_bytes(input_shape) + most_images(plan, image_bytes) * image_bytes
+    return access.starting_points_bytes(input_shape) + (images or most_images(plan, image_bytes)) * image_bytes
+
+
+def searched_together(plan: AttackPlan, attack: Attack[Any], classifier: SmoothedClassifier) -> int:
+    """How many images are searched at a time: --batch-size, or as many as fill a chunk at first."""
+    most = most_images(plan, attack.state_bytes(classifier.input_shape, classifier.gradients.cost))
+    if attack.MOST_IMAGES is not None:
+        most = min(most, attack.MOST_IMAGES)
+    if plan.batch_size is not None:
+        return most
+    return max(1, min(most, classifier.search_chunk // attack.first_samples()))
 
 
 def most_images(plan: AttackPlan, image_bytes: int) -> int:

@@ -191,8 +191,10 @@ class Inspection:
         """(architecture, or None; why it can't be run on these images, or None)."""
         if weights.refusal is not None:
             return None, weights.refusal.problem
+        if self.overrides.arch is not None and None in (shape, classes):
+            return self.overrides.arch, "not tried: which images it takes follows from --dataset"
         if shape is None or classes is None:
-            return self.overrides.arch, "no architecture of caa's has these weights"
+            return None, "no architecture of caa's has these weights"
         overrides = Overrides(
             self.overrides.arch, self.overrides.sigma or 1.0, self.overrides.mean, self.overrides.std
         )

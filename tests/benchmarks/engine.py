@@ -5,7 +5,11 @@ forward (or forward and backward) pass over a ready batch plus one `torch.randn`
 ratio at the chunk size where the bare model is fastest, at the one where the engine is, and how far the chunk
 size that `auto` picks is from the best of the sweep. All in the memory layout that `auto` picks.
 
-    python tests/benchmarks/engine.py --arch small-cnn
+    python tests/benchmarks/engine.py --arch lenet
+    python tests/benchmarks/engine.py --checkpoint resnet20.th --denoiser ffdnet_color.pth --normalisation imagenet \\
+        --sigma 0.25 --dataset cifar10 --dtype bfloat16 --samples 128 --chunks 16,32,64
+
+Without --checkpoint a network of --arch is untrained, or it is the demo.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import argparse
 import json
 
 import torch
-from setup import demo, fresh, interleaved, machine, median
+from setup import add_model_options, chosen_model, fresh, interleaved, machine, median
 
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
@@ -22,18 +26,20 @@ from caa_cli.tuning.sweep import tune_chunks
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", default="small-cnn", choices=("small-cnn", "lenet", "resnet18"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--chunks", default="64,128,256,512,1024,2048")
     parser.add_argument("--device", default="cpu")
+    add_model_options(parser)
     arguments = parser.parse_args()
-    shape = (1, 28, 28)
+    untrained = arguments.arch and not arguments.checkpoint
     classifier = (
-        demo(arguments.device)[0] if arguments.arch == "small-cnn" else fresh(arguments.arch, shape, arguments.device)
+        fresh(arguments.arch, (1, 28, 28), arguments.device)
+        if untrained
+        else chosen_model(arguments, arguments.device)
     )
-    device, samples = classifier.device, arguments.samples
+    shape, device, samples = classifier.input_shape, classifier.device, arguments.samples
     sizes = [int(size) for size in arguments.chunks.split(",")]
     x = torch.rand(1, *shape, device=device)
     label = torch.zeros(1, dtype=torch.int64, device=device)
@@ -42,6 +48,7 @@ def main() -> None:
 
     def bare(chunk: int, backward: bool) -> None:
         batch = torch.rand(chunk, *shape, device=device)
+        batch = batch.to(classifier.dtype).contiguous(memory_format=classifier.memory_format)
         for _ in range(samples // chunk):
             torch.randn(chunk, *shape, device=device)
             if backward:
@@ -62,7 +69,12 @@ def main() -> None:
 
     tune_chunks(classifier)
     auto = classifier.describe()
-    report: dict[str, object] = {"arch": arguments.arch, "samples": samples, "machine": machine(device), "auto": auto}
+    report: dict[str, object] = {
+        "model": arguments.checkpoint or arguments.arch or "demo",
+        "samples": samples,
+        "machine": machine(device),
+        "auto": auto,
+    }
     for name, engine, backward in (("votes", votes, False), ("gradient", gradient, True)):
         runs = {}
         for size in sizes:

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/memory.py --parts samples,limit --limit-samples 1000
 
-- samples: the peak of a process that takes one votes pass and one gradient pass of the demo, by the number of
-  samples; `over` is the last over the first.
+- samples: the peak of a process that takes one votes pass and one gradient pass, of --chunk samples at a
+  time, by the number of samples; `over` is the last over the first. Of the demo, or the model that --checkpoint,
+  --denoiser and so on name.
 - limit: the peak of a process that takes one gradient pass, by `caa`'s own way of keeping to --max-memory: ResNet-50
   at 224×224, 1,000 classes, untrained. Memory depends on the chunk alone, so fewer samples show the same.
 
@@ -17,10 +18,9 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
-from setup import demo, machine, smoothed
+from setup import add_model_options, chosen_model, machine, smoothed
 
 from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.config.sizes import parse_size
@@ -41,8 +41,9 @@ def passes(classifier: SmoothedClassifier, samples: int, votes: bool) -> None:
     classifier.surrogate(x, torch.zeros(1, dtype=torch.int64), keys, samples, LogRatio())
 
 
-def of_samples(samples: int) -> dict[str, object]:
-    classifier, _ = demo()
+def of_samples(samples: int, arguments: argparse.Namespace) -> dict[str, object]:
+    classifier = chosen_model(arguments)
+    classifier.votes_chunk = classifier.gradient_chunk = arguments.chunk
     passes(classifier, samples, votes=True)
     return {"samples": samples, "peak_megabytes": round(peak_resident() / 1e6, 1)}
 
@@ -69,7 +70,7 @@ def of_limit(limit: str, samples: int) -> dict[str, object]:
 
 def alone(*words: object) -> dict[str, object]:
     """A part in a process of its own."""
-    command = [sys.executable, str(Path(__file__)), "--one", *map(str, words)]
+    command = [sys.executable, *sys.argv, "--one", *map(str, words)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
@@ -79,11 +80,14 @@ def main() -> None:
     parser.add_argument("--samples", default="1500,100000")
     parser.add_argument("--limits", default="2GiB")
     parser.add_argument("--limit-samples", type=int, default=1000)
+    parser.add_argument("--chunk", type=int, default=256, help="samples at a time")
+    add_model_options(parser)
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         part, *words = arguments.one
-        print(json.dumps(of_samples(int(words[0])) if part == "samples" else of_limit(words[0], int(words[1]))))
+        found = of_samples(int(words[0]), arguments) if part == "samples" else of_limit(words[0], int(words[1]))
+        print(json.dumps(found))
         return
     report: dict[str, object] = {"machine": machine(torch.device("cpu"))}
     if "samples" in arguments.parts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
 import platform
 import time
 from collections.abc import Callable
@@ -15,7 +17,25 @@ from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
 from caa_cli.models.load import build_model
+from caa_cli.python.model import load
 from caa_cli.smoothing.classifier import SmoothedClassifier
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
+
+
+_MODEL_OPTIONS: dict[str, Callable[[str], object]] = {
+    "ensemble": str,
+    "denoiser": str,
+    "arch": str,
+    "normalisation": str,
+    "mean": _numbers,
+    "std": _numbers,
+    "sigma": float,
+    "dataset": str,
+    "input_shape": ast.literal_eval,
+}
 
 
 def demo(device: str = "cpu", split: str = "test") -> tuple[SmoothedClassifier, ImageSet]:
@@ -48,6 +68,21 @@ def smoothed(
         device=device,
         dtype=dtype,
     )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Those of `caa attack` that say which base classifier it is; `chosen_model` reads them."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--checkpoint", action="append", help="several: an ensemble; default: the demo")
+    for name, kind in _MODEL_OPTIONS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", type=kind)
+    group.add_argument("--dtype", default="float32")
+
+
+def chosen_model(arguments: argparse.Namespace, device: str = "cpu") -> SmoothedClassifier:
+    """The whole of it: denoiser, members and normalisation."""
+    settings = {name: getattr(arguments, name) for name in (*_MODEL_OPTIONS, "dtype")}
+    return load(arguments.checkpoint or ["demo"], device=device, **settings)
 
 
 def interleaved(runs: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:

@@ -110,6 +110,13 @@ def test_a_wrong_argument_is_one_message_with_the_call():
     assert_clean_error(result, 1, "nets.mine:Net(depth=3", "--arch 'nets.mine:Net(10, width=2)'")
 
 
+def test_inspect_does_not_call_an_architecture_wrong_that_it_could_not_try():
+    torch.save(network(4).state_dict(), "weights.pt")
+    words = ["inspect", "weights.pt", "--arch", "nets.mine:Net(4)", "--json"]
+    assert json.loads(caa(*words).stdout)["problem"] == "not tried: which images it takes follows from --dataset"
+    assert json.loads(caa(*words, "--dataset", "mnist").stdout)["problem"] is None
+
+
 @pytest.mark.parametrize(
     "words", [["--arch", "nets/mine.py:trained(6)"], ["--checkpoint", "nets/mine.py:trained(6)"]]
 )

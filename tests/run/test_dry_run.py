@@ -103,6 +103,16 @@ def test_it_says_how_long_it_takes_and_writes_nothing(tmp_path, monkeypatch, wor
     assert list(tmp_path.iterdir()) == []
 
 
+def test_memory_is_that_of_the_images_that_are_searched_together():
+    """One image fills a chunk of 8 samples. The process's own peak can't fall from the first run to the second."""
+
+    def memory(*words: str) -> int:
+        found = caa("attack", "--checkpoint", "demo", "--chunk-size", "8", "--dry-run", "--json", *words)
+        return json.loads(found.stdout)["memory_bytes"]
+
+    assert memory("--batch-size", "20") > memory() + 10_000_000
+
+
 def test_a_comparison_takes_what_its_attacks_take(tmp_path):
     found = json.loads(caa("compare", *CHEAP, "--attacks", "caa,ddn", "--dry-run", "--json").stdout)
     for name in ("seconds_typical", "seconds_at_most"):
