@@ -9,8 +9,9 @@ from statistics import median
 from caa_cli.config.choices import LINE_SEARCH
 from caa_cli.results.shards.run_results import AttackResult
 
-# A difference that a reader would look for, and how many times smaller it has to be after the line search.
-_WORTH_A_NOTE, _HIDDEN = 0.02, 2.0
+# A difference that a reader would look for, how many times smaller it has to be after the line search, and the fewest
+# images whose medians say anything.
+_WORTH_A_NOTE, _HIDDEN, _FEWEST = 0.02, 2.0, 3
 
 
 def hidden_by_line_search(attacks: Sequence[AttackResult], images: Sequence[int]) -> list[str]:
@@ -23,7 +24,7 @@ def hidden_by_line_search(attacks: Sequence[AttackResult], images: Sequence[int]
 def _note(group: Sequence[AttackResult], images: Sequence[int]) -> list[str]:
     records = [[run.records[index] for run in group] for index in images]
     broken = [row for row in records if all(record.radius and record.radius_search for record in row)]
-    if not broken:
+    if len(broken) < _FEWEST:
         return []
     runs = list(zip(*broken, strict=True))
     before = _spread([median(record.radius_search or 0.0 for record in run) for run in runs])

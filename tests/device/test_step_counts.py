@@ -14,14 +14,14 @@ LARGER = {
     "caa": 250,
     "caa-newton": 250,
     "deepfool": 225,
-    "sdf": 410,
+    "sdf": 490,
 }
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_step_asks_little_of_the_device(attack: str):
     steps, operations = count_steps(attack, samples=75)  # enough: kernels hardly depend on how many there are
-    assert steps >= 8, "too few to say"
+    assert steps >= 6, "too few to say"
     counted = totals(steps, operations)
     assert counted["kernels"] <= LARGER.get(attack, KERNELS)
     assert counted["syncs"] + counted["uploads"] <= WAITS, [

@@ -180,11 +180,7 @@ def test_settings_of_every_search_are_swept_without_touching_the_rule(tmp_path):
         *("pgd:samples=50", "pgd:samples=100", "pgd:samples=400"),
     ]
     resumed = caa(*words, "--resume", "--quiet")
-    assert resumed.exit_code == 0
-    # Few samples need a longer margin, which the line search takes back.
-    assert {line.partition(" most of")[0] for line in resumed.stderr.splitlines()} == {
-        "warning: the boundary line search hides"
-    }
+    assert (resumed.exit_code, resumed.stderr) == (0, "")
     for label, attack in read_strict(tmp_path / "c.json")["attacks"].items():
         assert attack["examples"] == found["attacks"][label]["examples"]  # the seconds too: nothing was done again
 
