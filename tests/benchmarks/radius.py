@@ -108,9 +108,10 @@ def main() -> None:
     print(json.dumps({text: summary(found) for text, found in rows.items()}, indent=2))
 
 
-def summary(rows: list[dict[str, float | None]]) -> dict[str, float]:
+def summary(rows: list[dict[str, float | None]]) -> dict[str, float | None]:
     radii = [row["radius"] for row in rows if row["radius"] is not None]
-    found = {"images": len(rows), "broken": len(radii), "median_radius": median(radii), "mean_radius": mean(radii)}
+    found: dict[str, float | None] = {"images": len(rows), "broken": len(radii)}
+    found |= {"median_radius": median(radii) if radii else None, "mean_radius": mean(radii) if radii else None}
     names = ("search_forward", "search_backward", "verification", "search_seconds", "seconds")
     return found | {name: mean(row[name] or 0.0 for row in rows) for name in names}
 
