@@ -73,10 +73,15 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
 
     def warn_if_impossible(self) -> None:
         plan, classes = self.plan, self.session.card.num_classes
-        certifier = Certifier(samples=plan.certify_samples, alpha=plan.alpha, bound=plan.bound)
+
+        def separable(samples: int) -> bool:
+            return bool(Certifier(samples=samples, alpha=plan.alpha, bound=plan.bound).best(classes).confident)
+
         rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
+        found = self.attack.PROPOSES_UNCONFIRMED or separable(self.attack.samples_a_step()[1])
         for option, what, samples, possible in (
-            ("--certify-samples", "certify", plan.certify_samples, certifier.best(classes).confident),
+            ("--samples", "find", plan.samples, found),
+            ("--certify-samples", "certify", plan.certify_samples, separable(plan.certify_samples)),
             ("--verify-samples", "verify", plan.verify_samples, rule.can_pass(classes)),
         ):
             if not possible:

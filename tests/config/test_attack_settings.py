@@ -304,3 +304,21 @@ def test_the_help_and_a_comparison_have_the_defaults(tmp_path):
     planned = parse_strict(caa("compare", "--checkpoint", "demo", *words).stdout)["attacks"]
     assert [attack["config"]["samples"] for attack in planned.values()] == [1500, own]
     assert [attack["config"]["selection_samples"] for attack in planned.values()] == [1500, 1500]
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("--attack pgd --samples 11", "--samples"),
+        ("--attack caa --samples 45", None),  # of which a step counts 15
+        ("--attack pgd --samples 16", None),
+        ("--attack caa-newton --samples 8", None),  # proposes points that its own votes do not confirm
+        ("--certify-samples 11 --verify-samples 1000", "--certify-samples"),
+        ("--verify-samples 5 --certify-samples 1000", "--verify-samples"),
+    ],
+)
+def test_too_few_samples_for_any_point_to_count_are_warned_of(words: str, option: str | None):
+    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--limit", "1", *words.split())
+    assert result.exit_code == 0, result.output
+    warned = [line for line in result.stderr.splitlines() if "not even a unanimous vote" in line]
+    assert [line.split()[1] for line in warned] == ([option] if option else [])

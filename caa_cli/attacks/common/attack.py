@@ -39,6 +39,8 @@ class Attack(ABC, Generic[State]):
     _VECTORS: ClassVar[int] = 20
     # The most images that are searched at a time; None: any number.
     MOST_IMAGES: ClassVar[int | None] = None
+    # Whether it also proposes points near the boundary that its own votes do not confirm.
+    PROPOSES_UNCONFIRMED: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

@@ -145,6 +145,7 @@ class Race(settings.CaaNewton, Attack[RunState]):
     SHARES: ClassVar[tuple[float, float, float, float]]
     # A run's last point is kept as an unconfirmed candidate unless it is this many σ short of the boundary.
     UNCONFIRMED: ClassVar[float]
+    PROPOSES_UNCONFIRMED = True
 
     target: float = 0.06
 
