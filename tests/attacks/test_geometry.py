@@ -142,6 +142,16 @@ def test_balls_of_radius_0_take_no_place():
     assert ways_out(balls) == pytest.approx([7.6])
 
 
+def test_the_places_that_growing_adds_are_empty():
+    """Beside the nine balls of the one side, the other has none, not even around the origin."""
+    balls = Balls(1, 2, torch.device("cpu"))
+    for _ in range(9):
+        balls.add(torch.zeros(1, 2), torch.ones(1), torch.tensor([True]))
+    direction = torch.tensor([[1.0, 0.0]])
+    assert balls.exit(torch.zeros(1, 2), direction, torch.tensor([True])).tolist() == [1.0]
+    assert balls.exit(torch.zeros(1, 2), direction, torch.tensor([False])).tolist() == [0.0]
+
+
 def test_balls_of_the_other_side_carry_nobody():
     balls, one = Balls(1, 2, torch.device("cpu")), torch.tensor([1.0])
     balls.add(torch.zeros(1, 2), 0.5 * one, torch.tensor([True]))
