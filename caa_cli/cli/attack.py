@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import completion, generate, options, running
+from caa_cli.cli import completion, generate, layers, options, running
 from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS, SAMPLES, samples_by_default
 from caa_cli.config.bounds import BOUNDS
@@ -203,9 +203,9 @@ def attack(
     [bold]caa attack --checkpoint demo[/] runs on a model and images that come with caa.
     """
     given = locals()
-    options.check_trust(context, "attack", attack)
-    given = options.with_preset(context, given | given.pop("settings"), attack)
-    plan = options.plan_of(AttackPlan, given)
+    layers.check_trust(context, "attack", attack)
+    given = layers.with_preset(context, given | given.pop("settings"), attack)
+    plan = layers.plan_of(AttackPlan, given)
     from caa_cli.run.attack import run_attack
 
     display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)

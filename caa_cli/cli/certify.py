@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caa_cli.cli import options, running
+from caa_cli.cli import layers, options, running
 from caa_cli.cli.generate import RUN, option
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.certificates import CERTIFICATES
@@ -90,7 +90,7 @@ def certify(
     dry_run: options.DryRun = False,
 ) -> None:
     """Certify a smoothed classifier: the radius within which each prediction can't change."""
-    plan = options.plan_of(CertifyPlan, locals())
+    plan = layers.plan_of(CertifyPlan, locals())
     from caa_cli.run.certify import run_certify
 
     display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)

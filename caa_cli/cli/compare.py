@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import completion, generate, options, running
+from caa_cli.cli import completion, generate, layers, options, running
 from caa_cli.cli.attack import attack
 from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS, declared, foreign
@@ -137,11 +137,11 @@ def compare(
         _check_reading(context)
     else:
         assert output is not None
-        options.check_trust(context, "attacks", attacks or "")
+        layers.check_trust(context, "attacks", attacks or "")
         FileName().check("--output", output)
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
         keep_images = html is not None or figure_examples is not None
-        given = options.with_preset(context, given)
+        given = layers.with_preset(context, given)
         plans = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output, keep_images)
         shard = next(iter(plans.values())).shard
     plan = ComparePlan(
@@ -215,7 +215,7 @@ def _plans(
         settings: dict[str, Any] = dict.fromkeys(foreign(entry.attack))
         settings |= {name: _value(context, entry, name, text) for name, text in entry.settings.items()}
         place = path_for_attack(output, entry.label, ".json")
-        plan = options.plan_of(
+        plan = layers.plan_of(
             AttackPlan, {**given, **settings, "attack": entry.attack, "name": entry.name, "output": place}
         )
         if (images := plan.save_adversarial) is not None:
@@ -238,7 +238,7 @@ def _check_settings(context: typer.Context, attacks: list[str]) -> None:
 
 
 def _typed(context: typer.Context, name: str) -> bool:
-    return options.source_of(context, name) == "COMMANDLINE"
+    return layers.source_of(context, name) == "COMMANDLINE"
 
 
 def _value(context: typer.Context, entry: NamedAttack, name: str, text: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from caa_cli.cli import completion, options, running
+from caa_cli.cli import completion, layers, options, running
 from caa_cli.cli.generate import DATA, option
 from caa_cli.config.datasets import DATASETS
 from caa_cli.errors import UsageError
@@ -40,14 +40,14 @@ def inspect(
 ) -> None:
     """Show what a checkpoint holds, what is missing, and the command that attacks it. No data set is needed."""
     if not files and not checkpoint:
-        checkpoint = [options.network_of(arch)]
+        checkpoint = [layers.network_of(arch)]
     named = checkpoint or ["demo"]
     if files and checkpoint:
         raise UsageError(
             f"{files[0]} and --checkpoint {named[0]} are two",
             f"caa inspect --checkpoint {named[0]}",
         )
-    chosen = options.normalisation({"normalisation": normalisation, "mean": mean, "std": std})
+    chosen = layers.normalisation({"normalisation": normalisation, "mean": mean, "std": std})
     from caa_cli.display import Display
     from caa_cli.models.resolve import Overrides
     from caa_cli.run.inspect import Inspection

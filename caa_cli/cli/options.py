@@ -1,151 +1,17 @@
-"""Options that several subcommands share, and how their layers come together.
-
-Click resolves a value from flag > environment (CAA_<SUBCOMMAND>_<OPTION>) > default map > default; the TOML file
-becomes the default map. A preset or a recipe takes the place of defaults.
-"""
+"""Options that several subcommands share."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
-
-import typer
+from typing import Annotated, Any
 
 from caa_cli.cli import completion
 from caa_cli.cli.generate import COMPUTE, DATA, RUN, SEARCH, option
 from caa_cli.cli.toml import load_config
-from caa_cli.cli.values import number, shortened, whole
-from caa_cli.config import methods
 from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, ENSEMBLES, LOGITS, NORMALISATIONS, SPLITS
-from caa_cli.config.custom_attack import names_code
 from caa_cli.config.datasets import DATASETS, those_that
 from caa_cli.config.denoisers import DENOISERS
-from caa_cli.config.methods import METHODS
-from caa_cli.config.normalisations import mean_and_std
-from caa_cli.config.paths import check_distinct
-from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
-from caa_cli.config.presets import PRESETS, preset_of_attack
-from caa_cli.config.ranges import OneOf, flag
-from caa_cli.config.recipes import RECIPES
-from caa_cli.config.selection import file_or_list
-from caa_cli.config.sizes import parse_size
-from caa_cli.config.targets import target_or_file
-from caa_cli.config.train_plan import TrainPlan
-from caa_cli.errors import MissingSettingsError, UsageError
-from caa_cli.runtime.sharding import Shard
-
-P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
-
-
-def plan_of(kind: type[P], given: dict[str, Any]) -> P:
-    """The plan from a command's options, which have the names of its settings; texts become values."""
-    if "checkpoint" in given and not isinstance(given["checkpoint"], str):
-        given["checkpoint"], *members = given["checkpoint"] or [network_of(given.get("arch"))]
-        given["members"] = tuple(members)
-    measure = given.get("chunk_size") == "measure"
-    given = {**given, "measure_chunks": measure}
-    if given.get("indices") is not None:
-        given["indices_file"], given["indices_list"] = file_or_list(given["indices"])
-    if given.get("target") is not None:
-        given["target"], given["target_file"] = target_or_file(given["target"])
-    for prefix in ("", "classifier_"):
-        if f"{prefix}mean" in given:
-            given |= normalisation(given, prefix)
-    if measure:
-        given["chunk_size"] = None
-    if isinstance(given.get("max_memory"), str):
-        given["max_memory"] = parse_size(given["max_memory"], "--max-memory")
-    for name in ("batch_size", "chunk_size"):
-        if isinstance(given.get(name), str):
-            given[name] = automatic(given[name], flag(name))
-    if "shard" in given:
-        given["shard"] = Shard.parse(given["shard"], os.environ)
-    plan = kind.of(**given)
-    check_distinct([("--config", given.get("config"))], plan.writes().items())
-    # Automatic shards share one command line, so --output alone would name one file for all.
-    return plan.with_shard_paths() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan
-
-
-def source_of(context: typer.Context, name: str) -> str | None:
-    """Where an option's value comes from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP (the TOML file) or DEFAULT."""
-    source = context.get_parameter_source(name)
-    return None if source is None else source.name
-
-
-def check_trust(context: typer.Context, option: str, attacks: str) -> None:
-    """Raises UsageError where code would run that nobody named on the command line."""
-    typed = [source_of(context, name) == "COMMANDLINE" for name in (option, "trust_attack")]
-    if any(typed) or not names_code(attacks):
-        return
-    raise UsageError(
-        f"{flag(option)} {shortened(attacks)} would run code, and it is not from the command line",
-        "read that code; then add --trust-attack on the command line, or name the attack there",
-    )
-
-
-def with_recipe(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
-    """The options with a training recipe's settings in place of defaults."""
-    name = given["recipe"]
-    if name is None:
-        return given
-    OneOf(RECIPES).check("--recipe", name)
-    settings = RECIPES[name].at(given["sigma"])
-    if source_of(context, "method") != "DEFAULT":  # another method lacks the settings of the recipe's
-        declared = methods.declared(given["method"]) if given["method"] in METHODS else {}
-        foreign = methods.declared(settings.get("method", TrainPlan.method)).keys() - declared.keys()
-        settings = {option: value for option, value in settings.items() if option not in foreign}
-    return _in_place_of_defaults(context, given, settings)
-
-
-def with_preset(context: typer.Context, given: dict[str, Any], attack: str | None = None) -> dict[str, Any]:
-    """The options with the settings that a preset has for an attack, or for all, in place of defaults."""
-    return _in_place_of_defaults(context, given, preset_of_attack(given["preset"], attack))
-
-
-def _in_place_of_defaults(context: typer.Context, given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """The options with these values where no flag, variable or TOML file gives one."""
-    return {**given, **{name: value for name, value in settings.items() if source_of(context, name) == "DEFAULT"}}
-
-
-def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """`0.1,0.2` as a tuple."""
-    if text is None:
-        return None
-    try:
-        return tuple(number(part) for part in text.split(","))
-    except typer.BadParameter as error:
-        raise UsageError(
-            f"{option} {shortened(text)} is not a number, or several separated by commas",
-            f"for instance {option} 0.5,0.5,0.5",
-        ) from error
-
-
-def network_of(arch: str | None) -> str:
-    """The factory that --arch names, for want of a --checkpoint: its network may hold its weights."""
-    if arch is None or ":" not in arch:
-        raise MissingSettingsError(
-            "caa needs --checkpoint, or an --arch whose network holds its weights", ["--checkpoint demo"]
-        )
-    return arch
-
-
-def normalisation(given: dict[str, Any], prefix: str = "") -> dict[str, tuple[float, ...] | None]:
-    """{mean, std} from --normalisation, or from --mean and --std; with the options' and the keys' prefix."""
-    mean, std = (numbers(given[prefix + name], flag(prefix + name)) for name in ("mean", "std"))
-    mean, std = mean_and_std(given.get(f"{prefix}normalisation"), mean, std, prefix=prefix)
-    return {f"{prefix}mean": mean, f"{prefix}std": std}
-
-
-def automatic(text: str, option: str) -> int | None:
-    """`auto` (None) or a whole number."""
-    if text == "auto":
-        return None
-    try:
-        return whole(text)
-    except typer.BadParameter as error:
-        raise UsageError(f"{option} {shortened(text)} is neither auto nor a whole number") from error
-
+from caa_cli.config.presets import PRESETS
 
 _MODEL: dict[str, Any] = {
     "metavar": "FILE",

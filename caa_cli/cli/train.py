@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import completion, generate, options, running
+from caa_cli.cli import completion, generate, layers, options, running
 from caa_cli.cli.generate import option
 from caa_cli.config.choices import (
     ARCHITECTURES,
@@ -200,7 +200,7 @@ def train(
 ) -> None:
     """Train a classifier for randomised smoothing, or a denoiser in front of one; the other commands read it."""
     given = locals()
-    plan = options.plan_of(TrainPlan, options.with_recipe(context, given | given.pop("settings")))
+    plan = layers.plan_of(TrainPlan, layers.with_recipe(context, given | given.pop("settings")))
     from caa_cli.display import Display
     from caa_cli.run.train import TrainRun
 

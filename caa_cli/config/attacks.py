@@ -305,7 +305,7 @@ ATTACKS: dict[str, AttackSpec] = {
 
 
 # What runs did before an attack had a setting, where its default says so.
-_ON_DRAWS = ("pgd", "cw", "deepfool", "autoattack", "sdf")
+_ON_DRAWS = [name for name, spec in ATTACKS.items() if issubclass(spec.settings, PaperBaseline)]
 FORMERLY = dict.fromkeys(["step_certificate", *(f"{attack}_gumbel_temperature" for attack in _ON_DRAWS)])
 # What a message calls what results record of an attack beside its settings.
 WORDS = {custom_attack.CODE: "the code of the attack has changed"}

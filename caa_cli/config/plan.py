@@ -1,7 +1,7 @@
 """What a run will do: frozen, checked, and free of torch, so that a wrong one is refused at once.
 
 Values come from defaults < preset < TOML file < environment (CAA_ATTACK_SAMPLES=…) < flags; the command line puts the
-layers together (`cli.options`), a plan only checks the outcome. What the command line leaves to the checkpoint is
+layers together (`cli.layers`), a plan only checks the outcome. What the command line leaves to the checkpoint is
 None until `resolve`: `run.session` calls it once, before a model is on its device.
 """
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from caa_cli.smoothing.gradient_source import PILOT, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key
-from caa_cli.smoothing.objective import LogRatio, Objective, Slopes, rivals_over_label
+from caa_cli.smoothing.objective import GumbelGap, LogRatio, Objective, Slopes, rivals_over_label
 from caa_cli.smoothing.sampling import NoisyModel
 
 
@@ -134,7 +134,7 @@ class SmoothedClassifier(NoisyModel):
         draws_at: the gradients of p̄_rival − p̄_label instead, of Gumbel–softmax draws at this temperature.
         """
 
-        soft: Objective = LogRatio() if draws_at is None else LogRatio().on_draws(draws_at)
+        soft: Objective = LogRatio() if draws_at is None else GumbelGap(temperature=draws_at)
 
         def slopes(log_mean: Tensor, rows: slice) -> Slopes:
             return rivals_over_label(log_mean, labels[rows], rivals[rows], soft.gumbel)

@@ -79,7 +79,7 @@ class LogRatio(Objective):
     """
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        sign = _label_against_rival(log_mean, labels)
+        sign = label_against_rival(log_mean, labels)
         return -log_mean, sign
 
 
@@ -96,7 +96,7 @@ class GumbelGap(Objective):
     gumbel: bool = True
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        return torch.zeros_like(log_mean), _label_against_rival(log_mean, labels)
+        return torch.zeros_like(log_mean), label_against_rival(log_mean, labels)
 
 
 @dataclass(frozen=True)
@@ -160,70 +160,6 @@ class OnDraws(Objective):
 
 
 @dataclass(frozen=True)
-class LogitRatio(Objective):
-    """(m + tolerance)/(z_π1 − z_π3), with m the logit margin: the difference-of-logits ratio (Croce and Hein, 2020),
-    which does not depend on the scale of the logits.
-
-    reach: for a target in the label's place: (tolerance − m)/(z_π1 − (z_π3 + z_π4)/2). With fewer classes than
-    `least_classes` there is no divisor: of three, z_π1 − z_π3 is the margin itself as long as the target is the last.
-    """
-
-    tolerance: float = 0.0
-    reach: bool = False
-
-    def value(self, log_mean: Tensor, labels: Tensor) -> Tensor:
-        """The ratio, (examples,) float32; negative where the label has lost, or the target has won."""
-        return self._numerator(log_mean, labels) / self._spread(log_mean)[0]
-
-    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        sign = _label_against_rival(log_mean, labels)
-        sign = -sign if self.reach else sign
-        return _ratio_slopes(log_mean, sign, self._numerator(log_mean, labels), self._spread(log_mean))
-
-    def to_reach(self) -> Objective:
-        return replace(self, reach=True)
-
-    @property
-    def least_classes(self) -> int:
-        return 4 if self.reach else 3
-
-    def _numerator(self, log_mean: Tensor, labels: Tensor) -> Tensor:
-        margin = logit_margin(log_mean, labels)
-        return (-margin if self.reach else margin) + self.tolerance
-
-    def _spread(self, log_mean: Tensor) -> tuple[Tensor, Tensor]:
-        """(the divisor, its derivative by z), π being the classes by decreasing z; (1, 0) where there is none."""
-        if log_mean.shape[1] < self.least_classes:
-            return torch.ones_like(log_mean[:, 0]), torch.zeros_like(log_mean)
-        return _spread(log_mean, self.least_classes)
-
-
-@dataclass(frozen=True)
-class TargetedRatio(Objective):
-    """(z_target − z_label)/(z_π1 − (z_π3 + z_π4)/2), the targeted difference-of-logits ratio (Croce and Hein, 2020),
-    which grows towards the target. Of three classes the divisor is z_π1 − z_π3, of two it is 1.
-
-    targets: (examples,) int64.
-    """
-
-    targets: Tensor
-
-    def value(self, log_mean: Tensor, labels: Tensor) -> Tensor:
-        """The ratio, (examples,) float32; positive where the target leads the label."""
-        return self._ahead(log_mean, labels) / _spread(log_mean, 4)[0]
-
-    def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        _, signs = rivals_over_label(log_mean, labels, self.targets[:, None])
-        return _ratio_slopes(log_mean, signs[0], self._ahead(log_mean, labels), _spread(log_mean, 4))
-
-    def _ahead(self, log_mean: Tensor, labels: Tensor) -> Tensor:
-        return (log_mean.gather(1, self.targets[:, None]) - log_mean.gather(1, labels[:, None]))[:, 0]
-
-    def of(self, rows: slice) -> Objective:
-        return replace(self, targets=self.targets[rows])
-
-
-@dataclass(frozen=True)
 class OneOfTwo(Objective):
     """`second` for the examples where `chosen`, (examples,) bool, and `first` for the others; both of the same soft
     predictions."""
@@ -264,26 +200,8 @@ def rivals_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor, on_draws
     return log_slope[None], sign.expand(rivals.shape[1], -1, -1).scatter(2, rivals.T[:, :, None], 1.0)
 
 
-def _ratio_slopes(log_mean: Tensor, sign: Tensor, numerator: Tensor, spread: tuple[Tensor, Tensor]) -> Slopes:
-    """The slopes of a numerator, whose own are `sign` by z, over a divisor with its slopes, as `_spread` has them."""
-    divisor, ends = spread
-    weights = (sign - (numerator / divisor)[:, None] * ends) / divisor[:, None]
-    # ∂J/∂p̄ = ∂J/∂z / p̄
-    return weights.abs().log() - log_mean, weights.sign()
-
-
-def _spread(log_mean: Tensor, last: int) -> tuple[Tensor, Tensor]:
-    """(z_π1 less the mean of z_π3 to z_π`last`, its slope by each z), π the classes by decreasing z; (1, 0) where
-    there are only two."""
-    if log_mean.shape[1] < 3:
-        return torch.ones_like(log_mean[:, 0]), torch.zeros_like(log_mean)
-    values, classes = log_mean.topk(min(last, log_mean.shape[1]), dim=1)
-    low = classes[:, 2:]
-    ends = torch.zeros_like(log_mean).scatter_(1, low, -1.0 / low.shape[1]).scatter_(1, classes[:, :1], 1.0)
-    return (values[:, 0] - values[:, 2:].mean(dim=1)).clamp(min=1e-12), ends
-
-
-def _label_against_rival(log_mean: Tensor, labels: Tensor) -> Tensor:
+def label_against_rival(log_mean: Tensor, labels: Tensor) -> Tensor:
+    """1 for the label, −1 for the most likely other class and 0 for the others, (examples, classes)."""
     sign = torch.zeros_like(log_mean)
     sign.scatter_(1, labels[:, None], 1.0)
     return sign.scatter_(1, strongest_rival(log_mean, labels)[:, None], -1.0)

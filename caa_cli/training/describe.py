@@ -15,7 +15,7 @@ from caa_cli.config.train_plan import TrainPlan
 from caa_cli.display import Rows, clock
 from caa_cli.runtime.device import describe_device
 from caa_cli.training.devices import Ranks
-from caa_cli.training.loop import EpochReport, TrainingState
+from caa_cli.training.progress import EpochReport, TrainingState
 from caa_cli.training.trainee import Trainee
 
 

@@ -20,7 +20,8 @@ from caa_cli.models.pickled import read_training
 from caa_cli.results.store.files import write_atomically, written
 from caa_cli.results.store.ownership import foreign
 from caa_cli.training.describe import heldout_words
-from caa_cli.training.loop import EpochReport, Trainer
+from caa_cli.training.loop import Trainer
+from caa_cli.training.progress import EpochReport
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from caa_cli.attacks.newton.attack import Newton
 from caa_cli.attacks.newton.boundary_walk import BoundaryWalk
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradients import SurrogateModel
+from caa_cli.smoothing.logit_ratio import LogitRatio
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogitRatio, LogRatio
+from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogRatio
 from caa_cli.smoothing.stein import SteinEstimator
 from caa_cli.smoothing.wiener import wiener_filter
 from caa_cli.verification.verifier import Verifier

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from caa_cli.attacks.baselines.apgd_min import ApgdMin
 from caa_cli.attacks.common.loop import Batch, Example, Search
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.logit_ratio import TargetedRatio
 from caa_cli.smoothing.noise import Key
-from caa_cli.smoothing.objective import CrossEntropy, OneOfTwo, TargetedRatio
+from caa_cli.smoothing.objective import CrossEntropy, OneOfTwo
 
 SHAPE = (1, 8, 8)
 

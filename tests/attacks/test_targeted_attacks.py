@@ -22,7 +22,8 @@ from caa_cli.results.records import ATTACKED, LABEL_IS_TARGET
 from caa_cli.run.attack_pipeline import AttackPipeline
 from caa_cli.run.registry import build_attack
 from caa_cli.run.targets import Targets
-from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogitRatio, LogOdds, LogRatio, logit_margin
+from caa_cli.smoothing.logit_ratio import LogitRatio
+from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogOdds, LogRatio, logit_margin
 from caa_cli.smoothing.stein import SteinEstimator
 from caa_cli.verification.verifier import Verifier
 

@@ -11,7 +11,7 @@ import typer
 from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 
 import caa_cli
-from caa_cli.cli import options
+from caa_cli.cli import layers
 from caa_cli.cli.app import app
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.plan import AttackPlan
@@ -79,8 +79,8 @@ def resolved(words: list[str], monkeypatch: pytest.MonkeyPatch, variables: dict[
         monkeypatch.setenv(name, value)
     command = typer.main.get_command(app).commands["attack"]  # type: ignore[attr-defined]
     context = command.make_context("attack", ["--checkpoint", "demo", *words])
-    given = options.with_preset(context, dict(context.params), context.params["attack"])
-    return options.plan_of(AttackPlan, given).config()
+    given = layers.with_preset(context, dict(context.params), context.params["attack"])
+    return layers.plan_of(AttackPlan, given).config()
 
 
 @pytest.mark.parametrize(

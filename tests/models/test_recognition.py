@@ -15,7 +15,7 @@ from support import caa
 from torch import nn
 from torchvision import models
 
-from caa_cli.cli.options import normalisation
+from caa_cli.cli.layers import normalisation
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard

@@ -13,8 +13,9 @@ from torch.nn import functional
 from caa_cli.attacks.baselines.pgd import Pgd
 from caa_cli.attacks.common.state import Example
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.logit_ratio import LogitRatio
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogitRatio, LogRatio, Objective, OneOfTwo
+from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogRatio, Objective, OneOfTwo
 
 KEYS = [Key(0, index, Purpose.SEARCH) for index in range(3)]
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))

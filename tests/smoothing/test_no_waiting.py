@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from caa_cli.attacks.caa.balls import Balls
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.logit_ratio import LogitRatio
 from caa_cli.smoothing.noise import Key, NoiseSource, Purpose
-from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogitRatio, LogRatio, Objective
+from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogRatio, Objective
 
 KEYS = [Key(0, index, Purpose.SEARCH) for index in range(3)]
 

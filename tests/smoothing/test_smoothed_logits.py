@@ -10,8 +10,9 @@ from networks import SmallNet, make_small
 from torch import Tensor, nn
 
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.logit_ratio import LogitRatio
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, LogRatio, logit_margin, odds_against
+from caa_cli.smoothing.objective import CrossEntropy, LogRatio, logit_margin, odds_against
 
 KEYS = [Key(0, index, Purpose.SEARCH) for index in range(3)]
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))

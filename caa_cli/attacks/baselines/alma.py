@@ -12,7 +12,7 @@ from caa_cli.attacks.common.projection import least_scale, room_along
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.objective import LogitRatio
+from caa_cli.smoothing.logit_ratio import LogitRatio
 
 
 @dataclass
@@ -80,13 +80,12 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         ratio = LogitRatio(self.logit_tolerance, state.aim.targeted)
         evaluation = self.evaluate(state, classifier, ratio)
         state.lost_gradients += evaluation.lost
-        log_mean, norm, adversarial = _for_the_host(evaluation)
+        log_mean, norm, lost, adversarial = _for_the_host(evaluation)
         y, step = ratio.value(log_mean, state.classes), state.iteration.float()
         if classifier.num_classes < ratio.least_classes:
             state.scale = torch.where(step == 0, y.abs().clamp(min=1e-12), state.scale)
             y = y / state.scale
         self._adjust(state, y, adversarial, step)
-        lost = norm / norm != 1.0
         pull = (_slope(y, state.mu, state.rho) * norm / state.scale).masked_fill_(lost, 0.0)
         moved = delta(state)
         gradient = unit(moved)[0] + state.on_device(pull)[:, None] * evaluation.direction
@@ -138,8 +137,9 @@ def _slope(y: Tensor, mu: Tensor, rho: Tensor) -> Tensor:
     return torch.where(y >= 0, above, below)
 
 
-def _for_the_host(evaluation: Evaluation) -> tuple[Tensor, Tensor, Tensor]:
-    """`log_mean`, `norm` and `adversarial` on the CPU, in one copy."""
-    parts = evaluation.log_mean, evaluation.norm[:, None], evaluation.adversarial[:, None]
-    told = torch.cat(parts, dim=1).cpu()
-    return told[:, :-2], told[:, -2], told[:, -1].bool()
+def _for_the_host(evaluation: Evaluation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`log_mean`, `norm`, `lost` and `adversarial` on the CPU, in one copy."""
+    each = torch.stack([evaluation.norm, evaluation.lost, evaluation.adversarial], dim=1)
+    told = torch.cat([evaluation.log_mean, each], dim=1).cpu()
+    norm, lost, adversarial = told[:, -3:].unbind(dim=1)
+    return told[:, :-3], norm, lost.bool(), adversarial.bool()

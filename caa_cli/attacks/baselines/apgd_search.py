@@ -15,8 +15,9 @@ from caa_cli.attacks.baselines.apgd import ApgdState
 from caa_cli.attacks.baselines.baseline import Baseline, Evaluation
 from caa_cli.attacks.common.state import Example
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.logit_ratio import LogitRatio
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import LogitRatio, Objective, OneOfTwo
+from caa_cli.smoothing.objective import Objective, OneOfTwo
 
 
 @dataclass

@@ -11,7 +11,8 @@ from caa_cli.attacks.baselines.baseline import Evaluation
 from caa_cli.attacks.common.state import Example
 from caa_cli.config import attacks as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.objective import CrossEntropy, LogitRatio, Reversed, odds_against
+from caa_cli.smoothing.logit_ratio import LogitRatio
+from caa_cli.smoothing.objective import CrossEntropy, Reversed, odds_against
 
 
 @dataclass(frozen=True)
