@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ class Ranks:
     rank: int = 0
     count: int = 1
     local: int = 0
+    _reduced: list[Tensor] = field(default_factory=list, compare=False, repr=False)  # until the group has ended
 
     @staticmethod
     def from_environment() -> Ranks:
@@ -72,6 +73,7 @@ class Ranks:
         finally:
             dist.destroy_process_group()
             gc.collect()
+            self._reduced.clear()
 
     def wrapped(self, model: nn.Module, device: torch.device) -> nn.Module:
         """The model with gradients averaged over all processes."""
@@ -90,13 +92,13 @@ class Ranks:
         if self.count > 1:
             for buffer in model.buffers():
                 if buffer.is_floating_point():
-                    dist.all_reduce(buffer)
+                    self._reduce(buffer, dist.ReduceOp.SUM)
                     buffer.div_(self.count)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes, equal in each; `values` is overwritten."""
         if self.count > 1:
-            dist.all_reduce(values)
+            self._reduce(values, dist.ReduceOp.SUM)
         return values
 
     def agree(self, number: int, device: torch.device) -> bool:
@@ -104,8 +106,8 @@ class Ranks:
         if self.count == 1:
             return True
         least, most = (torch.tensor(number, device=device) for _ in range(2))
-        dist.all_reduce(least, dist.ReduceOp.MIN)
-        dist.all_reduce(most, dist.ReduceOp.MAX)
+        self._reduce(least, dist.ReduceOp.MIN)
+        self._reduce(most, dist.ReduceOp.MAX)
         return bool(least == most)
 
     def part(self, positions: Tensor) -> Tensor:
@@ -114,3 +116,12 @@ class Ranks:
             return positions
         size = len(positions) // self.count
         return positions[self.rank * size : (self.rank + 1) * size]
+
+    def _reduce(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
+        """Reduce in place over all processes, and keep the tensor.
+
+        A thread of gloo's that is the last to hold a tensor of Python's needs the interpreter's lock to free it, and
+        PyTorch 2.6 waits for that thread with the lock held when the group ends: the process would hang for good.
+        """
+        self._reduced.append(values)
+        dist.all_reduce(values, operation)
