@@ -131,7 +131,7 @@ def differentiate(
     classifier.gradient_chunk = classifier.run(process, len(x), samples, classifier.gradient_chunk)
     log_mean = (log_sum - math.log(samples)).float()
     classes = classifier.num_classes
-    return GradientPass(counts[:, :classes], gradient, evaluations, samples * count, log_mean, moments[:, :classes])
+    return GradientPass(counts[:, :classes], gradient, evaluations, samples * count, log_mean, moments)
 
 
 def mean_softmax(classifier: NoisyModel, model: nn.Module, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:

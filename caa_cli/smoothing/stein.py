@@ -61,7 +61,6 @@ class SteinEstimator(GradientSource):
                 sums[c][rows] += added[:, number]
 
         classifier.votes_chunk = classifier.run(process, len(x), samples, classifier.votes_chunk)
-        sums.pop(classifier.num_classes, None)  # a sample that abstains has no say in the gradient either
         votes = counts[:, : classifier.num_classes]
         shares, log_mean = votes / samples, log_shares(votes, samples)
         # (examples, gradients, classes) each; subtracting p_c amounts to subtracting the mean of a row of weights.
@@ -69,11 +68,12 @@ class SteinEstimator(GradientSource):
         weights = (sign * log_slopes.exp()).transpose(0, 1)
         mean = (weights * shares[:, None]).sum(dim=2, keepdim=True)
         flat = torch.zeros((len(x), request.count, x[0].numel()), device=classifier.device)
-        moments = torch.zeros_like(shares)
+        moments = torch.zeros(counts.shape, device=classifier.device)
         for c, total in sums.items():
-            flat += (weights - mean)[:, :, c, None] * total[:, None]
             if request.along is not None:
                 moments[:, c] = (total * request.along).sum(dim=1) / samples
+            if c < classifier.num_classes:  # a sample that abstains has no say in the gradient either
+                flat += (weights - mean)[:, :, c, None] * total[:, None]
         flat = flat / (samples * classifier.sigma**2)
         spread = (weights.square() * shares[:, None]).sum(dim=2) - mean[..., 0].square()
         variance = spread / (samples * classifier.sigma**2)

@@ -61,7 +61,7 @@ def test_a_gradient_is_taken_without_asking(objective: Objective):
     rivals = torch.empty(3, 2, dtype=torch.int64, device="meta")
     assert on_meta().rival_gradients(x, labels, rivals, KEYS, 700).gradient.shape == (3, 2, 1, 8, 8)
     along = torch.empty(3, 64, device="meta")
-    assert on_meta().towards(x, labels, rivals[:, 0], KEYS, 700, along).moments.shape == (3, 3)
+    assert on_meta().towards(x, labels, rivals[:, 0], KEYS, 700, along).moments.shape == (3, 4)
     assert on_meta().log_mean(x, KEYS, 700).shape == (3, 3)
 
 

@@ -26,10 +26,10 @@ from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import likeliest_rivals
 
 # From which share of the steps on at most how many runs may go on, however close their boundaries are to each other.
-_FIELD = ((0.2, 3), (0.5, 2))
+_FIELD = ((0.2, 3), (0.5, 2), (0.9, 1))
 # By how much a run's boundary may seem further than the nearest one before the run is given up: at the first of these
-# shares of the steps, and ten times less with every further half of the steps.
-_LEAD = 0.25
+# shares of the steps, and so many times less with every further half of the steps.
+_LEAD, _LEAD_SHRINK = 0.25, 6.0
 # An evaluation takes a first share of the samples up to the first of these shares of the steps, a second one up to
 # the second, and then a growing one, from a third to a fourth.
 _SAMPLES_UNTIL = (0.3, 0.5)
@@ -141,8 +141,9 @@ class Race(settings.CaaNewton, Attack[RunState]):
     step, against 1. target: the margin to aim at, in pixel units at σ = 1. samples: what other attacks take a step.
     """
 
-    # Samples of an evaluation, as shares of `samples`; see `draws`.
+    # Samples of an evaluation, as shares of `samples`, or of so many where it is less; see `draws`.
     SHARES: ClassVar[tuple[float, float, float, float]]
+    LEAST: ClassVar[int] = 0
     # A run's last point is kept as an unconfirmed candidate unless it is this many σ short of the boundary.
     UNCONFIRMED: ClassVar[float]
     PROPOSES_UNCONFIRMED = True
@@ -162,14 +163,17 @@ class Race(settings.CaaNewton, Attack[RunState]):
         return replace(self, rivals=1)
 
     def draws(self, iteration: int) -> int:
-        """The samples of one evaluation at this step, more towards the end."""
+        """The samples of one evaluation at this step, more towards the end.
+
+        Shares of few `samples` would be too few to see a boundary, so they are taken of LEAST, up to `samples`.
+        """
         few, more = (round(share * self.steps) for share in _SAMPLES_UNTIL)
         if iteration < more:
             share = self.SHARES[0] if iteration < few else self.SHARES[1]
         else:
             way = (iteration - more) / max(1, self.steps - 1 - more)
             share = self.SHARES[2] * (self.SHARES[3] / self.SHARES[2]) ** way
-        return max(1, round(self.samples * share))
+        return max(1, round(self.samples * share), min(self.samples, round(self.LEAST * share)))
 
     def most_draws(self) -> int:
         """The samples of all evaluations of an image, if no run is given up before it has to be."""
@@ -230,6 +234,9 @@ class Race(settings.CaaNewton, Attack[RunState]):
         votes, sigma = passed.votes, classifier.sigma
         opponents = strongest_other(votes, rivals) if labels is None else labels
         h, slope = margins(votes, passed.moments, opponents, rivals, samples, sigma)
+        # The votes are those of a point that lies further along the direction by the mean of their noise. Without
+        # that, which is 0 in expectation, h varies half as much.
+        h = torch.addcmul(h, now.of(state.slope), passed.moments.sum(dim=1), value=-1.0)
         confident = aim.reached(votes, samples, self.alpha, self.bound)
         last = now.iteration == self.steps - 1
         state.offer(now, votes, confident, h > -self.UNCONFIRMED * sigma if last else None)
@@ -278,7 +285,7 @@ def _lead(step: int, steps: int) -> float:
     """By how much a boundary may seem further than the nearest one at this step, as a share."""
     if step < _first(_FIELD[0][0], steps):
         return math.inf
-    return _LEAD * math.pow(100.0, -max(0.0, step / steps - _FIELD[0][0]))
+    return _LEAD * math.pow(_LEAD_SHRINK, -2.0 * max(0.0, step / steps - _FIELD[0][0]))
 
 
 def ranking_samples(samples: int) -> int:

@@ -30,7 +30,7 @@ from caa_cli.smoothing.gradients import WhiteBox
 # Beyond this many σ from the boundary probabilities are all but 0 and 1, and only a plane's direction is informative.
 _NEAR = 0.6
 # Longest steps: in σ while far, then in pixel units, shrinking by the factor with every step.
-_FAR_STEP, _STEP, _SHRINK, _SHORTEST = 3.0, 0.5, 0.8, 0.05
+_FAR_STEP, _STEP, _SHRINK, _SHORTEST = 3.0, 0.5, 0.9, 0.05
 # How many samples the estimate of a slope may weigh.
 _SLOPE_MOST = 2000.0
 
@@ -64,6 +64,7 @@ class Newton(Race[NewtonState]):
     """See the module. An evaluation takes from 2/45 of `samples` to 8/45."""
 
     SHARES = (2 / 45, 1 / 15, 4 / 45, 8 / 45)
+    LEAST = 375
     UNCONFIRMED = _NEAR
 
     def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
