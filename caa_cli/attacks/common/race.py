@@ -76,7 +76,7 @@ class Runs(Batch):
         average weighs at most `most` samples."""
         slope, weight = now.of(self.slope), now.of(self.slope_weight)
         total = weight + now.samples
-        pooled = ((slope * weight + measured * now.samples) / total).clamp(*_SLOPES)
+        pooled = torch.lerp(measured, slope, weight / total).clamp(*_SLOPES)
         slope = torch.where(informative, pooled, slope)
         now.put(self.slope, slope)
         now.put(self.slope_weight, torch.where(informative, total.clamp(max=most), weight))
@@ -252,8 +252,8 @@ def margins(
     """
     pair, table = torch.stack([rivals, labels], dim=1), margins_of(samples, sigma)
     counts = votes.gather(1, pair)
-    change = moments.gather(1, pair).double() / sigma**2 * table.per_probability(counts)
-    return table.margin(counts).float(), (change[:, 0] - change[:, 1]).float()
+    change = moments.gather(1, pair) * table.per_probability(counts)  # in float64
+    return table.margin(counts).float(), ((change[:, 0] - change[:, 1]) / sigma**2).float()
 
 
 def _first(share: float, steps: int) -> int:

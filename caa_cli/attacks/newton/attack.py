@@ -141,7 +141,7 @@ class Newton(Race[NewtonState]):
         slope = slope.clamp(min=1e-12)
         # Far away: straight on, as far as the plane predicts the boundary.
         ahead = ((target - evaluation.margin) / slope).clamp(min=0.1, max=_FAR_STEP * sigma)
-        onward = (point + ahead[:, None] * direction).clamp(0.0, 1.0)
+        onward = torch.addcmul(point, ahead[:, None], direction).clamp(0.0, 1.0)
         height = (normal * clean).sum(dim=1) + plane.offset
         longest, outwards = torch.full_like(slope, max(_STEP * _SHRINK**now.iteration, _SHORTEST)), None
         if state.aim.targeted:
