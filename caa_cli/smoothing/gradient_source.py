@@ -56,8 +56,8 @@ class GradientPass:
     log_mean: (examples, classes) float32, log p̄: the log of the mean soft prediction over all n samples, the
     smoothed logits. −inf for every class where all samples abstained, or where it was not asked for.
     moments: (examples, classes + 1) float32, the mean over the samples of 1{vote = c} ⟨noise, direction⟩ where a
-    direction was given, else 0. Divided by σ² it estimates the derivative of p_c along it (Stein's lemma). The last is
-    of samples that abstain, so that the sum is the mean of ⟨noise, direction⟩.
+    direction was given, else 0. Divided by σ² it estimates the derivative of p_c along it (Stein's lemma). The last
+    is of samples that abstain, so that the sum is the mean of ⟨noise, direction⟩.
     variance: (examples, count) float32, of the noise in every pixel of an estimated gradient; None of an exact one.
     """
 

@@ -61,7 +61,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Newton(Race[NewtonState]):
-    """See the module. An evaluation takes from 2/45 of `samples` to 8/45."""
+    """See the module. An evaluation takes from 2/45 of `samples` to 8/45, or of the default where they are fewer."""
 
     SHARES = (2 / 45, 1 / 15, 4 / 45, 8 / 45)
     LEAST = 375
