@@ -2,8 +2,8 @@
 
 For each image the reference is the best of all results and of runs after every other class, of which only those far
 behind are ever given up, with more steps and samples. Distances are where the ray of a result has the margin of a
-proof (0.03 σ), by votes of many samples that are the same for all results: so no luck of proofs is in them. Images are
-of the training split, so that settings can be tuned by it.
+proof (0.03 σ), by votes of many samples that are the same for all results: so no luck of proofs is in them. Images
+are of the training split, so that settings can be tuned by it.
 
     python tests/benchmarks/nearest.py --data-dir data --images 40 --rivals 4 --samples 375 --seeds 0 1 2
 """
