@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from numbers import Real
@@ -27,6 +27,7 @@ _NOT_SETTINGS = {
     "save_adversarial",
     *(f.name for f in fields(ModelPlan)),
 }
+_OF_MODEL = {"sigma", "dtype", "device", "denoiser", "ensemble", "arch", "normalisation", "mean", "std"}
 _KEPT = {"alpha", "bound", "certificate", "seed", "chunk_size"}
 
 
@@ -58,15 +59,21 @@ def attack_plan(
     full = {key.removeprefix(start): key for key in declared(own)} | {key: key for key in known}
     for key in settings:
         if key not in full:
-            near = get_close_matches(key, full, 1)
-            raise UsageError(
-                f"{own} has no setting {key!r}",
-                f"did you mean {near[0]}?" if near else f"it has: {', '.join(sorted(known))}",
-            )
+            raise UsageError(f"{own} has no setting {key!r}", _place_of(key, full, known))
     typed = _typed(known, {full[key]: value for key, value in settings.items()})
     typed = preset_of_attack(typed.get("preset"), own) | typed
     plan = AttackPlan.of(**_of_model(model), attack=name, gradient=gradient, **target, **typed)
     return plan.resolve(model.sigma)
+
+
+def _place_of(key: str, full: Collection[str], known: Collection[str]) -> str:
+    """Where a setting belongs that the attack does not have. full: the names that it may have."""
+    if key == "attack":
+        return "the attack is the argument `method`: method='caa'"
+    if key in _OF_MODEL:
+        return f"the model has it: caa.load(…, {key}=…)"
+    near = get_close_matches(key, full, 1)
+    return f"did you mean {near[0]}?" if near else f"it has: {', '.join(sorted(known))}"
 
 
 def _of_model(model: SmoothedClassifier) -> dict[str, Any]:
