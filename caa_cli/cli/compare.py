@@ -249,4 +249,6 @@ def _value(context: typer.Context, entry: NamedAttack, name: str, text: str) -> 
     try:
         return parameter.type_cast_value(context, text)
     except typer.BadParameter as error:
-        raise UsageError(f"--attacks {entry.label}: {error.message}") from error
+        raise UsageError(
+            f"--attacks {entry.label}: {error.message}", "caa attack --help lists the settings"
+        ) from error

@@ -94,8 +94,11 @@ def _value(name: str, kind: Any, value: Any) -> Any:
     if kind is float and isinstance(value, Real) and not isinstance(value, bool):
         return float(value)
     if kind in _WORDS and (kind in (int, float) or not isinstance(value, kind)):
-        raise UsageError(f"{name} must be {_WORDS[kind]}, not {value!r}")
+        raise UsageError(
+            f"{name} must be {_WORDS[kind]}, not {value!r}", f"for instance {name}={_FOR_INSTANCE[kind]}"
+        )
     return value
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+_FOR_INSTANCE = {int: "100", float: "0.5", bool: "True", str: "'…'"}
