@@ -49,19 +49,19 @@ def attack_plan(
     Raises UsageError for a setting that the attack does not have.
     """
     name = custom_attack.register(method) if callable(method) else method
-    own = custom_attack.split(name)[0]
-    spec_of(own)
-    start = prefix(own)
+    attack = custom_attack.split(name)[0]
+    spec_of(attack)
+    start = prefix(attack)
     known = {s.name: s for s in settings_of(AttackPlan) if s.name not in _NOT_SETTINGS or s.name in _KEPT} | declared(
-        own
+        attack
     )
     # A name without its attack, where that is no other setting's name.
-    full = {key.removeprefix(start): key for key in declared(own)} | {key: key for key in known}
+    full = {key.removeprefix(start): key for key in declared(attack)} | {key: key for key in known}
     for key in settings:
         if key not in full:
-            raise UsageError(f"{own} has no setting {key!r}", _place_of(key, full, known))
+            raise UsageError(f"{attack} has no setting {key!r}", _place_of(key, full, known))
     typed = _typed(known, {full[key]: value for key, value in settings.items()})
-    typed = preset_of_attack(typed.get("preset"), own) | typed
+    typed = preset_of_attack(typed.get("preset"), attack) | typed
     plan = AttackPlan.of(**_of_model(model), attack=name, gradient=gradient, **target, **typed)
     return plan.resolve(model.sigma)
 
