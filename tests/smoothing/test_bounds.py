@@ -74,6 +74,17 @@ def test_clopper_pearson_solves_its_defining_equations(n: int, share: float, alp
         assert stats.binom.cdf(k, n, upper) == pytest.approx(alpha, rel=1e-6)
 
 
+@pytest.mark.parametrize("n", [100, 15_000, 10**6])
+@pytest.mark.parametrize("k", [0, 1, 10])
+@pytest.mark.parametrize("alpha", [1e-5, 1e-7, 1e-9])
+def test_few_votes_of_many_at_the_levels_of_a_thousand_classes(n: int, k: int, alpha: float):
+    """SciPy before 1.12 gave a bound thousands of times too large here."""
+    upper = float(clopper_pearson_upper(k, n, alpha))
+    assert stats.binom.cdf(k, n, upper) == pytest.approx(alpha, rel=1e-5)
+    lower = float(clopper_pearson_lower(n - k, n, alpha))
+    assert lower == pytest.approx(1 - upper, abs=1e-9)
+
+
 def test_a_single_vote_bounds_its_class_away_from_0():
     """P(no vote in n) = (1 − p)ⁿ gives the bounds of 1 and of n − 1 votes in closed form."""
     assert float(clopper_pearson_lower(1, 20, 0.01)) == pytest.approx(1 - 0.99 ** (1 / 20), rel=1e-9)

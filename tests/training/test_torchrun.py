@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from support import COMMAND, ENVIRONMENT, rank_of, start, torchrun
@@ -25,7 +26,14 @@ TRAIN = ("train", *OPTIONS.split(), "--output")
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    _, stderr = process.communicate(timeout=180)
+    """What the processes wrote to stderr; none of them is left, even where one hangs."""
+    try:
+        _, stderr = process.communicate(timeout=180)
+    except subprocess.TimeoutExpired:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        _, stderr = process.communicate()
+        raise AssertionError(f"a process hangs; stderr so far:\n{stderr}") from None
     assert process.returncode == code, stderr
     return stderr
 
