@@ -153,3 +153,17 @@ def test_the_command_line_imports_nothing_heavy_before_it_must():
     for name in modules("cli", "config", "errors", *LIGHT_RUNTIME):
         others = {other for other in at_start(SOURCES[name]) if other not in ("caa_cli", "caa_cli.runtime")}
         assert [other for other in others if not below(other, allowed)] == [], name
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_error_says_what_to_do_next(name):
+    for call in ast.walk(SOURCES[name]):
+        if (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Name)
+            and call.func.id in {"CaaError", "UsageError"}
+        ):
+            spread = any(isinstance(argument, ast.Starred) for argument in call.args)
+            hint = call.args[1] if len(call.args) > 1 else None
+            silent = hint is None or (isinstance(hint, ast.Constant) and not hint.value)
+            assert spread or not silent, f"{name}, line {call.lineno}: {ast.unparse(call)}"

@@ -185,7 +185,7 @@ def attack(
     ] = None,
     figure: Annotated[
         Path | None,
-        option(metavar="FILE.png", help="Draw a few images before and after (needs caa[plot]).", panel=_RUN),
+        option(metavar="FILE.png", help="Draw a few images before and after (needs matplotlib).", panel=_RUN),
     ] = None,
     seed: options.Seed = 0,
     shard: options.ShardOption = "0/1",

@@ -77,7 +77,7 @@ def certify(
     ] = None,
     figure: Annotated[
         Path | None,
-        option(metavar="FILE.png", help="Draw certified accuracy by radius (needs caa[plot]).", panel=RUN),
+        option(metavar="FILE.png", help="Draw certified accuracy by radius (needs matplotlib).", panel=RUN),
     ] = None,
     seed: options.Seed = 0,
     shard: options.ShardOption = "0/1",

@@ -92,7 +92,7 @@ def compare(
         Path | None,
         option(
             metavar="FILE.png",
-            help="Draw a few images under every attack (needs caa[plot]); saves the adversarial images.",
+            help="Draw a few images under every attack (needs matplotlib); saves the adversarial images.",
             panel=_COMPARISON,
         ),
     ] = None,
@@ -100,7 +100,7 @@ def compare(
         Path | None,
         option(
             metavar="FILE.png",
-            help="Draw the certified accuracy of every model, from results of caa certify (needs caa[plot]).",
+            help="Draw the certified accuracy of every model, from results of caa certify (needs matplotlib).",
             panel=_COMPARISON,
         ),
     ] = None,
@@ -108,7 +108,7 @@ def compare(
         Path | None,
         option(
             metavar="FILE.html",
-            help="The whole comparison as one self-contained page (needs caa[plot]).",
+            help="The whole comparison as one self-contained page (needs matplotlib).",
             panel=_COMPARISON,
         ),
     ] = None,
@@ -249,4 +249,6 @@ def _value(context: typer.Context, entry: NamedAttack, name: str, text: str) -> 
     try:
         return parameter.type_cast_value(context, text)
     except typer.BadParameter as error:
-        raise UsageError(f"--attacks {entry.label}: {error.message}") from error
+        raise UsageError(
+            f"--attacks {entry.label}: {error.message}", "caa attack --help lists the settings"
+        ) from error

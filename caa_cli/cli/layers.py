@@ -137,4 +137,6 @@ def automatic(text: str, option: str) -> int | None:
     try:
         return whole(text)
     except typer.BadParameter as error:
-        raise UsageError(f"{option} {shortened(text)} is neither auto nor a whole number") from error
+        raise UsageError(
+            f"{option} {shortened(text)} is neither auto nor a whole number", f"for instance {option} 64"
+        ) from error

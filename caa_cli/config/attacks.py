@@ -79,7 +79,10 @@ class Caa(Settings):
 
     def check(self, by_votes: bool) -> None:
         if self.step_max < self.step_min:
-            raise UsageError(f"--step-max {self.step_max:g} is below --step-min {self.step_min:g}")
+            raise UsageError(
+                f"--step-max {self.step_max:g} is below --step-min {self.step_min:g}",
+                f"raise --step-max, or lower --step-min; the paper's are {Caa.step_min} and {Caa.step_max}",
+            )
         if self.rivals > 1 and self.surrogate == GUMBEL:
             raise UsageError(
                 f"--rivals {self.rivals} goes with --surrogate log-ratio only",

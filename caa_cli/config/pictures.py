@@ -30,27 +30,27 @@ PICTURES: dict[str, PictureSpec] = {
     "proportion": PictureSpec(
         "figure",
         "caa_cli.report.plots:proportion",
-        "Draw the share attacked by radius (extra: plot).",
+        "Draw the share attacked by radius (needs matplotlib).",
         "Attack proportion: the share of eligible images with a verified attack within a radius. No attack can be "
         "left of the certified bound, but with probability α an image.",
     ),
     "excess": PictureSpec(
         "figure_excess",
         "caa_cli.report.plots:excess",
-        "Draw % over the certified radius by class expectation (extra: plot).",
+        "Draw % over the certified radius by class expectation (needs matplotlib).",
         "Percentage over the certified radius against the share of votes of the clean image’s class; one mark "
         "an image.",
     ),
     "evaluations": PictureSpec(
         "figure_evaluations",
         "caa_cli.report.plots:evaluations",
-        "Draw radius by model evaluations (extra: plot).",
+        "Draw radius by model evaluations (needs matplotlib).",
         "Radius against what it took; one mark an image, the large ones at the medians.",
     ),
     SWEEP: PictureSpec(
         "figure_sweep",
         "caa_cli.report.sweep:draw_sweep",
-        "Draw radius by the one or two settings that vary (extra: plot).",
+        "Draw radius by the one or two settings that vary (needs matplotlib).",
         "Median radius by setting, with the share of eligible images that were attacked.",
     ),
 }

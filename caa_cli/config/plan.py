@@ -223,11 +223,10 @@ class AttackPlan(ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
 
     name: what comparisons call it.  preset: where values that were not given come from.  settings, samples: None: the
-    attack's defaults.  attack_sigma: what the search
-    takes σ to be; None: the true one.  gradient: where the search's gradients come from.  search_dtype: of the search
-    alone; None: as dtype.  target: the class to reach, or the rule that chooses it; None: any but the label.
-    target_file: of a class an image.  selection_samples, certify_samples, verify_samples: None: as `default_samples`
-    says.
+    attack's defaults.  attack_sigma: what the search takes σ to be; None: the true one.  gradient: where the search's
+    gradients come from.  search_dtype: of the search alone; None: as dtype.  target: the class to reach, or the rule
+    that chooses it; None: any but the label.  target_file: lists a class for each image.  selection_samples,
+    certify_samples, verify_samples: None: as `default_samples` says.
     """
 
     attack: Annotated[str, AttackName()] = "caa"

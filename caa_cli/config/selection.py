@@ -21,6 +21,8 @@ _MOST_LISTED = 1_000_000
 def file_or_list(text: str | Path) -> tuple[Path | None, str | None]:
     """What --indices names: (the file, None), or (None, the list), such as `3,17,20-25`; a file that exists goes
     first."""
+    if not str(text).strip() or text == Path():
+        raise UsageError("--indices names no image", _FORMS)
     is_list = re.fullmatch(_LIST, str(text)) is not None and not os.path.exists(text)  # noqa: PTH110
     return (None, str(text)) if is_list else (Path(text), None)
 

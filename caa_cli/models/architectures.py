@@ -157,5 +157,8 @@ def build(card: ModelCard) -> NormalisedClassifier:
     channels = card.input_shape[0]
     repeat = 1 if wanted in (0, channels) else wanted
     if repeat > 1 and channels != 1:
-        raise UsageError(f"{card.arch} takes {wanted} channels (or grey images), not {channels}")
+        raise UsageError(
+            f"{card.arch} takes {wanted} channels (or grey images), not {channels}",
+            "use another --dataset, or the --arch of the images' channels",
+        )
     return NormalisedClassifier(builder(card.num_classes, card.input_shape), card.mean, card.std, repeat)

@@ -73,7 +73,9 @@ def read_file(path: Path) -> tuple[bytes, dict[str, Any] | None]:
                 file.seek(0)
             content = file.read()
     except OSError as error:
-        raise CaaError(f"the checkpoint {path} can't be read ({error.strerror})") from error
+        raise CaaError(
+            f"the checkpoint {path} can't be read ({error.strerror})", "check its permissions, and the disk"
+        ) from error
     except MemoryError as error:
         raise too_large(path, size) from error
     if not content:

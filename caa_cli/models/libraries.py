@@ -18,6 +18,11 @@ from caa_cli.models.preprocessing import Preprocessing
 
 # How a network of the library gets the weights that the library publishes, for hints.
 LIBRARIES = {"timm": "pretrained=True", "torchvision": "weights='DEFAULT'"}
+# What prints all names of its networks.
+_LISTING = {
+    "timm": "import timm; print(*timm.list_models())",
+    "torchvision": "from torchvision import models; print(*models.list_models(models))",
+}
 
 
 def need(package: str, option: str) -> ModuleType:
@@ -45,7 +50,7 @@ def library_factory(option: str, library: str, name: str) -> Callable[..., Any]:
         near = get_close_matches(name, listed(), 5)
         raise UsageError(
             f"{option}: {library} has no network {name}",
-            f"near it are {', '.join(near)}" if near else f"see the names that {library} lists",
+            f"near it are {', '.join(near)}" if near else f"list its names: python -c '{_LISTING[library]}'",
         )
     return partial(make, name)
 

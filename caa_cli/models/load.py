@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -40,7 +41,10 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
     try:
         model.network.load_state_dict(tensors, strict=False)
     except RuntimeError as error:  # a user's network may override load_state_dict
-        raise CaaError(f"the weights in {weights.path} don't fit {card.arch}: {error}") from error
+        raise CaaError(
+            f"the weights in {weights.path} don't fit {card.arch}: {error}",
+            f"compare them with what the file holds: caa inspect {shlex.quote(str(weights.path))}",
+        ) from error
     if not ready_made:
         _, model.repeat = probe(model.network, card.input_shape, card.arch)
     return model

@@ -162,11 +162,13 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
             f"the model knows {card.num_classes} classes, {dataset} has {num_classes}",
             "use the data set it was trained on, or another checkpoint",
         )
+    channels = input_shape[0]
     for name, values in (("mean", card.mean), ("std", card.std)):
-        if len(values) not in (1, input_shape[0]):
+        if len(values) not in (1, channels):
+            several = f", or {channels} separated by commas" if channels > 1 else ""
             raise UsageError(
-                f"--{name} has {len(values)} values, the images have {input_shape[0]} channels",
-                f"give one value, or {input_shape[0]} separated by commas",
+                f"--{name} has {len(values)} values, one for each channel, but the images have {channels}",
+                f"give one value{several}",
             )
 
 

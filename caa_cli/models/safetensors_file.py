@@ -34,7 +34,10 @@ def read_header(path: Path, file: BinaryIO, size: int) -> dict[str, Any]:
     """
     length = int.from_bytes(file.read(8), "little")
     if length > _LONGEST_HEADER:
-        raise CaaError(f"the header of the checkpoint {path} has {length:,} bytes: no network has such a long one")
+        raise CaaError(
+            f"the header of the checkpoint {path} has {length:,} bytes: no network has such a long one",
+            "it is no safetensors file, or a damaged one: copy it again",
+        )
     try:
         header = json.loads(file.read(length))
         metadata = header.pop("__metadata__", None) or {}

@@ -12,8 +12,8 @@ from caa_cli.errors import CaaError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_FLAG = re.compile(r"--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
-
+# A flag, and the capitals that stand for its value; before that a command to type, which stays one.
+_FLAG = re.compile(r"\bcaa [a-z]+ .*|--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?: ([A-Z]+\b))?")
 
 # Arguments that Python calls otherwise.
 _CALLED = {"attack": "method"}
@@ -44,7 +44,10 @@ def plain_names(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _plain(text: str) -> str:
-    def name(flag: re.Match[str]) -> str:
-        return _CALLED.get(flag[1], flag[1].replace("-", "_"))
+    def name(found: re.Match[str]) -> str:
+        flag, value = found.groups()
+        if flag is None:
+            return found[0]
+        return _CALLED.get(flag, flag.replace("-", "_")) + (f"={value}" if value else "")
 
     return _FLAG.sub(name, text)

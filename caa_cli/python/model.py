@@ -113,7 +113,10 @@ def load_images(
     chosen = list(opened.indices if indices is None else indices)
     outside = [index for index in chosen if not 0 <= index < len(opened)]
     if outside:
-        raise UsageError(f"{dataset} {split} has {len(opened)} images: {outside[0]} is none of them", None)
+        raise UsageError(
+            f"{dataset} {split} has {len(opened)} images: {outside[0]} is none of them",
+            f"use indices from 0 to {len(opened) - 1}",
+        )
     images = torch.stack([opened.image(index) for index in chosen]) if chosen else torch.zeros(0, *opened.input_shape)
     return images, opened.labels[torch.from_numpy(np.asarray(chosen, dtype=np.int64))]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from numbers import Real
@@ -27,6 +27,7 @@ _NOT_SETTINGS = {
     "save_adversarial",
     *(f.name for f in fields(ModelPlan)),
 }
+_OF_MODEL = {"sigma", "dtype", "device", "denoiser", "ensemble", "arch", "normalisation", "mean", "std"}
 _KEPT = {"alpha", "bound", "certificate", "seed", "chunk_size"}
 
 
@@ -48,25 +49,31 @@ def attack_plan(
     Raises UsageError for a setting that the attack does not have.
     """
     name = custom_attack.register(method) if callable(method) else method
-    own = custom_attack.split(name)[0]
-    spec_of(own)
-    start = prefix(own)
+    attack = custom_attack.split(name)[0]
+    spec_of(attack)
+    start = prefix(attack)
     known = {s.name: s for s in settings_of(AttackPlan) if s.name not in _NOT_SETTINGS or s.name in _KEPT} | declared(
-        own
+        attack
     )
     # A name without its attack, where that is no other setting's name.
-    full = {key.removeprefix(start): key for key in declared(own)} | {key: key for key in known}
+    full = {key.removeprefix(start): key for key in declared(attack)} | {key: key for key in known}
     for key in settings:
         if key not in full:
-            near = get_close_matches(key, full, 1)
-            raise UsageError(
-                f"{own} has no setting {key!r}",
-                f"did you mean {near[0]}?" if near else f"it has: {', '.join(sorted(known))}",
-            )
+            raise UsageError(f"{attack} has no setting {key!r}", _place_of(key, full, known))
     typed = _typed(known, {full[key]: value for key, value in settings.items()})
-    typed = preset_of_attack(typed.get("preset"), own) | typed
+    typed = preset_of_attack(typed.get("preset"), attack) | typed
     plan = AttackPlan.of(**_of_model(model), attack=name, gradient=gradient, **target, **typed)
     return plan.resolve(model.sigma)
+
+
+def _place_of(key: str, full: Collection[str], known: Collection[str]) -> str:
+    """Where a setting belongs that the attack does not have. full: the names that it may have."""
+    if key == "attack":
+        return "the attack is the argument `method`: method='caa'"
+    if key in _OF_MODEL:
+        return f"the model has it: caa.load(…, {key}=…)"
+    near = get_close_matches(key, full, 1)
+    return f"did you mean {near[0]}?" if near else f"it has: {', '.join(sorted(known))}"
 
 
 def _of_model(model: SmoothedClassifier) -> dict[str, Any]:
@@ -87,8 +94,11 @@ def _value(name: str, kind: Any, value: Any) -> Any:
     if kind is float and isinstance(value, Real) and not isinstance(value, bool):
         return float(value)
     if kind in _WORDS and (kind in (int, float) or not isinstance(value, kind)):
-        raise UsageError(f"{name} must be {_WORDS[kind]}, not {value!r}")
+        raise UsageError(
+            f"{name} must be {_WORDS[kind]}, not {value!r}", f"for instance {name}={_FOR_INSTANCE[kind]}"
+        )
     return value
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+_FOR_INSTANCE = {int: "100", float: "0.5", bool: "True", str: "'…'"}

@@ -63,7 +63,8 @@ class Inspection:
     denoiser_arch: str | None = None
 
     def execute(self) -> int:
-        """Show it; returns the exit code: 1 if the architecture is not recognised, or was not inspected."""
+        """Show it; returns the exit code: 1 if an architecture is not recognised or was not inspected, or if several
+        parts make no model."""
         if self.dataset is not None:
             OneOf(DATASETS).check("--dataset", self.dataset)
         check_each(self.overrides)
@@ -88,8 +89,9 @@ class Inspection:
         shown += [] if len(shown) == 1 and front is None else [("together", composite_rows(document))]
         for title, rows in shown[:-1]:
             self.display.result(title, rows)
-        self.display.result(*shown[-1], [("attack", document["attack"])])
-        return DONE if all(each["arch"] is not None for each in documents) else ERROR
+        command = document["attack"]
+        self.display.result(*shown[-1], [("attack", command)] if command is not None else [])
+        return DONE if command is not None and all(each["arch"] is not None for each in documents) else ERROR
 
     @property
     def _front(self) -> Sequence[str]:

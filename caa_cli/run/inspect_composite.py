@@ -65,19 +65,24 @@ def denoiser_document(denoiser: Denoiser, dataset: str | None, sigma: float | No
 
 
 def together(documents: Sequence[dict[str, Any]], ensemble: str | None, denoiser: Denoiser | None) -> dict[str, Any]:
-    """The document of the first checkpoint, with the further members of an ensemble, and the denoiser in front."""
+    """The document of the first checkpoint, with the further members of an ensemble, and the denoiser in front.
+
+    `attack` is None where these parts make no model, since any such command would be refused.
+    """
     first, *others = documents
-    document, problems = dict(first), [each["problem"] for each in documents if each["problem"] is not None]
+    document, misfits = dict(first), list[str]()
     if others:
         document |= {"ensemble": ensemble or LOGITS, "members": others}
         classes = [each["num_classes"] for each in documents]
         if len(set(classes)) > 1:
-            problems.append(f"the checkpoints know {' and '.join(map(str, classes))} classes, not the same")
+            misfits.append(f"the checkpoints know {' and '.join(map(str, classes))} classes, not the same")
     if denoiser is not None:
         document["denoiser"] = describe_denoiser(denoiser)
         if denoiser.channels not in (None, first["channels"]) and first["channels"] is not None:
-            problems.append(f"the denoiser takes {denoiser.channels} channels, the classifier {first['channels']}")
-    return {**document, "problem": "; ".join(problems) or None}
+            misfits.append(f"the denoiser takes {denoiser.channels} channels, the classifier {first['channels']}")
+    problems = [each["problem"] for each in documents if each["problem"] is not None] + misfits
+    attack = None if misfits else document["attack"]
+    return {**document, "problem": "; ".join(problems) or None, "attack": attack}
 
 
 def composite_rows(document: dict[str, Any]) -> Rows:

@@ -59,7 +59,9 @@ class MergeRun:
         merged = merge([part for part in parts if part is not None], self.partial)
         for option, command in (("--save-adversarial", "attack"), ("--tsv", "certify")):
             if option in self.side_files and merged.command != command:
-                raise UsageError(f"{option} is of caa {command}, and these are shards of caa {merged.command}")
+                raise UsageError(
+                    f"{option} is of caa {command}, and these are shards of caa {merged.command}", "leave it out"
+                )
         rows, fields = report(merged.summary, merged.records, merged.parts[0].config.get("radius"))
         self.gate.check(fields)
         for gap in merged.gaps:

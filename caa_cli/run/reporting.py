@@ -70,8 +70,9 @@ def certify_summary(summary: CertifySummary, radius: float | None) -> Rows:
     else:
         rows[0] = ("images", f"{summary.examples}, {summary.undecided} undecided{failed}")
         mean = summary.mean_samples or 0.0
-        fewer = summary.samples / max(mean, 1.0)
-        rows.append(("samples", f"{mean:,.0f} an image, {fewer:.0f} times fewer than {summary.samples}"))
+        fewer = round(summary.samples / max(mean, 1.0))
+        compared = f", {fewer} times fewer than {summary.samples}" if fewer > 1 else f" of {summary.samples}"
+        rows.append(("samples", f"{mean:,.0f} an image{compared}"))
     rows.append(("time", f"{clock(summary.seconds)} in all; {summary.evaluations:,} forward evaluations"))
     return rows
 

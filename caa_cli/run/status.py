@@ -86,7 +86,7 @@ def outputs_of(names: Sequence[Path]) -> list[Path]:
             ) from error
         if not outputs:
             raise UsageError(
-                f"{name} is no result of caa, and no run has begun to write it",
+                f"{name} holds no result of caa, and no run has begun to write one there",
                 "name the --output of a run, its shards (attack.shard-*.json), or the folder that holds them",
             )
         found |= dict.fromkeys(outputs)

@@ -37,7 +37,10 @@ _SOURCES: dict[str, type[GradientSource]] = {
 
 @dataclass(frozen=True)
 class Access:
-    """What the search sees of its target. kind: of `names.GRADIENTS`; weights, card: of a surrogate's checkpoint."""
+    """What the search sees of its target.
+
+    kind: of `config.choices.GRADIENTS`.  weights, card: of a surrogate's checkpoint.
+    """
 
     kind: str
     weights: Weights | None = None

@@ -77,10 +77,12 @@ class Shard:
 
 
 def _given(index: int, count: int, environment: Mapping[str, str]) -> Shard:
-    if not 0 <= index < count:
+    if count == 0:
+        raise UsageError(f"--shard {index}/0: a run has one shard or more", "for instance --shard 0/4")
+    if index >= count:
         raise UsageError(
             f"--shard {index}/{count}: there is no shard {index} of {count}",
-            f"shards are numbered from 0: use 0/{count} to {max(count - 1, 0)}/{count}",
+            f"shards are numbered from 0: use 0/{count} to {count - 1}/{count}",
         )
     ranks = launchers.torchrun(environment)
     if ranks is None or ranks.count == 1:

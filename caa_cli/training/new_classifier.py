@@ -51,7 +51,10 @@ def new_classifier(plan: TrainPlan, images: Images) -> NewClassifier:
         ) from error
     classes, model.repeat = probe(model.network, card.input_shape, card.arch)
     if classes != card.num_classes:
-        raise UsageError(f"{card.arch} has {classes} classes, {card.dataset} has {card.num_classes}")
+        raise UsageError(
+            f"{card.arch} has {classes} classes, {card.dataset} has {card.num_classes}",
+            "let it have as many: a factory that has a parameter num_classes is given the number",
+        )
     return NewClassifier(model, card, plan.normalisation or "none")
 
 

@@ -12,6 +12,7 @@ from statistics import median
 
 import numpy as np
 import pytest
+from rich.markup import render
 from safetensors.numpy import load_file
 from support import (
     CHEAP,
@@ -26,6 +27,9 @@ from support import (
     timeless,
     write_mnist,
 )
+from typer.main import get_command
+
+from caa_cli.cli.app import app
 
 TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{2}:[0-9]{2}"
 TOP = {"schema_version", "tool_version", "command", "created", "status", "config", "environment", "checkpoint"}
@@ -73,6 +77,14 @@ def test_help_and_version_import_nothing_heavy(words):
     )
     assert "caa" in done.stdout
     assert done.stderr.strip() == ""
+
+
+def test_the_help_of_no_option_loses_a_word_in_brackets():
+    """Rich takes `[plot]` for a style and leaves it out."""
+    for name, command in get_command(app).commands.items():
+        for parameter in command.params:
+            text = getattr(parameter, "help", None) or ""
+            assert render(text).plain == text, f"caa {name}: {parameter.name}"
 
 
 def test_result_has_the_fixed_names(run):

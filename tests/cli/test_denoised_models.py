@@ -167,6 +167,8 @@ def test_inspect_says_why_parts_do_not_belong_together():
     result = caa("inspect", "demo", "other.safetensors", "--denoiser", "colour.pth")
     assert "know 10 and 12 classes" in result.stdout
     assert "the denoiser takes 3 channels, the classifier 1" in result.stdout
+    assert "caa attack" not in result.stdout
+    assert result.exit_code == 1
 
 
 @pytest.mark.parametrize("command", ["attack", "certify"])

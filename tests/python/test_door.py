@@ -162,6 +162,8 @@ WRONG = {
     "bound": ({"bound": "gut"}, "bound 'gut' is not known"),
     "method": ({"method": "ddm"}, "^method 'ddm' is not known.*did you mean ddn"),
     "unknown": ({"sample": 5}, "has no setting 'sample'.*did you mean samples"),
+    "attack": ({"attack": "ddn"}, "has no setting 'attack'.*the argument `method`"),
+    "of the model": ({"sigma": 0.25}, r"has no setting 'sigma'.*caa\.load\(…, sigma=…\)"),
     "of another": ({"method": "pgd", "ddn_initial_norm": 1.0}, "pgd has no setting 'ddn_initial_norm'"),
     "gradient": ({"gradient": "none"}, "gradient 'none' is not known"),
     "model": ({"model": torch.nn.Flatten()}, "model is a Flatten, not a SmoothedClassifier"),
@@ -282,3 +284,10 @@ def test_a_type_checker_sees_the_types(tmp_path):
     assert 'Argument "samples" to "certify" has incompatible type "str"; expected "int"' in text
     assert 'Argument "sigma" to "SmoothedClassifier" has incompatible type "str"; expected "float"' in text
     assert text.count("error:") == 2
+
+
+def test_messages_name_arguments_and_leave_commands_as_they_are():
+    with pytest.raises(caa_cli.UsageError, match="or try: caa attack --checkpoint demo"):
+        caa_cli.load("none.pt")
+    with pytest.raises(caa_cli.UsageError, match="add data_dir=DIR, "):
+        caa_cli.load_images("mnist")

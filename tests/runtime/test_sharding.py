@@ -105,7 +105,7 @@ REFUSED = [
     ("0/4", ranks(1, 2), "--shard 0/4, but this is process 1 of torchrun's 2", "--shard auto"),
     ("0/1", ranks(1, 2), "torchrun has started 2 processes, and each of them would work on all", "--shard auto"),
     ("4/4", {}, "there is no shard 4 of 4", "0/4 to 3/4"),
-    ("0/0", {}, "there is no shard 0 of 0", ""),
+    ("0/0", {}, "a run has one shard or more", "--shard 0/4"),
     ("auto/0", array(0, [0]), "such an array has no tasks", "auto/8"),
     ("auto/5-3", array(0, [0]), "such an array has no tasks", "auto/8"),
     ("auto/0-8:0", array(0, [0]), "such an array has no tasks", "auto/8"),

@@ -84,11 +84,13 @@ class Search:
         return findings
 
     def _findings(self, state: Batch, rows: list[int]) -> list[Finding]:
-        # One question to the device for all of them.
-        numbers = state.near_distance, state.near_confident, state.lost_gradients[:, None]
-        kept, told = state.KEPT, torch.cat([part.double() for part in numbers], dim=1).cpu()
+        # In one transfer from the device.
+        columns = state.near_distance, state.near_confident, state.lost_gradients[:, None]
+        numbers, kept = torch.cat([column.double() for column in columns], dim=1).cpu(), state.KEPT
         return [
-            self._finding(state, row, told[row, :kept].tolist(), told[row, kept:-1].tolist(), int(told[row, -1]))
+            self._finding(
+                state, row, numbers[row, :kept].tolist(), numbers[row, kept:-1].tolist(), int(numbers[row, -1])
+            )
             for row in rows
         ]
 

@@ -34,7 +34,10 @@ def common_images(results: Sequence[RunResult[Any]], notes: list[str], what: str
         notes.append(f"compared on the {len(common)} images that all {what} have finished")
     for index in common:
         if len({result.records[index].label for result in results}) > 1:
-            raise UsageError(f"the {what} are over different images: {index} has another label in each", None)
+            raise UsageError(
+                f"the {what} are over different images: {index} has another label in each",
+                "compare results of the same data set: repeat one of them with the --data-dir of the other",
+            )
     return sorted(common)
 
 

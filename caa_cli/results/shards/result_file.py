@@ -158,7 +158,9 @@ def read_document(path: Path, commands: Collection[str]) -> Any:
         raise CaaError(f"{path} is damaged ({error})", _AGAIN) from error
 
 
-_AGAIN = "repeat the command that wrote it with --resume: what it finished is kept beside it"
+_AGAIN = (
+    "name the --output of a run; if it is one, repeat that command with --resume: what it finished is kept beside it"
+)
 
 
 def _kinds(commands: Collection[str]) -> str:

@@ -97,7 +97,7 @@ def check_writable(path: Path, option: str) -> None:
     except OSError:
         mode = stat.S_IFREG  # not there yet, or its folder can't be used, which shows below
     if stat.S_ISDIR(mode):
-        raise CaaError(f"{option} {path} is a folder", f"name a file in it: {option} {path / 'result.json'}")
+        raise CaaError(f"{option} {path} is a folder", f"name a file in it: {option} {path / 'NAME'}")
     if not stat.S_ISREG(mode):
         # Renaming over it would destroy a device, a pipe, or a link that leads back to itself.
         raise CaaError(f"{option} {path} is no regular file", f"name another with {option}")

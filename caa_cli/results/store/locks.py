@@ -25,9 +25,7 @@ def lock(path: Path, written: Path, option: str) -> IO[bytes]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
-            raise CaaError(
-                f"another run is writing to {written}", f"wait for it to end, or choose another {option}"
-            ) from error
+            raise _taken(written, option) from error
         except OSError:
             return file  # a file system without locks
         # Its last holder may have removed it after it was opened here: the name is then free, or another file's.
@@ -49,6 +47,16 @@ def is_locked(path: Path) -> bool:
     # 1: FLOCK  ADVISORY  WRITE 1234 fe:00:2524582 0 EOF
     fields = (line.split() for line in held.splitlines())
     return any(line[1] == "FLOCK" and line[5].rpartition(":")[2] == str(inode) for line in fields if len(line) > 5)
+
+
+def check_free(path: Path, option: str) -> None:
+    """Raises CaaError while a process of this machine holds the lock on the file, as far as `is_locked` can tell."""
+    if is_locked(path):
+        raise _taken(path, option)
+
+
+def _taken(written: Path, option: str) -> CaaError:
+    return CaaError(f"another run is writing to {written}", f"wait for it to end, or choose another {option}")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from caa_cli.results.records import FAILED, Record
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, parse_result_file
 from caa_cli.results.store.files import check_writable, write_document, written
 from caa_cli.results.store.journal import Journal, header_of, unfinished
-from caa_cli.results.store.locks import locked
+from caa_cli.results.store.locks import check_free, locked
 from caa_cli.results.store.ownership import check_intact, check_journals, check_result, check_side_file
 from caa_cli.runtime.sharding import Shard
 
@@ -47,6 +47,7 @@ class RunOutput(Generic[R]):
     def check(self, shard: Shard) -> None:
         """Check before any work that every file can be written and replaces nothing. Raises CaaError."""
         check_writable(self.output, "--output")
+        check_free(self.journal.path, "--output")  # before its journal is taken for one of a run that was cut short
         check_journals(self.output)
         document = check_result(self.output)
         record = document or header_of(self.journal.path)
