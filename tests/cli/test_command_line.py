@@ -88,6 +88,12 @@ def test_the_help_of_no_option_loses_a_word_in_brackets():
             assert render(text).plain == text, f"caa {name}: {parameter.name}"
 
 
+def test_the_help_of_training_says_the_default_of_each_method():
+    shown = {parameter.name: parameter.show_default for parameter in get_command(app).commands["train"].params}
+    assert shown["draws"] == "gaussian 1, consistency 2, macer 16, smoothadv 2"
+    assert shown["beta"] == "16"
+
+
 def test_result_has_the_fixed_names(run):
     _, document, _ = run
     assert document.keys() >= TOP
