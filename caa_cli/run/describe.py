@@ -91,8 +91,8 @@ def evaluations(
     typical: bool = False,
     choice: int = 0,
 ) -> Evaluations | None:
-    """The most model evaluations that a run can take, in chunks that hold the pilot, certificates and verification
-    included; None where only the attack's code knows. typical: those that are usual on smoothed MNIST models.
+    """The most model evaluations that a run can take, certificates and verification included, where a pilot costs
+    none of its own; None where only the attack's code knows. typical: those that are usual on smoothed MNIST models.
 
     choice: those of the choice of an image's target.
     """

@@ -25,9 +25,9 @@ class Piece:
     def size(self) -> int:
         return self.num_examples * self.num_samples
 
-    def first(self, samples: int) -> Piece:
-        """The first samples of the same examples."""
-        return Piece(self.examples, slice(0, samples))
+    def at(self, start: int, end: int) -> Piece:
+        """As many samples of the same examples from `start` on, up to `end`."""
+        return Piece(self.examples, slice(start, min(start + self.num_samples, end)))
 
     def holds_first(self, samples: int) -> bool:
         """Whether this piece begins with the first samples, and holds so many of them."""

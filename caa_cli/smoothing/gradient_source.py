@@ -29,10 +29,9 @@ class GradientRequest:
 
     soft: defines the soft predictions. slopes: of the `count` functions J of the class probabilities, ∂J/∂p̄ at a
     given log p̄ (rows, classes), for a range of the examples: (count or 1, rows, classes) each, 1 where it is the same
-    for all. pilot: the samples whose mean that
-    log p̄ is. along: (examples, dimensions) the directions of `GradientPass.moments`. log_mean: whether
-    `GradientPass.log_mean` is wanted. denoise: whether an estimator filters its noise out; a caller that averages
-    several gradients filters the average instead.
+    for all. pilot: the samples whose mean that log p̄ is. along: (examples, dimensions) the directions of
+    `GradientPass.moments`. log_mean: whether `GradientPass.log_mean` is wanted. denoise: whether an estimator filters
+    its noise out; a caller that averages several gradients filters the average instead.
     """
 
     soft: Objective
@@ -51,8 +50,8 @@ class GradientPass:
     votes: (examples, classes) int64, of the classifier that is attacked.
     gradient: (examples, count, *input_shape) float32, ∂J/∂x of each function; `SmoothedClassifier.surrogate` and
     `towards` drop the second axis.
-    forward_evaluations: (examples,) int64 model evaluations, on the CPU, the pilot's included where a chunk was too
-    small to hold it. backward_evaluations: of each example.
+    forward_evaluations: (examples,) int64 model evaluations, on the CPU, with those of the pilot that were evaluated
+    twice. backward_evaluations: of each example.
     log_mean: (examples, classes) float32, log p̄: the log of the mean soft prediction over all n samples, the
     smoothed logits. −inf for every class where all samples abstained, or where it was not asked for.
     moments: (examples, classes) float32, the mean over the samples of 1{vote = c} ⟨noise, direction⟩ where a

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from caa_cli.smoothing.chunks import Piece
 from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.noise import Key
-from caa_cli.smoothing.objective import LogRatio, Objective, Slopes, cotangent, log_mean_probability
+from caa_cli.smoothing.objective import LogRatio, Slopes, cotangent
+from caa_cli.smoothing.pilot import Pilot
 from caa_cli.smoothing.sampling import NoisyModel, count_votes, votes_of
+from caa_cli.smoothing.soft_model import SoftModel
 
 
 class WhiteBox(GradientSource):
@@ -82,31 +84,29 @@ def differentiate(
 ) -> GradientPass:
     """The gradients of functions of the mean soft prediction of `model`, from one forward pass.
 
-    The slopes are taken at the mean prediction of the pilot, which costs no evaluation unless a chunk is smaller.
-    A chunk's graph is freed before the next chunk, so memory does not grow with the samples.
+    The slopes are taken at the mean prediction of the pilot, which costs no evaluation unless its graphs don't fit in
+    memory. A chunk's graph is freed before the next chunk, so memory does not grow with the samples.
     """
-    pilot, count, soft, along = min(samples, request.pilot), request.count, request.soft, request.along
+    count, along = request.count, request.along
+    pilot = Pilot(SoftModel(classifier, model, x, keys, request.soft), request.pilot, samples)
     counts = classifier.no_counts(len(x))
     gradient = torch.zeros((len(x), count, *classifier.input_shape), device=classifier.device)
     log_sum = _no_log_sum(classifier, len(x))
     moments = torch.zeros((len(x), classifier.num_classes + 1), device=classifier.device)
     evaluations = torch.full((len(x),), samples)
     slopes: dict[tuple[int, int], Slopes] = {}
-    scale = 1.0 / (samples * soft.temperature)
+    scale = 1.0 / (samples * request.soft.temperature)
 
     def process(piece: Piece) -> None:
         rows = piece.examples
         key = (rows.start, rows.stop)
-        if key not in slopes and not piece.holds_first(pilot):
-            slopes[key] = request.slopes(_pilot_log_mean(classifier, model, x, keys, piece, pilot, soft), rows)
-            evaluations[rows] += pilot
-        noisy = classifier.noisy(x, keys, piece).requires_grad_(True)
-        shape = (piece.num_examples, piece.num_samples, *classifier.input_shape)
-        with torch.enable_grad():
-            logits = model(noisy)
-        log_q = soft_predictions(classifier, logits.detach(), keys, piece, soft)
         if key not in slopes:
-            slopes[key] = request.slopes(log_mean_probability(log_q[:, :pilot]), rows)
+            log_mean, again = pilot.log_mean(piece)
+            slopes[key] = request.slopes(log_mean, rows)
+            evaluations[rows] += again
+        evaluated = pilot.evaluate(piece)
+        noisy, logits, log_q = evaluated.noisy, evaluated.logits, evaluated.log_q
+        shape = (piece.num_examples, piece.num_samples, *classifier.input_shape)
         total = torch.empty((piece.num_examples, count, *classifier.input_shape), device=classifier.device)
         at_logits = cotangent(log_q, slopes[key], scale).flatten(1, 2).to(logits.dtype)
         for number in range(count):
@@ -128,7 +128,8 @@ def differentiate(
             torch.logaddexp(log_sum[rows], log_total, out=log_sum[rows])
         gradient[rows].add_(total)
 
-    classifier.gradient_chunk = classifier.run(process, len(x), samples, classifier.gradient_chunk)
+    chunk = classifier.gradient_chunk
+    classifier.gradient_chunk = classifier.run(process, len(x), samples, chunk, release=pilot.release)
     log_mean = (log_sum - math.log(samples)).float()
     classes = classifier.num_classes
     return GradientPass(counts[:, :classes], gradient, evaluations, samples * count, log_mean, moments[:, :classes])
@@ -136,51 +137,15 @@ def differentiate(
 
 def mean_softmax(classifier: NoisyModel, model: nn.Module, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
     """The smoothed logits log p̄ of `model`'s softmax, without a gradient: (examples, classes) float32."""
-    log_sum = _no_log_sum(classifier, len(x))
+    log_sum, soft_model = _no_log_sum(classifier, len(x)), SoftModel(classifier, model, x, keys, LogRatio())
 
     def process(piece: Piece) -> None:
-        noisy = classifier.noisy(x, keys, piece)
-        with torch.inference_mode():
-            log_q = soft_predictions(classifier, model(noisy), keys, piece, LogRatio())
-            rows, log_total = log_sum[piece.examples], torch.logsumexp(log_q.double(), dim=1)
-            torch.logaddexp(rows, log_total, out=rows)
+        log_q = soft_model.evaluate(piece, graph=False).log_q
+        rows, log_total = log_sum[piece.examples], torch.logsumexp(log_q.double(), dim=1)
+        torch.logaddexp(rows, log_total, out=rows)
 
     classifier.votes_chunk = classifier.run(process, len(x), samples, classifier.votes_chunk)
     return (log_sum - math.log(samples)).float()
-
-
-def soft_predictions(
-    classifier: NoisyModel, logits: Tensor, keys: Sequence[Key], piece: Piece, objective: Objective
-) -> Tensor:
-    """Soft predictions of a piece's samples: log q, (examples, samples, classes) float32."""
-    shaped = logits.float().view(piece.num_examples, piece.num_samples, classifier.num_classes)
-    if objective.gumbel:
-        draws = torch.empty_like(shaped)
-        classifier.noise.gumbel(draws, keys[piece.examples], piece.samples.start)
-        shaped = torch.log_softmax(shaped, dim=2) + draws
-    if objective.temperature != 1.0:
-        shaped = shaped / objective.temperature
-    log_q = torch.log_softmax(shaped, dim=2)
-    # An abstaining sample has no probability for any class.
-    return log_q.nan_to_num_(nan=-torch.inf, neginf=-torch.inf)
-
-
-def _pilot_log_mean(
-    classifier: NoisyModel,
-    model: nn.Module,
-    x: Tensor,
-    keys: Sequence[Key],
-    piece: Piece,
-    pilot: int,
-    soft: Objective,
-) -> Tensor:
-    """log p̄ of the pilot for a piece that does not hold the whole of it: extra forward passes."""
-    parts = []
-    for part in piece.first(pilot).cut(piece.size, classifier.noise.block):
-        with torch.no_grad():
-            logits = model(classifier.noisy(x, keys, part))
-        parts.append(soft_predictions(classifier, logits, keys, part, soft))
-    return log_mean_probability(torch.cat(parts, dim=1))
 
 
 def _no_log_sum(classifier: NoisyModel, examples: int) -> Tensor:

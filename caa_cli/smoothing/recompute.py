@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,15 +26,19 @@ def recompute_activations(model: nn.Module, example: Tensor) -> bool:
     """Make the blocks of `model` recompute activations where gradients are wanted. Returns whether any does so newly.
 
     model: its weights take no gradients.  example: an input, (1, *input_shape). A block is an element of a Sequential
-    or ModuleList that has parts of its own (a residual block, a layer of a transformer), and may hold others; a long
-    Sequential of single layers, such as a denoiser, is cut into stretches. Left as they are: blocks that change their
-    inputs in place, so that they can't be computed a second time, and blocks that give other things than tensors.
+    or ModuleList that has parts of its own (a residual block, a layer of a transformer); a long Sequential of single
+    layers, such as a denoiser, is cut into stretches. Of blocks within blocks only those of one level recompute, the
+    level that takes the least memory: one within another would be computed three times. Left as they are: blocks that
+    change their inputs in place, so that they can't be computed a second time, and blocks that give other things than
+    tensors.
     """
     parts = {*_blocks(model), *filter(_is_long, model.modules())}
-    blocks = {part for part in parts if not isinstance(part, _Changed)}
-    for block in blocks - _unsuitable(model, example, blocks):
+    if any(isinstance(part, _Changed) for part in parts):
+        return False
+    blocks = _one_level(model, _measure(model, example, parts))
+    for block in blocks:
         object.__setattr__(block, "__class__", _changed(type(block), _is_long(block)))
-    return any(isinstance(block, _Changed) for block in blocks)
+    return bool(blocks)
 
 
 def graph_bytes(model: nn.Module, example: Tensor) -> int:
@@ -41,20 +46,28 @@ def graph_bytes(model: nn.Module, example: Tensor) -> int:
 
     A tensor that two distant layers keep is counted twice.
     """
-    weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    total, recent = 0, deque[Tensor](maxlen=4)
-
-    def count(tensor: Tensor) -> None:
-        nonlocal total
-        place = tensor.untyped_storage().data_ptr()
-        # The last ones are held here, so that their memory is not another tensor's yet.
-        if place not in weights and all(place != other.untyped_storage().data_ptr() for other in recent):
-            total += tensor.untyped_storage().nbytes()
-        recent.append(tensor.detach())
-
-    with torch.enable_grad(), saved_tensors_hooks(count, lambda _: example):
+    kept = _Kept(model)
+    with torch.enable_grad(), saved_tensors_hooks(kept.count, lambda _: example):
         model(example.detach().requires_grad_(True))
-    return total
+    return kept.total
+
+
+class _Kept:
+    """Counts the bytes of the tensors that a graph keeps besides the weights of `model`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.total = 0
+        self._weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+        # The last ones are held here, so that their memory is not another tensor's yet.
+        self._recent = deque[Tensor](maxlen=4)
+
+    def count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in self._weights:
+            return
+        if all(storage.data_ptr() != other.untyped_storage().data_ptr() for other in self._recent):
+            self.total += storage.nbytes()
+        self._recent.append(tensor.detach())
 
 
 class _Changed(nn.Module):
@@ -147,27 +160,65 @@ def _is_long(part: nn.Module) -> bool:
     )
 
 
-def _unsuitable(model: nn.Module, example: Tensor, parts: set[nn.Module]) -> set[nn.Module]:
-    """Those of the parts that change a tensor they are given, or give other things than tensors; from one pass."""
-    versions: dict[nn.Module, list[tuple[Tensor, int]]] = {}
-    unsuitable: set[nn.Module] = set()
+@dataclass
+class _Size:
+    """Bytes of a part: `graph` is what a backward pass keeps of it; where it recomputes, `kept`, and `again` more at
+    the time that it does."""
+
+    graph: int = 0
+    kept: int = 0
+    again: int = 0
+
+
+def _one_level(model: nn.Module, sizes: dict[nn.Module, _Size]) -> list[nn.Module]:
+    """The parts that are to recompute, none within another: those that take the least memory together."""
+
+    def outermost(module: nn.Module) -> list[nn.Module]:
+        """The parts in a module that are in no other part of it."""
+        return [part for child in module.children() for part in ([child] if child in sizes else outermost(child))]
+
+    def up_to(most: int, part: nn.Module) -> list[nn.Module]:
+        """The part, or those within it if it takes more than `most` bytes at a time."""
+        within = outermost(part) if sizes[part].again > most else []
+        return [other for inner in within for other in up_to(most, inner)] or [part]
+
+    def memory(parts: list[nn.Module]) -> int:
+        saved = sum(sizes[part].graph - sizes[part].kept for part in parts)
+        return max(sizes[part].again for part in parts) - saved
+
+    top = [model] if model in sizes else outermost(model)
+    limits = {size.again for size in sizes.values()}
+    levels = ([other for part in top for other in up_to(most, part)] for most in limits)
+    return min(levels, key=memory, default=[])
+
+
+def _measure(model: nn.Module, example: Tensor, parts: set[nn.Module]) -> dict[nn.Module, _Size]:
+    """The size of those parts that can recompute and save memory by it; from one pass."""
+    kept, sizes = _Kept(model), {part: _Size() for part in parts}
+    begun: dict[nn.Module, tuple[int, list[tuple[Tensor, int]]]] = {}
 
     def before(part: nn.Module, inputs: tuple[Any, ...], settings: dict[str, Any]) -> None:
         leaves, _ = tree_flatten((inputs, settings))
-        versions[part] = [(x, x._version) for x in leaves if isinstance(x, Tensor)]
+        begun[part] = kept.total, [(x, x._version) for x in leaves if isinstance(x, Tensor)]
 
     def after(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         outputs = output if isinstance(output, tuple) else (output,)
-        changed = any(x._version != version for x, version in versions.pop(part, []))
-        if changed or not all(isinstance(y, Tensor) for y in outputs):
-            unsuitable.add(part)
+        total, versions = begun.pop(part)
+        if any(x._version != version for x, version in versions) or not all(isinstance(y, Tensor) for y in outputs):
+            sizes.pop(part, None)
+        elif part in sizes:
+            stretches = len(_stretches(list(part.children()))) if _is_long(part) else 1
+            graph = kept.total - total
+            sizes[part].graph += graph
+            sizes[part].again = max(sizes[part].again, graph // stretches)
+            sizes[part].kept += stretches * sum(x.untyped_storage().nbytes() for x, _ in versions)
 
     hooks = [part.register_forward_pre_hook(before, with_kwargs=True) for part in parts]
     hooks += [part.register_forward_hook(after) for part in parts]
     try:
-        with torch.no_grad():
-            model(example)
+        with torch.enable_grad(), saved_tensors_hooks(kept.count, lambda _: example):
+            model(example.detach().requires_grad_(True))
     finally:
         for hook in hooks:
             hook.remove()
-    return unsuitable
+    return {part: size for part, size in sizes.items() if size.kept < size.graph}

@@ -14,9 +14,11 @@ from caa_cli.errors import CaaError
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.smoothing.chunks import Piece, plan_pieces
 from caa_cli.smoothing.noise import Key, NoiseSource
-from caa_cli.smoothing.recompute import recompute_activations
+from caa_cli.smoothing.recompute import graph_bytes, recompute_activations
 
 E = TypeVar("E", bound="NoisyModel")
+# Graphs of so many bytes may be kept at a time, where that saves evaluations.
+_GRAPH_BYTES = 2 * 2**30
 
 
 class Scratch:
@@ -67,6 +69,8 @@ class NoisyModel:
         self.input_shape = tuple(input_shape)
         self.votes_chunk = votes_chunk
         self.gradient_chunk = gradient_chunk
+        # The most samples whose graphs may be kept where a chunk is smaller; None: not measured yet.
+        self.graphs: int | None = None
         self.noise = NoiseSource(self.input_shape, self.device)
         self.memory_format = torch.contiguous_format
         # The name under which measured chunk sizes are kept.
@@ -133,10 +137,20 @@ class NoisyModel:
         with torch.inference_mode():
             return votes_of(self.model(noisy), piece)
 
-    def run(self, process: Callable[[Piece], None], examples: int, samples: int, chunk: int, start: int = 0) -> int:
+    def run(
+        self,
+        process: Callable[[Piece], None],
+        examples: int,
+        samples: int,
+        chunk: int,
+        start: int = 0,
+        release: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Calls `process` on every piece of the work; returns the chunk size that memory allowed.
 
         A piece changes nothing before its last allocation, so one that ran out of memory is cut up and done again.
+        release: frees memory that `process` holds from piece to piece, and says whether there was any; then the piece
+        is done again as it is.
         """
         pieces = plan_pieces(examples, samples, chunk, self.noise.block, start)
         while pieces:
@@ -151,18 +165,28 @@ class NoisyModel:
                 if not is_out_of_memory(error):
                     raise
             # Outside of the except clause, whose traceback would keep the failed piece's tensors alive.
-            chunk = self._smaller(piece.size)
+            if not release():
+                chunk = self._smaller(piece.size)
             pieces.appendleft(piece)
         return chunk
 
     def recompute(self) -> bool:
         """Make a backward pass keep less, where it can: whether it does so newly. Gradients stay the same."""
-        example = torch.full((1, *self.input_shape), 0.5, device=self.device, dtype=self.dtype)
-        if self.recomputes or not recompute_activations(self.differentiated, example):
+        if self.recomputes or not recompute_activations(self.differentiated, self.grey()):
             return False
         self.recomputes = True
         self.notify("activations are computed again in each backward pass: the graph of one sample does not fit")
         return True
+
+    def limit_graphs(self) -> int:
+        """The most samples whose graphs may be kept at a time, where a chunk is smaller; measured if not set."""
+        if self.graphs is None:
+            self.graphs = _GRAPH_BYTES // max(1, graph_bytes(self.differentiated, self.grey()))
+        return self.graphs
+
+    def grey(self) -> Tensor:
+        """A grey input, (1, *input_shape), as the model takes it."""
+        return torch.full((1, *self.input_shape), 0.5, device=self.device, dtype=self.dtype)
 
     @property
     def differentiated(self) -> nn.Module:

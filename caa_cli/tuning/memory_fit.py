@@ -11,7 +11,6 @@ import time
 from contextlib import suppress
 
 import torch
-from torch import Tensor
 
 from caa_cli.config.sizes import show_size
 from caa_cli.errors import CaaError
@@ -34,15 +33,16 @@ def largest_chunk(
 ) -> int:
     """The largest chunk size, at most `most`, that keeps the process below `limit` bytes.
 
-    reserve: bytes that the run holds besides the passes. Leaves the classifier in the contiguous layout and with
-    chunks of one sample. Raises CaaError, with a sufficient limit, if not even one sample fits.
+    reserve: bytes that the run holds besides the passes. Leaves the classifier in the contiguous layout, with chunks
+    of one sample and as many graphs at a time as fit. Raises CaaError, with a sufficient limit, if not even one
+    sample fits.
     """
     base = resident()
     available = limit - int(_SPARE_SHARE * limit) - _SPARE_BYTES - reserve - base
     if (
         gradients
         and classifier.differentiates
-        and graph_bytes(classifier.differentiated, _grey(classifier)) > available
+        and graph_bytes(classifier.differentiated, classifier.grey()) > available
     ):
         classifier.recompute()
     # A votes pass takes no more than a gradient pass, which keeps every layer's output, or from votes the noise.
@@ -58,16 +58,12 @@ def largest_chunk(
         taken = max(1, peak_resident() - base)
         if size == 1 and taken > available:
             raise _too_little(limit, base, base + taken + _SPARE_BYTES + reserve)
-        larger = min(2 * size, most or _LARGEST, size * available // taken)
+        classifier.graphs = size * available // taken
+        larger = min(2 * size, most or _LARGEST, classifier.graphs)
         if larger < 2 * size or (most is None and time.thread_time() - began > _LONG_SECONDS):
             classifier.votes_chunk = classifier.gradient_chunk = 1
             return max(1, larger)
         size = larger
-
-
-def _grey(classifier: SmoothedClassifier) -> Tensor:
-    shape = (1, *classifier.input_shape)
-    return torch.full(shape, 0.5, device=classifier.device, dtype=classifier.dtype)
 
 
 def _too_little(limit: int, base: int, least: int) -> CaaError:

@@ -91,7 +91,6 @@ def one_chunk(classifier: SmoothedClassifier, name: str) -> Callable[[int], int]
         classifier.gradient_chunk = chunk
         if not classifier.differentiates:
             classifier.votes_chunk = chunk
-        # One chunk includes its pilot; a step of many chunks evaluates the pilot once more, which is little.
         classifier.surrogate(x, label, keys, chunk, LogRatio())
         return classifier.search_chunk
 

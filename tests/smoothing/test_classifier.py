@@ -128,10 +128,19 @@ def test_a_model_that_is_all_nan_votes_for_nothing():
     assert int(classifier.votes(X, KEYS, 100).sum()) == 0
 
 
-@pytest.mark.parametrize(("chunk", "extra"), [(200, 0), (128, 0), (64, 128), (10, 128)])
-def test_the_pilot_is_counted_where_it_costs_evaluations(chunk: int, extra: int):
-    passed = make_small(gradient_chunk=chunk).surrogate(X, LABELS, KEYS, 300, LogRatio())
+@pytest.mark.parametrize(
+    ("chunk", "graphs", "extra"),
+    [(200, 0, 0), (128, 0, 0), (64, 0, 128), (10, 0, 128), (64, 128, 0), (10, 130, 0), (10, 55, 78), (64, 63, 128)],
+)
+def test_the_pilot_costs_evaluations_where_its_graphs_may_not_wait(chunk: int, graphs: int, extra: int):
+    classifier = make_small(gradient_chunk=chunk)
+    classifier.graphs = graphs
+    passed = classifier.surrogate(X, LABELS, KEYS, 300, LogRatio())
     assert passed.forward_evaluations.tolist() == [300 + extra] * 3
+    whole = make_small(gradient_chunk=100_000).surrogate(X, LABELS, KEYS, 300, LogRatio())
+    torch.testing.assert_close(passed.gradient, whole.gradient, rtol=1e-5, atol=1e-6)
+    assert torch.equal(passed.votes, whole.votes)
+    assert torch.allclose(passed.log_mean, whole.log_mean, atol=1e-6)
 
 
 class OutOfMemoryLate(nn.Module):

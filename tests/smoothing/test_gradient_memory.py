@@ -1,4 +1,4 @@
-"""Memory for gradients to several rivals: one chunk's graph at a time, whatever the samples or the rivals."""
+"""Memory for gradients: one chunk's graph, whatever the samples or the rivals, and those that may wait."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import networks
 import pytest
 import torch
 from networks import make_small
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from caa_cli.attacks.baselines.deepfool import DeepFool
 from caa_cli.attacks.common.loop import Example, Search
+from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
 
@@ -22,7 +24,7 @@ LABEL, KEYS = torch.tensor([0]), [Key(0, 0, Purpose.SEARCH)]
 
 
 class Graphs:
-    """Counts the numbers that autograd keeps for a backward pass: now, and at most."""
+    """Counts the numbers that autograd keeps for a backward pass, now and at most."""
 
     def __init__(self) -> None:
         self.held = self.peak = 0
@@ -32,7 +34,7 @@ class Graphs:
 
         class Held:
             def __init__(self, tensor: torch.Tensor) -> None:
-                self.tensor = tensor
+                self.tensor = tensor.detach()  # of an output, else a circle that a graph without backward pass leaves
                 graphs.held += tensor.numel()
                 graphs.peak = max(graphs.peak, graphs.held)
 
@@ -69,6 +71,52 @@ def test_a_surrogate_holds_one_graph_too():
     assert graphs.held == 0
 
 
+def check(classifier: SmoothedClassifier, graphs: Graphs, samples: int) -> None:
+    """A pass gives what it gives in one chunk."""
+    with graphs.watch():
+        passed = classifier.surrogate(X, LABEL, KEYS, samples, LogRatio())
+    assert graphs.held == 0
+    whole = make_small(gradient_chunk=samples).surrogate(X, LABEL, KEYS, samples, LogRatio())
+    torch.testing.assert_close(passed.gradient, whole.gradient, rtol=1e-5, atol=1e-6)
+    assert torch.equal(passed.votes, whole.votes)
+
+
+@pytest.mark.parametrize(("limit", "chunks"), [(0, 1), (16, 1), (70, 4), (500, 8)])
+def test_as_many_graphs_wait_as_may(limit: int, chunks: int):
+    one, graphs, classifier = Graphs(), Graphs(), make_small(gradient_chunk=16)
+    classifier.graphs = limit
+    check(classifier, one, 16)
+    check(classifier, graphs, 1000)
+    assert graphs.peak == chunks * one.peak
+
+
+def test_graphs_that_wait_are_dropped_where_memory_runs_out():
+    graphs, classifier = Graphs(), make_small(gradient_chunk=16)
+    check(classifier, graphs, 16)
+    one, graphs.peak = graphs.peak, 0
+
+    def refuse(*_: object) -> None:
+        if graphs.held > 3 * one:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    classifier.model.register_forward_pre_hook(refuse)
+    check(classifier, graphs, 1000)
+    assert graphs.peak == 4 * one
+    graphs.peak = 0
+    check(classifier, graphs, 1000)
+    assert graphs.peak == one, "that they don't fit is remembered"
+    assert classifier.gradient_chunk == 16, "a chunk alone does"
+
+
+def test_fewer_graphs_may_wait_of_a_network_that_keeps_more():
+    def limit(depth: int) -> int:
+        network = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(depth)])
+        return SmoothedClassifier(network, sigma=0.5, num_classes=64, input_shape=(64,)).limit_graphs()
+
+    assert limit(4) > 100_000
+    assert limit(40) == pytest.approx(limit(4) / 10, rel=0.1)
+
+
 def test_deepfool_holds_no_graph_from_step_to_step():
     peaks = []
     for steps in (1, 6):
@@ -87,6 +135,7 @@ import resource, sys
 sys.path.insert(0, {helpers!r})
 import torch
 from networks import make_small
+from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 x, rivals = torch.full((1, 1, 8, 8), 0.5), torch.tensor([[1, 2, 1, 2]])
 def work(samples):

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import math
 import subprocess
 import sys
-import weakref
+from collections import Counter
 
 import pytest
 import torch
+from living import Living
 from published_cifar import LinearResNet, PublishedWideResNet
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torchvision import models
 
 from caa_cli.errors import CaaError
@@ -58,31 +56,6 @@ NETWORKS = {
 }
 
 
-class Living(TorchDispatchMode):
-    """Counts the bytes of tensors that operations make and somebody holds; refuses more than `most` at a time."""
-
-    def __init__(self, most: float = math.inf) -> None:
-        super().__init__()
-        self.most, self.held, self.peak, self.known = most, 0, 0, set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
-            if storage is not None and id(storage) not in self.known:
-                self.known.add(id(storage))
-                self.held += storage.nbytes()
-                weakref.finalize(storage, self._gone, id(storage), storage.nbytes())
-        self.peak = max(self.peak, self.held)
-        if self.held > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return out
-
-    def _gone(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.held -= size
-
-
 def made(name: str) -> nn.Module:
     torch.manual_seed(0)
     network = NETWORKS[name]().eval()
@@ -115,6 +88,18 @@ def test_gradients_are_the_same_and_less_is_kept(name):
     with torch.no_grad():
         assert torch.equal(network(IMAGE), plain(IMAGE))
     assert not recompute_activations(network, IMAGE)  # nothing is left to do
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_layer_is_evaluated_more_than_twice(name):
+    network, calls = made(name), Counter[nn.Module]()
+    assert recompute_activations(network, IMAGE)
+    for layer in network.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(lambda layer, inputs, output: calls.update([layer]))
+    x = IMAGE.clone().requires_grad_(True)
+    torch.autograd.grad(network(x)[0, 0], x)
+    assert set(calls.values()) == {1, 2}
 
 
 def test_a_copy_recomputes_with_weights_of_its_own():

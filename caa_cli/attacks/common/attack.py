@@ -62,8 +62,8 @@ class Attack(ABC, Generic[State]):
 
     @abstractmethod
     def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int] | None:
-        """The most (forward, backward) model evaluations of one image's search, in chunks that hold the pilot; None
-        where they are not known.
+        """The most (forward, backward) model evaluations of one image's search, where a pilot costs none of its own;
+        None where they are not known.
 
         cost: of a sample with gradients, see `GradientSource`.
         """
