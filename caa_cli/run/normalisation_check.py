@@ -60,8 +60,8 @@ class Plausibility:
         if accuracy < guess + 2 * math.sqrt(guess * (1 - guess) / count):
             return (
                 f"{accuracy_text}, no better than guessing, and no other normalisation does clearly better: "
-                "do --sigma, --dataset and the weights belong together? A network that was trained without noise needs "
-                "a --denoiser in front of it"
+                "do --sigma, --dataset and the weights belong together? A network that was trained without noise "
+                "needs a --denoiser in front of it"
             )
         return None
 
