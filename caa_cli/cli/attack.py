@@ -65,7 +65,7 @@ def attack(
     iterations: Annotated[
         int,
         option(
-            help="Most steps per image; of each restart (cw, autoattack) or rival class (caa --rivals).",
+            help="Most steps per image; of each restart (cw, autoattack, apgd-min) or rival class (caa --rivals).",
             panel=_SEARCH,
         ),
     ] = AttackPlan.iterations,
