@@ -12,7 +12,7 @@ from caa_cli.cli.generate import option
 from caa_cli.config.attacks import ATTACKS, SAMPLES, samples_by_default
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.certificates import CERTIFICATES
-from caa_cli.config.choices import DTYPES, EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL
+from caa_cli.config.choices import DTYPES, EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL, VERIFICATIONS
 from caa_cli.config.plan import AttackPlan
 from caa_cli.config.targets import FORMS, TARGET_RULES
 
@@ -65,7 +65,7 @@ def attack(
     iterations: Annotated[
         int,
         option(
-            help="Most steps per image; of each restart (cw, autoattack) or rival class (caa --rivals).",
+            help="Most steps per image; of each restart (cw, autoattack, apgd-min) or rival class (caa --rivals).",
             panel=_SEARCH,
         ),
     ] = AttackPlan.iterations,
@@ -145,6 +145,7 @@ def attack(
             help=f"{EXACT}: a sequential test of the two classes, which ends as soon as it is sure; {INTERVALS}: "
             "confidence intervals by --bound, as in the paper.",
             panel=_VERIFICATION,
+            choices=VERIFICATIONS,
         ),
     ] = AttackPlan.verification,
     finish: Annotated[

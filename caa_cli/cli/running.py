@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +91,12 @@ def _refusal(context: typer.Context, error: Any) -> UsageError:
     parameter = getattr(error, "param", None)
     variable = variable_of(context, parameter.name) if parameter is not None and parameter.name else None
     origin = f" (from the environment variable {variable})" if variable is not None else ""
-    return UsageError(error.format_message() + origin, f"{context.command_path} --help")
+    problem, hint = error.format_message() + origin, f"{context.command_path} --help"
+    extra = re.search(r"unexpected extra argument.*\((.+)\)", problem)
+    if extra and any(option.name == "checkpoint" for option in context.command.params):
+        problem = f"{context.command_path} takes options only, not {extra[1]}"
+        hint = f"{context.command_path} --checkpoint {extra[1]}"
+    return UsageError(problem, hint)
 
 
 @contextmanager

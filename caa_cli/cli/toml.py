@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +11,40 @@ import typer
 
 from caa_cli.cli.values import shortened
 from caa_cli.config.ranges import flag
+from caa_cli.errors import UsageError
 
 
 def load_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Makes a TOML file the command's defaults: top-level keys, and those of the table of the command's name."""
+    """Makes a TOML file the command's defaults: top-level keys, and those of the table of the command's name.
+
+    Raises UsageError for a file that can't be read, and for what is no setting in it.
+    """
     if path is None or context.resilient_parsing:
         return path
-    import tomllib
-
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise typer.BadParameter(f"{path} can't be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise typer.BadParameter(f"{path} is no TOML file that can be read ({error})") from error
-    name = context.info_name or ""
+    content, name = _read(path), context.info_name or ""
     commands = context.parent.command.commands if context.parent else {name: context.command}  # type: ignore[attr-defined]
     settings = {
-        command: {p.name for p in at.params if p.param_type_name == "option"} - {"config"}  # files are no settings
+        command: {str(p.name) for p in at.params if p.param_type_name == "option"}
+        - {"config"}  # files are no settings
         for command, at in commands.items()
     }
     defaults: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict):
             if key not in settings:
-                raise typer.BadParameter(f"{path}: there is no subcommand for the table [{key}]")
+                near = get_close_matches(key, settings, 1)
+                hint = f"did you mean [{near[0]}]?" if near else f"its tables are [{'], ['.join(settings)}]"
+                raise UsageError(f"{path}: there is no subcommand for the table [{key}]", hint)
         elif not any(_parameter(key) in known for known in settings.values()):
-            raise typer.BadParameter(f"{path}: no subcommand has a setting {key!r}")
+            raise UsageError(
+                f"{path}: no subcommand has a setting {key!r}", _meant(key, set().union(*settings.values()), name)
+            )
         elif _parameter(key) in settings[name]:
             defaults[_parameter(key)] = value
     table = content.get(name)  # may be a plain setting too: caa attack has one of its own name
     for key, value in table.items() if isinstance(table, dict) else ():
         if _parameter(key) not in settings[name]:
-            raise typer.BadParameter(f"{path}: [{name}] has no setting {key!r}; see caa {name} --help")
+            raise UsageError(f"{path}: [{name}] has no setting {key!r}", _meant(key, settings[name], name))
         defaults[_parameter(key)] = value
     parameters = {p.name: p for p in context.command.params}
     checked: dict[str, Any] = {}
@@ -49,9 +52,32 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         try:
             checked[key] = _from_toml(parameters[key], value)
         except typer.BadParameter as error:
-            raise typer.BadParameter(f"{path}: {key.replace('_', '-')} = {error.message}") from error
+            problem = f"{path}: {key.replace('_', '-')} = {error.message}"
+            raise UsageError(
+                problem, f"correct that line of {path}; caa {name} --help says what it may be"
+            ) from error
     context.default_map = {**(context.default_map or {}), **checked}
     return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path} can't be read ({error.strerror})", "check the path of --config") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"--config {path} is no TOML file that can be read ({error})",
+            "a setting a line, for instance samples = 2000; a text in quotes",
+        ) from error
+
+
+def _meant(key: str, known: Iterable[str], command: str) -> str:
+    near = get_close_matches(_parameter(key), known, 1)
+    meant = f"did you mean {near[0].replace('_', '-')}? " if near else ""
+    return f"{meant}caa {command} --help lists the settings"
 
 
 def _from_toml(parameter: Any, value: Any) -> Any:

@@ -32,7 +32,7 @@ PICTURES: dict[str, PictureSpec] = {
         "caa_cli.report.plots:proportion",
         "Draw the share attacked by radius (needs matplotlib).",
         "Attack proportion: the share of eligible images with a verified attack within a radius. No attack can be "
-        "left of the certified bound, but with probability α an image.",
+        "left of the certified bound, except with probability α for an image.",
     ),
     "excess": PictureSpec(
         "figure_excess",

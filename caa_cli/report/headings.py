@@ -50,7 +50,7 @@ HEADINGS = (
         0,
         100,
         "best_share",
-        meaning="images on which no other attack's radius is smaller, ties shared out",
+        meaning="images on which no other attack’s radius is smaller, ties shared out",
         better=1,
     ),
     Heading(

@@ -94,11 +94,12 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         plan, cost, images = self.plan, self.access.cost, len(self.session.indices)
         choice = self.targets.evaluations()
         together = min(images, searched_together(plan, self.attack, classifier.search))
+        reserve = search_bytes(plan, self.attack, self.access, self.session.card.input_shape, together)
         return Forecast(
             measure_pace(classifier, search=True),
             evaluations(plan, self.attack, cost, images, choice=choice),
             evaluations(plan, self.attack, cost, images, typical=True, choice=choice),
-            search_bytes(plan, self.attack, self.access, self.session.card.input_shape, together),
+            reserve + classifier.search.waiting_bytes(self.attack.samples_a_step()[1]),
         )
 
     def load_classifier(self) -> SmoothedClassifier:

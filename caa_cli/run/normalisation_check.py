@@ -47,7 +47,7 @@ class Plausibility:
         affordable = int(_SECONDS / self._seconds(x[0], indices[0])) // (1 + len(self.presets))
         count = min(len(indices), affordable)
         if count < min(_FEWEST_IMAGES, len(indices)):
-            return "the normalisation was not checked: the model is too slow here for a look at its accuracy"
+            return "the normalisation was not checked: the model is too slow here to measure its accuracy"
         samples = min(_SAMPLES, affordable // count)
         x, labels, indices = x[:count], labels[:count], indices[:count]
         shares = self._shares(x, labels, indices, samples)
@@ -60,7 +60,8 @@ class Plausibility:
         if accuracy < guess + 2 * math.sqrt(guess * (1 - guess) / count):
             return (
                 f"{accuracy_text}, no better than guessing, and no other normalisation does clearly better: "
-                "do --sigma, --dataset and the weights belong together?"
+                "do --sigma, --dataset and the weights belong together? A network that was trained without noise "
+                "needs a --denoiser in front of it"
             )
         return None
 

@@ -86,7 +86,7 @@ def outputs_of(names: Sequence[Path]) -> list[Path]:
             ) from error
         if not outputs:
             raise UsageError(
-                f"{name} holds no result of caa, and no run has begun to write one there",
+                f"{name} {'holds' if name.is_dir() else 'is'} no result of caa, nor one that a run has begun",
                 "name the --output of a run, its shards (attack.shard-*.json), or the folder that holds them",
             )
         found |= dict.fromkeys(outputs)

@@ -22,7 +22,7 @@ from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign, something_at
 from caa_cli.runtime.device import resolve_device
 from caa_cli.runtime.memory import is_out_of_memory, memory_held
-from caa_cli.training.describe import forecast_rows, plan_rows, result_rows
+from caa_cli.training.describe import forecast_rows, next_command, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
 from caa_cli.training.evaluate import smoothed_accuracy
 from caa_cli.training.loop import Trainer
@@ -195,7 +195,8 @@ class TrainRun:
         with written(plan.output, kept):
             write_atomically(plan.output, content)
         self.unfinished.discard()
-        self.display.result("result", result_rows(plan, state, training, seconds, len(content), self.unfinished.log))
+        rows = result_rows(plan, state, training, seconds, len(content), self.unfinished.log)
+        self.display.result("result", rows, [("next", next_command(plan))])
         self._show_document(training, [vars(report) for report in state.history], seconds)
 
     def _show_document(self, training: dict[str, Any], history: list[dict[str, Any]], seconds: float) -> None:

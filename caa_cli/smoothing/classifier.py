@@ -12,6 +12,7 @@ from caa_cli.smoothing.gradient_source import PILOT, GradientPass, GradientReque
 from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import GumbelGap, LogRatio, Objective, Slopes, rivals_over_label
+from caa_cli.smoothing.recompute import graph_bytes
 from caa_cli.smoothing.sampling import NoisyModel
 
 
@@ -80,6 +81,14 @@ class SmoothedClassifier(NoisyModel):
     def search_chunk(self) -> int:
         """The most noise samples at a time in a pass with gradients; those from votes obey the votes' limit."""
         return self.gradient_chunk if self.differentiates else self.votes_chunk
+
+    def waiting_bytes(self, samples: int) -> int:
+        """About the memory that a pass with gradients takes beyond a chunk's, for the graphs of its pilot."""
+        pilot = min(samples, PILOT)
+        if not self.differentiates or pilot <= self.gradient_chunk:
+            return 0
+        beyond = min(pilot, self.limit_graphs()) - self.gradient_chunk
+        return max(0, beyond) * graph_bytes(self.differentiated, self.grey())
 
     def lay_out(self, memory_format: torch.memory_format) -> None:
         super().lay_out(memory_format)

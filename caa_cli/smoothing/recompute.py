@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +29,15 @@ def recompute_activations(model: nn.Module, example: Tensor) -> bool:
     model: its weights take no gradients.  example: an input, (1, *input_shape). A block is an element of a Sequential
     or ModuleList that has parts of its own (a residual block, a layer of a transformer); a long Sequential of single
     layers, such as a denoiser, is cut into stretches. Of blocks within blocks only those of one level recompute, the
-    level that takes the least memory: one within another would be computed three times. Left as they are: blocks that
-    change their inputs in place, so that they can't be computed a second time, and blocks that give other things than
-    tensors.
+    level that takes the least memory: one within another would be computed three times. Called again, another level
+    does too, for less memory yet. Left as they are: blocks that change their inputs in place, so that they can't be
+    computed a second time, and blocks that give other things than tensors.
     """
     parts = {*_blocks(model), *filter(_is_long, model.modules())}
-    if any(isinstance(part, _Changed) for part in parts):
-        return False
-    blocks = _one_level(model, _measure(model, example, parts))
+    before = {part for part in parts if isinstance(part, _Changed)}
+    with _unchanged(before):
+        sizes = _measure(model, example, parts - before)
+    blocks = _one_level(model, sizes)
     for block in blocks:
         object.__setattr__(block, "__class__", _changed(type(block), _is_long(block)))
     return bool(blocks)
@@ -143,6 +145,19 @@ def _stretches(layers: list[nn.Module]) -> list[list[nn.Module]]:
 
 def _changed(kind: type[nn.Module], long: bool) -> type[nn.Module]:
     return type(kind.__name__, (_InStretches if long else _Recomputing, kind), {"__module__": kind.__module__})
+
+
+@contextmanager
+def _unchanged(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Within, these blocks keep their activations."""
+    kinds = {block: type(block) for block in blocks}
+    for block, kind in kinds.items():
+        object.__setattr__(block, "__class__", kind.__bases__[-1])
+    try:
+        yield
+    finally:
+        for block, kind in kinds.items():
+            object.__setattr__(block, "__class__", kind)
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:

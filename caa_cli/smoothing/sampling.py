@@ -171,11 +171,12 @@ class NoisyModel:
         return chunk
 
     def recompute(self) -> bool:
-        """Make a backward pass keep less, where it can: whether it does so newly. Gradients stay the same."""
-        if self.recomputes or not recompute_activations(self.differentiated, self.grey()):
+        """Make a backward pass keep less, or still less, where it can: whether it does. Gradients stay the same."""
+        if not recompute_activations(self.differentiated, self.grey()):
             return False
+        if not self.recomputes:
+            self.notify("activations are computed again in each backward pass: the graph of one sample does not fit")
         self.recomputes = True
-        self.notify("activations are computed again in each backward pass: the graph of one sample does not fit")
         return True
 
     def limit_graphs(self) -> int:

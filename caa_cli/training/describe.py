@@ -97,7 +97,6 @@ def result_rows(
         ("time", clock(seconds)),
         ("checkpoint", f"{plan.output} ({size / 1e6:.2f} MB)"),
         ("log", str(log)),
-        ("next", _next_command(plan)),
     ]
 
 
@@ -110,7 +109,8 @@ def heldout_words(report: EpochReport | None) -> str:
     return ", ".join(right + ([] if mse is None else [f"squared error {mse:.4g}"]))
 
 
-def _next_command(plan: TrainPlan) -> str:
+def next_command(plan: TrainPlan) -> str:
+    """The command that attacks what was trained, as far as it is known."""
     words = ["caa", "attack", "--checkpoint", str(plan.output)]
     if plan.denoises:
         words[3:] = [plan.classifier or "CLASSIFIER", "--denoiser", str(plan.output), "--sigma", f"{plan.sigma:g}"]

@@ -39,12 +39,9 @@ def largest_chunk(
     """
     base = resident()
     available = limit - int(_SPARE_SHARE * limit) - _SPARE_BYTES - reserve - base
-    if (
-        gradients
-        and classifier.differentiates
-        and graph_bytes(classifier.differentiated, classifier.grey()) > available
-    ):
-        classifier.recompute()
+    if gradients and classifier.differentiates:
+        while graph_bytes(classifier.differentiated, classifier.grey()) > available and classifier.recompute():
+            pass
     # A votes pass takes no more than a gradient pass, which keeps every layer's output, or from votes the noise.
     run = one_chunk(classifier, "gradient" if gradients or not classifier.differentiates else "votes")
     size = 1

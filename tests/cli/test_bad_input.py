@@ -102,6 +102,13 @@ def test_wrong_usage_is_refused_before_anything_is_written(tmp_path, words, prob
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_checkpoint_without_its_option_is_taken_for_one():
+    """As `caa inspect weights.pt` is typed."""
+    result = caa("attack", "demo", "--limit", "1")
+    assert_clean_error(result, 2, "caa attack takes options only, not demo", "caa attack --checkpoint demo")
+    assert_clean_error(caa("train", "demo"), 2, "extra argument", "caa train --help")
+
+
 @pytest.mark.parametrize("name", ["attack.json", "attack.json.jsonl", "attack.json.images"])
 def test_two_files_of_a_run_must_not_be_the_same(tmp_path, name):
     """One would destroy the other at the end of the work."""

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from support import (
     CHEAP,
     ENVIRONMENT,
+    assert_clean_error,
     attack,
     caa,
     demo_images,
@@ -85,6 +86,12 @@ def test_the_help_of_no_option_loses_a_word_in_brackets():
         for parameter in command.params:
             text = getattr(parameter, "help", None) or ""
             assert render(text).plain == text, f"caa {name}: {parameter.name}"
+
+
+def test_the_help_of_training_says_the_default_of_each_method():
+    shown = {parameter.name: parameter.show_default for parameter in get_command(app).commands["train"].params}
+    assert shown["draws"] == "gaussian 1, consistency 2, macer 16, smoothadv 2"
+    assert shown["beta"] == "16"
 
 
 def test_result_has_the_fixed_names(run):
@@ -226,23 +233,22 @@ def test_a_file_may_name_the_attack_at_its_top(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "hint"),
     [
-        "[attack]\nsample = 5",
-        "[attack]\nconfig = 'x'",
-        "[attack",
-        "[attack]\nsamples = 'x'",
-        "sampels = 5",
-        "[atack]\nsamples = 5",
-        "shards = 'x'",
+        ("[attack]\nsampels = 5", "did you mean samples? caa attack --help lists the settings"),
+        ("[attack]\nconfig = 'x'", "caa attack --help lists the settings"),
+        ("[attack", "a setting a line, for instance samples = 2000"),
+        ("[attack]\nsamples = 'x'", "correct that line of "),
+        ("sampels = 5", "did you mean samples?"),
+        ("[atack]\nsamples = 5", "did you mean [attack]?"),
+        ("shards = 'x'", "did you mean shard?"),
     ],
 )
-def test_a_file_that_makes_no_sense_is_refused(tmp_path, text):
+def test_a_file_that_makes_no_sense_is_refused(tmp_path, text, hint):
     file = tmp_path / "caa.toml"
     file.write_text(text)
     result = caa("attack", "--checkpoint", "demo", "--dry-run", "--config", file)
-    assert result.exit_code == 2
-    assert isinstance(result.exception, SystemExit)
+    assert_clean_error(result, 2, str(file), hint)
     assert result.stdout == ""
 
 

@@ -25,6 +25,7 @@ from caa_cli.config.choices import (
     SURROGATES,
     TABLE_FORMATS,
     TRAINING_DTYPES,
+    VERIFICATIONS,
 )
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
@@ -58,6 +59,7 @@ def offered(typed: str, script: str = COMMAND) -> list[str]:
     [
         ("caa attack --attack ", ATTACKS),
         ("caa attack --bound ", BOUNDS),
+        ("caa attack --verification ", VERIFICATIONS),
         ("caa certify --bound ", BOUNDS),
         ("caa attack --dataset ", DATASETS),
         ("caa inspect --dataset ", DATASETS),

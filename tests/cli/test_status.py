@@ -126,10 +126,12 @@ def test_a_damaged_file_is_named_and_the_others_are_shown(folder):
     [
         (["nowhere.json"], "nowhere.json is no result"),
         (["x*.json"], "x*.json is no result"),
+        (["empty"], "empty holds no result"),
         ([], "needs the outputs"),
     ],
 )
 def test_a_name_that_stands_for_nothing_is_wrong_usage(folder, names, problem):
+    (folder / "empty").mkdir()
     assert_clean_error(caa("status", *names), 2, problem, "caa status" if not names else "shards")
 
 

@@ -116,3 +116,10 @@ def test_a_command_to_copy_is_one_line_at_60_columns(terminal: bool, words: str,
     if "not-known" in words:
         assert "--an-option-that-is-not-known-at-all-and-is-long" in shown
         assert "│" not in shown
+
+
+def test_the_command_that_follows_a_training_is_one_line_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "a-long-name-for-a-checkpoint-of-a-training.safetensors"
+    words = f"train --dataset demo --epochs 1 --evaluate-samples 0 --device cpu --output {name}"
+    assert f"caa attack --checkpoint {name} --limit 20" in output(True, *words.split(), COLUMNS="60", NO_COLOR="1")

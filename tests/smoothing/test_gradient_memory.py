@@ -90,6 +90,17 @@ def test_as_many_graphs_wait_as_may(limit: int, chunks: int):
     assert graphs.peak == chunks * one.peak
 
 
+@pytest.mark.parametrize("limit", [0, 70, 500])
+def test_the_memory_of_graphs_that_wait_is_known_before(limit: int):
+    least, most, classifier = Graphs(), Graphs(), make_small(gradient_chunk=16)
+    classifier.graphs = 0
+    check(classifier, least, 1000)
+    classifier.graphs = limit
+    check(classifier, most, 1000)
+    assert classifier.waiting_bytes(1000) == pytest.approx(4 * (most.peak - least.peak), rel=0.2)
+    assert classifier.waiting_bytes(16) == 0
+
+
 def test_graphs_that_wait_are_dropped_where_memory_runs_out():
     graphs, classifier = Graphs(), make_small(gradient_chunk=16)
     check(classifier, graphs, 16)

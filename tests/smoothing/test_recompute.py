@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torchvision import models
 
 from caa_cli.errors import CaaError
+from caa_cli.models.composite import Ensemble
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
@@ -53,7 +54,10 @@ NETWORKS = {
     "nested": lambda: models.efficientnet_b0(num_classes=10),
     "transformer": lambda: models.VisionTransformer(32, 8, 12, 4, 32, 64, num_classes=10),
     "one long sequence": denoiser,
+    "ensemble": lambda: Ensemble([LinearResNet([3, 3, 3], 16, "A") for _ in range(3)]),
 }
+# Those with blocks in blocks, and what another level may take of the memory that one level does.
+NESTED = {"nested": 1.2, "ensemble": 0.8}
 
 
 def made(name: str) -> nn.Module:
@@ -87,7 +91,20 @@ def test_gradients_are_the_same_and_less_is_kept(name):
     assert found[2] < 0.75 * wanted[2]
     with torch.no_grad():
         assert torch.equal(network(IMAGE), plain(IMAGE))
-    assert not recompute_activations(network, IMAGE)  # nothing is left to do
+    if name not in NESTED:
+        assert not recompute_activations(network, IMAGE)  # nothing is left to do
+
+
+@pytest.mark.parametrize(("name", "most"), NESTED.items())
+def test_another_level_recomputes_too_where_one_is_not_enough(name: str, most: float):
+    network = made(name)
+    wanted, peaks = gradients(network)[0], []
+    while recompute_activations(network, IMAGE):
+        found = gradients(network)
+        torch.testing.assert_close(found[0], wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
+        peaks.append(found[2])
+    assert len(peaks) >= 2
+    assert peaks[-1] < most * peaks[0]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -99,7 +116,7 @@ def test_no_layer_is_evaluated_more_than_twice(name):
             layer.register_forward_hook(lambda layer, inputs, output: calls.update([layer]))
     x = IMAGE.clone().requires_grad_(True)
     torch.autograd.grad(network(x)[0, 0], x)
-    assert set(calls.values()) == {1, 2}
+    assert max(calls.values()) == 2
 
 
 def test_a_copy_recomputes_with_weights_of_its_own():

@@ -18,7 +18,7 @@ def adversarial(
 
     votes: (examples, classes) of `samples` draws each. classes: (examples,) the labels. The other class is the one
     with the most votes. targeted: `classes` are targets instead, and each has to be confidently above all others.
-    This is no verification: `verify` draws fresh noise.
+    This is no verification: `verification.verifier` draws fresh noise.
     """
     judge = judge_of(samples, alpha, bound, votes.shape[1])
     count, others = count_of(votes, classes), largest_other(votes, classes)
