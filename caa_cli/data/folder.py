@@ -48,7 +48,7 @@ def _root(data_dir: Path, split: str) -> tuple[Path, tuple[str, ...]]:
         return data_dir / matching[0], ()
     if present:  # then folders of these names are splits, not classes
         raise UsageError(
-            f"{data_dir} holds {' and '.join(present)}, and nothing for --split {split}",
-            f"add {data_dir / SPLIT_FOLDERS[split][0]}, or name the other split",
+            f"{data_dir} holds {' and '.join(present)}, and no {split} images",
+            f"add {data_dir / SPLIT_FOLDERS[split][0]}" + (", or use --split train" if split == "test" else ""),
         )
     return data_dir, (f"{data_dir} has no train and test folders: all its images are those of either split",)

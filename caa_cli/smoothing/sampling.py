@@ -84,6 +84,11 @@ class NoisyModel:
         self.recomputes = False
         self.notify: Callable[[str], None] = lambda text: None
 
+    def __repr__(self) -> str:
+        shape, dtype = "×".join(map(str, self.input_shape)), str(self.dtype).removeprefix("torch.")
+        name = f"{type(self).__name__}: {self.arch}, σ = {self.sigma:g}"
+        return f"<{name}, {self.num_classes} classes of {shape} images, {dtype} on {self.device}>"
+
     def with_sigma(self: E, sigma: float) -> E:
         """The same classifier smoothed with another σ; the model is shared, the chunk sizes are not."""
         if sigma == self.sigma:

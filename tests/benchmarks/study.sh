@@ -18,4 +18,4 @@ fi
 caa compare --checkpoint "$model.safetensors" --data-dir "$data" --every "${EVERY:-1000}" --limit "${LIMIT:-10}" \
   --samples 300 --verify-samples 25000 --dtype bfloat16 --output "$model.json" --resume \
   --attacks "${ATTACKS:-caa-newton:samples=375,caa:samples=1500,caa:samples=1500:refine=tangential:rivals=3,\
-ddn,fmn,alma,pdgd,sdf,apgd-min,pgd,deepfool,autoattack,cw:initial-constant=1:binary-search-steps=3}"
+ddn,fmn,alma,pdgd,sdf,pgd,deepfool,autoattack,apgd-min:iterations=10:targets=3,cw:initial-constant=1:binary-search-steps=3}"

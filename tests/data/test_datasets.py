@@ -267,8 +267,17 @@ def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path, beside):
     if beside == "val":
         assert open_folder(tmp_path).root.name == "val"
     else:
-        with pytest.raises(UsageError, match="holds train, and nothing for --split test"):
+        with pytest.raises(UsageError, match="holds train, and no test images") as refused:
             open_folder(tmp_path)
+        assert refused.value.hint.endswith("/test, or use --split train")
+
+
+def test_training_needs_a_folder_of_its_own(tmp_path):
+    """`caa train` has no --split to turn to."""
+    write_tree(tmp_path / "test", ["a/0.png"])
+    with pytest.raises(UsageError, match="holds test, and no train images") as refused:
+        open_folder(tmp_path, split="train")
+    assert refused.value.hint == f"add {tmp_path / 'train'}"
 
 
 def test_grey_images_stay_grey_if_the_first_is(tmp_path):
@@ -461,7 +470,7 @@ def test_a_class_folder_without_images_is_refused(tmp_path, name, empty):
 
 def test_a_folder_that_has_only_the_other_split_is_no_class_called_train(tmp_path):
     write_tree(tmp_path / "train", ["a/0.png"])
-    with pytest.raises(UsageError, match="holds train, and nothing for --split test"):
+    with pytest.raises(UsageError, match="holds train, and no test images"):
         open_folder(tmp_path)
 
 

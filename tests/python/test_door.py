@@ -49,6 +49,10 @@ def columns_are_the_commands(results, examples):
                 assert value == expected, name
 
 
+def test_a_loaded_model_says_what_it_is(model):
+    assert repr(model) == "<SmoothedClassifier: small-cnn, σ = 0.5, 10 classes of 1×28×28 images, float32 on cpu>"
+
+
 def test_an_attack_is_the_commands_to_the_bit(model, data, tmp_path):
     images, labels = data
     document = attack(tmp_path / "a.json", "--limit", "3", "--save-adversarial", tmp_path / "a.safetensors")
