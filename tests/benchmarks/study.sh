@@ -4,7 +4,7 @@
 #   tests/benchmarks/study.sh DATA_DIR OUTPUT_DIR mnist gaussian 0.5
 #
 # Arguments: where the data is, where everything goes, data set (mnist, fashion-mnist), training method, sigma.
-# All models are attacked on the same images: `caa compare OUTPUT_DIR/mnist-*.json` shows them together.
+# All models are attacked on the same images, so `caa compare` of all MODEL.ATTACK.json in OUTPUT_DIR shows them together.
 set -euo pipefail
 data=$1 out=$2 dataset=$3 method=$4 sigma=$5
 model=$out/$dataset-$method-$sigma
