@@ -16,9 +16,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from caa_cli.attacks.caa.attack import CertificationAware
+from caa_cli.attacks.common.elimination import most_runs, still_racing
 from caa_cli.attacks.common.loop import Candidate, Example, Finding, Search
 from caa_cli.attacks.common.projection import project_beyond, step_beyond
-from caa_cli.attacks.common.race import RunStep, margins, most_runs, still_racing
+from caa_cli.attacks.common.race import margins
+from caa_cli.attacks.common.runs import RunStep
 from caa_cli.attacks.newton.attack import Newton
 from caa_cli.attacks.newton.boundary_walk import BoundaryWalk
 from caa_cli.smoothing.chunks import Piece

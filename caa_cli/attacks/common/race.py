@@ -1,22 +1,23 @@
-"""Runs that race: which rival classes an attack follows, one run each, and which runs it gives up.
+"""Runs that race: which rival classes an attack follows, one run each.
 
 Which class has the nearest boundary can't be seen at the clean image. So runs after several rivals race each other,
-and a run whose boundary turns out to be too much further away than the nearest one's is given up.
+and `elimination` says which of them are given up.
 """
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.common.attack import Attack
-from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.attacks.common.elimination import most_runs, still_racing
+from caa_cli.attacks.common.runs import RunEvaluation, RunState, RunStep
+from caa_cli.attacks.common.state import Example
 from caa_cli.config import attacks as settings
 from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -25,112 +26,9 @@ from caa_cli.smoothing.judge import margins_of, strongest_other
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import likeliest_rivals
 
-# From which share of the steps on at most how many runs may go on, however close their boundaries are to each other.
-_FIELD = ((0.2, 3), (0.5, 2), (0.9, 1))
-# By how much a run's boundary may seem further than the nearest one before the run is given up: at the first of these
-# shares of the steps, and so many times less with every further half of the steps.
-_LEAD, _LEAD_SHRINK = 0.25, 6.0
 # An evaluation takes a first share of the samples up to the first of these shares of the steps, a second one up to
 # the second, and then a growing one, from a third to a fourth.
 _SAMPLES_UNTIL = (0.3, 0.5)
-# The prior of the slope of h, the samples that it weighs, and the range of every estimate.
-_SLOPE, _SLOPE_WEIGHT = 0.75, 200.0
-_SLOPES = (0.3, 1.0)
-
-
-@dataclass
-class Runs(Batch):
-    """One run for each of R rivals of each example: tensors (examples, R, …).
-
-    rivals: the classes.  alive: whether a run goes on, on the CPU.  point: flat, where it is evaluated next.
-    boundary_distance: the estimated distance of its boundary, inf before there is one.  slope, slope_weight: of h
-    along the direction that the run follows, and the samples behind it.
-    """
-
-    rivals: Tensor
-    alive: Tensor
-    point: Tensor
-    boundary_distance: Tensor
-    slope: Tensor
-    slope_weight: Tensor
-
-    @staticmethod
-    def no_estimates(like: Tensor) -> dict[str, Any]:
-        """`boundary_distance`, `slope` and `slope_weight` of new runs; like: (examples, R)."""
-        return {
-            "boundary_distance": torch.full_like(like, torch.inf),
-            "slope": torch.full_like(like, _SLOPE),
-            "slope_weight": torch.full_like(like, _SLOPE_WEIGHT),
-        }
-
-    def offer(self, now: RunStep, votes: Tensor, confident: Tensor, unconfirmed: Tensor | None) -> None:
-        """Remembers the points of these runs that are adversarial, or to be kept as unconfirmed candidates."""
-        shape = self.rivals.shape
-        sure = now.spread(confident, shape)
-        offered = sure if unconfirmed is None else sure | now.spread(unconfirmed, shape)
-        points = self.point.view(*shape, *self.clean.shape[1:])
-        self.remember_points(points, offered, now.spread(votes, shape), sure)
-
-    def learn_slope(self, now: RunStep, measured: Tensor, informative: Tensor, most: float) -> Tensor:
-        """Averages newly measured slopes into those of the runs, where they are informative, and returns these; the
-        average weighs at most `most` samples."""
-        slope, weight = now.of(self.slope), now.of(self.slope_weight)
-        total = weight + now.samples
-        pooled = torch.lerp(measured, slope, weight / total).clamp(*_SLOPES)
-        slope = torch.where(informative, pooled, slope)
-        now.put(self.slope, slope)
-        now.put(self.slope_weight, torch.where(informative, total.clamp(max=most), weight))
-        return slope
-
-
-@dataclass(frozen=True)
-class RunStep:
-    """Runs that take a step together, one row a run.
-
-    rows, runs: (runs,) int64, which example and which of its runs, on the device.  examples: the rows, for the host.
-    iteration: the same for all of them.  samples: of each evaluation.
-    """
-
-    rows: Tensor
-    runs: Tensor
-    examples: list[int]
-    iteration: int
-    samples: int
-
-    def of(self, values: Tensor) -> Tensor:
-        """These runs' values, of (examples, R, …)."""
-        return values[self.rows, self.runs]
-
-    def put(self, values: Tensor, chosen: Tensor) -> None:
-        """Writes these runs' values, (runs, …), into (examples, R, …)."""
-        values[self.rows, self.runs] = chosen
-
-    def spread(self, chosen: Tensor, shape: torch.Size) -> Tensor:
-        """These runs' values, (runs, …), among zeros for the others, (examples, R, …); shape: (examples, R)."""
-        spread = chosen.new_zeros((*shape, *chosen.shape[1:]))
-        self.put(spread, chosen)
-        return spread
-
-
-RunState = TypeVar("RunState", bound=Runs)
-
-
-@dataclass
-class RunEvaluation:
-    """One evaluation of the points of some runs, one row a run.
-
-    point: (runs, dimensions).  margin: (runs,) h, of a target over the strongest other class.  slope: (runs,) of h
-    along the direction that was given.  gradient: (runs, dimensions) of log p̄_rival − log p̄_label.  direction: it at
-    unit length, zero where it is `lost`.  variance: (runs,) of the gradient's noise, None of an exact gradient.
-    """
-
-    point: Tensor
-    margin: Tensor
-    slope: Tensor
-    gradient: Tensor
-    direction: Tensor
-    lost: Tensor
-    variance: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -254,38 +152,6 @@ def margins(
     counts = votes.gather(1, pair)
     change = moments.gather(1, pair) * table.per_probability(counts)  # in float64
     return table.margin(counts).float(), ((change[:, 0] - change[:, 1]) / sigma**2).float()
-
-
-def _first(share: float, steps: int) -> int:
-    """The step from which on a rule holds; never the first step, so that all rivals are evaluated once."""
-    return max(1, round(share * steps))
-
-
-def most_runs(step: int, steps: int, rivals: int) -> int:
-    """How many of an image's runs may go on at this step."""
-    return min([rivals, *(most for share, most in _FIELD if step >= _first(share, steps))])
-
-
-def still_racing(alive: Tensor, distance: Tensor, iteration: Tensor, steps: int, rivals: int) -> Tensor:
-    """Which runs go on, (examples, R) bool: all but those too far behind and those beyond the most that may.
-
-    alive: (examples, R) bool.  distance: (examples, R) of each boundary as estimated, inf where there is no estimate.
-    iteration: (examples,) the step that each example is about to take, of `steps`. All on the CPU.
-    """
-    # Of runs without an estimate the first goes on; ended ones rank behind all.
-    distance = torch.where(alive, distance.clamp(max=torch.finfo(distance.dtype).max), torch.inf)
-    rank = distance.argsort(dim=1, stable=True).argsort(dim=1)
-    limits = [(most_runs(step, steps, rivals), _lead(step, steps)) for step in iteration.tolist()]
-    most, lead = torch.tensor(limits, dtype=distance.dtype).unbind(dim=1)
-    behind = distance > distance.amin(dim=1, keepdim=True) * (1.0 + lead[:, None])
-    return alive & (rank < most[:, None]) & ~behind
-
-
-def _lead(step: int, steps: int) -> float:
-    """By how much a boundary may seem further than the nearest one at this step, as a share."""
-    if step < _first(_FIELD[0][0], steps):
-        return math.inf
-    return _LEAD * math.pow(_LEAD_SHRINK, -2.0 * max(0.0, step / steps - _FIELD[0][0]))
 
 
 def ranking_samples(samples: int) -> int:

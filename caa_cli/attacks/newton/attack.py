@@ -9,7 +9,7 @@ Evaluations are short and noisy, and their points soon lie close together. So pl
 less weight, and the next point is the one nearest to the clean image, in the box, at which the averaged plane has the
 margin that a verification needs.
 
-Runs after several rivals race each other on common noise (see `attacks.race`).
+Runs after several rivals race each other on common noise (see `attacks.common.race`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.common.projection import step_beyond
-from caa_cli.attacks.common.race import Race, RunEvaluation, Runs, RunStep, ranking_samples
+from caa_cli.attacks.common.race import Race, ranking_samples
+from caa_cli.attacks.common.runs import RunEvaluation, Runs, RunStep
 from caa_cli.attacks.common.state import Example
+from caa_cli.config.attacks import samples_by_default
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
@@ -64,7 +66,7 @@ class Newton(Race[NewtonState]):
     """See the module. An evaluation takes from 2/45 of `samples` to 8/45, or of the default where they are fewer."""
 
     SHARES = (2 / 45, 1 / 15, 4 / 45, 8 / 45)
-    LEAST = 375
+    LEAST = samples_by_default("caa-newton")
     UNCONFIRMED = _NEAR
 
     def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
