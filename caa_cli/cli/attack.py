@@ -9,11 +9,12 @@ import typer
 
 from caa_cli.cli import completion, generate, layers, options, running
 from caa_cli.cli.generate import option
-from caa_cli.config.attacks import ATTACKS, SAMPLES, samples_by_default
+from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.attack_settings import samples_by_default
+from caa_cli.config.attacks import ATTACKS, SAMPLES
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.config.choices import DTYPES, EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL, VERIFICATIONS
-from caa_cli.config.plan import AttackPlan
 from caa_cli.config.targets import FORMS, TARGET_RULES
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE

@@ -11,7 +11,7 @@ from caa_cli.cli import layers, options, running
 from caa_cli.cli.generate import RUN, option
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.certificates import CERTIFICATES
-from caa_cli.config.plan import CertifyPlan
+from caa_cli.config.certify_plan import CertifyPlan
 
 _CERTIFICATE = "Certificate"
 

@@ -11,7 +11,9 @@ import typer
 from caa_cli.cli import completion, generate, layers, options, running
 from caa_cli.cli.attack import attack
 from caa_cli.cli.generate import option
-from caa_cli.config.attacks import ATTACKS, declared, foreign
+from caa_cli.config.attack_plan import AttackPlan, default_samples
+from caa_cli.config.attack_settings import declared, foreign
+from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.choices import TABLE_FORMATS
 from caa_cli.config.compare_plan import (
     ComparePlan,
@@ -23,7 +25,6 @@ from caa_cli.config.compare_plan import (
 )
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
-from caa_cli.config.plan import AttackPlan, default_samples
 from caa_cli.config.ranges import FileName, flag
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from caa_cli.config.attacks import ATTACKS, prefix
+from caa_cli.config.attack_settings import prefix
+from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.choices import GRADIENTS, SURROGATE_MODEL
 from caa_cli.config.compare_plan import setting_names
 

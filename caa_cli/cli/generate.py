@@ -12,7 +12,8 @@ from typer.models import OptionInfo
 
 from caa_cli.cli.completion import Completion, among
 from caa_cli.cli.values import PARSERS
-from caa_cli.config import attacks, methods
+from caa_cli.config import methods
+from caa_cli.config.attack_settings import declared
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.pictures import PICTURES
 from caa_cli.config.ranges import OneOf, flag
@@ -65,7 +66,7 @@ def attack_settings() -> dict[str, inspect.Parameter]:
             name, setting.kind, setting.help, setting.shown, f"Only with --attack {attack}", choices=_names([setting])
         )
         for attack in ATTACKS
-        for name, setting in attacks.declared(attack).items()
+        for name, setting in declared(attack).items()
     }
 
 

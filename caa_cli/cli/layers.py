@@ -13,11 +13,13 @@ import typer
 
 from caa_cli.cli.values import number, shortened, whole
 from caa_cli.config import methods
+from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.custom_attack import names_code
 from caa_cli.config.methods import METHODS
+from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.normalisations import mean_and_std
 from caa_cli.config.paths import check_distinct
-from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
 from caa_cli.config.presets import preset_of_attack
 from caa_cli.config.ranges import OneOf, flag
 from caa_cli.config.recipes import RECIPES

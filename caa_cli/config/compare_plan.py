@@ -9,13 +9,15 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from caa_cli.config.attacks import ATTACKS, AttackName, declared, prefix, samples_by_default
+from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.attack_settings import AttackName, declared, prefix, samples_by_default
+from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.choices import SURROGATE_MODEL, TABLE_FORMATS
 from caa_cli.config.custom_attack import is_custom, short_name
 from caa_cli.config.differences import FORMERLY
+from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
-from caa_cli.config.plan import AttackPlan, ModelPlan
 from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, Word, flag, setting_of
 from caa_cli.config.settings import check_each
 from caa_cli.errors import UsageError

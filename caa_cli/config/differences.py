@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from caa_cli.config import attacks
+from caa_cli.config import attacks, custom_attack
 from caa_cli.config.certificates import COHEN
 from caa_cli.config.choices import INTERVALS
 
@@ -14,10 +14,12 @@ FORMERLY = {
     "verification": INTERVALS,
     "certificate": COHEN,
     **attacks.FORMERLY,
-    **dict.fromkeys(("target", "ensemble", "denoiser_arch", "classifier_size", "image_resize", "interpolation")),
+    **dict.fromkeys(["target", "ensemble", "denoiser_arch", "classifier_size", "image_resize", "interpolation"]),
 }
 # Settings that have another's value unless they are given. Runs of before there were such settings have it too.
 AS_ANOTHER = {"search_dtype": "dtype"}
+# What a message calls a setting whose name says too little.
+_WORDS = {custom_attack.CODE: "the code of the attack has changed"}
 
 
 def formerly(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def differences(recorded: dict[str, Any], requested: dict[str, Any], compared: l
     if recorded.get("attack") != requested.get("attack"):
         compared = ["attack", *(key for key in compared if key != "attack" and key in recorded and key in requested)]
     return [
-        f"{attacks.WORDS.get(key, key)} ({recorded.get(key)} there, {requested.get(key)} here)"
+        f"{_WORDS.get(key, key)} ({recorded.get(key)} there, {requested.get(key)} here)"
         for key in compared
         if decisive(key, recorded.get(key)) != decisive(key, requested.get(key))
     ]

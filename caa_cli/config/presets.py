@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from caa_cli.config.attacks import foreign
+from caa_cli.config.attack_settings import foreign
 from caa_cli.config.bounds import GOODMAN
 from caa_cli.config.certificates import COHEN
 from caa_cli.config.choices import FIXED, GUMBEL, INTERVALS, NO_LINE_SEARCH, RADIAL

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.choices import MODEL, SURROGATE_MODEL, VOTES
-from caa_cli.config.plan import CertifyPlan, ModelPlan
+from caa_cli.config.model_plan import ModelPlan
 from caa_cli.display import Display
 from caa_cli.errors import UsageError
 from caa_cli.python.errors import Interrupted, plain_names

@@ -10,8 +10,10 @@ from numbers import Real
 from typing import Any
 
 from caa_cli.config import custom_attack
-from caa_cli.config.attacks import declared, prefix, spec_of
-from caa_cli.config.plan import AttackPlan, CertifyPlan, ModelPlan
+from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.attack_settings import declared, prefix, spec_of
+from caa_cli.config.certify_plan import CertifyPlan
+from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.presets import preset_of_attack
 from caa_cli.config.settings import Setting, settings_of
 from caa_cli.errors import UsageError

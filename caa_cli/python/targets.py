@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.targets import Classes, target_or_file
 from caa_cli.data.images import ImageArrays
 from caa_cli.errors import UsageError

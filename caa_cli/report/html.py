@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.attacks import ATTACKS, declared
+from caa_cli.config.attack_settings import declared
+from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.pictures import PICTURES, SWEEP
 from caa_cli.config.ranges import flag
 from caa_cli.report.escapes import markup

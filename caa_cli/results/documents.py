@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from caa_cli import __version__
-from caa_cli.config.attacks import ATTACKS, declared
+from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.attack_settings import declared
+from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.choices import SPLITS
-from caa_cli.config.plan import AttackPlan, CertifyPlan
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import (
     Count,

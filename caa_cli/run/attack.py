@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from caa_cli.attacks.common.attack import Attack
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.display import Bar, Display, Rows
 from caa_cli.results.class_names import names_of_classes
 from caa_cli.results.fields import attack_fields

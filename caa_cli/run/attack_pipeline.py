@@ -15,7 +15,7 @@ from torch import Tensor
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.loop import Search
 from caa_cli.attacks.common.state import Batch, Example, Finding
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images, read_example
 from caa_cli.errors import CaaError

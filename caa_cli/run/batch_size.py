@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from caa_cli.attacks.common.attack import Attack
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.run.threat_model import Access
 from caa_cli.smoothing.classifier import SmoothedClassifier
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caa_cli.config.plan import CertifyPlan
+from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.ranges import setting_of
 from caa_cli.display import Bar, Display, Rows
 from caa_cli.results.certificates import (

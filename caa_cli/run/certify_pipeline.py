@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from caa_cli.config.plan import CertifyPlan
+from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import Images, read_example
 from caa_cli.results.certificates import CERTIFIED, NOT_CERTIFIED, UNDECIDED, CertifyRecord

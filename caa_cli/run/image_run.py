@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from caa_cli.config.plan import ModelPlan
+from caa_cli.config.model_plan import ModelPlan
 from caa_cli.display import Bar, Display, Rows
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
 from caa_cli.results.fields import Fields

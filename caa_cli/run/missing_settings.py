@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from caa_cli.config.datasets import DATASETS
-from caa_cli.config.plan import ModelPlan
+from caa_cli.config.model_plan import ModelPlan
 from caa_cli.errors import MissingSettingsError
 from caa_cli.models.base_classifier import ModelFiles
 from caa_cli.models.checkpoint import Weights

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from caa_cli.attacks.common.attack import Attack
-from caa_cli.config.attacks import spec_of
+from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.attack_settings import spec_of
 from caa_cli.config.choices import VOTES
-from caa_cli.config.plan import AttackPlan
 from caa_cli.config.settings import load
 from caa_cli.runtime.device import weights_dtype
 

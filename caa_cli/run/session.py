@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from caa_cli.config.datasets import DEMO
-from caa_cli.config.plan import ModelPlan
+from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.targets import Classes
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.files import ImageFiles

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.targets import (
     LEAST_LIKELY,
     RANDOM,

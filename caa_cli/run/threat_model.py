@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.common.starting_points import MOST_STARTING_POINTS
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.choices import MODEL, SURROGATE_MODEL, VOTES
-from caa_cli.config.plan import AttackPlan
 from caa_cli.data.images import Images, readable, spread
 from caa_cli.display import Display
 from caa_cli.errors import CaaError, UsageError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from caa_cli.config.plan import AttackPlan, ModelPlan
+from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.sizes import show_size
 from caa_cli.display import Display
 from caa_cli.runtime.device import in_mode

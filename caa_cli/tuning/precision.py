@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import torch
 
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.display import Display
 from caa_cli.runtime.device import has_bfloat16_units
 from caa_cli.smoothing.classifier import SmoothedClassifier

@@ -18,8 +18,8 @@ from caa_cli.attacks.caa.attack import CertificationAware
 from caa_cli.attacks.caa.tangential import slide
 from caa_cli.attacks.common.loop import Example, Finding, Search
 from caa_cli.attacks.common.race import ranking_samples, top_classes
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.choices import RADIAL, REFINEMENTS, TANGENTIAL
-from caa_cli.config.plan import AttackPlan
 from caa_cli.run.registry import build_attack
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.verification.verifier import Verifier

@@ -18,8 +18,8 @@ import caa_cli as caa
 from caa_cli.attacks.baselines.ddn import Ddn
 from caa_cli.attacks.common.loop import Search
 from caa_cli.attacks.common.state import Example, Finding
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.custom_attack import register
-from caa_cli.config.plan import AttackPlan
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.run.registry import build_attack
 from caa_cli.runtime.user_code import find_callable

@@ -13,8 +13,8 @@ from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.criterion import Aim, adversarial
 from caa_cli.attacks.common.loop import Search
 from caa_cli.attacks.common.state import Batch, Example, Finding
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attacks import ATTACKS
-from caa_cli.config.plan import AttackPlan
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.images import ImageArrays
 from caa_cli.python.model import load

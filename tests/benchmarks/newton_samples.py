@@ -22,7 +22,7 @@ from setup import demo, trained
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.loop import Search
 from caa_cli.attacks.common.state import Example
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.run.registry import build_attack
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.noise import Key, Purpose

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import caa_cli as caa
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.display import Display
 from caa_cli.run.attack import run_attack
 

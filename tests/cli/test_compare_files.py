@@ -9,7 +9,7 @@ import pytest
 from comparing import document, record, write
 from support import assert_clean_error, caa, read_strict
 
-from caa_cli.config.plan import Shard
+from caa_cli.runtime.sharding import Shard
 
 
 def good(**settings):

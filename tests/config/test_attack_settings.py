@@ -13,10 +13,11 @@ from support import assert_clean_error, caa, parse_strict, read_strict
 import caa_cli
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.cli.attack import attack as command
-from caa_cli.config.attacks import ATTACKS, SAMPLES, declared, flat
+from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.attack_settings import declared, flat
+from caa_cli.config.attacks import ATTACKS, SAMPLES
 from caa_cli.config.compare_plan import default_of
 from caa_cli.config.differences import differences
-from caa_cli.config.plan import AttackPlan
 from caa_cli.config.targets import Classes
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import UsageError

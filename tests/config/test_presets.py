@@ -13,8 +13,8 @@ from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 import caa_cli
 from caa_cli.cli import layers
 from caa_cli.cli.app import app
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attacks import ATTACKS
-from caa_cli.config.plan import AttackPlan
 from caa_cli.config.presets import PRESETS, preset_of_attack
 
 # "Results" of the paper: 1,500 samples, α = 0.005, Goodman's intervals, the radius of Cohen et al., and no search

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import assert_clean_error, attack, caa
 
-from caa_cli.config.plan import CertifyPlan, Shard
+from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.selection import read_indices
 from caa_cli.errors import UsageError
+from caa_cli.runtime.sharding import Shard
 
 SIZES = st.integers(1, 60)
 

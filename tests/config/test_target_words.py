@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.differences import differences
-from caa_cli.config.plan import AttackPlan
 from caa_cli.config.targets import Classes, check_covers, random_class, read_targets, target_or_file
 from caa_cli.errors import UsageError
 

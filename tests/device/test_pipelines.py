@@ -12,10 +12,11 @@ from pretended_device import PretendedDevice
 from step_counts import demo_classifier
 from torch import Tensor
 
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.choices import SURROGATE_MODEL, VOTES
 from caa_cli.config.methods import METHODS
-from caa_cli.config.plan import AttackPlan, CertifyPlan
 from caa_cli.config.settings import load
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.datasets import open_dataset

@@ -15,7 +15,8 @@ import typer
 from support import caa
 
 from caa_cli.cli.app import app
-from caa_cli.config.attacks import ATTACKS, declared
+from caa_cli.config.attack_settings import declared
+from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.ranges import Range, flag
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from caa_cli.config.attacks import ATTACKS, declared
-from caa_cli.config.plan import AttackPlan, Shard
+from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.attack_settings import declared
+from caa_cli.config.attacks import ATTACKS
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.results.shards.result_file import parse_result_file
 from caa_cli.results.shards.run_results import join
+from caa_cli.runtime.sharding import Shard
 
 ATTACKED, NOT_FOUND, MISCLASSIFIED, FAILED = "attacked", "not_found", "misclassified", "failed"
 

@@ -7,7 +7,7 @@ import json
 from comparing import document, record, write
 from support import caa, read_strict
 
-from caa_cli.config.plan import Shard
+from caa_cli.runtime.sharding import Shard
 
 IMAGES = 7
 

@@ -7,7 +7,7 @@ from collections import Counter
 from pretended_device import PretendedDevice
 
 from caa_cli.attacks.common.loop import Example, Search
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.data.datasets import open_dataset
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
 from caa_cli.models.load import build_model

@@ -10,13 +10,13 @@ from comparing import COLUMNS, assert_as_by_hand, by_hand, by_index, comparison_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caa_cli.config.plan import Shard
 from caa_cli.report.headings import FURTHER, HEADINGS
 from caa_cli.report.tables import cells
 from caa_cli.results.comparison import compare
 from caa_cli.results.metrics import figures
 from caa_cli.results.shards.result_file import parse_result_file
 from caa_cli.results.shards.run_results import join
+from caa_cli.runtime.sharding import Shard
 
 
 def known():

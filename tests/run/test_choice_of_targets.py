@@ -10,7 +10,7 @@ import torch
 from networks import make_sectors, make_small
 from prescribed import prescribed
 
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.targets import Classes
 from caa_cli.data.images import ImageArrays
 from caa_cli.errors import UsageError

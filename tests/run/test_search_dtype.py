@@ -10,8 +10,8 @@ from networks import make_small
 from support import CHEAP, assert_clean_error, attack, caa, parse_strict, read_strict, timeless
 
 import caa_cli
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.differences import differences
-from caa_cli.config.plan import AttackPlan
 from caa_cli.display import Display
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT
 from caa_cli.runtime.device import in_mode, weights_dtype

@@ -8,7 +8,7 @@ import pytest
 import torch
 from step_counts import demo_classifier
 
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.images import ImageSet

@@ -24,7 +24,7 @@ from caa_cli.attacks.common.projection import step_beyond
 from caa_cli.attacks.common.race import Race, ranking_samples
 from caa_cli.attacks.common.runs import RunEvaluation, Runs, RunStep
 from caa_cli.attacks.common.state import Example
-from caa_cli.config.attacks import samples_by_default
+from caa_cli.config.attack_settings import samples_by_default
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox

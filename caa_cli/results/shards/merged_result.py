@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.differences import decisive
 from caa_cli.config.paths import sidecar
-from caa_cli.config.plan import AttackPlan, CertifyPlan
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
 from caa_cli.results.documents import KINDS, head

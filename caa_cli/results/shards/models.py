@@ -7,8 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.compare_plan import SHARED
-from caa_cli.config.plan import CertifyPlan
 from caa_cli.errors import UsageError
 from caa_cli.results.model_files import files_of, model_digest
 from caa_cli.results.shards.result_file import R, ResultFile

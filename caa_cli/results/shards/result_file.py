@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from caa_cli.config.attacks import foreign
+from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.attack_settings import foreign
 from caa_cli.config.compare_plan import SHARED, default_of, formerly, setting_names
 from caa_cli.config.differences import AS_ANOTHER
 from caa_cli.config.paths import sidecar
-from caa_cli.config.plan import AttackPlan
 from caa_cli.config.schema import SchemaError, check, parse, shown
 from caa_cli.config.selection import default_limit, select
 from caa_cli.errors import CaaError, UsageError

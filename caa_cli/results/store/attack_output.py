@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.plan import AttackPlan
+from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.results.documents import document_at
 from caa_cli.results.records import ATTACKED, AttackRecord
 from caa_cli.results.shards.result_file import ResultFile

@@ -1,0 +1,169 @@
+"""What one run of `caa attack` will do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from caa_cli.config import attack_settings, attacks
+from caa_cli.config.attack_settings import AttackName
+from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.choices import (
+    DTYPES,
+    EXACT,
+    FINISHES,
+    GRADIENTS,
+    LINE_SEARCH,
+    MODEL,
+    SURROGATE_MODEL,
+    VERIFICATIONS,
+    VOTES,
+)
+from caa_cli.config.differences import AS_ANOTHER
+from caa_cli.config.model_plan import ModelPlan
+from caa_cli.config.presets import PRESETS
+from caa_cli.config.ranges import (
+    MOST_STEPS,
+    SIGMA,
+    Count,
+    FileName,
+    OneOf,
+    Word,
+)
+from caa_cli.config.settings import Called, Settings
+from caa_cli.config.targets import TARGET_RULES, Classes, TargetText, file_digest
+from caa_cli.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackPlan(ModelPlan):
+    """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
+
+    name: what comparisons call it.  preset: where values that were not given come from.  settings, samples: None: the
+    attack's defaults.  attack_sigma: what the search takes σ to be; None: the true one.  gradient: where the search's
+    gradients come from.  search_dtype: of the search alone; None: as dtype.  target: the class to reach, or the rule
+    that chooses it; None: any but the label.  target_file: lists a class for each image.  selection_samples,
+    certify_samples, verify_samples: None: as `default_samples` says.
+    """
+
+    attack: Annotated[str, AttackName()] = "caa"
+    name: Annotated[str | None, Word(taken=ATTACKS)] = None
+    preset: Annotated[str | None, OneOf(PRESETS)] = None
+    settings: Settings = None  # type: ignore[assignment]  # filled in below
+    samples: Annotated[int, Count()] = None  # type: ignore[assignment]  # filled in below
+    iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
+    attack_sigma: Annotated[float | None, SIGMA] = None
+    gradient: str = MODEL
+    target: Annotated[str | None, TargetText()] = None
+    target_file: Annotated[Path | None, Called("target"), FileName()] = None
+    search_dtype: Annotated[str, OneOf(DTYPES)] = None  # type: ignore[assignment]
+    selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
+    certify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
+    verify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
+    verification: Annotated[str, OneOf(VERIFICATIONS)] = EXACT
+    finish: Annotated[str, OneOf(FINISHES)] = LINE_SEARCH
+    batch_size: Annotated[int | None, Count()] = None
+    output: Annotated[Path, FileName()] = Path("attack.json")
+    save_adversarial: Annotated[Path | None, FileName()] = None
+
+    NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {
+        "name",
+        "preset",
+        "batch_size",
+        "save_adversarial",
+        "target_file",
+    }
+    WRITTEN = ("save_adversarial", *ModelPlan.WRITTEN)
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """The plan of values by users' names, the attack's settings among them (`ddn_gamma`); None: not given.
+
+        Raises UsageError, also for a setting of another attack.
+        """
+        return super().of(**attack_settings.completed({"attack": cls.attack, **given}))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, count in default_samples(vars(self)).items():
+            object.__setattr__(self, name, count)
+        if self.samples is None:
+            by_default = attack_settings.samples_by_default(self.attack, self.gradient == VOTES)
+            object.__setattr__(self, "samples", by_default)
+        for name, other in AS_ANOTHER.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(self, other))
+        if self.settings is None:
+            object.__setattr__(self, "settings", attack_settings.spec_of(self.attack).settings())
+        self._check_gradient()
+        attack_settings.check(self.attack, self.settings, self.gradient == VOTES, self.targeted)
+
+    @property
+    def targeted(self) -> bool:
+        """Whether one class of each image is to be reached, not any but the label."""
+        return self.target is not None or self.target_file is not None
+
+    def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
+        """As of any run; the search takes σ to be the true one unless the plan says otherwise."""
+        return super().resolve(sigma, attack_sigma=self.attack_sigma or sigma, **from_checkpoint)
+
+    def with_classes(self, classes: Classes) -> Self:
+        """`target` as results record it: a rule, the number of a class, or of a file of targets its digest."""
+        if self.target_file is not None:
+            return replace(self, target=file_digest(self.target_file))
+        if self.target is None or self.target in TARGET_RULES:
+            return self
+        return replace(self, target=str(classes.number_of(f"--target {self.target}", self.target)))
+
+    def config(self) -> dict[str, Any]:
+        """Every setting, as JSON; those of the attack by users' names, where `settings` stands."""
+        config: dict[str, Any] = {}
+        for name, value in super().config().items():
+            config |= attack_settings.flat(self.attack, self.settings) if name == "settings" else {name: value}
+        return config
+
+    def compared_keys(self) -> list[str]:
+        names = [name for name in super().compared_keys() if name != "settings"]
+        return [*names, *attack_settings.flat(self.attack, self.settings)]
+
+    @property
+    def surrogate_model(self) -> str | None:
+        """The checkpoint that --gradient surrogate-model=… names."""
+        kind, equals, checkpoint = self.gradient.partition("=")
+        return checkpoint if equals and kind == SURROGATE_MODEL else None
+
+    def reads(self) -> list[tuple[str, Path | None]]:
+        """As of any run, and the surrogate's checkpoint."""
+        surrogate = self.surrogate_model
+        gradient = None if surrogate in (None, "demo") else Path(str(surrogate))
+        return [*super().reads(), ("--gradient", gradient), ("--target", self.target_file)]
+
+    def _check_gradient(self) -> None:
+        kind, equals, checkpoint = self.gradient.partition("=")
+        if kind == SURROGATE_MODEL and not checkpoint:
+            raise UsageError(
+                f"--gradient {self.gradient} names no checkpoint", f"--gradient {SURROGATE_MODEL}=FILE, or {VOTES}"
+            )
+        if kind not in GRADIENTS or (equals and kind != SURROGATE_MODEL):
+            raise UsageError(
+                f"--gradient {self.gradient!r} is not known",
+                f"use one of: {MODEL}, {SURROGATE_MODEL}=CHECKPOINT, {VOTES}",
+            )
+        if kind == VOTES and attack_settings.spec_of(self.attack).by_votes is None:
+            able = [name for name, spec in ATTACKS.items() if spec.by_votes]
+            raise UsageError(
+                f"{self.attack} begins at the clean image, where votes alone show no direction (--gradient {VOTES})",
+                f"use --attack {' or '.join(able)}, or --gradient {SURROGATE_MODEL}=CHECKPOINT",
+            )
+
+
+def default_samples(given: Mapping[str, Any]) -> dict[str, int]:
+    """The sample counts of certificate and verification, by setting; those that are None follow from others. They are
+    the same for every attack, unless --samples is given."""
+    samples = attacks.SAMPLES if given["samples"] is None else given["samples"]
+    counts = {"selection_samples": samples, "verify_samples": max(10 * samples, 10_000)}
+    counts |= {name: given[name] for name in counts if given[name] is not None}
+    certify = given["certify_samples"]
+    return {**counts, "certify_samples": counts["verify_samples"] if certify is None else certify}

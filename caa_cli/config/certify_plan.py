@@ -1,0 +1,30 @@
+"""What one run of `caa certify` will do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from caa_cli.config.model_plan import ModelPlan
+from caa_cli.config.ranges import (
+    ALPHA,
+    Count,
+    FileName,
+    Positive,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyPlan(ModelPlan):
+    """One run of `caa certify`. radius: decide only whether each image is certified at this L2 radius."""
+
+    samples: Annotated[int, Count()] = 100_000
+    selection_samples: Annotated[int, Count()] = 100
+    alpha: Annotated[float, ALPHA] = 0.001
+    radius: Annotated[float | None, Positive()] = None
+    output: Annotated[Path, FileName()] = Path("certify.json")
+    tsv: Annotated[Path | None, FileName()] = None
+
+    NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"tsv"}
+    WRITTEN = ("tsv", *ModelPlan.WRITTEN)
