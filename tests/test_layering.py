@@ -20,6 +20,7 @@ LIGHT_RUNTIME = [
     "runtime.streams",
     "runtime.terminal",
     "runtime.user_code",
+    "runtime.words",
 ]
 
 

@@ -22,6 +22,7 @@ from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, Word
 from caa_cli.config.settings import check_each
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
+from caa_cli.runtime.words import counted
 
 # What decides which images are eligible and what a proof is: the same for all attacks of a comparison. The other
 # settings that decide a result are of the search, an attack's own: SEARCH every attack has.
@@ -152,7 +153,9 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(f"--sweep says {key} twice", "give its values in one list")
         sweeps[key] = several
     if len(sweeps) > 2:
-        raise UsageError(f"--sweep varies {len(sweeps)} settings", "one or two, so that a picture can show them")
+        raise UsageError(
+            f"--sweep varies {counted(len(sweeps), 'setting')}", "one or two, so that a picture can show them"
+        )
     return sweeps
 
 

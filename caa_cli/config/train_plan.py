@@ -154,7 +154,7 @@ class TrainPlan(Plan):
             raise UsageError("--objective mse has no other epochs than of mse", "leave --mse-epochs out")
         if settings.objective != MSE and settings.on_pixels(self.epochs - 1):
             raise UsageError(
-                f"none of the {self.epochs} epochs is left for --objective {settings.objective}: the first "
+                f"no epoch of {self.epochs} is left for --objective {settings.objective}: the first "
                 f"{settings.pixel_epochs} are of mse",
                 "use more --epochs, fewer --mse-epochs, or --objective mse",
             )

@@ -15,6 +15,7 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.cifar_networks import densenet, vgg, wide_resnet
 from caa_cli.models.factory import network_from
 from caa_cli.models.resnet import cifar_resnet, torchvision_resnet
+from caa_cli.runtime.words import counted
 
 # (number of classes, input shape) → network on normalised images
 Builder = Callable[[int, Sequence[int]], nn.Module]
@@ -158,7 +159,7 @@ def build(card: ModelCard) -> NormalisedClassifier:
     repeat = 1 if wanted in (0, channels) else wanted
     if repeat > 1 and channels != 1:
         raise UsageError(
-            f"{card.arch} takes {wanted} channels (or grey images), not {channels}",
+            f"{card.arch} takes {counted(wanted, 'channel')} (or grey images), not {channels}",
             "use another --dataset, or the --arch of the images' channels",
         )
     return NormalisedClassifier(builder(card.num_classes, card.input_shape), card.mean, card.std, repeat)

@@ -20,6 +20,7 @@ from caa_cli.models.denoisers.open import build_denoiser, check_images, open_den
 from caa_cli.models.load import build_model
 from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.resolve import Overrides, resolve_card
+from caa_cli.runtime.words import counted
 
 Shape = tuple[int, int, int]
 T = TypeVar("T")
@@ -204,7 +205,7 @@ def resolve_model(
     for member in members[1:]:
         if member.card.num_classes != first.card.num_classes:
             raise UsageError(
-                f"{first.weights.path} knows {first.card.num_classes} classes, {member.weights.path} "
+                f"{first.weights.path} knows {counted(first.card.num_classes, 'class')}, {member.weights.path} "
                 f"{member.card.num_classes}",
                 "name checkpoints of the same classes, in the same order",
             )

@@ -33,6 +33,7 @@ from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.recognise import Recognised, recognise
 from caa_cli.models.safetensors_file import read_tensors
 from caa_cli.models.whole import read_factory
+from caa_cli.runtime.words import counted
 
 __all__ = ["DEMO_CHECKPOINT", "Weights", "checkpoint_bytes", "find_checkpoint", "inspect_weights", "read_weights"]
 
@@ -154,14 +155,16 @@ def _check(path: Path, contents: Contents) -> None:
     sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in different.values()}
     if sum(tensor.nbytes for tensor in different.values()) > _MOST_OVERLAP * sum(sizes.values()):
         raise CaaError(
-            f"the checkpoint {path} holds {len(tensors):,} tensors that are parts of one another over and over",
+            f"the checkpoint {path} holds {counted(len(tensors), 'tensor', ',')} that are parts of one another "
+            "over and over",
             "save each weight as a tensor of its own",
         )
     infinite = {key for key, tensor in different.items() if _not_finite(tensor)}
     broken = [name for name, tensor in tensors.items() if _identity(tensor) in infinite]
     if broken:
         raise CaaError(
-            f"the checkpoint {path} holds NaN or infinite weights ({short(broken[0])}, {len(broken)} tensors in all)",
+            f"the checkpoint {path} holds NaN or infinite weights ({short(broken[0])}, "
+            f"{counted(len(broken), 'tensor')} in all)",
             "training diverged, or the file is damaged: take an earlier checkpoint",
         )
 

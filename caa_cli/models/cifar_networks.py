@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from caa_cli.runtime.words import counted
+
 
 class _WideBlock(nn.Module):
     """Normalisation and ReLU before each of two 3×3 convolutions; a 1×1 convolution where the width changes."""
@@ -105,7 +107,7 @@ class CifarDenseNet(nn.Module):
         super().__init__()
         layers, rest = divmod(depth - 4, 6 if bottleneck else 3)
         if rest or layers < 1 or growth < 1:
-            raise ValueError(f"no such network has {depth} layers")
+            raise ValueError(f"no such network has {counted(depth, 'layer')}")
         width = 2 * growth if bottleneck else 16
         parts: dict[str, nn.Module] = {"conv0": nn.Conv2d(channels, width, 3, padding=1, bias=False)}
         for block in (1, 2, 3):

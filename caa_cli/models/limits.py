@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from caa_cli.errors import CaaError
+from caa_cli.runtime.words import counted
 
 # ResNet-152 has 932 tensors, their names have 40 characters.
 MOST_TENSORS, LONGEST_NAME = 20_000, 1_000
@@ -32,7 +33,7 @@ def check_names(path: Path, names: Collection[str]) -> None:
     """Raise CaaError if there are more tensors, or longer names, than any network has."""
     problem = None
     if len(names) > MOST_TENSORS:
-        problem = f"{len(names):,} tensors (caa reads {MOST_TENSORS:,} at most)"
+        problem = f"{counted(len(names), 'tensor', ',')} (caa reads {MOST_TENSORS:,} at most)"
     elif (longest := max(map(len, names), default=0)) > LONGEST_NAME:
         problem = f"a tensor whose name has {longest:,} characters (caa reads {LONGEST_NAME:,} at most)"
     if problem is not None:

@@ -17,6 +17,7 @@ from caa_cli.models.checkpoint import Weights
 from caa_cli.models.limits import short
 from caa_cli.models.prefixes import fit_names
 from caa_cli.models.preprocessing import Preprocessing
+from caa_cli.runtime.words import counted
 
 
 def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
@@ -121,7 +122,7 @@ def _checked(weights: Weights, card: ModelCard, wanted: Mapping[str, Tensor]) ->
         else ""
     )
     raise CaaError(
-        f"the weights in {weights.path} don't fit {card.arch} with {card.num_classes} classes on "
+        f"the weights in {weights.path} don't fit {card.arch} with {counted(card.num_classes, 'class')} on "
         f"{'×'.join(map(str, card.input_shape))} images: "
         + (f"they are those of {recognised}{size}; " if recognised else "")
         + f"{detail} ({count} such differences)",

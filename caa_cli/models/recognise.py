@@ -14,6 +14,7 @@ from caa_cli.errors import CaaError
 from caa_cli.models.architectures import ARCHITECTURES, build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.prefixes import peelings, spellings
+from caa_cli.runtime.words import counted
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -50,7 +51,7 @@ class Recognised:
         return self.other if self.other is not None and height >= LARGE else self.arch
 
     def __str__(self) -> str:
-        return f"{self.arch} with {self.num_classes} classes"
+        return f"{self.arch} with {counted(self.num_classes, 'class')}"
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:

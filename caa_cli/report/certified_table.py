@@ -9,6 +9,7 @@ from caa_cli.display import number
 from caa_cli.report import escapes
 from caa_cli.report.tables import as_csv, as_json_rows
 from caa_cli.results.certified import CertifiedComparison
+from caa_cli.runtime.words import counted
 
 # As many radii as fit in a terminal's width.
 MOST_RADII = 9
@@ -50,9 +51,9 @@ def explanation(comparison: CertifiedComparison) -> str:
     config = comparison.models[0].parts[0].config
     average = "; average radius: 0 where wrong, with its standard error" if comparison.radius is None else ""
     return (
-        f"{len(comparison.images)} images. % of them that are classified correctly and certified at an L2 radius "
-        f"(n = {config['samples']}, α = {config['alpha']:g}), an abstention being wrong{average}. Ranges are exact "
-        "95% intervals."
+        f"{counted(len(comparison.images), 'image')}. % of them that are classified correctly and certified at "
+        f"an L2 radius (n = {config['samples']}, α = {config['alpha']:g}), an abstention being wrong{average}. "
+        "Ranges are exact 95% intervals."
     )
 
 
@@ -76,7 +77,7 @@ def latex(comparison: CertifiedComparison) -> str:
     ]
     lines = [
         r"\begin{table}",
-        rf"  \caption{{Certified accuracy (\%) at $L_2$ radii, of {len(comparison.images)} images; "
+        rf"  \caption{{Certified accuracy (\%) at $L_2$ radii, of {counted(len(comparison.images), 'image')}; "
         rf"$n = {config['samples']}$, $\alpha = {config['alpha']:g}$.}}",
         r"  \centering",
         rf"  \begin{{tabular}}{{l{'r' * len(columns)}}}",

@@ -22,6 +22,7 @@ from caa_cli.results.comparison import Comparison
 from caa_cli.results.model_files import files_of
 from caa_cli.results.shards.run_results import AttackResult
 from caa_cli.results.store.ownership import mark
+from caa_cli.runtime.words import counted
 
 _STYLE = Path(__file__).with_name("page.css")
 
@@ -48,8 +49,8 @@ def report(comparison: Comparison, document: Mapping[str, Any], gallery: Gallery
 {_table("How it was made", _origin(comparison))}
 {_command(document)}
 <h2>Results</h2>
-<p>Over {len(comparison.eligible)} eligible of {len(comparison.images)} images. Radii are L2 with pixels in [0, 1],
-every one verified on fresh noise; the best of a column is bold. {markup(ranges_explained(comparison))}</p>
+<p>Over {len(comparison.eligible)} eligible of {counted(len(comparison.images), "image")}. Radii are L2 with pixels in
+[0, 1], every one verified on fresh noise; the best of a column is bold. {markup(ranges_explained(comparison))}</p>
 {_results(comparison, HEADINGS, "Results")}
 <h3>Further figures</h3>
 {_results(comparison, FURTHER, "Further figures")}
@@ -71,7 +72,7 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
     """The model, the images and the rule of a success, in words."""
     first = comparison.attacks[0].parts[0]
     count, dataset = first.images.get("count"), first.setting("dataset")
-    of = f"{dataset} {first.setting('split')}" + (f" ({count} images)" if count else "")
+    of = f"{dataset} {first.setting('split')}" + (f" ({counted(count, 'image')})" if count else "")
     parts = [part for attack in comparison.attacks for part in attack.parts]
     ways = dict.fromkeys(chosen_by(part.selection, dataset) for part in parts)
     excluded = sorted(set(comparison.images) - set(comparison.eligible))
@@ -88,9 +89,9 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
         **({"target": target} if target else {}),
         "certificate": f"{first.setting('certificate')}, {first.setting('bound')} bounds, "
         f"α = {first.setting('alpha'):g}, "
-        f"n = {_text(first.setting('certify_samples'))} samples",
+        f"n = {counted(first.setting('certify_samples'), 'sample')}",
         "success": f"verified at α = {first.setting('alpha'):g} on fresh noise, "
-        f"{_text(first.setting('verify_samples'))} samples a try",
+        f"{counted(first.setting('verify_samples'), 'sample')} a try",
     }
 
 

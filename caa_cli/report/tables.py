@@ -18,6 +18,7 @@ from caa_cli.results.class_names import class_name
 from caa_cli.results.comparison import Comparison, finite
 from caa_cli.results.metrics import Figures
 from caa_cli.results.proportions import Interval
+from caa_cli.runtime.words import counted
 
 Cell = tuple[str, str]  # the value, and its interval or ""
 
@@ -79,7 +80,9 @@ def grid_rows(comparison: Comparison) -> list[list[str]]:
 
 def explanation(comparison: Comparison) -> str:
     """What the columns of HEADINGS mean, for below the table."""
-    return f"{len(comparison.eligible)} eligible of {len(comparison.images)} images; {of_columns(comparison)}"
+    return (
+        f"{len(comparison.eligible)} eligible of {counted(len(comparison.images), 'image')}; {of_columns(comparison)}"
+    )
 
 
 def of_columns(comparison: Comparison, reference: str | None = None) -> str:

@@ -34,6 +34,7 @@ from caa_cli.errors import CaaError
 from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, Record
 from caa_cli.results.store.files import read_object
+from caa_cli.runtime.words import counted
 
 KINDS: dict[str, type[Record]] = {"attack": AttackRecord, "certify": CertifyRecord}
 # Limits up to which reading a result can afford to enumerate images and shards.
@@ -203,7 +204,7 @@ def read_record(value: Any, header: Mapping[str, Any]) -> Record:
         record = KINDS[header["command"]].from_json(value)
         count = header.get("images", {}).get("count")
         if count is not None and record.index >= count:
-            raise SchemaError(f"is {record.index}, and the data set has {count} images", "index")
+            raise SchemaError(f"is {record.index}, and the data set has {counted(count, 'image')}", "index")
     except SchemaError as error:
         index = value.get("index") if isinstance(value, dict) else None
         raise (error.within(f"image {shown(index)}:") if type(index) is int else error) from None

@@ -29,6 +29,7 @@ from caa_cli.run.compare_report import CompareReport, check_applicable
 from caa_cli.run.dry_run import together
 from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.runtime.signals import uninterrupted
+from caa_cli.runtime.words import counted
 
 
 @dataclass
@@ -104,7 +105,7 @@ class CompareRun:
             what, count = (
                 ("models", "examples") if isinstance(found, CertifiedComparison) else ("attacks", "eligible")
             )
-            images = f"{document['summary'][count]} images"
+            images = counted(document["summary"][count], "image")
             self.display.plan("caa compare", [(what, ", ".join(found.labels)), (count, images)])
             self.display.document(document)
             return DONE

@@ -9,6 +9,7 @@ from typing import Any
 from caa_cli.display import Rows
 from caa_cli.models.limits import short
 from caa_cli.models.outline import listed
+from caa_cli.runtime.words import counted
 
 # Deeper than any description of a training; a file may hold far deeper ones, to break whoever follows them.
 _DEEPEST = 20
@@ -46,7 +47,7 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
         arch += f" (the weights of {document['same_weights']} are the same)"
     named = document["sigma_in_name"]
     sigma = f"{document['sigma']:g}" if document["sigma"] else "not in the file"
-    weights = f"{document['weights']:,} in {document['tensors']} tensors, {', '.join(document['dtypes'])}"
+    weights = f"{document['weights']:,} in {counted(document['tensors'], 'tensor')}, {', '.join(document['dtypes'])}"
     rows = [
         ("file", f"{kept['path']}, {kept['bytes']:,} bytes"),
         ("sha256", kept["sha256"]),

@@ -21,6 +21,7 @@ from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.run.reporting import Summary, files, report
 from caa_cli.run.session import Session, open_session
 from caa_cli.runtime.signals import uninterrupted
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.choose import check_memory
 
@@ -136,7 +137,7 @@ class ImageRun(ABC, Generic[P, R]):
         output, indices = self.output, self.session.indices
         todo = [index for index in indices if index not in output.records]
         if output.records:
-            self.display.note(f"going on with {output.source}: {len(output.records)} images are done already")
+            self.display.note(f"going on with {output.source}: {counted(len(output.records), 'image')} done already")
         try:
             with output.working(), self.display.bar("images", len(indices), len(indices) - len(todo)) as bar:
                 self.process(classifier, todo, bar)

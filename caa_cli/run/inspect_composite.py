@@ -17,6 +17,7 @@ from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import open_denoiser, recognise
 from caa_cli.models.denoisers.read import weights_files
 from caa_cli.models.hub_folder import describes_classifier
+from caa_cli.runtime.words import counted
 
 
 def denoiser_at(path: str, trust: bool) -> Denoiser | None:
@@ -79,7 +80,9 @@ def together(documents: Sequence[dict[str, Any]], ensemble: str | None, denoiser
     if denoiser is not None:
         document["denoiser"] = describe_denoiser(denoiser)
         if denoiser.channels not in (None, first["channels"]) and first["channels"] is not None:
-            misfits.append(f"the denoiser takes {denoiser.channels} channels, the classifier {first['channels']}")
+            misfits.append(
+                f"the denoiser takes {counted(denoiser.channels, 'channel')}, the classifier {first['channels']}"
+            )
     problems = [each["problem"] for each in documents if each["problem"] is not None] + misfits
     attack = None if misfits else document["attack"]
     return {**document, "problem": "; ".join(problems) or None, "attack": attack}
@@ -90,14 +93,14 @@ def composite_rows(document: dict[str, Any]) -> Rows:
     rows = list(denoiser_rows(document["denoiser"])) if "denoiser" in document else []
     if "members" in document:
         members = 1 + len(document["members"])
-        rows.append(("ensemble", f"{ENSEMBLES[document['ensemble']]} of {members} checkpoints"))
+        rows.append(("ensemble", f"{ENSEMBLES[document['ensemble']]} of {counted(members, 'checkpoint')}"))
     return [*rows, ("problem", document["problem"])] if document["problem"] else rows
 
 
 def denoiser_rows(described: dict[str, Any]) -> Rows:
     """`described` is what `describe_denoiser` returns."""
     channels, size = described["channels"], described["size"]
-    images = "any images" if channels is None else f"{channels} channel{'s' if channels != 1 else ''}"
+    images = "any images" if channels is None else counted(channels, "channel")
     images += f", {size}×{size} pixels" if size is not None else ""
     images += f", multiples of {described['multiple']} pixels" if described["multiple"] > 1 else ""
     return [

@@ -57,7 +57,7 @@ class Targets:
             check_covers(plan.target_file, self.listed, indices)
         if indices and all(self.fixed_for(index) == images.label(index) for index in indices):
             raise UsageError(
-                f"--target: each of the {len(indices)} images is of its target's class already",
+                "--target: every image is of its target's class already",
                 "name another class, or select other images with --indices, --skip or --every",
             )
 

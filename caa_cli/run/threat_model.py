@@ -21,6 +21,7 @@ from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
 from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.gradient_source import GradientCost, GradientSource
 from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
 from caa_cli.smoothing.stein import SteinEstimator
@@ -110,7 +111,7 @@ def open_access(plan: AttackPlan, target: ModelCard, images: Images, display: Di
         raise CaaError(f"{option}: {error.problem}", hint, error.exit_code) from error
     if card.num_classes != target.num_classes:
         raise UsageError(
-            f"{option}: it knows {card.num_classes} classes, the model that is attacked {target.num_classes}",
+            f"{option}: it knows {counted(card.num_classes, 'class')}, the attacked model {target.num_classes}",
             "name a checkpoint of the same classes, in the same order",
         )
     for note in notes:

@@ -22,6 +22,7 @@ from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign, something_at
 from caa_cli.runtime.device import resolve_device
 from caa_cli.runtime.memory import is_out_of_memory, memory_held
+from caa_cli.runtime.words import counted
 from caa_cli.training.describe import forecast_rows, next_command, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
 from caa_cli.training.evaluate import smoothed_accuracy
@@ -103,7 +104,8 @@ class TrainRun:
         least = self.ranks.count * (2 if normalised else 1)
         if plan.batch_size < least:
             raise UsageError(
-                f"--batch-size {plan.batch_size} is too small for {plan.arch} in {self.ranks.count} processes",
+                f"--batch-size {plan.batch_size} is too small for {plan.arch} in "
+                f"{counted(self.ranks.count, 'process')}",
                 f"use at least --batch-size {least}",
             )
 
@@ -111,7 +113,8 @@ class TrainRun:
         plan = self.plan
         if not trainer.steps():
             raise UsageError(
-                f"{len(trainer.train)} images are too few for {self.ranks.count} processes", "start fewer processes"
+                f"too few images ({len(trainer.train)}) for {counted(self.ranks.count, 'process')}",
+                "start fewer processes",
             )
         if plan.resume and self.unfinished.path.exists():
             for note in self.unfinished.restore(trainer, sources.identity()):
@@ -136,7 +139,7 @@ class TrainRun:
             done = trainer.state.epoch
             where = f"saved in {self.unfinished.path}" if self.unfinished.path.exists() else "done"
             again = self.resume_command if self.ranks.count == 1 else "the same torchrun command and --resume"
-            self.display.warn(f"interrupted: {done} of {plan.epochs} epochs are {where}")
+            self.display.warn(f"interrupted: {done} of {counted(plan.epochs, 'epoch')} {where}")
             self.display.warn(f"go on with: {again}")
             return INTERRUPTED
 

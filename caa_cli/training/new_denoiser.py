@@ -22,6 +22,7 @@ from caa_cli.models.denoisers.denoiser import Denoiser
 from caa_cli.models.denoisers.dncnn import DnCNN
 from caa_cli.models.denoisers.ffdnet import FFDNet
 from caa_cli.models.resolve import Overrides
+from caa_cli.runtime.words import counted
 from caa_cli.training.trainee import Trainee, count_parameters
 
 
@@ -45,7 +46,8 @@ class NewDenoiser(Trainee):
 
     def describe(self) -> Rows:
         card, behind = self.card, self.card.classifier
-        about = f"{card.depth} convolutions of {card.width} channels, {count_parameters(self.network):,} weights"
+        weights = counted(count_parameters(self.network), "weight", ",")
+        about = f"{counted(card.depth, 'convolution')} of {counted(card.width, 'channel')}, {weights}"
         classifier = "none" if behind is None else f"{behind.arch} from {behind.path} (sha256 {behind.sha256[:12]})"
         return [("denoiser", f"{card.arch}, {about}"), ("classifier", classifier)]
 

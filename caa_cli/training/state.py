@@ -19,6 +19,7 @@ from caa_cli.models.confined import read_confined
 from caa_cli.models.pickled import read_training
 from caa_cli.results.store.files import write_atomically, written
 from caa_cli.results.store.ownership import foreign
+from caa_cli.runtime.words import counted
 from caa_cli.training.describe import heldout_words
 from caa_cli.training.loop import Trainer
 from caa_cli.training.progress import EpochReport
@@ -140,7 +141,7 @@ def epoch_line(report: EpochReport, epochs: int) -> str:
     accuracy = "" if report.train_accuracy is None else f"noisy accuracy {100 * report.train_accuracy:.2f}%, "
     measured = heldout_words(report)
     heldout = f"held-out {measured}, " if measured else ""
-    unreadable = f", {report.unreadable} images can't be read" if report.unreadable else ""
+    unreadable = f", {counted(report.unreadable, 'image')} unreadable" if report.unreadable else ""
     return (
         f"epoch {report.epoch}/{epochs}: loss {report.loss:.4g}, {accuracy}{heldout}"
         f"{report.seconds:.1f} s{unreadable}"

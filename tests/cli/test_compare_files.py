@@ -244,7 +244,7 @@ def test_nothing_eligible_is_a_table_of_dashes(tmp_path):
     result = caa("compare", path, "--bootstrap", "10", "--output", tmp_path / "c.json")
     assert result.exit_code == 0, result.output
     assert read_strict(tmp_path / "c.json")["attacks"]["caa"]["best_share"] is None
-    assert "0 eligible of 1 images" in result.stdout
+    assert "0 eligible of 1 image" in result.stdout
 
 
 def test_files_without_class_expectations_still_compare(tmp_path):

@@ -155,7 +155,7 @@ def test_what_holds_no_denoiser(tmp_path):
     with pytest.raises(CaaError, match=r"config\.json is not JSON"):
         open_denoiser(tmp_path)
     save_file({"a.weight": torch.zeros(2, 3)}, tmp_path / "x.safetensors")
-    with pytest.raises(UsageError, match=r"no denoiser that caa knows \(1 tensors, the first is a.weight \(2, 3\)"):
+    with pytest.raises(UsageError, match=r"no denoiser that caa knows \(1 tensor, the first is a.weight \(2, 3\)"):
         open_denoiser(tmp_path / "x.safetensors")
 
 

@@ -23,6 +23,7 @@ from caa_cli.models.denoisers.schedules import (
     scaled_linear_betas,
 )
 from caa_cli.models.limits import short
+from caa_cli.runtime.words import counted
 
 _UNET = "UNet2DModel"
 # Tensors of any U-Net of the library.
@@ -144,7 +145,7 @@ def _unet_config(file: DenoiserFile, configs: Mapping[str, Any]) -> dict[str, An
     channels, outputs = config["in_channels"], config["out_channels"]
     if outputs not in (channels, 2 * channels):
         raise UsageError(
-            f"the U-Net in {file.path} takes {channels} channels and returns {outputs}, as models for "
+            f"the U-Net in {file.path} takes {counted(channels, 'channel')} and returns {outputs}, as models for "
             "super-resolution do",
             f"take an unconditional {_UNET}, such as a DDPM of the images that the classifier is for",
         )

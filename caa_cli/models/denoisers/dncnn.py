@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.fit import convolutions, fitted_denoiser
+from caa_cli.runtime.words import counted
 
 # As published; no file says so.
 _EPSILON, _MOMENTUM = 1e-4, 0.95
@@ -44,6 +45,6 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
         file.weights.tensors,
         lambda sigma: DnCNN(channels, depth, width),
         family="dncnn",
-        arch=f"DnCNN, {depth} layers of {width} channels",
+        arch=f"DnCNN, {counted(depth, 'layer')} of {counted(width, 'channel')}",
         channels=channels,
     )

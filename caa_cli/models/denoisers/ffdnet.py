@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.fit import convolutions, fitted_denoiser
+from caa_cli.runtime.words import counted
 
 # Four quarters of the image, 2×2 pixels of it each in one place.
 _FACTOR = 2
@@ -52,6 +53,6 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
         file.weights.tensors,
         lambda sigma: FFDNet(sigma, channels, depth, width),
         family="ffdnet",
-        arch=f"FFDNet, {depth} layers of {width} channels",
+        arch=f"FFDNet, {counted(depth, 'layer')} of {counted(width, 'channel')}",
         channels=channels,
     )

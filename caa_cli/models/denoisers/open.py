@@ -20,6 +20,7 @@ from caa_cli.models.denoisers.read import read_denoiser
 from caa_cli.models.factory import parse_call
 from caa_cli.models.limits import short
 from caa_cli.models.whole import state_digest
+from caa_cli.runtime.words import counted
 
 
 def open_denoiser(path: Path | None, arch: str | None = None, trust: bool = False) -> Denoiser:
@@ -60,13 +61,13 @@ def check_images(denoiser: Denoiser, input_shape: Sequence[int], dataset: str) -
     channels, height, width = input_shape
     takes, size = None, None
     if denoiser.channels not in (None, channels):
-        takes = f"{denoiser.channels} channel{'s' if denoiser.channels != 1 else ''}"
+        takes = counted(denoiser.channels, "channel")
     elif denoiser.size is not None and (height, width) != (denoiser.size, denoiser.size):
         takes, size = f"{denoiser.size}×{denoiser.size} pixels", f"{denoiser.size}"
     elif height % denoiser.multiple or width % denoiser.multiple:
-        takes, size = f"multiples of {denoiser.multiple} pixels", "N"
+        takes, size = f"multiples of {counted(denoiser.multiple, 'pixel')}", "N"
     elif min(height, width) < denoiser.smallest:
-        takes, size = f"at least {denoiser.smallest} pixels", f"{denoiser.smallest}"
+        takes, size = f"at least {counted(denoiser.smallest, 'pixel')}", f"{denoiser.smallest}"
     resized = dataset in DATASETS and DATASETS[dataset].resized
     if takes is not None:
         raise UsageError(
@@ -103,7 +104,7 @@ def _unknown(file: DenoiserFile) -> CaaError:
         )
     name, tensor = next(iter(weights.tensors.items()))
     return UsageError(
-        f"--denoiser {file.path} holds weights of no denoiser that caa knows ({len(weights.tensors)} tensors, "
-        f"the first is {short(name)} {tuple(tensor.shape)})",
+        f"--denoiser {file.path} holds weights of no denoiser that caa knows "
+        f"({counted(len(weights.tensors), 'tensor')}, the first is {short(name)} {tuple(tensor.shape)})",
         "add --denoiser-arch package.module:factory for a network of your own",
     )

@@ -23,6 +23,7 @@ from caa_cli.models.denoisers.unet import UNet
 from caa_cli.models.denoisers.unet_layout import FIRST, LAST, TIME, Layout
 from caa_cli.models.limits import short
 from caa_cli.models.prefixes import fit_names
+from caa_cli.runtime.words import counted
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _refuse_conditional(file: DenoiserFile, tensors: Mapping[str, Tensor]) -> No
     elif any("transformer_blocks" in name for name in tensors):
         what = "is conditioned on a text"
     elif outputs not in (channels, 2 * channels):
-        what = f"takes {channels} channels and returns {outputs}, as models for super-resolution do"
+        what = f"takes {counted(channels, 'channel')} and returns {outputs}, as models for super-resolution do"
     if what is not None:
         raise UsageError(
             f"the diffusion U-Net in {file.path} {what}",

@@ -11,6 +11,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint import Weights, read_weights
 from caa_cli.models.denoisers.denoiser import DenoiserFile
 from caa_cli.models.limits import short
+from caa_cli.runtime.words import counted
 
 _ENDINGS = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 # Of the JSON documents of a folder: how many are read, and the bytes of one. (A list of shards may be long.)
@@ -66,7 +67,8 @@ def _weights_in(folder: Path) -> Path:
         )
     names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
     raise UsageError(
-        f"the denoiser {short(folder, 1000)} holds {len(found)} files of weights ({names})", "name one of them"
+        f"the denoiser {short(folder, 1000)} holds {counted(len(found), 'file')} of weights ({names})",
+        "name one of them",
     )
 
 

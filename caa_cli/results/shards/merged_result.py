@@ -20,6 +20,7 @@ from caa_cli.results.shards.run_results import MOST_NAMED, check_same, missing_s
 from caa_cli.results.store.images import Image, StoredImages, kept_images
 from caa_cli.results.store.journal import Journal
 from caa_cli.runtime.sharding import Shard
+from caa_cli.runtime.words import counted
 
 NOT_COMPARED = {"attack": AttackPlan.NOT_COMPARED, "certify": CertifyPlan.NOT_COMPARED}
 # What a merged result records about each shard.
@@ -190,7 +191,8 @@ def read_shard(path: Path, partial: bool = False) -> ResultFile[Any] | None:
     if partial:
         return part
     raise UsageError(
-        f"{path} is not there: its run ended before it could write it, with {len(part.records)} images finished",
+        f"{path} is not there: its run ended before it could write it, with "
+        f"{counted(len(part.records), 'image')} finished",
         f"{how_to_go_on(part.metadata)}; or join what is there with --partial",
     )
 
