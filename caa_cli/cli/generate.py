@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
@@ -24,13 +25,37 @@ SEARCH = "Attack"
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def option(*names: str, panel: str, choices: Iterable[str] | Completion | None = None, **settings: Any) -> Any:
+def option(
+    *names: str,
+    help: str,
+    panel: str,
+    choices: Iterable[str] | Completion | None = None,
+    show_default: str | bool = True,
+    **settings: Any,
+) -> Any:
     """A typer.Option in a panel of the help. docs/reference/environment-variables.md is on variables.
 
-    choices: what a shell offers for its value.
+    choices: what a shell offers for its value.  show_default: the default in words, or as the user would type it.
     """
     completion = choices if choices is None or callable(choices) else among(choices)
-    return typer.Option(*names, rich_help_panel=panel, show_envvar=False, autocompletion=completion, **settings)
+    if isinstance(show_default, str) and _is_value(show_default, choices):
+        # Typer puts parentheses around every default that is given as a text; they are for words.
+        help, show_default = rf"{help} [dim]\[default: {show_default}][/]", False
+    return typer.Option(
+        *names,
+        help=help,
+        rich_help_panel=panel,
+        show_envvar=False,
+        autocompletion=completion,
+        show_default=show_default,
+        **settings,
+    )
+
+
+def _is_value(text: str, choices: Iterable[str] | Completion | None) -> bool:
+    """Whether the text of a default is a value, not a description: a number, or one of the choices."""
+    number = re.fullmatch(r"[0-9][0-9./e-]*", text) is not None
+    return number or (choices is not None and not callable(choices) and text in choices)
 
 
 def with_options_of(source: Callable[..., None], without: Collection[str] = ()) -> Callable[[Command], Command]:
@@ -105,8 +130,11 @@ def _optional(
     metavar: str | None = None,
     choices: Iterable[str] | None = None,
 ) -> inspect.Parameter:
-    metavar = "NAME" if kind is str else metavar
-    about = option(flag(name), help=help, show_default=default, metavar=metavar, panel=panel, choices=choices)
+    if kind is str:
+        metavar = "NAME"
+    about = option(
+        flag(name), help=help, panel=panel, choices=choices, show_default=default or False, metavar=metavar
+    )
     annotation = Annotated[kind | None, about]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

@@ -94,6 +94,8 @@ class ModelPlan(Plan):
     ) | frozenset(
         "indices_list trust_checkpoint measure_chunks max_memory output figure resume overwrite dry_run".split()  # noqa: SIM905
     )
+    # The settings that no option sets: the checkpoint says them, or nothing does.
+    WITHOUT_OPTION: ClassVar[frozenset[str]] = frozenset({"image_resize", "interpolation"})
     # The settings that name files to write beside `output`.
     WRITTEN: ClassVar[tuple[str, ...]] = ("figure",)
 

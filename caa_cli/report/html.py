@@ -8,6 +8,7 @@ from typing import Any
 
 from caa_cli.config.attack_settings import declared
 from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.pictures import PICTURES, SWEEP
 from caa_cli.config.ranges import flag
 from caa_cli.report.escapes import markup
@@ -60,7 +61,7 @@ def report(comparison: Comparison, document: Mapping[str, Any], gallery: Gallery
 <h2>Attacks</h2>
 {"".join(_attack(attack) for attack in comparison.attacks)}
 <h2>Settings that all share</h2>
-{_table("Settings that all share", {flag(name): value for name, value in comparison.config.items()})}
+{_table("Settings that all share", {_name(name): value for name, value in comparison.config.items()})}
 <h2>Environment</h2>
 {_table("Environment", dict(_flat(first.environment)))}
 </body>
@@ -161,6 +162,12 @@ def _attack(attack: AttackResult) -> str:
     files = ", ".join(str(part.path) for part in attack.parts)
     table = f'<table class="settings"><tbody>{rows}</tbody></table>'
     return f"<h3>{_label(attack.label)}</h3><p>{markup(files)}</p>{_scrolled(f'Settings of {attack.label}', table)}"
+
+
+def _name(setting: str) -> str:
+    """The option of a setting, or words for what only a checkpoint can say."""
+    in_words = f"{setting.replace('_', ' ')} (of the checkpoint)"
+    return in_words if setting in ModelPlan.WITHOUT_OPTION else flag(setting)
 
 
 def _label(label: str) -> str:
