@@ -22,29 +22,11 @@ _SEARCH, _VERIFICATION = generate.SEARCH, "Certificate and verification"
 
 
 @running.guarded
+@generate.with_options_of(options.run)
+@generate.with_options_of(options.model_and_images, before="attack")
 @generate.with_options(generate.attack_settings(), before="device")
 def attack(
     context: typer.Context,
-    checkpoint: options.Checkpoint = None,
-    ensemble: options.Ensemble = None,
-    denoiser: options.Denoiser = None,
-    denoiser_arch: options.DenoiserArch = None,
-    classifier_size: options.ClassifierSize = None,
-    sigma: options.Sigma = None,
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    download: options.Download = False,
-    split: options.Split = "test",
-    image_size: options.ImageSize = None,
-    limit: options.Limit = None,
-    skip: options.Skip = 0,
-    every: options.Every = 1,
-    indices: options.Indices = None,
-    arch: options.Arch = None,
-    normalisation: options.Normalisation = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    trust_checkpoint: options.TrustCheckpoint = False,
     attack: Annotated[
         str,
         option(
@@ -189,26 +171,15 @@ def attack(
         Path | None,
         option(metavar="FILE.png", help="Draw a few images before and after (needs matplotlib).", panel=_RUN),
     ] = None,
-    seed: options.Seed = 0,
-    shard: options.ShardOption = "0/1",
-    config: options.Config = None,
-    require: options.Require = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    resume: options.Resume = False,
-    overwrite: options.Overwrite = False,
-    dry_run: options.DryRun = False,
-    **settings: Any,
+    **given: Any,
 ) -> None:
     """Attack a smoothed classifier: find the nearest images that it misclassifies, each verified on fresh noise.
 
     [bold]caa attack --checkpoint demo[/] runs on a model and images that come with caa.
     """
-    given = locals()
+    given = locals() | given
     layers.check_trust(context, "attack", attack)
-    given = layers.with_preset(context, given | given.pop("settings"), attack)
-    plan = layers.plan_of(AttackPlan, given)
+    plan = layers.plan_of(AttackPlan, layers.with_preset(context, given, attack))
     from caa_cli.run.attack import run_attack
 
-    display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)
-    raise typer.Exit(run_attack(plan, display, again, running.requirements(require)))
+    raise typer.Exit(run_attack(plan, *running.surroundings(plan.shard, given)))

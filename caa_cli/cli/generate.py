@@ -58,28 +58,26 @@ def _is_value(text: str, choices: Iterable[str] | Completion | None) -> bool:
     return number or (choices is not None and not callable(choices) and text in choices)
 
 
-def with_options_of(source: Callable[..., None], without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Adds the options of another subcommand after a command's own; of two with one name the command's stays.
+def with_options_of(
+    source: Callable[..., None], before: str | None = None, without: Collection[str] = ()
+) -> Callable[[Command], Command]:
+    """Adds the parameters of another function as options, so that a new one there needs no change here."""
+    return with_options({name: p for name, p in _parameters(source).items() if name not in without}, before)
 
-    They arrive as keyword arguments, so a new option of that subcommand reaches this one without a change.
+
+def with_options(added: Mapping[str, inspect.Parameter], before: str | None = None) -> Callable[[Command], Command]:
+    """Adds options before the command's option `before`, or at the end. They arrive as keyword arguments.
+
+    Of two options with one name the command's own stays.
     """
 
     def extend(command: Command) -> Command:
-        parameters, added = _parameters(command), _parameters(source)
-        return _with_parameters(
-            command, {**parameters, **{n: p for n, p in added.items() if n not in {*without, *parameters}}}
-        )
-
-    return extend
-
-
-def with_options(added: Mapping[str, inspect.Parameter], before: str) -> Callable[[Command], Command]:
-    """Adds options before the command's option `before`. They arrive as keyword arguments, None if not given."""
-
-    def extend(command: Command) -> Command:
-        parameters = list(_parameters(command).items())
-        place = [name for name, _ in parameters].index(before)
-        return _with_parameters(command, {**dict(parameters[:place]), **added, **dict(parameters[place:])})
+        parameters = _parameters(command)
+        names = list(parameters)
+        place = len(names) if before is None else names.index(before)
+        new = [name for name in added if name not in parameters]
+        order = [*names[:place], *new, *names[place:]]
+        return _with_parameters(command, {name: {**added, **parameters}[name] for name in order})
 
     return extend
 

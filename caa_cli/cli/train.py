@@ -196,13 +196,11 @@ def train(
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
-    **settings: Any,
+    **given: Any,
 ) -> None:
     """Train a classifier for randomised smoothing, or a denoiser in front of one; the other commands read it."""
-    given = locals()
-    plan = layers.plan_of(TrainPlan, layers.with_recipe(context, given | given.pop("settings")))
+    plan = layers.plan_of(TrainPlan, layers.with_recipe(context, locals() | given))
     from caa_cli.display import Display
     from caa_cli.run.train import TrainRun
 
-    code = TrainRun(plan, Display(quiet, json), running.resume_command()).execute()
-    raise typer.Exit(code)
+    raise typer.Exit(TrainRun(plan, Display(quiet, json), running.resume_command()).execute())

@@ -5,7 +5,9 @@ Fields that are not declared here are kept, so that files of other minor version
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -165,15 +167,22 @@ def _types(plan: type) -> dict[str, Any]:
     return {name: kind for name, kind in hints(plan, ranges=False).items() if name != "settings"}
 
 
-def head(status: str, command: str) -> dict[str, Any]:
-    """The first fields of every document that is written now."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "tool_version": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "status": status,
-        "command": command,
-    }
+def head(command: str, status: str | None = None) -> dict[str, Any]:
+    """The first fields of every document that is written now. status: of a result, which has its date too."""
+    created = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "status": status}
+    of_result = created if status is not None else {}
+    return {"schema_version": SCHEMA_VERSION, "tool_version": __version__, **of_result, "command": command}
+
+
+def fingerprint_of(value: object) -> str:
+    """A short digest of a value of JSON."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def agreed(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries of the first document that all of them have with one value."""
+    first, *others = documents
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def check_header(header: Any, kind: Any = Header) -> None:

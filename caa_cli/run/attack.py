@@ -135,7 +135,7 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         figure = self.plan.figure
         if figure is not None and not figure.exists():
             kept = self.output.kept_by(finished.config)
-            with uninterrupted(), self.output.kept(figure):
+            with uninterrupted(), self.output.writing(figure):
                 self._draw(figure, {index: kept[index][index] for index in kept}, list(finished.records))
 
     def _draw(self, path: Path, adversarial: Mapping[int, Image], records: list[AttackRecord]) -> None:

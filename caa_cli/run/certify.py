@@ -110,12 +110,12 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
     def write_side_files(self, records: Sequence[CertifyRecord]) -> None:
         plan = self.plan
         if plan.tsv is not None:
-            with self.output.kept(plan.tsv):
+            with self.output.writing(plan.tsv):
                 write_atomically(plan.tsv, cohen_log(records).encode())
         if plan.figure is not None:
             from caa_cli.report.run_pictures import draw_certified_accuracy
 
-            with self.output.kept(plan.figure), drawing("--figure", plan.figure, self.display):
+            with self.output.writing(plan.figure), drawing("--figure", plan.figure, self.display):
                 draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")
 
 

@@ -178,7 +178,7 @@ class CompareRun:
         """A shard that has no images leaves a result too, so that a script finds one for each."""
         first = attacks[0].parts[0]
         document = {
-            **head("complete", "compare"),
+            **head("compare", "complete"),
             "environment": first.environment,
             "checkpoint": first.checkpoint,
             "images": first.images,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from caa_cli import __version__
 from caa_cli.config.choices import ENSEMBLES, LOGITS
 from caa_cli.config.denoisers import DENOISERS
 from caa_cli.display import Rows
@@ -17,6 +16,7 @@ from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import open_denoiser, recognise
 from caa_cli.models.denoisers.read import weights_files
 from caa_cli.models.hub_folder import describes_classifier
+from caa_cli.results.documents import head
 from caa_cli.runtime.words import counted
 
 
@@ -57,9 +57,7 @@ def denoiser_document(denoiser: Denoiser, dataset: str | None, sigma: float | No
     sigma = denoiser.sigma if sigma is None else sigma
     words += ["--sigma", f"{sigma:g}" if sigma is not None else "S", "--dataset", dataset or "D", "--data-dir", "DIR"]
     return {
-        "schema_version": 1,
-        "tool_version": __version__,
-        "command": "inspect",
+        **head("inspect"),
         "denoiser": describe_denoiser(denoiser),
         "attack": shlex.join(words),
     }

@@ -10,11 +10,10 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
-from caa_cli import __version__
 from caa_cli.config.paths import sidecar
 from caa_cli.display import Display, clock
 from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
-from caa_cli.results.documents import document_at
+from caa_cli.results.documents import document_at, head
 from caa_cli.results.shards.progress import (
     COMPLETE,
     NOT_BEGUN,
@@ -46,8 +45,7 @@ class StatusRun:
         found = [read_progress(output) for output in outputs_of(self.names)]
         found = sorted([*found, *missing_progress(found)], key=_place)
         total = total_of(found)
-        document = {"schema_version": 1, "tool_version": __version__, "command": "status"}
-        self.display.document({**document, "runs": [one.to_json() for one in found], "total": total})
+        self.display.document({**head("status"), "runs": [one.to_json() for one in found], "total": total})
         self._show(found, total)
         if any(one.state == UNREADABLE for one in found):
             return ERROR

@@ -17,7 +17,7 @@ from caa_cli.data.images import Images
 from caa_cli.display import Display
 from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
 from caa_cli.models.checkpoint import trained_with
-from caa_cli.results.store.files import check_writable, write_atomically, written
+from caa_cli.results.store.files import check_writable, write_atomically, writing
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign, something_at
 from caa_cli.runtime.device import resolve_device
@@ -195,7 +195,7 @@ class TrainRun:
             training |= smoothed_accuracy(base, trainee.num_classes, test, trainer.device, plan, self.display)
         content = trainee.content(training)
         kept = f"{self.unfinished.path} keeps the training: free some space and repeat the command with --resume"
-        with written(plan.output, kept):
+        with writing(plan.output, kept):
             write_atomically(plan.output, content)
         self.unfinished.discard()
         rows = result_rows(plan, state, training, seconds, len(content), self.unfinished.log)

@@ -17,7 +17,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint_file import read_file
 from caa_cli.models.confined import read_confined
 from caa_cli.models.pickled import read_training
-from caa_cli.results.store.files import write_atomically, written
+from caa_cli.results.store.files import write_atomically, writing
 from caa_cli.results.store.ownership import foreign
 from caa_cli.runtime.words import counted
 from caa_cli.training.describe import heldout_words
@@ -87,7 +87,7 @@ class Unfinished:
 
     @staticmethod
     def _write(path: Path, content: bytes) -> None:
-        with written(path, "free some space and repeat the command with --resume"):
+        with writing(path, "free some space and repeat the command with --resume"):
             write_atomically(path, content)
 
     def restore(self, trainer: Trainer, images: dict[str, Any]) -> list[str]:

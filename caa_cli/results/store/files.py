@@ -64,7 +64,7 @@ def write_document(path: Path, document: dict[str, Any]) -> None:
 
 
 @contextmanager
-def written(path: Path, hint: str) -> Iterator[None]:
+def writing(path: Path, hint: str) -> Iterator[None]:
     """A context that turns an OSError into a CaaError about `path`. hint: what is not lost."""
     try:
         yield
