@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from caa_cli.report.escapes import markup
+from caa_cli.report.escapes import breakable, markup
 from caa_cli.report.figure import (
     EmptyPictureError,
     difference_colours,
@@ -137,7 +137,7 @@ def gallery_html(gallery: Gallery) -> str:
     notes = "".join(f"<p>{markup(note)}.</p>" for note in gallery.notes)
     if not gallery.rows:
         return notes
-    head = "".join(f'<th scope="col">{_breakable(name)}</th>' for name in ("clean", *gallery.labels))
+    head = "".join(f'<th scope="col">{breakable(name)}</th>' for name in ("clean", *gallery.labels))
     rows = "".join(_row(shown, gallery.labels) for shown in gallery.rows)
     return (
         f'{notes}<div class="wide" tabindex="0" role="region" aria-label="Adversarial images">'
@@ -183,7 +183,3 @@ def _png(image: Any) -> str:
     buffer = BytesIO()
     imsave(buffer, np.round(255 * image).astype(np.uint8), format="png")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _breakable(label: str) -> str:
-    return markup(label).replace(":", ":<wbr/>")

@@ -11,7 +11,7 @@ from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.pictures import PICTURES, SWEEP
 from caa_cli.config.ranges import flag
-from caa_cli.report.escapes import markup
+from caa_cli.report.escapes import breakable, markup
 from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.gallery import Gallery, gallery_html
 from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
@@ -108,7 +108,7 @@ def _results(comparison: Comparison, headings: Sequence[Heading], name: str) -> 
     bold = [best(comparison, heading) for heading in headings]
     for position, (label, row) in enumerate(zip(comparison.labels, cells(comparison, headings), strict=True)):
         shown = "".join(_value(cell, position in holders) for cell, holders in zip(row, bold, strict=True))
-        rows.append(f'<tr><th scope="row">{_label(label)}</th>{shown}</tr>')
+        rows.append(f'<tr><th scope="row">{breakable(label)}</th>{shown}</tr>')
     table = f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     meanings = "".join(
         f"<dt>{markup(heading.text)}</dt><dd>{markup(meaning(heading, comparison.reference))}</dd>"
@@ -161,18 +161,15 @@ def _attack(attack: AttackResult) -> str:
     )
     files = ", ".join(str(part.path) for part in attack.parts)
     table = f'<table class="settings"><tbody>{rows}</tbody></table>'
-    return f"<h3>{_label(attack.label)}</h3><p>{markup(files)}</p>{_scrolled(f'Settings of {attack.label}', table)}"
+    return (
+        f"<h3>{breakable(attack.label)}</h3><p>{markup(files)}</p>{_scrolled(f'Settings of {attack.label}', table)}"
+    )
 
 
 def _name(setting: str) -> str:
     """The option of a setting, or words for what only a checkpoint can say."""
     in_words = f"{setting.replace('_', ' ')} (of the checkpoint)"
     return in_words if setting in ModelPlan.WITHOUT_OPTION else flag(setting)
-
-
-def _label(label: str) -> str:
-    """A label in which a line may break between its settings."""
-    return markup(label).replace(":", ":<wbr/>")
 
 
 def _table(name: str, pairs: Mapping[str, Any]) -> str:
