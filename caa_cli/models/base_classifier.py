@@ -13,7 +13,7 @@ from caa_cli.config.choices import LOGITS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
+from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights, record_of
 from caa_cli.models.composite import DenoisedClassifier, Ensemble, ResizedClassifier
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import build_denoiser, check_images, open_denoiser, recognise, with_weights_digest
@@ -100,9 +100,7 @@ class Member:
     @property
     def record(self) -> dict[str, Any]:
         """What a result says of its checkpoint, where possible in the checkpoint's own words."""
-        card = self.weights.card or self.card
-        path, sha256 = str(self.weights.path), self.weights.sha256
-        return {"path": path, "sha256": sha256, "arch": card.arch, "dataset": card.dataset, "sigma": card.sigma}
+        return record_of(self.weights, self.weights.card or self.card)
 
 
 @dataclass(frozen=True)

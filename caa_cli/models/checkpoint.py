@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from caa_cli.errors import CaaError
@@ -31,7 +30,7 @@ from caa_cli.models.limits import short, unusable
 from caa_cli.models.pickled import read_pickled
 from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.recognise import Recognised, recognise
-from caa_cli.models.safetensors_file import read_tensors
+from caa_cli.models.safetensors_file import read_tensors, tensors_bytes
 from caa_cli.models.whole import read_factory
 from caa_cli.runtime.words import counted
 
@@ -75,10 +74,15 @@ class Weights(Contents):
         return library_preprocessing(library, call.partition("(")[0], {}, self.sha256)
 
 
+def record_of(weights: Weights, card: ModelCard) -> dict[str, Any]:
+    """What a result says of a checkpoint."""
+    path, sha256 = str(weights.path), weights.sha256
+    return {"path": path, "sha256": sha256, "arch": card.arch, "dataset": card.dataset, "sigma": card.sigma}
+
+
 def checkpoint_bytes(model: NormalisedClassifier, card: ModelCard) -> bytes:
     """The content of a safetensors file with the card as its metadata."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
-    return save(tensors, metadata=card.to_metadata())
+    return tensors_bytes(model.network, card.to_metadata())
 
 
 def trained_with(path: Path) -> dict[str, Any] | None:

@@ -21,6 +21,12 @@ def short(text: object, most: int = _SHOWN) -> str:
     return text if len(text) <= most else f"{text[:kept]}…{text[-kept:]}"
 
 
+def last_line(error: Exception) -> str:
+    """The end of an error's text, which says the most; of one without a text, its type."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
 def unusable(path: Path, name: str, what: str, count: int) -> CaaError:
     """The error for a tensor that is no weight. what: it is.  count: of such tensors."""
     return CaaError(

@@ -18,7 +18,7 @@ from caa_cli.models.load import probe
 from caa_cli.models.outline import listed, outline
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, sizes
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _on_stem(recognised: Recognised, arch: str, height: int) -> str:
 def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int], num_classes: int) -> None:
     if card.input_shape != input_shape:
         raise UsageError(
-            f"the model takes {_by(card.input_shape)} images, {dataset} has {_by(input_shape)}",
+            f"the model takes {sizes(card.input_shape)} images, {dataset} has {sizes(input_shape)}",
             f"use the data set it was trained on (--dataset {card.dataset or '…'}), or another checkpoint",
         )
     if card.num_classes < num_classes or (card.num_classes > num_classes and not DATASETS[dataset].open_classes):
@@ -186,10 +186,6 @@ def describe_unknown(weights: Weights) -> str:
     names = listed(outline(weights.tensors))
     tensors = counted(len(weights.tensors), "tensor")
     return f"{weights.path} holds weights of no architecture that caa knows ({tensors}: {names})"
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
 
 
 def _list(values: tuple[float, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from caa_cli.display import Rows
 from caa_cli.models.limits import short
 from caa_cli.models.outline import listed
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, sizes
 
 # Deeper than any description of a training; a file may hold far deeper ones, to break whoever follows them.
 _DEEPEST = 20
@@ -56,7 +56,7 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
         ("architecture", arch),
         ("weights", weights if document["tensors"] else "none that could be counted"),
         ("classes", _classes(document)),
-        ("images", f"{'×'.join(map(str, shape)) if shape else 'unknown'}, {document['dataset'] or 'any data set'}"),
+        ("images", f"{sizes(shape) if shape else 'unknown'}, {document['dataset'] or 'any data set'}"),
         ("σ", sigma + (f"; its name suggests {named}" if named else "")),
         ("normalisation", normalised),
     ]

@@ -15,7 +15,7 @@ from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes
 from caa_cli.models.load import probe
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, sizes
 from caa_cli.training.trainee import Trainee, count_parameters
 
 
@@ -46,7 +46,7 @@ def new_classifier(plan: TrainPlan, images: Images) -> NewClassifier:
     try:
         model = build(card)
     except RuntimeError as error:
-        size = "×".join(map(str, card.input_shape))
+        size = sizes(card.input_shape)
         raise UsageError(
             f"no {card.arch} can be built for {size} images ({error})", "use another --arch, or --image-size"
         ) from error

@@ -17,11 +17,12 @@ from caa_cli.errors import CaaError
 from caa_cli.models.base_classifier import BaseClassifier, ModelFiles, resolve_model
 from caa_cli.models.checkpoint import find_checkpoint, inspect_weights
 from caa_cli.models.composite import DenoisedClassifier
-from caa_cli.models.denoisers.card import DenoiserCard, FrozenClassifier, denoiser_bytes
+from caa_cli.models.denoisers.card import DenoiserCard, FrozenClassifier
 from caa_cli.models.denoisers.denoiser import Denoiser
 from caa_cli.models.denoisers.dncnn import DnCNN
 from caa_cli.models.denoisers.ffdnet import FFDNet
 from caa_cli.models.resolve import Overrides
+from caa_cli.models.safetensors_file import tensors_bytes
 from caa_cli.runtime.words import counted
 from caa_cli.training.trainee import Trainee, count_parameters
 
@@ -52,7 +53,7 @@ class NewDenoiser(Trainee):
         return [("denoiser", f"{card.arch}, {about}"), ("classifier", classifier)]
 
     def content(self, training: dict[str, Any]) -> bytes:
-        return denoiser_bytes(self.network, replace(self.card, training=training))
+        return tensors_bytes(self.network, replace(self.card, training=training).to_metadata())
 
     def identity(self) -> dict[str, Any]:
         behind = self.card.classifier

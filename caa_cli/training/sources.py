@@ -14,7 +14,7 @@ from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import Images, ImageSet, spread
 from caa_cli.data.load import load
 from caa_cli.errors import UsageError
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, sizes
 from caa_cli.training.augment import RESIZED_CROP
 from caa_cli.training.describe import augmentation
 from caa_cli.training.feed import Feed, FileFeed, MemoryFeed
@@ -103,4 +103,4 @@ def _bytes(images: ImageFiles) -> int:
 
 
 def _described(images: Images) -> str:
-    return f"{'×'.join(map(str, images.input_shape))} of {counted(images.num_classes, 'class')}"
+    return f"{sizes(images.input_shape)} of {counted(images.num_classes, 'class')}"

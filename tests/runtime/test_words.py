@@ -19,11 +19,10 @@ PLURALS = "|".join(counted(2, noun).removeprefix("2 ") for noun in NOUNS.split()
 NEVER_ONE = {
     "' and '.join(map(str, classes))",
     "', '.join(map(str, _VGG))",
-    "'×'.join(map(str, card.input_shape))",
     "FEWEST",
     "MOST_ATTACKS",
     "_MOST_LISTED",
-    "_by(card.input_shape)",
+    "sizes(card.input_shape)",
     "image.numel()",
     "images",
     "kind",

@@ -12,8 +12,9 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.fit import fitted
 from caa_cli.models.factory import made_by, parse_call
-from caa_cli.models.limits import short
+from caa_cli.models.limits import last_line, short
 from caa_cli.runtime.user_code import file_and_digest, import_from
+from caa_cli.runtime.words import sizes
 
 CUSTOM = "custom"
 
@@ -53,13 +54,13 @@ def code_digest(name: str) -> str:
 def check_output(network: nn.Module, input_shape: Sequence[int], arch: str) -> None:
     """Raise CaaError unless the network maps images of this shape (channels, height, width) to such images."""
     wanted = (2, *input_shape)
-    images = "×".join(map(str, input_shape))
+    images = sizes(input_shape)
     try:
         with torch.no_grad():
             out = network(torch.zeros(wanted))
     except Exception as error:  # foreign code may raise anything
         raise UsageError(
-            f"the denoiser {arch} can't take {images} images ({short(str(error).strip().splitlines()[-1], 200)})",
+            f"the denoiser {arch} can't take {images} images ({short(last_line(error), 200)})",
             "check --dataset and --image-size: it has to have the images that the denoiser was made for",
         ) from error
     if not isinstance(out, Tensor) or tuple(out.shape) != wanted:

@@ -20,7 +20,7 @@ from caa_cli.models.denoisers.read import read_denoiser
 from caa_cli.models.factory import parse_call
 from caa_cli.models.limits import short
 from caa_cli.models.whole import state_digest
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, sizes
 
 
 def open_denoiser(path: Path | None, arch: str | None = None, trust: bool = False) -> Denoiser:
@@ -72,7 +72,7 @@ def check_images(denoiser: Denoiser, input_shape: Sequence[int], dataset: str) -
     if takes is not None:
         raise UsageError(
             f"the denoiser {denoiser.path} ({denoiser.arch}) takes images of {takes}, "
-            f"{dataset} has {'×'.join(map(str, input_shape))}",
+            f"{dataset} has {sizes(input_shape)}",
             f"add --image-size {size}" if resized and size else "name a denoiser that was trained on these images",
         )
 
