@@ -137,7 +137,7 @@ def _optional(
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def strict(command: Command) -> Command:
+def with_strict_numbers(command: Command) -> Command:
     """The command with parsers of our own for whole numbers and numbers."""
     return _with_parameters(command, _parameters(command))
 

@@ -46,7 +46,7 @@ def default_of(attack: str, name: str) -> Any:
     return getattr(AttackPlan, name, None) if setting is None else setting.default
 
 
-def formerly(attack: str, name: str) -> Any:
+def former_value(attack: str, name: str) -> Any:
     """What runs did before there was such a setting, where that is not its default now; else None."""
     setting = declared(attack).get(name) if attack in ATTACKS else None
     return FORMERLY.get(name) if setting is None else setting.formerly

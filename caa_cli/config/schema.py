@@ -21,9 +21,9 @@ LARGEST, SMALLEST = 1e100, 1e-100
 DEEPEST = 32
 
 Natural = Annotated[int, Range(0)]
-Count = Annotated[int, Range(1)]
+PositiveInt = Annotated[int, Range(1)]
 Share = Annotated[float, Range(0, 1)]
-Positive = Annotated[float, Range(0, above=True)]
+PositiveFloat = Annotated[float, Range(0, above=True)]
 Length = Annotated[float, Range(0)]
 Seconds = Annotated[float, Range(0, 1e12)]
 

@@ -9,7 +9,6 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from importlib import import_module
 from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from caa_cli.config.ranges import flag
@@ -116,12 +115,6 @@ def check_each(values: Any, prefix: str = "") -> None:
         value = getattr(values, setting.field)
         for check in setting.checks if value is not None else ():
             check.check(flag(prefix + setting.name), value)
-
-
-def load(place: str) -> Any:
-    """What `package.module:name` names; imported on demand, since most modules need torch."""
-    module, _, name = place.partition(":")
-    return getattr(import_module(module), name)
 
 
 def refuse_foreign(

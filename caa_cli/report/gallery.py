@@ -29,7 +29,7 @@ from caa_cli.results.store.images import Image
 
 
 @dataclass(frozen=True)
-class Shown:
+class GalleryRow:
     """One image under every attack. clean: (channels, height, width) in [0, 1], None where it is not available.
 
     adversarial: one image for each attack, None where it failed or its image was not kept.  names: of the classes.
@@ -82,7 +82,7 @@ class Gallery:
     """labels: of the attacks, one for each column.  notes: what is missing, and why."""
 
     labels: tuple[str, ...]
-    rows: tuple[Shown, ...]
+    rows: tuple[GalleryRow, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -145,7 +145,7 @@ def gallery_html(gallery: Gallery) -> str:
     )
 
 
-def _row(shown: Shown, labels: Sequence[str]) -> str:
+def _row(shown: GalleryRow, labels: Sequence[str]) -> str:
     colours = shown.colours()
     image = f"image {shown.records[0].index}"
     clean = "" if shown.clean is None else _img(pixels(shown.clean), f"{image}, unchanged")

@@ -21,9 +21,9 @@ from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.choices import SPLITS
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import (
-    Count,
     Natural,
-    Positive,
+    PositiveFloat,
+    PositiveInt,
     SchemaError,
     Seconds,
     Validator,
@@ -141,16 +141,16 @@ class Compared(TypedDict):
 
 # Settings have the types that the plan declares. For these, reading a result also relies on the range.
 _SETTINGS: dict[str, Any] = {
-    "sigma": Positive,
-    "samples": Count,
+    "sigma": PositiveFloat,
+    "samples": PositiveInt,
     "skip": Natural,
-    "every": Count,
-    "limit": Count | None,
+    "every": PositiveInt,
+    "limit": PositiveInt | None,
     "split": Literal[SPLITS],
     "image_size": Annotated[int, Range(1, 10_000)] | None,
     # Null in files of runs that left them open.
     **dict.fromkeys(("selection_samples", "certify_samples", "verify_samples"), int | None),
-    "radius": Positive | None,
+    "radius": PositiveFloat | None,
 }
 
 

@@ -26,7 +26,7 @@ from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.compare_output import CompareOutput
 from caa_cli.results.store.locks import locked
 from caa_cli.run.compare_report import CompareReport, check_applicable
-from caa_cli.run.dry_run import together
+from caa_cli.run.dry_run import summed
 from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
@@ -150,7 +150,7 @@ class CompareRun:
             if interrupted:
                 break
         if plan.dry_run:
-            rows, total = together(documents.values())
+            rows, total = summed(documents.values())
             self.display.plan("all of them, one after the other", rows)
             self.display.document({"attacks": documents, **total})
             return DONE

@@ -15,7 +15,7 @@ from caa_cli.runtime.words import counted, sizes
 _DEEPEST = 20
 
 
-def strict(value: Any, depth: int = _DEEPEST) -> Any:
+def strict_json(value: Any, depth: int = _DEEPEST) -> Any:
     """The value with null for what JSON has no word for: NaN, infinities, and what lies too deep."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -24,8 +24,8 @@ def strict(value: Any, depth: int = _DEEPEST) -> Any:
     if depth == 0:
         return None
     if isinstance(value, dict):
-        return {name: strict(item, depth - 1) for name, item in value.items()}
-    return [strict(item, depth - 1) for item in value]
+        return {name: strict_json(item, depth - 1) for name, item in value.items()}
+    return [strict_json(item, depth - 1) for item in value]
 
 
 def inspection_rows(document: dict[str, Any]) -> Rows:

@@ -76,7 +76,7 @@ def _range(typical: float | None, most: float, show: Callable[[float], str]) -> 
     return f"at most {show(most)}" if typical is None else f"typically {show(typical)}, at most {show(most)}"
 
 
-def together(documents: Iterable[Mapping[str, Any]]) -> tuple[Rows, dict[str, float | None]]:
+def summed(documents: Iterable[Mapping[str, Any]]) -> tuple[Rows, dict[str, float | None]]:
     """(rows, fields of the document) of the time that several attacks take, one after the other."""
     found = list(documents)
     names = ("seconds_typical", "seconds_at_most")

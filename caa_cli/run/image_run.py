@@ -18,7 +18,7 @@ from caa_cli.results.store.files import read_object
 from caa_cli.results.store.output import RunOutput
 from caa_cli.run.dry_run import Forecast
 from caa_cli.run.gate import Gate, warn_of_nothing
-from caa_cli.run.reporting import Summary, files, report
+from caa_cli.run.reporting import Summary, files, rows_and_fields
 from caa_cli.run.session import Session, open_session
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
@@ -164,7 +164,7 @@ class ImageRun(ABC, Generic[P, R]):
         self, document: dict[str, Any], summary: Summary, records: Sequence[R], interrupted: bool = False
     ) -> None:
         plan = self.plan
-        rows, fields = report(summary, records, document["config"].get("radius"))
+        rows, fields = rows_and_fields(summary, records, document["config"].get("radius"))
         self.display.document(self.gate.judge(document, fields))
         self.display.result("result", [*rows, *files(plan.output, plan.written())])
         if not interrupted:

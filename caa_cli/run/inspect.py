@@ -26,14 +26,14 @@ from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.results.documents import head
-from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict
+from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict_json
 from caa_cli.run.inspect_composite import (
     composite_rows,
     denoiser_at,
     denoiser_document,
     denoiser_rows,
     denoiser_words,
-    together,
+    joined_document,
 )
 
 
@@ -73,7 +73,7 @@ class Inspection:
         for weights in all_weights:
             if weights.refusal is not None:
                 self.display.error(weights.refusal.problem, weights.refusal.hint)
-        document = together(documents, self.ensemble, front)
+        document = joined_document(documents, self.ensemble, front)
         self.display.document(document)
         titles = [f"caa inspect {path}" for path in self.checkpoints]
         shown = [(title, inspection_rows(each)) for title, each in zip(titles, documents, strict=True)]
@@ -148,7 +148,7 @@ class Inspection:
         }
         document["missing"] = _missing(document, weights)
         document["attack"] = self._command(document, weights)
-        finite: dict[str, Any] = strict(document)
+        finite: dict[str, Any] = strict_json(document)
         return finite
 
     def _images(

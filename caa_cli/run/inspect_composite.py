@@ -63,7 +63,9 @@ def denoiser_document(denoiser: Denoiser, dataset: str | None, sigma: float | No
     }
 
 
-def together(documents: Sequence[dict[str, Any]], ensemble: str | None, denoiser: Denoiser | None) -> dict[str, Any]:
+def joined_document(
+    documents: Sequence[dict[str, Any]], ensemble: str | None, denoiser: Denoiser | None
+) -> dict[str, Any]:
     """The document of the first checkpoint, with the further members of an ensemble, and the denoiser in front.
 
     `attack` is None where these parts make no model, since any such command would be refused.
@@ -87,7 +89,7 @@ def together(documents: Sequence[dict[str, Any]], ensemble: str | None, denoiser
 
 
 def composite_rows(document: dict[str, Any]) -> Rows:
-    """What several files make together; `document` is what `together` returns."""
+    """What several files make together; `document` is what `joined_document` returns."""
     rows = list(denoiser_rows(document["denoiser"])) if "denoiser" in document else []
     if "members" in document:
         members = 1 + len(document["members"])

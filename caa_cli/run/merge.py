@@ -25,7 +25,7 @@ from caa_cli.results.store.journal import unfinished
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import check_intact, check_result, check_side_file
 from caa_cli.run.gate import Gate, warn_of_nothing
-from caa_cli.run.reporting import files, report
+from caa_cli.run.reporting import files, rows_and_fields
 from caa_cli.runtime.signals import uninterrupted
 
 _ADVICE = "the shards' own results are kept: free some space and repeat the command"
@@ -62,7 +62,7 @@ class MergeRun:
                 raise UsageError(
                     f"{option} is of caa {command}, and these are shards of caa {merged.command}", "leave it out"
                 )
-        rows, fields = report(merged.summary, merged.records, merged.parts[0].config.get("radius"))
+        rows, fields = rows_and_fields(merged.summary, merged.records, merged.parts[0].config.get("radius"))
         self.gate.check(fields)
         for gap in merged.gaps:
             self.display.warn(gap)

@@ -16,14 +16,14 @@ Summary = AttackSummary | CertifySummary
 _FILES = {"--save-adversarial": "images in", "--tsv": "log", "--figure": "figure"}
 
 
-def report(summary: Summary, records: Sequence[Any], radius: float | None) -> tuple[Rows, Fields]:
+def rows_and_fields(summary: Summary, records: Sequence[Any], radius: float | None) -> tuple[Rows, Fields]:
     """Rows and fields of a result of either command; radius: the only one that was decided on, if any."""
     if isinstance(summary, AttackSummary):
-        return attack_summary(summary), attack_fields(summary)
-    return certify_summary(summary, radius), certify_fields(summary, records, radius)
+        return attack_summary_rows(summary), attack_fields(summary)
+    return certify_summary_rows(summary, radius), certify_fields(summary, records, radius)
 
 
-def attack_summary(summary: AttackSummary) -> Rows:
+def attack_summary_rows(summary: AttackSummary) -> Rows:
     outcomes = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.outcomes.items())
     verified = ", every one verified on fresh noise"
     rate = "" if summary.success_rate is None else f" ({100 * summary.success_rate:.0f}%)"
@@ -50,7 +50,7 @@ def attack_summary(summary: AttackSummary) -> Rows:
     return rows
 
 
-def certify_summary(summary: CertifySummary, radius: float | None) -> Rows:
+def certify_summary_rows(summary: CertifySummary, radius: float | None) -> Rows:
     """Rows of a certification's summary; radius: the one of --radius, if any."""
     shares = "   ".join(f"{at}: {100 * share:.1f}%" for at, share in summary.certified_accuracy.items())
     failed = f", {summary.failed} failed" if summary.failed else ""

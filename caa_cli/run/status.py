@@ -19,7 +19,7 @@ from caa_cli.results.shards.progress import (
     NOT_BEGUN,
     RUNNING,
     UNREADABLE,
-    Progress,
+    RunProgress,
     missing_progress,
     read_progress,
     total_of,
@@ -51,7 +51,7 @@ class StatusRun:
             return ERROR
         return DONE if total["complete"] == total["runs"] else PARTIAL
 
-    def _show(self, found: Sequence[Progress], total: dict[str, Any]) -> None:
+    def _show(self, found: Sequence[RunProgress], total: dict[str, Any]) -> None:
         rows = [_cells(one) for one in found]
         if len(found) > 1:
             state = f"{total['complete']} of {total['runs']} complete"
@@ -118,13 +118,13 @@ def _is_of_run(path: Path) -> bool:
     return path.is_file() and bool(document_at(path) or header_of(path))
 
 
-def _place(one: Progress) -> tuple[list[tuple[int, str]], int]:
+def _place(one: RunProgress) -> tuple[list[tuple[int, str]], int]:
     """For the order of the rows: numbers in names count as numbers, and what has no name comes last."""
     words = re.split(r"([0-9]+)", str(one.output)) if one.output is not None else ["\uffff"]
     return [(int(word), "") if word.isdecimal() else (-1, word) for word in words], one.shard[0]
 
 
-def _cells(one: Progress) -> list[str]:
+def _cells(one: RunProgress) -> list[str]:
     name = str(one.output or "?")
     if one.shard[1] > 1 and f".shard-{one.shard[0]}-of-" not in name:
         name += f" ({one.shard[0]} of {one.shard[1]})"

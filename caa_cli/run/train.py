@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from caa_cli.config.differences import differences
 from caa_cli.config.methods import METHODS
-from caa_cli.config.settings import load
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.images import Images
 from caa_cli.display import Display
@@ -19,7 +19,7 @@ from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
 from caa_cli.models.checkpoint import trained_with
 from caa_cli.results.store.files import check_writable, write_atomically, writing
 from caa_cli.results.store.locks import locked
-from caa_cli.results.store.ownership import foreign, something_at
+from caa_cli.results.store.ownership import foreign_file, something_at
 from caa_cli.runtime.device import resolve_device
 from caa_cli.runtime.memory import is_out_of_memory, memory_held
 from caa_cli.runtime.words import counted
@@ -207,7 +207,7 @@ class TrainRun:
         self.display.document({"command": "train", **facts})
 
     def _method(self) -> Method:
-        method: Method = load(METHODS[self.plan.method].runs)(**vars(self.plan.settings))
+        method: Method = resolve_name(METHODS[self.plan.method].runs)(**vars(self.plan.settings))
         return method
 
     def _finished(self) -> bool:
@@ -220,7 +220,7 @@ class TrainRun:
             return False
         there = trained_with(plan.output)
         if there is None:
-            raise foreign("--output", plan.output, "a checkpoint")
+            raise foreign_file("--output", plan.output, "a checkpoint")
         # An unfinished training at this path has the same settings, or was begun with --overwrite.
         if plan.overwrite or self.unfinished.path.exists():
             return False

@@ -18,7 +18,7 @@ from caa_cli.models.checkpoint_file import read_file
 from caa_cli.models.confined import read_confined
 from caa_cli.models.pickled import read_training
 from caa_cli.results.store.files import write_atomically, writing
-from caa_cli.results.store.ownership import foreign
+from caa_cli.results.store.ownership import foreign_file
 from caa_cli.runtime.words import counted
 from caa_cli.training.describe import heldout_words
 from caa_cli.training.loop import Trainer
@@ -43,7 +43,7 @@ class Unfinished:
         """Raise UsageError if the files exist already and are not to be continued or overwritten."""
         for path, beginning in ((self.path, _ARCHIVE), (self.log, _LOG)):
             if path.exists() and not (path.is_file() and _begins(path, beginning)):
-                raise foreign("--output", path, "a training" if path == self.path else "the log of a training")
+                raise foreign_file("--output", path, "a training" if path == self.path else "the log of a training")
         if self.plan.resume or self.plan.overwrite:
             return
         if self.path.exists():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.config.ranges import Range
-from caa_cli.config.schema import Count, Positive, SchemaError, Share, check
+from caa_cli.config.schema import PositiveFloat, PositiveInt, SchemaError, Share, check
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.one_step import Diffusion, millions, one_step_denoiser
@@ -36,9 +36,9 @@ _OLD = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)")
 class UNetConfig(TypedDict):
     """What a `config.json` says of the U-Net's images; the library reads the rest."""
 
-    in_channels: Count
-    out_channels: Count
-    block_out_channels: list[Count]
+    in_channels: PositiveInt
+    out_channels: PositiveInt
+    block_out_channels: list[PositiveInt]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Scheduler:
     trained_betas: list[Share] | None = None
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
     clip_sample: bool = True
-    clip_sample_range: Positive = 1.0
+    clip_sample_range: PositiveFloat = 1.0
     rescale_betas_zero_snr: bool = False
 
     @staticmethod

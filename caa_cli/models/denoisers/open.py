@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 from torch import nn
 
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.denoisers import DENOISERS
-from caa_cli.config.settings import load
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.denoisers.card import card_in
 from caa_cli.models.denoisers.custom import CUSTOM, check_output, code_digest, from_factory, whole_network
@@ -50,7 +50,7 @@ def open_denoiser(path: Path | None, arch: str | None = None, trust: bool = Fals
 def recognise(file: DenoiserFile) -> Denoiser | None:
     """The denoiser that a file holds, by its content; None where no family has such weights."""
     for spec in DENOISERS.values():
-        found: Denoiser | None = load(spec.runs)(file)
+        found: Denoiser | None = resolve_name(spec.runs)(file)
         if found is not None:
             return found
     return None

@@ -28,7 +28,7 @@ _SIZES = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class UNetLayout:
     """shapes: of all tensors, by name.  down, middle, up: of the blocks. Blocks of any other names are no part of it.
 
     Properties and `build` raise KeyError, ValueError or IndexError where the names don't make a U-Net.
@@ -40,12 +40,12 @@ class Layout:
     up: Sequence[Layers]
 
     @staticmethod
-    def of(shapes: Shapes) -> Layout:
+    def of(shapes: Shapes) -> UNetLayout:
         down, up = (
             [_numbered(block) for block in _numbered(_within(shapes, part))]
             for part in ("input_blocks.", "output_blocks.")
         )
-        return Layout(shapes, down, _numbered(_within(shapes, "middle_block.")), up)
+        return UNetLayout(shapes, down, _numbered(_within(shapes, "middle_block.")), up)
 
     @property
     def channels(self) -> int:
