@@ -95,15 +95,15 @@ def attack_settings() -> dict[str, inspect.Parameter]:
 
 def method_settings() -> dict[str, inspect.Parameter]:
     """The settings of every training method; one that several methods have is one option."""
-    found: dict[str, inspect.Parameter] = {}
+    options: dict[str, inspect.Parameter] = {}
     for name, methods_ in methods.every_setting().items():
         several = [methods.declared(method)[name] for method in methods_]
         help = f"{', '.join(methods_)}: {next(setting.help for setting in several if setting.help)}"
         defaults = {method: setting.shown for method, setting in zip(methods_, several, strict=True)}
         alike = len(set(defaults.values())) == 1
         shown = several[0].shown if alike else ", ".join(f"{method} {value}" for method, value in defaults.items())
-        found[name] = _optional(name, several[0].kind, help, shown, METHOD, choices=_names(several))
-    return found
+        options[name] = _optional(name, several[0].kind, help, shown, METHOD, choices=_names(several))
+    return options
 
 
 def pictures() -> dict[str, inspect.Parameter]:

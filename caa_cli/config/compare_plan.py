@@ -121,16 +121,16 @@ def _parts(text: str) -> list[str]:
 def _setting(text: str, attack: str, key: str) -> str:
     """The name in AttackPlan; an attack's own name need not be said again before its settings."""
     name = setting_of(key)
-    own = [*declared(attack), *SEARCH]
+    names = [*declared(attack), *SEARCH]
     for known in (name, prefix(attack) + name):
-        if known in own:
+        if known in names:
             return known
     if name in SHARED:
         raise UsageError(
             f"--attacks {text!r}: {key} has to be the same for all attacks",
             f"give it for all of them: {flag(name)}",
         )
-    others = ", ".join(known.removeprefix(prefix(attack)).replace("_", "-") for known in own)
+    others = ", ".join(known.removeprefix(prefix(attack)).replace("_", "-") for known in names)
     raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
 
 

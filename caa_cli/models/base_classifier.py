@@ -45,10 +45,10 @@ class ModelFiles:
         weights = tuple(read_weights(find_checkpoint(path), trust) for path in checkpoints)
         for held in weights:
             _refuse_denoiser(held)
-        found = None
+        front = None
         if denoiser is not None or denoiser_arch is not None:
-            found = open_denoiser(denoiser, denoiser_arch, trust)
-        return ModelFiles(weights, found, trust)
+            front = open_denoiser(denoiser, denoiser_arch, trust)
+        return ModelFiles(weights, front, trust)
 
     @property
     def sigma(self) -> float | None:
@@ -191,13 +191,15 @@ def resolve_model(
             height, width = _size_taken(weights, overrides.arch) or input_shape[1:]
         shape = (input_shape[0], height, width)
         try:
-            card, said = resolve_card(weights, overrides, dataset, shape, num_classes, files.trust)
+            card, remarks = resolve_card(weights, overrides, dataset, shape, num_classes, files.trust)
         except CaaError as error:
             if len(files.weights) > 1 and str(weights.path) not in error.problem:
                 error.problem = f"{weights.path}: {error.problem}"
             raise
         several = len(files.weights) > 1
-        notes += [f"{weights.path}: {note}" if several and str(weights.path) not in note else note for note in said]
+        notes += [
+            f"{weights.path}: {note}" if several and str(weights.path) not in note else note for note in remarks
+        ]
         members.append(Member(weights, card))
     first = members[0]
     for member in members[1:]:
@@ -214,19 +216,19 @@ def resolve_model(
     return BaseClassifier(tuple(members), card, kind, front), list(dict.fromkeys(notes))
 
 
-def _two_that_differ(said: Sequence[tuple[Weights, T]]) -> tuple[tuple[Weights, T], tuple[Weights, T]] | None:
+def _two_that_differ(values: Sequence[tuple[Weights, T]]) -> tuple[tuple[Weights, T], tuple[Weights, T]] | None:
     """The first of what checkpoints say, and the first that says something else; None where all say the same."""
-    return next(((said[0], other) for other in said[1:] if other[1] != said[0][1]), None)
+    return next(((values[0], other) for other in values[1:] if other[1] != values[0][1]), None)
 
 
 def _refuse_denoiser(weights: Weights) -> None:
     """Raise UsageError for a denoiser that is named as the classifier."""
     if weights.card is not None or weights.module is not None or weights.recognised is not None:
         return
-    found = recognise(DenoiserFile(path=weights.path, sha256=weights.sha256, weights=weights))
-    if found is not None:
+    denoiser = recognise(DenoiserFile(path=weights.path, sha256=weights.sha256, weights=weights))
+    if denoiser is not None:
         raise UsageError(
-            f"--checkpoint {weights.path} holds a denoiser ({found.arch}), not a classifier",
+            f"--checkpoint {weights.path} holds a denoiser ({denoiser.arch}), not a classifier",
             f"name the classifier behind it too: --checkpoint CLASSIFIER --denoiser {weights.path}",
         )
 

@@ -80,15 +80,15 @@ def input_of(network: nn.Module, prepared: Preprocessing | None = None) -> tuple
     Many networks take images of any size: of 1,000 classes they are taken to be of 224 pixels, else of 32.
     """
     sizes = (prepared.size,) if prepared is not None else (32, 28, 224)
-    found = []
+    fitting = []
     for channels, size in ((channels, size) for channels in (3, 1) for size in sizes):
         with suppress(CaaError):
             classes, repeat = probe(network, (channels, size, size), "")
             if repeat == 1:
-                found.append(((channels, size, size), classes))
-    large = [entry for entry in found if entry[1] >= 1000 and entry[0][1] > 32]
-    grey = [entry for entry in found if entry[0] == (1, 28, 28)]
-    return next(iter([*large, *grey, *found]), None)
+                fitting.append(((channels, size, size), classes))
+    large = [entry for entry in fitting if entry[1] >= 1000 and entry[0][1] > 32]
+    grey = [entry for entry in fitting if entry[0] == (1, 28, 28)]
+    return next(iter([*large, *grey, *fitting]), None)
 
 
 def count_weights(weights: Weights) -> int:

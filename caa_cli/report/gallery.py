@@ -149,7 +149,7 @@ def _row(shown: GalleryRow, labels: Sequence[str]) -> str:
     colours = shown.colours()
     image = f"image {shown.records[0].index}"
     clean = "" if shown.clean is None else _img(pixels(shown.clean), f"{image}, unchanged")
-    scale = _scale(shown.scale) if any(found is not None for found in colours) else ""
+    scale = _scale(shown.scale) if any(change is not None for change in colours) else ""
     cells = [_cell(shown.caption, clean, scale)]
     for label, caption, adversarial, change in zip(labels, shown.captions(), shown.adversarial, colours, strict=True):
         pictures = [

@@ -78,9 +78,9 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
             return bool(Certifier(samples=samples, alpha=plan.alpha, bound=plan.bound).best(classes).confident)
 
         rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
-        found = self.attack.PROPOSES_UNCONFIRMED or separable(self.attack.samples_a_step()[1])
+        findable = self.attack.PROPOSES_UNCONFIRMED or separable(self.attack.samples_a_step()[1])
         for option, what, samples, possible in (
-            ("--samples", "find", plan.samples, found),
+            ("--samples", "find", plan.samples, findable),
             ("--certify-samples", "certify", plan.certify_samples, separable(plan.certify_samples)),
             ("--verify-samples", "verify", plan.verify_samples, rule.can_pass(classes)),
         ):

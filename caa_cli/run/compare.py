@@ -95,21 +95,21 @@ class CompareRun:
         if len(self.plan.files) == 1 and not self.plan.names:
             again = read_comparison(self.plan.files[0], self.plan.bootstrap, self.plan.seed, self.plan.reference)
         parts = [] if again else [self._read_file(path) for path in self.plan.files]
-        found: AnyComparison = again[0] if again else _compared(parts, self.plan)
-        check_applicable(self.plan, found)
-        partial = found.partial or any(part.status != "complete" for part in parts)
+        comparison: AnyComparison = again[0] if again else _compared(parts, self.plan)
+        check_applicable(self.plan, comparison)
+        partial = comparison.partial or any(part.status != "complete" for part in parts)
         status = "partial" if partial else "complete"
-        document = found.to_json(status)
+        document = comparison.to_json(status)
         self.gate.check(fields_of_comparison(document))
         if self.plan.dry_run:
             what, count = (
-                ("models", "examples") if isinstance(found, CertifiedComparison) else ("attacks", "eligible")
+                ("models", "examples") if isinstance(comparison, CertifiedComparison) else ("attacks", "eligible")
             )
             images = counted(document["summary"][count], "image")
-            self.display.plan("caa compare", [(what, ", ".join(found.labels)), (count, images)])
+            self.display.plan("caa compare", [(what, ", ".join(comparison.labels)), (count, images)])
             self.display.document(document)
             return DONE
-        fields = self.report.finish(found, status, replacing=True, origin=again and again[1])
+        fields = self.report.finish(comparison, status, replacing=True, origin=again and again[1])
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(PARTIAL if partial else DONE)
 

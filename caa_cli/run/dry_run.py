@@ -78,9 +78,9 @@ def _range(typical: float | None, most: float, show: Callable[[float], str]) -> 
 
 def summed(documents: Iterable[Mapping[str, Any]]) -> tuple[Rows, dict[str, float | None]]:
     """(rows, fields of the document) of the time that several attacks take, one after the other."""
-    found = list(documents)
+    forecasts = list(documents)
     names = ("seconds_typical", "seconds_at_most")
-    typical, most = (_sum([one[name] for one in found]) for name in names)
+    typical, most = (_sum([one[name] for one in forecasts]) for name in names)
     rows = [("time", "unknown: an attack's code decides" if most is None else _range(typical, most, clock))]
     return rows, {"seconds_typical": typical, "seconds_at_most": most}
 

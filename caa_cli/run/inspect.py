@@ -168,8 +168,8 @@ class Inspection:
             size = recognised.size or (224 if recognised.num_classes == 1000 else 32)
             return None, (recognised.channels, size, size), recognised.num_classes
         if weights.module is not None:
-            found = input_of(weights.module.float(), weights.preprocessing(None))
-            return (None, None, None) if found is None else (None, *found)
+            taken = input_of(weights.module.float(), weights.preprocessing(None))
+            return (None, None, None) if taken is None else (None, *taken)
         return None, None, None
 
     def _architecture(

@@ -34,8 +34,8 @@ def denoiser_at(path: str, trust: bool) -> Denoiser | None:
     weights = inspect_weights(place, trust)
     if weights.card is not None or weights.module is not None or weights.recognised is not None:
         return None
-    found = recognise(DenoiserFile(path=place, sha256=weights.sha256, weights=weights))
-    return None if found is None else open_denoiser(place, trust=trust)
+    denoiser = recognise(DenoiserFile(path=place, sha256=weights.sha256, weights=weights))
+    return None if denoiser is None else open_denoiser(place, trust=trust)
 
 
 def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:

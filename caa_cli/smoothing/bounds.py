@@ -80,8 +80,8 @@ class Separation:
 
     def radius(self, sigma: float, certificate: str = COHEN) -> Floats:
         """The certified radius, 0 without confidence; L2, in the units of σ.  certificate: one of CERTIFICATES."""
-        found: Floats = sigma * resolve_name(CERTIFICATES[certificate].radius)(self.lower, self.upper)
-        return found
+        radius: Floats = sigma * resolve_name(CERTIFICATES[certificate].radius)(self.lower, self.upper)
+        return radius
 
 
 def separation(

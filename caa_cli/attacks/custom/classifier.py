@@ -33,12 +33,12 @@ def copied(classifier: SmoothedClassifier, count: Evaluations) -> SmoothedClassi
 
     Every row that passes through the copies, forwards or backwards, is added to `count`.
     """
-    found = copy.copy(classifier)
-    found.model, found.gradients = copy.deepcopy((classifier.model, classifier.gradients))
-    differentiated = found.gradients.differentiated(found)
-    for model in {found.model, differentiated or found.model}:
+    other = copy.copy(classifier)
+    other.model, other.gradients = copy.deepcopy((classifier.model, classifier.gradients))
+    differentiated = other.gradients.differentiated(other)
+    for model in {other.model, differentiated or other.model}:
         model.register_forward_hook(_counter(count))
-    return found
+    return other
 
 
 def _counter(count: Evaluations) -> Callable[[nn.Module, Any, Tensor], None]:

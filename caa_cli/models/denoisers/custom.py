@@ -73,11 +73,11 @@ def check_output(network: nn.Module, input_shape: Sequence[int], arch: str) -> N
 
 def _difference(file: DenoiserFile, network: nn.Module) -> str:
     """The first name that differs, in words."""
-    wanted, found = network.state_dict(), file.weights.tensors
+    wanted, stored = network.state_dict(), file.weights.tensors
     for name, tensor in wanted.items():
-        if name in found and found[name].shape != tensor.shape:
-            return f"{short(name)} is {tuple(found[name].shape)}, wanted {tuple(tensor.shape)}"
-    missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+        if name in stored and stored[name].shape != tensor.shape:
+            return f"{short(name)} is {tuple(stored[name].shape)}, wanted {tuple(tensor.shape)}"
+    missing, unknown = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
     words = [f"{short(missing[0])} is missing"] if missing else []
     words += [f"{short(unknown[0])} is not known"] if unknown else []
     return ", ".join(words) or "its names differ"

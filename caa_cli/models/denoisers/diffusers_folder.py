@@ -154,11 +154,11 @@ def _unet_config(file: DenoiserFile, configs: Mapping[str, Any]) -> dict[str, An
 
 def _scheduler(file: DenoiserFile, documents: Mapping[str, dict[str, Any]]) -> Scheduler:
     """Raises UsageError if there is not one scheduler, or none that is known."""
-    found = [document for name, document in documents.items() if name.endswith("scheduler_config.json")]
-    if len(found) != 1:
-        raise _half(file, f"{len(found) or 'no'} scheduler_config.json, which says how much noise each step has")
+    configs = [document for name, document in documents.items() if name.endswith("scheduler_config.json")]
+    if len(configs) != 1:
+        raise _half(file, f"{len(configs) or 'no'} scheduler_config.json, which says how much noise each step has")
     try:
-        return Scheduler.of(found[0])
+        return Scheduler.of(configs[0])
     except SchemaError as error:
         raise UsageError(
             f"the scheduler_config.json of {file.path} describes noise that caa doesn't know ({error})",

@@ -37,10 +37,10 @@ class DnCNN(nn.Module):
 
 def recognise(file: DenoiserFile) -> Denoiser | None:
     """The DnCNN that these weights are of, of any depth and width; None if they are of none."""
-    found = convolutions(file.weights.tensors, "dncnn.0.weight")
-    if found is None:
+    layers = convolutions(file.weights.tensors, "dncnn.0.weight")
+    if layers is None:
         return None
-    (width, channels, *_), depth = found
+    (width, channels, *_), depth = layers
     return fitted_denoiser(
         file.weights.tensors,
         lambda sigma: DnCNN(channels, depth, width),

@@ -42,10 +42,10 @@ class FFDNet(nn.Module):
 
 def recognise(file: DenoiserFile) -> Denoiser | None:
     """The FFDNet that these weights are of, grey or colour, of any depth and width; None if they are of none."""
-    found = convolutions(file.weights.tensors, "model.0.weight")
-    if found is None:
+    layers = convolutions(file.weights.tensors, "model.0.weight")
+    if layers is None:
         return None
-    (width, parts, *_), depth = found
+    (width, parts, *_), depth = layers
     channels, rest = divmod(parts - 1, _FACTOR**2)
     if channels < 1 or rest:
         return None

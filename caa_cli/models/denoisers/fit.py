@@ -16,9 +16,9 @@ def convolutions(tensors: Mapping[str, Tensor], first: str) -> tuple[tuple[int, 
 
     The order of the tensors says nothing: safetensors files sort them.
     """
-    found = [tensor for name, tensor in tensors.items() if f".{name}".endswith(f".{first}") and tensor.dim() == 4]
+    matching = [tensor for name, tensor in tensors.items() if f".{name}".endswith(f".{first}") and tensor.dim() == 4]
     number = sum(tensor.dim() == 4 for tensor in tensors.values())
-    return (tuple(found[0].shape), number) if len(found) == 1 and number > 1 else None
+    return (tuple(matching[0].shape), number) if len(matching) == 1 and number > 1 else None
 
 
 def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

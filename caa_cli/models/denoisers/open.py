@@ -36,23 +36,25 @@ def open_denoiser(path: Path | None, arch: str | None = None, trust: bool = Fals
     file = read_denoiser(path, trust)
     network = file.weights.module
     if network is not None:
-        found: Denoiser | None = whole_network(network, file.weights.format)
+        denoiser: Denoiser | None = whole_network(network, file.weights.format)
     elif arch is not None:
-        found = from_factory(arch, file)
+        denoiser = from_factory(arch, file)
     else:
-        found = recognise(file)
-    if found is None:
+        denoiser = recognise(file)
+    if denoiser is None:
         raise _unknown(file)
     card = card_in(file.weights.path)
-    return replace(found, path=str(path), sha256=file.sha256, sigma=card.sigma if card is not None else found.sigma)
+    return replace(
+        denoiser, path=str(path), sha256=file.sha256, sigma=card.sigma if card is not None else denoiser.sigma
+    )
 
 
 def recognise(file: DenoiserFile) -> Denoiser | None:
     """The denoiser that a file holds, by its content; None where no family has such weights."""
     for spec in DENOISERS.values():
-        found: Denoiser | None = resolve_name(spec.runs)(file)
-        if found is not None:
-            return found
+        denoiser: Denoiser | None = resolve_name(spec.runs)(file)
+        if denoiser is not None:
+            return denoiser
     return None
 
 

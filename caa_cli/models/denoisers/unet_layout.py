@@ -147,8 +147,8 @@ def _within(shapes: Mapping[str, T], prefix: str) -> dict[str, T]:
 
 def _numbered(shapes: Shapes) -> list[dict[str, Size]]:
     """Shapes under `0.name`, `1.name`, … as one dictionary for each number."""
-    found: dict[str, dict[str, Size]] = {}
+    by_number: dict[str, dict[str, Size]] = {}
     for name, shape in shapes.items():
         number, _, rest = name.partition(".")
-        found.setdefault(number, {})[rest] = shape
-    return [found[str(number)] for number in range(len(found))]
+        by_number.setdefault(number, {})[rest] = shape
+    return [by_number[str(number)] for number in range(len(by_number))]
