@@ -11,7 +11,7 @@ from caa_cli.config.ranges import MOST_STEPS, Between, Count, NotNegative, OneOf
 from caa_cli.config.settings import Called, Formerly, Settings, Shown
 from caa_cli.errors import UsageError
 
-# Noise samples a step, of an attack that has no default of its own.
+# Noise samples per step, of an attack that has no default of its own.
 SAMPLES = 1500
 # What multiplies, or is raised to a power with every round.
 _FACTOR, _ROUNDS = Positive(100.0), Count(most=30)

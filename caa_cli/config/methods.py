@@ -15,7 +15,7 @@ from caa_cli.config.settings import Setting, Settings, Shown, check_each, filled
 
 _MOST_DRAWS = 10_000
 _SEVERAL = Count(2, _MOST_DRAWS, hint="it compares several noises of an image: use at least --draws 2")
-_DRAWS = "noises an image."
+_DRAWS = "noises per image."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class NormalisedClassifier(nn.Module):
 
 
 def small_cnn(num_classes: int, input_shape: Sequence[int]) -> nn.Module:
-    """Two strided convolutions and two linear layers: 106,122 weights on MNIST, about 10 µs an image on a CPU."""
+    """Two strided convolutions and two linear layers: 106,122 weights on MNIST, about 10 µs per image on a CPU."""
     channels, height, width = input_shape
     flat = 32 * -(-height // 4) * -(-width // 4)
     return nn.Sequential(

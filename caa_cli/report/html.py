@@ -92,7 +92,7 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
         f"α = {first.setting('alpha'):g}, "
         f"n = {counted(first.setting('certify_samples'), 'sample')}",
         "success": f"verified at α = {first.setting('alpha'):g} on fresh noise, "
-        f"{counted(first.setting('verify_samples'), 'sample')} a try",
+        f"{counted(first.setting('verify_samples'), 'sample')} per try",
     }
 
 

@@ -35,7 +35,7 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], classes: Classes) -> Rows
         rows.append(("attacker", f"takes σ to be {plan.attack_sigma:g}; certificate and verification use the true σ"))
     if plan.search_dtype != plan.dtype:
         rows.append(("search", f"in {plan.search_dtype}; certificate and verification in {plan.dtype}"))
-    samples = f"{'at most ' if plan.verification == EXACT else ''}{plan.verify_samples} fresh samples a try"
+    samples = f"{'at most ' if plan.verification == EXACT else ''}{plan.verify_samples} fresh samples per try"
     fresh = f"{plan.verification}, {samples}; certified radius on {plan.certify_samples}"
     return [*rows, ("verification", fresh), ("results", str(plan.output))]
 

@@ -84,4 +84,4 @@ class CertifyProgress(Progress[CertifyRecord]):
         certified = f"{100 * share:.0f}% right and certified"
         if self.radius is None:
             return f"{certified} · average radius {number(summary.average_certified_radius)}"
-        return f"{certified} · {counted(round(summary.mean_samples or 0), 'sample', ',')} an image"
+        return f"{certified} · {counted(round(summary.mean_samples or 0), 'sample', ',')} per image"

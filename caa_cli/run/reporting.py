@@ -41,7 +41,7 @@ def attack_summary_rows(summary: AttackSummary) -> Rows:
         ),
         (
             "time",
-            f"{clock(summary.seconds)} in all, {number(summary.median_seconds, 2)} s an image; "
+            f"{clock(summary.seconds)} in all, {number(summary.median_seconds, 2)} s per image; "
             f"{summary.forward_evaluations:,} forward and {summary.backward_evaluations:,} backward evaluations",
         ),
     ]
@@ -72,7 +72,7 @@ def certify_summary_rows(summary: CertifySummary, radius: float | None) -> Rows:
         mean = summary.mean_samples or 0.0
         fewer = round(summary.samples / max(mean, 1.0))
         compared = f", {fewer} times fewer than {summary.samples}" if fewer > 1 else f" of {summary.samples}"
-        rows.append(("samples", f"{mean:,.0f} an image{compared}"))
+        rows.append(("samples", f"{mean:,.0f} per image{compared}"))
     rows.append(("time", f"{clock(summary.seconds)} in all; {summary.evaluations:,} forward evaluations"))
     return rows
 

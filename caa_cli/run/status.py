@@ -29,7 +29,7 @@ from caa_cli.results.shards.run_results import MOST_NAMED
 from caa_cli.results.store.journal import header_of
 
 _JOURNAL, _IMAGES = ".jsonl", ".images"
-# per min: images a minute; idle: since the last write.
+# per min: images per minute; idle: since the last write.
 _HEADINGS = ["run", "state", "done", "failed", "per min", "left", "idle"]
 
 

@@ -81,7 +81,7 @@ def test_the_page_says_how_the_comparison_was_made(tmp_path):
     assert rows["chosen"] == "the first 6 of all images (--limit 6)"
     assert rows["not eligible"].startswith("4: ")
     assert rows["certificate"] == "cohen, goodman bounds, α = 0.005, n = 3000 samples"
-    assert rows["success"] == "verified at α = 0.005 on fresh noise, 4000 samples a try"
+    assert rows["success"] == "verified at α = 0.005 on fresh noise, 4000 samples per try"
     assert rows["--certify-samples"] == "3000"
     assert rows["--overshoot"] == "1.05"
     assert rows["image resize (of the checkpoint)"] == "–"

@@ -102,7 +102,7 @@ class Attack(ABC, Generic[State]):
         """How much it searches, for the user."""
         fewest, most = self.samples_a_step()
         samples = counted(most, "sample") if fewest == most else f"{fewest} to {most} samples"
-        return f"{samples} a step, at most {counted(self.iterations, 'step')}"
+        return f"{samples} per step, at most {counted(self.iterations, 'step')}"
 
     def notes(self, num_classes: int) -> list[tuple[str, str]]:
         """What to tell the user before the run, as rows (heading, text)."""

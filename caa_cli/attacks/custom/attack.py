@@ -186,7 +186,7 @@ class CustomAttack(Attack[CustomState]):
         return None if most is None else (most[0] + Batch.KEPT * self.samples, most[1])
 
     def in_words(self) -> str:
-        return f"{counted(self.samples, 'sample')} an evaluation unless it says otherwise"
+        return f"{counted(self.samples, 'sample')} per evaluation unless it says otherwise"
 
     def notes(self, num_classes: int) -> list[tuple[str, str]]:
         return self.form.notes(num_classes)
