@@ -41,11 +41,11 @@ from caa_cli.errors import UsageError
 class AttackPlan(ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
 
-    name: what comparisons call it.  preset: where values that were not given come from.  settings, samples: None: the
-    attack's defaults.  attack_sigma: what the search takes σ to be; None: the true one.  gradient: where the search's
-    gradients come from.  search_dtype: of the search alone; None: as dtype.  target: the class to reach, or the rule
-    that chooses it; None: any but the label.  target_file: lists a class for each image.  selection_samples,
-    certify_samples, verify_samples: None: as `default_samples` says.
+    name: of the attack in comparisons.  preset: replaces defaults.  settings, samples: None: the attack's defaults.
+    attack_sigma: the σ that the search assumes; None: the true one.  gradient: the source of the search's gradients.
+    search_dtype: the precision of the search; None: that of the run.  target: the class to reach, or the rule that
+    chooses it; None: any but the label.  target_file: lists a class for each image.  selection_samples,
+    certify_samples, verify_samples: None: see `default_samples`.
     """
 
     attack: Annotated[str, AttackName()] = "caa"
@@ -106,7 +106,7 @@ class AttackPlan(ModelPlan):
         return self.target is not None or self.target_file is not None
 
     def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
-        """As of any run; the search takes σ to be the true one unless the plan says otherwise."""
+        """As `ModelPlan.resolve`; attack_sigma, too, is the checkpoint's σ unless it was given."""
         return super().resolve(sigma, attack_sigma=self.attack_sigma or sigma, **from_checkpoint)
 
     def with_classes(self, classes: Classes) -> Self:
@@ -135,7 +135,7 @@ class AttackPlan(ModelPlan):
         return checkpoint if equals and kind == SURROGATE_MODEL else None
 
     def reads(self) -> list[tuple[str, Path | None]]:
-        """As of any run, and the surrogate's checkpoint."""
+        """As `ModelPlan.reads`, with the surrogate's checkpoint and the file of targets."""
         surrogate = self.surrogate_model
         gradient = None if surrogate in (None, "demo") else Path(str(surrogate))
         return [*super().reads(), ("--gradient", gradient), ("--target", self.target_file)]

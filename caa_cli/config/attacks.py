@@ -293,6 +293,6 @@ ATTACKS: dict[str, AttackSpec] = {
     "apgd-min": AttackSpec(ApgdMin, "caa_cli.attacks.baselines.apgd_min:ApgdMin"),
 }
 
-# What runs did before an attack had a setting, where its default says so.
+# Settings of attacks that older runs did not have: their default, None, is what those runs did.
 _ON_DRAWS = [name for name, spec in ATTACKS.items() if issubclass(spec.settings, PaperBaseline)]
 FORMERLY = dict.fromkeys(["step_certificate", *(f"{attack}_gumbel_temperature" for attack in _ON_DRAWS)])

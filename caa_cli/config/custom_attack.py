@@ -33,7 +33,7 @@ _SCALARS = (bool, int, float, str)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an attack comes from. code: the callable. kind: which of the three. file: that defines it, if any.
+    """The code of an attack. code: the callable.  kind: FUNCTION, FACTORY or CLASS.  file: that defines it, if any.
 
     sha256: of that file, or of the callable's text.
     """
@@ -130,7 +130,7 @@ def checked(attack: str, declared: Mapping[str, Setting], given: Mapping[str, An
 
 
 def check_ranges(attack: str, settings: Settings) -> None:
-    """As `check_each`, with arguments called as users give them: an argument is no flag."""
+    """As `check_each`, but messages name arguments as users write them, not as flags."""
     try:
         check_each(settings, PREFIX)
     except UsageError as error:

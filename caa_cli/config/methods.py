@@ -23,7 +23,7 @@ class MethodSettings(Settings):
     """The settings of one training method."""
 
     def rate_share(self, epoch: int) -> float:
-        """What the learning rate of an epoch, counted from 0, is multiplied by."""
+        """The factor of the learning rate in an epoch, counted from 0."""
         return 1.0
 
 

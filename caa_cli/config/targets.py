@@ -97,12 +97,12 @@ class TargetText:
 
 
 def file_digest(path: Path) -> str:
-    """What stands for a file of targets where settings are compared: its content. Raises UsageError."""
+    """The digest that stands for a file of targets where settings are compared. Raises UsageError."""
     return f"{_FILE} {hashlib.sha256(_text(path).encode()).hexdigest()[:16]}"
 
 
 def target_in_words(target: str, shown: Callable[[int], str]) -> str:
-    """What a result records as its target, for a reader; shown: a class by its number."""
+    """The target of a result in words; shown: the text for a class, from its number."""
     if target.startswith(_FILE):
         return "the class that a file names for each image"
     return IN_WORDS[target] if target in IN_WORDS else shown(int(target))

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What was read for one smoothed model. weights: of each checkpoint.  trust: they may name code to run."""
+    """The files of one smoothed model, read. weights: of each checkpoint.  trust: they may name code to run."""
 
     weights: tuple[Weights, ...]
     denoiser: Denoiser | None
@@ -147,7 +147,7 @@ class BaseClassifier:
         return None if several or height != width or (height, width) == self.card.input_shape[1:] else height
 
     def common(self, name: str) -> Any:
-        """What the cards of all members have under this name; None where they differ."""
+        """The value that the cards of all members have for this field; None where they differ."""
         first, *others = (getattr(member.card, name) for member in self.members)
         return first if all(other == first for other in others) else None
 

@@ -59,7 +59,7 @@ class ModelCard:
         """The metadata of a safetensors file: a single JSON text, as the order of several is not reproducible."""
         document = asdict(self)
         if not self.class_names:
-            del document["class_names"]  # as a file of before there was the field
+            del document["class_names"]  # as in files from before the field existed
         return {"caa": json.dumps({"format_version": FORMAT_VERSION, **document})}
 
     @staticmethod

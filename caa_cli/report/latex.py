@@ -90,7 +90,7 @@ def _samples(count: int | None) -> str:
 
 
 def _of_bold(comparison: Comparison) -> str:
-    """What bold values are, where there are any."""
+    """The sentence that explains bold values; empty where there are none."""
     return "The best of a column is bold, where attacks can be compared by it." if len(comparison.attacks) > 1 else ""
 
 

@@ -22,7 +22,7 @@ def grid_rows(models: ModelsComparison) -> list[list[str]]:
 
 
 def explanation(models: ModelsComparison) -> str:
-    """What the columns mean, for below the table. The eligible images are others for each model."""
+    """What the columns mean, for below the table. Each model has its own eligible images."""
     first = next(iter(models.comparisons.values()))
     counts = ", ".join(f"{label} {len(comparison.eligible)}" for label, comparison in models.comparisons.items())
     several = len({comparison.reference for comparison in models.comparisons.values()}) > 1

@@ -42,8 +42,8 @@ from caa_cli.verification.rules import RULES
 
 @dataclass
 class AttackRun(ImageRun[AttackPlan, AttackRecord]):
-    """classifiers: by the checkpoint's sha256 and what the search sees of it. Runs that share them, and all settings
-    of the model, tune it once."""
+    """One run of an attack. classifiers: those that are set up already, by the checkpoint's sha256 and the access of
+    the search. Runs with the same settings of the model share them, so that chunk sizes are chosen once."""
 
     command = "attack"
 

@@ -28,7 +28,7 @@ _ADVICE = "the attacks' own results are kept: free some space and compare their 
 
 @dataclass
 class CompareReport:
-    """Where a comparison goes. command_line: what made it."""
+    """Writes and shows a comparison. command_line: the command that made it."""
 
     plan: ComparePlan
     output: CompareOutput

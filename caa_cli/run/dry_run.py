@@ -1,4 +1,4 @@
-"""What a run would take: its evaluations, and the time and memory that one measured batch lets expect."""
+"""The forecast of a dry run: evaluations, and the time and memory extrapolated from one measured batch."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class ImageRun(ABC, Generic[P, R]):
 
     @abstractmethod
     def rows(self) -> Rows:
-        """What is about to run, for the display."""
+        """The rows that describe the run before it begins."""
 
     @abstractmethod
     def warn_if_impossible(self) -> None:
@@ -106,7 +106,7 @@ class ImageRun(ABC, Generic[P, R]):
 
     @abstractmethod
     def forecast(self, classifier: SmoothedClassifier) -> Forecast:
-        """What all of it would take, at the pace of one batch."""
+        """The forecast of the whole run, from the pace of one batch."""
 
     @abstractmethod
     def load_classifier(self) -> SmoothedClassifier:

@@ -1,4 +1,4 @@
-"""What a run works on: its resolved plan, the checkpoint of its model, and the images of its data set.
+"""The session of a run: its resolved plan, the checkpoint of its model, and the images of its data set.
 
 `open_session` reads the files and resolves the plan, and nothing else of the plan as typed is kept;
 `Session.load_classifier` sets the model up on its device, when the run is known to have work for it.

@@ -167,7 +167,7 @@ class TrainRun:
                 self.display.progress(epoch_line(report, plan.epochs))
 
     def _explained(self, error: RuntimeError, trainer: Trainer) -> Exception:
-        """What a user can do about an error out of an epoch; the error itself where it is of another kind."""
+        """The error of an epoch as a CaaError with advice; the error itself where there is no advice."""
         again = "; repeat the command with --resume" if self.unfinished.path.exists() else ""
         if is_out_of_memory(error):
             return CaaError(f"{trainer.device} is out of memory", "use a smaller --batch-size, or --dtype bfloat16")

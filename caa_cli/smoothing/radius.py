@@ -65,7 +65,7 @@ def li(lower: ArrayLike, upper: ArrayLike) -> Floats:
         half_ratio = np.where(near, np.arctanh(small), 0.5 * (np.log(a) - np.log(b)))
 
         def divergence(t: Floats) -> Floats:
-            """Of order α = 1 + t."""
+            """The bound by the divergence of order α = 1 + t."""
             # ln of M over the mean of a and b
             log_mean = half_log - _log_cosh(t * half_ratio) / t
             whole = np.log1p((a + b) * np.expm1(log_mean))

@@ -82,7 +82,7 @@ class _Recomputing(_Changed):
 
 
 class _InStretches(_Changed):
-    """Of n layers √n stretches, so that about as many inputs are kept as activations are recomputed at a time."""
+    """Recomputes n layers in √n stretches: about as many inputs are kept as activations are recomputed at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
         for layers in _stretches(list(self.children())):

@@ -48,7 +48,7 @@ def _choose(
     display: Display,
     what: str = "",
 ) -> None:
-    """Of one classifier, in this numeric mode; what: it in words, before what is displayed."""
+    """Set the chunk sizes of one classifier in this numeric mode. what: its description, before what is displayed."""
     wanted, most = plan.chunk_size, None
     if plan.max_memory is not None and classifier.device.type == "cpu":
         reserve += _FIGURE_BYTES if plan.figure is not None else 0

@@ -66,7 +66,7 @@ class Form(ABC):
         """The search of one image."""
 
     def budget(self, cost: GradientCost) -> tuple[int, int] | None:
-        """As of an attack."""
+        """As `Attack.budget`."""
         return None
 
     def notes(self, num_classes: int) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ class Evaluations:
 
 
 def copied(classifier: SmoothedClassifier, count: Evaluations) -> SmoothedClassifier:
-    """The classifier with a copy of its models, whatever is done to which changes nothing of the others' work.
+    """The classifier with copies of its models: whatever an attack does to them does not affect the run.
 
     Every row that passes through the copies, forwards or backwards, is added to `count`.
     """

@@ -28,7 +28,7 @@ class FrozenClassifier:
 
 @dataclass(frozen=True)
 class DenoiserCard:
-    """What a denoiser is.
+    """The description of a denoiser.
 
     channels: of the images.  depth: convolutions.  width: channels between them.  sigma: the noise that it was
     trained to remove, pixel units.  classifier: None if it was trained without one.  training: as in `ModelCard`.

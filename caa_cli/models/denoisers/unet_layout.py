@@ -49,7 +49,7 @@ class UNetLayout:
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """The channels of the images."""
         return self.shapes[FIRST][1]
 
     @property

@@ -109,7 +109,7 @@ def missing_progress(runs_read: Sequence[RunProgress]) -> list[RunProgress]:
 
 
 def total_of(progress: Iterable[RunProgress]) -> dict[str, Any]:
-    """Of all together. seconds_left: of the slowest, as if those that are not finished worked side by side."""
+    """The figures of all runs together. seconds_left: of the slowest, as if all worked in parallel."""
     progress = list(progress)
     images = [one.images for one in progress]
     left = [one.seconds_left for one in progress]

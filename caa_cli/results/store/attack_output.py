@@ -30,7 +30,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         self.without_image: dict[int, AttackRecord] = {}
 
     def _lacking(self, held: ResultFile[AttackRecord], indices: Sequence[int]) -> str:
-        """As `RunOutput._lacking`, and the images, where they are asked for and were not kept."""
+        """As `RunOutput._lacking`; also says where images are asked for that were not kept."""
         lacking = super()._lacking(held, indices)
         if lacking or not self.again:
             return lacking
@@ -101,7 +101,7 @@ class AttackOutput(RunOutput[AttackRecord]):
                 draw(self.figure, adversarial, records)
 
     def close(self, status: str) -> None:
-        """As `RunOutput.close`, with the images of the journal."""
+        """As `RunOutput.close`; also removes the journal of images."""
         if self.images is not None and status == "complete":
             self.images.remove()
         super().close(status)
