@@ -24,7 +24,7 @@ from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
 from caa_cli.runtime.words import counted
 
-# The settings that decide which images are eligible and when an attack counts as verified: all attacks of a comparison
+# The settings that decide which images are eligible and when an attack counts as verified: all attacks compared
 # share them. SEARCH: the further settings that every attack has.
 SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
