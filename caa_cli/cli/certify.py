@@ -9,43 +9,16 @@ import typer
 
 from caa_cli.cli import generate, layers, options, running
 from caa_cli.cli.generate import RUN, option
-from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.config.certify_plan import CertifyPlan
 
-_CERTIFICATE = "Certificate"
+_CERTIFICATE = ("samples", "selection_samples", "alpha", "bound", "certificate", "radius")
 
 
 @running.guarded
 @generate.with_options_of(options.run)
 @generate.with_options_of(options.model_and_images, before="samples")
+@generate.with_options(generate.plan_settings(CertifyPlan, "Certificate", _CERTIFICATE), before="device")
 def certify(
-    samples: Annotated[int, option(help="Noise samples per image.", panel=_CERTIFICATE)] = CertifyPlan.samples,
-    selection_samples: Annotated[
-        int, option(help="Separate samples, to choose the class.", panel=_CERTIFICATE)
-    ] = CertifyPlan.selection_samples,
-    alpha: Annotated[
-        float, option(help="Error probability allowed per image.", panel=_CERTIFICATE)
-    ] = CertifyPlan.alpha,
-    bound: Annotated[
-        str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_CERTIFICATE, choices=BOUNDS)
-    ] = CertifyPlan.bound,
-    certificate: Annotated[
-        str,
-        option(
-            help=f"Radius that the bounds give: {', '.join(CERTIFICATES)}.",
-            panel=_CERTIFICATE,
-            choices=CERTIFICATES,
-        ),
-    ] = CertifyPlan.certificate,
-    radius: Annotated[
-        float | None,
-        option(
-            help="Only decide whether each image is certified at this radius: far fewer samples.",
-            show_default="the radius itself",
-            panel=_CERTIFICATE,
-        ),
-    ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     chunk_size: options.ChunkSize = "auto",

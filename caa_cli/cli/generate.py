@@ -17,8 +17,9 @@ from caa_cli.config import methods
 from caa_cli.config.attack_settings import declared
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.pictures import PICTURES
+from caa_cli.config.plan import Plan
 from caa_cli.config.ranges import OneOf, flag
-from caa_cli.config.settings import Setting
+from caa_cli.config.settings import Setting, settings_of
 
 DATA, METHOD, COMPARISON, RUN, COMPUTE = "Model and data", "Method", "Comparison", "Run", "Compute"
 SEARCH = "Attack"
@@ -106,6 +107,24 @@ def method_settings() -> dict[str, inspect.Parameter]:
     return options
 
 
+def plan_settings(plan: type[Plan], panel: str, names: Iterable[str]) -> dict[str, inspect.Parameter]:
+    """Settings of a plan, with the help that it declares for them."""
+    by_name = {setting.field: setting for setting in settings_of(plan)}
+    options: dict[str, inspect.Parameter] = {}
+    for name in names:
+        setting = by_name[name]
+        has_default = setting.default is not None
+        about = option(
+            help=setting.help,
+            panel=panel,
+            choices=_names([setting]),
+            show_default=has_default or setting.shown or False,
+        )
+        kind = setting.kind if has_default else setting.kind | None
+        options[name] = _parameter(name, Annotated[kind, about], setting.default)
+    return options
+
+
 def pictures() -> dict[str, inspect.Parameter]:
     """The files of the pictures of a comparison."""
     return {
@@ -133,8 +152,11 @@ def _optional(
     about = option(
         flag(name), help=help, panel=panel, choices=choices, show_default=default or False, metavar=metavar
     )
-    annotation = Annotated[kind | None, about]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    return _parameter(name, Annotated[kind | None, about], None)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def with_strict_numbers(command: Command) -> Command:

@@ -71,9 +71,13 @@ class ModelPlan(Plan):
     indices_list: Annotated[str | None, Called("indices")] = None
     shard: Shard = field(default_factory=Shard)
 
-    alpha: Annotated[float, ALPHA] = 0.005
-    bound: Annotated[str, OneOf(BOUNDS)] = GOODMAN
-    certificate: Annotated[str, OneOf(CERTIFICATES)] = COHEN
+    alpha: Annotated[
+        float, ALPHA, "Error probability allowed per image, for the certificate and for the verification."
+    ] = 0.005
+    bound: Annotated[str, OneOf(BOUNDS), f"Confidence bound: {', '.join(BOUNDS)}."] = GOODMAN
+    certificate: Annotated[str, OneOf(CERTIFICATES), f"Radius that the bounds give: {', '.join(CERTIFICATES)}."] = (
+        COHEN
+    )
     seed: Annotated[int, SEED] = 0
 
     device: str = "auto"
