@@ -20,8 +20,8 @@ from caa_cli.attacks.common.elimination import most_runs, still_racing
 from caa_cli.attacks.common.loop import Candidate, Example, Finding, Search
 from caa_cli.attacks.common.projection import project_beyond, step_beyond
 from caa_cli.attacks.common.race import margins
-from caa_cli.attacks.common.runs import RunStep
-from caa_cli.attacks.newton.attack import Newton
+from caa_cli.attacks.common.runs import RunEvaluation, RunStep
+from caa_cli.attacks.newton.attack import Newton, Plane
 from caa_cli.attacks.newton.boundary_walk import BoundaryWalk
 from caa_cli.smoothing.chunks import Piece
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -92,6 +92,37 @@ def test_the_direction_is_within_a_few_degrees_of_the_normal():
         delta = (finding.candidates[0].image - finding.example.image).flatten()
         cosine = float(delta @ -linear.weight / (delta.norm() * linear.weight.norm()))
         assert cosine > math.cos(math.radians(3))
+
+
+@pytest.mark.parametrize("agreement", [0.3, 0.9, 1.0])
+def test_noisy_normals_of_many_dimensions_lead_to_the_nearest_point_all_the_same(agreement: float):
+    """A linear h with its boundary at 2, and normals of which two have `agreement` as their scalar product."""
+    dimensions, generator = 20_000, torch.Generator().manual_seed(0)
+    normal = torch.zeros(1, dimensions)
+    normal[0, 0] = 1.0
+    clean, one, true = torch.zeros(1, dimensions), torch.ones(1), torch.ones(1, dtype=torch.bool)
+    plane, point = Plane(clean, clean, 0.0 * one, 0.0 * one, one), clean
+    for _ in range(60):
+        noise = torch.nn.functional.normalize(torch.randn(1, dimensions, generator=generator))
+        measured = math.sqrt(agreement) * normal + math.sqrt(1.0 - agreement) * noise
+        height = point[:, 0] - 2.0
+        plane = plane.averaged(
+            RunEvaluation(point, height, one, measured, measured, ~true, None), Newton.memory, true, 30
+        )
+        along = torch.nn.functional.normalize(plane.normal)
+        point = (-plane.height / along[:, 0] + (plane.anchor * along).sum(dim=1))[:, None] * along
+    assert float(plane.agreement) == pytest.approx(agreement, abs=0.05)
+    assert float(height) == pytest.approx(0.0, abs=0.04), "the point is where the plane says that the boundary is"
+    assert 2.0 - 0.02 < float(point.norm()) < 2.0 * (1.0 + 0.03 * (agreement < 1.0)) + 0.02
+
+
+def test_without_a_gradient_a_plane_stays_as_it_is():
+    one, vector = torch.ones(1), torch.tensor([[3.0, 4.0]])
+    plane = Plane(0.2 * vector, vector, 0.1 * one, 30.0 * one, 0.8 * one)
+    lost = RunEvaluation(2.0 * vector, -one, one, 0.0 * vector, 0.0 * vector, one > 0, None)
+    for was_near in (one > 0, one < 0):
+        for name, value in vars(plane.averaged(lost, 0.75, was_near, 30)).items():
+            assert torch.equal(value, getattr(plane, name)), name
 
 
 def test_votes_give_the_slope_by_steins_lemma():

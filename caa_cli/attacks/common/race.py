@@ -85,7 +85,7 @@ class Race(settings.CaaNewton, Attack[RunState]):
         return self.rivals
 
     def extra_vectors(self) -> int:
-        return 10 * self.rivals
+        return 11 * self.rivals
 
     def choose_rivals(self, examples: list[Example], classifier: SmoothedClassifier) -> tuple[Tensor, int]:
         """(the classes that are followed, (examples, R) int64; model evaluations that the choice took of each)."""

@@ -3,18 +3,23 @@
 The margin h of a rival over the label (see `smoothing.margin`) is linear where the base classifier is, so its tangent
 plane predicts the boundary h = 0 over distances at which the gradient of a loss predicts nothing.
 
-Every evaluation of a point x gives such a plane: its normal is the gradient of log p̄_k − log p̄_y at unit length, its
-slope comes from the votes alone by Stein's lemma, ∂p_c/∂u = E[1{f(x + η) = c} ⟨η, u⟩] / σ², and its height is h(x).
-Evaluations are short and noisy, and their points soon lie close together. So planes are averaged, older ones with
-less weight, and the next point is the one nearest to the clean image, in the box, at which the averaged plane has the
-margin that a verification needs.
+Every evaluation of a point x measures such a plane: its normal is the gradient of log p̄_k − log p̄_y at unit
+length, its height is h(x), and its slope comes from the votes alone by Stein's lemma,
+∂p_c/∂u = E[1{f(x + η) = c} ⟨η, u⟩] / σ². Evaluations are short and noisy, so normals, heights and points are
+averaged, older ones with less weight, to the plane
+
+    h(z) = height + slope ⟨u, z − anchor⟩,  u = the averaged normal at unit length, anchor = the averaged point,
+
+and the next point is the one nearest to the clean image, in the box, at which it has the margin that a verification
+needs. (The average of the planes themselves would take the noise of each normal for a rise of h, since the next point
+lies along it: in 150,000 dimensions that point would fall short of the boundary by σ.)
 
 Runs after several rivals race each other on common noise (see `attacks.common.race`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -35,30 +40,73 @@ _NEAR = 0.6
 _FAR_STEP, _STEP, _SHRINK, _SHORTEST = 3.0, 0.5, 0.9, 0.05
 # How many samples the estimate of a slope may weigh.
 _SLOPE_MOST = 2000.0
+# So many normals are averaged that noise is this share of the squared average; the radius grows by half of that.
+_NOISE = 0.02
+# The smallest estimate of how far two normals agree.
+_AGREEMENT_MIN = 0.05
 
 
 @dataclass
 class NewtonState(Runs):
-    """near: whether the run has come near its boundary.  near_steps: its steps since then.
+    """near: whether the run has come near its boundary.  near_steps: its steps since then.  The others: see `Plane`.
 
-    normal, offset: of the averaged plane ⟨normal, x⟩ + offset; plane_weight: the samples behind it.
     Of `Runs`: slope along the normals; boundary_distance of the nearest point beyond the plane.
     """
 
     near: Tensor
     near_steps: Tensor
     normal: Tensor
-    offset: Tensor
-    plane_weight: Tensor
+    anchor: Tensor
+    height: Tensor
+    weight: Tensor
+    agreement: Tensor
 
 
 @dataclass
 class Plane:
-    """Averaged planes, one row a run: normal, offset and weight as in `NewtonState`."""
+    """The averaged planes of some runs, one row each, as in the module.
+
+    normal, anchor: (runs, dimensions).  height: (runs,).  weight: (runs,) the samples behind the normal, those of
+    earlier evaluations as the memory leaves them.  agreement: (runs,) the scalar product of two normals, 1 without
+    noise.
+    """
 
     normal: Tensor
-    offset: Tensor
+    anchor: Tensor
+    height: Tensor
     weight: Tensor
+    agreement: Tensor
+
+    @classmethod
+    def of(cls, state: NewtonState, now: RunStep) -> Plane:
+        return cls(**{field.name: now.of(getattr(state, field.name)) for field in fields(cls)})
+
+    def put(self, state: NewtonState, now: RunStep) -> None:
+        for field in fields(self):
+            now.put(getattr(state, field.name), getattr(self, field.name))
+
+    def averaged(self, evaluation: RunEvaluation, memory: float, was_near: Tensor, samples: int) -> Plane:
+        """This plane and an evaluation's. Without a gradient it stays as it is.
+
+        memory: the least weight that earlier evaluations keep. Normals that agree less need more: with agreement a
+        and weight μ, noise is (1 − a)/a · (1 − μ)/(1 + μ) of the squared average, where μ is near 1 half of
+        (1 − a)/a · (1 − μ). was_near: (runs,) bool; heights from afar, where votes say little, are dropped.
+        """
+        lost = evaluation.lost
+        kept = (1.0 - 2.0 * _NOISE * self.agreement / (1.0 - self.agreement)).clamp(min=memory)
+        weight = kept * self.weight + samples
+        share = (samples / weight).masked_fill_(lost, 0.0)
+        # An average of earlier normals has the same product with a new one as each of them, in expectation.
+        product = (evaluation.direction * self.normal).sum(dim=1).clamp(min=_AGREEMENT_MIN)
+        has_product = (self.weight > 0) & ~lost
+        fresh = torch.where(was_near | lost, share, 1.0)
+        return Plane(
+            torch.lerp(self.normal, evaluation.direction, share[:, None]),
+            torch.lerp(self.anchor, evaluation.point, fresh[:, None]),
+            torch.lerp(self.height, evaluation.margin, fresh),
+            torch.where(lost, self.weight, weight),
+            torch.where(has_product, 0.5 * (self.agreement + product), self.agreement),
+        )
 
 
 @dataclass(frozen=True)
@@ -87,45 +135,28 @@ class Newton(Race[NewtonState]):
             near_steps=zeros.clone(),
             point=points,
             normal=torch.zeros_like(points),
-            offset=zeros.clone(),
-            plane_weight=zeros.clone(),
+            anchor=torch.zeros_like(points),
+            height=zeros.clone(),
+            weight=zeros.clone(),
+            agreement=torch.ones_like(zeros),
             **Runs.no_estimates(zeros),
         )
         state.forward += evaluations
         return state
 
     def advance(self, state: NewtonState, classifier: SmoothedClassifier, now: RunStep) -> None:
-        before = Plane(now.of(state.normal), now.of(state.offset), now.of(state.plane_weight))
+        before = Plane.of(state, now)
         evaluation = self.evaluate(state, classifier, now, unit(before.normal)[0])
         margin, reach = evaluation.margin, _NEAR * classifier.sigma
         was_near = now.of(state.near)
         near = was_near | (margin > -reach)
         now.put(state.near, near)
-        # Far away the votes carry no information on the slope, and before the first plane there is no direction.
+        # Far away the votes carry no information on the slope, and before the first normal there is no direction.
         informative = (margin.abs() < reach) & (before.weight > 0)
         slope = state.learn_slope(now, evaluation.slope, informative, _SLOPE_MOST)
-        # The planes from afar are dropped once the run is near.
-        plane = self._average(before, evaluation, slope, was_near, now.samples)
-        now.put(state.normal, plane.normal)
-        now.put(state.offset, plane.offset)
-        now.put(state.plane_weight, plane.weight)
-        self._move(state, now, evaluation, plane, near, classifier.sigma)
-
-    def _average(
-        self, before: Plane, evaluation: RunEvaluation, slope: Tensor, counts: Tensor, samples: int
-    ) -> Plane:
-        """The average of the earlier planes and this evaluation's. counts: (runs,) bool, whether the earlier ones
-        still count. Without a gradient the plane stays as it is."""
-        old = self.memory * before.weight * counts
-        total = old + samples
-        share = (samples / total).masked_fill_(evaluation.lost, 0.0)
-        normal = slope[:, None] * evaluation.direction
-        offset = evaluation.margin - (normal * evaluation.point).sum(dim=1)
-        return Plane(
-            torch.lerp(before.normal, normal, share[:, None]),
-            torch.lerp(before.offset, offset, share),
-            torch.where(evaluation.lost, before.weight, total),
-        )
+        plane = before.averaged(evaluation, self.memory, was_near, now.samples)
+        plane.put(state, now)
+        self._move(state, now, evaluation, plane, slope, near, classifier.sigma)
 
     def _move(
         self,
@@ -133,23 +164,23 @@ class Newton(Race[NewtonState]):
         now: RunStep,
         evaluation: RunEvaluation,
         plane: Plane,
+        slope: Tensor,
         near: Tensor,
         sigma: float,
     ) -> None:
         """Moves to the nearest point at which the plane has the target margin, within the longest step."""
-        clean, point, normal = state.clean[now.rows].flatten(1), evaluation.point, plane.normal
+        clean, point = state.clean[now.rows].flatten(1), evaluation.point
         target = self.target * sigma
-        direction, slope, _ = unit(normal)
-        slope = slope.clamp(min=1e-12)
+        direction, _, _ = unit(plane.normal)
         # Far away: straight on, as far as the plane predicts the boundary.
         ahead = ((target - evaluation.margin) / slope).clamp(min=0.1, max=_FAR_STEP * sigma)
         onward = torch.addcmul(point, ahead[:, None], direction).clamp(0.0, 1.0)
-        height = (normal * clean).sum(dim=1) + plane.offset
+        needed = (target - plane.height) / slope + ((plane.anchor - clean) * direction).sum(dim=1)
         longest, outwards = torch.full_like(slope, max(_STEP * _SHRINK**now.iteration, _SHORTEST)), None
         if state.aim.targeted:
-            lacking = (target - (normal * point).sum(dim=1) - plane.offset) / slope
+            lacking = needed - ((point - clean) * direction).sum(dim=1)
             longest, outwards = self._limits(state, now, near, lacking, direction)
-        step, nearest = step_beyond(clean, point, direction, (target - height) / slope, longest, outwards)
+        step, nearest = step_beyond(clean, point, direction, needed, longest, outwards)
         moved = torch.where(near[:, None], step, onward)
         now.put(state.point, torch.where(evaluation.lost[:, None], point, moved))
         distance = torch.where(near, (nearest - clean).norm(dim=1), torch.inf)
