@@ -98,7 +98,7 @@ class CaaNewton(Settings):
     memory: Annotated[
         float,
         Between(0, 1),
-        "Weight that earlier gradients keep after each step; the newest weighs 1. Higher averages out more noise.",
+        "Least weight that earlier gradients keep after each step; the newest weighs 1. Noisy ones keep more.",
     ] = 0.75
 
 
