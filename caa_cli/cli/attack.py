@@ -16,6 +16,7 @@ from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.config.choices import DTYPES, EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL, VERIFICATIONS
 from caa_cli.config.targets import FORMS, TARGET_RULES
+from caa_cli.runtime.collector import importing
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE
 _SEARCH, _VERIFICATION = generate.SEARCH, "Certificate and verification"
@@ -208,7 +209,8 @@ def attack(
     layers.check_trust(context, "attack", attack)
     given = layers.with_preset(context, given | given.pop("settings"), attack)
     plan = layers.plan_of(AttackPlan, given)
-    from caa_cli.run.attack import run_attack
+    with importing():
+        from caa_cli.run.attack import run_attack
 
     display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)
     raise typer.Exit(run_attack(plan, display, again, running.requirements(require)))

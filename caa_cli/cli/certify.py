@@ -12,6 +12,7 @@ from caa_cli.cli.generate import RUN, option
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.config.certify_plan import CertifyPlan
+from caa_cli.runtime.collector import importing
 
 _CERTIFICATE = "Certificate"
 
@@ -91,7 +92,8 @@ def certify(
 ) -> None:
     """Certify a smoothed classifier: the radius within which each prediction can't change."""
     plan = layers.plan_of(CertifyPlan, locals())
-    from caa_cli.run.certify import run_certify
+    with importing():
+        from caa_cli.run.certify import run_certify
 
     display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)
     raise typer.Exit(run_certify(plan, display, again, running.requirements(require)))

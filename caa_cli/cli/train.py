@@ -22,6 +22,7 @@ from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
 from caa_cli.config.recipes import RECIPES
 from caa_cli.config.train_plan import TrainPlan
+from caa_cli.runtime.collector import importing
 
 _MODEL, _RUN, _METHOD, _TRAINING = generate.DATA, generate.RUN, generate.METHOD, "Training"
 
@@ -202,7 +203,9 @@ def train(
     given = locals()
     plan = layers.plan_of(TrainPlan, layers.with_recipe(context, given | given.pop("settings")))
     from caa_cli.display import Display
-    from caa_cli.run.train import TrainRun
+
+    with importing():
+        from caa_cli.run.train import TrainRun
 
     code = TrainRun(plan, Display(quiet, json), running.resume_command()).execute()
     raise typer.Exit(code)

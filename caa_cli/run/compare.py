@@ -28,6 +28,7 @@ from caa_cli.results.store.locks import locked
 from caa_cli.run.compare_report import CompareReport, check_applicable
 from caa_cli.run.dry_run import together
 from caa_cli.run.gate import Gate, warn_of_nothing
+from caa_cli.runtime.collector import importing
 from caa_cli.runtime.signals import uninterrupted
 
 
@@ -118,7 +119,8 @@ class CompareRun:
 
     def _run(self) -> int:
         """Run the attacks in turn, each with its own result file; finished ones are shown in any case."""
-        from caa_cli.run.attack import run_attack
+        with importing():
+            from caa_cli.run.attack import run_attack
 
         plan, messages = self.plan, set[str]()
         classifiers: dict[str, Any] = {}
