@@ -109,7 +109,7 @@ from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio
 from caa_cli.tuning.memory_fit import largest_chunk
 limit, samples, parts = map(int, sys.argv[1:])
-network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
                         nn.Flatten(), nn.Linear(16, 5))
 classifier = SmoothedClassifier(network, sigma=0.5, num_classes=5, input_shape=(3, 200, 200))
 limit_device(classifier.device, limit)
