@@ -21,6 +21,7 @@ LIGHT_RUNTIME = [
     "runtime.streams",
     "runtime.terminal",
     "runtime.user_code",
+    "runtime.words",
 ]
 
 
@@ -87,7 +88,7 @@ ROOMS = {
     "data": "errors runtime config",
     "models": "errors runtime config",
     "results": "errors runtime config",
-    "report": "errors config display results",
+    "report": "errors runtime config display results",
     "attacks": "errors runtime config smoothing",
     "verification": "config smoothing attacks",
     "tuning": "errors runtime config display smoothing results",

@@ -12,7 +12,7 @@ from caa_cli.cli.attack import attack
 from caa_cli.cli.certify import certify
 from caa_cli.cli.check import check
 from caa_cli.cli.compare import compare
-from caa_cli.cli.generate import strict
+from caa_cli.cli.generate import with_strict_numbers
 from caa_cli.cli.inspect import inspect
 from caa_cli.cli.merge import merge
 from caa_cli.cli.running import Command, Group, show_error
@@ -32,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for subcommand in (attack, certify, compare, merge, check, status, train, inspect):
-    app.command(cls=Command)(strict(subcommand))
+    app.command(cls=Command)(with_strict_numbers(subcommand))
 
 
 def _version(asked: bool) -> None:

@@ -12,40 +12,27 @@ from caa_cli.cli.generate import option
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attack_settings import samples_by_default
 from caa_cli.config.attacks import ATTACKS, SAMPLES
-from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.certificates import CERTIFICATES
-from caa_cli.config.choices import DTYPES, EXACT, FINISHES, GRADIENTS, INTERVALS, SURROGATE_MODEL, VERIFICATIONS
+from caa_cli.config.choices import DTYPES, GRADIENTS, SURROGATE_MODEL
 from caa_cli.config.targets import FORMS, TARGET_RULES
 from caa_cli.runtime.collector import importing
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE
-_SEARCH, _VERIFICATION = generate.SEARCH, "Certificate and verification"
+_SEARCH = generate.SEARCH
+_VERIFICATION = (
+    *("alpha", "bound", "certificate", "selection_samples", "certify_samples", "verify_samples"),
+    *("verification", "finish"),
+)
 
 
 @running.guarded
+@generate.with_options_of(options.run)
+@generate.with_options_of(options.model_and_images, before="attack")
 @generate.with_options(generate.attack_settings(), before="device")
+@generate.with_options(
+    generate.plan_settings(AttackPlan, "Certificate and verification", _VERIFICATION), before="device"
+)
 def attack(
     context: typer.Context,
-    checkpoint: options.Checkpoint = None,
-    ensemble: options.Ensemble = None,
-    denoiser: options.Denoiser = None,
-    denoiser_arch: options.DenoiserArch = None,
-    classifier_size: options.ClassifierSize = None,
-    sigma: options.Sigma = None,
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    download: options.Download = False,
-    split: options.Split = "test",
-    image_size: options.ImageSize = None,
-    limit: options.Limit = None,
-    skip: options.Skip = 0,
-    every: options.Every = 1,
-    indices: options.Indices = None,
-    arch: options.Arch = None,
-    normalisation: options.Normalisation = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    trust_checkpoint: options.TrustCheckpoint = False,
     attack: Annotated[
         str,
         option(
@@ -99,65 +86,6 @@ def attack(
             choices=TARGET_RULES,
         ),
     ] = None,
-    alpha: Annotated[
-        float,
-        option(
-            help="Error probability allowed per image, for the certificate and for the verification.",
-            panel=_VERIFICATION,
-        ),
-    ] = AttackPlan.alpha,
-    bound: Annotated[
-        str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_VERIFICATION, choices=BOUNDS)
-    ] = AttackPlan.bound,
-    certificate: Annotated[
-        str,
-        option(
-            help=f"Radius that the bounds give, of the clean image and for caa's steps: {', '.join(CERTIFICATES)}.",
-            panel=_VERIFICATION,
-            choices=CERTIFICATES,
-        ),
-    ] = AttackPlan.certificate,
-    selection_samples: Annotated[
-        int | None,
-        option(
-            help="Samples to choose the clean class, and of each point of the line search.",
-            show_default=f"as --samples, or {SAMPLES}",
-            panel=_VERIFICATION,
-        ),
-    ] = None,
-    certify_samples: Annotated[
-        int | None,
-        option(
-            help="Samples for the certified radius of the clean image.",
-            show_default="as --verify-samples",
-            panel=_VERIFICATION,
-        ),
-    ] = None,
-    verify_samples: Annotated[
-        int | None,
-        option(
-            help="Fresh samples, at most, of each try to verify an adversarial image.",
-            show_default=f"10 × --samples, at least 10000, or {10 * SAMPLES}",
-            panel=_VERIFICATION,
-        ),
-    ] = None,
-    verification: Annotated[
-        str,
-        option(
-            help=f"{EXACT}: a sequential test of the two classes, which ends as soon as it is sure; {INTERVALS}: "
-            "confidence intervals by --bound, as in the paper.",
-            panel=_VERIFICATION,
-            choices=VERIFICATIONS,
-        ),
-    ] = AttackPlan.verification,
-    finish: Annotated[
-        str,
-        option(
-            help=f"{FINISHES[0]}: after the search, shorten along the line to the clean image; {FINISHES[1]}: don't.",
-            panel=_VERIFICATION,
-            choices=FINISHES,
-        ),
-    ] = AttackPlan.finish,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     search_dtype: Annotated[
@@ -190,27 +118,16 @@ def attack(
         Path | None,
         option(metavar="FILE.png", help="Draw a few images before and after (needs matplotlib).", panel=_RUN),
     ] = None,
-    seed: options.Seed = 0,
-    shard: options.ShardOption = "0/1",
-    config: options.Config = None,
-    require: options.Require = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    resume: options.Resume = False,
-    overwrite: options.Overwrite = False,
-    dry_run: options.DryRun = False,
-    **settings: Any,
+    **given: Any,
 ) -> None:
     """Attack a smoothed classifier: find the nearest images that it misclassifies, each verified on fresh noise.
 
     [bold]caa attack --checkpoint demo[/] runs on a model and images that come with caa.
     """
-    given = locals()
+    given = locals() | given
     layers.check_trust(context, "attack", attack)
-    given = layers.with_preset(context, given | given.pop("settings"), attack)
-    plan = layers.plan_of(AttackPlan, given)
+    plan = layers.plan_of(AttackPlan, layers.with_preset(context, given, attack))
     with importing():
         from caa_cli.run.attack import run_attack
 
-    display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)
-    raise typer.Exit(run_attack(plan, display, again, running.requirements(require)))
+    raise typer.Exit(run_attack(plan, *running.surroundings(plan.shard, given)))

@@ -3,68 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from caa_cli.cli import layers, options, running
+from caa_cli.cli import generate, layers, options, running
 from caa_cli.cli.generate import RUN, option
-from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.runtime.collector import importing
 
-_CERTIFICATE = "Certificate"
+_CERTIFICATE = ("samples", "selection_samples", "alpha", "bound", "certificate", "radius")
 
 
 @running.guarded
+@generate.with_options_of(options.run)
+@generate.with_options_of(options.model_and_images, before="samples")
+@generate.with_options(generate.plan_settings(CertifyPlan, "Certificate", _CERTIFICATE), before="device")
 def certify(
-    checkpoint: options.Checkpoint = None,
-    ensemble: options.Ensemble = None,
-    denoiser: options.Denoiser = None,
-    denoiser_arch: options.DenoiserArch = None,
-    classifier_size: options.ClassifierSize = None,
-    sigma: options.Sigma = None,
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    download: options.Download = False,
-    split: options.Split = "test",
-    image_size: options.ImageSize = None,
-    limit: options.Limit = None,
-    skip: options.Skip = 0,
-    every: options.Every = 1,
-    indices: options.Indices = None,
-    arch: options.Arch = None,
-    normalisation: options.Normalisation = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    trust_checkpoint: options.TrustCheckpoint = False,
-    samples: Annotated[int, option(help="Noise samples per image.", panel=_CERTIFICATE)] = CertifyPlan.samples,
-    selection_samples: Annotated[
-        int, option(help="Separate samples, to choose the class.", panel=_CERTIFICATE)
-    ] = CertifyPlan.selection_samples,
-    alpha: Annotated[
-        float, option(help="Error probability allowed per image.", panel=_CERTIFICATE)
-    ] = CertifyPlan.alpha,
-    bound: Annotated[
-        str, option(help=f"Confidence bound: {', '.join(BOUNDS)}.", panel=_CERTIFICATE, choices=BOUNDS)
-    ] = CertifyPlan.bound,
-    certificate: Annotated[
-        str,
-        option(
-            help=f"Radius that the bounds give: {', '.join(CERTIFICATES)}.",
-            panel=_CERTIFICATE,
-            choices=CERTIFICATES,
-        ),
-    ] = CertifyPlan.certificate,
-    radius: Annotated[
-        float | None,
-        option(
-            help="Only decide whether each image is certified at this radius: far fewer samples.",
-            show_default="the radius itself",
-            panel=_CERTIFICATE,
-        ),
-    ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     chunk_size: options.ChunkSize = "auto",
@@ -80,20 +35,12 @@ def certify(
         Path | None,
         option(metavar="FILE.png", help="Draw certified accuracy by radius (needs matplotlib).", panel=RUN),
     ] = None,
-    seed: options.Seed = 0,
-    shard: options.ShardOption = "0/1",
-    config: options.Config = None,
-    require: options.Require = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    resume: options.Resume = False,
-    overwrite: options.Overwrite = False,
-    dry_run: options.DryRun = False,
+    **given: Any,
 ) -> None:
     """Certify a smoothed classifier: the radius within which each prediction can't change."""
-    plan = layers.plan_of(CertifyPlan, locals())
+    given = locals() | given
+    plan = layers.plan_of(CertifyPlan, given)
     with importing():
         from caa_cli.run.certify import run_certify
 
-    display, again = running.display_of(plan.shard, quiet, json), running.resume_command(plan.shard)
-    raise typer.Exit(run_certify(plan, display, again, running.requirements(require)))
+    raise typer.Exit(run_certify(plan, *running.surroundings(plan.shard, given)))

@@ -50,10 +50,10 @@ def attack_lists(incomplete: str) -> list[str]:
         before, comma, last = f"{before}{comma}{name}", equals, unnamed
     attack, *settings = last.split(":")
     if not settings:
-        found = list(ATTACKS)
+        entries = list(ATTACKS)
     elif attack in ATTACKS:
         names = (name.removeprefix(prefix(attack)).replace("_", "-") for name in setting_names(attack))
-        found = [":".join([attack, *settings[:-1], f"{name}="]) for name in names]
+        entries = [":".join([attack, *settings[:-1], f"{name}="]) for name in names]
     else:
-        found = []
-    return [f"{before}{comma}{entry}" for entry in found if entry.startswith(last)]
+        entries = []
+    return [f"{before}{comma}{entry}" for entry in entries if entry.startswith(last)]

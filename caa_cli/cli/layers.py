@@ -117,7 +117,7 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 
 
 def network_of(arch: str | None) -> str:
-    """The factory that --arch names, for want of a --checkpoint: its network may hold its weights."""
+    """The factory named by --arch, whose network holds its own weights: it replaces --checkpoint."""
     if arch is None or ":" not in arch:
         raise MissingSettingsError(
             "caa needs --checkpoint, or an --arch whose network holds its weights", ["--checkpoint demo"]

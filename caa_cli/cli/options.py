@@ -217,3 +217,42 @@ DryRun = Annotated[
         panel=RUN,
     ),
 ]
+
+
+def model_and_images(
+    checkpoint: Checkpoint = None,
+    ensemble: Ensemble = None,
+    denoiser: Denoiser = None,
+    denoiser_arch: DenoiserArch = None,
+    classifier_size: ClassifierSize = None,
+    sigma: Sigma = None,
+    dataset: Dataset = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    split: Split = "test",
+    image_size: ImageSize = None,
+    limit: Limit = None,
+    skip: Skip = 0,
+    every: Every = 1,
+    indices: Indices = None,
+    arch: Arch = None,
+    normalisation: Normalisation = None,
+    mean: Mean = None,
+    std: Std = None,
+    trust_checkpoint: TrustCheckpoint = False,
+) -> None:
+    """The options that say which model a run is on, and which images of which data set."""
+
+
+def run(
+    seed: Seed = 0,
+    shard: ShardOption = "0/1",
+    config: Config = None,
+    require: Require = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """The options that say how a run over images goes on, and what it shows."""

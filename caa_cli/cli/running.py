@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -176,6 +176,11 @@ def requirements(texts: Sequence[str] | None) -> tuple[Any, ...]:
     from caa_cli.results.requirements import Requirement
 
     return tuple(Requirement.parse(text) for text in texts or ())
+
+
+def surroundings(shard: Shard, given: Mapping[str, Any]) -> tuple[Any, str, tuple[Any, ...]]:
+    """(display, command that goes on, requirements) of a run, from its options."""
+    return display_of(shard, given["quiet"], given["json"]), resume_command(shard), requirements(given["require"])
 
 
 def display_of(shard: Shard, quiet: bool, json: bool) -> Any:

@@ -11,11 +11,8 @@ from caa_cli.cli import completion, generate, layers, options, running
 from caa_cli.cli.generate import option
 from caa_cli.config.choices import (
     ARCHITECTURES,
-    AUGMENTATIONS,
     DENOISER_ARCHITECTURES,
     NORMALISATIONS,
-    OPTIMIZERS,
-    SCHEDULES,
     TRAINING_DTYPES,
 )
 from caa_cli.config.datasets import DATASETS
@@ -24,14 +21,16 @@ from caa_cli.config.recipes import RECIPES
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.runtime.collector import importing
 
-_MODEL, _RUN, _METHOD, _TRAINING = generate.DATA, generate.RUN, generate.METHOD, "Training"
-
-# What `--augment auto` stands for, by data set.
-_AUTO = ", ".join(f"{spec.augment} for {name}" for name, spec in DATASETS.items() if spec.augment != "none")
+_MODEL, _RUN, _METHOD = generate.DATA, generate.RUN, generate.METHOD
+_TRAINING = (
+    *("epochs", "batch_size", "optimizer", "learning_rate", "momentum", "weight_decay", "schedule", "step_epochs"),
+    *("clip_norm", "augment", "heldout", "evaluate_samples", "evaluate_limit"),
+)
 
 
 @running.guarded
 @generate.with_options(generate.method_settings(), before="classifier")
+@generate.with_options(generate.plan_settings(TrainPlan, "Training", _TRAINING), before="device")
 def train(
     context: typer.Context,
     recipe: Annotated[
@@ -120,54 +119,6 @@ def train(
     ] = None,
     classifier_size: options.ClassifierSize = None,
     trust_checkpoint: options.TrustCheckpoint = False,
-    epochs: Annotated[int, option(help="Passes over the images.", panel=_TRAINING)] = TrainPlan.epochs,
-    batch_size: Annotated[int, option(help="Images per step.", panel=_TRAINING)] = TrainPlan.batch_size,
-    optimizer: Annotated[
-        str, option(help=f"{' or '.join(OPTIMIZERS)}.", panel=_TRAINING, choices=OPTIMIZERS)
-    ] = TrainPlan.optimizer,
-    learning_rate: Annotated[
-        float, option(help="Learning rate at the start.", panel=_TRAINING)
-    ] = TrainPlan.learning_rate,
-    momentum: Annotated[float, option(help="Momentum of sgd.", panel=_TRAINING)] = TrainPlan.momentum,
-    weight_decay: Annotated[
-        float, option(help="Weight decay (L2 penalty).", panel=_TRAINING)
-    ] = TrainPlan.weight_decay,
-    schedule: Annotated[
-        str,
-        option(help=f"Schedule of the learning rate: {', '.join(SCHEDULES)}.", panel=_TRAINING, choices=SCHEDULES),
-    ] = TrainPlan.schedule,
-    step_epochs: Annotated[
-        int, option(help="With --schedule step: epochs between divisions of the rate by 10.", panel=_TRAINING)
-    ] = TrainPlan.step_epochs,
-    clip_norm: Annotated[
-        float | None, option(help="Clip gradients to this L2 norm.", show_default="none", panel=_TRAINING)
-    ] = None,
-    augment: Annotated[
-        str,
-        option(
-            help=f"Augmentation: {', '.join(AUGMENTATIONS)}; auto: {_AUTO}.",
-            panel=_TRAINING,
-            choices=AUGMENTATIONS,
-        ),
-    ] = TrainPlan.augment,
-    heldout: Annotated[
-        int | None,
-        option(
-            help="Training images kept back to choose the best epoch by; 0: keep the last epoch.",
-            show_default="a tenth, at most 5000",
-            panel=_TRAINING,
-        ),
-    ] = None,
-    evaluate_samples: Annotated[
-        int,
-        option(
-            help="Noise samples per test image, to measure smoothed accuracy at the end; 0: don't.",
-            panel=_TRAINING,
-        ),
-    ] = TrainPlan.evaluate_samples,
-    evaluate_limit: Annotated[
-        int, option(help="How many test images to evaluate.", panel=_TRAINING)
-    ] = TrainPlan.evaluate_limit,
     device: options.Device = "auto",
     dtype: Annotated[
         str,
@@ -197,15 +148,13 @@ def train(
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
-    **settings: Any,
+    **given: Any,
 ) -> None:
     """Train a classifier for randomised smoothing, or a denoiser in front of one; the other commands read it."""
-    given = locals()
-    plan = layers.plan_of(TrainPlan, layers.with_recipe(context, given | given.pop("settings")))
+    plan = layers.plan_of(TrainPlan, layers.with_recipe(context, locals() | given))
     from caa_cli.display import Display
 
     with importing():
         from caa_cli.run.train import TrainRun
 
-    code = TrainRun(plan, Display(quiet, json), running.resume_command()).execute()
-    raise typer.Exit(code)
+    raise typer.Exit(TrainRun(plan, Display(quiet, json), running.resume_command()).execute())

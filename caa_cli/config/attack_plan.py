@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from caa_cli.config import attack_settings, attacks
+from caa_cli.config import attack_settings
 from caa_cli.config.attack_settings import AttackName
-from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.attacks import ATTACKS, SAMPLES
 from caa_cli.config.choices import (
     DTYPES,
     EXACT,
     FINISHES,
     GRADIENTS,
+    INTERVALS,
     LINE_SEARCH,
     MODEL,
     SURROGATE_MODEL,
@@ -24,15 +25,8 @@ from caa_cli.config.choices import (
 from caa_cli.config.differences import AS_ANOTHER
 from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.presets import PRESETS
-from caa_cli.config.ranges import (
-    MOST_STEPS,
-    SIGMA,
-    Count,
-    FileName,
-    OneOf,
-    Word,
-)
-from caa_cli.config.settings import Called, Settings
+from caa_cli.config.ranges import MOST_STEPS, SIGMA, Count, FileName, OneOf, Word
+from caa_cli.config.settings import Called, Settings, Shown
 from caa_cli.config.targets import TARGET_RULES, Classes, TargetText, file_digest
 from caa_cli.errors import UsageError
 
@@ -41,11 +35,11 @@ from caa_cli.errors import UsageError
 class AttackPlan(ModelPlan):
     """One run of `caa attack`. Lengths are L2 in [0, 1] pixel units; sizes are counts of noise samples.
 
-    name: what comparisons call it.  preset: where values that were not given come from.  settings, samples: None: the
-    attack's defaults.  attack_sigma: what the search takes σ to be; None: the true one.  gradient: where the search's
-    gradients come from.  search_dtype: of the search alone; None: as dtype.  target: the class to reach, or the rule
-    that chooses it; None: any but the label.  target_file: lists a class for each image.  selection_samples,
-    certify_samples, verify_samples: None: as `default_samples` says.
+    name: of the attack in comparisons.  preset: replaces defaults.  settings, samples: None: the attack's defaults.
+    attack_sigma: the σ that the search assumes; None: the true one.  gradient: the source of the search's gradients.
+    search_dtype: the precision of the search; None: that of the run.  target: the class to reach, or the rule that
+    chooses it; None: any but the label.  target_file: lists a class for each image.  selection_samples,
+    certify_samples, verify_samples: None: see `default_samples`.
     """
 
     attack: Annotated[str, AttackName()] = "caa"
@@ -59,11 +53,32 @@ class AttackPlan(ModelPlan):
     target: Annotated[str | None, TargetText()] = None
     target_file: Annotated[Path | None, Called("target"), FileName()] = None
     search_dtype: Annotated[str, OneOf(DTYPES)] = None  # type: ignore[assignment]
-    selection_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
-    certify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
-    verify_samples: Annotated[int, Count()] = None  # type: ignore[assignment]
-    verification: Annotated[str, OneOf(VERIFICATIONS)] = EXACT
-    finish: Annotated[str, OneOf(FINISHES)] = LINE_SEARCH
+    selection_samples: Annotated[
+        int,
+        Count(),
+        "Samples to choose the clean class, and of each point of the line search.",
+        Shown(f"as --samples, or {SAMPLES}"),
+    ] = None  # type: ignore[assignment]
+    certify_samples: Annotated[
+        int, Count(), "Samples for the certified radius of the clean image.", Shown("as --verify-samples")
+    ] = None  # type: ignore[assignment]
+    verify_samples: Annotated[
+        int,
+        Count(),
+        "Fresh samples, at most, of each try to verify an adversarial image.",
+        Shown(f"10 × --samples, at least 10000, or {10 * SAMPLES}"),
+    ] = None  # type: ignore[assignment]
+    verification: Annotated[
+        str,
+        OneOf(VERIFICATIONS),
+        f"{EXACT}: a sequential test of the two classes, which ends as soon as it is sure; {INTERVALS}: confidence "
+        "intervals by --bound, as in the paper.",
+    ] = EXACT
+    finish: Annotated[
+        str,
+        OneOf(FINISHES),
+        f"{FINISHES[0]}: after the search, shorten along the line to the clean image; {FINISHES[1]}: don't.",
+    ] = LINE_SEARCH
     batch_size: Annotated[int | None, Count()] = None
     output: Annotated[Path, FileName()] = Path("attack.json")
     save_adversarial: Annotated[Path | None, FileName()] = None
@@ -106,7 +121,7 @@ class AttackPlan(ModelPlan):
         return self.target is not None or self.target_file is not None
 
     def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
-        """As of any run; the search takes σ to be the true one unless the plan says otherwise."""
+        """As `ModelPlan.resolve`; attack_sigma, too, is the checkpoint's σ unless it was given."""
         return super().resolve(sigma, attack_sigma=self.attack_sigma or sigma, **from_checkpoint)
 
     def with_classes(self, classes: Classes) -> Self:
@@ -135,7 +150,7 @@ class AttackPlan(ModelPlan):
         return checkpoint if equals and kind == SURROGATE_MODEL else None
 
     def reads(self) -> list[tuple[str, Path | None]]:
-        """As of any run, and the surrogate's checkpoint."""
+        """As `ModelPlan.reads`, with the surrogate's checkpoint and the file of targets."""
         surrogate = self.surrogate_model
         gradient = None if surrogate in (None, "demo") else Path(str(surrogate))
         return [*super().reads(), ("--gradient", gradient), ("--target", self.target_file)]
@@ -162,7 +177,7 @@ class AttackPlan(ModelPlan):
 def default_samples(given: Mapping[str, Any]) -> dict[str, int]:
     """The sample counts of certificate and verification, by setting; those that are None follow from others. They are
     the same for every attack, unless --samples is given."""
-    samples = attacks.SAMPLES if given["samples"] is None else given["samples"]
+    samples = SAMPLES if given["samples"] is None else given["samples"]
     counts = {"selection_samples": samples, "verify_samples": max(10 * samples, 10_000)}
     counts |= {name: given[name] for name in counts if given[name] is not None}
     certify = given["certify_samples"]

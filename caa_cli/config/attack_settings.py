@@ -1,4 +1,4 @@
-"""What users and results call the settings of an attack: `ddn_gamma`; and which attack a name stands for."""
+"""The names of attacks and of their settings, as users and results have them: `ddn_gamma`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def samples_by_default(attack: str, by_votes: bool = False) -> int:
 
 
 def prefix(attack: str) -> str:
-    """What users' names of an attack's settings begin with, so that none is another's; those of `caa`: nothing."""
+    """The prefix of an attack's settings in users' names, which makes them unique; empty for `caa`."""
     if custom_attack.is_custom(attack):
         return custom_attack.PREFIX
     return "" if attack == "caa" else attack.removeprefix("caa-").replace("-", "_") + "_"

@@ -11,7 +11,7 @@ from caa_cli.config.ranges import MOST_STEPS, Between, Count, NotNegative, OneOf
 from caa_cli.config.settings import Called, Formerly, Settings, Shown
 from caa_cli.errors import UsageError
 
-# Noise samples a step, of an attack that has no default of its own.
+# Noise samples per step, of an attack that has no default of its own.
 SAMPLES = 1500
 # What multiplies, or is raised to a power with every round.
 _FACTOR, _ROUNDS = Positive(100.0), Count(most=30)
@@ -293,6 +293,6 @@ ATTACKS: dict[str, AttackSpec] = {
     "apgd-min": AttackSpec(ApgdMin, "caa_cli.attacks.baselines.apgd_min:ApgdMin"),
 }
 
-# What runs did before an attack had a setting, where its default says so.
+# Settings of attacks that older runs did not have: their default, None, is what those runs did.
 _ON_DRAWS = [name for name, spec in ATTACKS.items() if issubclass(spec.settings, PaperBaseline)]
 FORMERLY = dict.fromkeys(["step_certificate", *(f"{attack}_gumbel_temperature" for attack in _ON_DRAWS)])

@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from caa_cli.config.model_plan import ModelPlan
-from caa_cli.config.ranges import (
-    ALPHA,
-    Count,
-    FileName,
-    Positive,
-)
+from caa_cli.config.ranges import ALPHA, Count, FileName, Positive
+from caa_cli.config.settings import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyPlan(ModelPlan):
     """One run of `caa certify`. radius: decide only whether each image is certified at this L2 radius."""
 
-    samples: Annotated[int, Count()] = 100_000
-    selection_samples: Annotated[int, Count()] = 100
-    alpha: Annotated[float, ALPHA] = 0.001
-    radius: Annotated[float | None, Positive()] = None
+    samples: Annotated[int, Count(), "Noise samples per image."] = 100_000
+    selection_samples: Annotated[int, Count(), "Separate samples, to choose the class."] = 100
+    alpha: Annotated[float, ALPHA, "Error probability allowed per image."] = 0.001
+    radius: Annotated[
+        float | None,
+        Positive(),
+        "Only decide whether each image is certified at this radius: far fewer samples.",
+        Shown("the radius itself"),
+    ] = None
     output: Annotated[Path, FileName()] = Path("certify.json")
     tsv: Annotated[Path | None, FileName()] = None
 

@@ -22,9 +22,10 @@ from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, Word
 from caa_cli.config.settings import check_each
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
+from caa_cli.runtime.words import counted
 
-# What decides which images are eligible and what a proof is: the same for all attacks of a comparison. The other
-# settings that decide a result are of the search, an attack's own: SEARCH every attack has.
+# The settings that decide which images are eligible and when an attack counts as verified: all attacks compared
+# share them. SEARCH: the further settings that every attack has.
 SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
     *("selection_samples", "certify_samples", "verify_samples", "verification", "finish", "target"),
@@ -33,7 +34,7 @@ SEARCH = ("samples", "iterations", "attack_sigma", "gradient", "search_dtype")
 
 
 def setting_names(attack: str) -> list[str]:
-    """The names of all settings that are an attack's own; of one that this version does not know, SEARCH."""
+    """The names of all settings of an attack's search; for an attack that this version does not know, SEARCH."""
     return [*(declared(attack) if attack in ATTACKS else ()), *SEARCH]
 
 
@@ -45,8 +46,8 @@ def default_of(attack: str, name: str) -> Any:
     return getattr(AttackPlan, name, None) if setting is None else setting.default
 
 
-def formerly(attack: str, name: str) -> Any:
-    """What runs did before there was such a setting, where that is not its default now; else None."""
+def former_value(attack: str, name: str) -> Any:
+    """The value that runs had before the setting existed, if that is not its default now; else None."""
     setting = declared(attack).get(name) if attack in ATTACKS else None
     return FORMERLY.get(name) if setting is None else setting.formerly
 
@@ -104,7 +105,7 @@ class NamedAttack:
 
 
 def _parts(text: str) -> list[str]:
-    """What colons separate; one that no KEY= follows may belong to the name of a file."""
+    """The parts between colons; a colon without KEY= behind it may belong to the name of a file."""
     parts: list[str] = []
     if is_custom(text) and text.partition(":")[0].strip() not in ATTACKS:
         source, name, *pairs = (part.strip() for part in text.split(":"))
@@ -120,16 +121,16 @@ def _parts(text: str) -> list[str]:
 def _setting(text: str, attack: str, key: str) -> str:
     """The name in AttackPlan; an attack's own name need not be said again before its settings."""
     name = setting_of(key)
-    own = [*declared(attack), *SEARCH]
+    names = [*declared(attack), *SEARCH]
     for known in (name, prefix(attack) + name):
-        if known in own:
+        if known in names:
             return known
     if name in SHARED:
         raise UsageError(
             f"--attacks {text!r}: {key} has to be the same for all attacks",
             f"give it for all of them: {flag(name)}",
         )
-    others = ", ".join(known.removeprefix(prefix(attack)).replace("_", "-") for known in own)
+    others = ", ".join(known.removeprefix(prefix(attack)).replace("_", "-") for known in names)
     raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
 
 
@@ -152,7 +153,9 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(f"--sweep says {key} twice", "give its values in one list")
         sweeps[key] = several
     if len(sweeps) > 2:
-        raise UsageError(f"--sweep varies {len(sweeps)} settings", "one or two, so that a picture can show them")
+        raise UsageError(
+            f"--sweep varies {counted(len(sweeps), 'setting')}", "one or two, so that a picture can show them"
+        )
     return sweeps
 
 
@@ -190,7 +193,7 @@ def check_reference(reference: str, labels: Sequence[str]) -> None:
 
 
 def path_for_attack(path: Path, label: str, suffix: str) -> Path:
-    """Where one attack's file goes: compare.caa-overshoot=1.2.json beside compare.json."""
+    """The path of one attack's file: compare.caa-overshoot=1.2.json in the folder of compare.json."""
     return path.with_name(f"{path.stem}.{re.sub(r'[^A-Za-z0-9.=_-]+', '-', label)}{suffix}")
 
 
@@ -246,7 +249,7 @@ class ComparePlan:
         return {option: path for option, path in [*others.items(), *self.pictures.values()] if path is not None}
 
     def with_shard_paths(self, shard: Shard) -> ComparePlan:
-        """What the comparison itself writes under names of this shard's own, as its attacks' files have them."""
+        """The plan with this shard's number in the names of all files that the comparison itself writes."""
         files = {name: getattr(self, name) for name in ("output", "figure_examples", "html")}
         paths: dict[str, Any] = {name: shard.path_for(path) for name, path in files.items() if path is not None}
         return replace(self, **paths, figures={name: shard.path_for(path) for name, path in self.figures.items()})
@@ -277,14 +280,14 @@ class ComparePlan:
         check_distinct(self.reads(), self.writes())
 
     def reads(self) -> list[tuple[str, Path | None]]:
-        """The results to read, or what the attacks read, each with what it is."""
+        """All files that the comparison or its attacks read, each with its description."""
         return [
             *(("a result to read,", path) for path in self.files),
             *(read for attack in self.attacks.values() for read in attack.reads()),
         ]
 
     def writes(self) -> list[tuple[str, Path | None]]:
-        """What each attack writes, and the comparison itself, each with what it is."""
+        """All files that the attacks and the comparison write, each with its description."""
         return [
             *(
                 (f"{what} of {label},", path)

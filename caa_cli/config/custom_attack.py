@@ -33,7 +33,7 @@ _SCALARS = (bool, int, float, str)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an attack comes from. code: the callable. kind: which of the three. file: that defines it, if any.
+    """The code of an attack. code: the callable.  kind: FUNCTION, FACTORY or CLASS.  file: that defines it, if any.
 
     sha256: of that file, or of the callable's text.
     """
@@ -97,8 +97,8 @@ def load(attack: str) -> type[CustomSettings]:
     source, _, attribute = attack.partition(":")
     if not source or not attribute:
         raise UsageError(f"--attack {attack!r} is not of the form package.module:name or file.py:name", _FORM)
-    found = _registered.get(attack) or find_callable(f"--attack {attack}", attack, _FORM, files=True)
-    _known[attack] = _settings(attack, found)
+    code = _registered.get(attack) or find_callable(f"--attack {attack}", attack, _FORM, files=True)
+    _known[attack] = _settings(attack, code)
     return _known[attack]
 
 
@@ -130,7 +130,7 @@ def checked(attack: str, declared: Mapping[str, Setting], given: Mapping[str, An
 
 
 def check_ranges(attack: str, settings: Settings) -> None:
-    """As `check_each`, with arguments called as users give them: an argument is no flag."""
+    """As `check_each`, but messages name arguments as users write them, not as flags."""
     try:
         check_each(settings, PREFIX)
     except UsageError as error:
@@ -155,10 +155,10 @@ def _typed(attack: str, setting: Setting, value: Any) -> Any:
 def _literal(text: str) -> Any:
     """True of `true`, 3 of `3`, None of `None`; what is no literal is a text."""
     try:
-        found = ast.literal_eval(text.capitalize() if text.lower() in ("true", "false", "none") else text)
+        value = ast.literal_eval(text.capitalize() if text.lower() in ("true", "false", "none") else text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
-    return found if isinstance(found, (*_SCALARS, NoneType)) else text
+    return value if isinstance(value, (*_SCALARS, NoneType)) else text
 
 
 _FORM = f"name a function {_CALLED_WITH} that returns adversarial images, a factory of one, or a subclass of Attack"

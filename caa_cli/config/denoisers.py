@@ -23,7 +23,7 @@ DENOISERS: dict[str, DenoiserSpec] = {
     ),
     "ffdnet": DenoiserSpec(
         "FFDNet (Zhang et al., 2018)",
-        "model.0.weight with 4 channels an image channel, and one for σ",
+        "model.0.weight with 4 channels per image channel, and one for σ",
         "caa_cli.models.denoisers.ffdnet:recognise",
     ),
     "openai-diffusion": DenoiserSpec(

@@ -9,33 +9,33 @@ from caa_cli.config import attacks, custom_attack
 from caa_cli.config.certificates import COHEN
 from caa_cli.config.choices import INTERVALS
 
-# What runs did before there was a setting.
+# Values that older runs had for settings which did not exist yet, by setting.
 FORMERLY = {
     "verification": INTERVALS,
     "certificate": COHEN,
     **attacks.FORMERLY,
     **dict.fromkeys(["target", "ensemble", "denoiser_arch", "classifier_size", "image_resize", "interpolation"]),
 }
-# Settings that have another's value unless they are given. Runs of before there were such settings have it too.
+# Settings that default to the value of another setting, in older runs too.
 AS_ANOTHER = {"search_dtype": "dtype"}
-# What a message calls a setting whose name says too little.
+# How messages name a setting whose own name says too little.
 _WORDS = {custom_attack.CODE: "the code of the attack has changed"}
 
 
 def formerly(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run of this configuration did before there were settings for it, by setting."""
+    """The values of settings that a configuration of an older version lacks, by setting."""
     return FORMERLY | {name: config.get(other) for name, other in AS_ANOTHER.items()}
 
 
 def decisive(name: str, value: Any) -> Any:
-    """What of a setting decides results: of a surrogate's checkpoint not its path (its content is compared apart)."""
+    """The part of a value that decides results. A surrogate's path does not: its content is compared separately."""
     return value.partition("=")[0] if name == "gradient" and isinstance(value, str) else value
 
 
 def differences(recorded: dict[str, Any], requested: dict[str, Any], compared: list[str]) -> list[str]:
     """Where two configurations differ in a setting that decides results, in words.
 
-    Of two attacks that are not the same, the settings that only one of them has are left out.
+    If the attacks are different, settings that only one of them has are left out.
     """
     recorded = {**{name: value for name, value in formerly(recorded).items() if name in requested}, **recorded}
     if recorded.get("attack") != requested.get("attack"):

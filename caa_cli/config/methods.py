@@ -15,7 +15,7 @@ from caa_cli.config.settings import Setting, Settings, Shown, check_each, filled
 
 _MOST_DRAWS = 10_000
 _SEVERAL = Count(2, _MOST_DRAWS, hint="it compares several noises of an image: use at least --draws 2")
-_DRAWS = "noises an image."
+_DRAWS = "noises per image."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class MethodSettings(Settings):
     """The settings of one training method."""
 
     def rate_share(self, epoch: int) -> float:
-        """What the learning rate of an epoch, counted from 0, is multiplied by."""
+        """The factor of the learning rate in an epoch, counted from 0."""
         return 1.0
 
 

@@ -40,10 +40,10 @@ from caa_cli.runtime.sharding import Shard
 class ModelPlan(Plan):
     """A run over the images of a data set with a smoothed model: what `attack` and `certify` share.
 
-    members: the further checkpoints of an ensemble.  denoiser: the file or folder of the one in front.
-    classifier_size: height and width of the images that the classifiers see; None: as those of the data set.
-    image_resize, interpolation: how images are resized before the crop to --image-size where the network's origin
-    says so; None: as always.
+    members: the further checkpoints of an ensemble.  denoiser: the file or folder of the denoiser in front.
+    classifier_size: height and width of the images that the classifiers see; None: those of the data set.
+    image_resize, interpolation: how images are resized before the crop to --image-size, if the checkpoint's library
+    prescribes it; None: as usual.
     """
 
     checkpoint: str
@@ -71,9 +71,13 @@ class ModelPlan(Plan):
     indices_list: Annotated[str | None, Called("indices")] = None
     shard: Shard = field(default_factory=Shard)
 
-    alpha: Annotated[float, ALPHA] = 0.005
-    bound: Annotated[str, OneOf(BOUNDS)] = GOODMAN
-    certificate: Annotated[str, OneOf(CERTIFICATES)] = COHEN
+    alpha: Annotated[
+        float, ALPHA, "Error probability allowed per image, for the certificate and for the verification."
+    ] = 0.005
+    bound: Annotated[str, OneOf(BOUNDS), f"Confidence bound: {', '.join(BOUNDS)}."] = GOODMAN
+    certificate: Annotated[str, OneOf(CERTIFICATES), f"Radius that the bounds give: {', '.join(CERTIFICATES)}."] = (
+        COHEN
+    )
     seed: Annotated[int, SEED] = 0
 
     device: str = "auto"
@@ -88,12 +92,15 @@ class ModelPlan(Plan):
     overwrite: bool = False
     dry_run: bool = False
 
-    # Where things are, which images, how work is cut up; another kind of device draws other noise of the same law.
+    # Paths, the selection of images, how the work is divided, and the device: another kind of device draws other
+    # noise of the same distribution.
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset(
         "checkpoint members denoiser data_dir download limit skip every indices_file shard device chunk_size".split()  # noqa: SIM905
     ) | frozenset(
         "indices_list trust_checkpoint measure_chunks max_memory output figure resume overwrite dry_run".split()  # noqa: SIM905
     )
+    # Settings without an option: their values come from the checkpoint alone.
+    WITHOUT_OPTION: ClassVar[frozenset[str]] = frozenset({"image_resize", "interpolation"})
     # The settings that name files to write beside `output`.
     WRITTEN: ClassVar[tuple[str, ...]] = ("figure",)
 
@@ -132,7 +139,7 @@ class ModelPlan(Plan):
         return {flag(name): getattr(self, name) for name in self.WRITTEN}
 
     def with_shard_paths(self) -> Self:
-        """Every file that is written under a name of this shard's own."""
+        """The plan with this shard's number in the names of all files that it writes."""
         files = {name: getattr(self, name) for name in ("output", *self.WRITTEN)}
         paths: dict[str, Any] = {name: self.shard.path_for(path) for name, path in files.items() if path is not None}
         return replace(self, **paths)
@@ -147,7 +154,7 @@ class ModelPlan(Plan):
         ]
 
     def writes(self) -> dict[str, Path | None]:
-        """All that the run writes, by what it is: with what it keeps beside the result while it works."""
+        """All files that the run writes, by description; those next to the result exist while it works."""
         return {
             "--output": self.output,
             "the record of --output": sidecar(self.output, ".jsonl"),

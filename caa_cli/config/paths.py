@@ -9,7 +9,7 @@ from pathlib import Path
 from caa_cli.errors import UsageError
 
 
-def target_of(path: Path) -> Path:
+def behind_link(path: Path) -> Path:
     """The path to write to: that of the file which a symbolic link points to, so that the link stays."""
     # Path.is_symlink raises for a name that is too long.
     return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114
@@ -17,7 +17,7 @@ def target_of(path: Path) -> Path:
 
 def sidecar(path: Path, suffix: str) -> Path:
     """The path of a file that a run keeps beside `path` while it works: attack.json.jsonl."""
-    target = target_of(path)
+    target = behind_link(path)
     return target.with_name(target.name + suffix)
 
 

@@ -19,7 +19,7 @@ from caa_cli.config.settings import check_each
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What every plan can do. NOT_COMPARED names the settings that change nothing in a result."""
+    """The base of all plans. NOT_COMPARED: the settings that change nothing in a result."""
 
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset()
 
@@ -47,7 +47,7 @@ class Plan:
         """A short digest of all that decides a result."""
         config = self.config()
         settings = {key: decisive(key, config[key]) for key in self.compared_keys() if key in config}
-        # As a run of before there was the setting.
+        # Settings at their value of before they existed are left out, so that older fingerprints stay valid.
         before = formerly(config)
         settings = {key: value for key, value in settings.items() if key not in before or before[key] != value}
         text = json.dumps([checkpoint_sha256, settings], sort_keys=True, allow_nan=False)

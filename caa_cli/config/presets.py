@@ -57,7 +57,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_of_attack(name: str | None, attack: str | None = None) -> dict[str, Any]:
-    """What a preset sets, by users' names, of this attack or of all; nothing where the name is None.
+    """The settings of a preset by users' names, for one attack or for all; empty where the name is None.
 
     Raises UsageError for an unknown name.
     """

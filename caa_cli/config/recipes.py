@@ -1,7 +1,7 @@
 """Training recipes by name: the settings that published models were trained with. Free of torch.
 
 A recipe sets the defaults of a training run. A batch size counts images: published code that shares a batch of
-256 among m noises of an image takes 256/m images a step.
+256 among m noises of an image takes 256/m images per step.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ LARGEST, SMALLEST = 1e100, 1e-100
 DEEPEST = 32
 
 Natural = Annotated[int, Range(0)]
-Count = Annotated[int, Range(1)]
+PositiveInt = Annotated[int, Range(1)]
 Share = Annotated[float, Range(0, 1)]
-Positive = Annotated[float, Range(0, above=True)]
+PositiveFloat = Annotated[float, Range(0, above=True)]
 Length = Annotated[float, Range(0)]
 Seconds = Annotated[float, Range(0, 1e12)]
 
@@ -114,8 +114,8 @@ def _checker(kind: Any) -> Validator:
 
 def hints(kind: Any, ranges: bool = True) -> dict[str, Any]:
     """The types of a dataclass's fields, by name, with or without the ranges that it declares."""
-    found = get_type_hints(kind, include_extras=ranges)
-    return {f.name: found[f.name] for f in fields(kind)}
+    types = get_type_hints(kind, include_extras=ranges)
+    return {f.name: types[f.name] for f in fields(kind)}
 
 
 def _scalar(fits: Callable[[Any], bool], expected: str) -> Validator:

@@ -47,7 +47,7 @@ def default_limit(limit: int | None, dataset: str | None, listed: bool) -> int |
 def parse_indices(text: str, size: int) -> tuple[int, ...]:
     """The indices of `3,17,20-25`, both ends of a range included, in that order. Raises UsageError."""
     shown = f"--indices {text if len(text) <= 60 else text[:50] + '…'}"
-    found: list[tuple[str, object]] = []
+    entries: list[tuple[str, object]] = []
     for position, part in enumerate(text.split(","), 1):
         where = f"entry {position}"
         first, dash, last = (word.strip() for word in part.partition("-"))
@@ -61,10 +61,10 @@ def parse_indices(text: str, size: int) -> tuple[int, ...]:
             raise UsageError(f"{shown}, {where}: {part.strip()} runs backwards", f"{high}-{low}")
         if high >= size:
             raise _no_image(shown, where, high, size)
-        if len(found) + high - low >= _MOST_LISTED:
+        if len(entries) + high - low >= _MOST_LISTED:
             raise UsageError(f"{shown} lists more than {_MOST_LISTED:,} images", "use --skip, --every and --limit")
-        found += [(where, index) for index in range(low, high + 1)]
-    return _checked(shown, found, size, _FORMS)
+        entries += [(where, index) for index in range(low, high + 1)]
+    return _checked(shown, entries, size, _FORMS)
 
 
 def read_indices(path: Path, size: int) -> tuple[int, ...]:
@@ -79,10 +79,10 @@ def read_indices(path: Path, size: int) -> tuple[int, ...]:
         raise UsageError(
             f"--indices {path} can't be read ({why})", f"name a file with an index a line, or {_FORMS}"
         ) from error
-    found = _checked(str(path), _entries(path, text), size, "write one index a line, from 0 on")
-    if not found:
+    indices = _checked(str(path), _entries(path, text), size, "write one index a line, from 0 on")
+    if not indices:
         raise UsageError(f"--indices {path} lists no image", "write one index a line, from 0 on")
-    return found
+    return indices
 
 
 def _checked(source: str, entries: Iterable[tuple[str, object]], size: int, hint: str) -> tuple[int, ...]:

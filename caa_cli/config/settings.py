@@ -9,7 +9,6 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from importlib import import_module
 from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from caa_cli.config.ranges import flag
@@ -38,16 +37,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class Formerly:
-    """What runs did before the setting existed, where that is not its default: for reading older files."""
+    """The value of the setting in files from before it existed, if that is not its default."""
 
     value: Any
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One field of a dataclass. name: for users.  kind: the type of its values but None.  shown: its default.
+    """One field of a dataclass. name: for users.  kind: the type of its values, None left out.
 
-    formerly: what a file that lacks it means.
+    shown: the default as the help shows it.  formerly: the value in files that lack the setting.
     """
 
     field: str
@@ -71,7 +70,7 @@ class Settings:
         """Raises UsageError for settings that don't go with --target."""
 
     def recorded(self) -> dict[str, Any]:
-        """What results record besides the values."""
+        """Further entries for the record in a result."""
         return {}
 
 
@@ -118,16 +117,10 @@ def check_each(values: Any, prefix: str = "") -> None:
             check.check(flag(prefix + setting.name), value)
 
 
-def load(place: str) -> Any:
-    """What `package.module:name` names; imported on demand, since most modules need torch."""
-    module, _, name = place.partition(":")
-    return getattr(import_module(module), name)
-
-
 def refuse_foreign(
     what: str, name: str, declared: Mapping[str, Mapping[str, Setting]], given: Mapping[str, Any]
 ) -> None:
-    """Raises UsageError for a value of a setting that others have, by their names, and this one has not."""
+    """Raises UsageError for a value of a setting that this attack or method lacks and another one has."""
     for other, settings in declared.items():
         for setting in settings:
             if given.get(setting) is not None and setting not in declared[name]:

@@ -36,11 +36,11 @@ class Classes:
     count: int
     names: tuple[str, ...] = ()
 
-    def number_of(self, source: str, said: object) -> int:
+    def number_of(self, source: str, named: object) -> int:
         """The number of a class by its number or name. Raises UsageError, with the nearest name, for no class."""
-        if isinstance(said, int) and not isinstance(said, bool):
-            return self._checked(source, said)
-        text = str(said).strip()
+        if isinstance(named, int) and not isinstance(named, bool):
+            return self._checked(source, named)
+        text = str(named).strip()
         if _is_number(text):
             return self._checked(source, int(text))
         same = [number for number, name in enumerate(self.names) if text.casefold() == name.casefold()]
@@ -97,12 +97,12 @@ class TargetText:
 
 
 def file_digest(path: Path) -> str:
-    """What stands for a file of targets where settings are compared: its content. Raises UsageError."""
+    """The digest that stands for a file of targets where settings are compared. Raises UsageError."""
     return f"{_FILE} {hashlib.sha256(_text(path).encode()).hexdigest()[:16]}"
 
 
 def target_in_words(target: str, shown: Callable[[int], str]) -> str:
-    """What a result records as its target, for a reader; shown: a class by its number."""
+    """The target of a result in words; shown: the text for a class, from its number."""
     if target.startswith(_FILE):
         return "the class that a file names for each image"
     return IN_WORDS[target] if target in IN_WORDS else shown(int(target))
@@ -121,7 +121,7 @@ def read_targets(path: Path, size: int, classes: Classes) -> Mapping[int, int]:
         entries = _json_entries(text) if begins in ("{", "[") else _text_entries(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--target {path} can't be read as JSON ({error})", f"write {_IN_A_FILE}") from error
-    for where, index, said in entries:
+    for where, index, named in entries:
         source = f"--target {path}, {where}"
         if isinstance(index, bool) or not isinstance(index, int):
             raise UsageError(f"{source}: {index!r} is not the index of an image", f"write {_IN_A_FILE}")
@@ -129,9 +129,9 @@ def read_targets(path: Path, size: int, classes: Classes) -> Mapping[int, int]:
             raise UsageError(f"{source}: there is no image {index}", f"the split has the images 0 to {size - 1}")
         if index in targets:
             raise UsageError(f"{source}: image {index} has a target already", "delete one of them")
-        if said is None or isinstance(said, (bool, float, list, dict)):
-            raise UsageError(f"{source}: {said!r} is no class", "give its number or its name")
-        targets[index] = classes.number_of(source, said)
+        if named is None or isinstance(named, (bool, float, list, dict)):
+            raise UsageError(f"{source}: {named!r} is no class", "give its number or its name")
+        targets[index] = classes.number_of(source, named)
     if not targets:
         raise UsageError(f"--target {path} names no class", f"write {_IN_A_FILE}")
     return targets
@@ -193,11 +193,11 @@ def _records(entries: Sequence[tuple[str, Any]]) -> Entries:
 
 def _every_key(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """The object of a JSON text. Raises ValueError for a key that comes twice, which json would swallow."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    document = dict(pairs)
+    if len(document) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} comes twice")
-    return found
+    return document
 
 
 def _text_entries(text: str) -> Entries:

@@ -35,7 +35,11 @@ from caa_cli.config.ranges import (
     Range,
     flag,
 )
+from caa_cli.config.settings import Shown
 from caa_cli.errors import UsageError
+
+# What `--augment auto` stands for, by data set.
+_AUGMENT_AUTO = ", ".join(f"{spec.augment} for {name}" for name, spec in DATASETS.items() if spec.augment != "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +68,31 @@ class TrainPlan(Plan):
     trust_checkpoint: bool = False
 
     recipe: str | None = None
-    epochs: Annotated[int, Count(most=MOST_STEPS)] = 50
-    batch_size: Annotated[int, Count(most=MOST_STEPS)] = 128
-    optimizer: Annotated[str, OneOf(OPTIMIZERS)] = "adam"
-    learning_rate: Annotated[float, Positive()] = 1e-3
-    momentum: Annotated[float, Range(0, 1, below=True, hint="for instance --momentum 0.9")] = 0.9
-    weight_decay: Annotated[float, NotNegative()] = 0.0
-    schedule: Annotated[str, OneOf(SCHEDULES)] = "constant"
-    step_epochs: Annotated[int, Count(most=MOST_STEPS)] = 30
-    clip_norm: Annotated[float | None, Positive()] = None
-    augment: Annotated[str, OneOf(AUGMENTATIONS)] = "auto"
-    heldout: Annotated[int | None, Count(0)] = None
+    epochs: Annotated[int, Count(most=MOST_STEPS), "Passes over the images."] = 50
+    batch_size: Annotated[int, Count(most=MOST_STEPS), "Images per step."] = 128
+    optimizer: Annotated[str, OneOf(OPTIMIZERS), f"{' or '.join(OPTIMIZERS)}."] = "adam"
+    learning_rate: Annotated[float, Positive(), "Learning rate at the start."] = 1e-3
+    momentum: Annotated[float, Range(0, 1, below=True, hint="for instance --momentum 0.9"), "Momentum of sgd."] = 0.9
+    weight_decay: Annotated[float, NotNegative(), "Weight decay (L2 penalty)."] = 0.0
+    schedule: Annotated[str, OneOf(SCHEDULES), f"Schedule of the learning rate: {', '.join(SCHEDULES)}."] = "constant"
+    step_epochs: Annotated[
+        int, Count(most=MOST_STEPS), "With --schedule step: epochs between divisions of the rate by 10."
+    ] = 30
+    clip_norm: Annotated[float | None, Positive(), "Clip gradients to this L2 norm.", Shown("none")] = None
+    augment: Annotated[
+        str, OneOf(AUGMENTATIONS), f"Augmentation: {', '.join(AUGMENTATIONS)}; auto: {_AUGMENT_AUTO}."
+    ] = "auto"
+    heldout: Annotated[
+        int | None,
+        Count(0),
+        "Training images kept back to choose the best epoch by; 0: keep the last epoch.",
+        Shown("a tenth, at most 5000"),
+    ] = None
 
-    evaluate_samples: Annotated[int, Count(0)] = 100
-    evaluate_limit: Annotated[int, Count()] = 1000
+    evaluate_samples: Annotated[
+        int, Count(0), "Noise samples per test image, to measure smoothed accuracy at the end; 0: don't."
+    ] = 100
+    evaluate_limit: Annotated[int, Count(), "How many test images to evaluate."] = 1000
 
     seed: Annotated[int, SEED] = 0
     device: str = "auto"
@@ -154,7 +169,7 @@ class TrainPlan(Plan):
             raise UsageError("--objective mse has no other epochs than of mse", "leave --mse-epochs out")
         if settings.objective != MSE and settings.on_pixels(self.epochs - 1):
             raise UsageError(
-                f"none of the {self.epochs} epochs is left for --objective {settings.objective}: the first "
+                f"no epoch of {self.epochs} is left for --objective {settings.objective}: the first "
                 f"{settings.pixel_epochs} are of mse",
                 "use more --epochs, fewer --mse-epochs, or --objective mse",
             )

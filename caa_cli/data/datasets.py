@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 import torch
 
 from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
-from caa_cli.config.settings import load
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import ImageSet
 from caa_cli.data.mnist import DIGITS
@@ -65,12 +65,12 @@ def open_dataset(
 def class_names(name: str) -> tuple[str, ...]:
     """The names of a data set's classes; empty where its files have them."""
     place = DATASETS[name].class_names
-    names = () if place is None else load(place)
+    names = () if place is None else resolve_name(place)
     return tuple(names() if callable(names) else names)
 
 
 def _opened(spec: DatasetSpec, split: str, **settings: Any) -> ImageSet | ImageFiles:
-    images: ImageSet | ImageFiles = load(spec.opens)(split=split, **settings)
+    images: ImageSet | ImageFiles = resolve_name(spec.opens)(split=split, **settings)
     return images
 
 

@@ -14,7 +14,7 @@ from caa_cli.errors import CaaError
 GREY, COLOUR = "L", "RGB"
 # Of a resized image: one of 1×10,000 pixels would otherwise take gigabytes.
 MOST_PIXELS = 100_000_000
-# Modes with more than 8 bits a pixel: Pillow would clip values above 255.
+# Modes with more than 8 bits per pixel: Pillow would clip values above 255.
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -58,7 +58,7 @@ def open_image(path: str, mode: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             if image.mode in _DEEP:
-                raise ImageError(f"{path} has more than 8 bits a pixel: convert it to 8")
+                raise ImageError(f"{path} has more than 8 bits per pixel: convert it to 8")
             if mode == GREY and image.mode not in ("1", "L", "LA"):
                 raise ImageError(f"{path} is in colour, where the first image of the data set is grey")
             return image.convert(mode)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from caa_cli.data.decoding import ImageError, Recipe, decode, measure, open_image
 from caa_cli.errors import UsageError
+from caa_cli.runtime.words import counted
 
 # The extensions of torchvision's ImageFolder.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -112,7 +113,7 @@ def first_readable(root: Path, files: list[str]) -> tuple[str, int, int]:
             return measure(str(root / file))
         except ImageError as error:
             first = first or error
-    raise UsageError(f"none of the {len(files)} images in {root} can be read", "check the files") from first
+    raise UsageError(f"none of {counted(len(files), 'image')} in {root} can be read", "check the files") from first
 
 
 def _files(root: Path, name: str) -> list[str]:

@@ -19,6 +19,7 @@ from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import ImageSet
 from caa_cli.errors import CaaError
 from caa_cli.runtime.signals import ignored
+from caa_cli.runtime.words import counted
 
 # Files per task of a worker, and files timed before workers are started.
 BATCH = 256
@@ -52,7 +53,7 @@ def load(images: ImageSet | ImageFiles, indices: Sequence[int] | None = None, wo
     if broken:
         more = f"; and {len(broken) - MOST_NAMED} more" if len(broken) > MOST_NAMED else ""
         raise ImageError(
-            f"{len(broken)} of {len(wanted)} images can't be used: {'; '.join(broken[:MOST_NAMED])}{more}"
+            f"{len(broken)} of {counted(len(wanted), 'image')} can't be used: {'; '.join(broken[:MOST_NAMED])}{more}"
         )
     labels = images.labels[torch.tensor(wanted, dtype=torch.int64)]
     return ImageSet(images.name, images.split, torch.from_numpy(pixels), labels, images.num_classes, images.notes)

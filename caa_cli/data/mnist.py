@@ -7,6 +7,7 @@ from pathlib import Path
 from caa_cli.data.download import DOWNLOAD, fetch, torchvision_line
 from caa_cli.data.images import ImageSet
 from caa_cli.errors import UsageError
+from caa_cli.runtime.words import counted
 
 DIGITS = tuple(f"digit {number}" for number in range(10))
 CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -44,7 +45,9 @@ def _open(name: str, kind: str, class_names: tuple[str, ...], data_dir: Path, sp
     except Exception as error:  # torchvision may raise anything for damaged data
         raise _damaged(kind, raw, f" ({error})" if str(error) else "") from error
     if not fits:
-        raise _damaged(kind, raw, f": {len(dataset.data)} images, {len(dataset.targets)} labels")
+        raise _damaged(
+            kind, raw, f": {counted(len(dataset.data), 'image')}, {counted(len(dataset.targets), 'label')}"
+        )
     return ImageSet(name, split, dataset.data[:, None], dataset.targets, len(class_names), class_names=class_names)
 
 

@@ -21,6 +21,7 @@ from rich.text import Text
 from caa_cli.display.bars import Bar, Live, LiveBar, PlainBar, SilentBar
 from caa_cli.display.text import escape, now, visible
 from caa_cli.runtime.terminal import has_colours, is_live
+from caa_cli.runtime.words import counted
 
 Rows = Sequence[tuple[str, str]]
 
@@ -71,7 +72,7 @@ class Display:
             self.err.print(f"[bold]try:[/]   {escape(hint)}")
 
     def interrupted(self, done: int, total: int, output: object, again: str) -> None:
-        self.warn(f"interrupted: {done} of {total} images are done and saved in {output}")
+        self.warn(f"interrupted: {done} of {counted(total, 'image')} done and saved in {output}")
         self.warn(f"go on with: {again}")
 
     def plan(self, title: str, rows: Rows) -> None:

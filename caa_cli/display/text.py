@@ -17,7 +17,7 @@ def visible(text: str) -> str:
 
     Further lines are indented, so that no text can imitate a message of caa.
     """
-    spelt = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    spelt = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
     return spelt.replace("\n", "\n  ")
 
 

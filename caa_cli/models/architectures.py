@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from caa_cli.errors import UsageError
 from caa_cli.models.card import ModelCard
-from caa_cli.models.cifar_networks import densenet, vgg, wide_resnet
+from caa_cli.models.cifar_networks import CifarDenseNet, CifarVgg, WideResNet
 from caa_cli.models.factory import network_from
-from caa_cli.models.resnet import cifar_resnet, torchvision_resnet
+from caa_cli.models.resnet import CifarResNet, torchvision_resnet
+from caa_cli.runtime.words import counted
 
 # (number of classes, input shape) → network on normalised images
 Builder = Callable[[int, Sequence[int]], nn.Module]
@@ -46,7 +47,7 @@ class NormalisedClassifier(nn.Module):
 
 
 def small_cnn(num_classes: int, input_shape: Sequence[int]) -> nn.Module:
-    """Two strided convolutions and two linear layers: 106,122 weights on MNIST, about 10 µs an image on a CPU."""
+    """Two strided convolutions and two linear layers: 106,122 weights on MNIST, about 10 µs per image on a CPU."""
     channels, height, width = input_shape
     flat = 32 * -(-height // 4) * -(-width // 4)
     return nn.Sequential(
@@ -95,13 +96,13 @@ ARCHITECTURES: dict[str, tuple[Builder, int]] = {
     "resnet50-3x3": (_torchvision(50, "3x3"), 3),
     "resnet18-cifar": (_torchvision(18, "cifar"), 3),
     "resnet50-cifar": (_torchvision(50, "cifar"), 3),
-    "resnet20": (partial(cifar_resnet, 20, False), 0),
-    "resnet110": (partial(cifar_resnet, 110, False), 0),
-    "resnet20-a": (partial(cifar_resnet, 20, True), 0),
-    "wrn-28-10": (partial(wide_resnet, 28, 10), 0),
-    "wrn-40-2": (partial(wide_resnet, 40, 2), 0),
-    "densenet-40-12": (partial(densenet, 40, 12, False), 0),
-    "vgg16-cifar": (partial(vgg, 16), 0),
+    "resnet20": (partial(CifarResNet, 20, False), 0),
+    "resnet110": (partial(CifarResNet, 110, False), 0),
+    "resnet20-a": (partial(CifarResNet, 20, True), 0),
+    "wrn-28-10": (partial(WideResNet, 28, 10), 0),
+    "wrn-40-2": (partial(WideResNet, 40, 2), 0),
+    "densenet-40-12": (partial(CifarDenseNet, 40, 12, False), 0),
+    "vgg16-cifar": (partial(CifarVgg, 16), 0),
 }
 
 
@@ -140,15 +141,15 @@ def _of_any_depth(arch: str) -> Builder | None:
     depth = re.fullmatch(r"resnet(\d{1,4})(-a)?", arch)
     # resnet152 commonly means torchvision's, although 152 = 6·25 + 2.
     if depth and int(depth[1]) % 6 == 2 and arch not in ("resnet2", "resnet2-a", "resnet152"):
-        return partial(cifar_resnet, int(depth[1]), bool(depth[2]))
+        return partial(CifarResNet, int(depth[1]), bool(depth[2]))
     wide = re.fullmatch(r"wrn-(\d{1,3})-(\d{1,2})", arch)
     if wide and int(wide[1]) > 4 and int(wide[1]) % 6 == 4:
-        return partial(wide_resnet, int(wide[1]), int(wide[2]))
+        return partial(WideResNet, int(wide[1]), int(wide[2]))
     dense = re.fullmatch(r"densenet-(bc-)?(\d{1,3})-(\d{1,3})", arch)
     if dense and int(dense[2]) > 4 and (int(dense[2]) - 4) % (6 if dense[1] else 3) == 0:
-        return partial(densenet, int(dense[2]), int(dense[3]), bool(dense[1]))
+        return partial(CifarDenseNet, int(dense[2]), int(dense[3]), bool(dense[1]))
     stacked = re.fullmatch(r"vgg(11|13|16|19)-cifar", arch)
-    return partial(vgg, int(stacked[1])) if stacked else None
+    return partial(CifarVgg, int(stacked[1])) if stacked else None
 
 
 def build(card: ModelCard) -> NormalisedClassifier:
@@ -158,7 +159,7 @@ def build(card: ModelCard) -> NormalisedClassifier:
     repeat = 1 if wanted in (0, channels) else wanted
     if repeat > 1 and channels != 1:
         raise UsageError(
-            f"{card.arch} takes {wanted} channels (or grey images), not {channels}",
+            f"{card.arch} takes {counted(wanted, 'channel')} (or grey images), not {channels}",
             "use another --dataset, or the --arch of the images' channels",
         )
     return NormalisedClassifier(builder(card.num_classes, card.input_shape), card.mean, card.std, repeat)

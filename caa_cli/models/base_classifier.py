@@ -13,13 +13,14 @@ from caa_cli.config.choices import LOGITS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
+from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights, record_of
 from caa_cli.models.composite import DenoisedClassifier, Ensemble, ResizedClassifier
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import build_denoiser, check_images, open_denoiser, recognise, with_weights_digest
 from caa_cli.models.load import build_model
 from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.resolve import Overrides, resolve_card
+from caa_cli.runtime.words import counted
 
 Shape = tuple[int, int, int]
 T = TypeVar("T")
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What was read for one smoothed model. weights: of each checkpoint.  trust: they may name code to run."""
+    """The files of one smoothed model, read. weights: of each checkpoint.  trust: they may name code to run."""
 
     weights: tuple[Weights, ...]
     denoiser: Denoiser | None
@@ -44,10 +45,10 @@ class ModelFiles:
         weights = tuple(read_weights(find_checkpoint(path), trust) for path in checkpoints)
         for held in weights:
             _refuse_denoiser(held)
-        found = None
+        front = None
         if denoiser is not None or denoiser_arch is not None:
-            found = open_denoiser(denoiser, denoiser_arch, trust)
-        return ModelFiles(weights, found, trust)
+            front = open_denoiser(denoiser, denoiser_arch, trust)
+        return ModelFiles(weights, front, trust)
 
     @property
     def sigma(self) -> float | None:
@@ -99,9 +100,7 @@ class Member:
     @property
     def record(self) -> dict[str, Any]:
         """What a result says of its checkpoint, where possible in the checkpoint's own words."""
-        card = self.weights.card or self.card
-        path, sha256 = str(self.weights.path), self.weights.sha256
-        return {"path": path, "sha256": sha256, "arch": card.arch, "dataset": card.dataset, "sigma": card.sigma}
+        return record_of(self.weights, self.weights.card or self.card)
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ class BaseClassifier:
         return None if several or height != width or (height, width) == self.card.input_shape[1:] else height
 
     def common(self, name: str) -> Any:
-        """What the cards of all members have under this name; None where they differ."""
+        """The value that the cards of all members have for this field; None where they differ."""
         first, *others = (getattr(member.card, name) for member in self.members)
         return first if all(other == first for other in others) else None
 
@@ -192,19 +191,21 @@ def resolve_model(
             height, width = _size_taken(weights, overrides.arch) or input_shape[1:]
         shape = (input_shape[0], height, width)
         try:
-            card, said = resolve_card(weights, overrides, dataset, shape, num_classes, files.trust)
+            card, remarks = resolve_card(weights, overrides, dataset, shape, num_classes, files.trust)
         except CaaError as error:
             if len(files.weights) > 1 and str(weights.path) not in error.problem:
                 error.problem = f"{weights.path}: {error.problem}"
             raise
         several = len(files.weights) > 1
-        notes += [f"{weights.path}: {note}" if several and str(weights.path) not in note else note for note in said]
+        notes += [
+            f"{weights.path}: {note}" if several and str(weights.path) not in note else note for note in remarks
+        ]
         members.append(Member(weights, card))
     first = members[0]
     for member in members[1:]:
         if member.card.num_classes != first.card.num_classes:
             raise UsageError(
-                f"{first.weights.path} knows {first.card.num_classes} classes, {member.weights.path} "
+                f"{first.weights.path} knows {counted(first.card.num_classes, 'class')}, {member.weights.path} "
                 f"{member.card.num_classes}",
                 "name checkpoints of the same classes, in the same order",
             )
@@ -215,19 +216,19 @@ def resolve_model(
     return BaseClassifier(tuple(members), card, kind, front), list(dict.fromkeys(notes))
 
 
-def _two_that_differ(said: Sequence[tuple[Weights, T]]) -> tuple[tuple[Weights, T], tuple[Weights, T]] | None:
+def _two_that_differ(values: Sequence[tuple[Weights, T]]) -> tuple[tuple[Weights, T], tuple[Weights, T]] | None:
     """The first of what checkpoints say, and the first that says something else; None where all say the same."""
-    return next(((said[0], other) for other in said[1:] if other[1] != said[0][1]), None)
+    return next(((values[0], other) for other in values[1:] if other[1] != values[0][1]), None)
 
 
 def _refuse_denoiser(weights: Weights) -> None:
     """Raise UsageError for a denoiser that is named as the classifier."""
     if weights.card is not None or weights.module is not None or weights.recognised is not None:
         return
-    found = recognise(DenoiserFile(path=weights.path, sha256=weights.sha256, weights=weights))
-    if found is not None:
+    denoiser = recognise(DenoiserFile(path=weights.path, sha256=weights.sha256, weights=weights))
+    if denoiser is not None:
         raise UsageError(
-            f"--checkpoint {weights.path} holds a denoiser ({found.arch}), not a classifier",
+            f"--checkpoint {weights.path} holds a denoiser ({denoiser.arch}), not a classifier",
             f"name the classifier behind it too: --checkpoint CLASSIFIER --denoiser {weights.path}",
         )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from caa_cli.config.datasets import DATASETS, FOLDER, IMAGENET
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import check, shown
+from caa_cli.runtime.words import counted
 
 FORMAT_VERSION = 1
 
@@ -58,7 +59,7 @@ class ModelCard:
         """The metadata of a safetensors file: a single JSON text, as the order of several is not reproducible."""
         document = asdict(self)
         if not self.class_names:
-            del document["class_names"]  # as a file of before there was the field
+            del document["class_names"]  # as in files from before the field existed
         return {"caa": json.dumps({"format_version": FORMAT_VERSION, **document})}
 
     @staticmethod
@@ -96,7 +97,7 @@ def card_document(text: str) -> dict[str, Any]:
 def checked_class_names(names: Sequence[str], classes: int) -> tuple[str, ...]:
     """The names as a card holds them. Raises ValueError unless there is a readable one for each class, or none."""
     if len(names) not in (0, classes):
-        raise ValueError(f"it names {len(names)} classes, and has {classes}")
+        raise ValueError(f"it names {counted(len(names), 'class')}, and has {classes}")
     unreadable = [name for name in names if not name.isprintable() or len(name) > _LONGEST_NAME]
     if unreadable:
         raise ValueError(f"{shown(unreadable[0])} is no name of a class: it is too long, or not printable")

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from caa_cli.errors import CaaError
@@ -31,8 +30,9 @@ from caa_cli.models.limits import short, unusable
 from caa_cli.models.pickled import read_pickled
 from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.recognise import Recognised, recognise
-from caa_cli.models.safetensors_file import read_tensors
+from caa_cli.models.safetensors_file import read_tensors, tensors_bytes
 from caa_cli.models.whole import read_factory
+from caa_cli.runtime.words import counted
 
 __all__ = ["DEMO_CHECKPOINT", "Weights", "checkpoint_bytes", "find_checkpoint", "inspect_weights", "read_weights"]
 
@@ -74,10 +74,15 @@ class Weights(Contents):
         return library_preprocessing(library, call.partition("(")[0], {}, self.sha256)
 
 
+def record_of(weights: Weights, card: ModelCard) -> dict[str, Any]:
+    """What a result says of a checkpoint."""
+    path, sha256 = str(weights.path), weights.sha256
+    return {"path": path, "sha256": sha256, "arch": card.arch, "dataset": card.dataset, "sigma": card.sigma}
+
+
 def checkpoint_bytes(model: NormalisedClassifier, card: ModelCard) -> bytes:
     """The content of a safetensors file with the card as its metadata."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
-    return save(tensors, metadata=card.to_metadata())
+    return tensors_bytes(model.network, card.to_metadata())
 
 
 def trained_with(path: Path) -> dict[str, Any] | None:
@@ -154,14 +159,16 @@ def _check(path: Path, contents: Contents) -> None:
     sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in different.values()}
     if sum(tensor.nbytes for tensor in different.values()) > _MOST_OVERLAP * sum(sizes.values()):
         raise CaaError(
-            f"the checkpoint {path} holds {len(tensors):,} tensors that are parts of one another over and over",
+            f"the checkpoint {path} holds {counted(len(tensors), 'tensor', ',')} that are parts of one another "
+            "over and over",
             "save each weight as a tensor of its own",
         )
     infinite = {key for key, tensor in different.items() if _not_finite(tensor)}
     broken = [name for name, tensor in tensors.items() if _identity(tensor) in infinite]
     if broken:
         raise CaaError(
-            f"the checkpoint {path} holds NaN or infinite weights ({short(broken[0])}, {len(broken)} tensors in all)",
+            f"the checkpoint {path} holds NaN or infinite weights ({short(broken[0])}, "
+            f"{counted(len(broken), 'tensor')} in all)",
             "training diverged, or the file is damaged: take an earlier checkpoint",
         )
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from caa_cli.runtime.words import counted
+
 
 class _WideBlock(nn.Module):
     """Normalisation and ReLU before each of two 3×3 convolutions; a 1×1 convolution where the width changes."""
@@ -45,12 +47,12 @@ class _WideStage(nn.Module):
 class WideResNet(nn.Module):
     """Zagoruyko and Komodakis' (2016) WRN-depth-width, depth 6n + 4: `conv1`, `block1.layer.0…`, `bn1`, `fc`."""
 
-    def __init__(self, depth: int, width: int, num_classes: int, channels: int = 3) -> None:
+    def __init__(self, depth: int, width: int, num_classes: int, input_shape: Sequence[int]) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1 or width < 1:
             raise ValueError(f"the depth of such a network is 6n + 4, not {depth}")
-        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(input_shape[0], 16, 3, padding=1, bias=False)
         self.block1 = _WideStage(16, 16 * width, blocks, 1)
         self.block2 = _WideStage(16 * width, 32 * width, blocks, 2)
         self.block3 = _WideStage(32 * width, 64 * width, blocks, 2)
@@ -101,13 +103,15 @@ class CifarDenseNet(nn.Module):
     2·growth channels to begin with instead of 16.
     """
 
-    def __init__(self, depth: int, growth: int, bottleneck: bool, num_classes: int, channels: int = 3) -> None:
+    def __init__(
+        self, depth: int, growth: int, bottleneck: bool, num_classes: int, input_shape: Sequence[int]
+    ) -> None:
         super().__init__()
         layers, rest = divmod(depth - 4, 6 if bottleneck else 3)
         if rest or layers < 1 or growth < 1:
-            raise ValueError(f"no such network has {depth} layers")
+            raise ValueError(f"no such network has {counted(depth, 'layer')}")
         width = 2 * growth if bottleneck else 16
-        parts: dict[str, nn.Module] = {"conv0": nn.Conv2d(channels, width, 3, padding=1, bias=False)}
+        parts: dict[str, nn.Module] = {"conv0": nn.Conv2d(input_shape[0], width, 3, padding=1, bias=False)}
         for block in (1, 2, 3):
             named = {f"denselayer{n + 1}": _DenseLayer(width + n * growth, growth, bottleneck) for n in range(layers)}
             parts[f"denseblock{block}"] = nn.Sequential(OrderedDict(named))
@@ -136,11 +140,12 @@ _VGG: dict[int, list[list[int]]] = {
 class CifarVgg(nn.Module):
     """VGG with batch normalisation and one linear layer, as Kuang Liu's CIFAR-10 code has it: `features.N`."""
 
-    def __init__(self, depth: int, num_classes: int, channels: int = 3) -> None:
+    def __init__(self, depth: int, num_classes: int, input_shape: Sequence[int]) -> None:
         super().__init__()
         if depth not in _VGG:
             raise ValueError(f"VGG has {', '.join(map(str, _VGG))} layers, not {depth}")
         parts: list[nn.Module] = []
+        channels = input_shape[0]
         for stage in _VGG[depth]:
             for width in stage:
                 parts += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
@@ -152,15 +157,3 @@ class CifarVgg(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.features(x).mean(dim=(2, 3)))
         return logits
-
-
-def wide_resnet(depth: int, width: int, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
-    return WideResNet(depth, width, num_classes, input_shape[0])
-
-
-def densenet(depth: int, growth: int, bottleneck: bool, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
-    return CifarDenseNet(depth, growth, bottleneck, num_classes, input_shape[0])
-
-
-def vgg(depth: int, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
-    return CifarVgg(depth, num_classes, input_shape[0])

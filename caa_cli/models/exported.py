@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from caa_cli.errors import CaaError
 from caa_cli.models.contents import Contents
-from caa_cli.models.limits import short
+from caa_cli.models.limits import last_line, short
 
 
 class _Graph(nn.Module):
@@ -54,9 +54,8 @@ def read_exported(path: Path, content: bytes) -> Contents:
             program = torch.export.load(BytesIO(content))
             graph = program.module()
     except Exception as error:  # whatever the first wrong byte leads to
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CaaError(
-            f"the file {path} of torch.export can't be loaded ({short(lines[-1], 200)})",
+            f"the file {path} of torch.export can't be loaded ({short(last_line(error), 200)})",
             "copy it again, or export it with the PyTorch version that is used here",
         ) from error
     names = program.graph_signature.user_inputs

@@ -111,7 +111,7 @@ def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tu
         warnings.simplefilter("ignore")
         described = package.AutoConfig.for_model(config["model_type"], **settings)
         # Its own reader, as names of tensors in files are not always those of the network.
-        network, found = package.AutoModelForImageClassification.from_pretrained(
+        network, loading = package.AutoModelForImageClassification.from_pretrained(
             str(folder),
             config=described,
             local_files_only=True,
@@ -119,7 +119,7 @@ def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tu
             trust_remote_code=False,
             output_loading_info=True,
         )
-    wrong = [*found["missing_keys"], *found["unexpected_keys"], *found.get("mismatched_keys", ())]
+    wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *loading.get("mismatched_keys", ())]
     if wrong:
         raise _not_together(folder, str(wrong[0]), len(wrong))
     names = tuple(labels.get(number, str(number)) for number in range(described.num_labels))
@@ -129,19 +129,19 @@ def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tu
 def _preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing | None:
     if not (folder / _PREPROCESSOR).is_file():
         return None
-    found = _json(folder / _PREPROCESSOR)
-    size = _length(found.get("crop_size")) or _length(found.get("size")) or _length(config.get("image_size"))
+    stored = _json(folder / _PREPROCESSOR)
+    size = _length(stored.get("crop_size")) or _length(stored.get("size")) or _length(config.get("image_size"))
     if size is None:
         return None
-    resize = _length(found.get("size")) or size
-    if found.get("crop_pct") and not found.get("crop_size"):  # ConvNeXT's: the size after the crop, and its share
-        resize = int(size / found["crop_pct"])
-    normalised = found.get("do_normalize", True)
-    mean = tuple(found.get("image_mean") or ()) if normalised else (0.0,)
-    std = tuple(found.get("image_std") or ()) if normalised else (1.0,)
+    resize = _length(stored.get("size")) or size
+    if stored.get("crop_pct") and not stored.get("crop_size"):  # ConvNeXT's: the size after the crop, and its share
+        resize = int(size / stored["crop_pct"])
+    normalised = stored.get("do_normalize", True)
+    mean = tuple(stored.get("image_mean") or ()) if normalised else (0.0,)
+    std = tuple(stored.get("image_std") or ()) if normalised else (1.0,)
     if not mean or not std:
         return None
-    return Preprocessing(mean, std, size, max(size, resize), _FILTERS.get(found.get("resample", 2), "bilinear"))
+    return Preprocessing(mean, std, size, max(size, resize), _FILTERS.get(stored.get("resample", 2), "bilinear"))
 
 
 def _length(value: Any) -> int | None:

@@ -14,9 +14,10 @@ from caa_cli.errors import CaaError
 from caa_cli.models.architectures import NormalisedClassifier, build, runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
-from caa_cli.models.limits import short
+from caa_cli.models.limits import last_line, short
 from caa_cli.models.prefixes import fit_names
 from caa_cli.models.preprocessing import Preprocessing
+from caa_cli.runtime.words import counted, sizes
 
 
 def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
@@ -64,7 +65,7 @@ def probe(network: nn.Module, input_shape: Sequence[int], name: str) -> tuple[in
                 warnings.simplefilter("ignore")  # PyTorch's warnings on how the network is written
                 logits = network(torch.zeros(2, channels * repeat, height, width))
         except Exception as error:  # foreign code may raise anything
-            problem = problem or f"can't take {channels}×{height}×{width} images ({_last_line(error)})"
+            problem = problem or f"can't take {channels}×{height}×{width} images ({last_line(error)})"
             continue
         if isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == 2:
             return logits.shape[1], repeat
@@ -79,15 +80,15 @@ def input_of(network: nn.Module, prepared: Preprocessing | None = None) -> tuple
     Many networks take images of any size: of 1,000 classes they are taken to be of 224 pixels, else of 32.
     """
     sizes = (prepared.size,) if prepared is not None else (32, 28, 224)
-    found = []
+    fitting = []
     for channels, size in ((channels, size) for channels in (3, 1) for size in sizes):
         with suppress(CaaError):
             classes, repeat = probe(network, (channels, size, size), "")
             if repeat == 1:
-                found.append(((channels, size, size), classes))
-    large = [entry for entry in found if entry[1] >= 1000 and entry[0][1] > 32]
-    grey = [entry for entry in found if entry[0] == (1, 28, 28)]
-    return next(iter([*large, *grey, *found]), None)
+                fitting.append(((channels, size, size), classes))
+    large = [entry for entry in fitting if entry[1] >= 1000 and entry[0][1] > 32]
+    grey = [entry for entry in fitting if entry[0] == (1, 28, 28)]
+    return next(iter([*large, *grey, *fitting]), None)
 
 
 def count_weights(weights: Weights) -> int:
@@ -121,16 +122,11 @@ def _checked(weights: Weights, card: ModelCard, wanted: Mapping[str, Tensor]) ->
         else ""
     )
     raise CaaError(
-        f"the weights in {weights.path} don't fit {card.arch} with {card.num_classes} classes on "
-        f"{'×'.join(map(str, card.input_shape))} images: "
+        f"the weights in {weights.path} don't fit {card.arch} with {counted(card.num_classes, 'class')} on "
+        f"{sizes(card.input_shape)} images: "
         + (f"they are those of {recognised}{size}; " if recognised else "")
         + f"{detail} ({count} such differences)",
         f"use --arch {recognised.arch}, and the data set it was trained on (--dataset)"
         if recognised
         else "name the architecture they were trained with (--arch), and the data set (--dataset)",
     )
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

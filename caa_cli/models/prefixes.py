@@ -59,7 +59,7 @@ def fit_names(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
     Raises UsageError where two prefixes are that good.
     """
     below = {
-        prefix: names for prefix in _prefixes_of(tensors, wanted) if _covers(names := _below(tensors, prefix), wanted)
+        prefix: names for prefix in _prefixes_of(tensors, wanted) if are_all(names := _below(tensors, prefix), wanted)
     }
     if len(below) > 1:
         raise UsageError(
@@ -84,10 +84,10 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _covers(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
-    """Whether these are exactly the wanted tensors; PyTorch before 0.4.1 had no num_batches_tracked."""
-    counted = {name for name in wanted if name.endswith("num_batches_tracked")}
-    return names.keys() | counted == wanted.keys() and all(
+def are_all(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether these have exactly the wanted names and shapes; PyTorch before 0.4.1 had no num_batches_tracked."""
+    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
+    return names.keys() | counters == wanted.keys() and all(
         tensor.shape == wanted[name].shape for name, tensor in names.items()
     )
 

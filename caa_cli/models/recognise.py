@@ -13,7 +13,8 @@ from torch import Tensor
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import ARCHITECTURES, build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.prefixes import peelings, spellings
+from caa_cli.models.prefixes import are_all, peelings, spellings
+from caa_cli.runtime.words import counted
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -50,7 +51,7 @@ class Recognised:
         return self.other if self.other is not None and height >= LARGE else self.arch
 
     def __str__(self) -> str:
-        return f"{self.arch} with {self.num_classes} classes"
+        return f"{self.arch} with {counted(self.num_classes, 'class')}"
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
@@ -60,7 +61,7 @@ def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
             shapes = {name: tuple(tensor.shape) for name, tensor in spelt.items()}
             for recogniser in _RECOGNISERS:
                 candidate = recogniser(shapes, prefix)
-                if candidate is not None and _fits(candidate, shapes):
+                if candidate is not None and _fits(candidate, spelt):
                     return candidate
     return None
 
@@ -150,18 +151,12 @@ def _blocks(shapes: Shapes, stages: int) -> tuple[int, ...]:
     return tuple(sum(stage == f"layer{number}" for stage, *_ in names) for number in range(1, stages + 1))
 
 
-def _fits(candidate: Recognised, shapes: Shapes) -> bool:
+def _fits(candidate: Recognised, tensors: Mapping[str, Tensor]) -> bool:
     """Whether the architecture's tensors have exactly these names and shapes."""
     size = candidate.size or 32
     card = ModelCard(candidate.arch, candidate.num_classes, (candidate.channels, size, size))
     try:
         with torch.device("meta"):  # names and shapes only
-            wanted = build(card).network.state_dict()
+            return are_all(tensors, build(card).network.state_dict())
     except (CaaError, RuntimeError, ValueError):
         return False
-    # PyTorch before 0.4.1 had no num_batches_tracked.
-    expected = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
-    counted = {name for name in expected if name.endswith("num_batches_tracked")}
-    return shapes.keys() | counted == expected.keys() and all(
-        expected[name] == shape for name, shape in shapes.items()
-    )

@@ -57,12 +57,12 @@ class CifarResNet(nn.Module):
     padded: their option A, shortcuts without weights; else Cohen et al.'s variant of option B.
     """
 
-    def __init__(self, depth: int, num_classes: int, channels: int = 3, padded: bool = False) -> None:
+    def __init__(self, depth: int, padded: bool, num_classes: int, input_shape: Sequence[int]) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
             raise ValueError(f"the depth of such a network is 6n + 2, not {depth}")
-        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(input_shape[0], 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = self._stage(16, 16, blocks, 1, padded)
         self.layer2 = self._stage(16, 32, blocks, 2, padded)
@@ -82,7 +82,3 @@ class CifarResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
         return logits
-
-
-def cifar_resnet(depth: int, padded: bool, num_classes: int, input_shape: Sequence[int]) -> nn.Module:
-    return CifarResNet(depth, num_classes, input_shape[0], padded)

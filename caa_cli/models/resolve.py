@@ -18,6 +18,7 @@ from caa_cli.models.load import probe
 from caa_cli.models.outline import listed, outline
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
+from caa_cli.runtime.words import counted, sizes
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def resolve_card(
     _check_fit(card, dataset, input_shape, num_classes)
     if card.num_classes > num_classes and DATASETS[dataset].open_classes:
         notes.append(
-            f"the model knows {card.num_classes} classes, the images have {num_classes}: "
+            f"the model knows {counted(card.num_classes, 'class')}, the images have {num_classes}: "
             "their labels must be numbered as the model's"
         )
     return card, notes
@@ -154,12 +155,12 @@ def _on_stem(recognised: Recognised, arch: str, height: int) -> str:
 def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int], num_classes: int) -> None:
     if card.input_shape != input_shape:
         raise UsageError(
-            f"the model takes {_by(card.input_shape)} images, {dataset} has {_by(input_shape)}",
+            f"the model takes {sizes(card.input_shape)} images, {dataset} has {sizes(input_shape)}",
             f"use the data set it was trained on (--dataset {card.dataset or '…'}), or another checkpoint",
         )
     if card.num_classes < num_classes or (card.num_classes > num_classes and not DATASETS[dataset].open_classes):
         raise UsageError(
-            f"the model knows {card.num_classes} classes, {dataset} has {num_classes}",
+            f"the model knows {counted(card.num_classes, 'class')}, {dataset} has {num_classes}",
             "use the data set it was trained on, or another checkpoint",
         )
     channels = input_shape[0]
@@ -167,7 +168,7 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
         if len(values) not in (1, channels):
             several = f", or {channels} separated by commas" if channels > 1 else ""
             raise UsageError(
-                f"--{name} has {len(values)} values, one for each channel, but the images have {channels}",
+                f"--{name} has {counted(len(values), 'value')}, one for each channel, but the images have {channels}",
                 f"give one value{several}",
             )
 
@@ -183,11 +184,8 @@ def _classes(weights: Weights, expected: int) -> int:
 def describe_unknown(weights: Weights) -> str:
     """The problem of a checkpoint whose architecture is not recognised, with its names in short."""
     names = listed(outline(weights.tensors))
-    return f"{weights.path} holds weights of no architecture that caa knows ({len(weights.tensors)} tensors: {names})"
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
+    tensors = counted(len(weights.tensors), "tensor")
+    return f"{weights.path} holds weights of no architecture that caa knows ({tensors}: {names})"
 
 
 def _list(values: tuple[float, ...]) -> str:

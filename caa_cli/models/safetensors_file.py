@@ -1,4 +1,4 @@
-"""Reading safetensors files: a JSON header, followed by the tensors."""
+"""Safetensors files: a JSON header, followed by the tensors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from safetensors.torch import load
-from torch import Tensor
+from safetensors.torch import load, save
+from torch import Tensor, nn
 
 from caa_cli.errors import CaaError
 from caa_cli.models.limits import check_names, short, unusable
@@ -62,6 +62,12 @@ def read_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         return load(content)
     except Exception as error:  # whatever the first wrong byte leads to: SafetensorError, ValueError, KeyError, …
         raise damaged(path, error) from error
+
+
+def tensors_bytes(network: nn.Module, metadata: dict[str, str]) -> bytes:
+    """The content of a safetensors file with a network's parameters and buffers."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return save(tensors, metadata=metadata)
 
 
 def damaged(path: Path, error: Exception) -> CaaError:

@@ -10,7 +10,7 @@ import torch
 
 from caa_cli.errors import CaaError
 from caa_cli.models.contents import Contents
-from caa_cli.models.limits import short
+from caa_cli.models.limits import last_line, short
 
 
 def untrusted(path: Path, program: str) -> CaaError:
@@ -31,7 +31,7 @@ def read_torchscript(path: Path, content: bytes) -> Contents:
             module = torch.jit.load(BytesIO(content), map_location="cpu")
     except Exception as error:  # whatever the first wrong byte leads to
         raise CaaError(
-            f"the TorchScript file {path} can't be loaded ({short(str(error).strip().splitlines()[-1], 200)})",
+            f"the TorchScript file {path} can't be loaded ({short(last_line(error), 200)})",
             "copy it again, or save it with the PyTorch version that is used here",
         ) from error
     return Contents("TorchScript", dict(module.state_dict()), module)

@@ -44,10 +44,10 @@ def plain_names(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _plain(text: str) -> str:
-    def name(found: re.Match[str]) -> str:
-        flag, value = found.groups()
+    def name(match: re.Match[str]) -> str:
+        flag, value = match.groups()
         if flag is None:
-            return found[0]
+            return match[0]
         return _CALLED.get(flag, flag.replace("-", "_")) + (f"={value}" if value else "")
 
     return _FLAG.sub(name, text)

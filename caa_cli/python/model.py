@@ -21,6 +21,7 @@ from caa_cli.models.layouts import layout_of
 from caa_cli.models.resolve import Overrides
 from caa_cli.python.errors import plain_names
 from caa_cli.runtime.device import numeric_mode, open_device, resolve_device
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
 
@@ -114,7 +115,7 @@ def load_images(
     outside = [index for index in chosen if not 0 <= index < len(opened)]
     if outside:
         raise UsageError(
-            f"{dataset} {split} has {len(opened)} images: {outside[0]} is none of them",
+            f"{dataset} {split} has {counted(len(opened), 'image')}: {outside[0]} is none of them",
             f"use indices from 0 to {len(opened) - 1}",
         )
     images = torch.stack([opened.image(index) for index in chosen]) if chosen else torch.zeros(0, *opened.input_shape)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary
 from caa_cli.results.records import ATTACKED, AttackRecord, AttackSummary, Record
+from caa_cli.runtime.words import counted
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -119,7 +120,7 @@ class CertifyResults(Results):
 
     def __repr__(self) -> str:
         certified = int((np.nan_to_num(self.radius) > 0).sum())
-        return f"<CertifyResults: {certified} of {len(self)} images certified>"
+        return f"<CertifyResults: {certified} of {counted(len(self), 'image')} certified>"
 
     @classmethod
     def of(cls, records: Sequence[CertifyRecord], summary: CertifySummary | None) -> Self:

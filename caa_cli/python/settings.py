@@ -19,7 +19,7 @@ from caa_cli.config.settings import Setting, settings_of
 from caa_cli.errors import UsageError
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
-# Arguments of `attack` under names of their own, and what is about files.
+# What `attack` takes as an argument of another name, and settings about files.
 _NOT_SETTINGS = {
     "attack",
     "settings",
@@ -69,7 +69,7 @@ def attack_plan(
 
 
 def _place_of(key: str, full: Collection[str], known: Collection[str]) -> str:
-    """Where a setting belongs that the attack does not have. full: the names that it may have."""
+    """The hint for a setting that the attack does not have. full: the names of those that it has."""
     if key == "attack":
         return "the attack is the argument `method`: method='caa'"
     if key in _OF_MODEL:
@@ -79,7 +79,7 @@ def _place_of(key: str, full: Collection[str], known: Collection[str]) -> str:
 
 
 def _of_model(model: SmoothedClassifier) -> dict[str, Any]:
-    """What a plan has of a model that is in memory."""
+    """The settings of a plan that follow from a model in memory."""
     return {"checkpoint": model.arch, "sigma": model.sigma, "dtype": str(model.dtype).removeprefix("torch.")}
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 from caa_cli.display import number
 from caa_cli.report import escapes
-from caa_cli.report.tables import as_csv, as_json_rows
+from caa_cli.report.tables import Cell, as_csv, as_grid, as_json_rows, as_markdown
 from caa_cli.results.certified import CertifiedComparison
+from caa_cli.runtime.words import counted
 
 # As many radii as fit in a terminal's width.
 MOST_RADII = 9
-
-Cell = tuple[str, str]  # the value, and its interval or ""
 
 
 def headings(comparison: CertifiedComparison) -> list[str]:
@@ -38,11 +37,8 @@ def cells(comparison: CertifiedComparison) -> list[list[Cell]]:
 
 
 def grid_rows(comparison: CertifiedComparison) -> list[list[str]]:
-    """The rows for a terminal: the label, and the cells with their intervals below them."""
-    return [
-        [label, *(f"{value}\n{spread}" if spread else value for value, spread in row)]
-        for label, row in zip(comparison.labels, cells(comparison), strict=True)
-    ]
+    """The rows for a terminal."""
+    return as_grid(comparison.labels, cells(comparison))
 
 
 def explanation(comparison: CertifiedComparison) -> str:
@@ -50,19 +46,16 @@ def explanation(comparison: CertifiedComparison) -> str:
     config = comparison.models[0].parts[0].config
     average = "; average radius: 0 where wrong, with its standard error" if comparison.radius is None else ""
     return (
-        f"{len(comparison.images)} images. % of them that are classified correctly and certified at an L2 radius "
-        f"(n = {config['samples']}, α = {config['alpha']:g}), an abstention being wrong{average}. Ranges are exact "
-        "95% intervals."
+        f"{counted(len(comparison.images), 'image')}. % of them that are classified correctly and certified at "
+        f"an L2 radius (n = {config['samples']}, α = {config['alpha']:g}), an abstention being wrong{average}. "
+        "Ranges are exact 95% intervals."
     )
 
 
 def markdown(comparison: CertifiedComparison) -> str:
     """The table in Markdown."""
-    lines = ["| " + " | ".join(headings(comparison)) + " |", "|---|" + "--:|" * (len(headings(comparison)) - 1)]
-    for label, row in zip(comparison.labels, cells(comparison), strict=True):
-        shown = [f"{value} [{spread}]" if spread else value for value, spread in row]
-        lines.append(f"| {escapes.markdown(label)} | {' | '.join(shown)} |")
-    return "\n".join([*lines, "", escapes.markdown(explanation(comparison))]) + "\n"
+    table = as_markdown(headings(comparison), comparison.labels, cells(comparison))
+    return f"{table}\n{escapes.markdown(explanation(comparison))}\n"
 
 
 def latex(comparison: CertifiedComparison) -> str:
@@ -76,7 +69,7 @@ def latex(comparison: CertifiedComparison) -> str:
     ]
     lines = [
         r"\begin{table}",
-        rf"  \caption{{Certified accuracy (\%) at $L_2$ radii, of {len(comparison.images)} images; "
+        rf"  \caption{{Certified accuracy (\%) at $L_2$ radii, of {counted(len(comparison.images), 'image')}; "
         rf"$n = {config['samples']}$, $\alpha = {config['alpha']:g}$.}}",
         r"  \centering",
         rf"  \begin{{tabular}}{{l{'r' * len(columns)}}}",

@@ -37,7 +37,7 @@ def colour_of(attack: str) -> str:
 
 def styles(attacks: Sequence[str]) -> list[dict[str, Any]]:
     """{color, marker, linestyle} for each attack; a repeated one gets a colour that no other attack here has."""
-    found: list[dict[str, Any]] = []
+    chosen: list[dict[str, Any]] = []
     taken = {value for attack in attacks if attack in STYLES for value in STYLES[attack][:2]}
     for position, attack in enumerate(attacks):
         if attack in STYLES and attack not in attacks[:position]:
@@ -47,5 +47,5 @@ def styles(attacks: Sequence[str]) -> list[dict[str, Any]]:
             marker = next((other for other in _MARKERS if other not in taken), _MARKERS[position % len(_MARKERS)])
             line = _LINES[position % len(_LINES)]
             taken |= {colour, marker}
-        found.append({"color": colour, "marker": marker, "linestyle": line})
-    return found
+        chosen.append({"color": colour, "marker": marker, "linestyle": line})
+    return chosen

@@ -63,6 +63,11 @@ def markup(text: str) -> str:
     return html.escape(visible(text))
 
 
+def breakable(label: str) -> str:
+    """The label of an attack escaped for HTML, in which a line may break between its settings."""
+    return markup(label).replace(":", ":<wbr/>")
+
+
 def drawn(text: str) -> str:
     """A text escaped for matplotlib, which typesets text between dollar signs as a formula; long ones are cut."""
     shown = visible(text)

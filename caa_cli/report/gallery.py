@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from caa_cli.report.escapes import markup
+from caa_cli.report.escapes import breakable, markup
 from caa_cli.report.figure import (
     EmptyPictureError,
     difference_colours,
@@ -29,7 +29,7 @@ from caa_cli.results.store.images import Image
 
 
 @dataclass(frozen=True)
-class Shown:
+class GalleryRow:
     """One image under every attack. clean: (channels, height, width) in [0, 1], None where it is not available.
 
     adversarial: one image for each attack, None where it failed or its image was not kept.  names: of the classes.
@@ -82,7 +82,7 @@ class Gallery:
     """labels: of the attacks, one for each column.  notes: what is missing, and why."""
 
     labels: tuple[str, ...]
-    rows: tuple[Shown, ...]
+    rows: tuple[GalleryRow, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -137,7 +137,7 @@ def gallery_html(gallery: Gallery) -> str:
     notes = "".join(f"<p>{markup(note)}.</p>" for note in gallery.notes)
     if not gallery.rows:
         return notes
-    head = "".join(f'<th scope="col">{_breakable(name)}</th>' for name in ("clean", *gallery.labels))
+    head = "".join(f'<th scope="col">{breakable(name)}</th>' for name in ("clean", *gallery.labels))
     rows = "".join(_row(shown, gallery.labels) for shown in gallery.rows)
     return (
         f'{notes}<div class="wide" tabindex="0" role="region" aria-label="Adversarial images">'
@@ -145,11 +145,11 @@ def gallery_html(gallery: Gallery) -> str:
     )
 
 
-def _row(shown: Shown, labels: Sequence[str]) -> str:
+def _row(shown: GalleryRow, labels: Sequence[str]) -> str:
     colours = shown.colours()
     image = f"image {shown.records[0].index}"
     clean = "" if shown.clean is None else _img(pixels(shown.clean), f"{image}, unchanged")
-    scale = _scale(shown.scale) if any(found is not None for found in colours) else ""
+    scale = _scale(shown.scale) if any(change is not None for change in colours) else ""
     cells = [_cell(shown.caption, clean, scale)]
     for label, caption, adversarial, change in zip(labels, shown.captions(), shown.adversarial, colours, strict=True):
         pictures = [
@@ -183,7 +183,3 @@ def _png(image: Any) -> str:
     buffer = BytesIO()
     imsave(buffer, np.round(255 * image).astype(np.uint8), format="png")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _breakable(label: str) -> str:
-    return markup(label).replace(":", ":<wbr/>")

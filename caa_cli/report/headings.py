@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from caa_cli.results.metrics import Figures
 
 
-def _sum(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one + other
-
-
 @dataclass(frozen=True)
 class Heading:
-    """A column. text, latex: its heading.  shown: its value.  interval: the name of its 95% interval.
+    """A column. text, latex: its heading.  figure: the name of its value in `Figures`, and of its 95% interval.
 
-    count: the number of images that the value is over, where it is not that of the caption.  meaning: what it says,
-    in words.  better: 1 for large values, -1 for small ones, 0 where they do not say which attack is better.
+    meaning: what it says, in words.  digits: behind the point.  factor: from the figure to the value that is shown.
+    better: 1 for large values, -1 for small ones, 0 where they do not say which attack is better.  count: the figure
+    that is the number of images the value is over, where that is not the caption's.
     """
 
     text: str
     latex: str
-    shown: Callable[[Figures], float | None]
+    figure: str
+    meaning: str
     digits: int = 0
     factor: float = 1.0
-    interval: str | None = None
-    count: Callable[[Figures], int | None] | None = None
-    meaning: str = ""
     better: int = 0
+    count: str | None = None
+
+    def value(self, figures: Figures) -> float | None:
+        value: float | None = getattr(figures, self.figure)
+        return value
 
 
 # What can't mislead about an attack that fails on some images, in a terminal's width.
@@ -36,79 +35,58 @@ HEADINGS = (
     Heading(
         "success %",
         r"Succ.\ \%",
-        lambda f: f.success_rate,
-        0,
-        100,
         "success_rate",
-        meaning="eligible images attacked, verified on fresh noise",
+        "eligible images attacked, verified on fresh noise",
+        factor=100,
         better=1,
     ),
     Heading(
         "best %",
         r"Best \%",
-        lambda f: f.best_share,
-        0,
-        100,
         "best_share",
-        meaning="images on which no other attack’s radius is smaller, ties shared out",
+        "images on which no other attack’s radius is smaller, ties shared out",
+        factor=100,
         better=1,
     ),
     Heading(
         "r₅₀",
         "$r_{50}$",
-        lambda f: f.overall_median_radius,
-        3,
-        1,
         "overall_median_radius",
-        meaning="median radius over all eligible images, a failure counting as infinite",
+        "median radius over all eligible images, a failure counting as infinite",
+        digits=3,
         better=-1,
     ),
     Heading(
         "%-C",
         r"\%-C",
-        lambda f: f.overall_median_percent,
-        0,
-        1,
         "overall_median_percent",
-        meaning="median of 100 · (radius / certified radius − 1), a failure counting as infinite",
+        "median of 100 · (radius / certified radius − 1), a failure counting as infinite",
         better=-1,
     ),
     Heading(
         "optimality",
         "Opt.",
-        lambda f: f.optimality,
-        3,
-        1,
         "optimality",
-        meaning="1 for an attack that is the nearest on every image, less for radii above the smallest",
+        "1 for an attack that is the nearest on every image, less for radii above the smallest",
+        digits=3,
         better=1,
     ),
-    Heading(
-        "nearer %",
-        r"Nearer \%",
-        lambda f: f.nearer_share,
-        0,
-        100,
-        "nearer_share",
-        meaning="images on which it is nearer than {reference}",
-    ),
+    Heading("nearer %", r"Nearer \%", "nearer_share", "images on which it is nearer than {reference}", factor=100),
     Heading(
         "ratio (n)",
         "Ratio ($n$)",
-        lambda f: f.median_radius_ratio,
-        3,
-        1,
         "median_radius_ratio",
-        count=lambda f: f.both_attacked,
-        meaning="median of its radius divided by that of {reference}, over the n images that both attacked",
+        "median of its radius divided by that of {reference}, over the n images that both attacked",
+        digits=3,
+        count="both_attacked",
     ),
     Heading(
         "evals k",
         r"Eval.\ (k)",
-        lambda f: _sum(f.forward, f.backward),
-        1,
-        1e-3,
-        meaning="thousands of model evaluations an image, forward and backward",
+        "evaluations",
+        "thousands of model evaluations per image, forward and backward",
+        digits=1,
+        factor=1e-3,
         better=-1,
     ),
 )
@@ -117,102 +95,69 @@ FURTHER = (
     Heading(
         "near-best %",
         r"Near \%",
-        lambda f: f.near_best_share,
-        0,
-        100,
         "near_best_share",
-        meaning="images on which it is within 1% of the smallest radius",
+        "images on which it is within 1% of the smallest radius",
+        factor=100,
         better=1,
     ),
     Heading(
-        "farther %",
-        r"Farther \%",
-        lambda f: f.farther_share,
-        0,
-        100,
-        "farther_share",
-        meaning="images on which it is farther than {reference}",
+        "farther %", r"Farther \%", "farther_share", "images on which it is farther than {reference}", factor=100
     ),
-    Heading(
-        "tied %",
-        r"Tied \%",
-        lambda f: f.tied_share,
-        0,
-        100,
-        "tied_share",
-        meaning="images on which it is as near as {reference}",
-    ),
+    Heading("tied %", r"Tied \%", "tied_share", "images on which it is as near as {reference}", factor=100),
     Heading(
         "difference",
         r"$\Delta r$",
-        lambda f: f.median_radius_difference,
-        3,
-        1,
         "median_radius_difference",
-        meaning="median of its radius minus that of {reference}, over the images that both attacked",
+        "median of its radius minus that of {reference}, over the images that both attacked",
+        digits=3,
     ),
     Heading(
         "r₅₀ successes",
         "$r_{50}^+$",
-        lambda f: f.median_radius,
-        3,
-        1,
         "median_radius",
-        meaning="median radius over its own successes, which are other images for each attack",
+        "median radius over its own successes, which are other images for each attack",
+        digits=3,
     ),
-    Heading(
-        "%-C successes",
-        r"\%-C$^+$",
-        lambda f: f.median_percent,
-        0,
-        1,
-        "median_percent",
-        meaning="the same of the excess over the certified radius",
-    ),
+    Heading("%-C successes", r"\%-C$^+$", "median_percent", "the same of the excess over the certified radius"),
     Heading(
         "r₅₀ common",
         r"$r_{50}^\cap$",
-        lambda f: f.common_median_radius,
-        3,
-        1,
         "common_median_radius",
-        meaning="median radius over the images that every attack broke",
+        "median radius over the images that every attack broke",
+        digits=3,
         better=-1,
     ),
     Heading(
         "%-C common",
         r"\%-C$^\cap$",
-        lambda f: f.common_median_percent,
-        0,
-        1,
         "common_median_percent",
-        meaning="the same of the excess over the certified radius",
+        "the same of the excess over the certified radius",
         better=-1,
     ),
     Heading(
         "s/image",
         "Time (s)",
-        lambda f: f.seconds,
-        2,
-        meaning="median seconds an image, certificate and verification included",
+        "seconds",
+        "median seconds per image, certificate and verification included",
+        digits=2,
         better=-1,
     ),
     Heading(
         "forward k",
         r"Fwd.\ (k)",
-        lambda f: f.forward,
-        1,
-        1e-3,
-        meaning="thousands of forward evaluations an image",
+        "forward",
+        "thousands of forward evaluations per image",
+        digits=1,
+        factor=1e-3,
         better=-1,
     ),
     Heading(
         "backward k",
         r"Bwd.\ (k)",
-        lambda f: f.backward,
-        1,
-        1e-3,
-        meaning="thousands of backward evaluations an image",
+        "backward",
+        "thousands of backward evaluations per image",
+        digits=1,
+        factor=1e-3,
         better=-1,
     ),
 )

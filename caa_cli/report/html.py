@@ -8,9 +8,10 @@ from typing import Any
 
 from caa_cli.config.attack_settings import declared
 from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.pictures import PICTURES, SWEEP
 from caa_cli.config.ranges import flag
-from caa_cli.report.escapes import markup
+from caa_cli.report.escapes import breakable, markup
 from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.gallery import Gallery, gallery_html
 from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
@@ -22,6 +23,7 @@ from caa_cli.results.comparison import Comparison
 from caa_cli.results.model_files import files_of
 from caa_cli.results.shards.run_results import AttackResult
 from caa_cli.results.store.ownership import mark
+from caa_cli.runtime.words import counted
 
 _STYLE = Path(__file__).with_name("page.css")
 
@@ -48,8 +50,8 @@ def report(comparison: Comparison, document: Mapping[str, Any], gallery: Gallery
 {_table("How it was made", _origin(comparison))}
 {_command(document)}
 <h2>Results</h2>
-<p>Over {len(comparison.eligible)} eligible of {len(comparison.images)} images. Radii are L2 with pixels in [0, 1],
-every one verified on fresh noise; the best of a column is bold. {markup(ranges_explained(comparison))}</p>
+<p>Over {len(comparison.eligible)} eligible of {counted(len(comparison.images), "image")}. Radii are L2 with pixels in
+[0, 1], every one verified on fresh noise; the best of a column is bold. {markup(ranges_explained(comparison))}</p>
 {_results(comparison, HEADINGS, "Results")}
 <h3>Further figures</h3>
 {_results(comparison, FURTHER, "Further figures")}
@@ -59,7 +61,7 @@ every one verified on fresh noise; the best of a column is bold. {markup(ranges_
 <h2>Attacks</h2>
 {"".join(_attack(attack) for attack in comparison.attacks)}
 <h2>Settings that all share</h2>
-{_table("Settings that all share", {flag(name): value for name, value in comparison.config.items()})}
+{_table("Settings that all share", {_name(name): value for name, value in comparison.config.items()})}
 <h2>Environment</h2>
 {_table("Environment", dict(_flat(first.environment)))}
 </body>
@@ -71,7 +73,7 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
     """The model, the images and the rule of a success, in words."""
     first = comparison.attacks[0].parts[0]
     count, dataset = first.images.get("count"), first.setting("dataset")
-    of = f"{dataset} {first.setting('split')}" + (f" ({count} images)" if count else "")
+    of = f"{dataset} {first.setting('split')}" + (f" ({counted(count, 'image')})" if count else "")
     parts = [part for attack in comparison.attacks for part in attack.parts]
     ways = dict.fromkeys(chosen_by(part.selection, dataset) for part in parts)
     excluded = sorted(set(comparison.images) - set(comparison.eligible))
@@ -88,9 +90,9 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
         **({"target": target} if target else {}),
         "certificate": f"{first.setting('certificate')}, {first.setting('bound')} bounds, "
         f"α = {first.setting('alpha'):g}, "
-        f"n = {_text(first.setting('certify_samples'))} samples",
+        f"n = {counted(first.setting('certify_samples'), 'sample')}",
         "success": f"verified at α = {first.setting('alpha'):g} on fresh noise, "
-        f"{_text(first.setting('verify_samples'))} samples a try",
+        f"{counted(first.setting('verify_samples'), 'sample')} per try",
     }
 
 
@@ -106,7 +108,7 @@ def _results(comparison: Comparison, headings: Sequence[Heading], name: str) -> 
     bold = [best(comparison, heading) for heading in headings]
     for position, (label, row) in enumerate(zip(comparison.labels, cells(comparison, headings), strict=True)):
         shown = "".join(_value(cell, position in holders) for cell, holders in zip(row, bold, strict=True))
-        rows.append(f'<tr><th scope="row">{_label(label)}</th>{shown}</tr>')
+        rows.append(f'<tr><th scope="row">{breakable(label)}</th>{shown}</tr>')
     table = f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     meanings = "".join(
         f"<dt>{markup(heading.text)}</dt><dd>{markup(meaning(heading, comparison.reference))}</dd>"
@@ -159,12 +161,15 @@ def _attack(attack: AttackResult) -> str:
     )
     files = ", ".join(str(part.path) for part in attack.parts)
     table = f'<table class="settings"><tbody>{rows}</tbody></table>'
-    return f"<h3>{_label(attack.label)}</h3><p>{markup(files)}</p>{_scrolled(f'Settings of {attack.label}', table)}"
+    return (
+        f"<h3>{breakable(attack.label)}</h3><p>{markup(files)}</p>{_scrolled(f'Settings of {attack.label}', table)}"
+    )
 
 
-def _label(label: str) -> str:
-    """A label in which a line may break between its settings."""
-    return markup(label).replace(":", ":<wbr/>")
+def _name(setting: str) -> str:
+    """The option of a setting, or words for what only a checkpoint can say."""
+    in_words = f"{setting.replace('_', ' ')} (of the checkpoint)"
+    return in_words if setting in ModelPlan.WITHOUT_OPTION else flag(setting)
 
 
 def _table(name: str, pairs: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from caa_cli.report import escapes
 from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
 from caa_cli.report.tables import Cell, best, cells, ranges_explained, target_of
 from caa_cli.results.comparison import Comparison
+from caa_cli.runtime.words import counted
 
 
 def latex(comparison: Comparison, model: str | None = None) -> str:
@@ -71,7 +72,9 @@ def _caption(comparison: Comparison, model: str | None) -> str:
     sigma, alpha = (f"$\\{name} = {_power(first.setting(name))}$" for name in ("sigma", "alpha"))
     attacked = f"{escapes.latex(model)} ({arch}, {sigma})" if model else f"{arch} ({sigma})"
     certify, verify = (_samples(first.setting(name)) for name in ("certify_samples", "verify_samples"))
-    images = f"{len(comparison.eligible)} eligible of {len(comparison.images)} images of {dataset} ({split})"
+    images = (
+        f"{len(comparison.eligible)} eligible of {counted(len(comparison.images), 'image')} of {dataset} ({split})"
+    )
     target = target_of(comparison)
     aim = f" Each attack is after one target, {escapes.latex(target)}." if target else ""
     return (
@@ -87,7 +90,7 @@ def _samples(count: int | None) -> str:
 
 
 def _of_bold(comparison: Comparison) -> str:
-    """What bold values are, where there are any."""
+    """The sentence that explains bold values; empty where there are none."""
     return "The best of a column is bold, where attacks can be compared by it." if len(comparison.attacks) > 1 else ""
 
 

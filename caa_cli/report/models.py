@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from numpy.typing import ArrayLike
 
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.pictures import PICTURES
-from caa_cli.config.settings import load
 from caa_cli.report.colours import styles
 from caa_cli.report.escapes import drawn
 from caa_cli.report.figure import COLUMN, PAGE, RADIUS, EmptyPictureError, figure_style, wrapped, write_figure
@@ -48,7 +48,7 @@ def draw_by_model(figure: Any, name: str, models: ModelsComparison) -> list[Any]
         axis.remove()
     right = 0.0
     for axis, (label, comparison) in zip(axes, models.comparisons.items(), strict=True):
-        load(PICTURES[name].draws)(axis, comparison)
+        resolve_name(PICTURES[name].draws)(axis, comparison)
         right = max(right, axis.get_xlim()[1])
         axis.set_title(wrapped(label, 40))
         axis.grid(alpha=0.2)

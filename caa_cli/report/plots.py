@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from io import StringIO
 from pathlib import Path
+from pkgutil import resolve_name
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from caa_cli.config.pictures import PICTURES
-from caa_cli.config.settings import load
 from caa_cli.report.colours import INK, styles
 from caa_cli.report.escapes import drawn
 from caa_cli.report.figure import COLUMN, RADIUS, EmptyPictureError, figure_style, wrapped, write_figure
@@ -131,7 +131,7 @@ def _figure(name: str, comparison: Comparison, title: str) -> Any:
     axis = figure.subplots()
     axis.grid(alpha=0.2, color=INK)
     axis.set_axisbelow(True)
-    load(PICTURES[name].draws)(axis, comparison)
+    resolve_name(PICTURES[name].draws)(axis, comparison)
     axis.set_title(drawn(title))
     rows = draw_legend(figure, axis)
     figure.set_size_inches(COLUMN, 2.5 + 0.13 * rows)

@@ -12,6 +12,7 @@ from caa_cli.report.writers import WRITERS
 from caa_cli.results.certified import CertifiedComparison
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.models import ModelsComparison
+from caa_cli.runtime.words import counted
 
 AnyComparison = Comparison | ModelsComparison | CertifiedComparison
 
@@ -47,7 +48,7 @@ def title_of(comparison: AnyComparison) -> str:
         return f"{comparison.models[0].parts[0].config.get('dataset')}, certified accuracy"
     if isinstance(comparison, ModelsComparison):
         first = next(iter(comparison.comparisons.values()))
-        return f"{first.attacks[0].parts[0].setting('dataset')}, {len(comparison.comparisons)} models"
+        return f"{first.attacks[0].parts[0].setting('dataset')}, {counted(len(comparison.comparisons), 'model')}"
     part, target = comparison.attacks[0].parts[0], tables.target_of(comparison)
     aim = f", target: {target}" if target else ""
     return f"{part.setting('dataset')}, {part.model}, σ = {part.setting('sigma'):g}{aim}"

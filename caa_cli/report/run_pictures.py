@@ -21,6 +21,7 @@ from caa_cli.report.figure import (
     wrapped,
     write_figure,
 )
+from caa_cli.report.models import certified_curve
 from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.class_names import ClassNames, class_name
 from caa_cli.results.records import ATTACKED, FAILED, AttackRecord
@@ -89,14 +90,10 @@ def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title:
     radii = np.sort([record.radius or 0.0 for record in records if record.certified_at(0.0)])
     if not len(radii):
         raise EmptyPictureError("no image is certified")
-    # The share of examples certified at r falls by one example just beyond each radius.
-    shares = np.arange(len(radii), 0, -1) / len(records)
-    colour = colour_of("caa")
     with figure_style():
         figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
         axis = figure.subplots()
-        axis.step(np.r_[0.0, radii], np.r_[shares[0], shares], where="pre", color=colour)
-        axis.vlines(radii[-1], 0.0, shares[-1], color=colour)
+        axis.step(*certified_curve(radii, len(records)), where="pre", color=colour_of("caa"))
         axis.set(xlabel=RADIUS, ylabel="certified accuracy", ylim=(0.0, 1.02), title=drawn(title))
         axis.set_xlim(left=0.0)
         axis.grid(alpha=0.3)

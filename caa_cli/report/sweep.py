@@ -25,8 +25,8 @@ class Sweep:
 
     def values(self, position: int) -> list[Any]:
         """The values of one key: numbers sorted, others in the order of the attacks."""
-        found = list(dict.fromkeys(key[position] for points in self.points.values() for key, _ in points))
-        return sorted(found) if _numbers(found) else found
+        values = list(dict.fromkeys(key[position] for points in self.points.values() for key, _ in points))
+        return sorted(values) if _numbers(values) else values
 
 
 def find_sweep(comparison: Comparison) -> Sweep | None:
@@ -71,18 +71,18 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
     values = sweep.values(0)
     numeric = _numbers(values)
     for attack, points in sweep.points.items():
-        found = sorted(points, key=lambda point: values.index(point[0][0]))
-        places = [key[0] if numeric else values.index(key[0]) for key, _ in found]
+        in_order = sorted(points, key=lambda point: values.index(point[0][0]))
+        places = [key[0] if numeric else values.index(key[0]) for key, _ in in_order]
         colour = colour_of(attack)
         for name, style, text in (
             ("overall_median_radius", "o-", f"{drawn(attack)}: all eligible images"),
             ("common_median_radius", "s--", f"{drawn(attack)}: common images"),
         ):
-            radii = [_finite(getattr(row, name)) for _, row in found]
+            radii = [_finite(getattr(row, name)) for _, row in in_order]
             if not np.isnan(radii).all():
                 axis.plot(places, radii, style, color=colour, label=text, markersize=4)
         axis.update_datalim([(place, 0.0) for place in places], updatey=False)  # those without a point too
-        for place, (_, row) in zip(places, found, strict=True):
+        for place, (_, row) in zip(places, in_order, strict=True):
             radius, rate = _finite(row.overall_median_radius), f"{row.success_rate or 0.0:.0%}"
             if np.isnan(radius):
                 edge: dict[str, Any] = {

@@ -18,31 +18,29 @@ from caa_cli.results.class_names import class_name
 from caa_cli.results.comparison import Comparison, finite
 from caa_cli.results.metrics import Figures
 from caa_cli.results.proportions import Interval
+from caa_cli.runtime.words import counted
 
 Cell = tuple[str, str]  # the value, and its interval or ""
 
 
 def cells(comparison: Comparison, headings: Sequence[Heading] = HEADINGS) -> list[list[Cell]]:
     """One row for each attack, with one cell for each heading."""
-    rows = []
-    for figures, intervals in zip(comparison.figures, comparison.intervals, strict=True):
-        row: list[Cell] = []
-        for heading in headings:
-            row.append((_with_count(figures, heading), _spread(figures, heading, intervals)))
-        rows.append(row)
-    return rows
+    return [
+        [(_with_count(figures, heading), _spread(figures, heading, intervals)) for heading in headings]
+        for figures, intervals in zip(comparison.figures, comparison.intervals, strict=True)
+    ]
 
 
 def _spread(figures: Figures, heading: Heading, intervals: dict[str, Interval | None]) -> str:
     """The interval; a dash where there is none because the images are too few."""
-    if heading.interval not in intervals or heading.shown(figures) is None:
+    if heading.figure not in intervals or heading.value(figures) is None:
         return ""
-    ends = intervals[heading.interval]
+    ends = intervals[heading.figure]
     return "–".join(_shown(end, heading) for end in ends) if ends else "–"
 
 
 def _with_count(figures: Figures, heading: Heading) -> str:
-    shown, count = _shown(heading.shown(figures), heading), heading.count and heading.count(figures)
+    shown, count = _shown(heading.value(figures), heading), heading.count and getattr(figures, heading.count)
     return shown if count is None else f"{shown} ({count})"
 
 
@@ -64,22 +62,29 @@ def best(comparison: Comparison, heading: Heading) -> set[int]:
     values = {
         position: round(heading.better * value * heading.factor, heading.digits)
         for position, figures in enumerate(comparison.figures)
-        if (value := heading.shown(figures)) is not None and math.isfinite(value)
+        if (value := heading.value(figures)) is not None and math.isfinite(value)
     }
     return {position for position, value in values.items() if value == max(values.values())}
 
 
 def grid_rows(comparison: Comparison) -> list[list[str]]:
     """The rows for a terminal: the label, and the cells with their intervals below them."""
+    return as_grid(comparison.labels, cells(comparison))
+
+
+def as_grid(labels: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+    """Rows for a terminal: the label, and the cells with their intervals below them."""
     return [
         [label, *(f"{value}\n{spread}" if spread else value for value, spread in row)]
-        for label, row in zip(comparison.labels, cells(comparison), strict=True)
+        for label, row in zip(labels, rows, strict=True)
     ]
 
 
 def explanation(comparison: Comparison) -> str:
     """What the columns of HEADINGS mean, for below the table."""
-    return f"{len(comparison.eligible)} eligible of {len(comparison.images)} images; {of_columns(comparison)}"
+    return (
+        f"{len(comparison.eligible)} eligible of {counted(len(comparison.images), 'image')}; {of_columns(comparison)}"
+    )
 
 
 def of_columns(comparison: Comparison, reference: str | None = None) -> str:
@@ -103,17 +108,20 @@ def ranges_explained(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """The table in Markdown, and a second one with the further figures."""
-    lines: list[str] = []
-    for headings in (HEADINGS, FURTHER):
-        lines += [
-            "| attack | " + " | ".join(heading.text for heading in headings) + " |",
-            "|---|" + "--:|" * len(headings),
-        ]
-        for label, row in zip(comparison.labels, cells(comparison, headings), strict=True):
-            shown = [f"{value} [{spread}]" if spread else value for value, spread in row]
-            lines.append(f"| {escapes.markdown(label)} | {' | '.join(shown)} |")
-        lines.append("")
-    return "\n".join([*lines, escapes.markdown(explanation(comparison))]) + "\n"
+    tables = [
+        as_markdown(["attack", *(h.text for h in headings)], comparison.labels, cells(comparison, headings))
+        for headings in (HEADINGS, FURTHER)
+    ]
+    return "\n".join([*tables, escapes.markdown(explanation(comparison))]) + "\n"
+
+
+def as_markdown(headings: Sequence[str], labels: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """A table in Markdown, its first column the labels; intervals are in brackets."""
+    lines = [f"| {' | '.join(headings)} |", "|---|" + "--:|" * (len(headings) - 1)]
+    for label, row in zip(labels, rows, strict=True):
+        shown = [f"{value} [{spread}]" if spread else value for value, spread in row]
+        lines.append(f"| {escapes.markdown(label)} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
 
 
 def plain(comparison: Comparison) -> list[dict[str, Any]]:
@@ -141,16 +149,6 @@ def as_json_rows(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as strict JSON, with null for infinity."""
     plain_rows = [{k: finite(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     return json.dumps(plain_rows, indent=2, allow_nan=False) + "\n"
-
-
-def comma_separated(comparison: Comparison) -> str:
-    """The table as CSV."""
-    return as_csv(plain(comparison))
-
-
-def as_json(comparison: Comparison) -> str:
-    """The table as JSON."""
-    return as_json_rows(plain(comparison))
 
 
 def target_of(comparison: Comparison) -> str | None:

@@ -9,6 +9,7 @@ from caa_cli.report import escapes, tables
 from caa_cli.report.headings import HEADINGS
 from caa_cli.report.latex import latex as latex_of_one
 from caa_cli.results.models import ModelsComparison
+from caa_cli.runtime.words import counted
 
 
 def grid_rows(models: ModelsComparison) -> list[list[str]]:
@@ -21,12 +22,12 @@ def grid_rows(models: ModelsComparison) -> list[list[str]]:
 
 
 def explanation(models: ModelsComparison) -> str:
-    """What the columns mean, for below the table. The eligible images are others for each model."""
+    """What the columns mean, for below the table. Each model has its own eligible images."""
     first = next(iter(models.comparisons.values()))
     counts = ", ".join(f"{label} {len(comparison.eligible)}" for label, comparison in models.comparisons.items())
     several = len({comparison.reference for comparison in models.comparisons.values()}) > 1
     reference = "the first attack of each model" if several else None
-    return f"Eligible of {len(first.images)} images: {counts}; {tables.of_columns(first, reference)}"
+    return f"Eligible of {counted(len(first.images), 'image')}: {counts}; {tables.of_columns(first, reference)}"
 
 
 def markdown(models: ModelsComparison) -> str:

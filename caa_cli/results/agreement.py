@@ -6,6 +6,7 @@ from typing import Any
 
 from caa_cli.config.differences import differences
 from caa_cli.results.model_files import model_digest
+from caa_cli.runtime.words import counted
 
 
 def disagreements(theirs: dict[str, Any], ours: dict[str, Any], compared: list[str]) -> list[str]:
@@ -39,7 +40,11 @@ def _part(header: dict[str, Any], name: str) -> dict[str, Any]:
 def _data(header: dict[str, Any]) -> str:
     """The number of images and the digest of their files, in words."""
     images = _part(header, "images")
-    return "none" if not images else f"{images.get('count')} images, files {str(images.get('files_sha256'))[:12]}"
+    return (
+        "none"
+        if not images
+        else f"{counted(images.get('count', 0), 'image')}, files {str(images.get('files_sha256'))[:12]}"
+    )
 
 
 def digest(header: dict[str, Any], checkpoint: str) -> str | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary, summarise_certificates
-from caa_cli.results.documents import head
+from caa_cli.results.documents import agreed, fingerprint_of, head
 from caa_cli.results.proportions import Interval, clopper_pearson
 from caa_cli.results.shards.common_images import common_images, without_failures
 from caa_cli.results.shards.models import MODEL
@@ -51,20 +49,15 @@ class CertifiedComparison:
     @property
     def fingerprint(self) -> str:
         """A short digest of the models and the images."""
-        runs = sorted([model.label, model.parts[0].fingerprint] for model in self.models)
-        return hashlib.sha256(json.dumps(runs).encode()).hexdigest()[:16]
+        return fingerprint_of(sorted([model.label, model.parts[0].fingerprint] for model in self.models))
 
     def to_json(self, status: str) -> dict[str, Any]:
         """The document of `caa compare`, strict JSON; no `attacks`."""
         first = self.models[0].parts[0]
-        shared = {name: first.config.get(name) for name in first.config if name not in MODEL}
+        configs = [model.parts[0].config for model in self.models]
         return {
-            **head(status, "compare"),
-            "config": {
-                name: value
-                for name, value in shared.items()
-                if all(model.parts[0].config.get(name) == value for model in self.models)
-            },
+            **head("compare", status),
+            "config": {name: value for name, value in agreed(configs).items() if name not in MODEL},
             "fingerprint": self.fingerprint,
             "environment": first.environment,
             "images": first.images,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +10,7 @@ from typing import Any
 
 from caa_cli.config.compare_plan import SEARCH, SHARED, check_reference
 from caa_cli.results.bootstrap import intervals
-from caa_cli.results.documents import head
+from caa_cli.results.documents import fingerprint_of, head
 from caa_cli.results.line_search import hidden_by_line_search
 from caa_cli.results.metrics import Figures, columns, figures
 from caa_cli.results.proportions import LEVEL, Interval
@@ -82,13 +80,14 @@ class Comparison:
     def fingerprint(self) -> str:
         """A short digest of the compared attacks, the model and the images."""
         runs = [[a.label, a.parts[0].fingerprint, a.parts[0].images.get("files_sha256")] for a in self.attacks]
-        return hashlib.sha256(json.dumps(sorted(runs, key=str)).encode()).hexdigest()[:16]
+        return fingerprint_of(sorted(runs, key=str))
 
     def to_json(self, status: str) -> dict[str, Any]:
         """The document of `caa compare`, strict JSON."""
         first = self.attacks[0].parts[0]
+        bootstrap = {"resamples": self.resamples, "level": LEVEL, "seed": self.seed} if self.resamples else None
         return {
-            **head(status, "compare"),
+            **head("compare", status),
             "config": self.config,
             "fingerprint": self.fingerprint,
             "environment": first.environment,
@@ -98,10 +97,7 @@ class Comparison:
             "indices": list(self.images),
             "notes": list(self.notes),
             "reference": self.reference,
-            "summary": {
-                **self.summary,
-                "bootstrap": self._bootstrap,
-            },
+            "summary": {**self.summary, "bootstrap": bootstrap},
             "attacks": {
                 attack.label: self._attack(attack, row, ends)
                 for attack, row, ends in zip(self.attacks, self.figures, self.intervals, strict=True)
@@ -127,10 +123,6 @@ class Comparison:
             ],
             "examples": [record.to_json() for record in records],
         }
-
-    @property
-    def _bootstrap(self) -> dict[str, Any] | None:
-        return {"resamples": self.resamples, "level": LEVEL, "seed": self.seed} if self.resamples else None
 
     def _broken(self, which: Any) -> int:
         return sum(

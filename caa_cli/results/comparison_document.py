@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from caa_cli.config.compare_plan import SHARED
-from caa_cli.config.schema import Count, Natural, SchemaError, Seconds, check
+from caa_cli.config.schema import Natural, PositiveInt, SchemaError, Seconds, check
 from caa_cli.errors import CaaError
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.documents import Checkpoint, Images
@@ -43,7 +43,7 @@ class Attack(TypedDict):
 
 
 class Bootstrap(TypedDict):
-    resamples: Count
+    resamples: PositiveInt
     seed: Natural
 
 

@@ -5,7 +5,9 @@ Fields that are not declared here are kept, so that files of other minor version
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -19,9 +21,9 @@ from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.choices import SPLITS
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import (
-    Count,
     Natural,
-    Positive,
+    PositiveFloat,
+    PositiveInt,
     SchemaError,
     Seconds,
     Validator,
@@ -34,6 +36,7 @@ from caa_cli.errors import CaaError
 from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.records import SCHEMA_VERSION, AttackRecord, Record
 from caa_cli.results.store.files import read_object
+from caa_cli.runtime.words import counted
 
 KINDS: dict[str, type[Record]] = {"attack": AttackRecord, "certify": CertifyRecord}
 # Limits up to which reading a result can afford to enumerate images and shards.
@@ -138,16 +141,16 @@ class Compared(TypedDict):
 
 # Settings have the types that the plan declares. For these, reading a result also relies on the range.
 _SETTINGS: dict[str, Any] = {
-    "sigma": Positive,
-    "samples": Count,
+    "sigma": PositiveFloat,
+    "samples": PositiveInt,
     "skip": Natural,
-    "every": Count,
-    "limit": Count | None,
+    "every": PositiveInt,
+    "limit": PositiveInt | None,
     "split": Literal[SPLITS],
     "image_size": Annotated[int, Range(1, 10_000)] | None,
     # Null in files of runs that left them open.
     **dict.fromkeys(("selection_samples", "certify_samples", "verify_samples"), int | None),
-    "radius": Positive | None,
+    "radius": PositiveFloat | None,
 }
 
 
@@ -164,15 +167,22 @@ def _types(plan: type) -> dict[str, Any]:
     return {name: kind for name, kind in hints(plan, ranges=False).items() if name != "settings"}
 
 
-def head(status: str, command: str) -> dict[str, Any]:
-    """The first fields of every document that is written now."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "tool_version": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "status": status,
-        "command": command,
-    }
+def head(command: str, status: str | None = None) -> dict[str, Any]:
+    """The first fields of every document that is written now. status: of a result, which has its date too."""
+    created = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "status": status}
+    of_result = created if status is not None else {}
+    return {"schema_version": SCHEMA_VERSION, "tool_version": __version__, **of_result, "command": command}
+
+
+def fingerprint_of(value: object) -> str:
+    """A short digest of a value of JSON."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def agreed(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries of the first document that all of them have with one value."""
+    first, *others = documents
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def check_header(header: Any, kind: Any = Header) -> None:
@@ -203,7 +213,7 @@ def read_record(value: Any, header: Mapping[str, Any]) -> Record:
         record = KINDS[header["command"]].from_json(value)
         count = header.get("images", {}).get("count")
         if count is not None and record.index >= count:
-            raise SchemaError(f"is {record.index}, and the data set has {count} images", "index")
+            raise SchemaError(f"is {record.index}, and the data set has {counted(count, 'image')}", "index")
     except SchemaError as error:
         index = value.get("index") if isinstance(value, dict) else None
         raise (error.within(f"image {shown(index)}:") if type(index) is int else error) from None

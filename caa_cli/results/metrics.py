@@ -80,6 +80,11 @@ class Figures:
     forward: float | None
     backward: float | None
 
+    @property
+    def evaluations(self) -> float | None:
+        """Forward and backward together."""
+        return None if self.forward is None or self.backward is None else self.forward + self.backward
+
 
 def columns(attacks: Sequence[Records], eligible: Sequence[int], reference: int = 0) -> list[Columns]:
     """The values of each attack.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from caa_cli.errors import UsageError
 from caa_cli.results.comparison import Comparison, compare
-from caa_cli.results.documents import head
+from caa_cli.results.documents import agreed, fingerprint_of, head
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.shards.models import MODEL
 from caa_cli.results.shards.result_file import ResultFile
@@ -54,18 +51,17 @@ class ModelsComparison:
     @property
     def fingerprint(self) -> str:
         """A short digest of the compared attacks, the models and the images."""
-        fingerprints = sorted(comparison.fingerprint for comparison in self.comparisons.values())
-        return hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest()[:16]
+        return fingerprint_of(sorted(comparison.fingerprint for comparison in self.comparisons.values()))
 
     def to_json(self, status: str) -> dict[str, Any]:
         """The document of `caa compare`, strict JSON; `attacks` by `labels`."""
         documents = {label: comparison.to_json(status) for label, comparison in self.comparisons.items()}
         first = next(iter(documents.values()))
         return {
-            **head(status, "compare"),
-            "config": _agreed([document["config"] for document in documents.values()]),
+            **head("compare", status),
+            "config": agreed([document["config"] for document in documents.values()]),
             "fingerprint": self.fingerprint,
-            "environment": _agreed([document["environment"] for document in documents.values()]),
+            "environment": agreed([document["environment"] for document in documents.values()]),
             "images": first["images"],
             "notes": list(self.notes),
             "models": {
@@ -82,12 +78,6 @@ class ModelsComparison:
                 for attack, entry in document["attacks"].items()
             },
         }
-
-
-def _agreed(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The entries that all have with one value."""
-    first, *others = documents
-    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def compare_models(

@@ -42,8 +42,8 @@ from caa_cli.verification.rules import RULES
 
 @dataclass
 class AttackRun(ImageRun[AttackPlan, AttackRecord]):
-    """classifiers: by the checkpoint's sha256 and what the search sees of it. Runs that share them, and all settings
-    of the model, tune it once."""
+    """One run of an attack. classifiers: those that are set up already, by the checkpoint's sha256 and the access of
+    the search. Runs with the same settings of the model share them, so that chunk sizes are chosen once."""
 
     command = "attack"
 
@@ -78,9 +78,9 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
             return bool(Certifier(samples=samples, alpha=plan.alpha, bound=plan.bound).best(classes).confident)
 
         rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
-        found = self.attack.PROPOSES_UNCONFIRMED or separable(self.attack.samples_a_step()[1])
+        findable = self.attack.PROPOSES_UNCONFIRMED or separable(self.attack.samples_a_step()[1])
         for option, what, samples, possible in (
-            ("--samples", "find", plan.samples, found),
+            ("--samples", "find", plan.samples, findable),
             ("--certify-samples", "certify", plan.certify_samples, separable(plan.certify_samples)),
             ("--verify-samples", "verify", plan.verify_samples, rule.can_pass(classes)),
         ):
@@ -135,7 +135,7 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         figure = self.plan.figure
         if figure is not None and not figure.exists():
             kept = self.output.kept_by(finished.config)
-            with uninterrupted(), self.output.kept(figure):
+            with uninterrupted(), self.output.writing(figure):
                 self._draw(figure, {index: kept[index][index] for index in kept}, list(finished.records))
 
     def _draw(self, path: Path, adversarial: Mapping[int, Image], records: list[AttackRecord]) -> None:

@@ -126,8 +126,8 @@ class AttackPipeline:
             with self._search_mode():
                 search.join(joining)
                 findings = search.advance()
-            found = [(searched.pop(finding.example.index), finding) for finding in findings]
-            yield from self._verify(found, verifier)
+            ended = [(searched.pop(finding.example.index), finding) for finding in findings]
+            yield from self._verify(ended, verifier)
 
     def _search_mode(self) -> AbstractContextManager[None]:
         plan = self.plan
@@ -191,13 +191,13 @@ class AttackPipeline:
         return certify
 
     def _verify(
-        self, found: list[tuple[CleanImage, Finding]], verifier: Verifier
+        self, searched_images: list[tuple[CleanImage, Finding]], verifier: Verifier
     ) -> Iterator[tuple[AttackRecord, Image | None]]:
         """The records of images whose search has finished, each as soon as it is verified, with its image."""
-        for clean, finding in found:
+        for clean, finding in searched_images:
             if finding.error is not None:
                 yield _failed(clean, finding), None
-        searched = [(clean, finding) for clean, finding in found if finding.error is None]
+        searched = [(clean, finding) for clean, finding in searched_images if finding.error is None]
         for number, verified, seconds in verifier.verify_all([finding for _, finding in searched], self.classifier):
             image = None if verified.image is None else verified.image.cpu().numpy()
             yield self._record(*searched[number], verified, seconds), image

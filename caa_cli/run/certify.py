@@ -28,6 +28,7 @@ from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
 from caa_cli.run.progress import CertifyProgress
 from caa_cli.runtime.signals import uninterrupted
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.pace import measure_pace
 
@@ -42,7 +43,7 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
         plan = self.plan
         what = "the radius" if plan.radius is None else f"whether it reaches {plan.radius:g}"
         most = "" if plan.radius is None else "at most "
-        samples = f"{most}{plan.samples} samples, class chosen on {plan.selection_samples} others"
+        samples = f"{most}{counted(plan.samples, 'sample')}, class chosen on {plan.selection_samples} others"
         return [
             *self.session.describe(self._bounds()),
             ("certify", f"{what}: {samples}"),
@@ -83,14 +84,15 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
             )
         else:
             most = decider_of(plan).largest_radius(plan.sigma or 0.0)
+        samples = counted(plan.samples, "sample")
         if most <= 0.0:
             self.display.warn(
-                f"with {plan.samples} samples at α = {plan.alpha:g} not even a unanimous vote certifies anything: "
-                "raise --samples or --alpha"
+                f"with {samples} at α = {plan.alpha:g} not even a unanimous vote certifies anything: raise --samples "
+                "or --alpha"
             )
         elif plan.radius is not None and most <= plan.radius:
             self.display.warn(
-                f"with {plan.samples} samples at α = {plan.alpha:g} not even a unanimous vote reaches the radius "
+                f"with {samples} at α = {plan.alpha:g} not even a unanimous vote reaches the radius "
                 f"{plan.radius:g} (at most {most:.3f}): raise --samples"
             )
 
@@ -108,12 +110,12 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
     def write_side_files(self, records: Sequence[CertifyRecord]) -> None:
         plan = self.plan
         if plan.tsv is not None:
-            with self.output.kept(plan.tsv):
+            with self.output.writing(plan.tsv):
                 write_atomically(plan.tsv, cohen_log(records).encode())
         if plan.figure is not None:
             from caa_cli.report.run_pictures import draw_certified_accuracy
 
-            with self.output.kept(plan.figure), drawing("--figure", plan.figure, self.display):
+            with self.output.writing(plan.figure), drawing("--figure", plan.figure, self.display):
                 draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")
 
 

@@ -15,7 +15,7 @@ from caa_cli.results.requirements import Requirement, judge
 from caa_cli.results.shards.merged_result import summary_of
 from caa_cli.results.shards.result_file import check_origin, how_to_go_on, parse_result_file, read_document
 from caa_cli.run.gate import Gate, say_unmet
-from caa_cli.run.reporting import report
+from caa_cli.run.reporting import rows_and_fields
 
 _COMMANDS = (*KINDS, "compare")
 
@@ -61,7 +61,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Fields]:
         return document, _of_comparison(path, document)
     part = parse_result_file(path, document, KINDS)
     summary = summary_of(part, part.records, part.seconds)
-    return document, report(summary, part.records, part.config.get("radius"))[1]
+    return document, rows_and_fields(summary, part.records, part.config.get("radius"))[1]
 
 
 def _of_comparison(path: Path, document: dict[str, Any]) -> Fields:

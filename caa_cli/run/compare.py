@@ -13,7 +13,7 @@ from caa_cli.display import AttackDisplay, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.presentation import AnyComparison
 from caa_cli.results.certified import CertifiedComparison, compare_certificates
-from caa_cli.results.comparison import compare
+from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.comparison_document import read_comparison
 from caa_cli.results.documents import KINDS, head
 from caa_cli.results.fields import compare_fields, fields_of_comparison
@@ -26,10 +26,11 @@ from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.compare_output import CompareOutput
 from caa_cli.results.store.locks import locked
 from caa_cli.run.compare_report import CompareReport, check_applicable
-from caa_cli.run.dry_run import together
+from caa_cli.run.dry_run import summed
 from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.runtime.collector import importing
 from caa_cli.runtime.signals import uninterrupted
+from caa_cli.runtime.words import counted
 
 
 @dataclass
@@ -95,21 +96,21 @@ class CompareRun:
         if len(self.plan.files) == 1 and not self.plan.names:
             again = read_comparison(self.plan.files[0], self.plan.bootstrap, self.plan.seed, self.plan.reference)
         parts = [] if again else [self._read_file(path) for path in self.plan.files]
-        found: AnyComparison = again[0] if again else _compared(parts, self.plan)
-        check_applicable(self.plan, found)
-        partial = found.partial or any(part.status != "complete" for part in parts)
+        comparison: AnyComparison = again[0] if again else _compared(parts, self.plan)
+        check_applicable(self.plan, comparison)
+        partial = comparison.partial or any(part.status != "complete" for part in parts)
         status = "partial" if partial else "complete"
-        document = found.to_json(status)
+        document = comparison.to_json(status)
         self.gate.check(fields_of_comparison(document))
         if self.plan.dry_run:
             what, count = (
-                ("models", "examples") if isinstance(found, CertifiedComparison) else ("attacks", "eligible")
+                ("models", "examples") if isinstance(comparison, CertifiedComparison) else ("attacks", "eligible")
             )
-            images = f"{document['summary'][count]} images"
-            self.display.plan("caa compare", [(what, ", ".join(found.labels)), (count, images)])
+            images = counted(document["summary"][count], "image")
+            self.display.plan("caa compare", [(what, ", ".join(comparison.labels)), (count, images)])
             self.display.document(document)
             return DONE
-        fields = self.report.finish(found, status, replacing=True, origin=again and again[1])
+        fields = self.report.finish(comparison, status, replacing=True, origin=again and again[1])
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(PARTIAL if partial else DONE)
 
@@ -118,14 +119,37 @@ class CompareRun:
         return part if name is None else replace(part, config={**part.config, "name": name})
 
     def _run(self) -> int:
-        """Run the attacks in turn, each with its own result file; finished ones are shown in any case."""
+        """Run the attacks, and show those that are finished."""
+        plan = self.plan
+        documents, codes = self._run_attacks()
+        if plan.dry_run:
+            rows, total = summed(documents.values())
+            self.display.plan("all of them, one after the other", rows)
+            self.display.document({"attacks": documents, **total})
+            return DONE
+        partial, interrupted = PARTIAL in codes, INTERRUPTED in codes
+        attacks = [_result(label, plan.attacks[label].output, document) for label, document in documents.items()]
+        if (comparison := self._comparison(attacks)) is not None:
+            partial |= comparison.partial
+            self.report.finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
+        elif not interrupted:
+            self._finish_empty(attacks)
+        if interrupted:
+            return INTERRUPTED
+        launched = any(attack.shard.launched for attack in plan.attacks.values())  # see `ImageRun._exit_code`
+        return self.gate.exit_code(PARTIAL if partial and not launched else DONE, launched)
+
+    def _run_attacks(self) -> tuple[dict[str, dict[str, Any]], list[int]]:
+        """Run the attacks in turn, each with its own result file, until one is interrupted.
+
+        Returns the documents of their results by label, and their exit codes.
+        """
         with importing():
             from caa_cli.run.attack import run_attack
 
-        plan, messages = self.plan, set[str]()
-        classifiers: dict[str, Any] = {}
+        plan, messages, classifiers = self.plan, set[str](), dict[str, Any]()
         documents: dict[str, dict[str, Any]] = {}
-        partial = interrupted = False
+        codes: list[int] = []
         for number, (label, attack) in enumerate(plan.attacks.items(), 1):
             display = AttackDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", messages)
             try:
@@ -146,40 +170,34 @@ class CompareRun:
                 self.display.warn(f"interrupted: go on with: {self.resume_command}")
             if display.result_document is not None:
                 documents[label] = display.result_document
-            partial |= code == PARTIAL
-            interrupted = code == INTERRUPTED
-            if interrupted:
+            codes.append(code)
+            if code == INTERRUPTED:
                 break
-        if plan.dry_run:
-            rows, total = together(documents.values())
-            self.display.plan("all of them, one after the other", rows)
-            self.display.document({"attacks": documents, **total})
-            return DONE
-        attacks = [_result(label, plan.attacks[label].output, document) for label, document in documents.items()]
-        # One that was cut short would take images away from those that are complete; a shard may have no images.
+        return documents, codes
+
+    def _comparison(self, attacks: Sequence[AttackResult]) -> Comparison | None:
+        """Compare the attacks that have results, of which one that was cut short is left out.
+
+        It would take images away from those that are complete. None: no attack has an image, as in a shard of none.
+        """
+        plan = self.plan
         begun = [attack for attack in attacks if attack.records]
         shown = [attack for attack in begun if not attack.interrupted] or begun
-        if shown:
-            left_out = [label for label in plan.attacks if label not in {attack.label for attack in shown}]
-            reference = None if plan.reference in left_out else plan.reference
-            comparison = compare(shown, plan.bootstrap, plan.seed, reference)
-            if left_out:
-                notes = (*comparison.notes, f"not finished yet, so left out: {', '.join(left_out)}")
-                comparison = replace(comparison, notes=notes)
-            partial |= comparison.partial
-            self.report.finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
-        elif not interrupted:
-            self._finish_empty(attacks)
-        if interrupted:
-            return INTERRUPTED
-        launched = any(attack.shard.launched for attack in plan.attacks.values())  # see `ImageRun._exit_code`
-        return self.gate.exit_code(PARTIAL if partial and not launched else DONE, launched)
+        if not shown:
+            return None
+        left_out = [label for label in plan.attacks if label not in {attack.label for attack in shown}]
+        reference = None if plan.reference in left_out else plan.reference
+        comparison = compare(shown, plan.bootstrap, plan.seed, reference)
+        if not left_out:
+            return comparison
+        notes = (*comparison.notes, f"not finished yet, so left out: {', '.join(left_out)}")
+        return replace(comparison, notes=notes)
 
     def _finish_empty(self, attacks: Sequence[AttackResult]) -> None:
         """A shard that has no images leaves a result too, so that a script finds one for each."""
         first = attacks[0].parts[0]
         document = {
-            **head("complete", "compare"),
+            **head("compare", "complete"),
             "environment": first.environment,
             "checkpoint": first.checkpoint,
             "images": first.images,

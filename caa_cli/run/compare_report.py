@@ -18,17 +18,17 @@ from caa_cli.results.comparison_document import KEPT
 from caa_cli.results.fields import Fields, fields_of_comparison
 from caa_cli.results.models import ModelsComparison
 from caa_cli.results.store.compare_output import CompareOutput
-from caa_cli.results.store.files import write_atomically, write_document, written
+from caa_cli.results.store.files import write_atomically, write_document, writing
 from caa_cli.run.drawing import drawing
 from caa_cli.run.gate import Gate
 from caa_cli.runtime.signals import uninterrupted
 
-_KEPT = "the attacks' own results are kept: free some space and compare their files again"
+_ADVICE = "the attacks' own results are kept: free some space and compare their files again"
 
 
 @dataclass
 class CompareReport:
-    """Where a comparison goes. command_line: what made it."""
+    """Writes and shows a comparison. command_line: the command that made it."""
 
     plan: ComparePlan
     output: CompareOutput
@@ -75,7 +75,7 @@ class CompareReport:
 
     def write_document(self, document: dict[str, Any]) -> None:
         if self.plan.output is not None:
-            with written(self.plan.output, _KEPT):
+            with writing(self.plan.output, _ADVICE):
                 write_document(self.plan.output, document)
 
     def show(self, document: dict[str, Any], fields: Fields) -> None:
@@ -86,7 +86,7 @@ class CompareReport:
         """Draw the pictures that show numbers."""
         title = title_of(comparison)
         for name, (option, path) in self.plan.pictures.items():
-            with written(path, _KEPT), drawing(option, path, self.display):
+            with writing(path, _ADVICE), drawing(option, path, self.display):
                 if isinstance(comparison, ModelsComparison):
                     from caa_cli.report.models import write_pictures
 
@@ -99,7 +99,7 @@ class CompareReport:
         if isinstance(comparison, CertifiedComparison) and place is not None:
             from caa_cli.report.models import draw_certified_curves
 
-            with written(place, _KEPT), drawing(option, place, self.display):
+            with writing(place, _ADVICE), drawing(option, place, self.display):
                 draw_certified_curves(place, comparison, title)
 
     def _write_images(self, comparison: Comparison, document: Mapping[str, Any], gallery: Any) -> None:
@@ -108,12 +108,12 @@ class CompareReport:
         if place is not None:
             from caa_cli.report.gallery import draw_gallery
 
-            with written(place, _KEPT), drawing(option, place, self.display):
+            with writing(place, _ADVICE), drawing(option, place, self.display):
                 draw_gallery(place, gallery, title_of(comparison), comparison.fingerprint)
         if self.plan.html is not None:
             from caa_cli.report.html import report
 
-            with written(self.plan.html, _KEPT):
+            with writing(self.plan.html, _ADVICE):
                 write_atomically(self.plan.html, report(comparison, document, gallery).encode())
 
     def _show_table(self, comparison: AnyComparison) -> None:

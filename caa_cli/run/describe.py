@@ -20,7 +20,7 @@ from caa_cli.verification.rules import RULES
 
 
 def attack_rows(plan: AttackPlan, attack: Attack[Any], classes: Classes) -> Rows:
-    """What is about to run; `plan` is the resolved one."""
+    """The rows of an attack before it runs; `plan` is the resolved one."""
     rows = [("attack", f"{plan.attack}: {attack.in_words()}, seed {plan.seed}")]
     if plan.preset is not None:
         rows.append(("preset", _preset(plan)))
@@ -35,7 +35,7 @@ def attack_rows(plan: AttackPlan, attack: Attack[Any], classes: Classes) -> Rows
         rows.append(("attacker", f"takes σ to be {plan.attack_sigma:g}; certificate and verification use the true σ"))
     if plan.search_dtype != plan.dtype:
         rows.append(("search", f"in {plan.search_dtype}; certificate and verification in {plan.dtype}"))
-    samples = f"{'at most ' if plan.verification == EXACT else ''}{plan.verify_samples} fresh samples a try"
+    samples = f"{'at most ' if plan.verification == EXACT else ''}{plan.verify_samples} fresh samples per try"
     fresh = f"{plan.verification}, {samples}; certified radius on {plan.certify_samples}"
     return [*rows, ("verification", fresh), ("results", str(plan.output))]
 
@@ -91,10 +91,10 @@ def evaluations(
     typical: bool = False,
     choice: int = 0,
 ) -> Evaluations | None:
-    """The most model evaluations that a run can take, certificates and verification included, where a pilot costs
-    none of its own; None where only the attack's code knows. typical: those that are usual on smoothed MNIST models.
+    """The most model evaluations that a run can take, certificates and verification included, if no pilot has to be
+    evaluated twice; None where only the attack's code knows. typical: the usual number on smoothed MNIST models.
 
-    choice: those of the choice of an image's target.
+    choice: evaluations per image for the choice of its target.
     """
     budget = attack.budget(cost)
     if budget is None:

@@ -9,12 +9,13 @@ from typing import Any
 from caa_cli.display import Rows
 from caa_cli.models.limits import short
 from caa_cli.models.outline import listed
+from caa_cli.runtime.words import counted, sizes
 
 # Deeper than any description of a training; a file may hold far deeper ones, to break whoever follows them.
 _DEEPEST = 20
 
 
-def strict(value: Any, depth: int = _DEEPEST) -> Any:
+def strict_json(value: Any, depth: int = _DEEPEST) -> Any:
     """The value with null for what JSON has no word for: NaN, infinities, and what lies too deep."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -23,8 +24,8 @@ def strict(value: Any, depth: int = _DEEPEST) -> Any:
     if depth == 0:
         return None
     if isinstance(value, dict):
-        return {name: strict(item, depth - 1) for name, item in value.items()}
-    return [strict(item, depth - 1) for item in value]
+        return {name: strict_json(item, depth - 1) for name, item in value.items()}
+    return [strict_json(item, depth - 1) for item in value]
 
 
 def inspection_rows(document: dict[str, Any]) -> Rows:
@@ -46,7 +47,7 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
         arch += f" (the weights of {document['same_weights']} are the same)"
     named = document["sigma_in_name"]
     sigma = f"{document['sigma']:g}" if document["sigma"] else "not in the file"
-    weights = f"{document['weights']:,} in {document['tensors']} tensors, {', '.join(document['dtypes'])}"
+    weights = f"{document['weights']:,} in {counted(document['tensors'], 'tensor')}, {', '.join(document['dtypes'])}"
     rows = [
         ("file", f"{kept['path']}, {kept['bytes']:,} bytes"),
         ("sha256", kept["sha256"]),
@@ -55,7 +56,7 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
         ("architecture", arch),
         ("weights", weights if document["tensors"] else "none that could be counted"),
         ("classes", _classes(document)),
-        ("images", f"{'×'.join(map(str, shape)) if shape else 'unknown'}, {document['dataset'] or 'any data set'}"),
+        ("images", f"{sizes(shape) if shape else 'unknown'}, {document['dataset'] or 'any data set'}"),
         ("σ", sigma + (f"; its name suggests {named}" if named else "")),
         ("normalisation", normalised),
     ]

@@ -1,4 +1,4 @@
-"""What a run would take: its evaluations, and the time and memory that one measured batch lets expect."""
+"""The forecast of a dry run: evaluations, and the time and memory extrapolated from one measured batch."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ def _range(typical: float | None, most: float, show: Callable[[float], str]) -> 
     return f"at most {show(most)}" if typical is None else f"typically {show(typical)}, at most {show(most)}"
 
 
-def together(documents: Iterable[Mapping[str, Any]]) -> tuple[Rows, dict[str, float | None]]:
+def summed(documents: Iterable[Mapping[str, Any]]) -> tuple[Rows, dict[str, float | None]]:
     """(rows, fields of the document) of the time that several attacks take, one after the other."""
-    found = list(documents)
+    forecasts = list(documents)
     names = ("seconds_typical", "seconds_at_most")
-    typical, most = (_sum([one[name] for one in found]) for name in names)
+    typical, most = (_sum([one[name] for one in forecasts]) for name in names)
     rows = [("time", "unknown: an attack's code decides" if most is None else _range(typical, most, clock))]
     return rows, {"seconds_typical": typical, "seconds_at_most": most}
 

@@ -9,7 +9,7 @@ from typing import Any
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.images import spread
 from caa_cli.errors import CaaError
-from caa_cli.report.gallery import Gallery, Shown
+from caa_cli.report.gallery import Gallery, GalleryRow
 from caa_cli.results.class_names import ClassNames
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.records import ATTACKED
@@ -37,7 +37,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
     if left_out:
         notes.append(f"The first {MOST_ATTACKS} attacks; {left_out} more are not shown")
     rows = [
-        Shown(
+        GalleryRow(
             clean.get(index),
             tuple(by_index[index][index] if index in by_index else None for by_index in kept),
             tuple(attack.records[index] for attack in attacks),

@@ -18,9 +18,10 @@ from caa_cli.results.store.files import read_object
 from caa_cli.results.store.output import RunOutput
 from caa_cli.run.dry_run import Forecast
 from caa_cli.run.gate import Gate, warn_of_nothing
-from caa_cli.run.reporting import Summary, files, report
+from caa_cli.run.reporting import Summary, files, rows_and_fields
 from caa_cli.run.session import Session, open_session
 from caa_cli.runtime.signals import uninterrupted
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.choose import check_memory
 
@@ -97,7 +98,7 @@ class ImageRun(ABC, Generic[P, R]):
 
     @abstractmethod
     def rows(self) -> Rows:
-        """What is about to run, for the display."""
+        """The rows that describe the run before it begins."""
 
     @abstractmethod
     def warn_if_impossible(self) -> None:
@@ -105,7 +106,7 @@ class ImageRun(ABC, Generic[P, R]):
 
     @abstractmethod
     def forecast(self, classifier: SmoothedClassifier) -> Forecast:
-        """What all of it would take, at the pace of one batch."""
+        """The forecast of the whole run, from the pace of one batch."""
 
     @abstractmethod
     def load_classifier(self) -> SmoothedClassifier:
@@ -136,7 +137,7 @@ class ImageRun(ABC, Generic[P, R]):
         output, indices = self.output, self.session.indices
         todo = [index for index in indices if index not in output.records]
         if output.records:
-            self.display.note(f"going on with {output.source}: {len(output.records)} images are done already")
+            self.display.note(f"going on with {output.source}: {counted(len(output.records), 'image')} done already")
         try:
             with output.working(), self.display.bar("images", len(indices), len(indices) - len(todo)) as bar:
                 self.process(classifier, todo, bar)
@@ -163,7 +164,7 @@ class ImageRun(ABC, Generic[P, R]):
         self, document: dict[str, Any], summary: Summary, records: Sequence[R], interrupted: bool = False
     ) -> None:
         plan = self.plan
-        rows, fields = report(summary, records, document["config"].get("radius"))
+        rows, fields = rows_and_fields(summary, records, document["config"].get("radius"))
         self.display.document(self.gate.judge(document, fields))
         self.display.result("result", [*rows, *files(plan.output, plan.written())])
         if not interrupted:

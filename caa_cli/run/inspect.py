@@ -9,7 +9,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from caa_cli import __version__
 from caa_cli.config.choices import ENSEMBLES
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.ranges import OneOf
@@ -27,24 +26,16 @@ from caa_cli.models.outline import outline
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
 from caa_cli.models.resolve import Overrides, resolve_card
-from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict
+from caa_cli.results.documents import head
+from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict_json
 from caa_cli.run.inspect_composite import (
     composite_rows,
     denoiser_at,
     denoiser_document,
     denoiser_rows,
     denoiser_words,
-    together,
+    joined_document,
 )
-
-# What the images of a data set are, without opening it: (shape, classes); None where that depends on the files.
-_IMAGES: dict[str, tuple[tuple[int, int, int], int] | None] = {
-    "demo": ((1, 28, 28), 10),
-    "mnist": ((1, 28, 28), 10),
-    "fashion-mnist": ((1, 28, 28), 10),
-    "cifar10": ((3, 32, 32), 10),
-    "imagenet": ((3, 224, 224), 1000),
-}
 
 
 @dataclass
@@ -84,7 +75,7 @@ class Inspection:
         for weights in all_weights:
             if weights.refusal is not None:
                 self.display.error(weights.refusal.problem, weights.refusal.hint)
-        document = together(documents, self.ensemble, front)
+        document = joined_document(documents, self.ensemble, front)
         self.display.document(document)
         titles = [f"caa inspect {path}" for path in self.checkpoints]
         shown = [(title, inspection_rows(each)) for title, each in zip(titles, documents, strict=True)]
@@ -133,9 +124,7 @@ class Inspection:
         channels = shape[0] if shape else recognised.channels if recognised else None
         sigma = self.overrides.sigma or (card.sigma if card else None)
         document: dict[str, Any] = {
-            "schema_version": 1,
-            "tool_version": __version__,
-            "command": "inspect",
+            **head("inspect"),
             "checkpoint": {"path": str(weights.path), "sha256": weights.sha256, "bytes": weights.size},
             "format": weights.format,
             "container": {"keys": list(weights.keys), "beside": weights.entries},
@@ -161,27 +150,28 @@ class Inspection:
         }
         document["missing"] = _missing(document, weights)
         document["attack"] = self._command(document, weights)
-        finite: dict[str, Any] = strict(document)
+        finite: dict[str, Any] = strict_json(document)
         return finite
 
     def _images(
         self, weights: Weights, dataset: str | None, recognised: Recognised | None
     ) -> tuple[str | None, tuple[int, int, int] | None, int | None]:
         """(data set, where it is known; shape of the images; classes), from what is given and recognised."""
-        card, known = weights.card, _IMAGES.get(dataset or "")
+        card, spec = weights.card, DATASETS.get(dataset or "")
+        shape = None if spec is None else spec.shape
         resized = bool(self._front)  # behind a denoiser a classifier sees images of its own size
-        if card is not None and (resized or self.dataset in (None, card.dataset) or known is None):
+        if card is not None and (resized or self.dataset in (None, card.dataset) or shape is None):
             return self.dataset or card.dataset, card.input_shape, card.num_classes
-        if known is not None:
-            (channels, height, width), classes = known
+        if spec is not None and shape is not None:
+            channels, height, width = shape
             size = card.image_size(dataset) if card is not None else None
-            return dataset, (channels, size or height, size or width), classes
+            return dataset, (channels, size or height, size or width), spec.classes
         if recognised is not None:
             size = recognised.size or (224 if recognised.num_classes == 1000 else 32)
             return None, (recognised.channels, size, size), recognised.num_classes
         if weights.module is not None:
-            found = input_of(weights.module.float(), weights.preprocessing(None))
-            return (None, None, None) if found is None else (None, *found)
+            taken = input_of(weights.module.float(), weights.preprocessing(None))
+            return (None, None, None) if taken is None else (None, *taken)
         return None, None, None
 
     def _architecture(

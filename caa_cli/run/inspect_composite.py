@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from caa_cli import __version__
 from caa_cli.config.choices import ENSEMBLES, LOGITS
 from caa_cli.config.denoisers import DENOISERS
 from caa_cli.display import Rows
@@ -17,6 +16,8 @@ from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import open_denoiser, recognise
 from caa_cli.models.denoisers.read import weights_files
 from caa_cli.models.hub_folder import describes_classifier
+from caa_cli.results.documents import head
+from caa_cli.runtime.words import counted
 
 
 def denoiser_at(path: str, read: Callable[[Path], Weights], trust: bool) -> Denoiser | None:
@@ -33,8 +34,8 @@ def denoiser_at(path: str, read: Callable[[Path], Weights], trust: bool) -> Deno
     weights = read(place)
     if weights.card is not None or weights.module is not None or weights.recognised is not None:
         return None
-    found = recognise(DenoiserFile(path=place, sha256=weights.sha256, weights=weights))
-    return None if found is None else open_denoiser(place, trust=trust)
+    denoiser = recognise(DenoiserFile(path=place, sha256=weights.sha256, weights=weights))
+    return None if denoiser is None else open_denoiser(place, trust=trust)
 
 
 def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
@@ -56,15 +57,15 @@ def denoiser_document(denoiser: Denoiser, dataset: str | None, sigma: float | No
     sigma = denoiser.sigma if sigma is None else sigma
     words += ["--sigma", f"{sigma:g}" if sigma is not None else "S", "--dataset", dataset or "D", "--data-dir", "DIR"]
     return {
-        "schema_version": 1,
-        "tool_version": __version__,
-        "command": "inspect",
+        **head("inspect"),
         "denoiser": describe_denoiser(denoiser),
         "attack": shlex.join(words),
     }
 
 
-def together(documents: Sequence[dict[str, Any]], ensemble: str | None, denoiser: Denoiser | None) -> dict[str, Any]:
+def joined_document(
+    documents: Sequence[dict[str, Any]], ensemble: str | None, denoiser: Denoiser | None
+) -> dict[str, Any]:
     """The document of the first checkpoint, with the further members of an ensemble, and the denoiser in front.
 
     `attack` is None where these parts make no model, since any such command would be refused.
@@ -79,25 +80,27 @@ def together(documents: Sequence[dict[str, Any]], ensemble: str | None, denoiser
     if denoiser is not None:
         document["denoiser"] = describe_denoiser(denoiser)
         if denoiser.channels not in (None, first["channels"]) and first["channels"] is not None:
-            misfits.append(f"the denoiser takes {denoiser.channels} channels, the classifier {first['channels']}")
+            misfits.append(
+                f"the denoiser takes {counted(denoiser.channels, 'channel')}, the classifier {first['channels']}"
+            )
     problems = [each["problem"] for each in documents if each["problem"] is not None] + misfits
     attack = None if misfits else document["attack"]
     return {**document, "problem": "; ".join(problems) or None, "attack": attack}
 
 
 def composite_rows(document: dict[str, Any]) -> Rows:
-    """What several files make together; `document` is what `together` returns."""
+    """What several files make together; `document` is what `joined_document` returns."""
     rows = list(denoiser_rows(document["denoiser"])) if "denoiser" in document else []
     if "members" in document:
         members = 1 + len(document["members"])
-        rows.append(("ensemble", f"{ENSEMBLES[document['ensemble']]} of {members} checkpoints"))
+        rows.append(("ensemble", f"{ENSEMBLES[document['ensemble']]} of {counted(members, 'checkpoint')}"))
     return [*rows, ("problem", document["problem"])] if document["problem"] else rows
 
 
 def denoiser_rows(described: dict[str, Any]) -> Rows:
     """`described` is what `describe_denoiser` returns."""
     channels, size = described["channels"], described["size"]
-    images = "any images" if channels is None else f"{channels} channel{'s' if channels != 1 else ''}"
+    images = "any images" if channels is None else counted(channels, "channel")
     images += f", {size}×{size} pixels" if size is not None else ""
     images += f", multiples of {described['multiple']} pixels" if described["multiple"] > 1 else ""
     return [

@@ -19,16 +19,16 @@ from caa_cli.results.records import FAILED
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.merged_result import NOT_COMPARED, Merged, merge, merged_images, read_shard
 from caa_cli.results.shards.result_file import how_to_go_on, parse_result_file
-from caa_cli.results.store.files import check_writable, write_atomically, write_document, written
+from caa_cli.results.store.files import check_writable, write_atomically, write_document, writing
 from caa_cli.results.store.images import save_images
 from caa_cli.results.store.journal import unfinished
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import check_intact, check_result, check_side_file
 from caa_cli.run.gate import Gate, warn_of_nothing
-from caa_cli.run.reporting import files, report
+from caa_cli.run.reporting import files, rows_and_fields
 from caa_cli.runtime.signals import uninterrupted
 
-_KEPT = "the shards' own results are kept: free some space and repeat the command"
+_ADVICE = "the shards' own results are kept: free some space and repeat the command"
 
 
 @dataclass
@@ -62,7 +62,7 @@ class MergeRun:
                 raise UsageError(
                     f"{option} is of caa {command}, and these are shards of caa {merged.command}", "leave it out"
                 )
-        rows, fields = report(merged.summary, merged.records, merged.parts[0].config.get("radius"))
+        rows, fields = rows_and_fields(merged.summary, merged.records, merged.parts[0].config.get("radius"))
         self.gate.check(fields)
         for gap in merged.gaps:
             self.display.warn(gap)
@@ -132,12 +132,12 @@ class MergeRun:
         document = merged.to_json({setting_of(option): str(path) for option, path in outputs.items()})
         with locked(outputs), uninterrupted():
             self._check_replaced(document)
-            with written(self.output, _KEPT):
+            with writing(self.output, _ADVICE):
                 write_document(self.output, document)
             if images is not None:
-                with written(images, _KEPT):
+                with writing(images, _ADVICE):
                     save_images(images, adversarial, merged.records, str(document["fingerprint"]))
             if log is not None:
-                with written(log, _KEPT):
+                with writing(log, _ADVICE):
                     write_atomically(log, cohen_log(merged.records).encode())
         self.display.document(self.gate.judge(document, fields))

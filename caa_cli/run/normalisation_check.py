@@ -13,6 +13,7 @@ from torch import Tensor
 from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.data.images import Images, readable, spread
 from caa_cli.models.architectures import NormalisedClassifier
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
@@ -52,7 +53,7 @@ class Plausibility:
         x, labels, indices = x[:count], labels[:count], indices[:count]
         shares = self._shares(x, labels, indices, samples)
         accuracy = float(shares.mean())
-        accuracy_text = f"accuracy under noise is {100 * accuracy:.0f}% on {count} images"
+        accuracy_text = f"accuracy under noise is {100 * accuracy:.0f}% on {counted(count, 'image')}"
         best = self._best_other(x, labels, indices, samples, shares)
         if best is not None:
             return f"{accuracy_text}; with --normalisation {best} it is {100 * self.accuracies[best]:.0f}%"

@@ -12,6 +12,7 @@ from caa_cli.attacks.common.state import Batch
 from caa_cli.display import REFRESH_SECONDS, Bar, number
 from caa_cli.results.certificates import CertifyRecord, summarise_certificates
 from caa_cli.results.records import AttackRecord, Record, summarise
+from caa_cli.runtime.words import counted
 
 R = TypeVar("R", bound=Record)
 
@@ -67,7 +68,7 @@ class AttackProgress(Progress[AttackRecord]):
         if len(state) == 1:
             now = f"image {int(state.indices[0])}: step {int(state.iteration[0])}"
         else:
-            now = f"{len(state)} images: steps {int(state.iteration.min())}–{int(state.iteration.max())}"
+            now = f"{counted(len(state), 'image')}: steps {int(state.iteration.min())}–{int(state.iteration.max())}"
         self.bar.update(self.done, self.text, now)
 
 
@@ -83,4 +84,4 @@ class CertifyProgress(Progress[CertifyRecord]):
         certified = f"{100 * share:.0f}% right and certified"
         if self.radius is None:
             return f"{certified} · average radius {number(summary.average_certified_radius)}"
-        return f"{certified} · {summary.mean_samples or 0:,.0f} samples an image"
+        return f"{certified} · {counted(round(summary.mean_samples or 0), 'sample', ',')} per image"

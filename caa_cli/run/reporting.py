@@ -16,14 +16,14 @@ Summary = AttackSummary | CertifySummary
 _FILES = {"--save-adversarial": "images in", "--tsv": "log", "--figure": "figure"}
 
 
-def report(summary: Summary, records: Sequence[Any], radius: float | None) -> tuple[Rows, Fields]:
+def rows_and_fields(summary: Summary, records: Sequence[Any], radius: float | None) -> tuple[Rows, Fields]:
     """Rows and fields of a result of either command; radius: the only one that was decided on, if any."""
     if isinstance(summary, AttackSummary):
-        return attack_summary(summary), attack_fields(summary)
-    return certify_summary(summary, radius), certify_fields(summary, records, radius)
+        return attack_summary_rows(summary), attack_fields(summary)
+    return certify_summary_rows(summary, radius), certify_fields(summary, records, radius)
 
 
-def attack_summary(summary: AttackSummary) -> Rows:
+def attack_summary_rows(summary: AttackSummary) -> Rows:
     outcomes = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.outcomes.items())
     verified = ", every one verified on fresh noise"
     rate = "" if summary.success_rate is None else f" ({100 * summary.success_rate:.0f}%)"
@@ -41,7 +41,7 @@ def attack_summary(summary: AttackSummary) -> Rows:
         ),
         (
             "time",
-            f"{clock(summary.seconds)} in all, {number(summary.median_seconds, 2)} s an image; "
+            f"{clock(summary.seconds)} in all, {number(summary.median_seconds, 2)} s per image; "
             f"{summary.forward_evaluations:,} forward and {summary.backward_evaluations:,} backward evaluations",
         ),
     ]
@@ -50,7 +50,7 @@ def attack_summary(summary: AttackSummary) -> Rows:
     return rows
 
 
-def certify_summary(summary: CertifySummary, radius: float | None) -> Rows:
+def certify_summary_rows(summary: CertifySummary, radius: float | None) -> Rows:
     """Rows of a certification's summary; radius: the one of --radius, if any."""
     shares = "   ".join(f"{at}: {100 * share:.1f}%" for at, share in summary.certified_accuracy.items())
     failed = f", {summary.failed} failed" if summary.failed else ""
@@ -72,7 +72,7 @@ def certify_summary(summary: CertifySummary, radius: float | None) -> Rows:
         mean = summary.mean_samples or 0.0
         fewer = round(summary.samples / max(mean, 1.0))
         compared = f", {fewer} times fewer than {summary.samples}" if fewer > 1 else f" of {summary.samples}"
-        rows.append(("samples", f"{mean:,.0f} an image{compared}"))
+        rows.append(("samples", f"{mean:,.0f} per image{compared}"))
     rows.append(("time", f"{clock(summary.seconds)} in all; {summary.evaluations:,} forward evaluations"))
     return rows
 

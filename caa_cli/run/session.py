@@ -1,4 +1,4 @@
-"""What a run works on: its resolved plan, the checkpoint of its model, and the images of its data set.
+"""The session of a run: its resolved plan, the checkpoint of its model, and the images of its data set.
 
 `open_session` reads the files and resolves the plan, and nothing else of the plan as typed is kept;
 `Session.load_classifier` sets the model up on its device, when the run is known to have work for it.
@@ -37,6 +37,7 @@ from caa_cli.run.threat_model import Access
 from caa_cli.runtime.device import describe_device, numeric_mode, open_device, resolve_device
 from caa_cli.runtime.memory import is_out_of_memory, limit_device
 from caa_cli.runtime.sharding import Shard
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key, Purpose
@@ -215,7 +216,7 @@ def open_session(plan: P, display: Display) -> Session[P]:
     # With more automatic shards than images some shards are empty, which is no error.
     if not indices and (plan.shard.chosen is None or not replace(resolved, shard=Shard()).indices(len(images))):
         raise UsageError(
-            f"no image is left: {images.name} {images.split} has {len(images)} images",
+            f"no image is left: {images.name} {images.split} has {counted(len(images), 'image')}",
             "lower --skip, --every or the number of shards",
         )
     return Session(resolved, base, images, classes, indices, device, dtype)

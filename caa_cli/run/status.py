@@ -10,17 +10,16 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
-from caa_cli import __version__
 from caa_cli.config.paths import sidecar
 from caa_cli.display import Display, clock
 from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
-from caa_cli.results.documents import document_at
+from caa_cli.results.documents import document_at, head
 from caa_cli.results.shards.progress import (
     COMPLETE,
     NOT_BEGUN,
     RUNNING,
     UNREADABLE,
-    Progress,
+    RunProgress,
     missing_progress,
     read_progress,
     total_of,
@@ -30,7 +29,7 @@ from caa_cli.results.shards.run_results import MOST_NAMED
 from caa_cli.results.store.journal import header_of
 
 _JOURNAL, _IMAGES = ".jsonl", ".images"
-# per min: images a minute; idle: since the last write.
+# per min: images per minute; idle: since the last write.
 _HEADINGS = ["run", "state", "done", "failed", "per min", "left", "idle"]
 
 
@@ -43,31 +42,30 @@ class StatusRun:
 
     def execute(self) -> int:
         """Returns the exit code: 3 where something is not complete, 1 where a file can't be read."""
-        found = [read_progress(output) for output in outputs_of(self.names)]
-        found = sorted([*found, *missing_progress(found)], key=_place)
-        total = total_of(found)
-        document = {"schema_version": 1, "tool_version": __version__, "command": "status"}
-        self.display.document({**document, "runs": [one.to_json() for one in found], "total": total})
-        self._show(found, total)
-        if any(one.state == UNREADABLE for one in found):
+        runs = [read_progress(output) for output in outputs_of(self.names)]
+        runs = sorted([*runs, *missing_progress(runs)], key=_place)
+        total = total_of(runs)
+        self.display.document({**head("status"), "runs": [one.to_json() for one in runs], "total": total})
+        self._show(runs, total)
+        if any(one.state == UNREADABLE for one in runs):
             return ERROR
         return DONE if total["complete"] == total["runs"] else PARTIAL
 
-    def _show(self, found: Sequence[Progress], total: dict[str, Any]) -> None:
-        rows = [_cells(one) for one in found]
-        if len(found) > 1:
+    def _show(self, runs: Sequence[RunProgress], total: dict[str, Any]) -> None:
+        rows = [_cells(one) for one in runs]
+        if len(runs) > 1:
             state = f"{total['complete']} of {total['runs']} complete"
             rate, left = _rate(total["images_per_second"]), _left(total["seconds_left"])
             rows.append(["together", state, _of(total), str(total["failed"]), rate, left, ""])
-        missing = [str(one.shard[0]) for one in found if one.state == NOT_BEGUN and one.shard[1] > 1]
+        missing = [str(one.shard[0]) for one in runs if one.state == NOT_BEGUN and one.shard[1] > 1]
         more = ", …" if len(missing) > MOST_NAMED else ""
         caption = f"shards not begun: {', '.join(missing[:MOST_NAMED])}{more}. " if missing else ""
         caption += "Left: at the rate so far; together: that of the slowest."
         self.display.grid("caa status", _HEADINGS, rows, caption)
-        for one in found:
+        for one in runs:
             if one.problem is not None:
                 self.display.warn(one.problem)
-        stopped = [one for one in found if one.state not in (COMPLETE, RUNNING, NOT_BEGUN) and one.part is not None]
+        stopped = [one for one in runs if one.state not in (COMPLETE, RUNNING, NOT_BEGUN) and one.part is not None]
         for one in stopped[:MOST_NAMED]:
             assert one.part is not None
             self.display.note(f"{one.output}: {how_to_go_on(one.part.metadata)}")
@@ -75,7 +73,7 @@ class StatusRun:
 
 def outputs_of(names: Sequence[Path]) -> list[Path]:
     """The --output of every run that files, folders and patterns name, in that order. Raises UsageError for none."""
-    found: dict[Path, None] = {}
+    outputs_named: dict[Path, None] = {}
     for name in names:
         try:
             matching = [] if name.exists() else [Path(place) for place in sorted(glob(str(name)))]  # noqa: PTH207
@@ -89,8 +87,8 @@ def outputs_of(names: Sequence[Path]) -> list[Path]:
                 f"{name} {'holds' if name.is_dir() else 'is'} no result of caa, nor one that a run has begun",
                 "name the --output of a run, its shards (attack.shard-*.json), or the folder that holds them",
             )
-        found |= dict.fromkeys(outputs)
-    return list(found)
+        outputs_named |= dict.fromkeys(outputs)
+    return list(outputs_named)
 
 
 def _outputs_at(place: Path) -> Iterator[Path]:
@@ -108,7 +106,7 @@ def _outputs_at(place: Path) -> Iterator[Path]:
     # What caa compare and --shard auto write beside it, or in its place.
     for attack in document.get("attacks", {}).values():
         for file in map(Path, attack["files"]):
-            yield beside if (beside := output.with_name(file.name)).exists() else file
+            yield moved if (moved := output.with_name(file.name)).exists() else file
     for part in sorted(output.parent.glob(f"{escape(output.stem)}.*")):
         run = part.with_name(part.name.removesuffix(_JOURNAL))
         if run.suffix == output.suffix and run != output and _is_of_run(part):
@@ -120,13 +118,13 @@ def _is_of_run(path: Path) -> bool:
     return path.is_file() and bool(document_at(path) or header_of(path))
 
 
-def _place(one: Progress) -> tuple[list[tuple[int, str]], int]:
+def _place(one: RunProgress) -> tuple[list[tuple[int, str]], int]:
     """For the order of the rows: numbers in names count as numbers, and what has no name comes last."""
     words = re.split(r"([0-9]+)", str(one.output)) if one.output is not None else ["\uffff"]
     return [(int(word), "") if word.isdecimal() else (-1, word) for word in words], one.shard[0]
 
 
-def _cells(one: Progress) -> list[str]:
+def _cells(one: RunProgress) -> list[str]:
     name = str(one.output or "?")
     if one.shard[1] > 1 and f".shard-{one.shard[0]}-of-" not in name:
         name += f" ({one.shard[0]} of {one.shard[1]})"

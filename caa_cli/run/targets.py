@@ -57,7 +57,7 @@ class Targets:
             check_covers(plan.target_file, self.listed, indices)
         if indices and all(self.fixed_for(index) == images.label(index) for index in indices):
             raise UsageError(
-                f"--target: each of the {len(indices)} images is of its target's class already",
+                "--target: every image is of its target's class already",
                 "name another class, or select other images with --indices, --skip or --every",
             )
 
@@ -66,7 +66,7 @@ class Targets:
         return self.listed.get(index, self.fixed)
 
     def before(self, index: int, label: int, classes: int) -> int | None:
-        """The target as far as it is known without the model; None: `among` chooses it, or there is none."""
+        """The target if it is known without the model; None where `among` chooses it, or there is none."""
         if self.rule == RANDOM:
             return random_class(self.seed, index, label, classes)
         return self.fixed_for(index)

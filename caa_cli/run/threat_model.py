@@ -18,9 +18,10 @@ from caa_cli.data.images import Images, readable, spread
 from caa_cli.display import Display
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights
+from caa_cli.models.checkpoint import Weights, find_checkpoint, read_weights, record_of
 from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.gradient_source import GradientCost, GradientSource
 from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
 from caa_cli.smoothing.stein import SteinEstimator
@@ -49,11 +50,7 @@ class Access:
     @property
     def surrogate(self) -> dict[str, Any] | None:
         """The record of the surrogate's checkpoint in a result, None without one."""
-        if self.weights is None or self.card is None:
-            return None
-        card = self.card
-        path, sha256 = str(self.weights.path), self.weights.sha256
-        return {"path": path, "sha256": sha256, "arch": card.arch, "dataset": card.dataset, "sigma": card.sigma}
+        return None if self.weights is None or self.card is None else record_of(self.weights, self.card)
 
     @property
     def name(self) -> str:
@@ -110,7 +107,7 @@ def open_access(plan: AttackPlan, target: ModelCard, images: Images, display: Di
         raise CaaError(f"{option}: {error.problem}", hint, error.exit_code) from error
     if card.num_classes != target.num_classes:
         raise UsageError(
-            f"{option}: it knows {card.num_classes} classes, the model that is attacked {target.num_classes}",
+            f"{option}: it knows {counted(card.num_classes, 'class')}, the attacked model {target.num_classes}",
             "name a checkpoint of the same classes, in the same order",
         )
     for note in notes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -11,17 +12,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from caa_cli.config.differences import differences
 from caa_cli.config.methods import METHODS
-from caa_cli.config.settings import load
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.images import Images
 from caa_cli.display import Display
 from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
 from caa_cli.models.checkpoint import trained_with
-from caa_cli.results.store.files import check_writable, write_atomically, written
+from caa_cli.results.store.files import check_writable, write_atomically, writing
 from caa_cli.results.store.locks import locked
-from caa_cli.results.store.ownership import foreign, something_at
+from caa_cli.results.store.ownership import foreign_file, something_at
 from caa_cli.runtime.device import resolve_device
 from caa_cli.runtime.memory import is_out_of_memory, memory_held
+from caa_cli.runtime.words import counted
 from caa_cli.training.describe import forecast_rows, next_command, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
 from caa_cli.training.evaluate import smoothed_accuracy
@@ -103,7 +104,8 @@ class TrainRun:
         least = self.ranks.count * (2 if normalised else 1)
         if plan.batch_size < least:
             raise UsageError(
-                f"--batch-size {plan.batch_size} is too small for {plan.arch} in {self.ranks.count} processes",
+                f"--batch-size {plan.batch_size} is too small for {plan.arch} in "
+                f"{counted(self.ranks.count, 'process')}",
                 f"use at least --batch-size {least}",
             )
 
@@ -111,7 +113,8 @@ class TrainRun:
         plan = self.plan
         if not trainer.steps():
             raise UsageError(
-                f"{len(trainer.train)} images are too few for {self.ranks.count} processes", "start fewer processes"
+                f"too few images ({len(trainer.train)}) for {counted(self.ranks.count, 'process')}",
+                "start fewer processes",
             )
         if plan.resume and self.unfinished.path.exists():
             for note in self.unfinished.restore(trainer, sources.identity()):
@@ -136,7 +139,7 @@ class TrainRun:
             done = trainer.state.epoch
             where = f"saved in {self.unfinished.path}" if self.unfinished.path.exists() else "done"
             again = self.resume_command if self.ranks.count == 1 else "the same torchrun command and --resume"
-            self.display.warn(f"interrupted: {done} of {plan.epochs} epochs are {where}")
+            self.display.warn(f"interrupted: {done} of {counted(plan.epochs, 'epoch')} {where}")
             self.display.warn(f"go on with: {again}")
             return INTERRUPTED
 
@@ -164,7 +167,7 @@ class TrainRun:
                 self.display.progress(epoch_line(report, plan.epochs))
 
     def _explained(self, error: RuntimeError, trainer: Trainer) -> Exception:
-        """What a user can do about an error out of an epoch; the error itself where it is of another kind."""
+        """The error of an epoch as a CaaError with advice; the error itself where there is no advice."""
         again = "; repeat the command with --resume" if self.unfinished.path.exists() else ""
         if is_out_of_memory(error):
             return CaaError(f"{trainer.device} is out of memory", "use a smaller --batch-size, or --dtype bfloat16")
@@ -192,7 +195,7 @@ class TrainRun:
             training |= smoothed_accuracy(base, trainee.num_classes, test, trainer.device, plan, self.display)
         content = trainee.content(training)
         kept = f"{self.unfinished.path} keeps the training: free some space and repeat the command with --resume"
-        with written(plan.output, kept):
+        with writing(plan.output, kept):
             write_atomically(plan.output, content)
         self.unfinished.discard()
         rows = result_rows(plan, state, training, seconds, len(content), self.unfinished.log)
@@ -204,7 +207,7 @@ class TrainRun:
         self.display.document({"command": "train", **facts})
 
     def _method(self) -> Method:
-        method: Method = load(METHODS[self.plan.method].runs)(**vars(self.plan.settings))
+        method: Method = resolve_name(METHODS[self.plan.method].runs)(**vars(self.plan.settings))
         return method
 
     def _finished(self) -> bool:
@@ -217,7 +220,7 @@ class TrainRun:
             return False
         there = trained_with(plan.output)
         if there is None:
-            raise foreign("--output", plan.output, "a checkpoint")
+            raise foreign_file("--output", plan.output, "a checkpoint")
         # An unfinished training at this path has the same settings, or was begun with --overwrite.
         if plan.overwrite or self.unfinished.path.exists():
             return False

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.runtime.words import counted
 
 # A mode, not a dtype: float32 with the products on a GPU rounded to TF32.
 _TF32 = "tf32"
@@ -113,7 +114,7 @@ def describe_device(device: torch.device) -> str:
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
         threads = torch.get_num_threads()
-        return f"cpu ({threads} thread{'s' if threads > 1 else ''})"
+        return f"cpu ({counted(threads, 'thread')})"
     return str(device)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from caa_cli.errors import UsageError
 from caa_cli.runtime import launchers
+from caa_cli.runtime.words import counted
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _given(index: int, count: int, environment: Mapping[str, str]) -> Shard:
         return Shard(index, count)
     if (ranks.index, ranks.count) != (index, count):
         problem = (
-            f"torchrun has started {ranks.count} processes, and each of them would work on all the images"
+            f"torchrun has started {counted(ranks.count, 'process')}, and each of them would work on all the images"
             if count == 1
             else f"--shard {index}/{count}, but this is {ranks.what}"
         )

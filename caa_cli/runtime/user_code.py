@@ -43,16 +43,16 @@ def find_callable(option: str, name: str, use: str, files: bool = False) -> Call
     # What the user's code prints at its import must not mix with a result on stdout.
     with redirect_stdout(sys.stderr):
         module = _file(option, Path(source)) if files and is_file(source) else _module(option, source)
-    found: Any = module
+    named: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        if not hasattr(named, part):
             raise UsageError(
-                f"{option}: {source}{_elsewhere(source, found)} has no {attribute}", _what_it_has(attribute, found)
+                f"{option}: {source}{_elsewhere(source, named)} has no {attribute}", _what_it_has(attribute, named)
             )
-        found = getattr(found, part)
-    if not callable(found):
-        raise UsageError(f"{option}: {attribute} is a {type(found).__name__} and can't be called", use)
-    return found  # type: ignore[no-any-return]
+        named = getattr(named, part)
+    if not callable(named):
+        raise UsageError(f"{option}: {attribute} is a {type(named).__name__} and can't be called", use)
+    return named  # type: ignore[no-any-return]
 
 
 def is_file(source: str) -> bool:
@@ -60,10 +60,10 @@ def is_file(source: str) -> bool:
     return source.endswith(".py") or "/" in source
 
 
-def file_and_digest(found: Callable[..., Any]) -> tuple[str | None, str]:
+def file_and_digest(function: Callable[..., Any]) -> tuple[str | None, str]:
     """The file that defines a callable and its SHA-256, hexadecimal; where there is no file, None and that of its
     text."""
-    code = inspect.unwrap(found)
+    code = inspect.unwrap(function)
     while isinstance(code, functools.partial):
         code = code.func
     if not inspect.isroutine(code) and not inspect.isclass(code):
@@ -135,8 +135,8 @@ def _elsewhere(source: str, module: Any) -> str:
     return f" ({file})" if outside else ""
 
 
-def _what_it_has(attribute: str, found: Any) -> str:
+def _what_it_has(attribute: str, holder: Any) -> str:
     """Names of what can be called, the nearest first."""
-    names = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
+    names = [key for key, value in vars(holder).items() if callable(value) and not key.startswith("_")]
     near = get_close_matches(attribute, names)
     return f"it has: {', '.join([*near, *(n for n in names if n not in near)][:10]) or 'nothing that can be called'}"

@@ -8,6 +8,7 @@ logits are NaN abstains: it belongs to the total but to no class.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pkgutil import resolve_name
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +16,6 @@ from scipy.special import betaincinv, chdtri
 
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.certificates import CERTIFICATES, COHEN
-from caa_cli.config.settings import load
 
 Floats = NDArray[np.float64]
 
@@ -80,8 +80,8 @@ class Separation:
 
     def radius(self, sigma: float, certificate: str = COHEN) -> Floats:
         """The certified radius, 0 without confidence; L2, in the units of σ.  certificate: one of CERTIFICATES."""
-        found: Floats = sigma * load(CERTIFICATES[certificate].radius)(self.lower, self.upper)
-        return found
+        radius: Floats = sigma * resolve_name(CERTIFICATES[certificate].radius)(self.lower, self.upper)
+        return radius
 
 
 def separation(
@@ -106,9 +106,9 @@ def separation(
     picked = np.asarray(chosen)[..., None]
     spec = BOUNDS[bound]
     if spec.one_sided:
-        lower = load(spec.bounds)(np.take_along_axis(k, picked, axis=-1)[..., 0], total, alpha)
+        lower = resolve_name(spec.bounds)(np.take_along_axis(k, picked, axis=-1)[..., 0], total, alpha)
         return Separation(lower, 1.0 - lower)
-    lowers, uppers = load(spec.bounds)(k, total, alpha)
+    lowers, uppers = resolve_name(spec.bounds)(k, total, alpha)
     lower = np.take_along_axis(lowers, picked, axis=-1)[..., 0]
     if against is not None:
         upper = np.take_along_axis(uppers, np.asarray(against)[..., None], axis=-1)[..., 0]

@@ -26,7 +26,7 @@ class Piece:
         return self.num_examples * self.num_samples
 
     def at(self, start: int, end: int) -> Piece:
-        """As many samples of the same examples from `start` on, up to `end`."""
+        """A piece of the same size and examples whose samples begin at `start`; it ends at `end` at the latest."""
         return Piece(self.examples, slice(start, min(start + self.num_samples, end)))
 
     def holds_first(self, samples: int) -> bool:

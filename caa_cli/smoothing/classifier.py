@@ -65,8 +65,8 @@ class SmoothedClassifier(NoisyModel):
         return other
 
     def describe(self) -> dict[str, object]:
-        found = super().describe()
-        return found if self._search is None else {**found, "search": self._search.describe()}
+        described = super().describe()
+        return described if self._search is None else {**described, "search": self._search.describe()}
 
     @property
     def differentiates(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pkgutil import resolve_name
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from torch import Tensor
 
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.certificates import CERTIFICATES, COHEN
-from caa_cli.config.settings import load
 from caa_cli.smoothing.margin import bounded, margin_per_probability
 
 Floats = NDArray[np.float64]
@@ -69,7 +69,7 @@ class Judge:
         if certificate != COHEN:
             # No difference of two functions of one count: worked out on the host, for the counts at hand.
             lower, upper = torch.stack([self._lower(count), self._upper(self._rest(count, others))]).cpu().numpy()
-            radius = sigma * load(CERTIFICATES[certificate].radius)(lower, upper)
+            radius = sigma * resolve_name(CERTIFICATES[certificate].radius)(lower, upper)
             return torch.from_numpy(radius).to(count.device, torch.float32)
         # Φ⁻¹ is monotone: the gap is positive where the class is ahead.
         gap = self._lower_quantile(count) - self._upper_quantile(self._rest(count, others))
@@ -81,7 +81,7 @@ class Judge:
 
     def _ends(self, counts: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """(lower, upper) of each count, whatever its class."""
-        bounds = load(BOUNDS[self.bound].bounds)
+        bounds = resolve_name(BOUNDS[self.bound].bounds)
         if BOUNDS[self.bound].one_sided:
             lower = bounds(counts, self.samples, self.alpha)
             return lower, 1.0 - lower

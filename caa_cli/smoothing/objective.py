@@ -125,9 +125,9 @@ class LogOdds(Objective):
     neither where the class is all but impossible nor where it is all but certain."""
 
     def slopes(self, log_mean: Tensor, labels: Tensor) -> Slopes:
-        own = torch.zeros_like(log_mean, dtype=torch.bool).scatter_(1, labels[:, None], True)
-        log_slope = torch.where(own, -log_mean, -log_of_others(log_mean, labels)[:, None])
-        return log_slope, torch.where(own, torch.ones_like(log_mean), -1.0)
+        is_label = torch.zeros_like(log_mean, dtype=torch.bool).scatter_(1, labels[:, None], True)
+        log_slope = torch.where(is_label, -log_mean, -log_of_others(log_mean, labels)[:, None])
+        return log_slope, torch.where(is_label, torch.ones_like(log_mean), -1.0)
 
 
 @dataclass(frozen=True)

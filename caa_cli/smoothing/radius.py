@@ -65,7 +65,7 @@ def li(lower: ArrayLike, upper: ArrayLike) -> Floats:
         half_ratio = np.where(near, np.arctanh(small), 0.5 * (np.log(a) - np.log(b)))
 
         def divergence(t: Floats) -> Floats:
-            """Of order α = 1 + t."""
+            """The bound by the divergence of order α = 1 + t."""
             # ln of M over the mean of a and b
             log_mean = half_log - _log_cosh(t * half_ratio) / t
             whole = np.log1p((a + b) * np.expm1(log_mean))
@@ -92,7 +92,7 @@ def _log_cosh(x: Floats) -> Floats:
 
 def _maximum(of: Callable[[Floats], Floats], low: Floats, high: Floats) -> Floats:
     """The maximum of a function with one peak between `low` and `high`, both ends included: golden sections."""
-    found = np.maximum(of(low), of(high))
+    at_ends = np.maximum(of(low), of(high))
     share = (math.sqrt(5.0) - 1.0) / 2.0
     left, right = high - share * (high - low), low + share * (high - low)
     at_left, at_right = of(left), of(right)
@@ -105,4 +105,4 @@ def _maximum(of: Callable[[Floats], Floats], low: Floats, high: Floats) -> Float
         value = of(inner)
         left, right = np.where(leftwards, inner, right), np.where(leftwards, left, inner)
         at_left, at_right = np.where(leftwards, value, at_right), np.where(leftwards, at_left, value)
-    return np.maximum(found, np.maximum(at_left, at_right))
+    return np.maximum(at_ends, np.maximum(at_left, at_right))

@@ -82,7 +82,7 @@ class _Recomputing(_Changed):
 
 
 class _InStretches(_Changed):
-    """Of n layers √n stretches, so that about as many inputs are kept as activations are recomputed at a time."""
+    """Recomputes n layers in √n stretches: about as many inputs are kept as activations are recomputed at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
         for layers in _stretches(list(self.children())):
@@ -108,8 +108,8 @@ class _Recomputed(torch.autograd.Function):
         outputs = (output,) if isinstance(output, Tensor) else output
         given = [(y, g) for y, g in zip(outputs, gradients, strict=True) if y.requires_grad and g is not None]
         wanted = [x for x in inputs if x.requires_grad]
-        found = torch.autograd.grad([y for y, _ in given], wanted, [g for _, g in given], allow_unused=True)
-        remaining = iter(found)
+        computed = torch.autograd.grad([y for y, _ in given], wanted, [g for _, g in given], allow_unused=True)
+        remaining = iter(computed)
         return None, *(next(remaining) if need else None for need in needed)
 
 

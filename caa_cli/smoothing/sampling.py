@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from caa_cli.errors import CaaError
 from caa_cli.runtime.memory import is_out_of_memory
+from caa_cli.runtime.words import counted, sizes
 from caa_cli.smoothing.chunks import Piece, plan_pieces
 from caa_cli.smoothing.noise import Key, NoiseSource
 from caa_cli.smoothing.recompute import graph_bytes, recompute_activations
@@ -85,9 +86,9 @@ class NoisyModel:
         self.notify: Callable[[str], None] = lambda text: None
 
     def __repr__(self) -> str:
-        shape, dtype = "×".join(map(str, self.input_shape)), str(self.dtype).removeprefix("torch.")
+        shape, dtype = sizes(self.input_shape), str(self.dtype).removeprefix("torch.")
         name = f"{type(self).__name__}: {self.arch}, σ = {self.sigma:g}"
-        return f"<{name}, {self.num_classes} classes of {shape} images, {dtype} on {self.device}>"
+        return f"<{name}, {counted(self.num_classes, 'class')} of {shape} images, {dtype} on {self.device}>"
 
     def with_sigma(self: E, sigma: float) -> E:
         """The same classifier smoothed with another σ; the model is shared, the chunk sizes are not."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pkgutil import resolve_name
 
 from scipy.special import ndtr
 from torch import Tensor
 
 from caa_cli.config.certificates import CERTIFICATES, COHEN
-from caa_cli.config.settings import load
 from caa_cli.smoothing.bounds import clopper_pearson_lower, clopper_pearson_upper, leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
@@ -106,4 +106,4 @@ def least_probability(radius: float, certificate: str) -> float:
 
 def _radius(probability: float, certificate: str) -> float:
     """The radius, in units of σ, of a class with this probability."""
-    return float(load(CERTIFICATES[certificate].radius)(probability, 1.0 - probability))
+    return float(resolve_name(CERTIFICATES[certificate].radius)(probability, 1.0 - probability))

@@ -41,8 +41,8 @@ class SteinEstimator(GradientSource):
     def gradients(
         self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest
     ) -> GradientPass:
-        """As the white box's, with vote shares in place of soft predictions: `log_mean` is of the shares, and the
-        slopes are taken at the shares of all samples, so that no pilot is needed."""
+        """As `WhiteBox.gradients`, with vote shares in place of soft predictions: `log_mean` is the log of the
+        shares, and the slopes are taken at the shares of all samples, so that no pilot is needed."""
         counts = classifier.no_counts(len(x))
         sums: dict[int, Tensor] = {}
 

@@ -13,7 +13,7 @@ from caa_cli.training.step import Outcome, Step
 
 @dataclass(frozen=True)
 class Consistency(settings.Consistency):
-    """Jeong and Shin (2020): predictions for `draws` noise draws an image are pulled towards their mean p̄.
+    """Jeong and Shin (2020): predictions for `draws` noise draws per image are pulled towards their mean p̄.
 
     Mean cross-entropy + weight · mean KL(p̄ ‖ p) + eta · entropy(p̄).
     """

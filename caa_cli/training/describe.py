@@ -14,6 +14,7 @@ from caa_cli.config.sizes import show_size
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.display import Rows, clock
 from caa_cli.runtime.device import describe_device
+from caa_cli.runtime.words import counted
 from caa_cli.training.devices import Ranks
 from caa_cli.training.progress import EpochReport, TrainingState
 from caa_cli.training.trainee import Trainee
@@ -37,7 +38,7 @@ def plan_rows(
         optimizer += f", weight decay {plan.weight_decay:g}"
     if plan.clip_norm:
         optimizer += f", gradients clipped to {plan.clip_norm:g}"
-    processes = f", {ranks.count} processes" if ranks.count > 1 else ""
+    processes = f", {counted(ranks.count, 'process')}" if ranks.count > 1 else ""
     rows = [
         *trainee.describe(),
         (
@@ -46,7 +47,7 @@ def plan_rows(
         ),
         ("method", f"{plan.method}: σ = {plan.sigma:g}, {settings}"),
         ("optimizer", optimizer),
-        ("epochs", f"{plan.epochs}, batches of {plan.batch_size} images, seed {plan.seed}"),
+        ("epochs", f"{plan.epochs}, batches of {counted(plan.batch_size, 'image')}, seed {plan.seed}"),
         ("device", f"{describe_device(device)}, {plan.dtype}{processes}"),
         ("checkpoint", str(plan.output)),
     ]
@@ -60,7 +61,7 @@ def plan_rows(
 
 def schedule(plan: TrainPlan) -> str:
     """The schedule of the learning rate, in words."""
-    return f"a tenth every {plan.step_epochs} epochs" if plan.schedule == "step" else plan.schedule
+    return f"a tenth every {counted(plan.step_epochs, 'epoch')}" if plan.schedule == "step" else plan.schedule
 
 
 def forecast_rows(steps: int, seconds: float, memory: int) -> Rows:
@@ -88,8 +89,9 @@ def result_rows(
         rows.append(
             (
                 "smoothed",
-                f"{100 * training['smoothed_accuracy']:.2f}% of {training['smoothed_accuracy_images']} test images, "
-                f"{plan.evaluate_samples} samples each",
+                f"{100 * training['smoothed_accuracy']:.2f}% of "
+                f"{counted(training['smoothed_accuracy_images'], 'test image')}, "
+                f"{counted(plan.evaluate_samples, 'sample')} each",
             )
         )
     return [

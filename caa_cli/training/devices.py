@@ -16,6 +16,7 @@ from torch import distributed as dist
 
 from caa_cli.errors import UsageError
 from caa_cli.runtime.device import process_device
+from caa_cli.runtime.words import counted
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class Ranks:
         if self.count == 1 or asked.type != "cuda":
             return asked
         if asked.index not in (None, 0):
-            raise UsageError(f"--device {asked} is one GPU for {self.count} processes", "use --device auto or cuda")
+            raise UsageError(
+                f"--device {asked} is one GPU for {counted(self.count, 'process')}", "use --device auto or cuda"
+            )
         return process_device(self.local)
 
     @contextmanager

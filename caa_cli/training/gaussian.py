@@ -12,7 +12,7 @@ from caa_cli.training.step import Outcome, Step
 
 @dataclass(frozen=True)
 class Gaussian(settings.Gaussian):
-    """Cross-entropy under noise (Lecuyer et al., 2019; Cohen et al., 2019), with `draws` noise draws an image.
+    """Cross-entropy under noise (Lecuyer et al., 2019; Cohen et al., 2019), with `draws` noise draws per image.
 
     The noise is added in pixel units, before normalisation, and never clipped.
     """

@@ -13,7 +13,7 @@ from caa_cli.training.step import Outcome, Step
 
 @dataclass(frozen=True)
 class Macer(settings.Macer):
-    """Zhai et al. (2020): a hinge on the radius of the soft-smoothed classifier, with `draws` noise draws an image.
+    """Zhai et al. (2020): a hinge on the radius of the soft-smoothed classifier, with `draws` noise draws per image.
 
     −log p̄_y + weight · σ/2 · max(0, gamma − ξ), where ξ = Φ⁻¹(p̄₁) − Φ⁻¹(p̄₂) of the two most probable classes is taken
     at logits scaled by beta, for images that p̄ classifies correctly. The hinge starts after `defer` epochs.

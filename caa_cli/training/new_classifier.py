@@ -15,6 +15,7 @@ from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes
 from caa_cli.models.load import probe
+from caa_cli.runtime.words import counted, sizes
 from caa_cli.training.trainee import Trainee, count_parameters
 
 
@@ -33,7 +34,7 @@ class NewClassifier(Trainee):
 
     def describe(self) -> Rows:
         weights = count_parameters(self.network)
-        return [("model", f"{self.card.arch}, {weights:,} weights, normalisation {self.normalisation}")]
+        return [("model", f"{self.card.arch}, {counted(weights, 'weight', ',')}, normalisation {self.normalisation}")]
 
     def content(self, training: dict[str, Any]) -> bytes:
         return checkpoint_bytes(self.network, replace(self.card, training=training))
@@ -45,14 +46,14 @@ def new_classifier(plan: TrainPlan, images: Images) -> NewClassifier:
     try:
         model = build(card)
     except RuntimeError as error:
-        size = "×".join(map(str, card.input_shape))
+        size = sizes(card.input_shape)
         raise UsageError(
             f"no {card.arch} can be built for {size} images ({error})", "use another --arch, or --image-size"
         ) from error
     classes, model.repeat = probe(model.network, card.input_shape, card.arch)
     if classes != card.num_classes:
         raise UsageError(
-            f"{card.arch} has {classes} classes, {card.dataset} has {card.num_classes}",
+            f"{card.arch} has {counted(classes, 'class')}, {card.dataset} has {card.num_classes}",
             "let it have as many: a factory that has a parameter num_classes is given the number",
         )
     return NewClassifier(model, card, plan.normalisation or "none")
@@ -62,7 +63,7 @@ def _card(plan: TrainPlan, images: Images) -> ModelCard:
     mean, std = NORMALISATIONS[plan.normalisation or "none"]
     if len(mean) not in (1, images.input_shape[0]):
         raise UsageError(
-            f"--normalisation {plan.normalisation} is for {len(mean)} channels, {images.name} has "
+            f"--normalisation {plan.normalisation} is for {counted(len(mean), 'channel')}, {images.name} has "
             f"{images.input_shape[0]}",
             "use --normalisation none",
         )

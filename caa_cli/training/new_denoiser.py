@@ -17,11 +17,13 @@ from caa_cli.errors import CaaError
 from caa_cli.models.base_classifier import BaseClassifier, ModelFiles, resolve_model
 from caa_cli.models.checkpoint import find_checkpoint, inspect_weights
 from caa_cli.models.composite import DenoisedClassifier
-from caa_cli.models.denoisers.card import DenoiserCard, FrozenClassifier, denoiser_bytes
+from caa_cli.models.denoisers.card import DenoiserCard, FrozenClassifier
 from caa_cli.models.denoisers.denoiser import Denoiser
 from caa_cli.models.denoisers.dncnn import DnCNN
 from caa_cli.models.denoisers.ffdnet import FFDNet
 from caa_cli.models.resolve import Overrides
+from caa_cli.models.safetensors_file import tensors_bytes
+from caa_cli.runtime.words import counted
 from caa_cli.training.trainee import Trainee, count_parameters
 
 
@@ -45,12 +47,13 @@ class NewDenoiser(Trainee):
 
     def describe(self) -> Rows:
         card, behind = self.card, self.card.classifier
-        about = f"{card.depth} convolutions of {card.width} channels, {count_parameters(self.network):,} weights"
+        weights = counted(count_parameters(self.network), "weight", ",")
+        about = f"{counted(card.depth, 'convolution')} of {counted(card.width, 'channel')}, {weights}"
         classifier = "none" if behind is None else f"{behind.arch} from {behind.path} (sha256 {behind.sha256[:12]})"
         return [("denoiser", f"{card.arch}, {about}"), ("classifier", classifier)]
 
     def content(self, training: dict[str, Any]) -> bytes:
-        return denoiser_bytes(self.network, replace(self.card, training=training))
+        return tensors_bytes(self.network, replace(self.card, training=training).to_metadata())
 
     def identity(self) -> dict[str, Any]:
         behind = self.card.classifier

@@ -14,6 +14,7 @@ from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import Images, ImageSet, spread
 from caa_cli.data.load import load
 from caa_cli.errors import UsageError
+from caa_cli.runtime.words import counted, sizes
 from caa_cli.training.augment import RESIZED_CROP
 from caa_cli.training.describe import augmentation
 from caa_cli.training.feed import Feed, FileFeed, MemoryFeed
@@ -76,7 +77,8 @@ def _feeds(plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device)
     count = min(HELDOUT_MOST, total // HELDOUT_SHARE) if plan.heldout is None else plan.heldout
     if count > total - 2:
         raise UsageError(
-            f"--heldout {count} leaves too few of the {total} images to train on", "use a smaller --heldout"
+            f"--heldout {count} leaves too few of {counted(total, 'image')} to train on",
+            "use a smaller --heldout",
         )
     held = torch.zeros(total, dtype=torch.bool)
     held[spread(total, count)] = True
@@ -101,4 +103,4 @@ def _bytes(images: ImageFiles) -> int:
 
 
 def _described(images: Images) -> str:
-    return f"{'×'.join(map(str, images.input_shape))} of {images.num_classes} classes"
+    return f"{sizes(images.input_shape)} of {counted(images.num_classes, 'class')}"

@@ -17,8 +17,9 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint_file import read_file
 from caa_cli.models.confined import read_confined
 from caa_cli.models.pickled import read_training
-from caa_cli.results.store.files import write_atomically, written
-from caa_cli.results.store.ownership import foreign
+from caa_cli.results.store.files import write_atomically, writing
+from caa_cli.results.store.ownership import foreign_file
+from caa_cli.runtime.words import counted
 from caa_cli.training.describe import heldout_words
 from caa_cli.training.loop import Trainer
 from caa_cli.training.progress import EpochReport
@@ -42,7 +43,7 @@ class Unfinished:
         """Raise UsageError if the files exist already and are not to be continued or overwritten."""
         for path, beginning in ((self.path, _ARCHIVE), (self.log, _LOG)):
             if path.exists() and not (path.is_file() and _begins(path, beginning)):
-                raise foreign("--output", path, "a training" if path == self.path else "the log of a training")
+                raise foreign_file("--output", path, "a training" if path == self.path else "the log of a training")
         if self.plan.resume or self.plan.overwrite:
             return
         if self.path.exists():
@@ -86,7 +87,7 @@ class Unfinished:
 
     @staticmethod
     def _write(path: Path, content: bytes) -> None:
-        with written(path, "free some space and repeat the command with --resume"):
+        with writing(path, "free some space and repeat the command with --resume"):
             write_atomically(path, content)
 
     def restore(self, trainer: Trainer, images: dict[str, Any]) -> list[str]:
@@ -140,7 +141,7 @@ def epoch_line(report: EpochReport, epochs: int) -> str:
     accuracy = "" if report.train_accuracy is None else f"noisy accuracy {100 * report.train_accuracy:.2f}%, "
     measured = heldout_words(report)
     heldout = f"held-out {measured}, " if measured else ""
-    unreadable = f", {report.unreadable} images can't be read" if report.unreadable else ""
+    unreadable = f", {counted(report.unreadable, 'image')} unreadable" if report.unreadable else ""
     return (
         f"epoch {report.epoch}/{epochs}: loss {report.loss:.4g}, {accuracy}{heldout}"
         f"{report.seconds:.1f} s{unreadable}"

@@ -1,4 +1,4 @@
-"""What a run trains: a classifier, or a denoiser in front of a classifier that stays as it is."""
+"""The object of a training: a classifier, or a denoiser in front of a classifier that is not trained."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Trainee(ABC):
     @property
     @abstractmethod
     def base_classifier(self) -> nn.Module | None:
-        """What is smoothed in the end, with the network's present weights; None for a denoiser without classifier."""
+        """The base classifier with the network's current weights; None for a denoiser without a classifier."""
 
     @abstractmethod
     def describe(self) -> Rows:

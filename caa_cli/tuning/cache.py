@@ -112,7 +112,7 @@ def _read(path: Path, key: dict[str, Any]) -> Tuning | None:
 
 
 def _document(path: Path, key: dict[str, Any]) -> dict[str, Any]:
-    """What this file holds; empty unless it is readable and of this key."""
+    """The content of a cache file; empty unless it is readable and has this key."""
     try:
         if path.is_file() and path.stat().st_size <= _LARGEST_FILE:
             document = json.loads(path.read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ from caa_cli.config.sizes import show_size
 from caa_cli.display import Display
 from caa_cli.runtime.device import in_mode
 from caa_cli.runtime.memory import peak_resident
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.cache import tuned
 from caa_cli.tuning.memory_fit import largest_chunk
@@ -47,13 +48,13 @@ def _choose(
     display: Display,
     what: str = "",
 ) -> None:
-    """Of one classifier, in this numeric mode; what: it in words, before what is displayed."""
+    """Set the chunk sizes of one classifier in this numeric mode. what: its description, before what is displayed."""
     wanted, most = plan.chunk_size, None
     if plan.max_memory is not None and classifier.device.type == "cpu":
         reserve += _FIGURE_BYTES if plan.figure is not None else 0
         most = largest_chunk(classifier, plan.max_memory, gradients, reserve, wanted)
         if wanted is not None and most < wanted:
-            display.warn(f"chunks of {most} samples, not {wanted}, to stay below --max-memory")
+            display.warn(f"chunks of {counted(most, 'sample')}, not {wanted}, to stay below --max-memory")
     if wanted is not None:
         classifier.votes_chunk = classifier.gradient_chunk = wanted if most is None else most
         classifier.chosen = "set"
@@ -62,7 +63,7 @@ def _choose(
     also = f", {classifier.gradient_chunk} for gradients" if gradients else ""
     layout = ", channels last" if classifier.memory_format == torch.channels_last else ""
     again = " (as measured before; --chunk-size measure does it anew)" if classifier.chosen == "cache" else ""
-    display.note(f"{what}chunks of {classifier.votes_chunk} samples for votes{also}{layout}{again}")
+    display.note(f"{what}chunks of {counted(classifier.votes_chunk, 'sample')} for votes{also}{layout}{again}")
 
 
 def check_memory(plan: ModelPlan, device: torch.device, display: Display) -> None:

@@ -26,7 +26,7 @@ _RHO = 1.0
 _LEAST_POWER, _OPTIMISM = 0.2, 1.0
 # Half a fair coin's law is kept, in standard deviations: what lies beyond is below the smallest float64.
 _REACH = 39.0
-# The most products of a convolution that is summed directly: beyond some 40,000 samples a try.
+# The most products of a convolution that is summed directly: beyond some 40,000 samples per try.
 _LONG = 30_000_000
 
 

@@ -233,7 +233,7 @@ def returning(value: Any, classifier: Any, images: torch.Tensor, labels: Any, ge
         (partial(returning, np.zeros((1, 1, 8, 8))), "returned ndarray, not a tensor"),
         (partial(returning, lambda x: x[0]), r"shape \(1, 8, 8\), not \(1, 1, 8, 8\)"),
         (partial(returning, lambda x: x.mul(255).to(torch.uint8)), "torch.uint8: pixels are real numbers"),
-        (partial(returning, lambda x: x.log() - x.log() / 0), "NaN or infinity in 64 of 64 pixels"),
+        (partial(returning, lambda x: x.log() - x.log() / 0), "NaN or infinity in 64 of 64 values"),
         (partial(returning, lambda x: x - 0.75), r"outside of \[0, 1\]: from -0.25 to -0.25"),
         (lambda c, x, y, g: c.votes(x[0]), r"raised ValueError: images are \(N, 1, 8, 8\), not \(1, 8, 8\)"),
         (lambda c, x, y, g: exit(), "raised SystemExit"),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from pkgutil import resolve_name
 
 import numpy as np
 from scipy.stats import norm
 
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.settings import load
 from caa_cli.smoothing.bounds import separation
 
 PROBABILITIES = {
@@ -39,7 +39,7 @@ def main() -> None:
         for name, p in PROBABILITIES.items():
             counts, total = rng.multinomial(n, p, size=repeats), np.full(repeats, n)
             for bound in [name for name, spec in BOUNDS.items() if not spec.one_sided]:
-                lower, upper = load(BOUNDS[bound].bounds)(counts, total, alpha)
+                lower, upper = resolve_name(BOUNDS[bound].bounds)(counts, total, alpha)
                 missed.setdefault(bound, {})[name] = float(((lower > p) | (upper < p)).any(axis=1).mean())
         for distance in (0.1, 0.4, 0.8, 1.2, 1.6):
             wins = rng.binomial(n, norm.cdf(distance / sigma), size=repeats)

@@ -84,14 +84,26 @@ def test_the_help_of_no_option_loses_a_word_in_brackets():
     """Rich takes `[plot]` for a style and leaves it out."""
     for name, command in get_command(app).commands.items():
         for parameter in command.params:
-            text = getattr(parameter, "help", None) or ""
+            text, *_ = (getattr(parameter, "help", None) or "").split(" [dim]")
             assert render(text).plain == text, f"caa {name}: {parameter.name}"
 
 
 def test_the_help_of_training_says_the_default_of_each_method():
-    shown = {parameter.name: parameter.show_default for parameter in get_command(app).commands["train"].params}
-    assert shown["draws"] == "gaussian 1, consistency 2, macer 16, smoothadv 2"
-    assert shown["beta"] == "16"
+    options = {parameter.name: parameter for parameter in get_command(app).commands["train"].params}
+    assert options["draws"].show_default == "gaussian 1, consistency 2, macer 16, smoothadv 2"
+    assert options["beta"].help.endswith(r"[dim]\[default: 16][/]")
+
+
+def test_the_help_puts_parentheses_around_words_only():
+    """`[default: (the true σ)]`, but `[default: 0.1]` and `[default: staged]`, as one would type them."""
+    for command in ("attack", "compare", "train"):
+        shown = re.findall(r"\[default: ([^\]]*)\]", " ".join(caa(command, "--help").stdout.split()))
+        in_words = [text for text in shown if text.startswith("(")]
+        assert in_words
+        assert [text for text in in_words if re.fullmatch(r"\([0-9./e-]+\)", text)] == []
+    shown = " ".join(caa("attack", "--help").stdout.replace("│", " ").split())
+    for text in ("Shortest step, L2. [default: 0.1]", "[default: staged]", "[default: (the true σ)]"):
+        assert text in shown
 
 
 def test_result_has_the_fixed_names(run):

@@ -222,7 +222,7 @@ def test_of_an_interrupted_run_the_finished_images_count(tmp_path):
     result = caa("compare", *files, "--output", tmp_path / "c.json")
     assert result.exit_code == 3
     assert "caa:iterations=9 was interrupted after 2 images" in result.stderr
-    assert "compared on the 2 images that all attacks have finished" in result.stderr
+    assert "compared on 2 images that all attacks have finished" in result.stderr
     assert read_strict(tmp_path / "c.json")["summary"]["eligible"] == 2
     nothing = write(tmp_path / "d.json", {**document([], iterations=9), "status": "interrupted"})
     assert_clean_error(caa("compare", files[0], nothing), 2, "no finished image in common", "--resume")
@@ -244,7 +244,7 @@ def test_nothing_eligible_is_a_table_of_dashes(tmp_path):
     result = caa("compare", path, "--bootstrap", "10", "--output", tmp_path / "c.json")
     assert result.exit_code == 0, result.output
     assert read_strict(tmp_path / "c.json")["attacks"]["caa"]["best_share"] is None
-    assert "0 eligible of 1 images" in result.stdout
+    assert "0 eligible of 1 image" in result.stdout
 
 
 def test_files_without_class_expectations_still_compare(tmp_path):

@@ -198,7 +198,7 @@ def test_a_shard_that_was_killed_is_named_with_the_command_that_goes_on(tmp_path
     for named in ([*files, place], files):  # a pattern does not find what is not there
         result, _ = merge(tmp_path, *named)
         assert_clean_error(result, 2, f"{place} is not there: its run ended before it could", "--shard 1/3 --resume")
-        assert "1 images finished" in result.stderr
+        assert "1 image finished" in result.stderr
         result, found = merge(tmp_path, *named, "--partial")
         assert result.exit_code == 3
         assert [example["index"] for example in found["examples"]] == [0, 1, 2, 3, 5, 6]

@@ -27,7 +27,7 @@ def of_demo(*words: str | Path):
         ("--target 10", "--target 10: there is no class 10", "0 to 9"),
         ("--target digi", "--target digi: there is no class 'digi'", "did you mean digit 9?"),
         ("--target targets.csv", "--target targets.csv can't be read", "index,class"),
-        ("--target 7 --indices 0,17", "each of the 2 images is of its target's class already", "--indices"),
+        ("--target 7 --indices 0,17", "every image is of its target's class already", "--indices"),
         ("--target second --attack deepfool", "deepfool can't be after one class", "caa-newton"),
         ("--target second --rivals 3", "--rivals 3 follows several classes", "leave one"),
         ("--target second --attack own.py:attack", "own.py:attack can't be after one class", "caa-newton"),
@@ -143,7 +143,7 @@ def test_python_has_the_targets_of_the_command():
         ([3.0, 4.0], "dtype float64"),
         ([3, 10], "target: there is no class 10"),
         ("digit 77", "target digit 77: there is no class"),
-        (labels, "each of the 2 images"),
+        (labels, "every image"),
     ):
         with pytest.raises(caa_cli.UsageError, match=problem):
             caa_cli.attack(model, images, labels, target=target, **cheap)

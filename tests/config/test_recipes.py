@@ -118,7 +118,7 @@ def test_an_unknown_recipe_is_refused():
         ),
         (
             ["--method", "denoiser", "--classifier", "demo", "--epochs", "10"],
-            "none of the 10 epochs is left for --objective stability: the first 10 are of mse",
+            "no epoch of 10 is left for --objective stability: the first 10 are of mse",
             "--mse-epochs",
         ),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 import pytest
@@ -17,7 +18,6 @@ from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.choices import SURROGATE_MODEL, VOTES
 from caa_cli.config.methods import METHODS
-from caa_cli.config.settings import load
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.datasets import open_dataset
 from caa_cli.models.architectures import build
@@ -160,7 +160,7 @@ def test_training_is_the_same_as_on_the_cpu(variant: str):
         train, heldout = (
             MemoryFeed(images.images[part], images.labels[part], where) for part in (slice(0, 40), slice(40, 60))
         )
-        loss = load(METHODS[plan.method].runs)(**vars(plan.settings))
+        loss = resolve_name(METHODS[plan.method].runs)(**vars(plan.settings))
         trainer = Trainer(trainee_of(plan), loss, plan, train, heldout, where)
         report = vars(trainer.run_epoch(lambda *progress: None))
         measured = {name: torch.tensor(value) for name, value in report.items() if isinstance(value, float)}

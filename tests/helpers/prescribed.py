@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from scipy import stats
 from torch import Tensor, nn
 
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.settings import load
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
@@ -86,7 +86,7 @@ def interval(count: int, total: int, classes: int, alpha: float, bound: str) -> 
         lower, upper = sorted(np.roots([1 + chi2 / total, -(2 * p + chi2 / total), p * p]).real)
         return float(lower), float(upper)
     if bound not in ("clopper-pearson", "cp-bonferroni"):
-        bounds = load(BOUNDS[bound].bounds)
+        bounds = resolve_name(BOUNDS[bound].bounds)
         if BOUNDS[bound].one_sided:
             lower = float(bounds(count, total, alpha))
             return lower, 1.0 - lower

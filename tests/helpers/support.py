@@ -25,7 +25,7 @@ from caa_cli.data.datasets import DEMO_FILE
 torch.set_num_threads(1)
 ENVIRONMENT = {**os.environ, "COLUMNS": "200"}
 
-# Long steps find attacks on the demo within 8 of them: about 0.2 s an image.
+# Long steps find attacks on the demo within 8 of them: about 0.2 s per image.
 _CHEAP = (
     "--checkpoint demo --samples 100 --iterations 8 --step-min 0.4 --step-max 0.8 --verify-samples 1000 "
     "--chunk-size 256 --device cpu"

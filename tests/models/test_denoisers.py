@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 
 import caa_cli
 from caa_cli.config.denoisers import DENOISERS, DenoiserSpec
-from caa_cli.config.settings import load
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.composite import DenoisedClassifier
@@ -123,7 +123,7 @@ def test_no_family_takes_what_is_no_denoiser(tmp_path, family):
     ]
     for number, tensors in enumerate(others):
         save_file(dict(tensors), tmp_path / f"{number}.safetensors")
-        assert load(DENOISERS[family].runs)(read_denoiser(tmp_path / f"{number}.safetensors")) is None
+        assert resolve_name(DENOISERS[family].runs)(read_denoiser(tmp_path / f"{number}.safetensors")) is None
 
 
 def test_a_classifier_in_place_of_the_denoiser_and_the_reverse(tmp_path):
@@ -155,7 +155,7 @@ def test_what_holds_no_denoiser(tmp_path):
     with pytest.raises(CaaError, match=r"config\.json is not JSON"):
         open_denoiser(tmp_path)
     save_file({"a.weight": torch.zeros(2, 3)}, tmp_path / "x.safetensors")
-    with pytest.raises(UsageError, match=r"no denoiser that caa knows \(1 tensors, the first is a.weight \(2, 3\)"):
+    with pytest.raises(UsageError, match=r"no denoiser that caa knows \(1 tensor, the first is a.weight \(2, 3\)"):
         open_denoiser(tmp_path / "x.safetensors")
 
 

@@ -218,7 +218,7 @@ def test_flags_beside_the_weights(tmp_path):
     with pytest.raises(CaaError, match="noise_schedule"):
         open_denoiser(tmp_path)
     flags.write_text(json.dumps({"num_heads": 3}))
-    with pytest.raises(CaaError, match="64 channels can't be shared out among 3 heads"):
+    with pytest.raises(CaaError, match="64 channels can't be shared out among 3 attention heads"):
         open_denoiser(tmp_path)
 
 

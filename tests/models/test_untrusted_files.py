@@ -88,7 +88,7 @@ def test_weights_of_8_bits_become_numbers_of_32(dtype):
         assert torch.equal(tensor, rounded[name].float())
     rounded["7.bias"][0] = float("nan")
     save_file(rounded, "x", metadata=card.to_metadata())
-    assert_clean_error(caa("inspect", "x"), 1, "NaN or infinite weights (7.bias, 1 tensors in all)")
+    assert_clean_error(caa("inspect", "x"), 1, "NaN or infinite weights (7.bias, 1 tensor in all)")
 
 
 def test_a_flipped_bit_of_an_archive_is_noticed():

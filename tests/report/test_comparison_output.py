@@ -16,7 +16,7 @@ from caa_cli.display import Display
 from caa_cli.report.headings import HEADINGS
 from caa_cli.report.html import report
 from caa_cli.report.latex import latex
-from caa_cli.report.tables import cells, comma_separated, explanation, grid_rows, markdown
+from caa_cli.report.tables import as_csv, cells, explanation, grid_rows, markdown, plain
 from caa_cli.report.writers import WRITERS
 
 
@@ -26,7 +26,7 @@ def comparison():
 
 
 def test_csv_is_read_back_with_every_digit(comparison):
-    rows = list(csv.DictReader(io.StringIO(comma_separated(comparison))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(plain(comparison)))))
     assert [row["attack"] for row in rows] == comparison.labels
     for row, figures_, ends in zip(rows, comparison.figures, comparison.intervals, strict=True):
         for name, value in vars(figures_).items():
@@ -95,7 +95,7 @@ def test_names_that_mean_something_to_a_format_are_escaped(comparison):
     odd = named(comparison_of(by_index([[1.0]])), "a|b_c&<d>")
     assert r"a\|b_c" in markdown(odd)
     assert r"a\textbar{}b\_c\&\textless{}d\textgreater{}" in latex(odd)
-    assert next(csv.DictReader(io.StringIO(comma_separated(odd))))["attack"] == "a|b_c&<d>"
+    assert next(csv.DictReader(io.StringIO(as_csv(plain(odd)))))["attack"] == "a|b_c&<d>"
     page = report(odd, odd.to_json("complete"))
     assert "a|b_c&amp;&lt;d&gt;" in page
     assert "<d>" not in page

@@ -11,7 +11,9 @@ import pytest
 from comparing import by_index, comparison_of, document, record, write
 from matplotlib.image import imread
 from support import caa
+from typer.main import get_command
 
+from caa_cli.cli.app import app
 from caa_cli.config.pictures import PICTURES
 from caa_cli.report.headings import FURTHER, HEADINGS
 from caa_cli.report.html import report
@@ -79,9 +81,12 @@ def test_the_page_says_how_the_comparison_was_made(tmp_path):
     assert rows["chosen"] == "the first 6 of all images (--limit 6)"
     assert rows["not eligible"].startswith("4: ")
     assert rows["certificate"] == "cohen, goodman bounds, α = 0.005, n = 3000 samples"
-    assert rows["success"] == "verified at α = 0.005 on fresh noise, 4000 samples a try"
+    assert rows["success"] == "verified at α = 0.005 on fresh noise, 4000 samples per try"
     assert rows["--certify-samples"] == "3000"
     assert rows["--overshoot"] == "1.05"
+    assert rows["image resize (of the checkpoint)"] == "–"
+    options = {name for option in get_command(app).commands["attack"].params for name in option.opts}
+    assert {name for name in rows if name.startswith("--")} <= options
     assert "The authors" not in page
     assert "{" not in re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", page, flags=re.DOTALL)
 

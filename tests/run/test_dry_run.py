@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from support import CHEAP, assert_clean_error, caa, parse_strict
 
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
-from caa_cli.run.dry_run import Evaluations, Forecast, together
+from caa_cli.run.dry_run import Evaluations, Forecast, summed
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
 from caa_cli.smoothing.stein import SteinEstimator
@@ -49,7 +49,7 @@ def test_what_is_not_known_is_not_said():
 
 def test_attacks_run_one_after_the_other():
     one, other = (Forecast(PACE, Evaluations(n, 0), Evaluations(n / 2, 0)).to_json() for n in (100, 400))
-    rows, total = together([one, other])
+    rows, total = summed([one, other])
     assert total == {"seconds_typical": 125.0, "seconds_at_most": 250.0}
     assert rows == [("time", "typically 2:05, at most 4:10")]
 

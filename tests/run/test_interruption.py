@@ -64,7 +64,7 @@ def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, 
     assert 1 <= len(done) < 12
     assert timeless(document) == [example for example in timeless(whole[0]) if example["index"] in done]
     assert document["summary"]["examples"] == len(done)
-    assert f"{len(done)} of 12 images are done" in stderr
+    assert f"{len(done)} of 12 images done" in stderr
     # The signal may fall between the line of an image in the journal and its place in the document.
     kept = lines(output)
     assert len(done) <= kept <= len(done) + 1
@@ -75,7 +75,7 @@ def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, 
     assert program == "caa"
     result = caa(*words)
     assert result.exit_code == 0, result.output
-    assert f"{kept} images are done already" in result.stderr
+    assert f"{kept} images done already" in result.stderr
     document = read_strict(output)
     assert document["status"] == "complete"
     assert timeless(document) == timeless(whole[0])
@@ -203,7 +203,7 @@ def test_a_finished_run_goes_on_with_a_larger_limit(tmp_path, whole):
     attack(output, "--limit", "4", "--save-adversarial", images)
     result = caa("attack", *CHEAP, *MANY, "--save-adversarial", images, "--output", output, "--resume")
     assert result.exit_code == 0, result.output
-    assert "4 images are done already" in result.stderr
+    assert "4 images done already" in result.stderr
     assert timeless(read_strict(output)) == timeless(whole[0])
     same_images(load_file(images), whole[1])
 

@@ -105,7 +105,7 @@ def test_more_images_go_on_from_the_document(folder, finished):
     assert contents(folder) == finished
     result = more("--resume")
     assert result.exit_code == 0, result.output
-    assert "going on with attack.json: 2 images are done already" in result.stderr
+    assert "going on with attack.json: 2 images done already" in result.stderr
     document, before = read_strict(folder / "attack.json"), json.loads(finished["attack.json"])
     assert document["examples"][:2] == before["examples"]  # the seconds too
     assert timeless(document) == timeless(attack(folder / "straight.json", "--limit", "3"))

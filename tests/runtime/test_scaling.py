@@ -78,14 +78,14 @@ def test_two_ranks_of_torchrun_one_of_them_killed_are_the_run_in_one_process(tmp
     stderr = ended(process, code=1)
     assert not shard_file(tmp_path, 1).exists()
     # The other one was ended by torchrun and has saved what it had.
-    assert re.search(r"interrupted: \d+ of 8 images are done and saved in .*shard-0-of-2", stderr)
+    assert re.search(r"interrupted: \d+ of 8 images done and saved in .*shard-0-of-2", stderr)
     assert read_strict(shard_file(tmp_path, 0))["status"] == "interrupted"
     refused = caa("merge", *(shard_file(tmp_path, k) for k in range(2)), "--output", tmp_path / "all.json")
     assert refused.exit_code == 2
     assert "finish it with: RANK=" in refused.stderr
 
     stderr = ended(torchrun(*words))
-    assert "images are done already" in stderr
+    assert "images done already" in stderr
     for rank in range(2):
         assert f"{rank} of 2: process {rank} of torchrun's 2" in stderr
         assert f"shard {rank} of 2: images 8/8" in stderr
@@ -144,7 +144,7 @@ def test_a_node_that_dies_between_writing_and_renaming(tmp_path, whole):
     refused = caa("merge", output, "--output", tmp_path / "all.json")
     assert "is not there: its run ended before it could write it, with 8 images finished" in refused.stderr
     result = caa(*words, "--resume")
-    assert "8 images are done already" in result.stderr
+    assert "8 images done already" in result.stderr
     assert timeless(read_strict(output)) == timeless(whole)[1::2]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,6 @@ from prescribed import interval
 from scipy import stats
 
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.settings import load
 from caa_cli.smoothing.bounds import (
     Separation,
     clopper_pearson_lower,
@@ -41,7 +42,7 @@ WORKED = [
 
 @pytest.mark.parametrize(("bound", "counts", "total", "alpha", "lower", "upper"), WORKED)
 def test_bounds_have_the_values_published_or_worked_out_by_hand(bound, counts, total, alpha, lower, upper):
-    np.testing.assert_allclose(load(BOUNDS[bound].bounds)(counts, total, alpha), (lower, upper), atol=5e-9)
+    np.testing.assert_allclose(resolve_name(BOUNDS[bound].bounds)(counts, total, alpha), (lower, upper), atol=5e-9)
 
 
 def test_every_simultaneous_bound_has_a_worked_value():
@@ -99,7 +100,7 @@ def test_a_single_vote_bounds_its_class_away_from_0():
 def test_simultaneous_intervals_hold_the_observed_shares(votes: list[int], abstained: int, alpha: float):
     total = sum(votes) + abstained
     for name in SIMULTANEOUS:
-        lower, upper = load(BOUNDS[name].bounds)(votes, total, alpha)
+        lower, upper = resolve_name(BOUNDS[name].bounds)(votes, total, alpha)
         shares = np.array(votes) / total
         assert (lower >= 0).all()
         assert (upper <= 1).all()
@@ -183,7 +184,7 @@ def test_a_sound_bound_covers_all_classes_at_once(p: tuple[float, ...], bound: s
     """Simulation: at most alpha of the repeats may miss a class, beyond the simulation's own error."""
     alpha, repeats, n = 0.05, 4000, 300
     counts = np.random.default_rng(1).multinomial(n, p, size=repeats)
-    lower, upper = load(BOUNDS[bound].bounds)(counts, np.full(repeats, n), alpha)
+    lower, upper = resolve_name(BOUNDS[bound].bounds)(counts, np.full(repeats, n), alpha)
     missed = ((lower > p) | (upper < p)).any(axis=1).sum()
     assert missed <= stats.binom.ppf(0.9999, repeats, alpha)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,6 @@ from scipy import stats
 
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.certificates import CERTIFICATES
-from caa_cli.config.settings import load
 from caa_cli.smoothing.bounds import clopper_pearson_lower, clopper_pearson_upper
 from caa_cli.smoothing.certify import Certificate, Certifier
 from caa_cli.smoothing.noise import Purpose
@@ -150,7 +151,7 @@ def test_a_bound_on_the_threshold_itself_decides_nothing():
 def test_a_decision_is_that_of_the_radius_by_the_same_certificate(certificate: str):
     """Unanimous votes prove p > (α/4)^(1/n); the largest radius that this certifies is where the decision turns."""
     p = 0.0025 ** (1 / 800)
-    most = float(load(CERTIFICATES[certificate].radius)(p, 1 - p))
+    most = float(resolve_name(CERTIFICATES[certificate].radius)(p, 1 - p))
     votes = [[0, 100, 0], [0, 100, 0], [0, 200, 0], [0, 400, 0]]
     for radius, verdict in ((0.999 * most, True), (1.001 * most, None)):
         decider = Decider(2.0 * radius, samples=800, selection_samples=10, alpha=0.01, certificate=certificate)
@@ -172,4 +173,4 @@ def test_a_certified_radius_is_the_certificates(certificate: str):
     )
     lower, _ = interval(900, 1000, 3, 0.01, "goodman")
     _, upper = interval(50, 1000, 3, 0.01, "goodman")
-    assert found.radius == pytest.approx(0.5 * float(load(CERTIFICATES[certificate].radius)(lower, upper)))
+    assert found.radius == pytest.approx(0.5 * float(resolve_name(CERTIFICATES[certificate].radius)(lower, upper)))

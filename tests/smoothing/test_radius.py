@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from mpmath import exp, log, mp, mpf, sqrt
 from scipy.stats import norm
 
 from caa_cli.config.certificates import CERTIFICATES
-from caa_cli.config.settings import load
 from caa_cli.smoothing.radius import cohen, lecuyer, li
 
 everyone = pytest.mark.parametrize("name", CERTIFICATES)
@@ -20,7 +20,7 @@ shares = st.floats(0.0, 1.0)
 
 
 def radius_of(name: str):
-    return load(CERTIFICATES[name].radius)
+    return resolve_name(CERTIFICATES[name].radius)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from scipy import stats
 from torch import Tensor, nn
 
 from caa_cli.config.methods import METHODS
-from caa_cli.config.settings import load
 from caa_cli.training.consistency import Consistency
 from caa_cli.training.gaussian import Gaussian
 from caa_cli.training.macer import Macer
@@ -220,7 +220,7 @@ def test_the_attack_of_smoothadv_grows_with_the_epochs():
 
 def test_every_method_takes_the_settings_that_are_declared_for_it():
     for spec in METHODS.values():
-        method = load(spec.runs)
+        method = resolve_name(spec.runs)
         assert method(**vars(spec.settings())) == method()
 
 

@@ -140,6 +140,6 @@ def _slope(y: Tensor, mu: Tensor, rho: Tensor) -> Tensor:
 def _for_the_host(evaluation: Evaluation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`log_mean`, `norm`, `lost` and `adversarial` on the CPU, in one copy."""
     each = torch.stack([evaluation.norm, evaluation.lost, evaluation.adversarial], dim=1)
-    told = torch.cat([evaluation.log_mean, each], dim=1).cpu()
-    norm, lost, adversarial = told[:, -3:].unbind(dim=1)
-    return told[:, :-3], norm, lost.bool(), adversarial.bool()
+    on_host = torch.cat([evaluation.log_mean, each], dim=1).cpu()
+    norm, lost, adversarial = on_host[:, -3:].unbind(dim=1)
+    return on_host[:, :-3], norm, lost.bool(), adversarial.bool()

@@ -12,6 +12,7 @@ from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config.bounds import GOODMAN
 from caa_cli.config.certificates import COHEN
 from caa_cli.config.settings import Settings
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
@@ -100,8 +101,8 @@ class Attack(ABC, Generic[State]):
     def in_words(self) -> str:
         """How much it searches, for the user."""
         fewest, most = self.samples_a_step()
-        samples = str(most) if fewest == most else f"{fewest} to {most}"
-        return f"{samples} samples a step, at most {self.iterations} steps"
+        samples = counted(most, "sample") if fewest == most else f"{fewest} to {most} samples"
+        return f"{samples} per step, at most {counted(self.iterations, 'step')}"
 
     def notes(self, num_classes: int) -> list[tuple[str, str]]:
         """What to tell the user before the run, as rows (heading, text)."""

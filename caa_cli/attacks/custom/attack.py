@@ -23,6 +23,7 @@ from caa_cli.attacks.custom.isolation import image_of, isolated, reason
 from caa_cli.config.custom_attack import CLASS, FUNCTION, CustomSettings, Origin, arguments, short_name
 from caa_cli.config.settings import Settings
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
@@ -65,7 +66,7 @@ class Form(ABC):
         """The search of one image."""
 
     def budget(self, cost: GradientCost) -> tuple[int, int] | None:
-        """As of an attack."""
+        """As `Attack.budget`."""
         return None
 
     def notes(self, num_classes: int) -> list[tuple[str, str]]:
@@ -185,7 +186,7 @@ class CustomAttack(Attack[CustomState]):
         return None if most is None else (most[0] + Batch.KEPT * self.samples, most[1])
 
     def in_words(self) -> str:
-        return f"{self.samples} samples an evaluation unless it says otherwise"
+        return f"{counted(self.samples, 'sample')} per evaluation unless it says otherwise"
 
     def notes(self, num_classes: int) -> list[tuple[str, str]]:
         return self.form.notes(num_classes)

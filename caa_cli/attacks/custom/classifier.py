@@ -29,16 +29,16 @@ class Evaluations:
 
 
 def copied(classifier: SmoothedClassifier, count: Evaluations) -> SmoothedClassifier:
-    """The classifier with a copy of its models, whatever is done to which changes nothing of the others' work.
+    """The classifier with copies of its models: whatever an attack does to them does not affect the run.
 
     Every row that passes through the copies, forwards or backwards, is added to `count`.
     """
-    found = copy.copy(classifier)
-    found.model, found.gradients = copy.deepcopy((classifier.model, classifier.gradients))
-    differentiated = found.gradients.differentiated(found)
-    for model in {found.model, differentiated or found.model}:
+    other = copy.copy(classifier)
+    other.model, other.gradients = copy.deepcopy((classifier.model, classifier.gradients))
+    differentiated = other.gradients.differentiated(other)
+    for model in {other.model, differentiated or other.model}:
         model.register_forward_hook(_counter(count))
-    return found
+    return other
 
 
 def _counter(count: Evaluations) -> Callable[[nn.Module, Any, Tensor], None]:

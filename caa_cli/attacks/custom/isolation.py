@@ -60,7 +60,7 @@ def image_of(returned: object, clean: Tensor) -> Tensor:
     image = returned.detach()[0].to(clean.device)
     unusable = int((~image.isfinite()).sum())
     if unusable:
-        raise ProposalError(f"returned an image with NaN or infinity in {unusable} of {image.numel()} pixels")
+        raise ProposalError(f"returned an image with NaN or infinity in {unusable} of {image.numel()} values")
     low, high = float(image.min()), float(image.max())
     tolerance = max(_ROUNDING, torch.finfo(image.dtype).eps)
     if low < -tolerance or high > 1.0 + tolerance:

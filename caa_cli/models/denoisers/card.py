@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import nn
 
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import check
@@ -30,7 +28,7 @@ class FrozenClassifier:
 
 @dataclass(frozen=True)
 class DenoiserCard:
-    """What a denoiser is.
+    """The description of a denoiser.
 
     channels: of the images.  depth: convolutions.  width: channels between them.  sigma: the noise that it was
     trained to remove, pixel units.  classifier: None if it was trained without one.  training: as in `ModelCard`.
@@ -72,9 +70,3 @@ def card_in(path: Path) -> DenoiserCard | None:
             return DenoiserCard.from_metadata(file.metadata() or {})
     except (OSError, SafetensorError, ValueError, TypeError, OverflowError, RecursionError):
         return None
-
-
-def denoiser_bytes(network: nn.Module, card: DenoiserCard) -> bytes:
-    """The content of a safetensors file with the card as its metadata."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    return save(tensors, metadata=card.to_metadata())

@@ -12,8 +12,9 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.fit import fitted
 from caa_cli.models.factory import made_by, parse_call
-from caa_cli.models.limits import short
+from caa_cli.models.limits import last_line, short
 from caa_cli.runtime.user_code import file_and_digest, import_from
+from caa_cli.runtime.words import sizes
 
 CUSTOM = "custom"
 
@@ -53,13 +54,13 @@ def code_digest(name: str) -> str:
 def check_output(network: nn.Module, input_shape: Sequence[int], arch: str) -> None:
     """Raise CaaError unless the network maps images of this shape (channels, height, width) to such images."""
     wanted = (2, *input_shape)
-    images = "×".join(map(str, input_shape))
+    images = sizes(input_shape)
     try:
         with torch.no_grad():
             out = network(torch.zeros(wanted))
     except Exception as error:  # foreign code may raise anything
         raise UsageError(
-            f"the denoiser {arch} can't take {images} images ({short(str(error).strip().splitlines()[-1], 200)})",
+            f"the denoiser {arch} can't take {images} images ({short(last_line(error), 200)})",
             "check --dataset and --image-size: it has to have the images that the denoiser was made for",
         ) from error
     if not isinstance(out, Tensor) or tuple(out.shape) != wanted:
@@ -72,11 +73,11 @@ def check_output(network: nn.Module, input_shape: Sequence[int], arch: str) -> N
 
 def _difference(file: DenoiserFile, network: nn.Module) -> str:
     """The first name that differs, in words."""
-    wanted, found = network.state_dict(), file.weights.tensors
+    wanted, stored = network.state_dict(), file.weights.tensors
     for name, tensor in wanted.items():
-        if name in found and found[name].shape != tensor.shape:
-            return f"{short(name)} is {tuple(found[name].shape)}, wanted {tuple(tensor.shape)}"
-    missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+        if name in stored and stored[name].shape != tensor.shape:
+            return f"{short(name)} is {tuple(stored[name].shape)}, wanted {tuple(tensor.shape)}"
+    missing, unknown = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
     words = [f"{short(missing[0])} is missing"] if missing else []
     words += [f"{short(unknown[0])} is not known"] if unknown else []
     return ", ".join(words) or "its names differ"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.config.ranges import Range
-from caa_cli.config.schema import Count, Positive, SchemaError, Share, check
+from caa_cli.config.schema import PositiveFloat, PositiveInt, SchemaError, Share, check
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.one_step import Diffusion, millions, one_step_denoiser
@@ -23,6 +23,7 @@ from caa_cli.models.denoisers.schedules import (
     scaled_linear_betas,
 )
 from caa_cli.models.limits import short
+from caa_cli.runtime.words import counted
 
 _UNET = "UNet2DModel"
 # Tensors of any U-Net of the library.
@@ -35,9 +36,9 @@ _OLD = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)")
 class UNetConfig(TypedDict):
     """What a `config.json` says of the U-Net's images; the library reads the rest."""
 
-    in_channels: Count
-    out_channels: Count
-    block_out_channels: list[Count]
+    in_channels: PositiveInt
+    out_channels: PositiveInt
+    block_out_channels: list[PositiveInt]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Scheduler:
     trained_betas: list[Share] | None = None
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
     clip_sample: bool = True
-    clip_sample_range: Positive = 1.0
+    clip_sample_range: PositiveFloat = 1.0
     rescale_betas_zero_snr: bool = False
 
     @staticmethod
@@ -144,7 +145,7 @@ def _unet_config(file: DenoiserFile, configs: Mapping[str, Any]) -> dict[str, An
     channels, outputs = config["in_channels"], config["out_channels"]
     if outputs not in (channels, 2 * channels):
         raise UsageError(
-            f"the U-Net in {file.path} takes {channels} channels and returns {outputs}, as models for "
+            f"the U-Net in {file.path} takes {counted(channels, 'channel')} and returns {outputs}, as models for "
             "super-resolution do",
             f"take an unconditional {_UNET}, such as a DDPM of the images that the classifier is for",
         )
@@ -153,11 +154,11 @@ def _unet_config(file: DenoiserFile, configs: Mapping[str, Any]) -> dict[str, An
 
 def _scheduler(file: DenoiserFile, documents: Mapping[str, dict[str, Any]]) -> Scheduler:
     """Raises UsageError if there is not one scheduler, or none that is known."""
-    found = [document for name, document in documents.items() if name.endswith("scheduler_config.json")]
-    if len(found) != 1:
-        raise _half(file, f"{len(found) or 'no'} scheduler_config.json, which says how much noise each step has")
+    configs = [document for name, document in documents.items() if name.endswith("scheduler_config.json")]
+    if len(configs) != 1:
+        raise _half(file, f"{len(configs) or 'no'} scheduler_config.json, which says how much noise each step has")
     try:
-        return Scheduler.of(found[0])
+        return Scheduler.of(configs[0])
     except SchemaError as error:
         raise UsageError(
             f"the scheduler_config.json of {file.path} describes noise that caa doesn't know ({error})",

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.fit import convolutions, fitted_denoiser
+from caa_cli.runtime.words import counted
 
 # As published; no file says so.
 _EPSILON, _MOMENTUM = 1e-4, 0.95
@@ -36,14 +37,14 @@ class DnCNN(nn.Module):
 
 def recognise(file: DenoiserFile) -> Denoiser | None:
     """The DnCNN that these weights are of, of any depth and width; None if they are of none."""
-    found = convolutions(file.weights.tensors, "dncnn.0.weight")
-    if found is None:
+    layers = convolutions(file.weights.tensors, "dncnn.0.weight")
+    if layers is None:
         return None
-    (width, channels, *_), depth = found
+    (width, channels, *_), depth = layers
     return fitted_denoiser(
         file.weights.tensors,
         lambda sigma: DnCNN(channels, depth, width),
         family="dncnn",
-        arch=f"DnCNN, {depth} layers of {width} channels",
+        arch=f"DnCNN, {counted(depth, 'layer')} of {counted(width, 'channel')}",
         channels=channels,
     )

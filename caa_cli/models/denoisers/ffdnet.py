@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.fit import convolutions, fitted_denoiser
+from caa_cli.runtime.words import counted
 
 # Four quarters of the image, 2×2 pixels of it each in one place.
 _FACTOR = 2
@@ -41,10 +42,10 @@ class FFDNet(nn.Module):
 
 def recognise(file: DenoiserFile) -> Denoiser | None:
     """The FFDNet that these weights are of, grey or colour, of any depth and width; None if they are of none."""
-    found = convolutions(file.weights.tensors, "model.0.weight")
-    if found is None:
+    layers = convolutions(file.weights.tensors, "model.0.weight")
+    if layers is None:
         return None
-    (width, parts, *_), depth = found
+    (width, parts, *_), depth = layers
     channels, rest = divmod(parts - 1, _FACTOR**2)
     if channels < 1 or rest:
         return None
@@ -52,6 +53,6 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
         file.weights.tensors,
         lambda sigma: FFDNet(sigma, channels, depth, width),
         family="ffdnet",
-        arch=f"FFDNet, {depth} layers of {width} channels",
+        arch=f"FFDNet, {counted(depth, 'layer')} of {counted(width, 'channel')}",
         channels=channels,
     )

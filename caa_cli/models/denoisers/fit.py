@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.models.denoisers.denoiser import Denoiser
-from caa_cli.models.prefixes import fit_names
+from caa_cli.models.prefixes import are_all, fit_names
 
 
 def convolutions(tensors: Mapping[str, Tensor], first: str) -> tuple[tuple[int, ...], int] | None:
@@ -16,9 +16,9 @@ def convolutions(tensors: Mapping[str, Tensor], first: str) -> tuple[tuple[int, 
 
     The order of the tensors says nothing: safetensors files sort them.
     """
-    found = [tensor for name, tensor in tensors.items() if f".{name}".endswith(f".{first}") and tensor.dim() == 4]
+    matching = [tensor for name, tensor in tensors.items() if f".{name}".endswith(f".{first}") and tensor.dim() == 4]
     number = sum(tensor.dim() == 4 for tensor in tensors.values())
-    return (tuple(found[0].shape), number) if len(found) == 1 and number > 1 else None
+    return (tuple(matching[0].shape), number) if len(matching) == 1 and number > 1 else None
 
 
 def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -26,13 +26,8 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
 
     wanted: a state dict, which may lie on the meta device. BatchNorm's counters may be missing.
     """
-    found = fit_names(tensors, wanted)
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
-    if found.keys() | counters != wanted.keys():
-        return None
-    if any(found[name].shape != wanted[name].shape for name in found):
-        return None
-    return found
+    named = fit_names(tensors, wanted)
+    return named if are_all(named, wanted) else None
 
 
 def fitted_denoiser(

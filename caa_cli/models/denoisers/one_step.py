@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from caa_cli.errors import UsageError
 from caa_cli.models.denoisers.denoiser import Denoiser
+from caa_cli.runtime.words import counted
 
 # What a network predicts at z = √ᾱ·image + √(1−ᾱ)·noise: the noise; √ᾱ·noise − √(1−ᾱ)·image; or the image.
 EPSILON, VELOCITY, SAMPLE = "epsilon", "v_prediction", "sample"
@@ -113,9 +114,10 @@ def one_step_denoiser(
     def build(sigma: float) -> nn.Module:
         return OneStep(network(), diffusion, diffusion.first_step(sigma)).eval()
 
+    steps = counted(len(diffusion.alpha_bars), "step", ",")
     return Denoiser(
         family=family,
-        arch=f"one-step diffusion, {arch}, {diffusion.schedule} schedule of {len(diffusion.alpha_bars):,} steps",
+        arch=f"one-step diffusion, {arch}, {diffusion.schedule} schedule of {steps}",
         channels=channels,
         build=build,
         size=size if strict else None,

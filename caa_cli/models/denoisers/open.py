@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 from torch import nn
 
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.denoisers import DENOISERS
-from caa_cli.config.settings import load
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.denoisers.card import card_in
 from caa_cli.models.denoisers.custom import CUSTOM, check_output, code_digest, from_factory, whole_network
@@ -20,6 +20,7 @@ from caa_cli.models.denoisers.read import read_denoiser
 from caa_cli.models.factory import parse_call
 from caa_cli.models.limits import short
 from caa_cli.models.whole import state_digest
+from caa_cli.runtime.words import counted, sizes
 
 
 def open_denoiser(path: Path | None, arch: str | None = None, trust: bool = False) -> Denoiser:
@@ -35,23 +36,25 @@ def open_denoiser(path: Path | None, arch: str | None = None, trust: bool = Fals
     file = read_denoiser(path, trust)
     network = file.weights.module
     if network is not None:
-        found: Denoiser | None = whole_network(network, file.weights.format)
+        denoiser: Denoiser | None = whole_network(network, file.weights.format)
     elif arch is not None:
-        found = from_factory(arch, file)
+        denoiser = from_factory(arch, file)
     else:
-        found = recognise(file)
-    if found is None:
+        denoiser = recognise(file)
+    if denoiser is None:
         raise _unknown(file)
     card = card_in(file.weights.path)
-    return replace(found, path=str(path), sha256=file.sha256, sigma=card.sigma if card is not None else found.sigma)
+    return replace(
+        denoiser, path=str(path), sha256=file.sha256, sigma=card.sigma if card is not None else denoiser.sigma
+    )
 
 
 def recognise(file: DenoiserFile) -> Denoiser | None:
     """The denoiser that a file holds, by its content; None where no family has such weights."""
     for spec in DENOISERS.values():
-        found: Denoiser | None = load(spec.runs)(file)
-        if found is not None:
-            return found
+        denoiser: Denoiser | None = resolve_name(spec.runs)(file)
+        if denoiser is not None:
+            return denoiser
     return None
 
 
@@ -60,18 +63,18 @@ def check_images(denoiser: Denoiser, input_shape: Sequence[int], dataset: str) -
     channels, height, width = input_shape
     takes, size = None, None
     if denoiser.channels not in (None, channels):
-        takes = f"{denoiser.channels} channel{'s' if denoiser.channels != 1 else ''}"
+        takes = counted(denoiser.channels, "channel")
     elif denoiser.size is not None and (height, width) != (denoiser.size, denoiser.size):
         takes, size = f"{denoiser.size}×{denoiser.size} pixels", f"{denoiser.size}"
     elif height % denoiser.multiple or width % denoiser.multiple:
-        takes, size = f"multiples of {denoiser.multiple} pixels", "N"
+        takes, size = f"multiples of {counted(denoiser.multiple, 'pixel')}", "N"
     elif min(height, width) < denoiser.smallest:
-        takes, size = f"at least {denoiser.smallest} pixels", f"{denoiser.smallest}"
+        takes, size = f"at least {counted(denoiser.smallest, 'pixel')}", f"{denoiser.smallest}"
     resized = dataset in DATASETS and DATASETS[dataset].resized
     if takes is not None:
         raise UsageError(
             f"the denoiser {denoiser.path} ({denoiser.arch}) takes images of {takes}, "
-            f"{dataset} has {'×'.join(map(str, input_shape))}",
+            f"{dataset} has {sizes(input_shape)}",
             f"add --image-size {size}" if resized and size else "name a denoiser that was trained on these images",
         )
 
@@ -103,7 +106,7 @@ def _unknown(file: DenoiserFile) -> CaaError:
         )
     name, tensor = next(iter(weights.tensors.items()))
     return UsageError(
-        f"--denoiser {file.path} holds weights of no denoiser that caa knows ({len(weights.tensors)} tensors, "
-        f"the first is {short(name)} {tuple(tensor.shape)})",
+        f"--denoiser {file.path} holds weights of no denoiser that caa knows "
+        f"({counted(len(weights.tensors), 'tensor')}, the first is {short(name)} {tuple(tensor.shape)})",
         "add --denoiser-arch package.module:factory for a network of your own",
     )

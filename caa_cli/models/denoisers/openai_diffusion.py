@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from caa_cli.config.ranges import Range
-from caa_cli.config.schema import Count, check
+from caa_cli.config.schema import PositiveInt, check
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.one_step import EPSILON, SAMPLE, Diffusion, millions, one_step_denoiser
 from caa_cli.models.denoisers.schedules import alpha_bars, cosine_betas, linear_betas
 from caa_cli.models.denoisers.unet import UNet
-from caa_cli.models.denoisers.unet_layout import FIRST, LAST, TIME, Layout
+from caa_cli.models.denoisers.unet_layout import FIRST, LAST, TIME, UNetLayout
 from caa_cli.models.limits import short
 from caa_cli.models.prefixes import fit_names
+from caa_cli.runtime.words import counted
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,17 @@ class Flags:
     image_size: height of the images; None: unknown.
     """
 
-    num_heads: Count = 4
+    num_heads: PositiveInt = 4
     num_head_channels: Annotated[int, Range(-1)] = -1
     use_new_attention_order: bool = False
     diffusion_steps: Annotated[int, Range(1, 10**5)] = 1000
     noise_schedule: Literal["linear", "cosine"] = "linear"
     rescale_timesteps: bool = False
     predict_xstart: bool = False
-    image_size: Count | None = None
+    image_size: PositiveInt | None = None
 
     @staticmethod
-    def published(layout: Layout) -> Flags:
+    def published(layout: UNetLayout) -> Flags:
         """Those of the published unconditional checkpoints."""
         flags = Flags(image_size=layout.size)
         if layout.resampling_blocks:  # guided-diffusion: ImageNet and LSUN, 256×256
@@ -95,7 +96,7 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
         return None
     _refuse_conditional(file, tensors)
     try:
-        layout = Layout.of({name: tensor.shape for name, tensor in tensors.items()})
+        layout = UNetLayout.of({name: tensor.shape for name, tensor in tensors.items()})
         flags = Flags.published(layout).updated(file.documents)
         network = _network(layout, flags, tensors)
         size = 8 * layout.multiple
@@ -118,7 +119,7 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
     )
 
 
-def _network(layout: Layout, flags: Flags, tensors: Mapping[str, Tensor]) -> UNet:
+def _network(layout: UNetLayout, flags: Flags, tensors: Mapping[str, Tensor]) -> UNet:
     """Raises RuntimeError where tensors are missing, or are too many or of the wrong shape."""
     with torch.device("meta"):
         network = layout.build(flags.heads, heads_first=not flags.use_new_attention_order)
@@ -135,7 +136,7 @@ def _refuse_conditional(file: DenoiserFile, tensors: Mapping[str, Tensor]) -> No
     elif any("transformer_blocks" in name for name in tensors):
         what = "is conditioned on a text"
     elif outputs not in (channels, 2 * channels):
-        what = f"takes {channels} channels and returns {outputs}, as models for super-resolution do"
+        what = f"takes {counted(channels, 'channel')} and returns {outputs}, as models for super-resolution do"
     if what is not None:
         raise UsageError(
             f"the diffusion U-Net in {file.path} {what}",

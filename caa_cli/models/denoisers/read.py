@@ -11,6 +11,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint import Weights, read_weights
 from caa_cli.models.denoisers.denoiser import DenoiserFile
 from caa_cli.models.limits import short
+from caa_cli.runtime.words import counted
 
 _ENDINGS = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 # Of the JSON documents of a folder: how many are read, and the bytes of one. (A list of shards may be long.)
@@ -49,24 +50,25 @@ def _weights(path: Path, trust: bool) -> Weights:
 def weights_files(folder: Path) -> list[Path]:
     """The files of weights in a folder and its subfolders."""
     files = sorted([*folder.glob("*"), *folder.glob("*/*")])
-    found = [path for path in files if path.suffix in _ENDINGS and path.is_file()]
+    weights = [path for path in files if path.suffix in _ENDINGS and path.is_file()]
     # The same weights are often there twice.
-    return [path for path in found if path.suffix == ".safetensors"] or found
+    return [path for path in weights if path.suffix == ".safetensors"] or weights
 
 
 def _weights_in(folder: Path) -> Path:
     """The file of weights in a folder or one of its subfolders. Raises UsageError unless there is one."""
-    found = weights_files(folder)
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    weights = weights_files(folder)
+    if len(weights) == 1:
+        return weights[0]
+    if not weights:
         raise UsageError(
             f"the denoiser {short(folder, 1000)} is a folder without weights (*{', *'.join(_ENDINGS)})",
             "name the folder that holds config.json and the weights, or the file of weights itself",
         )
-    names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
+    names = ", ".join(str(path.relative_to(folder)) for path in weights[:5])
     raise UsageError(
-        f"the denoiser {short(folder, 1000)} holds {len(found)} files of weights ({names})", "name one of them"
+        f"the denoiser {short(folder, 1000)} holds {counted(len(weights), 'file')} of weights ({names})",
+        "name one of them",
     )
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from caa_cli.runtime.words import counted
+
 _GROUPS = 32
 _LONGEST_PERIOD = 10_000
 
@@ -80,7 +82,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int, heads_first: bool = True) -> None:
         super().__init__()
         if heads < 1 or channels % heads:
-            raise ValueError(f"{channels} channels can't be shared out among {heads} heads of attention")
+            raise ValueError(f"{counted(channels, 'channel')} can't be shared out among {heads} attention heads")
         self.norm = nn.GroupNorm(_GROUPS, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = nn.Conv1d(channels, channels, 1)

@@ -28,7 +28,7 @@ _SIZES = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class UNetLayout:
     """shapes: of all tensors, by name.  down, middle, up: of the blocks. Blocks of any other names are no part of it.
 
     Properties and `build` raise KeyError, ValueError or IndexError where the names don't make a U-Net.
@@ -40,16 +40,16 @@ class Layout:
     up: Sequence[Layers]
 
     @staticmethod
-    def of(shapes: Shapes) -> Layout:
+    def of(shapes: Shapes) -> UNetLayout:
         down, up = (
             [_numbered(block) for block in _numbered(_within(shapes, part))]
             for part in ("input_blocks.", "output_blocks.")
         )
-        return Layout(shapes, down, _numbered(_within(shapes, "middle_block.")), up)
+        return UNetLayout(shapes, down, _numbered(_within(shapes, "middle_block.")), up)
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """The channels of the images."""
         return self.shapes[FIRST][1]
 
     @property
@@ -147,8 +147,8 @@ def _within(shapes: Mapping[str, T], prefix: str) -> dict[str, T]:
 
 def _numbered(shapes: Shapes) -> list[dict[str, Size]]:
     """Shapes under `0.name`, `1.name`, … as one dictionary for each number."""
-    found: dict[str, dict[str, Size]] = {}
+    by_number: dict[str, dict[str, Size]] = {}
     for name, shape in shapes.items():
         number, _, rest = name.partition(".")
-        found.setdefault(number, {})[rest] = shape
-    return [found[str(number)] for number in range(len(found))]
+        by_number.setdefault(number, {})[rest] = shape
+    return [by_number[str(number)] for number in range(len(by_number))]

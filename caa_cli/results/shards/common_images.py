@@ -8,6 +8,7 @@ from typing import Any
 from caa_cli.errors import UsageError
 from caa_cli.results.records import FAILED
 from caa_cli.results.shards.run_results import RunResult
+from caa_cli.runtime.words import counted
 
 
 def common_images(results: Sequence[RunResult[Any]], notes: list[str], what: str = "attacks") -> list[int]:
@@ -18,7 +19,7 @@ def common_images(results: Sequence[RunResult[Any]], notes: list[str], what: str
     common = set.intersection(*(set(result.records) for result in results))
     for result in results:
         if result.interrupted:
-            notes.append(f"{result.label} was interrupted after {len(result.records)} images")
+            notes.append(f"{result.label} was interrupted after {counted(len(result.records), 'image')}")
             continue
         more = next((other for other in results if set(other.records) - set(result.records)), None)
         if more is not None:
@@ -31,7 +32,7 @@ def common_images(results: Sequence[RunResult[Any]], notes: list[str], what: str
     if not common:
         raise UsageError(f"the {what} have no finished image in common", "finish them with --resume")
     if any(len(result.records) > len(common) for result in results):
-        notes.append(f"compared on the {len(common)} images that all {what} have finished")
+        notes.append(f"compared on {counted(len(common), 'image')} that all {what} have finished")
     for index in common:
         if len({result.records[index].label for result in results}) > 1:
             raise UsageError(
@@ -55,7 +56,7 @@ def without_failures(results: Sequence[RunResult[Any]], images: Sequence[int], n
 def number_of(indices: Sequence[int]) -> str:
     """How many images, and the first of them."""
     shown = ", ".join(map(str, indices[:3])) + (", …" if len(indices) > 3 else "")
-    return f"{len(indices)} image{'s' if len(indices) > 1 else ''} ({shown})"
+    return f"{counted(len(indices), 'image')} ({shown})"
 
 
 def _files(result: RunResult[Any]) -> str:

@@ -13,13 +13,14 @@ from caa_cli.config.differences import decisive
 from caa_cli.config.paths import sidecar
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
-from caa_cli.results.documents import KINDS, head
+from caa_cli.results.documents import KINDS, agreed, head
 from caa_cli.results.records import ATTACKED, FAILED, AttackSummary, summarise
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, read_result_file, read_unfinished
 from caa_cli.results.shards.run_results import MOST_NAMED, check_same, missing_shards, union
 from caa_cli.results.store.images import Image, StoredImages, kept_images
 from caa_cli.results.store.journal import Journal
 from caa_cli.runtime.sharding import Shard
+from caa_cli.runtime.words import counted
 
 NOT_COMPARED = {"attack": AttackPlan.NOT_COMPARED, "certify": CertifyPlan.NOT_COMPARED}
 # What a merged result records about each shard.
@@ -57,15 +58,11 @@ class Merged:
             **written,
         }
         return {
-            **head(self.status, self.command),
+            **head(self.command, self.status),
             "config": {**config, "shard": asdict(Shard())},
             "fingerprint": first.metadata.get("fingerprint"),
             # What all shards agree on; under `merged` each has its whole environment.
-            "environment": {
-                name: value
-                for name, value in first.environment.items()
-                if all(part.environment.get(name) == value for part in self.parts)
-            },
+            "environment": agreed([part.environment for part in self.parts]),
             "checkpoint": first.checkpoint,
             **{name: first.metadata[name] for name in ("surrogate_model",) if name in first.metadata},
             "images": first.images,
@@ -190,7 +187,8 @@ def read_shard(path: Path, partial: bool = False) -> ResultFile[Any] | None:
     if partial:
         return part
     raise UsageError(
-        f"{path} is not there: its run ended before it could write it, with {len(part.records)} images finished",
+        f"{path} is not there: its run ended before it could write it, with "
+        f"{counted(len(part.records), 'image')} finished",
         f"{how_to_go_on(part.metadata)}; or join what is there with --partial",
     )
 

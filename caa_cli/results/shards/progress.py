@@ -23,7 +23,7 @@ RUNNING, UNFINISHED, NOT_BEGUN, UNREADABLE = "running", "unfinished", "not begun
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """How far one run is, or one shard of it. output: its result file, there or not; None where its
     name is not known.
 
@@ -69,7 +69,7 @@ class Progress:
         }
 
 
-def read_progress(output: Path) -> Progress:
+def read_progress(output: Path) -> RunProgress:
     """The progress of the run with this --output. A journal that is newer than the result leads."""
     journal = sidecar(output, ".jsonl")
     for _ in range(3):  # a run that ends meanwhile replaces one by the other
@@ -80,17 +80,17 @@ def read_progress(output: Path) -> Progress:
                 part = read_result_file(output, KINDS)
                 return _of(output, part, output, is_locked(journal))
             state = RUNNING if is_locked(journal) else NOT_BEGUN
-            return Progress(output, state)
+            return RunProgress(output, state)
         except FileNotFoundError:
             continue
         except (CaaError, OSError) as error:
-            return Progress(output, UNREADABLE, problem=getattr(error, "problem", str(error)))
-    return Progress(output, UNREADABLE, problem=f"{output} and its record come and go")
+            return RunProgress(output, UNREADABLE, problem=getattr(error, "problem", str(error)))
+    return RunProgress(output, UNREADABLE, problem=f"{output} and its record come and go")
 
 
-def missing_progress(runs_read: Sequence[Progress]) -> list[Progress]:
+def missing_progress(runs_read: Sequence[RunProgress]) -> list[RunProgress]:
     """The shards that have images, but neither a result nor a journal among these."""
-    runs: dict[str, list[Progress]] = {}
+    runs: dict[str, list[RunProgress]] = {}
     for one in runs_read:
         if one.part is not None and one.shard[1] > 1:
             key = f"{one.part.command} {one.part.fingerprint} {one.part.selection} {one.shard[1]} {one.what}"
@@ -104,12 +104,12 @@ def missing_progress(runs_read: Sequence[Progress]) -> list[Progress]:
             output = first.output and Shard(*first.shard).sibling(first.output, index)
             if output not in unread:
                 place = None if output == first.output else output  # a name without the shard's number says nothing
-                missing.append(Progress(place, NOT_BEGUN, first.what, (index, first.shard[1]), images))
+                missing.append(RunProgress(place, NOT_BEGUN, first.what, (index, first.shard[1]), images))
     return missing
 
 
-def total_of(progress: Iterable[Progress]) -> dict[str, Any]:
-    """Of all together. seconds_left: of the slowest, as if those that are not finished worked side by side."""
+def total_of(progress: Iterable[RunProgress]) -> dict[str, Any]:
+    """The figures of all runs together. seconds_left: of the slowest, as if all worked in parallel."""
     progress = list(progress)
     images = [one.images for one in progress]
     left = [one.seconds_left for one in progress]
@@ -134,11 +134,11 @@ def _leads(journal: Path, output: Path) -> bool:
     return not output.exists() or is_locked(journal) or journal.stat().st_mtime > output.stat().st_mtime
 
 
-def _of(output: Path, part: ResultFile[Any], newest: Path, running: bool) -> Progress:
+def _of(output: Path, part: ResultFile[Any], newest: Path, running: bool) -> RunProgress:
     done = [record for record in part.records if record.outcome != FAILED]
     spent = sum(record.seconds for record in part.records)
     what = f"{part.command} {part.attack}" if part.command == "attack" else part.command
-    return Progress(
+    return RunProgress(
         output,
         RUNNING if running else part.status,
         what,

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attack_settings import foreign
-from caa_cli.config.compare_plan import SHARED, default_of, formerly, setting_names
+from caa_cli.config.compare_plan import SHARED, default_of, former_value, setting_names
 from caa_cli.config.differences import AS_ANOTHER
 from caa_cli.config.paths import sidecar
 from caa_cli.config.schema import SchemaError, check, parse, shown
@@ -62,7 +62,7 @@ class ResultFile(Generic[R]):
 
     def setting(self, name: str) -> Any:
         """The value that the run used; for a setting newer than the file its default, or what runs did then."""
-        if name not in self.config and (before := formerly(self.attack, name)) is not None:
+        if name not in self.config and (before := former_value(self.attack, name)) is not None:
             return before
         recorded = self.config.get(name)
         return self.default(name) if recorded is None else recorded

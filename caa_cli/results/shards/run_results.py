@@ -15,6 +15,7 @@ from caa_cli.errors import UsageError
 from caa_cli.results.model_files import model_digest
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.shards.result_file import R, ResultFile
+from caa_cli.runtime.words import counted
 
 # How many of the missing shards a message names.
 MOST_NAMED = 20
@@ -133,7 +134,7 @@ def _flags(part: ResultFile[Any], names: Sequence[str]) -> str:
 
 def _data(part: ResultFile[Any]) -> str:
     digest = part.images.get("files_sha256")
-    return f"{part.images.get('count')} images" + (f" (files {digest[:12]})" if digest else "")
+    return counted(part.images.get("count", 0), "image") + (f" (files {digest[:12]})" if digest else "")
 
 
 def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:

@@ -30,7 +30,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         self.without_image: dict[int, AttackRecord] = {}
 
     def _lacking(self, held: ResultFile[AttackRecord], indices: Sequence[int]) -> str:
-        """As `RunOutput._lacking`, and the images, where they are asked for and were not kept."""
+        """As `RunOutput._lacking`; also says where images are asked for that were not kept."""
         lacking = super()._lacking(held, indices)
         if lacking or not self.again:
             return lacking
@@ -53,7 +53,7 @@ class AttackOutput(RunOutput[AttackRecord]):
             self.header = self._with_images_saved_before(before.get("save_adversarial"))
         super().begin()
         place = ImageJournal.place(self.output)
-        with self.kept(place):
+        with self.writing(place):
             if not self.records:
                 place.unlink(missing_ok=True)
             if self.save_adversarial is None and self.figure is None:
@@ -84,7 +84,7 @@ class AttackOutput(RunOutput[AttackRecord]):
     def add(self, record: AttackRecord, image: Image | None = None) -> None:
         """Keep an example. The image is written first, since a line in the journal declares the example complete."""
         if self.images is not None and image is not None:
-            with self.kept(self.images.path):
+            with self.writing(self.images.path):
                 self.images.append(record.index, image)
         super().add(record)
 
@@ -94,14 +94,14 @@ class AttackOutput(RunOutput[AttackRecord]):
             return
         adversarial, header = self.images.read(), self.header
         if self.save_adversarial is not None:
-            with self.kept(self.save_adversarial):
+            with self.writing(self.save_adversarial):
                 save_images(self.save_adversarial, adversarial, records, header["fingerprint"], header["shard"])
         if self.figure is not None:
-            with self.kept(self.figure):
+            with self.writing(self.figure):
                 draw(self.figure, adversarial, records)
 
     def close(self, status: str) -> None:
-        """As `RunOutput.close`, with the images of the journal."""
+        """As `RunOutput.close`; also removes the journal of images."""
         if self.images is not None and status == "complete":
             self.images.remove()
         super().close(status)

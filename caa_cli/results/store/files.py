@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.paths import target_of
+from caa_cli.config.paths import behind_link
 from caa_cli.errors import CaaError
 
 
@@ -20,7 +20,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
 
     For a symbolic link the file that it points to is replaced.  content: whole, or in pieces where it is large.
     """
-    path = target_of(path)
+    path = behind_link(path)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -64,7 +64,7 @@ def write_document(path: Path, document: dict[str, Any]) -> None:
 
 
 @contextmanager
-def written(path: Path, hint: str) -> Iterator[None]:
+def writing(path: Path, hint: str) -> Iterator[None]:
     """A context that turns an OSError into a CaaError about `path`. hint: what is not lost."""
     try:
         yield
@@ -91,7 +91,7 @@ def check_writable(path: Path, option: str) -> None:
     if _is_stream(path):
         hint = "--json writes the document to stdout" if option == "--output" else f"name a file with {option}"
         raise CaaError(f"{option} {path} is a stream, not a file", hint)
-    path = target_of(path)
+    path = behind_link(path)
     try:
         mode = path.lstat().st_mode
     except OSError:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from caa_cli.config.paths import target_of
+from caa_cli.config.paths import behind_link
 from caa_cli.errors import CaaError
 
 
@@ -65,7 +65,7 @@ def locked(files: Mapping[str, Path | None]) -> Iterator[None]:
     with ExitStack() as held:
         for option, path in files.items():
             if path is not None:
-                target = target_of(path)
+                target = behind_link(path)
                 place = target.with_name(f".{target.name}.lock")
                 held.enter_context(lock(place, path, option))
                 held.callback(place.unlink, missing_ok=True)  # runs before the file is closed, and so unlocked

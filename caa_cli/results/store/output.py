@@ -15,7 +15,7 @@ from caa_cli.results.class_names import names_of_classes
 from caa_cli.results.documents import KINDS, document_at, head
 from caa_cli.results.records import FAILED, Record
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, parse_result_file
-from caa_cli.results.store.files import check_writable, write_document, written
+from caa_cli.results.store.files import check_writable, write_document, writing
 from caa_cli.results.store.journal import Journal, header_of, unfinished
 from caa_cli.results.store.locks import check_free, locked
 from caa_cli.results.store.ownership import check_intact, check_journals, check_result, check_side_file
@@ -94,7 +94,7 @@ class RunOutput(Generic[R]):
     def reserved(self) -> Iterator[None]:
         """A context in which no other run can write to these files. Raises CaaError where one is writing."""
         with ExitStack() as held:
-            with self.kept(self.journal.path):
+            with self.writing(self.journal.path):
                 held.enter_context(locked(self.side_files))
                 self.journal.reserve()
                 held.callback(self.journal.close)
@@ -151,7 +151,7 @@ class RunOutput(Generic[R]):
 
     def begin(self) -> None:
         """Open the journal, and fill `records` with the finished examples of a resumed run."""
-        with self.kept(self.journal.path):
+        with self.writing(self.journal.path):
             if not self.resume or not self.journal.begun:
                 self.journal.start(self.header)
                 self.source = self.output
@@ -166,7 +166,7 @@ class RunOutput(Generic[R]):
     def add(self, record: R) -> None:
         """Add an example to the journal and to `records`."""
         self.records[record.index] = record
-        with self.kept(self.journal.path):
+        with self.writing(self.journal.path):
             self.journal.append(record)
 
     def of(self, indices: Iterable[int]) -> list[R]:
@@ -185,8 +185,7 @@ class RunOutput(Generic[R]):
         except CaaError as error:
             if not self.records or "--resume" in (error.hint or ""):
                 raise
-            kept = f"what is finished is kept in {self.journal.path}: go on with --resume"
-            raise error.with_advice(kept) from error
+            raise error.with_advice(f"{self._kept}: go on with --resume") from error
 
     def status(self, interrupted: bool) -> str:
         """The status of the run: `complete`, `partial` or `interrupted`."""
@@ -198,7 +197,7 @@ class RunOutput(Generic[R]):
     ) -> dict[str, Any]:
         """Write the document and return it. class_names: by class, empty where there are none."""
         document = {
-            **head(status, self.header["command"]),
+            **head(self.header["command"], status),
             **self.header,
             "class_names": names_of_classes(records, class_names),
             "examples": [record.to_json() for record in records],
@@ -208,7 +207,7 @@ class RunOutput(Generic[R]):
         return document
 
     def write(self, document: dict[str, Any]) -> None:
-        with self.kept(self.output):
+        with self.writing(self.output):
             write_document(self.output, document)
 
     def close(self, status: str) -> None:
@@ -216,7 +215,10 @@ class RunOutput(Generic[R]):
         if status == "complete":
             self.journal.remove()
 
-    def kept(self, path: Path) -> AbstractContextManager[None]:
-        """A context in which a failure to write `path` raises a CaaError that names where examples are kept."""
-        where = f"what is finished is kept in {self.journal.path}"
-        return written(path, f"{where}: free some space and repeat the command with --resume")
+    def writing(self, path: Path) -> AbstractContextManager[None]:
+        """A context in which a failure to write `path` raises a CaaError that says what is kept."""
+        return writing(path, f"{self._kept}: free some space and repeat the command with --resume")
+
+    @property
+    def _kept(self) -> str:
+        return f"what is finished is kept in {self.journal.path}"

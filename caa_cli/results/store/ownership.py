@@ -37,7 +37,7 @@ def marked(path: Path) -> str | None:
 def check_result(path: Path) -> dict[str, Any]:
     """Read the result at --output; empty where there is none. Raises UsageError for a file that caa did not write."""
     if something_at(path) and not _begins_as_result(path):
-        raise foreign("--output", path, "a result")
+        raise foreign_file("--output", path, "a result")
     return document_at(path)
 
 
@@ -58,9 +58,9 @@ def check_journals(output: Path) -> None:
         with journal.open("rb") as file:
             head = file.read(len(_HEADER))
         if not _HEADER.startswith(head):  # a kill may have cut it off
-            raise foreign("--output", journal, "the record of a run")
+            raise foreign_file("--output", journal, "the record of a run")
     if something_at(images) and not ImageJournal.is_one(images):
-        raise foreign("--output", images, "the images of a run")
+        raise foreign_file("--output", images, "the images of a run")
 
 
 def check_side_file(option: str, path: Path, record: dict[str, Any], overwrite: bool) -> None:
@@ -77,7 +77,7 @@ def check_side_file(option: str, path: Path, record: dict[str, Any], overwrite: 
     else:
         replaceable = marked(path) is not None or is_named_by(record, option, path)
     if not replaceable:
-        raise foreign(option, path, "such a file of this run" if option == "--tsv" else "a file")
+        raise foreign_file(option, path, "such a file of this run" if option == "--tsv" else "a file")
     if not overwrite and not is_named_by(record, option, path):
         raise another_run(option, path)
 
@@ -97,7 +97,7 @@ def another_run(option: str, path: Path) -> UsageError:
     )
 
 
-def foreign(option: str, path: Path, what: str) -> UsageError:
+def foreign_file(option: str, path: Path, what: str) -> UsageError:
     """The error for a file that caa never replaces. what: the kind of file that it would replace."""
     return UsageError(
         f"{path} is in the way of {option}: it is not {what} that caa wrote, so it is not replaced",
