@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import os
 from pathlib import Path
@@ -9,6 +10,13 @@ from pathlib import Path
 import environment  # noqa: F401, first of all
 import pytest
 from networks import Linear, make_linear
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """From now on there is garbage, but not among what was collected."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

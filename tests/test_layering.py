@@ -14,6 +14,7 @@ ROOT = Path(caa_cli.__file__).parent
 ALGORITHMS = ["attacks", "smoothing", "verification"]
 # What of `runtime` needs no torch, so that the command line can start with it.
 LIGHT_RUNTIME = [
+    "runtime.collector",
     "runtime.launchers",
     "runtime.sharding",
     "runtime.signals",

@@ -19,7 +19,7 @@ from caa_cli.cli.running import Command, Group, show_error
 from caa_cli.cli.status import status
 from caa_cli.cli.train import train
 from caa_cli.errors import CaaError
-from caa_cli.runtime import streams
+from caa_cli.runtime import collector, streams
 
 app = typer.Typer(
     name="caa",
@@ -53,6 +53,7 @@ def common(
 def main() -> None:
     """Entry point of the console script."""
     streams.prepare()
+    collector.rest_at_exit()
     try:
         app(prog_name="caa")  # also as `python -m caa_cli`
     except CaaError as error:  # of --help and --version; a subcommand shows its errors itself

@@ -14,6 +14,7 @@ from caa_cli.config.attack_settings import samples_by_default
 from caa_cli.config.attacks import ATTACKS, SAMPLES
 from caa_cli.config.choices import DTYPES, GRADIENTS, SURROGATE_MODEL
 from caa_cli.config.targets import FORMS, TARGET_RULES
+from caa_cli.runtime.collector import importing
 
 _RUN, _COMPUTE = generate.RUN, generate.COMPUTE
 _SEARCH = generate.SEARCH
@@ -126,6 +127,7 @@ def attack(
     given = locals() | given
     layers.check_trust(context, "attack", attack)
     plan = layers.plan_of(AttackPlan, layers.with_preset(context, given, attack))
-    from caa_cli.run.attack import run_attack
+    with importing():
+        from caa_cli.run.attack import run_attack
 
     raise typer.Exit(run_attack(plan, *running.surroundings(plan.shard, given)))

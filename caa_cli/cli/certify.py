@@ -10,6 +10,7 @@ import typer
 from caa_cli.cli import generate, layers, options, running
 from caa_cli.cli.generate import RUN, option
 from caa_cli.config.certify_plan import CertifyPlan
+from caa_cli.runtime.collector import importing
 
 _CERTIFICATE = ("samples", "selection_samples", "alpha", "bound", "certificate", "radius")
 
@@ -39,6 +40,7 @@ def certify(
     """Certify a smoothed classifier: the radius within which each prediction can't change."""
     given = locals() | given
     plan = layers.plan_of(CertifyPlan, given)
-    from caa_cli.run.certify import run_certify
+    with importing():
+        from caa_cli.run.certify import run_certify
 
     raise typer.Exit(run_certify(plan, *running.surroundings(plan.shard, given)))

@@ -10,6 +10,7 @@ from caa_cli.cli import completion, layers, options, running
 from caa_cli.cli.generate import DATA, option
 from caa_cli.config.datasets import DATASETS
 from caa_cli.errors import UsageError
+from caa_cli.runtime.collector import importing
 
 
 @running.guarded
@@ -49,8 +50,10 @@ def inspect(
         )
     chosen = layers.normalisation({"normalisation": normalisation, "mean": mean, "std": std})
     from caa_cli.display import Display
-    from caa_cli.models.resolve import Overrides
-    from caa_cli.run.inspect import Inspection
+
+    with importing():
+        from caa_cli.models.resolve import Overrides
+        from caa_cli.run.inspect import Inspection
 
     overrides = Overrides(arch, sigma, **chosen)
     front = None if denoiser is None else str(denoiser)

@@ -19,6 +19,7 @@ from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
 from caa_cli.config.recipes import RECIPES
 from caa_cli.config.train_plan import TrainPlan
+from caa_cli.runtime.collector import importing
 
 _MODEL, _RUN, _METHOD = generate.DATA, generate.RUN, generate.METHOD
 _TRAINING = (
@@ -152,6 +153,8 @@ def train(
     """Train a classifier for randomised smoothing, or a denoiser in front of one; the other commands read it."""
     plan = layers.plan_of(TrainPlan, layers.with_recipe(context, locals() | given))
     from caa_cli.display import Display
-    from caa_cli.run.train import TrainRun
+
+    with importing():
+        from caa_cli.run.train import TrainRun
 
     raise typer.Exit(TrainRun(plan, Display(quiet, json), running.resume_command()).execute())

@@ -28,6 +28,7 @@ from caa_cli.results.store.locks import locked
 from caa_cli.run.compare_report import CompareReport, check_applicable
 from caa_cli.run.dry_run import summed
 from caa_cli.run.gate import Gate, warn_of_nothing
+from caa_cli.runtime.collector import importing
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
 
@@ -143,7 +144,8 @@ class CompareRun:
 
         Returns the documents of their results by label, and their exit codes.
         """
-        from caa_cli.run.attack import run_attack
+        with importing():
+            from caa_cli.run.attack import run_attack
 
         plan, messages, classifiers = self.plan, set[str](), dict[str, Any]()
         documents: dict[str, dict[str, Any]] = {}

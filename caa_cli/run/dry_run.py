@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caa_cli.config.sizes import show_size
 from caa_cli.display import Rows, clock
-from caa_cli.tuning.pace import Pace
+
+if TYPE_CHECKING:  # `caa compare` of finished results goes without torch
+    from caa_cli.tuning.pace import Pace
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,15 @@ class Inspection:
         check_each(self.overrides)
         if self.ensemble is not None:
             OneOf(ENSEMBLES).check("--ensemble", self.ensemble)
+        read = cache(partial(inspect_weights, trust=self.trust))  # a file may hold gigabytes
         if len(self.checkpoints) == 1 and not self._front and self.overrides.arch is None:
-            alone = denoiser_at(self.checkpoints[0], self.trust)
+            alone = denoiser_at(self.checkpoints[0], read, self.trust)
             if alone is not None:
                 return self._show_denoiser(alone)
         front = None
         if self._front:
             front = open_denoiser(Path(self.denoiser) if self.denoiser else None, self.denoiser_arch, self.trust)
-        all_weights = [inspect_weights(find_checkpoint(path), self.trust) for path in self.checkpoints]
+        all_weights = [read(find_checkpoint(path)) for path in self.checkpoints]
         documents = [self.describe(weights) for weights in all_weights]
         for weights in all_weights:
             if weights.refusal is not None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from caa_cli.config.choices import ENSEMBLES, LOGITS
 from caa_cli.config.denoisers import DENOISERS
 from caa_cli.display import Rows
-from caa_cli.models.checkpoint import inspect_weights
+from caa_cli.models.checkpoint import Weights
 from caa_cli.models.checkpoint_file import CONFIG
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import open_denoiser, recognise
@@ -20,9 +20,9 @@ from caa_cli.results.documents import head
 from caa_cli.runtime.words import counted
 
 
-def denoiser_at(path: str, trust: bool) -> Denoiser | None:
-    """The denoiser in a file or folder; None where it holds something else. Raises CaaError for half a folder: a
-    configuration without weights."""
+def denoiser_at(path: str, read: Callable[[Path], Weights], trust: bool) -> Denoiser | None:
+    """The denoiser in a file, which `read` reads, or in a folder; None where it holds something else. Raises CaaError
+    for half a folder: a configuration without weights."""
     place = Path(path)
     if place.is_dir():
         nothing = not weights_files(place) and not (place / CONFIG).is_file()
@@ -31,7 +31,7 @@ def denoiser_at(path: str, trust: bool) -> Denoiser | None:
         return open_denoiser(place, trust=trust)
     if not place.is_file():
         return None
-    weights = inspect_weights(place, trust)
+    weights = read(place)
     if weights.card is not None or weights.module is not None or weights.recognised is not None:
         return None
     denoiser = recognise(DenoiserFile(path=place, sha256=weights.sha256, weights=weights))

@@ -16,7 +16,6 @@ from support import (
     assert_clean_text,
     attack,
     caa,
-    start,
     timeless,
     write_mnist,
 )
@@ -294,15 +293,17 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     assert_clean_error(result, 2, "3×32×32", "--dataset cifar10")
 
 
-def limited(size: int):
-    """No file may grow beyond `size` bytes: a disk that fills up while the run is under way."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-def run_on_a_full_disk(size: int, *words: str | Path) -> tuple[int, str]:
-    process = start("attack", *CHEAP, *words, preexec_fn=limited(size))
-    _, stderr = process.communicate()
-    return process.returncode, stderr
+def run_on_a_full_disk(size: int, *words: str | Path) -> str:
+    """What a command says that fails because no file may grow beyond `size` bytes: the disk fills up meanwhile."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        result = caa(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not isinstance(result.exception, Exception), repr(result.exception)
+    assert result.exit_code == 1, result.stderr
+    return result.stderr
 
 
 @pytest.mark.parametrize(
@@ -318,8 +319,7 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, size, words):
     output = tmp_path / "attack.json"
     attack(output, "--limit", "1", "--seed", "5")
     older = output.read_bytes()
-    code, stderr = run_on_a_full_disk(size, "--output", output, *words, "--overwrite")
-    assert code == 1, stderr
+    stderr = run_on_a_full_disk(size, "attack", *CHEAP, "--output", output, *words, "--overwrite")
     assert_clean_text(stderr, "File too large", "--resume")
     assert str(output) + ".jsonl" in stderr
     assert output.read_bytes() == older
@@ -337,8 +337,7 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, size, words):
 
 
 def test_a_journal_that_cannot_be_begun_is_an_error(tmp_path):
-    code, stderr = run_on_a_full_disk(100, "--limit", "1", "--output", tmp_path / "attack.json")
-    assert code == 1
+    stderr = run_on_a_full_disk(100, "attack", *CHEAP, "--limit", "1", "--output", tmp_path / "attack.json")
     assert_clean_text(stderr, "File too large", "free some space")
     assert not (tmp_path / "attack.json").exists()
 
@@ -346,10 +345,7 @@ def test_a_journal_that_cannot_be_begun_is_an_error(tmp_path):
 def test_a_full_disk_keeps_the_training(tmp_path):
     """The state of a training is larger than the checkpoint at its end."""
     words = "--dataset demo --epochs 1 --evaluate-samples 0 --device cpu"
-    output = tmp_path / "m.safetensors"
-    process = start("train", *words.split(), "--output", output, preexec_fn=limited(200_000))
-    _, stderr = process.communicate()
-    assert process.returncode == 1
+    stderr = run_on_a_full_disk(200_000, "train", *words.split(), "--output", tmp_path / "m.safetensors")
     assert_clean_text(stderr, "File too large", "free some space")
     assert list(tmp_path.iterdir()) == []
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 from comparing import FAILED, comparison_of, document, record, write
 from merging import shards
 from requiring import CERTIFICATES, RECORDS, certification, unmet
-from support import COMMAND, ENVIRONMENT, assert_clean_error, caa, parse_strict
+from support import assert_clean_error, caa, parse_strict
 
 
 def check(*words):
@@ -131,15 +128,3 @@ def test_a_shard_s_comparison_of_no_images_meets_nothing(tmp_path):
         4,
         [f"{path}: caa.best_share>=0 (found null: no image is eligible)"],
     )
-
-
-def test_check_never_imports_torch(tmp_path):
-    path = write(tmp_path / "a.json", document(RECORDS))
-    script = COMMAND.replace(
-        "main()", "\ntry: main()\nfinally: assert not {'torch', 'scipy', 'matplotlib'} & set(sys.modules)"
-    )
-    words = ["check", str(path), "--require", "eligible==3"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *words], env=ENVIRONMENT, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr

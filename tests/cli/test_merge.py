@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from comparing import record, write
 from merging import IMAGES, killed, merge, shard, shards
 from safetensors.numpy import load_file
-from support import ENVIRONMENT, assert_clean_error, attack, caa, parse_strict, read_strict, timeless
+from support import assert_clean_error, attack, caa, parse_strict, read_strict, timeless
 
 CERTIFY = "certify --checkpoint demo --samples 200 --limit 5 --chunk-size 256 --device cpu --quiet"
 
@@ -244,19 +241,6 @@ def test_images_that_were_not_saved_are_not_left_out_in_silence(whole, tmp_path)
     result, found = merge(tmp_path, *files, "--save-adversarial", tmp_path / "a.safetensors")
     assert_clean_error(result, 1, "the images of 3 attacked examples", "--save-adversarial")
     assert found is None
-
-
-def test_merging_needs_no_torch(tmp_path):
-    script = (
-        "import sys; sys.argv[0] = 'caa'\nfrom caa_cli.cli.app import main\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
-        "print(*{'torch', 'torchvision', 'matplotlib'} & set(sys.modules))"
-    )
-    words = ["merge", *shards(tmp_path), "--output", tmp_path / "all.json", "--quiet"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *words], capture_output=True, text=True, env=ENVIRONMENT, check=True
-    )
-    assert done.stdout.strip() == ""
 
 
 def test_the_attack_that_wrote_a_shard_says_how_to_go_on(whole):

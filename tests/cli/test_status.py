@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -161,10 +162,11 @@ def test_a_run_at_work_is_running_and_is_not_disturbed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [word for word in CHEAP if word != "8"]
     words[words.index("--iterations")] = "--quiet"
-    process = start("compare", *words, "--attacks", "caa,ddn:iterations=20", "--limit", "4", "--output", "c.json")
+    process = start("compare", *words, "--attacks", "caa,ddn:iterations=20", "--limit", "3", "--output", "c.json")
     states = set[tuple[str, ...]]()
 
     def at_work() -> bool:
+        time.sleep(0.05)  # not to take the time of the run
         result = caa("status", "c.json", "--json")
         if result.exit_code == 2:  # not begun
             return False

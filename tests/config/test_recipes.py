@@ -44,7 +44,7 @@ def test_every_data_set_has_a_normalisation():
 
 
 def test_a_recipe_fills_in_what_is_not_said():
-    config = planned("--recipe", "macer-mnist", "--sigma", "0.9")
+    config = planned("--recipe", "macer-mnist", "--sigma", "0.9", "--batch-size", "16")
     assert config["recipe"] == "macer-mnist"
     assert (config["method"], config["weight"], config["draws"], config["arch"]) == ("macer", 6.0, 16, "lenet")
     assert (config["optimizer"], config["epochs"], config["schedule"]) == ("sgd", 90, "step")
@@ -71,7 +71,7 @@ def test_another_method_takes_of_a_recipe_what_is_not_of_the_first():
 
 
 def test_the_noise_whose_settings_are_taken_is_said(tmp_path: Path):
-    words = ["--dataset", "demo", "--dry-run", "--recipe", "macer-mnist"]
+    words = ["--dataset", "demo", "--dry-run", "--recipe", "macer-mnist", "--batch-size", "16"]
     assert "settings for σ = 1" in caa("train", *words, "--sigma", "0.9").stderr
     assert "settings for" not in caa("train", *words, "--sigma", "0.5").stderr
 

@@ -12,6 +12,8 @@ from checkpoints import FAMILIES, damaged, hostile
 from containers import CANARY
 from processes import Ended, prepare, run
 
+from caa_cli.models import confined
+
 MOST_BYTES, MOST_SECONDS = 4 * 2**30, 30
 # All that goes before the work itself, which is that of an honest file.
 COMMANDS = (
@@ -24,6 +26,8 @@ COMMANDS = (
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # The time that a small file may take, a fifth of the real one: some would go on for ever.
+    monkeypatch.setattr(confined, "_SECONDS", 1.0)
     prepare()
 
 

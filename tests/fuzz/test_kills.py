@@ -21,10 +21,12 @@ import pytest
 from safetensors.numpy import load_file
 from support import CHEAP, caa
 
+# What PyTorch imports with its first gradient, and with its first optimiser.
+LATE = ("torch.fx.experimental.symbolic_shapes", "torch._dynamo")
 # Each process begins where all is imported already: a kill then falls into the work.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    [f"caa_cli.{name}" for name in ("run.attack", "run.certify", "run.compare", "training.run")]
+    ["support", *(f"caa_cli.run.{name}" for name in ("attack", "certify", "compare", "train")), *LATE]
 )
 
 CERTIFY = "certify --checkpoint demo --samples 2000 --limit 4 --chunk-size 256 --device cpu"

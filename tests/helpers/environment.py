@@ -1,15 +1,19 @@
 """Takes from the environment what would change a test's outcome. conftest.py imports it before anything reads those.
 
-What is left out is inherited by the processes that tests start, too.
+What is left out is inherited by the processes that tests start, too. Python's garbage collector rests until the tests
+are collected: it would take half of that time, and find nothing.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import re
 import shutil
 import tempfile
+
+gc.disable()
 
 _CACHE = tempfile.mkdtemp(prefix="caa-tests-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)

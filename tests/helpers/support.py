@@ -35,6 +35,14 @@ CHEAP = _CHEAP.split()
 # What the console script does, for a process of its own.
 COMMAND = "import sys; sys.argv[0] = 'caa'; from caa_cli.cli.app import main; main()"
 
+# torchrun, with as short a start and end as the command's.
+_TORCHRUN = """from caa_cli.runtime import collector
+collector.rest_at_exit()
+with collector.importing():
+    from torch.distributed.run import main
+main()
+"""
+
 
 def caa(*words: str | Path, env: dict[str, str] | None = None) -> Result:
     """Runs the command in this process."""
@@ -52,16 +60,13 @@ def attack(output: Path, *words: str | Path) -> dict[str, Any]:
 def start(*words: str | Path, **settings: Any) -> subprocess.Popen[str]:
     """Runs the command in a process of its own, its output in pipes."""
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT, **settings}
-    # A shell starts background jobs with Ctrl-C ignored, and children inherit that; these are to be interrupted.
-    before = settings.pop("preexec_fn", None)
-
-    def heed_interrupts() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if before is not None:
-            before()
-
     command = [sys.executable, "-c", COMMAND, *map(str, words)]
-    return subprocess.Popen(command, preexec_fn=heed_interrupts, **settings)  # noqa: PLW1509
+    # A shell starts background jobs with Ctrl-C ignored, and children inherit that; these are to be interrupted.
+    return subprocess.Popen(command, preexec_fn=_heed_interrupts, **settings)  # noqa: PLW1509
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read_terminal(terminal: int) -> str:
@@ -76,7 +81,7 @@ def read_terminal(terminal: int) -> str:
 
 def torchrun(*words: str | Path, options: tuple[str, ...] = (), script: str = COMMAND) -> subprocess.Popen[str]:
     """The command in two processes, as torchrun starts them."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options, "--no-python"]
+    launcher = ["-c", _TORCHRUN, "--standalone", "--nproc-per-node", "2", *options, "--no-python"]
     command = [sys.executable, *launcher, sys.executable, "-c", script, *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 

@@ -215,7 +215,8 @@ def test_images_are_resized_as_the_library_does(tmp_path):
     for folder in "ab":
         Image.fromarray(pixels.numpy()).save(tmp_path / "data" / folder / "x.png")
     torch.save(models.efficientnet_b0(weights=None, num_classes=2).state_dict(), "weights.pt")
-    words = ["--dataset", "folder", "--data-dir", "data", "--sigma", "0.5", "--limit", "1", "--samples", "20"]
+    words = ["--dataset", "folder", "--data-dir", "data", "--sigma", "0.5", "--limit", "1", "--chunk-size", "8"]
+    words += ["--samples", "8", "--selection-samples", "8"]
     result = caa("certify", "--checkpoint", "weights.pt", "--arch", "torchvision:efficientnet_b0", *words)
     assert result.exit_code == 0, result.output
     config = json.loads(Path("certify.json").read_text(encoding="utf-8"))["config"]

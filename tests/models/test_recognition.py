@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from caa_cli.cli.layers import normalisation
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import read_weights
+from caa_cli.models.checkpoint import Weights, read_weights
 from caa_cli.models.load import build_model
 from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import recognise
@@ -28,25 +29,34 @@ from caa_cli.models.resolve import Overrides, resolve_card
 SMALL = [name for name in CASES if "ImageNet" not in name and "110" not in name and "vision" not in name]
 
 
+@pytest.fixture(scope="module")
+def published(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Case, Path]]:
+    """The case that the parameter names, and the file that its code saves."""
+    case = CASES[request.param]
+    path = case.write(tmp_path_factory.mktemp("published") / "x")
+    yield case, path
+    path.unlink()
+
+
 def flagged(case: Case) -> Overrides:
     chosen = normalisation({"mean": None, "std": None, "normalisation": case.flags[1] if case.flags else None})
     return Overrides(sigma=0.5, **chosen)
 
 
-def loaded(path: Path, case: Case, said: Overrides | None = None):
-    weights = read_weights(path)
-    card, notes = resolve_card(weights, said or flagged(case), case.dataset, case.shape, case.classes)
+def built(weights: Weights, case: Case):
+    card, notes = resolve_card(weights, flagged(case), case.dataset, case.shape, case.classes)
     return build_model(weights, card).eval(), card, notes
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_published_layout_computes_what_its_own_code_would(tmp_path, name):
-    case = CASES[name]
-    path = case.write(tmp_path / "x")
-    weights = read_weights(path)
+@pytest.mark.parametrize("published", CASES, indirect=True)
+def test_a_published_layout_computes_what_its_own_code_would(published):
+    case, file = published
+    weights = read_weights(file)
     assert len(weights.tensors) == case.tensors
     assert next(iter(weights.tensors)) == case.first
-    model, card, notes = loaded(path, case)
+    model, card, notes = built(weights, case)
     assert (card.arch, card.num_classes) == (case.arch, case.classes)
     if not case.flags:
         assert any(f"--normalisation {case.normalisation} is assumed" in note for note in notes)
@@ -55,11 +65,10 @@ def test_a_published_layout_computes_what_its_own_code_would(tmp_path, name):
         torch.testing.assert_close(model(images), case.logits(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_inspect_names_the_source_and_a_command_that_runs(tmp_path, name):
-    case = CASES[name]
-    path = case.write(tmp_path / "x")
-    result = caa("inspect", path, "--dataset", case.dataset, "--json")
+@pytest.mark.parametrize("published", CASES, indirect=True)
+def test_inspect_names_the_source_and_a_command_that_runs(published):
+    case, file = published
+    result = caa("inspect", file, "--dataset", case.dataset, "--json")
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document["arch"] == case.arch
@@ -69,16 +78,19 @@ def test_inspect_names_the_source_and_a_command_that_runs(tmp_path, name):
     assert document["missing"] == ["σ", "normalisation"]
     assert document["problem"] is None
     assert "--sigma S" in document["attack"]
-    if name.startswith("Cohen"):
+    if case.source.startswith("Cohen"):
         assert document["container"]["beside"]["epoch"] == 90
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_the_name_of_the_file_changes_nothing(tmp_path, name):
-    case = CASES[name]
-    one, other = case.write(tmp_path / "imagenet-resnet50.safetensors"), case.write(tmp_path / "y.onnx")
-    assert recognise(read_weights(one).tensors) == recognise(read_weights(other).tensors)
-    assert loaded(one, case)[1] == loaded(other, case)[1]
+@pytest.mark.parametrize("published", SMALL, indirect=True)
+def test_the_name_of_the_file_changes_nothing(published, tmp_path):
+    (case, file), found = published, []
+    for other in ("imagenet-resnet50.safetensors", "y.onnx"):
+        (tmp_path / other).symlink_to(file)
+        weights = read_weights(tmp_path / other)
+        card, _ = resolve_card(weights, flagged(case), case.dataset, case.shape, case.classes)
+        found.append((weights.recognised, card))
+    assert found[0] == found[1]
 
 
 def test_torchvision_as_safetensors(tmp_path):
@@ -143,7 +155,7 @@ def test_constants_of_a_normalisation_saved_with_the_weights_are_used(tmp_path):
     state |= {"0.mean": torch.tensor(CIFAR).view(1, 3, 1, 1), "0.std": torch.full((1, 3, 1, 1), 0.25)}
     torch.save({"state_dict": state}, tmp_path / "x")
     assert stored_normalisation(read_weights(tmp_path / "x").tensors)[1] == (0.25,) * 3
-    model, _, notes = loaded(tmp_path / "x", CASES["MACER, CIFAR-10"])
+    model, _, notes = built(read_weights(tmp_path / "x"), CASES["MACER, CIFAR-10"])
     assert "as saved beside the weights" in notes[0]
     images = torch.rand(2, 3, 32, 32)
     wanted = network((images - torch.tensor(CIFAR).view(-1, 1, 1)) / 0.25)

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
 import torch
-from support import COMMAND, ENVIRONMENT, rank_of, start, torchrun
+from support import COMMAND, assert_clean_error, caa, rank_of, torchrun
 
 from caa_cli.models.checkpoint import read_weights
 
@@ -23,43 +24,59 @@ OPTIONS = (
     "--evaluate-samples 0"
 )
 TRAIN = ("train", *OPTIONS.split(), "--output")
+# How many threads a process has when it ends.
+THREADS = """import atexit, os
+if os.path.exists("/proc/self/task"):
+    atexit.register(lambda: print(len(os.listdir("/proc/self/task")), "threads at the end"))
+"""
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    """What the processes wrote to stderr; none of them is left, even where one hangs."""
+def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    """What the processes wrote to stdout and stderr; none of them is left, even where one hangs."""
     try:
-        _, stderr = process.communicate(timeout=180)
+        stdout, stderr = process.communicate(timeout=180)
     except subprocess.TimeoutExpired:
         for child in psutil.Process(process.pid).children(recursive=True):
             child.kill()
         _, stderr = process.communicate()
         raise AssertionError(f"a process hangs; stderr so far:\n{stderr}") from None
     assert process.returncode == code, stderr
-    return stderr
+    return stdout, stderr
+
+
+class Whole(NamedTuple):
+    """A training that nothing happened to: its checkpoint, and what it wrote."""
+
+    output: Path
+    stdout: str
+    stderr: str
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of a training that nothing happened to."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     output = tmp_path_factory.mktemp("whole") / "model.safetensors"
-    assert "2 processes" in finish(torchrun(*TRAIN, output))
-    return output
+    return Whole(output, *finish(torchrun(*TRAIN, output, script=THREADS + COMMAND)))
 
 
-def test_two_processes_learn_together_and_one_of_them_reports(whole: Path):
-    card = read_weights(whole).card
+def test_two_processes_learn_together_and_one_of_them_reports(whole: Whole):
+    assert "2 processes" in whole.stderr
+    card = read_weights(whole.output).card
     assert card is not None
     assert card.training["heldout_noisy_accuracy"] > 0.5
-    lines = [json.loads(line) for line in (whole.parent / "model.safetensors.log.jsonl").read_text().splitlines()]
+    folder = whole.output.parent
+    lines = [json.loads(line) for line in (folder / "model.safetensors.log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, EPOCHS + 1))
-    assert sorted(path.name for path in whole.parent.iterdir()) == [
-        "model.safetensors",
-        "model.safetensors.log.jsonl",
-    ]
+    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "model.safetensors.log.jsonl"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in Linux's /proc")
+def test_no_thread_is_left_to_abort_a_process_at_its_end(whole: Whole):
+    """One of gloo's that releases a tensor while Python ends aborts the process, seldom enough to be overlooked."""
+    assert re.findall(r"(\d+) threads at the end", whole.stdout) == ["1", "1"]
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_killed_process_is_survived_and_resumed_to_the_same_weights(tmp_path: Path, whole: Path, victim: int):
+def test_a_killed_process_is_survived_and_resumed_to_the_same_weights(tmp_path: Path, whole: Whole, victim: int):
     output = tmp_path / "model.safetensors"
     unfinished = tmp_path / "model.safetensors.training"
     process = torchrun(*TRAIN, output)
@@ -71,8 +88,8 @@ def test_a_killed_process_is_survived_and_resumed_to_the_same_weights(tmp_path: 
     os.kill(rank_of(process, victim), signal.SIGKILL)
     finish(process, code=1)
     assert not output.exists()
-    assert "going on after epoch" in finish(torchrun(*TRAIN, output, "--resume"))
-    assert output.read_bytes() == whole.read_bytes()
+    assert "going on after epoch" in finish(torchrun(*TRAIN, output, "--resume"))[1]
+    assert output.read_bytes() == whole.output.read_bytes()
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path: Path):
@@ -80,20 +97,9 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path):
     plain = "--method gaussian --sigma 1e-9 --epochs 1 --optimizer sgd --learning-rate 0.1 --heldout 0"
     together, alone = tmp_path / "together.safetensors", tmp_path / "alone.safetensors"
     finish(torchrun(*TRAIN, together, *plain.split()))
-    finish(start("train", *OPTIONS.split(), *plain.split(), "--output", alone))
+    assert caa(*TRAIN, alone, *plain.split()).exit_code == 0
     one, other = read_weights(alone).tensors, read_weights(together).tensors
     assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5) for name in one)
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in Linux's /proc")
-def test_no_thread_is_left_to_abort_a_process_at_its_end(tmp_path: Path):
-    """One of gloo's that releases a tensor while Python ends aborts the process, seldom enough to be overlooked."""
-    threads = "len(os.listdir('/proc/self/task'))"
-    count = f"import atexit, os\natexit.register(lambda: print({threads}, 'threads at the end'))\n"
-    process = torchrun(*TRAIN, tmp_path / "m", "--epochs", "1", script=count + COMMAND)
-    shown, stderr = process.communicate(timeout=180)
-    assert process.returncode == 0, stderr
-    assert re.findall(r"(\d+) threads at the end", shown) == ["1", "1"]
 
 
 @pytest.mark.parametrize(
@@ -106,8 +112,7 @@ def test_no_thread_is_left_to_abort_a_process_at_its_end(tmp_path: Path):
     ids=["no address", "no number", "no such rank"],
 )
 def test_an_environment_that_torchrun_did_not_make(tmp_path: Path, environment: dict[str, str]):
-    process = start("train", *OPTIONS.split(), "--output", tmp_path / "m", env={**ENVIRONMENT, **environment})
-    assert "not as torchrun does" in finish(process, code=2)
+    assert_clean_error(caa(*TRAIN, tmp_path / "m", env=environment), 2, "not as torchrun does")
 
 
 @pytest.mark.slow  # torchrun gives the first process half a minute to end
@@ -117,4 +122,4 @@ def test_an_error_of_one_process_alone_is_said(tmp_path: Path):
         "import os, sys; sys.argv[0] = 'caa'\nif os.environ['RANK'] == '1': sys.argv[-1] = '/nowhere/m'\n" + COMMAND
     )
     process = torchrun(*TRAIN, tmp_path / "m", script=script)
-    assert "process 1: " in finish(process, code=1)
+    assert "process 1: " in finish(process, code=1)[1]
