@@ -277,7 +277,7 @@ ATTACKS: dict[str, AttackSpec] = {
         CaaNewton,
         "caa_cli.attacks.newton.attack:Newton",
         "caa_cli.attacks.newton.boundary_walk:BoundaryWalk",
-        # A third fewer evaluations in all, for half a percent of the radius (docs/method/caa-newton.md).
+        # Two fifths fewer evaluations in all, for 0.2 to 0.5% of the radius (docs/method/caa-newton.md).
         samples=375,
         takes_target=True,
     ),
