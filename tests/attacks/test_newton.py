@@ -125,6 +125,19 @@ def test_without_a_gradient_a_plane_stays_as_it_is():
             assert torch.equal(value, getattr(plane, name)), name
 
 
+def test_far_away_normals_are_averaged_while_heights_are_the_newest():
+    one, first, second = torch.ones(1), torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    plane = Plane(first, first, -3.0 * one, 30.0 * one, one)
+    seen = RunEvaluation(2.0 * second, -one, one, second, second, one < 0, None)
+    near, far = (plane.averaged(seen, 0.5, was_near, 15) for was_near in (one > 0, one < 0))
+    for averaged in (near, far):
+        assert averaged.normal.tolist() == [[0.5, 0.5]], (
+            "half of 30 samples weighs as much as 15 new ones"
+        )
+    assert (far.anchor.tolist(), far.height.tolist()) == ([[0.0, 2.0]], [-1.0])
+    assert (near.anchor.tolist(), near.height.tolist()) == ([[0.5, 1.0]], [-2.0])
+
+
 def test_votes_give_the_slope_by_steins_lemma():
     linear, n, distance = make_linear(), 40_000, 0.3
     normal = -(linear.weight / linear.weight.norm())[None]
