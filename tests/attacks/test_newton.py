@@ -131,9 +131,7 @@ def test_far_away_normals_are_averaged_while_heights_are_the_newest():
     seen = RunEvaluation(2.0 * second, -one, one, second, second, one < 0, None)
     near, far = (plane.averaged(seen, 0.5, was_near, 15) for was_near in (one > 0, one < 0))
     for averaged in (near, far):
-        assert averaged.normal.tolist() == [[0.5, 0.5]], (
-            "half of 30 samples weighs as much as 15 new ones"
-        )
+        assert averaged.normal.tolist() == [[0.5, 0.5]], "half of 30 samples weighs as much as 15 new ones"
     assert (far.anchor.tolist(), far.height.tolist()) == ([[0.0, 2.0]], [-1.0])
     assert (near.anchor.tolist(), near.height.tolist()) == ([[0.5, 1.0]], [-2.0])
 
