@@ -125,6 +125,15 @@ def test_without_a_gradient_a_plane_stays_as_it_is():
             assert torch.equal(value, getattr(plane, name)), name
 
 
+def test_normals_of_which_rounding_makes_the_product_more_than_one_keep_the_memory():
+    one, longer = torch.ones(1), torch.tensor([[1.0 + 1e-6, 0.0]])
+    plane = Plane(longer, longer, one, 30.0 * one, one)
+    for _ in range(3):
+        plane = plane.averaged(RunEvaluation(longer, one, one, longer, longer, one < 0, None), 0.75, one > 0, 30)
+        assert float(plane.agreement) == 1.0
+    assert float(plane.weight) == 30.0 * (1 + 0.75 + 0.75**2 + 0.75**3)
+
+
 def test_far_away_normals_are_averaged_while_heights_are_the_newest():
     one, first, second = torch.ones(1), torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     plane = Plane(first, first, -3.0 * one, 30.0 * one, one)

@@ -97,7 +97,7 @@ class Plane:
         weight = kept * self.weight + samples
         share = (samples / weight).masked_fill_(lost, 0.0)
         # An average of earlier normals has the same product with a new one as each of them, in expectation.
-        product = (evaluation.direction * self.normal).sum(dim=1).clamp(min=_AGREEMENT_MIN)
+        product = (evaluation.direction * self.normal).sum(dim=1).clamp(_AGREEMENT_MIN, 1.0)
         has_product = (self.weight > 0) & ~lost
         fresh = torch.where(was_near | lost, share, 1.0)
         return Plane(
