@@ -114,7 +114,7 @@ class ModelPlan(Plan):
         listed = self.indices_file or self.indices_list
         if listed is not None and (self.skip or self.every > 1):
             raise UsageError(f"--indices {listed} says which images to take", "leave --skip and --every out")
-        self._check_files()
+        check_distinct(self.reads(), self.writes().items())
 
     def resolve(self, sigma: float | None, **from_checkpoint: Any) -> Self:
         """The plan with what checkpoint and data set say in place of None: what runs, and what results record.
@@ -161,7 +161,3 @@ class ModelPlan(Plan):
             "the images of --output": sidecar(self.output, ".images"),
             **self.written(),
         }
-
-    def _check_files(self) -> None:
-        """No file of a run may be overwritten by another."""
-        check_distinct(self.reads(), self.writes().items())

@@ -171,7 +171,7 @@ class Newton(Race[NewtonState]):
         """Moves to the nearest point at which the plane has the target margin, within the longest step."""
         clean, point = state.clean[now.rows].flatten(1), evaluation.point
         target = self.target * sigma
-        direction, _, _ = unit(plane.normal)
+        direction = unit(plane.normal)[0]
         # Far away: straight on, as far as the plane predicts the boundary.
         ahead = ((target - evaluation.margin) / slope).clamp(min=0.1, max=_FAR_STEP * sigma)
         onward = torch.addcmul(point, ahead[:, None], direction).clamp(0.0, 1.0)
