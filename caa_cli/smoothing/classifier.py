@@ -13,7 +13,7 @@ from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import GumbelGap, LogRatio, Objective, Slopes, rivals_over_label
 from caa_cli.smoothing.recompute import graph_bytes
-from caa_cli.smoothing.sampling import NoisyModel
+from caa_cli.smoothing.sampling import NoisyModel, frozen
 
 
 class SmoothedClassifier(NoisyModel):
@@ -58,7 +58,7 @@ class SmoothedClassifier(NoisyModel):
         """The same classifier with a `search` of its own: a second copy of the weights, in another precision, on the
         same noise. The source of gradients goes with the copy."""
         other, search = copy.copy(self), copy.copy(self)
-        search.model, search.dtype = copy.deepcopy(self.model).to(dtype), dtype
+        search.model, search.dtype = frozen(copy.deepcopy(self.model), self.device, dtype), dtype
         search.gradients = other.gradients = copy.deepcopy(self.gradients)
         search.gradients.move_to(self.device, dtype)
         other._search, search._search = search, None

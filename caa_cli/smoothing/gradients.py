@@ -14,7 +14,7 @@ from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, Gradie
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import LogRatio, Slopes, cotangent
 from caa_cli.smoothing.pilot import Pilot
-from caa_cli.smoothing.sampling import NoisyModel, count_votes, votes_of
+from caa_cli.smoothing.sampling import NoisyModel, count_votes, frozen, votes_of
 from caa_cli.smoothing.soft_model import SoftModel
 
 
@@ -52,7 +52,7 @@ class SurrogateModel(GradientSource):
         self.model = model
 
     def move_to(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.model = self.model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        self.model = frozen(self.model, device, dtype)
 
     def lay_out(self, memory_format: torch.memory_format) -> None:
         self.model.to(memory_format=memory_format)

@@ -14,6 +14,7 @@ from caa_cli.errors import CaaError
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.runtime.words import counted, sizes
 from caa_cli.smoothing.chunks import Piece, plan_pieces
+from caa_cli.smoothing.depthwise import use_dense_gradients
 from caa_cli.smoothing.noise import Key, NoiseSource
 from caa_cli.smoothing.recompute import graph_bytes, recompute_activations
 
@@ -64,7 +65,7 @@ class NoisyModel:
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
-        self.model = model.to(device=self.device, dtype=dtype).eval().requires_grad_(False)
+        self.model = frozen(model, self.device, dtype)
         self.sigma = float(sigma)
         self.num_classes = num_classes
         self.input_shape = tuple(input_shape)
@@ -236,6 +237,13 @@ class NoisyModel:
             noisy = noisy.movedim(-1, 2) if last else noisy
         torch.add(noise, x[piece.examples, None], out=noisy)
         return noisy.flatten(0, 1).detach()
+
+
+def frozen(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The model on this device, in evaluation mode; its parameters take no gradients any more."""
+    model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    use_dense_gradients(model)
+    return model
 
 
 def votes_of(logits: Tensor, piece: Piece) -> Tensor:
