@@ -31,8 +31,8 @@ from caa_cli.results.records import (
 )
 from caa_cli.results.store.images import Image
 from caa_cli.run.batch_size import certified_together, searched_together
+from caa_cli.run.starting_points import StartingPoints
 from caa_cli.run.targets import Targets
-from caa_cli.run.threat_model import StartingPoints
 from caa_cli.runtime.device import in_mode
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.smoothing.certify import Certificate, Certifier

@@ -7,6 +7,7 @@ from typing import Any
 
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.run.starting_points import starting_points_bytes
 from caa_cli.run.threat_model import Access
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
@@ -27,7 +28,8 @@ def search_bytes(
     images: how many are searched at a time; None: as many as may ever be, before chunks are known.
     """
     image_bytes = attack.state_bytes(input_shape, access.cost)
-    return access.starting_points_bytes(input_shape) + (images or most_images(plan, image_bytes)) * image_bytes
+    begin = 0 if access.cost.differentiates else starting_points_bytes(input_shape)
+    return begin + (images or most_images(plan, image_bytes)) * image_bytes
 
 
 def searched_together(plan: AttackPlan, attack: Attack[Any], classifier: SmoothedClassifier) -> int:
