@@ -101,7 +101,7 @@ def test_noisy_normals_of_many_dimensions_lead_to_the_nearest_point_all_the_same
     normal = torch.zeros(1, dimensions)
     normal[0, 0] = 1.0
     clean, one, true = torch.zeros(1, dimensions), torch.ones(1), torch.ones(1, dtype=torch.bool)
-    plane, point = Plane(clean, clean, 0.0 * one, 0.0 * one, one), clean
+    plane, point = Plane(clean, clean, 0.0 * one, 0.0 * one, 0.0 * one, one), clean
     for _ in range(60):
         noise = torch.nn.functional.normalize(torch.randn(1, dimensions, generator=generator))
         measured = math.sqrt(agreement) * normal + math.sqrt(1.0 - agreement) * noise
@@ -118,7 +118,7 @@ def test_noisy_normals_of_many_dimensions_lead_to_the_nearest_point_all_the_same
 
 def test_without_a_gradient_a_plane_stays_as_it_is():
     one, vector = torch.ones(1), torch.tensor([[3.0, 4.0]])
-    plane = Plane(0.2 * vector, vector, 0.1 * one, 30.0 * one, 0.8 * one)
+    plane = Plane(0.2 * vector, vector, 0.1 * one, 30.0 * one, 40.0 * one, 0.8 * one)
     lost = RunEvaluation(2.0 * vector, -one, one, 0.0 * vector, 0.0 * vector, one > 0, None)
     for was_near in (one > 0, one < 0):
         for name, value in vars(plane.averaged(lost, 0.75, was_near, 30)).items():
@@ -127,22 +127,46 @@ def test_without_a_gradient_a_plane_stays_as_it_is():
 
 def test_normals_of_which_rounding_makes_the_product_more_than_one_keep_the_memory():
     one, longer = torch.ones(1), torch.tensor([[1.0 + 1e-6, 0.0]])
-    plane = Plane(longer, longer, one, 30.0 * one, one)
+    plane = Plane(longer, longer, one, 30.0 * one, 30.0 * one, one)
     for _ in range(3):
         plane = plane.averaged(RunEvaluation(longer, one, one, longer, longer, one < 0, None), 0.75, one > 0, 30)
         assert float(plane.agreement) == 1.0
-    assert float(plane.weight) == 30.0 * (1 + 0.75 + 0.75**2 + 0.75**3)
+    assert float(plane.normal_weight) == 30.0 * (1 + 0.75 + 0.75**2 + 0.75**3)
 
 
 def test_far_away_normals_are_averaged_while_heights_are_the_newest():
     one, first, second = torch.ones(1), torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-    plane = Plane(first, first, -3.0 * one, 30.0 * one, one)
+    plane = Plane(first, first, -3.0 * one, 30.0 * one, 50.0 * one, one)
     seen = RunEvaluation(2.0 * second, -one, one, second, second, one < 0, None)
     near, far = (plane.averaged(seen, 0.5, was_near, 15) for was_near in (one > 0, one < 0))
     for averaged in (near, far):
         assert averaged.normal.tolist() == [[0.5, 0.5]], "half of 30 samples weighs as much as 15 new ones"
-    assert (far.anchor.tolist(), far.height.tolist()) == ([[0.0, 2.0]], [-1.0])
-    assert (near.anchor.tolist(), near.height.tolist()) == ([[0.5, 1.0]], [-2.0])
+    assert (far.anchor.tolist(), far.height.tolist(), far.height_weight.tolist()) == ([[0.0, 2.0]], [-1.0], [15.0])
+    # Heights are kept for longer: nine tenths of 50 samples weigh three times as much as 15.
+    assert (near.anchor.tolist(), near.height.tolist(), near.height_weight.tolist()) == (
+        [[0.75, 0.5]],
+        [-2.5],
+        [60.0],
+    )
+
+
+def test_steps_stay_long_on_a_straight_way_and_shrink_where_it_turns():
+    linear, attack = make_linear(), Newton(rivals=1)
+    state = attack.start([Example(0, linear.at(1.0), 1)], linear.classifier)
+    now = RunStep(torch.tensor([0]), torch.tensor([0]), [0], iteration=0, samples=16)
+    move = torch.zeros_like(state.move[0])
+    move[0, 0] = 0.1
+    aside = move.flip(1)
+    lengths = []
+    # Straight on is within 60°. The last one is of a run that stayed, as its gradient was lost.
+    for made in (move, move, aside, aside + move, aside + 3.0 * move, -move, 0.0 * move):
+        attack._limit(state, now, made)
+        lengths.append(float(state.longest))
+    turned = 0.5 * 0.85
+    assert lengths == pytest.approx([turned, 0.5, turned, 0.5, 0.5, turned, 0.85 * turned])
+    for sign in (1, -1) * 10:
+        attack._limit(state, now, sign * move)
+    assert float(state.longest) == pytest.approx(0.02), "the least"
 
 
 def test_votes_give_the_slope_by_steins_lemma():
@@ -350,7 +374,7 @@ def test_runs_towards_further_classes_are_given_up():
     left = int(state.alive[0].nonzero())
     assert state.boundary_distance[0, left] <= state.boundary_distance[0, 1 - left]
     assert int(state.backward) == sum(runs * attack.draws(step) for step, runs in enumerate(alive))
-    assert int(state.forward) == int(state.backward) + min(attack.samples, classifier.PILOT)
+    assert int(state.forward) == int(state.backward) + attack.samples, "and those that rank the classes"
     most_forward, most_backward = attack.budget()
     assert int(state.forward) < most_forward
     assert int(state.backward) < most_backward

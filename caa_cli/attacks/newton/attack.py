@@ -36,8 +36,13 @@ from caa_cli.smoothing.gradients import WhiteBox
 
 # Beyond this many σ from the boundary probabilities are all but 0 and 1, and only a plane's direction is informative.
 _NEAR = 0.6
-# Longest steps: in σ while far, then in pixel units, shrinking by the factor with every step.
-_FAR_STEP, _STEP, _SHRINK, _SHORTEST = 3.0, 0.5, 0.9, 0.05
+# The longest step while far, in σ.
+_FAR_STEP = 3.0
+# The longest step of a run, in pixel units: at first and at most, and at least. It shrinks by the first factor, but
+# grows by the second after a move whose cosine with the move before is more than this.
+_STEP, _SHORTEST, _SHRINK, _GROW, _STRAIGHT = 0.5, 0.02, 0.85, 1.2, 0.5
+# How much of its weight a height keeps per step; a normal keeps less, as the boundary curves.
+_HEIGHT_MEMORY = 0.9
 # How many samples the estimate of a slope may weigh.
 _SLOPE_MOST = 2000.0
 # So many normals are averaged that noise is this share of the squared average; the radius grows by half of that.
@@ -48,17 +53,20 @@ _AGREEMENT_MIN = 0.05
 
 @dataclass
 class NewtonState(Runs):
-    """near: whether the run has come near its boundary.  near_steps: its steps since then.  The others: see `Plane`.
+    """near: whether the run has come near its boundary.  longest: its next step, at most.  move: its last one.
 
-    Of `Runs`: slope along the normals; boundary_distance of the nearest point beyond the plane.
+    The others: see `Plane`. Of `Runs`: slope along the normals; boundary_distance: of the nearest point beyond the
+    plane.
     """
 
     near: Tensor
-    near_steps: Tensor
+    longest: Tensor
+    move: Tensor
     normal: Tensor
     anchor: Tensor
     height: Tensor
-    weight: Tensor
+    normal_weight: Tensor
+    height_weight: Tensor
     agreement: Tensor
 
 
@@ -66,15 +74,16 @@ class NewtonState(Runs):
 class Plane:
     """The averaged planes of some runs, one row each, as in the module.
 
-    normal, anchor: (runs, dimensions).  height: (runs,).  weight: (runs,) the samples behind the normal, those of
-    earlier evaluations as the memory leaves them.  agreement: (runs,) the scalar product of two normals, 1 without
-    noise.
+    normal, anchor: (runs, dimensions).  height: (runs,).  normal_weight: (runs,) the samples behind the normal, those
+    of earlier evaluations as the memory leaves them; height_weight: behind the height and the anchor.  agreement:
+    (runs,) the scalar product of two normals, 1 without noise.
     """
 
     normal: Tensor
     anchor: Tensor
     height: Tensor
-    weight: Tensor
+    normal_weight: Tensor
+    height_weight: Tensor
     agreement: Tensor
 
     @classmethod
@@ -94,17 +103,19 @@ class Plane:
         """
         lost = evaluation.lost
         kept = (1.0 - 2.0 * _NOISE * self.agreement / (1.0 - self.agreement)).clamp(min=memory)
-        weight = kept * self.weight + samples
-        share = (samples / weight).masked_fill_(lost, 0.0)
+        normal_weight = kept * self.normal_weight + samples
+        height_weight = _HEIGHT_MEMORY * self.height_weight * was_near + samples
+        turned = (samples / normal_weight).masked_fill_(lost, 0.0)
+        moved = (samples / height_weight).masked_fill_(lost, 0.0)
         # An average of earlier normals has the same product with a new one as each of them, in expectation.
         product = (evaluation.direction * self.normal).sum(dim=1).clamp(_AGREEMENT_MIN, 1.0)
-        has_product = (self.weight > 0) & ~lost
-        fresh = torch.where(was_near | lost, share, 1.0)
+        has_product = (self.normal_weight > 0) & ~lost
         return Plane(
-            torch.lerp(self.normal, evaluation.direction, share[:, None]),
-            torch.lerp(self.anchor, evaluation.point, fresh[:, None]),
-            torch.lerp(self.height, evaluation.margin, fresh),
-            torch.where(lost, self.weight, weight),
+            torch.lerp(self.normal, evaluation.direction, turned[:, None]),
+            torch.lerp(self.anchor, evaluation.point, moved[:, None]),
+            torch.lerp(self.height, evaluation.margin, moved),
+            torch.where(lost, self.normal_weight, normal_weight),
+            torch.where(lost, self.height_weight, height_weight),
             torch.where(has_product, 0.5 * (self.agreement + product), self.agreement),
         )
 
@@ -132,12 +143,14 @@ class Newton(Race[NewtonState]):
             rivals=rivals,
             alive=torch.ones(rivals.shape, dtype=torch.bool),
             near=torch.zeros_like(zeros, dtype=torch.bool),
-            near_steps=zeros.clone(),
+            longest=torch.full_like(zeros, _STEP),
+            move=torch.zeros_like(points),
             point=points,
             normal=torch.zeros_like(points),
             anchor=torch.zeros_like(points),
             height=zeros.clone(),
-            weight=zeros.clone(),
+            normal_weight=zeros.clone(),
+            height_weight=zeros.clone(),
             agreement=torch.ones_like(zeros),
             **Runs.no_estimates(zeros),
         )
@@ -152,7 +165,7 @@ class Newton(Race[NewtonState]):
         near = was_near | (margin > -reach)
         now.put(state.near, near)
         # Far away the votes carry no information on the slope, and before the first normal there is no direction.
-        informative = (margin.abs() < reach) & (before.weight > 0)
+        informative = (margin.abs() < reach) & (before.normal_weight > 0)
         slope = state.learn_slope(now, evaluation.slope, informative, _SLOPE_MOST)
         plane = before.averaged(evaluation, self.memory, was_near, now.samples)
         plane.put(state, now)
@@ -176,26 +189,22 @@ class Newton(Race[NewtonState]):
         ahead = ((target - evaluation.margin) / slope).clamp(min=0.1, max=_FAR_STEP * sigma)
         onward = torch.addcmul(point, ahead[:, None], direction).clamp(0.0, 1.0)
         needed = (target - plane.height) / slope + ((plane.anchor - clean) * direction).sum(dim=1)
-        longest, outwards = torch.full_like(slope, max(_STEP * _SHRINK**now.iteration, _SHORTEST)), None
-        if state.aim.targeted:
-            lacking = needed - ((point - clean) * direction).sum(dim=1)
-            longest, outwards = self._limits(state, now, near, lacking, direction)
-        step, nearest = step_beyond(clean, point, direction, needed, longest, outwards)
+        step, nearest = step_beyond(clean, point, direction, needed, now.of(state.longest))
         moved = torch.where(near[:, None], step, onward)
-        now.put(state.point, torch.where(evaluation.lost[:, None], point, moved))
+        moved = torch.where(evaluation.lost[:, None], point, moved)
+        now.put(state.point, moved)
+        self._limit(state, now, moved - point)
         distance = torch.where(near, (nearest - clean).norm(dim=1), torch.inf)
         distance = torch.where(evaluation.lost, now.of(state.boundary_distance), distance)
         now.put(state.boundary_distance, distance)
 
-    def _limits(
-        self, state: NewtonState, now: RunStep, near: Tensor, lacking: Tensor, direction: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(the longest step, what is not limited of it) of runs after a target, (runs,) and (runs, dimensions).
+    def _limit(self, state: NewtonState, now: RunStep, move: Tensor) -> None:
+        """Sets the longest next step of runs that made this move.
 
-        A target may be far, with much of its boundary to follow: steps shorten from where the run comes near, and
-        what they lack to the plane is not part of their length.
+        Short steps average the noise of normals, but a run that has far to go along its boundary needs long ones.
         """
-        steps = now.of(state.near_steps)
-        now.put(state.near_steps, steps + near)
-        outwards = lacking.clamp(min=0.0, max=_STEP)[:, None] * direction
-        return (_STEP * _SHRINK**steps).clamp(min=_SHORTEST), outwards
+        last = now.of(state.move)
+        straight = (move * last).sum(dim=1) > _STRAIGHT * move.norm(dim=1) * last.norm(dim=1)
+        factor = torch.where(straight, _GROW, _SHRINK)
+        now.put(state.longest, (factor * now.of(state.longest)).clamp(min=_SHORTEST, max=_STEP))
+        now.put(state.move, move)
