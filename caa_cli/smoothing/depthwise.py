@@ -60,8 +60,8 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Any:
-    ours = x.dim() == 4 and groups == x.shape[1] == len(weight) and max(_pair(dilation)) == 1
-    if not ours or isinstance(padding, str) or max(_pair(padding)) >= min(weight.shape[2:]):
+    others = x.dim() != 4 or max(_pair(dilation)) > 1
+    if others or isinstance(padding, str) or max(_pair(padding)) >= min(weight.shape[2:]):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     return _Convolution.apply(x, weight, bias, _pair(stride), _pair(padding))
 

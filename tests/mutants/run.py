@@ -56,6 +56,8 @@ TARGETS = {
     "balls": ("caa_cli/attacks/caa/balls.py", _tests("attacks", "geometry")),
     "projection": ("caa_cli/attacks/common/projection.py", [*_tests("attacks", "geometry"), *_PROJECTIONS]),
     "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),
+    "newton": ("caa_cli/attacks/newton/attack.py", _tests("attacks", "newton_steps", "newton")),
+    "depthwise": ("caa_cli/smoothing/depthwise.py", _tests("smoothing", "depthwise")),
     "caa_state": ("caa_cli/attacks/caa/state.py", _tests("attacks", "caa_step", "caa_runs", "caa_refine")),
     "metrics": ("caa_cli/results/metrics.py", _tests("results", "comparison", "failures_at_infinity")),
     "pairwise": ("caa_cli/results/pairwise.py", _tests("results", "failures_at_infinity", "comparison")),

@@ -105,15 +105,15 @@ class Plane:
         kept = (1.0 - 2.0 * _NOISE * self.agreement / (1.0 - self.agreement)).clamp(min=memory)
         normal_weight = kept * self.normal_weight + samples
         height_weight = _HEIGHT_MEMORY * self.height_weight * was_near + samples
-        turned = (samples / normal_weight).masked_fill_(lost, 0.0)
-        moved = (samples / height_weight).masked_fill_(lost, 0.0)
+        normal_share = (samples / normal_weight).masked_fill_(lost, 0.0)
+        height_share = (samples / height_weight).masked_fill_(lost, 0.0)
         # An average of earlier normals has the same product with a new one as each of them, in expectation.
         product = (evaluation.direction * self.normal).sum(dim=1).clamp(_AGREEMENT_MIN, 1.0)
         has_product = (self.normal_weight > 0) & ~lost
         return Plane(
-            torch.lerp(self.normal, evaluation.direction, turned[:, None]),
-            torch.lerp(self.anchor, evaluation.point, moved[:, None]),
-            torch.lerp(self.height, evaluation.margin, moved),
+            torch.lerp(self.normal, evaluation.direction, normal_share[:, None]),
+            torch.lerp(self.anchor, evaluation.point, height_share[:, None]),
+            torch.lerp(self.height, evaluation.margin, height_share),
             torch.where(lost, self.normal_weight, normal_weight),
             torch.where(lost, self.height_weight, height_weight),
             torch.where(has_product, 0.5 * (self.agreement + product), self.agreement),
