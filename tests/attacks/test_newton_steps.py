@@ -42,10 +42,10 @@ def walk():
     classifier = make_linear(sigma=SIGMA).classifier
     clean = torch.full(classifier.input_shape, 0.2)
     state = Newton(rivals=1).start([Example(0, clean, 1)], classifier)
-    # So many samples that a measured slope replaces the one assumed.
-    now = RunStep(torch.tensor([0]), torch.tensor([0]), [0], iteration=0, samples=10**9)
 
-    def step(**plane):
+    # So many samples that a measured slope replaces the one assumed.
+    def step(iteration=0, **plane):
+        now = RunStep(torch.tensor([0]), torch.tensor([0]), [0], iteration, samples=10**9)
         OnAPlane(rivals=1, **plane).advance(state, classifier, now)
         return state, float(state.point[0, 0, 0] - 0.2), float(state.boundary_distance)
 
@@ -65,11 +65,17 @@ def test_steps_go_to_where_the_plane_has_the_margin_of_a_proof(walk, rise):
         assert float(state.slope) == pytest.approx(rise, rel=1e-4)
 
 
-def test_from_afar_a_step_is_as_long_as_the_plane_says_and_no_distance_is_known(walk):
-    _, place, distance = walk(rise=1.0, boundary=0.5)
+def test_from_afar_a_step_is_as_long_as_the_plane_says(walk):
+    _, place, _ = walk(rise=1.0, boundary=0.5)
     # h is −0.5, and assumed to rise by 0.75.
     assert place == pytest.approx((0.5 + TARGET) / 0.75, abs=1e-5)
-    assert distance == float("inf")
+
+
+@pytest.mark.parametrize("iteration", [0, 14, 15, 29])
+def test_a_boundary_still_far_away_is_not_nearer_than_the_run_and_later_out_of_the_race(walk, iteration):
+    _, place, distance = walk(iteration, rise=1.0, boundary=0.7)
+    assert place > 0.5
+    assert distance == (pytest.approx(place, abs=1e-6) if iteration < 15 else float("inf"))
 
 
 def test_a_run_that_has_come_near_knows_its_distance_from_then_on(walk):
