@@ -194,7 +194,7 @@ class Newton(Race[NewtonState]):
         moved = torch.where(evaluation.lost[:, None], point, moved)
         now.put(state.point, moved)
         self._limit(state, now, moved - point)
-        # A boundary still far from the run is further away than the run, which keeps it in the race for half of the steps.
+        # A boundary that is far from the run is further away than the run: in the race for half of the steps.
         at_least = (moved - clean).norm(dim=1) if now.iteration < self.steps / 2 else torch.inf
         distance = torch.where(near, (nearest - clean).norm(dim=1), at_least)
         distance = torch.where(evaluation.lost, now.of(state.boundary_distance), distance)
