@@ -22,6 +22,7 @@ from support import (
 )
 
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT
+from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.run.session import Session
 
 CERTIFY = "certify --checkpoint demo --samples 200 --limit 2 --chunk-size 200 --device cpu".split()  # noqa: SIM905
@@ -55,6 +56,17 @@ def no_model(*_) -> None:
 
 def again(*words: str | Path):
     return caa("attack", *CHEAP, "--limit", "2", "--output", "attack.json", *words)
+
+
+def test_what_a_kill_leaves_at_the_very_end_of_a_run_is_removed_by_the_next(tmp_path, monkeypatch, finished):
+    """Its result and its images were written, its two journals not yet removed."""
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as killed:
+        killed.setattr(AttackOutput, "close", lambda self, status: None)
+        assert again("--save-adversarial", "a.safetensors").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} > finished.keys()
+    assert again("--save-adversarial", "a.safetensors", "--resume").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == finished.keys()
 
 
 def test_a_finished_run_leaves_its_result_alone(finished):

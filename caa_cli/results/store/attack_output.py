@@ -102,6 +102,6 @@ class AttackOutput(RunOutput[AttackRecord]):
 
     def close(self, status: str) -> None:
         """As `RunOutput.close`; also removes the journal of images."""
-        if self.images is not None and status == "complete":
-            self.images.remove()
+        if status == "complete":
+            ImageJournal.place(self.output).unlink(missing_ok=True)
         super().close(status)

@@ -105,9 +105,6 @@ class ImageJournal:
             file.seek(start + 8)
             return np.frombuffer(file.read(self._entry - 8), "<f4").reshape(self.shape).copy()
 
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-
 
 def save_images(
     path: Path,

@@ -134,7 +134,7 @@ class RunOutput(Generic[R]):
         self.held = parse_result_file(self.output, document, KINDS)
         lacking = self._lacking(self.held, indices)
         if not lacking and self.held.status == "complete":
-            self.journal.remove()  # a kill may have left it
+            self.close("complete")  # a kill may have left what a complete run removes
             return self.held
         if not self.resume:
             raise UsageError(
@@ -211,7 +211,7 @@ class RunOutput(Generic[R]):
             write_document(self.output, document)
 
     def close(self, status: str) -> None:
-        """Remove the journal of a complete run, once everything is written."""
+        """Remove what only a run that is cut short needs, of a complete one, once everything is written."""
         if status == "complete":
             self.journal.remove()
 
