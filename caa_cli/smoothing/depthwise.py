@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
+from caa_cli.smoothing.change_class import change_class, class_before
+
 
 def use_dense_gradients(model: nn.Module) -> None:
     """Make the strided depthwise convolutions of `model` compute their gradients so, where that is faster.
@@ -25,16 +27,14 @@ def use_dense_gradients(model: nn.Module) -> None:
         if not isinstance(layer, nn.Conv2d) or isinstance(layer, _Dense):
             continue
         if layer.groups == layer.in_channels == layer.out_channels > 1 and max(layer.stride) > 1:
-            kind = type(layer)
-            changed = type(kind.__name__, (_Dense, kind), {"__module__": kind.__module__})
-            object.__setattr__(layer, "__class__", changed)
+            change_class(layer, _Dense)
 
 
 class _Dense(nn.Module):
     """The base of the classes of such layers; a copy is of the class that the layer had before."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return object.__new__, (type(self).__bases__[-1],), self.__dict__
+        return object.__new__, (class_before(type(self)),), self.__dict__
 
     def forward(self, x: Tensor) -> Any:
         slow = x.dtype == torch.bfloat16 and x.device.type == "cpu"

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from caa_cli.smoothing.change_class import change_class, class_before, set_class
+
 # A Sequential of at least so many single layers is cut up.
 _LONG = 6
 
@@ -39,7 +41,7 @@ def recompute_activations(model: nn.Module, example: Tensor) -> bool:
         sizes = _measure(model, example, parts - before)
     blocks = _one_level(model, sizes)
     for block in blocks:
-        object.__setattr__(block, "__class__", _changed(type(block), _is_long(block)))
+        change_class(block, _InStretches if _is_long(block) else _Recomputing)
     return bool(blocks)
 
 
@@ -143,21 +145,17 @@ def _stretches(layers: list[nn.Module]) -> list[list[nn.Module]]:
     return stretches
 
 
-def _changed(kind: type[nn.Module], long: bool) -> type[nn.Module]:
-    return type(kind.__name__, (_InStretches if long else _Recomputing, kind), {"__module__": kind.__module__})
-
-
 @contextmanager
 def _unchanged(blocks: Iterable[nn.Module]) -> Iterator[None]:
     """Within, these blocks keep their activations."""
     kinds = {block: type(block) for block in blocks}
     for block, kind in kinds.items():
-        object.__setattr__(block, "__class__", kind.__bases__[-1])
+        set_class(block, class_before(kind))
     try:
         yield
     finally:
         for block, kind in kinds.items():
-            object.__setattr__(block, "__class__", kind)
+            set_class(block, kind)
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:

@@ -43,8 +43,8 @@ def walk():
     clean = torch.full(classifier.input_shape, 0.2)
     state = Newton(rivals=1).start([Example(0, clean, 1)], classifier)
 
-    # So many samples that a measured slope replaces the one assumed.
     def step(iteration=0, **plane):
+        # So many samples that a measured slope replaces the one assumed.
         now = RunStep(torch.tensor([0]), torch.tensor([0]), [0], iteration, samples=10**9)
         OnAPlane(rivals=1, **plane).advance(state, classifier, now)
         return state, float(state.point[0, 0, 0] - 0.2), float(state.boundary_distance)

@@ -15,17 +15,9 @@ import json
 import math
 
 import torch
-from setup import interleaved, machine, median
-from torch import Tensor, nn
+from setup import input_gradient, interleaved, machine, median, untrained
 
-from caa_cli.models.architectures import build
-from caa_cli.models.card import ModelCard
 from caa_cli.smoothing.depthwise import use_dense_gradients
-
-
-def gradient(network: nn.Module, batch: Tensor) -> Tensor:
-    x = batch.clone().requires_grad_(True)
-    return torch.autograd.grad(network(x)[:, 0].sum(), x)[0]
 
 
 def main() -> None:
@@ -35,17 +27,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    shape = (3, arguments.size, arguments.size)
-    own = build(ModelCard(arguments.arch, 1000, shape, (0.5,), (0.5,), sigma=0.5)).eval().requires_grad_(False)
-    own = own.to(torch.bfloat16, memory_format=torch.channels_last)
+    size, layout = arguments.size, {"dtype": torch.bfloat16, "memory_format": torch.channels_last}
+    own = untrained(arguments.arch, size).to(**layout)
     dense = copy.deepcopy(own)
     use_dense_gradients(dense)
-    batch = torch.rand(arguments.batch, *shape).to(torch.bfloat16, memory_format=torch.channels_last)
+    batch = torch.rand(arguments.batch, 3, size, size).to(**layout)
     runs = {
-        name: lambda network=network: gradient(network, batch) for name, network in (("own", own), ("dense", dense))
+        name: lambda network=network: input_gradient(network, batch)
+        for name, network in (("own", own), ("dense", dense))
     }
     seconds = {name: median(times) for name, times in interleaved(runs, arguments.rounds, batch.device).items()}
-    flat = [gradient(network, batch).double().flatten() for network in (own, dense)]
+    flat = [input_gradient(network, batch).double().flatten() for network in (own, dense)]
     report = {
         "network": arguments.arch,
         "machine": machine(batch.device),

@@ -18,16 +18,14 @@ import sys
 from pathlib import Path
 
 import torch
-from setup import interleaved, machine, median
-from torch import Tensor, nn
+from setup import input_gradient, interleaved, machine, median, untrained
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 from living import Living
 from published_diffusion import Published
 
-from caa_cli.models.architectures import build
-from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.denoisers.denoiser import DenoiserFile
 from caa_cli.models.denoisers.openai_diffusion import recognise
@@ -45,11 +43,6 @@ def unet() -> nn.Module:
     return found.build(0.25)
 
 
-def gradient(network: nn.Module, batch: Tensor) -> Tensor:
-    x = batch.clone().requires_grad_(True)
-    return torch.autograd.grad(network(x).sum(), x)[0]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", help="default: the U-Net")
@@ -59,7 +52,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     arguments = parser.parse_args()
     shape, dtype = (3, arguments.size, arguments.size), getattr(torch, arguments.dtype)
-    plain = build(ModelCard(arguments.arch, 1000, shape, (0.5,), (0.5,), sigma=0.5)) if arguments.arch else unet()
+    plain = untrained(arguments.arch, arguments.size) if arguments.arch else unet()
     plain = plain.to(dtype).eval().requires_grad_(False)
     recomputing, batch = copy.deepcopy(plain), torch.rand(arguments.batch, *shape).to(dtype)
     assert recompute_activations(recomputing, batch[:1])
@@ -70,14 +63,14 @@ def main() -> None:
 
     runs = {
         "forward": forward,
-        "kept": lambda: gradient(plain, batch),
-        "recomputed": lambda: gradient(recomputing, batch),
+        "kept": lambda: input_gradient(plain, batch),
+        "recomputed": lambda: input_gradient(recomputing, batch),
     }
     seconds = {name: median(times) for name, times in interleaved(runs, arguments.rounds, batch.device).items()}
     peaks = {}
     for name, network in (("kept", plain), ("recomputed", recomputing)):
         with Living(besides=network.state_dict().values()) as living:
-            gradient(network, batch)
+            input_gradient(network, batch)
         peaks[name] = round(living.peak / 1e6, 1)
     report = {
         "network": arguments.arch or "U-Net",

@@ -57,6 +57,18 @@ def fresh(arch: str, input_shape: tuple[int, int, int], device: str = "cpu") -> 
     return smoothed(build(card), card, device)
 
 
+def untrained(arch: str, size: int) -> torch.nn.Module:
+    """A network of 1,000 classes for RGB images of this size, its weights frozen."""
+    card = ModelCard(arch, 1000, (3, size, size), (0.5,), (0.5,), sigma=0.5)
+    return build(card).eval().requires_grad_(False)
+
+
+def input_gradient(network: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    """Of the sum of the logits: a forward and a backward pass."""
+    x = batch.clone().requires_grad_(True)
+    return torch.autograd.grad(network(x).sum(), x)[0]
+
+
 def smoothed(
     model: torch.nn.Module, card: ModelCard, device: str, dtype: torch.dtype = torch.float32
 ) -> SmoothedClassifier:
