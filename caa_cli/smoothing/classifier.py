@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from caa_cli.smoothing.gradient_source import PILOT, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key
-from caa_cli.smoothing.objective import GumbelGap, LogRatio, Objective, Slopes, rivals_over_label
+from caa_cli.smoothing.objective import GumbelGap, LogRatio, Objective, Slopes, rival_over_label, rivals_over_label
 from caa_cli.smoothing.recompute import graph_bytes
 from caa_cli.smoothing.sampling import NoisyModel, frozen
 
@@ -155,7 +155,7 @@ class SmoothedClassifier(NoisyModel):
         self, x: Tensor, labels: Tensor | None, rivals: Tensor, keys: Sequence[Key], samples: int, along: Tensor
     ) -> GradientPass:
         """The gradient of log p̄_rival − log p̄_label for one rival each, rivals (examples,) int64; `gradient` is like
-        x. `log_mean` is not computed.
+        x. `log_mean` is not computed. Where the rival is ANY_CLASS it is the gradient of log (1 − p̄_label).
 
         labels: None: each rival over the most likely other class of the pilot.
         along: (examples, dimensions) the directions that `moments` are wanted for.
@@ -165,7 +165,7 @@ class SmoothedClassifier(NoisyModel):
             if labels is None:
                 log_slope, sign = LogRatio().slopes(log_mean, rivals[rows])
                 return log_slope[None], sign[None]
-            return rivals_over_label(log_mean, labels[rows], rivals[rows, None])
+            return rival_over_label(log_mean, labels[rows], rivals[rows])
 
         request = GradientRequest(LogRatio(), slopes, along=along, log_mean=False)
         return self.gradients.gradients(self, x, keys, samples, request).single()

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+# In the place of a rival: no class in particular.
+ANY_CLASS = -1
 # (log |∂J/∂p̄|, its sign), each (examples, classes); of several functions J, (functions, examples, classes).
 Slopes = tuple[Tensor, Tensor]
 
@@ -198,6 +200,17 @@ def rivals_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor, on_draws
     sign = torch.zeros_like(log_mean).scatter_(1, labels[:, None], -1.0)
     log_slope = torch.zeros_like(log_mean) if on_draws else -log_mean
     return log_slope[None], sign.expand(rivals.shape[1], -1, -1).scatter(2, rivals.T[:, :, None], 1.0)
+
+
+def rival_over_label(log_mean: Tensor, labels: Tensor, rivals: Tensor) -> Slopes:
+    """The slopes of log p̄_rival − log p̄_label for one rival each, (examples,), or of log (1 − p̄_label) where that is
+    ANY_CLASS; each part (1, examples, classes)."""
+    any_class = (rivals == ANY_CLASS)[:, None]
+    log_slope = -torch.where(any_class, log_of_others(log_mean, labels)[:, None], log_mean)
+    sign = any_class.to(log_mean.dtype).repeat(1, log_mean.shape[1])
+    of_label = sign[:, :1] - 1.0
+    sign.scatter_(1, rivals.clamp(min=0)[:, None], 1.0).scatter_(1, labels[:, None], of_label)
+    return log_slope[None], sign[None]
 
 
 def label_against_rival(log_mean: Tensor, labels: Tensor) -> Tensor:

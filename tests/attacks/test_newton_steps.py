@@ -33,7 +33,9 @@ class OnAPlane(Newton):
         normal[:, 0] = 0.0 if self.lost else 1.0
         height = self.rise * (point[:, 0] - clean[:, 0] - self.boundary)
         slope = self.rise * (along * normal).sum(dim=1)
-        return RunEvaluation(point.clone(), height, slope, normal, normal, torch.tensor([self.lost]), None)
+        return RunEvaluation(
+            now.of(state.rivals), point.clone(), height, slope, normal, normal, torch.tensor([self.lost]), None
+        )
 
 
 @pytest.fixture

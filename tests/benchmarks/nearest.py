@@ -34,7 +34,7 @@ from caa_cli.verification.line_search import Crossing, margin
 _MARGIN = 0.03
 
 
-def _all_race(alive: Tensor, size: Tensor, iteration: Tensor, steps: int, rivals: int) -> Tensor:
+def _all_race(alive: Tensor, size: Tensor, rivals: Tensor, iteration: Tensor, steps: int) -> Tensor:
     """No run is given up before it is a third further away than the nearest, at 40% of the steps."""
     if int(iteration[0]) != round(0.4 * steps):
         return alive

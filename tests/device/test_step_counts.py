@@ -12,7 +12,7 @@ WAITS, KERNELS = 4, 150
 # Steps with certificates, with several gradients, or with loops of their own.
 LARGER = {
     "caa": 250,
-    "caa-newton": 295,
+    "caa-newton": 310,
     "deepfool": 225,
     "sdf": 490,
 }

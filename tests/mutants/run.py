@@ -56,6 +56,7 @@ TARGETS = {
     "balls": ("caa_cli/attacks/caa/balls.py", _tests("attacks", "geometry")),
     "projection": ("caa_cli/attacks/common/projection.py", [*_tests("attacks", "geometry"), *_PROJECTIONS]),
     "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),
+    "elimination": ("caa_cli/attacks/common/elimination.py", _tests("attacks", "elimination")),
     "newton": ("caa_cli/attacks/newton/attack.py", _tests("attacks", "newton_steps", "newton")),
     "depthwise": ("caa_cli/smoothing/depthwise.py", _tests("smoothing", "depthwise")),
     "caa_state": ("caa_cli/attacks/caa/state.py", _tests("attacks", "caa_step", "caa_runs", "caa_refine")),

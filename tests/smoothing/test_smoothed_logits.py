@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.logit_ratio import LogitRatio
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import CrossEntropy, LogRatio, logit_margin, odds_against
+from caa_cli.smoothing.objective import ANY_CLASS, CrossEntropy, LogRatio, logit_margin, odds_against
 
 KEYS = [Key(0, index, Purpose.SEARCH) for index in range(3)]
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -20,11 +20,11 @@ LABELS = torch.tensor([0, 1, 2])
 SAMPLES = 400
 
 
-def smoothed_logits(classifier: SmoothedClassifier, x: Tensor) -> Tensor:
+def smoothed_logits(classifier: SmoothedClassifier, x: Tensor, samples: int = SAMPLES) -> Tensor:
     """z with all of its graph, by the definition."""
-    noise = torch.empty(len(x), SAMPLES, 1, 8, 8)
+    noise = torch.empty(len(x), samples, 1, 8, 8)
     classifier.noise.gaussian(noise, KEYS, 0, classifier.sigma)
-    logits = classifier.model((x[:, None] + noise).flatten(0, 1)).view(len(x), SAMPLES, -1)
+    logits = classifier.model((x[:, None] + noise).flatten(0, 1)).view(len(x), samples, -1)
     return logits.softmax(dim=2).mean(dim=1).log()
 
 
@@ -68,6 +68,16 @@ def test_the_cross_entropy_has_a_direction_where_its_gradient_is_nothing_in_floa
     assert float(passed.gradient.norm()) > 1
     assert float(passed.gradient.max()) < 0
     assert float(odds_against(passed.log_mean, torch.tensor([0]))) < -190
+
+
+def test_towards_any_class_is_the_way_down_of_the_label_and_towards_a_rival_that_over_it():
+    classifier, samples, rivals = make_small(), 100, torch.tensor([ANY_CLASS, ANY_CLASS, 1])
+    x = X.clone().requires_grad_(True)
+    z = smoothed_logits(classifier, x, samples)
+    objective = torch.stack([(1.0 - own(z)[:2].exp()).log().sum(), z[2, 1] - z[2, 2]])
+    objective.sum().backward()
+    passed = classifier.towards(X, LABELS, rivals, KEYS, samples, torch.zeros(3, 64))
+    assert float((passed.gradient - x.grad).norm() / x.grad.norm()) < 1e-5
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.3])

@@ -23,7 +23,7 @@ from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.judge import margins_of, strongest_other
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import likeliest_rivals
+from caa_cli.smoothing.objective import ANY_CLASS, likeliest_rivals
 
 # An evaluation takes a first share of the samples up to the first of these shares of the steps, a second one up to
 # the second, and then a growing one, from a third to a fourth.
@@ -89,17 +89,23 @@ class Race(settings.CaaNewton, Attack[RunState]):
         return 12 * self.rivals
 
     def choose_rivals(self, examples: list[Example], classifier: SmoothedClassifier) -> tuple[Tensor, int]:
-        """(the classes that are followed, (examples, R) int64; model evaluations that the choice took of each)."""
+        """(the classes that are followed, (examples, R) int64; model evaluations that the choice took of each).
+
+        Where there are more classes than runs, one run is left to find its class on the way: among a thousand classes
+        the nearest is often not one of the likeliest at the clean image.
+        """
         targets = [example.target for example in examples if example.target is not None]
         if targets:
             return torch.tensor(targets, device=classifier.device)[:, None], 0
         rivals = top_classes(examples, classifier, self.rivals, self.seed, self.samples)
+        if 1 < rivals.shape[1] < classifier.num_classes - 1:
+            rivals = torch.cat([torch.full_like(rivals[:, :1], ANY_CLASS), rivals[:, :-1]], dim=1)
         return rivals, ranking_samples(self.samples)
 
     def step(self, state: RunState, classifier: SmoothedClassifier) -> None:
         # How many runs go on decides how much is computed, so the host has to know.
-        distance = state.boundary_distance.cpu()
-        state.alive = still_racing(state.alive, distance, state.iteration, self.steps, self.rivals)
+        distance, rivals = torch.stack([state.boundary_distance, state.rivals.float()]).cpu()
+        state.alive = still_racing(state.alive, distance, rivals, state.iteration, self.steps)
         state.done |= state.on_device(~state.alive.any(dim=1))
         # Examples that joined at different times are at different steps, with different numbers of samples.
         for iteration in state.iteration.unique().tolist():
@@ -131,7 +137,11 @@ class Race(settings.CaaNewton, Attack[RunState]):
         direction, _, lost = unit(gradient)
         state.lost_gradients += now.spread(lost, state.rivals.shape).any(dim=1)
         votes, sigma = passed.votes, classifier.sigma
-        opponents = strongest_other(votes, rivals) if labels is None else labels
+        if labels is None:
+            opponents = strongest_other(votes, rivals)
+        else:
+            opponents = labels
+            rivals = torch.where(rivals == ANY_CLASS, strongest_other(votes, labels), rivals)
         h, slope = margins(votes, passed.moments, opponents, rivals, samples, sigma)
         # The votes are those of a point that lies further along the direction by the mean of their noise. Without
         # that, which is 0 in expectation, h varies half as much.
@@ -139,7 +149,7 @@ class Race(settings.CaaNewton, Attack[RunState]):
         confident = aim.reached(votes, samples, self.alpha, self.bound)
         last = now.iteration == self.steps - 1
         state.offer(now, votes, confident, h > -self.UNCONFIRMED * sigma if last else None)
-        return RunEvaluation(points, h, slope, gradient, direction, lost, passed.variance)
+        return RunEvaluation(rivals, points, h, slope, gradient, direction, lost, passed.variance)
 
 
 def margins(

@@ -19,9 +19,9 @@ _SLOPES = (0.3, 1.0)
 class Runs(Batch):
     """One run for each of R rivals of each example: tensors (examples, R, …).
 
-    rivals: the classes.  alive: whether a run goes on, on the CPU.  point: flat, where it is evaluated next.
-    boundary_distance: the estimated distance of its boundary, inf before there is one.  slope, slope_weight: of h
-    along the direction that the run follows, and the samples behind it.
+    rivals: the classes, ANY_CLASS of a run that has none yet.  alive: whether a run goes on, on the CPU.
+    point: flat, where it is evaluated next.  boundary_distance: of its boundary as estimated, inf before that.
+    slope, slope_weight: of h along the direction that the run follows, and the samples behind it.
     """
 
     rivals: Tensor
@@ -96,11 +96,13 @@ RunState = TypeVar("RunState", bound=Runs)
 class RunEvaluation:
     """One evaluation of the points of some runs, one row a run.
 
+    rival: (runs,) int64, the class that h is of: where the run has none, the one with the most votes but the label.
     point: (runs, dimensions).  margin: (runs,) h, of a target over the strongest other class.  slope: (runs,) of h
     along the direction that was given.  gradient: (runs, dimensions) of log p̄_rival − log p̄_label.  direction: it at
     unit length, zero where it is `lost`.  variance: (runs,) of the gradient's noise, None of an exact gradient.
     """
 
+    rival: Tensor
     point: Tensor
     margin: Tensor
     slope: Tensor

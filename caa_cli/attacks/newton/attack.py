@@ -164,6 +164,8 @@ class Newton(Race[NewtonState]):
         was_near = now.of(state.near)
         near = was_near | (margin > -reach)
         now.put(state.near, near)
+        # Near a boundary a run that had no class has one.
+        now.put(state.rivals, torch.where(near, evaluation.rival, now.of(state.rivals)))
         # Far away the votes carry no information on the slope, and before the first normal there is no direction.
         informative = (margin.abs() < reach) & (before.normal_weight > 0)
         slope = state.learn_slope(now, evaluation.slope, informative, _SLOPE_MOST)
