@@ -165,7 +165,8 @@ class _AlongTheRay(_AsProposed):
         seen = self.nearest.votes.cpu().numpy()
         opening = Crossing()
         sigma = self.settings.search_sigma or self.classifier.sigma
-        opening.add(self.nearest.distance, margin(seen, int(seen.sum()), self.claim.sides(seen), sigma))
+        total = max(1, int(seen.sum()))  # where all abstained, the classes are even
+        opening.add(self.nearest.distance, margin(seen, total, self.claim.sides(seen), sigma))
         distance = opening.solve(spare=0.0, target=0.0)
         for probe in range(self.settings.probes or self.rule.PROBES):
             yield from self._probe(distance, probe)

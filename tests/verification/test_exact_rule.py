@@ -203,6 +203,11 @@ def test_the_last_try_on_the_ray_of_another_candidate_is_for_the_class_of_that_o
     torch.testing.assert_close(verified.image, image)
 
 
+def test_a_candidate_at_which_every_sample_abstains_is_not_verified():
+    nothing, probes = on_ray(1.0, (0, 0, 0)), [[0, 0, 0, 100]] * 6
+    assert Verifier(samples=1500).verify(nothing, prescribed(*probes, *[[0, 0, 0, 1500]] * 4)).image is None
+
+
 def test_the_line_search_names_the_class():
     probes, tries = [[40, 10, 50, 0]] * 6, [[0, 0, 100, 0]]
     verifier = Verifier(rule="exact", samples=1500, alpha=LEVEL, tries=1)
