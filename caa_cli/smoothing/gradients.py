@@ -15,7 +15,7 @@ from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import LogRatio, Slopes, cotangent
 from caa_cli.smoothing.pilot import Pilot
 from caa_cli.smoothing.sampling import NoisyModel, count_votes, frozen, votes_of
-from caa_cli.smoothing.soft_model import SoftModel
+from caa_cli.smoothing.soft_model import Evaluated, SoftModel
 
 
 class WhiteBox(GradientSource):
@@ -105,20 +105,17 @@ def differentiate(
             slopes[key] = request.slopes(log_mean, rows)
             evaluations[rows] += again
         evaluated = pilot.evaluate(piece)
-        noisy, logits, log_q = evaluated.noisy, evaluated.logits, evaluated.log_q
+        log_q = evaluated.log_q
         shape = (piece.num_examples, piece.num_samples, *classifier.input_shape)
         total = torch.empty((piece.num_examples, count, *classifier.input_shape), device=classifier.device)
-        at_logits = cotangent(log_q, slopes[key], scale).flatten(1, 2).to(logits.dtype)
+        at_logits = cotangent(log_q, slopes[key], scale).flatten(1, 2)
         for number in range(count):
-            retain = number < count - 1
-            (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits[number], retain_graph=retain)
-            # A sample that abstains has no say in the gradient either.
-            at_inputs = torch.nan_to_num(at_inputs, nan=0.0).float()
+            at_inputs = _at_inputs(evaluated, at_logits[number], retain_graph=number < count - 1)
             torch.sum(at_inputs.view(*shape), dim=1, out=total[:, number])
         # In float64, so that the order of the pieces leaves no trace.
         log_total = torch.logsumexp(log_q.double(), dim=1) if request.log_mean else None
-        inputs = noisy.detach()
-        winner = votes_of(logits.detach(), piece) if model is classifier.model else classifier.vote(inputs, piece)
+        inputs, logits = evaluated.noisy.detach(), evaluated.logits.detach()
+        winner = votes_of(logits, piece) if model is classifier.model else classifier.vote(inputs, piece)
         lengths = None if along is None else _lengths(inputs, x, along, piece) / samples
         # No allocation below: retrying after out-of-memory must not count twice.
         count_votes(counts[rows], winner)
@@ -133,6 +130,20 @@ def differentiate(
     log_mean = (log_sum - math.log(samples)).float()
     classes = classifier.num_classes
     return GradientPass(counts[:, :classes], gradient, evaluations, samples * count, log_mean, moments)
+
+
+def _at_inputs(evaluated: Evaluated, at_logits: Tensor, retain_graph: bool) -> Tensor:
+    """The gradient at a piece's noisy inputs, float32, from the one at its logits, (piece.size, classes) float32."""
+    logits, noisy, half = evaluated.logits, evaluated.noisy, evaluated.noisy.dtype == torch.float16
+    if half:  # its numbers end at 6·10⁻⁸ and 65,504, so every sample's backward pass begins with 1
+        largest = at_logits.abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
+        at_logits = at_logits / largest
+    (at_inputs,) = torch.autograd.grad(logits, noisy, at_logits.to(logits.dtype), retain_graph=retain_graph)
+    at_inputs = at_inputs.float()
+    if half:
+        at_inputs *= largest.view(-1, *[1] * (noisy.dim() - 1))
+    # A sample that abstains has no say in the gradient either.
+    return torch.nan_to_num(at_inputs, nan=0.0)
 
 
 def mean_softmax(classifier: NoisyModel, model: nn.Module, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:

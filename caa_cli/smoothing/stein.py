@@ -53,11 +53,13 @@ class SteinEstimator(GradientSource):
             noise = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) - x[rows].flatten(1)[:, None]
             classes = winner.unique()
             added = (winner[:, None] == classes[:, None]).float() @ noise
-            for c in classes.tolist():
-                sums.setdefault(c, torch.zeros_like(x).flatten(1))
+            with_votes = classes.tolist()
+            for c in with_votes:
+                if c not in sums:
+                    sums[c] = torch.zeros_like(x).flatten(1)
             # No allocation below: retrying after out-of-memory must not count twice.
             count_votes(counts[rows], winner)
-            for number, c in enumerate(classes.tolist()):
+            for number, c in enumerate(with_votes):
                 sums[c][rows] += added[:, number]
 
         classifier.votes_chunk = classifier.run(process, len(x), samples, classifier.votes_chunk)

@@ -24,12 +24,12 @@ def wiener_filter(gradient: Tensor, variance: Tensor, shape: Sequence[int]) -> T
     S/(S + variance); then the same for the pixels of a neighbourhood, with the remaining noise. A white gradient
     loses a little by it, the less the weaker the noise. The bases are orthonormal: variances are those of pixels.
     """
-    rows, columns, ring = _bases(*shape[-2:], gradient.device)
+    rows, columns, ring, sizes = _bases(*shape[-2:], gradient.device)
     images = gradient.view(len(gradient), -1, *shape[-2:])
     coefficients = (rows @ images @ columns.T).flatten(2)
-    power = torch.zeros((*coefficients.shape[:2], int(ring.max()) + 1), device=gradient.device)
+    power = torch.zeros((*coefficients.shape[:2], len(sizes)), device=gradient.device)
     power.index_add_(2, ring, coefficients.square())
-    power /= torch.bincount(ring)
+    power /= sizes
     kept = _kept(power, variance[:, None, None])[:, :, ring]
     filtered = rows.T @ (coefficients * kept).view_as(images) @ columns
     remaining = variance[:, None] * kept.square().mean(dim=2)
@@ -45,14 +45,16 @@ def _kept(power: Tensor, variance: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _bases(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The cosine bases of rows and columns, and the ring of frequencies of each coefficient, flat."""
+def _bases(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The cosine bases of rows and columns, the ring of frequencies of each coefficient, flat, and how many
+    coefficients each ring has."""
     size = max(height, width)
     down = torch.arange(height, device=device) * (size / height)
     across = torch.arange(width, device=device) * (size / width)
     ring = (down[:, None].square() + across.square()).sqrt().round().long()
     # Rings are numbered without gaps, so that each has coefficients.
-    return _cosines(height, device), _cosines(width, device), ring.flatten().unique(return_inverse=True)[1]
+    _, number, sizes = ring.flatten().unique(return_inverse=True, return_counts=True)
+    return _cosines(height, device), _cosines(width, device), number, sizes
 
 
 def _cosines(size: int, device: torch.device) -> Tensor:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from caa_cli.attacks.common.state import Finding
+from caa_cli.attacks.common.state import Candidate, Finding
 from caa_cli.config.bounds import GOODMAN
 from caa_cli.config.choices import EXACT, LINE_SEARCH
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -118,15 +118,16 @@ class _AsProposed:
         self.claim = Claim(finding.example.label, classifier.num_classes, finding.example.target)
         self.candidates = finding.candidates
         self.evaluations = 0
-        self.claimed, _ = self.claim.sides(finding.candidates[0].votes.cpu().numpy())
+        self.claimed = self._class_at(self.candidates[0])
 
     def prepare(self) -> Drawing[None]:
         """Runs before the first proposal."""
         yield from ()
 
     def propose(self, attempt: int) -> Tensor:
-        """The point of this try."""
+        """The point of this try; each candidate names its own class."""
         if attempt < len(self.candidates):
+            self.claimed = self._class_at(self.candidates[attempt])
             return self.candidates[attempt].image
         last = self.candidates[-1]
         return self.on_ray(last.image, 1.0 + 0.02 * (attempt - len(self.candidates) + 1))
@@ -137,6 +138,10 @@ class _AsProposed:
     def on_ray(self, image: Tensor, scale: float) -> Tensor:
         """The point at `scale` times the image's distance from the clean image, in the box."""
         return (self.clean + scale * (image - self.clean)).clamp(0.0, 1.0)
+
+    def _class_at(self, candidate: Candidate) -> int:
+        """The class to verify at a candidate, by the search's votes."""
+        return self.claim.sides(candidate.votes.cpu().numpy())[0]
 
     def draw(self, image: Tensor, purpose: Purpose, iteration: int, samples: int, start: int = 0) -> Drawing[Votes]:
         """Votes (classes,) on fresh noise, of which `start` samples are drawn already; counts the evaluations."""
@@ -160,7 +165,8 @@ class _AlongTheRay(_AsProposed):
         seen = self.nearest.votes.cpu().numpy()
         opening = Crossing()
         sigma = self.settings.search_sigma or self.classifier.sigma
-        opening.add(self.nearest.distance, margin(seen, int(seen.sum()), self.claim.sides(seen), sigma))
+        total = max(1, int(seen.sum()))  # where all abstained, the classes are even
+        opening.add(self.nearest.distance, margin(seen, total, self.claim.sides(seen), sigma))
         distance = opening.solve(spare=0.0, target=0.0)
         for probe in range(self.settings.probes or self.rule.PROBES):
             yield from self._probe(distance, probe)
@@ -176,6 +182,7 @@ class _AlongTheRay(_AsProposed):
         if attempt == self.settings.tries - 1:
             sure = self.finding.confident
             if sure is not None and sure is not self.nearest:  # the ray is an unconfirmed candidate's
+                self.claimed = self._class_at(sure)
                 return self.on_ray(sure.image, max(1.0, distance / sure.distance))
             distance = max(distance, self.nearest.distance)
         self.furthest = distance

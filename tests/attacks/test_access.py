@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from networks import make_linear, make_small
+from networks import make_linear, make_sectors, make_small
 from torch import nn
 
 from caa_cli.attacks.caa.attack import CertificationAware
@@ -101,6 +101,16 @@ def test_steins_gradient_lies_within_the_angle_that_its_noise_foretells():
     assert int(passed.forward_evaluations) == samples
 
 
+def test_the_variance_that_is_reported_is_that_of_the_gradients_pixels():
+    """Beside the boundary, where ∂J/∂p has a mean over the votes. Across w there is nothing but noise."""
+    linear = make_linear(votes_chunk=2048)
+    x, labels, rivals = linear.at(0.4)[None], torch.tensor([1]), torch.tensor([[0]])
+    passed = votes_only(linear).rival_gradients(x, labels, rivals, keys(1), 4000, draws_at=0.01)
+    gradient, normal = passed.gradient.flatten(), linear.weight / linear.weight.norm()
+    noise = gradient - (gradient @ normal) * normal
+    assert float(passed.variance) == pytest.approx(float(noise.square().sum() / 399), rel=0.25)
+
+
 @pytest.mark.parametrize("objective", [LogRatio(), GumbelGap(), CrossEntropy(), LogitRatio()])
 def test_every_objective_has_the_gradient_of_its_value_at_the_vote_shares(objective):
     """Of a linear model: against w where the label's side is left, whatever the objective."""
@@ -162,6 +172,15 @@ def test_crossings_lie_on_the_boundary_nearest_first():
     for row in range(2):
         assert abs(linear.distance(found.point[row, 0])) < 0.15
         assert int(found.rival[row, 0]) == 0
+
+
+def test_the_rival_is_the_class_at_the_crossing_not_the_one_at_the_end_of_the_segment():
+    """From the sector of class 0 into that of class 2, through that of class 1."""
+    sectors = make_sectors()
+    example = Example(0, sectors.at(1.0, 30), 0, 0.0, sectors.at(1.0, 190)[None])
+    found = cross([example], sectors.classifier, 1, 0)
+    assert int(found.votes[0].argmax()) == 2
+    assert int(found.rival[0, 0]) == 1
 
 
 @pytest.mark.parametrize(

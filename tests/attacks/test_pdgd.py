@@ -22,8 +22,9 @@ def margin(model: SmallNet, x: Tensor, label: int) -> Tensor:
     return z[label] - torch.cat([z[:label], z[label + 1 :]]).max()
 
 
-def written_out(model: SmallNet, clean: Tensor, label: int) -> list[Tensor]:
-    """x after every step, with the authors' constants for 500 steps."""
+def written_out(model: SmallNet, clean: Tensor, label: int, least: float) -> list[Tensor]:
+    """x after every step, with the authors' constants for 500 steps, but for `least`: their 1e-6."""
+    most = -math.log(least)
     change = torch.zeros_like(clean, requires_grad=True)
     adam, points = torch.optim.Adam([change], lr=0.1), []
     dual = torch.tensor([0.0, -math.log(0.01)])
@@ -37,25 +38,26 @@ def written_out(model: SmallNet, clean: Tensor, label: int) -> list[Tensor]:
         with torch.no_grad():
             change.copy_((clean + change).clamp(0, 1) - clean)
         climb = 0.1 + (0.01 - 0.1) * step / (STEPS - 1)
-        dual[1] = (dual[1] + climb * m.detach().sign()).clamp(-math.log(1e6), math.log(1e6))
+        dual[1] = (dual[1] + climb * m.detach().sign()).clamp(-most, most)
         weights = 0.9 * weights + 0.1 * dual.softmax(0)
         points.append((clean + change).detach().clone())
     return points
 
 
-def test_without_noise_every_point_is_that_of_the_rule_written_out():
+@pytest.mark.parametrize("least", [1e-6, 0.1])
+def test_without_noise_every_point_is_that_of_the_rule_written_out(least: float):
     model = SmallNet().requires_grad_(False)
     images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(5))
     labels = model(images).argmax(dim=1).tolist()
     examples = [Example(i, image, label) for i, (image, label) in enumerate(zip(images, labels, strict=True))]
     classifier = SmoothedClassifier(model, sigma=1e-7, num_classes=3, input_shape=(1, 8, 8))
     # Five equal votes are confident at this level.
-    attack = Pdgd(steps=STEPS, dual_lr=0.1, samples=5, alpha=0.4)
+    attack = Pdgd(steps=STEPS, dual_lr=0.1, dual_min_ratio=least, samples=5, alpha=0.4)
     points: list[Tensor] = []
     findings = list(Search(attack, classifier, 3, lambda state: points.append(state.x.clone())).run(examples))
     crossed = 0
     for row, (image, label) in enumerate(zip(images, labels, strict=True)):
-        expected = written_out(model, image, label)
+        expected = written_out(model, image, label, least)
         for ours, theirs in zip(points, expected, strict=True):
             assert torch.allclose(ours[row], theirs, atol=2e-3)
         crossed += sum(float(margin(model, x, label)) < 0 for x in expected)

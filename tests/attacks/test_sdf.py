@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from networks import SmallNet
+from prescribed import recording
 from torch import Tensor
 
 from caa_cli.attacks.baselines.sdf import Sdf
@@ -89,3 +90,12 @@ def test_the_last_step_bisects_what_was_found_and_no_sooner():
     assert forward(1) == (5, False), "there is nothing to bisect"
     crossed = next(steps for steps in range(2, 20) if forward(steps)[1])
     assert forward(crossed) == (5 * (crossed + BISECTIONS), True)
+
+
+def test_every_bisection_has_noise_of_its_own_that_no_step_has():
+    model, steps = SmallNet(seed=1).requires_grad_(False), 10
+    image = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(2))
+    classifier = recording(model, 3, sigma=1e-7)
+    attack = Sdf(samples=5, alpha=0.4, bisections=BISECTIONS, steps=steps)
+    list(Search(attack, classifier).run([Example(0, image, int(model(image[None]).argmax()))]))
+    assert [draw.key.iteration for draw in classifier.draws] == list(range(steps, steps + BISECTIONS))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+
+import torch
 from networks import make_linear
 
 from caa_cli.attacks.baselines.pgd import Pgd
 from caa_cli.attacks.common.loop import Search
-from caa_cli.attacks.common.state import Example
+from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.smoothing.classifier import SmoothedClassifier
 
 
 def test_examples_join_as_places_free_up_and_leave_as_they_finish():
@@ -43,3 +48,27 @@ def test_examples_are_drawn_only_as_places_free_up():
     for count in range(1, 4):
         next(findings)
         assert drawn == list(range(count))
+
+
+WORK = 0.2
+
+
+class AtWork(torch.Tensor):
+    """On a device that is still at work on it, which only a question about its values waits for."""
+
+    def cpu(self) -> torch.Tensor:
+        time.sleep(WORK)
+        return self.as_subclass(torch.Tensor)
+
+
+@dataclass(frozen=True)
+class Asynchronous(Pgd):
+    def step(self, state: Batch, classifier: SmoothedClassifier) -> None:
+        state.done = torch.ones(len(state), dtype=torch.bool).as_subclass(AtWork)
+
+
+def test_the_time_of_a_step_includes_what_the_device_still_has_to_do():
+    linear = make_linear()
+    examples = [Example(index, linear.at(0.3), 1) for index in range(2)]
+    findings = list(Search(Asynchronous(), linear.classifier, batch=2).run(examples))
+    assert all(finding.seconds > 0.9 * WORK / 2 for finding in findings)

@@ -54,6 +54,19 @@ def test_the_gradient_does_not_depend_on_the_chunk(chunk: int, objective: LogRat
     assert torch.equal(cut.votes, whole.votes)
 
 
+@pytest.mark.parametrize(
+    ("scale", "distance"),
+    [
+        (0.004, 0.0),  # so flat that a sample's part in the gradient is nothing in float16
+        (80.0, 2.0),  # so steep that the likeliest sample outweighs the pilot's mean by more than float16 can hold
+    ],
+)
+def test_a_gradient_in_float16_keeps_what_its_numbers_can_not_hold(scale: float, distance: float):
+    linear, samples = make_linear(scale=scale, dtype=torch.float16), 3000
+    passed = linear.classifier.surrogate(linear.at(distance)[None], torch.tensor([1]), KEYS[:1], samples, LogRatio())
+    assert torch.cosine_similarity(passed.gradient.flatten(), linear.weight, dim=0) > 0.9999
+
+
 def noisy_logits(classifier: SmoothedClassifier, x: Tensor, samples: int) -> Tensor:
     """The logits of every sample with all of the graph, as the paper's code holds them: (3, samples, 3)."""
     noise = torch.empty(len(x), samples, 1, 8, 8)

@@ -181,6 +181,33 @@ def test_the_class_is_the_one_that_earlier_votes_name():
     assert verified.image is None
 
 
+def test_each_candidate_names_its_own_class():
+    """Points further out on the ray of the last are of its class."""
+    found = on_ray(1.0, (100, 900, 500))
+    found.candidates.append(Candidate(GREY + 1.5 / 8.0, 1.5, torch.tensor([100, 500, 900])))
+    for fails in (1, 3):
+        classifier = prescribed(*[[100, 0, 0, 0]] * fails, [0, 0, 100, 0])
+        verified = exact(samples=1500, tries=4).verify(found, classifier)
+        assert (verified.adversarial_class, verified.tries) == (2, fails + 1)
+
+
+def test_the_last_try_on_the_ray_of_another_candidate_is_for_the_class_of_that_one():
+    found = on_ray(1.0, (800, 700, 0))
+    found.candidates[0].confident = False
+    image = GREY.clone()
+    image[0, :, :4] += 0.3
+    found.candidates.append(Candidate(image, float((image - GREY).norm()), torch.tensor([300, 0, 1200])))
+    verifier = Verifier(rule="exact", samples=1500, alpha=LEVEL, tries=2, probes=1)
+    verified = verifier.verify(found, prescribed([60, 40, 0, 0], [100, 0, 0, 0], [0, 0, 100, 0]))
+    assert (verified.adversarial_class, verified.tries) == (2, 2)
+    torch.testing.assert_close(verified.image, image)
+
+
+def test_a_candidate_at_which_every_sample_abstains_is_not_verified():
+    nothing, probes = on_ray(1.0, (0, 0, 0)), [[0, 0, 0, 100]] * 6
+    assert Verifier(samples=1500).verify(nothing, prescribed(*probes, *[[0, 0, 0, 1500]] * 4)).image is None
+
+
 def test_the_line_search_names_the_class():
     probes, tries = [[40, 10, 50, 0]] * 6, [[0, 0, 100, 0]]
     verifier = Verifier(rule="exact", samples=1500, alpha=LEVEL, tries=1)

@@ -11,7 +11,8 @@ from prescribed import SHAPE, Recording
 from torch import Tensor
 
 from caa_cli.attacks.common.state import Candidate, Example, Finding
-from caa_cli.smoothing.noise import Key
+from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.verification.lockstep import Draw, Drawing, draw_together
 from caa_cli.verification.verifier import Verified, Verifier
 
 GREY = torch.full(SHAPE, 0.5)
@@ -68,6 +69,21 @@ def test_a_pass_holds_as_many_images_as_a_chunk(chunk: int, images: int):
     list(Verifier(samples=1500).verify_all(findings(), classifier))
     assert max(classifier.images) == images
     assert len(classifier.images) <= len(classifier.draws) / images**0.5, "they hardly ever go together"
+
+
+def test_as_many_samples_from_elsewhere_in_the_noise_are_another_pass():
+    classifier, key = Passes(10_000), Key(0, 1, Purpose.VERIFICATION)
+
+    def drawing(*starts: int) -> Drawing[list[list[int]]]:
+        votes = []
+        for start in starts:
+            votes.append((yield Draw(GREY, key, 100, start)).tolist())
+        return votes
+
+    found = {number: votes for number, votes, _ in draw_together([drawing(0, 100), drawing(100)], classifier)}
+    expected = [classifier.votes(GREY[None], [key], 100, start)[0].tolist() for start in (0, 100)]
+    assert expected[0] != expected[1]
+    assert found == {0: expected, 1: expected[1:]}
 
 
 def test_what_a_chunk_does_not_hold_together_is_finished_one_after_another():

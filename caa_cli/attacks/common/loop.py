@@ -70,9 +70,10 @@ class Search:
         began = time.perf_counter()
         self.attack.step(state, self.classifier)
         state.iteration += 1
+        # The host waits for the step here, if it did not before: so the time comes after it.
+        finished = state.done.cpu() | (state.iteration >= self.attack.iterations)
         state.seconds += (time.perf_counter() - began) / len(state)
         self.on_step(state)
-        finished = state.done.cpu() | (state.iteration >= self.attack.iterations)
         if not bool(finished.any()):
             return []
         findings = self._findings(state, finished.nonzero()[:, 0].tolist())
