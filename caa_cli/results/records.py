@@ -113,7 +113,7 @@ class AttackRecord(Record):
 class AttackSummary(Jsonable):
     """The paper's Table 1 for one attack.
 
-    median_radius, median_percent_over_certified: over the verified successes; other medians: over the eligible images.
+    median_radius, median_percent_over_certified: over the verified successes; other medians: over eligible images.
     """
 
     examples: int
