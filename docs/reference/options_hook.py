@@ -46,5 +46,6 @@ def row(parameter: Any, context: typer.Context) -> str:
         default = f"`{value}`"
     else:
         default = ""
-    cells = (f"`{names}{takes}`", default, meaning)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    meaning = re.sub(r"(?<![\w`-])--[a-z][a-z-]*", r"`\g<0>`", meaning)
+    # A | in code begins no cell, and a backslash before it would be shown.
+    return f"| `{names}{takes}` | {default} | {meaning} |"
