@@ -47,14 +47,17 @@ def load(
 ) -> SmoothedClassifier:
     """The smoothed classifier of a checkpoint, on its device; settings are those of `caa attack`'s flags.
 
-    checkpoint: a file, a folder, or "demo"; several make an ensemble: the mean of their "logits" or "softmax", or
-    the majority of their "votes". denoiser: the file or folder of one in front, or denoiser_arch, a factory of yours.
-    The classifier's `model` is all of it, without noise: pixels → logits, differentiable. sigma, dataset, arch,
-    normalisation (a name) or mean and std (a number a channel): None: as the checkpoint says. dataset says which
-    images the model takes, and opens no file; input_shape
-    (channels, height, width) and num_classes say it of any others. What the checkpoint leaves open and was assumed is
-    a Python warning. Raises UsageError where something is missing or does not fit, CaaError where the file can't be
-    used.
+    - `checkpoint`: a file, a folder, or "demo". Several make an ensemble.
+    - `ensemble`: the mean of the members' "logits" or "softmax", or the majority of their "votes".
+    - `denoiser`: the file or folder of a denoiser in front of the model; `denoiser_arch`: a factory of yours.
+    - `sigma`, `arch`, `normalisation` (a name) or `mean` and `std` (a number for each channel): None means as the
+      checkpoint says.
+    - `dataset`: which images the model takes; no file is opened. `input_shape` (channels, height, width) and
+      `num_classes` describe any other images.
+
+    The result's `model` is the whole base classifier, without noise: pixels → logits, differentiable. If the
+    checkpoint leaves something open, what was assumed is reported as a Python warning. Raises UsageError if something
+    is missing or does not fit, and CaaError if the file can't be used.
     """
     for option, values, number in (("--mean", mean, MEAN), ("--std", std, STD)):
         if values is not None:
@@ -105,8 +108,10 @@ def load_images(
 ) -> tuple[Tensor, Tensor]:
     """(images (N, channels, height, width) float32 in [0, 1], labels (N,) int64) of a data set.
 
-    dataset, data_dir, split, image_size, download: as the flags of `caa attack`. indices: positions in the split, to
-    give to `attack` and `certify` too; None: all. Raises UsageError, and ImageError for a file that can't be read.
+    - `dataset`, `data_dir`, `split`, `image_size`, `download`: as the flags of `caa attack`.
+    - `indices`: positions in the split, None for all. Pass the same to `attack` and `certify`.
+
+    Raises UsageError, and ImageError for a file that can't be read.
     """
     opened = open_dataset(
         dataset, None if data_dir is None else Path(data_dir), split, image_size=image_size, download=download

@@ -23,7 +23,8 @@ Texts = NDArray[np.str_]
 class Results:
     """Rows in the order of the images. A radius that does not exist is NaN, a class or count −1.
 
-    index: the noise of an image, as given.  outcome, prediction, …: as the result files of `caa` name them.
+    - `index`: of each image, as given.
+    - `outcome`, `prediction`, …: as in the result files of `caa`.
     """
 
     index: Integers
@@ -53,10 +54,12 @@ class Results:
 class AttackResults(Results):
     """The results of `attack`.
 
-    radius: L2 distance, in [0, 1] pixel units, of the verified adversarial image; certified_radius: of the clean one.
-    adversarial: (N, *input_shape) float32, NaN where the attack did not succeed.  adversarial_class: its class.
-    target: the class that was to be reached.
-    radius_search: what the attack alone would have claimed.  summary: the numbers of `caa attack`.
+    - `radius`: L2 distance of the verified adversarial image, with pixels in [0, 1].
+    - `certified_radius`: of the clean image.
+    - `adversarial`: (N, *input_shape) float32, NaN where the attack did not succeed; `adversarial_class`: its class.
+    - `target`: the class that was to be reached.
+    - `radius_search`: what the attack alone would have claimed.
+    - `summary`: the numbers of `caa attack`.
     """
 
     expectation: Floats
@@ -105,9 +108,11 @@ class AttackResults(Results):
 class CertifyResults(Results):
     """The results of `certify`.
 
-    radius: certified L2 radius in [0, 1] pixel units, 0 where the classifier abstains; with `radius=R` given it is R
-    where it is certified there.  correct: the prediction is the label.  votes_top: of the prediction, out of
-    `samples`.  summary: the numbers of `caa certify`; None where no labels were given.
+    - `radius`: certified L2 radius with pixels in [0, 1], 0 where the classifier abstains. With `radius=R` it is R
+      where that radius is certified.
+    - `correct`: whether the prediction is the label.
+    - `votes_top`: votes for the prediction, out of `samples`.
+    - `summary`: the numbers of `caa certify`; None if no labels were given.
     """
 
     radius: Floats

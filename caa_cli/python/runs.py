@@ -54,13 +54,13 @@ def certify(
 ) -> CertifyResults:
     """The certified radius of each image, as `caa certify` finds it (Cohen et al., 2019).
 
-    images: (N, *input_shape) in [0, 1].
-    labels: (N,); None: unknown, and no image counts as right.
-    indices: the noise of each image; None: 0 to N − 1. With the index that an image has in its data set, and the
-    settings of a command, results are that command's.
-    radius: decide only whether each image is certified at this radius, for far fewer samples.
-    chunk_size: noise samples per pass; None: measured once for each model and machine.
-    The other settings are those of the flags of the same name.
+    - `images`: (N, *input_shape) in [0, 1].
+    - `labels`: (N,). None if they are unknown; then no image counts as right.
+    - `indices`: decide the noise of each image; None for 0 to N − 1. With the indices that the images have in their
+      data set, and the settings of a command, the results are that command's.
+    - `radius`: decide only whether each image is certified at this radius, with far fewer samples.
+    - `chunk_size`: noise samples per pass. None: measured once for each model and machine.
+    - The other settings are those of the flags with the same names.
 
     Raises UsageError for a setting or array that doesn't fit; Interrupted, with what is done, on Ctrl-C.
     """
@@ -113,21 +113,21 @@ def attack(
 ) -> AttackResults:
     """The nearest adversarial image of each image that an attack finds, each verified on fresh noise.
 
-    images: (N, *input_shape) in [0, 1].
-    labels: (N,) the true classes. An image that the model misclassifies is not attacked.
-    method: a name, as of `caa attack --attack`, or an attack of yours: a function (classifier, images, labels,
-    generator) → adversarial images. The default here is "caa-newton", which finds the smaller radii; that of the
-    command is "caa", the paper's.
-    indices: the noise of each image; None: 0 to N − 1. With the index that an image has in its data set, and the
-    method and settings of a command, results are that command's, to the bit.
-    gradient: where the search's gradients come from: "model", "votes" (its starting points are among `images`), or
-    another model of the same images and classes; None: as `model` has them.
-    target: the class to reach: a number, a name (`model.class_names`), "second", "least-likely", "random", a file, or
-    (N,) a number for each image; None: any but the label.
-    chunk_size: noise samples per pass; None: measured once for each model and machine.
-    progress: whether a bar is shown on stderr.
-    settings: every other one by its flag's name (`samples=300`, `preset="paper"`); those of the attack alone also
-    without its name.
+    - `images`: (N, *input_shape) in [0, 1].
+    - `labels`: (N,) the true classes. An image that the model misclassifies is not attacked.
+    - `method`: a name as for `caa attack --attack`, or an attack of yours: a function (classifier, images, labels,
+      generator) → adversarial images. The default here is "caa-newton", which finds smaller radii; that of the
+      command is "caa", the paper's.
+    - `indices`: decide the noise of each image; None for 0 to N − 1. With the indices that the images have in their
+      data set, and the method and settings of a command, the results are exactly that command's.
+    - `gradient`: where the search's gradients come from: "model", "votes" (the search then starts from images among
+      `images`), or another model of the same images and classes. None: as `model` has them.
+    - `target`: the class to reach: a number, a name (`model.class_names`), "second", "least-likely", "random", a
+      file, or (N,) a number for each image. None: any class but the label.
+    - `chunk_size`: noise samples per pass. None: measured once for each model and machine.
+    - `progress`: whether a bar is shown on stderr.
+    - `settings`: every other setting by its flag's name (`samples=300`, `preset="paper"`). Those of the attack can be
+      written without its name.
 
     Raises UsageError for a setting or array that doesn't fit; Interrupted, with what is done, on Ctrl-C.
     """

@@ -111,7 +111,10 @@ class AttackRecord(Record):
 
 @dataclass(frozen=True)
 class AttackSummary(Jsonable):
-    """The paper's Table 1 for one attack. Medians are over its verified successes."""
+    """The paper's Table 1 for one attack.
+
+    median_radius, median_percent_over_certified: over the verified successes; other medians: over eligible images.
+    """
 
     examples: int
     eligible: int

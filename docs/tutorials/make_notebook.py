@@ -1,4 +1,4 @@
-"""Makes notebook.ipynb of notebook.md: python docs/tutorials/make_notebook.py"""
+"""Make notebook.ipynb from notebook.md: python docs/tutorials/make_notebook.py"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,14 @@ def test_the_commands_that_a_page_shows_have_the_options_that_it_shows(page: Pat
     ):
         shown = {word for word in re.findall(r"(?<![\w-])--[a-z][a-z-]*", words) if "mi-fgsm" not in word}
         assert shown <= options(command), f"caa {command}{words}"
+
+
+def test_the_page_of_all_options_has_every_option_of_every_command():
+    hook = runpy.run_path(str(ROOT / "docs/reference/options_hook.py"))
+    page = hook["on_page_markdown"]((ROOT / "docs/reference/options.md").read_text(encoding="utf-8"))
+    sections = dict(re.findall(r"^## caa (\w+)\n(.*?)(?=^## |\Z)", page, flags=re.MULTILINE | re.DOTALL))
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert set(sections) == set(commands)
+    for name, text in sections.items():
+        shown = set(re.findall(r"--[a-z][a-z-]*", " ".join(re.findall(r"^\| `(.*?)`", text, flags=re.MULTILINE))))
+        assert shown == {word for word in options(name) if word.startswith("--")} - {"--help"}
