@@ -93,7 +93,9 @@ class Caa(Settings):
 class CaaNewton(Settings):
     """The certificate as Newton's step."""
 
-    rivals: Annotated[int, Count(most=1000), "How many likely other classes to consider at first."] = 4
+    rivals: Annotated[
+        int, Count(most=1000), "How many other classes to race after at first; one is left open if there are more."
+    ] = 4
     steps: Annotated[int, Count(most=MOST_STEPS), "Most steps per image; --iterations is a limit too."] = 30
     memory: Annotated[
         float,
