@@ -19,6 +19,7 @@ from caa_cli.models.limits import short
 from caa_cli.models.prefixes import fit_names
 from caa_cli.models.preprocessing import Origin, Preprocessing
 from caa_cli.models.safetensors_file import read_tensors
+from caa_cli.runtime.words import counted
 
 WEIGHTS, _PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
 # A configuration with the names of 21,841 classes takes 2 MB.
@@ -165,7 +166,7 @@ def _load(folder: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> No
 
 def _not_together(folder: Path, name: str, count: int) -> CaaError:
     return CaaError(
-        f"the weights in {folder} don't go with its {CONFIG}: {short(name)} ({count} such differences)",
+        f"the weights in {folder} don't go with its {CONFIG}: {short(name)} ({counted(count, 'such difference')})",
         "download the whole folder again",
     )
 

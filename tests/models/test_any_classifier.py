@@ -404,6 +404,7 @@ def test_a_folder_of_transformers(tmp_path):
     (tmp_path / "hub" / "preprocessor_config.json").write_text(json.dumps(preparation), encoding="utf-8")
     weights = read_weights(find_checkpoint("hub"))
     assert weights.origin.class_names == ("cat", "dog", "owl")
+    assert "3: cat, dog, owl" in caa("inspect", "hub").stdout
     assert weights.preprocessing(None).interpolation == "bicubic"
     model, card, _ = built("hub", None, (3, 32, 32), "folder", 3)
     assert (card.arch, card.mean) == ("transformers:ViTForImageClassification", (0.5,) * 3)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from published import CASES
 from safetensors.torch import load_file, save_file
 from support import CHEAP, caa, read_strict
 
@@ -174,6 +175,21 @@ def test_without_the_library(tmp_path, monkeypatch):
     with pytest.raises(CaaError, match="needs the diffusers library") as caught:
         open_denoiser(tmp_path)
     assert caught.value.hint == "pip install 'caa-cli[diffusion]'"
+
+
+def test_inspect_offers_no_run_that_the_schedule_or_the_size_forbids(tmp_path):
+    path = folder(tmp_path / "model", num_train_timesteps=20, beta_end=0.002)
+    fits = caa("inspect", path, "--sigma", "0.05")
+    assert (fits.exit_code, "--sigma 0.05 " in fits.stdout) == (0, True)
+    CASES["Cohen, CIFAR-10, ResNet-20"].write(tmp_path / "classifier.pth")
+    for words, problem in [
+        ([path, "--sigma", "0.25"], "last step has noise of σ = 0.072, less than σ = 0.25"),
+        ([path, "--dataset", "cifar10"], "takes images of 16×16 pixels, cifar10 has 3×32×32"),
+        ([tmp_path / "classifier.pth", "--denoiser", path], "takes images of 16×16 pixels, cifar10 has 3×32×32"),
+    ]:
+        result = caa("inspect", *words)
+        assert (result.exit_code, problem in result.stdout) == (1, True), result.output
+        assert "caa attack" not in result.stdout
 
 
 def test_attack_on_a_classifier_behind_a_folder(tmp_path):
