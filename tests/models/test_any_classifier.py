@@ -386,7 +386,7 @@ def test_a_folder_may_not_name_other_weights(tmp_path):
     same(model.network, reference, torch.randn(2, 3, 160, 160))
 
 
-def test_a_folder_of_transformers(tmp_path):
+def test_a_folder_of_transformers(tmp_path, capsys):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.ViTConfig(
@@ -402,7 +402,10 @@ def test_a_folder_of_transformers(tmp_path):
         "resample": 3,
     }
     (tmp_path / "hub" / "preprocessor_config.json").write_text(json.dumps(preparation), encoding="utf-8")
+    capsys.readouterr()
     weights = read_weights(find_checkpoint("hub"))
+    assert capsys.readouterr() == ("", "")  # not even a progress bar of the library's
+    assert transformers.utils.logging.is_progress_bar_enabled()
     assert weights.origin.class_names == ("cat", "dog", "owl")
     assert "3: cat, dog, owl" in caa("inspect", "hub").stdout
     assert weights.preprocessing(None).interpolation == "bicubic"
