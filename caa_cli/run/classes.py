@@ -23,8 +23,8 @@ def _check_order(of_images: Sequence[str], of_model: Sequence[str], dataset: str
     ours, theirs = _places(of_images), _places(of_model)
     shared = ours.keys() & theirs.keys()
     moved = [name for name in shared if ours[name] != theirs[name]]
-    # A few may be different classes of one name; the names themselves need not agree.
-    if moved and 2 * len(moved) >= len(shared):
+    # The names need not agree; where they don't, a few may be different classes of one name.
+    if moved and (ours.keys() == theirs.keys() or 2 * len(moved) >= len(shared)):
         name = min(moved, key=ours.__getitem__)
         raise UsageError(
             f"class names don't match: {name} is class {ours[name]} of {dataset}, {theirs[name]} of the checkpoint",
