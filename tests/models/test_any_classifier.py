@@ -206,6 +206,8 @@ def test_the_preparation_goes_by_the_weights_content():
 
     first, second = (library_preprocessing("torchvision", "resnet50", {}, sha) for sha in ("0676ba61" + "0" * 56, ""))
     assert (first.resize, second.resize) == (256, 232)
+    for name in ("IMAGENET1K_V1", "ResNet50_Weights.IMAGENET1K_V1"):  # torchvision takes both
+        assert library_preprocessing("torchvision", "resnet50", {"weights": name}, "").resize == 256
 
 
 def test_images_are_resized_as_the_library_does(tmp_path):
