@@ -13,7 +13,6 @@ from caa_cli.config.denoisers import DENOISERS
 from caa_cli.display import Rows
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint import Weights
-from caa_cli.models.checkpoint_file import CONFIG
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import check_images, open_denoiser, recognise
 from caa_cli.models.denoisers.read import weights_files
@@ -28,7 +27,7 @@ def denoiser_at(path: str, read: Callable[[Path], Weights], trust: bool) -> Deno
     for half a folder: a configuration without weights."""
     place = Path(path)
     if place.is_dir():
-        nothing = not weights_files(place) and not (place / CONFIG).is_file()
+        nothing = not weights_files(place) and not any(place.glob("*.json"))
         if nothing or describes_classifier(place):
             return None
         return open_denoiser(place, trust=trust)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from published import CASES
 from safetensors.torch import load_file, save_file
-from support import CHEAP, caa, read_strict
+from support import CHEAP, assert_clean_error, caa, read_strict
 
 from caa_cli.config.schema import SchemaError
 from caa_cli.errors import CaaError, UsageError
@@ -132,6 +132,10 @@ def test_half_a_folder(tmp_path):
     (whole / "unet" / "config.json").unlink()
     with pytest.raises(UsageError, match=r"holds no config\.json of a UNet2DModel"):
         open_denoiser(whole)
+    (whole / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    (whole / "model_index.json").write_text("{}")  # as DDPMPipeline writes it
+    assert_clean_error(caa("inspect", whole), 2, "is a folder without weights", "holds config.json and the weights")
+    assert_clean_error(caa("certify", "--checkpoint", whole), 2, "without a config.json", "goes to --denoiser")
 
 
 @pytest.mark.parametrize(
