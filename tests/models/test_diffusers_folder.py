@@ -156,6 +156,8 @@ def test_half_a_folder(tmp_path):
         ),
         ("scheduler/scheduler_config.json", {"beta_schedule": ...}, "beta_schedule is missing"),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "prediction_type"),
+        ("scheduler/scheduler_config.json", {"beta_start": 1.0}, "its betas leave nothing of an image"),
+        ("scheduler/scheduler_config.json", {"trained_betas": []}, "its betas leave nothing of an image"),
     ],
 )
 def test_models_that_are_refused(tmp_path, file, values, problem):
