@@ -81,10 +81,10 @@ def joined_document(
         document |= {"ensemble": ensemble or LOGITS, "members": others}
         classes = [each["num_classes"] for each in documents]
         if len(set(classes)) > 1:
-            known = " and ".join(map(str, classes))
             misfits.append(
-                CaaError(
-                    f"the checkpoints know {known} classes, not the same", "name checkpoints of the same classes"
+                UsageError(
+                    f"the checkpoints know {' and '.join(map(str, classes))} classes, not the same",
+                    "name checkpoints of the same classes, in the same order",
                 )
             )
     if denoiser is not None:
