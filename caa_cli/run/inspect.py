@@ -16,6 +16,7 @@ from caa_cli.config.settings import check_each
 from caa_cli.data.datasets import class_names
 from caa_cli.display import Display, Rows
 from caa_cli.errors import DONE, ERROR, CaaError
+from caa_cli.models.base_classifier import refuse_denoiser
 from caa_cli.models.checkpoint import Weights, find_checkpoint, inspect_weights
 from caa_cli.models.denoisers.denoiser import Denoiser
 from caa_cli.models.denoisers.open import open_denoiser
@@ -69,6 +70,8 @@ class Inspection:
         if self._front:
             front = open_denoiser(Path(self.denoiser) if self.denoiser else None, self.denoiser_arch, self.trust)
         all_weights = [read(find_checkpoint(path)) for path in self.checkpoints]
+        for weights in all_weights:
+            refuse_denoiser(weights)
         documents = [self.describe(weights) for weights in all_weights]
         for weights in all_weights:
             if weights.refusal is not None:

@@ -13,6 +13,7 @@ from caa_cli.config.denoisers import DENOISERS
 from caa_cli.display import Rows
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint import Weights
+from caa_cli.models.denoisers.custom import CUSTOM, check_output
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.open import check_images, open_denoiser, recognise
 from caa_cli.models.denoisers.read import weights_files
@@ -79,7 +80,7 @@ def joined_document(
     document, misfits = dict(first), list[CaaError]()
     if others:
         document |= {"ensemble": ensemble or LOGITS, "members": others}
-        classes = [each["num_classes"] for each in documents]
+        classes = [each["num_classes"] for each in documents if each["num_classes"] is not None]
         if len(set(classes)) > 1:
             misfits.append(
                 UsageError(
@@ -110,11 +111,16 @@ def _refusal(denoiser: Denoiser, dataset: str | None, sigma: float | None, chann
             "name a denoiser that was trained on the classifier's images",
         )
     spec = DATASETS.get(dataset or "")
+    shape = None if spec is None or spec.resized else spec.shape
     try:
-        if spec is not None and spec.shape is not None and not spec.resized:
-            check_images(denoiser, spec.shape, dataset or "")
+        if shape is not None:
+            check_images(denoiser, shape, dataset or "")
         if denoiser.expected_sigma is not None and sigma is not None:
             denoiser.expected_sigma(sigma)
+        if denoiser.family == CUSTOM:  # only its own code knows what it is for
+            network = denoiser.build(sigma or 1.0)
+            if shape is not None:
+                check_output(network, shape, denoiser.path)
     except CaaError as error:
         return error
     return None
