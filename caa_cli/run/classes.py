@@ -15,11 +15,12 @@ def classes_of(images: Images, card: ModelCard) -> Classes:
 
     Raises UsageError where the two have the same names in another order: then the labels mean other classes.
     """
-    _check_order(images.class_names, card.class_names, images.name)
+    check_order(images.class_names, card.class_names, images.name)
     return Classes(card.num_classes, max(images.class_names, card.class_names, key=len))
 
 
-def _check_order(of_images: Sequence[str], of_model: Sequence[str], dataset: str) -> None:
+def check_order(of_images: Sequence[str], of_model: Sequence[str], dataset: str) -> None:
+    """Raise UsageError where the names that both have stand for other classes."""
     ours, theirs = _places(of_images), _places(of_model)
     shared = ours.keys() & theirs.keys()
     moved = [name for name in shared if ours[name] != theirs[name]]

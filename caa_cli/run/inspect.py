@@ -27,6 +27,7 @@ from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.results.documents import head
+from caa_cli.run.classes import check_order
 from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict_json
 from caa_cli.run.inspect_composite import (
     composite_rows,
@@ -208,6 +209,8 @@ class Inspection:
         try:
             card, _ = resolve_card(weights, overrides, dataset or "folder", shape, classes)
             build_model(weights, card)
+            if dataset in DATASETS:
+                check_order(class_names(dataset), card.class_names, dataset)
         except CaaError as error:
             known = weights.card or recognised
             return (known.arch if known and self.overrides.arch is None else None), error
