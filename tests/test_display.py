@@ -35,6 +35,16 @@ def display() -> Display:
     return found
 
 
+def test_a_name_between_colons_is_no_picture(capsys):
+    shown = Display()
+    shown.error("--arch net.py:x: net.py can't be read", None)
+    shown.result("caa :x:", [("file", "a:x:b")])
+    shown.grid(":x:", [":x:", "n"], [[":x:", ":x:"]], ":x:")
+    written = capsys.readouterr()
+    assert "net.py:x: net.py" in written.err
+    assert written.out.count(":x:") == 7
+
+
 @pytest.mark.parametrize(
     "show",
     [

@@ -42,6 +42,7 @@ class Display:
         self.err = Console(
             stderr=True,
             highlight=False,
+            emoji=False,  # `net.py:x:` is a name
             soft_wrap=True,
             force_terminal=self.live or has_colours(sys.stderr),
             no_color=not has_colours(sys.stderr),
@@ -50,6 +51,7 @@ class Display:
         colours = has_colours(sys.stdout)
         self.out = Console(
             highlight=False,
+            emoji=False,
             force_terminal=colours or self.fits_width,
             no_color=not colours,
             width=None if self.fits_width else 1000,  # a file or a pipe has none

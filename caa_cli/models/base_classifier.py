@@ -44,7 +44,7 @@ class ModelFiles:
         """Raises CaaError for a file that can't be used."""
         weights = tuple(read_weights(find_checkpoint(path), trust) for path in checkpoints)
         for held in weights:
-            _refuse_denoiser(held)
+            refuse_denoiser(held)
         front = None
         if denoiser is not None or denoiser_arch is not None:
             front = open_denoiser(denoiser, denoiser_arch, trust)
@@ -221,7 +221,7 @@ def _two_that_differ(values: Sequence[tuple[Weights, T]]) -> tuple[tuple[Weights
     return next(((values[0], other) for other in values[1:] if other[1] != values[0][1]), None)
 
 
-def _refuse_denoiser(weights: Weights) -> None:
+def refuse_denoiser(weights: Weights) -> None:
     """Raise UsageError for a denoiser that is named as the classifier."""
     if weights.card is not None or weights.module is not None or weights.recognised is not None:
         return

@@ -16,7 +16,10 @@ CONFIG = "config.json"
 DEMO_CHECKPOINT = Path(__file__).with_name("demo.safetensors")
 
 _KINDS = {
-    stat.S_IFDIR: ("is a folder without a config.json", "name the file in it"),
+    stat.S_IFDIR: (
+        "is a folder without a config.json",
+        "name the file in it; the folder of a diffusion model goes to --denoiser",
+    ),
     stat.S_IFIFO: ("is a pipe, and a checkpoint is read more than once", "save it to a file first, and name that"),
     stat.S_IFSOCK: ("is a socket, not a file", "save what comes from it to a file first, and name that"),
     stat.S_IFCHR: ("is a device, not a file", "name a file"),
@@ -52,7 +55,7 @@ def find_checkpoint(path: str) -> Path:
         return Path(path)
     if kind != stat.S_IFREG:
         what, hint = _KINDS.get(kind, ("is not a file", "name a file"))
-        raise UsageError(f"the checkpoint {path} {what}", f"{hint}, or try: caa attack --checkpoint demo")
+        raise UsageError(f"the checkpoint {path} {what}", f"{hint}; or try: caa attack --checkpoint demo")
     return Path(path)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from caa_cli.models.limits import short
 from caa_cli.models.prefixes import fit_names
 from caa_cli.models.preprocessing import Origin, Preprocessing
 from caa_cli.models.safetensors_file import read_tensors
+from caa_cli.runtime.words import counted
 
 WEIGHTS, _PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
 # A configuration with the names of 21,841 classes takes 2 MB.
@@ -107,8 +110,7 @@ def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tu
     labels = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
     if labels:
         settings["id2label"] = labels
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _silent(package):
         described = package.AutoConfig.for_model(config["model_type"], **settings)
         # Its own reader, as names of tensors in files are not always those of the network.
         network, loading = package.AutoModelForImageClassification.from_pretrained(
@@ -124,6 +126,21 @@ def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tu
         raise _not_together(folder, str(wrong[0]), len(wrong))
     names = tuple(labels.get(number, str(number)) for number in range(described.num_labels))
     return _Logits(network), Origin(f"transformers:{kind}", _preprocessing(folder, config), names)
+
+
+@contextmanager
+def _silent(package: ModuleType) -> Iterator[None]:
+    """A context in which transformers shows neither warnings nor progress bars."""
+    log = package.utils.logging
+    bars = log.is_progress_bar_enabled()
+    log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if bars:
+            log.enable_progress_bar()
 
 
 def _preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing | None:
@@ -165,7 +182,7 @@ def _load(folder: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> No
 
 def _not_together(folder: Path, name: str, count: int) -> CaaError:
     return CaaError(
-        f"the weights in {folder} don't go with its {CONFIG}: {short(name)} ({count} such differences)",
+        f"the weights in {folder} don't go with its {CONFIG}: {short(name)} ({counted(count, 'such difference')})",
         "download the whole folder again",
     )
 

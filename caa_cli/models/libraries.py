@@ -68,10 +68,10 @@ def library_preprocessing(library: str, name: str, settings: Mapping[str, Any], 
         published = models.get_model_weights(name)
     except ValueError:
         return None
-    chosen = published.DEFAULT
+    chosen, asked = published.DEFAULT, str(settings.get("weights")).rpartition(".")[2]
     for weights in published:
         # The hexadecimal digits at the end of the file's name begin its SHA-256.
-        if weights.name == settings.get("weights") or weights.url.rpartition("-")[2].partition(".")[0] == sha256[:8]:
+        if weights.name == asked or weights.url.rpartition("-")[2].partition(".")[0] == sha256[:8]:
             chosen = weights
     crop = chosen.transforms()
     size, resize = (value[0] for value in (crop.crop_size, crop.resize_size))

@@ -30,7 +30,8 @@ def last_line(error: Exception) -> str:
 def unusable(path: Path, name: str, what: str, count: int) -> CaaError:
     """The error for a tensor that can't be a weight. what: its description.  count: of such tensors."""
     return CaaError(
-        f"the checkpoint {path} holds a tensor that can't be used: {short(name)} is {what} ({count} such tensors)",
+        f"the checkpoint {path} holds a tensor that can't be used: {short(name)} is {what} "
+        f"({counted(count, 'such tensor')})",
         "save the weights as ordinary tensors of floating-point numbers",
     )
 

@@ -125,7 +125,7 @@ def _checked(weights: Weights, card: ModelCard, wanted: Mapping[str, Tensor]) ->
         f"the weights in {weights.path} don't fit {card.arch} with {counted(card.num_classes, 'class')} on "
         f"{sizes(card.input_shape)} images: "
         + (f"they are those of {recognised}{size}; " if recognised else "")
-        + f"{detail} ({count} such differences)",
+        + f"{detail} ({counted(count, 'such difference')})",
         f"use --arch {recognised.arch}, and the data set it was trained on (--dataset)"
         if recognised
         else "name the architecture they were trained with (--arch), and the data set (--dataset)",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from caa_cli.display import number
 from caa_cli.report import escapes
-from caa_cli.report.tables import Cell, as_csv, as_grid, as_json_rows, as_markdown
+from caa_cli.report.tables import Cell, as_grid, as_markdown
 from caa_cli.results.certified import CertifiedComparison
 from caa_cli.runtime.words import counted
 
@@ -96,14 +96,6 @@ def plain(comparison: CertifiedComparison) -> list[dict[str, Any]]:
             row |= {name: share, f"{name}_low": ends[0], f"{name}_high": ends[1]}
         rows.append(row)
     return rows
-
-
-WRITERS: dict[str, Callable[[CertifiedComparison], str]] = {
-    "markdown": markdown,
-    "latex": latex,
-    "csv": lambda comparison: as_csv(plain(comparison)),
-    "json": lambda comparison: as_json_rows(plain(comparison)),
-}
 
 
 def _radii(comparison: CertifiedComparison) -> Sequence[str]:

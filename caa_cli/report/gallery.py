@@ -103,6 +103,9 @@ def draw_gallery(path: Path, gallery: Gallery, title: str, fingerprint: str = ""
         for axis in axes.flat:
             axis.set_axis_off()
         for position, shown in enumerate(gallery.rows):
+            shapes = [image.shape for image in (shown.clean, *shown.adversarial) if image is not None]
+            for axis in axes[2 * position : 2 * position + 2].flat:  # an empty place is as high as an image
+                axis.set_box_aspect(shapes[0][1] / shapes[0][2] if shapes else 1.0)
             above, below = axes[2 * position], axes[2 * position + 1]
             texts = [shown.caption, *shown.captions()]
             captions = ["\n".join(wrapped(line, 18) for line in text) for text in texts]

@@ -8,7 +8,7 @@ from typing import Any
 
 from caa_cli.report import certified_table, tables, tables_by_model
 from caa_cli.report.headings import HEADINGS
-from caa_cli.report.writers import WRITERS
+from caa_cli.report.latex import latex
 from caa_cli.results.certified import CertifiedComparison
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.models import ModelsComparison
@@ -36,7 +36,12 @@ def present(comparison: AnyComparison) -> Presentation:
     else:
         table = tables if isinstance(comparison, Comparison) else tables_by_model
         headings = ["attack", *(heading.text for heading in HEADINGS)]
-    writers = WRITERS if isinstance(comparison, Comparison) else table.WRITERS
+    writers: dict[str, Callable[[Any], str]] = {
+        "markdown": table.markdown,
+        "latex": latex if isinstance(comparison, Comparison) else table.latex,
+        "csv": lambda shown: tables.as_csv(table.plain(shown)),
+        "json": lambda shown: tables.as_json_rows(table.plain(shown)),
+    }
     return Presentation(
         title_of(comparison), headings, table.grid_rows(comparison), table.explanation(comparison), writers
     )

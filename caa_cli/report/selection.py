@@ -8,6 +8,7 @@ from typing import Any
 
 from caa_cli.config.datasets import DEMO
 from caa_cli.config.selection import default_limit
+from caa_cli.runtime.words import ordinal
 
 # How many ranges of indices are listed.
 MOST_RANGES = 100
@@ -22,7 +23,7 @@ def chosen_by(selection: Mapping[str, Any], dataset: str | None) -> str:
     if file is not None:
         chosen = f"{first}those listed in {file} (--indices)"
     elif every > 1:
-        chosen = f"{first}every {every}th image (--every {every})"
+        chosen = f"{first}every {ordinal(every)} image (--every {every})"
     else:
         chosen = f"{first}all images"
     if skip:

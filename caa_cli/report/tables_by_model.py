@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from caa_cli.report import escapes, tables
@@ -50,11 +49,3 @@ def plain(models: ModelsComparison) -> list[dict[str, Any]]:
         for label, comparison in models.comparisons.items()
         for row in tables.plain(comparison)
     ]
-
-
-WRITERS: dict[str, Callable[[ModelsComparison], str]] = {
-    "markdown": markdown,
-    "latex": latex,
-    "csv": lambda models: tables.as_csv(plain(models)),
-    "json": lambda models: tables.as_json_rows(plain(models)),
-}

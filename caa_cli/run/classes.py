@@ -15,16 +15,17 @@ def classes_of(images: Images, card: ModelCard) -> Classes:
 
     Raises UsageError where the two have the same names in another order: then the labels mean other classes.
     """
-    _check_order(images.class_names, card.class_names, images.name)
+    check_order(images.class_names, card.class_names, images.name)
     return Classes(card.num_classes, max(images.class_names, card.class_names, key=len))
 
 
-def _check_order(of_images: Sequence[str], of_model: Sequence[str], dataset: str) -> None:
+def check_order(of_images: Sequence[str], of_model: Sequence[str], dataset: str) -> None:
+    """Raise UsageError where the names that both have stand for other classes."""
     ours, theirs = _places(of_images), _places(of_model)
     shared = ours.keys() & theirs.keys()
     moved = [name for name in shared if ours[name] != theirs[name]]
-    # A few may be different classes of one name; the names themselves need not agree.
-    if moved and 2 * len(moved) >= len(shared):
+    # The names need not agree; where they don't, a few may be different classes of one name.
+    if moved and (ours.keys() == theirs.keys() or 2 * len(moved) >= len(shared)):
         name = min(moved, key=ours.__getitem__)
         raise UsageError(
             f"class names don't match: {name} is class {ours[name]} of {dataset}, {theirs[name]} of the checkpoint",

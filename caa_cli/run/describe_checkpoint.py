@@ -64,8 +64,13 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
     facts = [f"{short(name).replace('_', ' ')} {value}" for name, value in training if _is_short(value)]
     rows += [("training", ", ".join(facts))] if facts else []
     rows += [("names", listed(document["names"]))] if document["names"] else []
-    rows += [("problem", document["problem"])] if document["problem"] else []
+    rows += problem_rows(document)
     return [*rows, ("missing", ", ".join(document["missing"]) or "nothing")]
+
+
+def problem_rows(document: dict[str, Any]) -> Rows:
+    """What is wrong, and what to do."""
+    return [(name, document[key]) for name, key in (("problem", "problem"), ("try", "hint")) if document[key]]
 
 
 def _classes(document: dict[str, Any]) -> str:

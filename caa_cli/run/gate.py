@@ -60,7 +60,7 @@ def say_unmet(display: Display, what: str) -> None:
     """One line on stderr; on GitHub also an annotation of the workflow run, which is read from stderr as well."""
     display.error(f"requirement not met: {what}", None)
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        display.err.print(annotation(f"requirement not met: {what}"), markup=False, emoji=False)
+        display.err.print(annotation(f"requirement not met: {what}"), markup=False)
 
 
 def annotation(text: str) -> str:

@@ -14,9 +14,9 @@ from caa_cli.config.datasets import DATASETS
 from caa_cli.config.ranges import OneOf
 from caa_cli.config.settings import check_each
 from caa_cli.data.datasets import class_names
-from caa_cli.display import Display
+from caa_cli.display import Display, Rows
 from caa_cli.errors import DONE, ERROR, CaaError
-from caa_cli.models.card import ModelCard
+from caa_cli.models.base_classifier import refuse_denoiser
 from caa_cli.models.checkpoint import Weights, find_checkpoint, inspect_weights
 from caa_cli.models.denoisers.denoiser import Denoiser
 from caa_cli.models.denoisers.open import open_denoiser
@@ -27,12 +27,12 @@ from caa_cli.models.prefixes import stored_normalisation
 from caa_cli.models.recognise import Recognised
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.results.documents import head
+from caa_cli.run.classes import check_order
 from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict_json
 from caa_cli.run.inspect_composite import (
     composite_rows,
     denoiser_at,
     denoiser_document,
-    denoiser_rows,
     denoiser_words,
     joined_document,
 )
@@ -55,8 +55,8 @@ class Inspection:
     denoiser_arch: str | None = None
 
     def execute(self) -> int:
-        """Show it; returns the exit code: 1 if an architecture is not recognised or was not inspected, or if several
-        parts make no model."""
+        """Show it; returns the exit code: 1 if an architecture is not recognised or was not inspected, or if a run
+        would be refused."""
         if self.dataset is not None:
             OneOf(DATASETS).check("--dataset", self.dataset)
         check_each(self.overrides)
@@ -71,6 +71,8 @@ class Inspection:
         if self._front:
             front = open_denoiser(Path(self.denoiser) if self.denoiser else None, self.denoiser_arch, self.trust)
         all_weights = [read(find_checkpoint(path)) for path in self.checkpoints]
+        for weights in all_weights:
+            refuse_denoiser(weights)
         documents = [self.describe(weights) for weights in all_weights]
         for weights in all_weights:
             if weights.refusal is not None:
@@ -82,9 +84,13 @@ class Inspection:
         shown += [] if len(shown) == 1 and front is None else [("together", composite_rows(document))]
         for title, rows in shown[:-1]:
             self.display.result(title, rows)
-        command = document["attack"]
-        self.display.result(*shown[-1], [("attack", command)] if command is not None else [])
-        return DONE if command is not None and all(each["arch"] is not None for each in documents) else ERROR
+        recognised = all(each["arch"] is not None for each in documents)
+        return self._show_last(*shown[-1], document["attack"], DONE if recognised else ERROR)
+
+    def _show_last(self, title: str, rows: Rows, command: str | None, code: int) -> int:
+        """Show the last rows with the command, if there is one; the exit code, which is an error without one."""
+        self.display.result(title, rows, [] if command is None else [("attack", command)])
+        return ERROR if command is None else code
 
     @property
     def _front(self) -> Sequence[str]:
@@ -94,9 +100,7 @@ class Inspection:
     def _show_denoiser(self, denoiser: Denoiser) -> int:
         document = denoiser_document(denoiser, self.dataset, self.overrides.sigma)
         self.display.document(document)
-        rows = denoiser_rows(document["denoiser"])
-        self.display.result(f"caa inspect {denoiser.path}", rows, [("attack", document["attack"])])
-        return DONE
+        return self._show_last(f"caa inspect {denoiser.path}", composite_rows(document), document["attack"], DONE)
 
     def describe(self, weights: Weights) -> dict[str, Any]:
         """All that is known, as JSON; unknown values are null, and named in `missing` if a run needs them."""
@@ -106,7 +110,10 @@ class Inspection:
         dataset = self.dataset or layout.dataset
         guessed, shape, classes = self._images(weights, dataset, recognised)
         dataset = dataset or guessed
-        arch, problem = self._architecture(weights, recognised, dataset, shape, classes)
+        arch, problem = self._untried(weights, shape, classes)
+        refused = None
+        if problem is None and shape is not None and classes is not None:
+            arch, refused = self._architecture(weights, recognised, dataset, shape, classes)
         if card is not None:
             classes = card.num_classes
         elif recognised is not None:
@@ -136,7 +143,7 @@ class Inspection:
             "weights": count_weights(weights),
             "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.tensors.values()}),
             "num_classes": classes,
-            "class_names": list(_class_names(card, dataset, classes)),
+            "class_names": list(_class_names(weights, dataset, classes)),
             "channels": channels,
             "input_shape": list(shape) if shape else None,
             "dataset": dataset,
@@ -146,10 +153,11 @@ class Inspection:
             "normalisations_to_try": [] if chosen else normalisations_to_try(layout, dataset, channels or 3),
             "training": {"method": card.method, "tool_version": card.tool_version, **card.training} if card else {},
             "names": [] if card is not None or recognised is not None else outline(weights.tensors),
-            "problem": problem,
+            "problem": problem if refused is None else refused.problem,
+            "hint": None if refused is None else refused.hint,
         }
         document["missing"] = _missing(document, weights)
-        document["attack"] = self._command(document, weights)
+        document["attack"] = self._command(document, weights) if refused is None else None
         finite: dict[str, Any] = strict_json(document)
         return finite
 
@@ -174,29 +182,38 @@ class Inspection:
             return (None, None, None) if taken is None else (None, *taken)
         return None, None, None
 
+    def _untried(
+        self, weights: Weights, shape: tuple[int, int, int] | None, classes: int | None
+    ) -> tuple[str | None, str | None]:
+        """(architecture, or None; why no network can be built with what is known, or None)."""
+        if weights.refusal is not None:
+            return None, weights.refusal.problem
+        if None not in (shape, classes):
+            return None, None
+        if self.overrides.arch is not None:
+            return self.overrides.arch, "not tried: which images it takes follows from --dataset"
+        return None, "no architecture of caa's has these weights"
+
     def _architecture(
         self,
         weights: Weights,
         recognised: Recognised | None,
         dataset: str | None,
-        shape: tuple[int, int, int] | None,
-        classes: int | None,
-    ) -> tuple[str | None, str | None]:
-        """(architecture, or None; why it can't be run on these images, or None)."""
-        if weights.refusal is not None:
-            return None, weights.refusal.problem
-        if self.overrides.arch is not None and None in (shape, classes):
-            return self.overrides.arch, "not tried: which images it takes follows from --dataset"
-        if shape is None or classes is None:
-            return None, "no architecture of caa's has these weights"
+        shape: tuple[int, int, int],
+        classes: int,
+    ) -> tuple[str | None, CaaError | None]:
+        """(architecture, or None; why a run on these images would be refused, or None)."""
         overrides = Overrides(
             self.overrides.arch, self.overrides.sigma or 1.0, self.overrides.mean, self.overrides.std
         )
         try:
             card, _ = resolve_card(weights, overrides, dataset or "folder", shape, classes)
             build_model(weights, card)
+            if dataset in DATASETS:
+                check_order(class_names(dataset), card.class_names, dataset)
         except CaaError as error:
-            return (recognised.arch if recognised and self.overrides.arch is None else None), error.problem
+            known = weights.card or recognised
+            return (known.arch if known and self.overrides.arch is None else None), error
         return card.arch, None
 
     def _command(self, document: dict[str, Any], weights: Weights) -> str:
@@ -237,9 +254,10 @@ def _normalisation(values: tuple[tuple[float, ...], tuple[float, ...]] | None) -
     return {"mean": list(mean), "std": list(std), "preset": preset_of(mean, std)}
 
 
-def _class_names(card: ModelCard | None, dataset: str | None, classes: int | None) -> tuple[str, ...]:
+def _class_names(weights: Weights, dataset: str | None, classes: int | None) -> tuple[str, ...]:
     """What the checkpoint calls its classes, or its data set, where it has as many."""
-    names = (card.class_names if card else ()) or (class_names(dataset) if dataset in DATASETS else ())
+    own = weights.card.class_names if weights.card else weights.origin.class_names if weights.origin else ()
+    names = own or (class_names(dataset) if dataset in DATASETS else ())
     return names if len(names) == classes else ()
 
 

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.config.choices import ENSEMBLES, LOGITS
+from caa_cli.config.datasets import DATASETS
 from caa_cli.config.denoisers import DENOISERS
 from caa_cli.display import Rows
+from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint import Weights
-from caa_cli.models.checkpoint_file import CONFIG
+from caa_cli.models.denoisers.custom import CUSTOM, check_output
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
-from caa_cli.models.denoisers.open import open_denoiser, recognise
+from caa_cli.models.denoisers.open import check_images, open_denoiser, recognise
 from caa_cli.models.denoisers.read import weights_files
 from caa_cli.models.hub_folder import describes_classifier
 from caa_cli.results.documents import head
+from caa_cli.run.describe_checkpoint import problem_rows
 from caa_cli.runtime.words import counted
 
 
@@ -25,7 +28,7 @@ def denoiser_at(path: str, read: Callable[[Path], Weights], trust: bool) -> Deno
     for half a folder: a configuration without weights."""
     place = Path(path)
     if place.is_dir():
-        nothing = not weights_files(place) and not (place / CONFIG).is_file()
+        nothing = not weights_files(place) and not any(place.glob("*.json"))
         if nothing or describes_classifier(place):
             return None
         return open_denoiser(place, trust=trust)
@@ -52,14 +55,17 @@ def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
 
 
 def denoiser_document(denoiser: Denoiser, dataset: str | None, sigma: float | None) -> dict[str, Any]:
-    """The document of `caa inspect` for a denoiser alone."""
+    """The document of `caa inspect` for a denoiser alone; `attack` is None where a run would be refused."""
     words = ["caa", "attack", "--checkpoint", "CLASSIFIER", "--denoiser", denoiser.path]
     sigma = denoiser.sigma if sigma is None else sigma
     words += ["--sigma", f"{sigma:g}" if sigma is not None else "S", "--dataset", dataset or "D", "--data-dir", "DIR"]
+    refusal = _refusal(denoiser, dataset, sigma, None)
     return {
         **head("inspect"),
         "denoiser": describe_denoiser(denoiser),
-        "attack": shlex.join(words),
+        "problem": None if refusal is None else refusal.problem,
+        "hint": None if refusal is None else refusal.hint,
+        "attack": shlex.join(words) if refusal is None else None,
     }
 
 
@@ -68,24 +74,56 @@ def joined_document(
 ) -> dict[str, Any]:
     """The document of the first checkpoint, with the further members of an ensemble, and the denoiser in front.
 
-    `attack` is None where these parts make no model, since any such command would be refused.
+    `attack` is None where a part is refused or they make no model, since any such command would be refused.
     """
     first, *others = documents
-    document, misfits = dict(first), list[str]()
+    document, misfits = dict(first), list[CaaError]()
     if others:
         document |= {"ensemble": ensemble or LOGITS, "members": others}
-        classes = [each["num_classes"] for each in documents]
+        classes = [each["num_classes"] for each in documents if each["num_classes"] is not None]
         if len(set(classes)) > 1:
-            misfits.append(f"the checkpoints know {' and '.join(map(str, classes))} classes, not the same")
+            misfits.append(
+                UsageError(
+                    f"the checkpoints know {' and '.join(map(str, classes))} classes, not the same",
+                    "name checkpoints of the same classes, in the same order",
+                )
+            )
     if denoiser is not None:
         document["denoiser"] = describe_denoiser(denoiser)
-        if denoiser.channels not in (None, first["channels"]) and first["channels"] is not None:
-            misfits.append(
-                f"the denoiser takes {counted(denoiser.channels, 'channel')}, the classifier {first['channels']}"
-            )
-    problems = [each["problem"] for each in documents if each["problem"] is not None] + misfits
-    attack = None if misfits else document["attack"]
-    return {**document, "problem": "; ".join(problems) or None, "attack": attack}
+        sigma = first["sigma"] or first["sigma_in_name"]
+        refusal = _refusal(denoiser, first["dataset"], sigma and float(sigma), first["channels"])
+        misfits += [] if refusal is None else [refusal]
+    problems = [each["problem"] for each in documents if each["problem"]] + [misfit.problem for misfit in misfits]
+    hints = [each["hint"] for each in documents if each["hint"]] + [misfit.hint for misfit in misfits if misfit.hint]
+    refused = misfits or any(each["attack"] is None for each in documents)
+    document |= {"problem": "; ".join(problems) or None, "hint": "; ".join(dict.fromkeys(hints)) or None}
+    return {**document, "attack": None if refused else document["attack"]}
+
+
+def _refusal(denoiser: Denoiser, dataset: str | None, sigma: float | None, channels: int | None) -> CaaError | None:
+    """Why a run with this denoiser would be refused; None where nothing says that it would.
+
+    channels: of the images that the classifier takes. What is None is not known, and not checked.
+    """
+    if channels is not None and denoiser.channels not in (None, channels):
+        return UsageError(
+            f"the denoiser takes {counted(denoiser.channels, 'channel')}, the classifier {channels}",
+            "name a denoiser that was trained on the classifier's images",
+        )
+    spec = DATASETS.get(dataset or "")
+    shape = None if spec is None or spec.resized else spec.shape
+    try:
+        if shape is not None:
+            check_images(denoiser, shape, dataset or "")
+        if denoiser.expected_sigma is not None and sigma is not None:
+            denoiser.expected_sigma(sigma)
+        if denoiser.family == CUSTOM:  # only its own code knows what it is for
+            network = denoiser.build(sigma or 1.0)
+            if shape is not None:
+                check_output(network, shape, denoiser.path)
+    except CaaError as error:
+        return error
+    return None
 
 
 def composite_rows(document: dict[str, Any]) -> Rows:
@@ -94,7 +132,7 @@ def composite_rows(document: dict[str, Any]) -> Rows:
     if "members" in document:
         members = 1 + len(document["members"])
         rows.append(("ensemble", f"{ENSEMBLES[document['ensemble']]} of {counted(members, 'checkpoint')}"))
-    return [*rows, ("problem", document["problem"])] if document["problem"] else rows
+    return [*rows, *problem_rows(document)]
 
 
 def denoiser_rows(described: dict[str, Any]) -> Rows:
@@ -102,7 +140,7 @@ def denoiser_rows(described: dict[str, Any]) -> Rows:
     channels, size = described["channels"], described["size"]
     images = "any images" if channels is None else counted(channels, "channel")
     images += f", {size}×{size} pixels" if size is not None else ""
-    images += f", multiples of {described['multiple']} pixels" if described["multiple"] > 1 else ""
+    images += f", multiples of {described['multiple']} pixels" if size is None and described["multiple"] > 1 else ""
     return [
         ("denoiser", described["arch"]),
         ("of", described["source"]),

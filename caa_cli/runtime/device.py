@@ -36,7 +36,7 @@ def resolve_device(name: str, local: int | None = None) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            here = f"this machine has {count} CUDA devices" if count else "this machine has no usable GPU"
+            here = f"this machine has {counted(count, 'CUDA device')}" if count else "this machine has no usable GPU"
             raise CaaError(f"--device {name} is not there: {here}", "use --device cpu, or --device auto")
     elif device.type == "mps":
         if not torch.backends.mps.is_available():

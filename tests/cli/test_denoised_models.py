@@ -171,6 +171,17 @@ def test_inspect_says_why_parts_do_not_belong_together():
     assert result.exit_code == 1
 
 
+def test_inspect_says_what_a_run_would_say_of_parts_in_the_wrong_place(idle):
+    for words in ([idle, "--denoiser", idle], ["demo", idle]):
+        assert_clean_error(caa("inspect", *words), 2, "holds a denoiser (DnCNN", "--denoiser idle.pth")
+    Path("mine.py").write_text("from torch import nn\ndef two(): return nn.Flatten()\ndef bad(): return 1 / 0\n")
+    for name, problem in (("two", "gives a tensor of shape (2, 784)"), ("bad", "failed (ZeroDivisionError")):
+        result = caa("inspect", "demo", "--denoiser-arch", f"mine.py:{name}")
+        assert (result.exit_code, problem in result.stdout, "caa attack" in result.stdout) == (1, True, False)
+    torch.save({"weight": torch.zeros(3, 4)}, "unknown.pt")
+    assert "None" not in caa("inspect", "demo", "unknown.pt").stdout
+
+
 @pytest.mark.parametrize("command", ["attack", "certify"])
 def test_bad_input(command, idle):
     save_dncnn(dncnn(3, 3, 4), Path("colour.pth"))

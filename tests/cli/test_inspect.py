@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from support import assert_clean_error, caa, parse_strict, read_strict
 
+from caa_cli.data.datasets import class_names
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, checkpoint_bytes, read_weights
@@ -113,6 +115,32 @@ def test_a_flag_goes_before_the_size_of_the_checkpoint():
     result = caa("certify", "--checkpoint", "x", "--data-dir", "data", "--image-size", "20", *RUN)
     assert result.exit_code == 2
     assert "3×16×16 images, folder has 3×20×20" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "hint"),
+    [
+        (["demo", "--dataset", "cifar10"], "takes 1×28×28 images, cifar10 has 3×32×32", "--dataset mnist"),
+        (["demo", "demo", "--dataset", "cifar10"], "takes 1×28×28 images, cifar10 has 3×32×32", "--dataset mnist"),
+        (
+            ["moved", "--dataset", "fashion-mnist"],
+            "trouser is class 1 of fashion-mnist, 2 of the checkpoint",
+            "trained on",
+        ),
+        (["x", "--dataset", "mnist", "--arch", "torchvision:resnet19"], "no network resnet19", "near it"),
+    ],
+)
+def test_no_command_is_offered_that_would_be_refused(words, problem, hint):
+    save_file({"weight": torch.zeros(10, 3)}, "x")
+    names = list(class_names("fashion-mnist"))
+    names[1:3] = names[2:0:-1]
+    moved = ModelCard("small-cnn", 10, (1, 28, 28), sigma=0.5, class_names=tuple(names))
+    Path("moved").write_bytes(checkpoint_bytes(build(moved), moved))
+    result = caa("inspect", *words)
+    assert result.exit_code == 1
+    assert re.search(rf"^problem .*{problem}.*\ntry .*{hint}", result.stdout, re.MULTILINE)
+    assert "caa attack" not in result.stdout
+    assert ("missing        architecture" in result.stdout) == ("--arch" in words)
 
 
 def test_the_checkpoint_is_named_as_in_the_other_subcommands_too():

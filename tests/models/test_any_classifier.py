@@ -206,6 +206,8 @@ def test_the_preparation_goes_by_the_weights_content():
 
     first, second = (library_preprocessing("torchvision", "resnet50", {}, sha) for sha in ("0676ba61" + "0" * 56, ""))
     assert (first.resize, second.resize) == (256, 232)
+    for name in ("IMAGENET1K_V1", "ResNet50_Weights.IMAGENET1K_V1"):  # torchvision takes both
+        assert library_preprocessing("torchvision", "resnet50", {"weights": name}, "").resize == 256
 
 
 def test_images_are_resized_as_the_library_does(tmp_path):
@@ -386,7 +388,7 @@ def test_a_folder_may_not_name_other_weights(tmp_path):
     same(model.network, reference, torch.randn(2, 3, 160, 160))
 
 
-def test_a_folder_of_transformers(tmp_path):
+def test_a_folder_of_transformers(tmp_path, capsys):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.ViTConfig(
@@ -402,8 +404,12 @@ def test_a_folder_of_transformers(tmp_path):
         "resample": 3,
     }
     (tmp_path / "hub" / "preprocessor_config.json").write_text(json.dumps(preparation), encoding="utf-8")
+    capsys.readouterr()
     weights = read_weights(find_checkpoint("hub"))
+    assert capsys.readouterr() == ("", "")  # not even a progress bar of the library's
+    assert transformers.utils.logging.is_progress_bar_enabled()
     assert weights.origin.class_names == ("cat", "dog", "owl")
+    assert "3: cat, dog, owl" in caa("inspect", "hub").stdout
     assert weights.preprocessing(None).interpolation == "bicubic"
     model, card, _ = built("hub", None, (3, 32, 32), "folder", 3)
     assert (card.arch, card.mean) == ("transformers:ViTForImageClassification", (0.5,) * 3)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from published import CASES
 from safetensors.torch import load_file, save_file
-from support import CHEAP, caa, read_strict
+from support import CHEAP, assert_clean_error, caa, read_strict
 
 from caa_cli.config.schema import SchemaError
 from caa_cli.errors import CaaError, UsageError
@@ -131,6 +132,10 @@ def test_half_a_folder(tmp_path):
     (whole / "unet" / "config.json").unlink()
     with pytest.raises(UsageError, match=r"holds no config\.json of a UNet2DModel"):
         open_denoiser(whole)
+    (whole / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    (whole / "model_index.json").write_text("{}")  # as DDPMPipeline writes it
+    assert_clean_error(caa("inspect", whole), 2, "is a folder without weights", "holds config.json and the weights")
+    assert_clean_error(caa("certify", "--checkpoint", whole), 2, "without a config.json", "goes to --denoiser")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +156,8 @@ def test_half_a_folder(tmp_path):
         ),
         ("scheduler/scheduler_config.json", {"beta_schedule": ...}, "beta_schedule is missing"),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "prediction_type"),
+        ("scheduler/scheduler_config.json", {"beta_start": 1.0}, "its betas leave nothing of an image"),
+        ("scheduler/scheduler_config.json", {"trained_betas": []}, "its betas leave nothing of an image"),
     ],
 )
 def test_models_that_are_refused(tmp_path, file, values, problem):
@@ -174,6 +181,21 @@ def test_without_the_library(tmp_path, monkeypatch):
     with pytest.raises(CaaError, match="needs the diffusers library") as caught:
         open_denoiser(tmp_path)
     assert caught.value.hint == "pip install 'caa-cli[diffusion]'"
+
+
+def test_inspect_offers_no_run_that_the_schedule_or_the_size_forbids(tmp_path):
+    path = folder(tmp_path / "model", num_train_timesteps=20, beta_end=0.002)
+    fits = caa("inspect", path, "--sigma", "0.05")
+    assert (fits.exit_code, "--sigma 0.05 " in fits.stdout) == (0, True)
+    CASES["Cohen, CIFAR-10, ResNet-20"].write(tmp_path / "classifier.pth")
+    for words, problem in [
+        ([path, "--sigma", "0.25"], "last step has noise of σ = 0.072, less than σ = 0.25"),
+        ([path, "--dataset", "cifar10"], "takes images of 16×16 pixels, cifar10 has 3×32×32"),
+        ([tmp_path / "classifier.pth", "--denoiser", path], "takes images of 16×16 pixels, cifar10 has 3×32×32"),
+    ]:
+        result = caa("inspect", *words)
+        assert (result.exit_code, problem in result.stdout) == (1, True), result.output
+        assert "caa attack" not in result.stdout
 
 
 def test_attack_on_a_classifier_behind_a_folder(tmp_path):

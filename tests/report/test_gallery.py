@@ -180,6 +180,20 @@ def test_without_the_data_set_the_adversarial_images_are_shown_alone(tmp_path, s
     draw_gallery(tmp_path / "a.svg", found, "title")
 
 
+def test_headings_are_at_one_height_where_an_attack_failed(tmp_path, monkeypatch):
+    heights = []
+
+    def measured(path, figure, fingerprint):
+        figure.draw_without_rendering()
+        first_row = figure.axes[:3]
+        heights.extend(axis.get_position().y1 for axis in first_row)
+
+    monkeypatch.setattr("caa_cli.report.gallery.write_figure", measured)
+    files = attacked(tmp_path, "a", 1), attacked(tmp_path, "b", 1, attack="pgd", failing=0)
+    draw_gallery(tmp_path / "a.png", gallery(*files), "title")
+    assert heights == pytest.approx(heights[:1] * 3)
+
+
 def test_odd_names_are_escaped(tmp_path):
     path = attacked(tmp_path, "a", 1)
     found = gallery(path)

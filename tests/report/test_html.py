@@ -144,6 +144,7 @@ def test_pictures_and_tables_have_names_for_those_who_do_not_see_them(comparison
             "cifar10",
             "the first 500 of every 20th image (--every 20) from image 3 on (--skip 3) (--limit 500)",
         ),
+        ({"every": 2}, "cifar10", "every 2nd image (--every 2)"),
         ({"indices_file": "hard.txt"}, "demo", "those listed in hard.txt (--indices)"),
     ],
 )

@@ -37,6 +37,9 @@ def test_one_name_in_two_places_is_refused():
         classes_of(images("a", "b", "c"), card("b", "a", "c"))
     with pytest.raises(UsageError, match="class names don't match"):
         classes_of(images("tench", "goldfish"), card("other", "goldfish, Carassius", "tench, Tinca", classes=3))
+    with pytest.raises(UsageError, match="d is class 3 of folder, 4 of the checkpoint"):
+        classes_of(images(*"abcdef"), card(*"abcedf", classes=6))
+    assert classes_of(images(*"abcdef"), card(*"abcedg", classes=6)).names[3] == "d"
     # Two classes of one name say nothing of an order.
     assert classes_of(images("crane", "x", "crane"), card("x2", "crane", "x3")).names[0] == "crane"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 import caa_cli
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, ordinal
 
 PACKAGE = Path(caa_cli.__file__).parent
 NOUNS = (
     "image class sample second attack shard step file checkpoint evaluation tensor network model channel epoch row "
-    "line draw vote failure result setting process layer convolution resample label weight value"
+    "line draw vote failure result setting process layer convolution resample label weight value difference device"
 )
 PLURALS = "|".join(counted(2, noun).removeprefix("2 ") for noun in NOUNS.split())
 # Expressions that a plural may follow: words, and numbers that are never 1.
@@ -50,6 +50,10 @@ def test_a_number_and_its_noun_agree(count, noun, spec, text):
     assert counted(count, noun, spec) == text
 
 
+def test_ordinals():
+    assert [ordinal(number) for number in (2, 3, 11, 20, 21, 112)] == ["2nd", "3rd", "11th", "20th", "21st", "112th"]
+
+
 def before_plurals(text: ast.JoinedStr) -> list[str]:
     """The expressions of an f-string that a plural follows: `len(images)` of f"{len(images)} images"."""
     found = []
@@ -57,7 +61,7 @@ def before_plurals(text: ast.JoinedStr) -> list[str]:
         if not (isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant)):
             continue
         size = isinstance(before, ast.Constant) and before.value.endswith("×")  # a size, as in 28×28 pixels
-        if not size and re.match(rf" ({PLURALS})(?![\w/])", after.value):
+        if not size and re.match(rf" (?:such |more |CUDA )?({PLURALS})(?![\w/])", after.value):
             found.append(ast.unparse(value.value))
     return found
 

@@ -17,7 +17,7 @@ from torch import nn
 from caa_cli.config.methods import Denoiser as Settings
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.datasets import open_dataset
-from caa_cli.errors import UsageError
+from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, checkpoint_bytes, read_weights, trained_with
@@ -412,13 +412,21 @@ def test_what_can_not_be_the_classifier_is_refused_before_training(
     assert not list(tmp_path.glob("out*"))
 
 
-def test_a_card_that_is_damaged_is_no_training(tmp_path: Path):
+def test_a_card_that_is_damaged_is_no_training_and_no_denoiser(tmp_path: Path):
     good = DenoiserCard("dncnn", 1, 4, 8, 0.5, classifier=FrozenClassifier("c", "d", "lenet"), training={"epochs": 3})
     assert DenoiserCard.from_metadata(good.to_metadata()) == good
     assert DenoiserCard.from_metadata({}) is None
     (text,) = good.to_metadata().values()
     path = tmp_path / "den.safetensors"
-    for damaged in ("{}", "[1", text.replace('"sigma": 0.5', '"sigma": "much"'), text.replace('"path": "c", ', "")):
+    replaced = [
+        ('"sigma": 0.5', '"sigma": "much"'),
+        ('"path": "c", ', ""),
+        ('"format_version": 1', '"format_version": 2'),
+    ]
+    for damaged in ("{}", "[1", *(text.replace(*pair) for pair in replaced)):
         assert damaged != text
         save_file(DnCNN(1, 4, 8).state_dict(), path, metadata={"caa_denoiser": damaged})
         assert trained_with(path) is None
+        with pytest.raises(CaaError, match=r"the metadata of .* can't be read") as caught:
+            open_denoiser(path)
+        assert caught.value.hint == "update caa, or train again"

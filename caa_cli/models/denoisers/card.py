@@ -11,7 +11,9 @@ from safetensors import SafetensorError, safe_open
 
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import check
+from caa_cli.errors import CaaError
 from caa_cli.models.card import FORMAT_VERSION, Scale, card_document
+from caa_cli.models.limits import short
 
 # Not `caa`, as a classifier's card: a file is read as one or the other.
 _KEY = "caa_denoiser"
@@ -64,9 +66,15 @@ class DenoiserCard:
 
 
 def card_in(path: Path) -> DenoiserCard | None:
-    """The card of a file; None for a file without one, or with one that can't be read."""
+    """The card of a file; None for a file without one. Raises CaaError for one that can't be read."""
     try:
         with safe_open(path, framework="pt") as file:
-            return DenoiserCard.from_metadata(file.metadata() or {})
-    except (OSError, SafetensorError, ValueError, TypeError, OverflowError, RecursionError):
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError):  # of another format
         return None
+    try:
+        return DenoiserCard.from_metadata(metadata)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise CaaError(
+            f"the metadata of {path} can't be read: {short(error, 200)}", "update caa, or train again"
+        ) from error

@@ -62,7 +62,10 @@ class Scheduler:
             raise SchemaError("is missing", "beta_schedule")
         check(dict(document), Scheduler)
         names = {field.name for field in fields(Scheduler)}
-        return Scheduler(**{name: value for name, value in document.items() if name in names})
+        scheduler = Scheduler(**{name: value for name, value in document.items() if name in names})
+        if not (scheduler.diffusion.alpha_bars > 0).any():
+            raise SchemaError("leave nothing of an image after the first step", "its betas")
+        return scheduler
 
     @property
     def diffusion(self) -> Diffusion:

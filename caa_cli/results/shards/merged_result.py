@@ -116,7 +116,7 @@ def merge(parts: Sequence[ResultFile[Any]], partial: bool = False) -> Merged:
     absent, count = missing_shards(parts), parts[0].shard[1]
     gaps += [f"shard {index} of {count} is missing" for index in absent[:MOST_NAMED]]
     if len(absent) > MOST_NAMED:
-        gaps.append(f"{len(absent) - MOST_NAMED} more shards of {count} are missing")
+        gaps.append(f"and {len(absent) - MOST_NAMED} more of {count}")
     in_order = sorted(parts, key=lambda part: part.shard)
     return Merged(tuple(in_order), tuple(records[index] for index in sorted(records)), tuple(gaps))
 
