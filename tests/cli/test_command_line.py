@@ -94,6 +94,14 @@ def test_the_help_of_training_says_the_default_of_each_method():
     assert options["beta"].help.endswith(r"[dim]\[default: 16][/]")
 
 
+def test_the_help_has_every_name_in_full_however_narrow_the_terminal():
+    for command in ("attack", "compare", "train"):
+        for columns in ("60", "80"):
+            shown = caa(command, "--help", env={"COLUMNS": columns}).stdout
+            assert "--output" in shown
+            assert re.findall(r"--[a-z-]*…", shown) == []
+
+
 def test_the_help_puts_parentheses_around_words_only():
     """`[default: (the true σ)]`, but `[default: 0.1]` and `[default: staged]`, as one would type them."""
     for command in ("attack", "compare", "train"):
