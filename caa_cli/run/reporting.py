@@ -35,6 +35,8 @@ def attack_summary_rows(summary: AttackSummary, time: str) -> Rows:
     """Rows of an attack's summary; time: that of the run, in words."""
     outcomes = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.outcomes.items())
     verified = ", every one verified on fresh noise"
+    # Elsewhere, in comparisons, a failure counts as infinitely far.
+    only = f"of the {summary.attacked} attacked; " if 0 < summary.attacked < summary.eligible else ""
     rate = "" if summary.success_rate is None else f" ({100 * summary.success_rate:.0f}%)"
     rows = [
         ("images", f"{summary.examples}: {outcomes}" if outcomes else "0"),
@@ -42,11 +44,11 @@ def attack_summary_rows(summary: AttackSummary, time: str) -> Rows:
             "attacked",
             f"{summary.attacked} of {summary.eligible} eligible{rate}" + (verified if summary.attacked else ""),
         ),
-        ("median radius", f"{number(summary.median_radius)}  (L2, pixels in [0, 1])"),
+        ("median radius", f"{number(summary.median_radius)}  ({only}L2, pixels in [0, 1])"),
         ("median certified", f"{number(summary.median_certified_radius)}"),
         (
             "%-C",
-            f"{number(summary.median_percent_over_certified, 1)}  (median excess over the certified radius)",
+            f"{number(summary.median_percent_over_certified, 1)}  ({only}median excess over the certified radius)",
         ),
         (
             "time",

@@ -24,3 +24,14 @@ def test_the_time_of_the_last_part_is_not_shown_as_that_of_all_images(seconds: f
     for records, summary, shown in summaries:
         rows = dict(rows_and_fields(summary, records, None)[0])
         assert rows["time"].startswith(shown)
+
+
+@pytest.mark.parametrize(
+    ("radii", "of_which"), [([1.5, 2.0], ""), ([1.5, None], "of the 1 attacked; "), ([None, None], "")]
+)
+def test_medians_over_successes_alone_say_so(radii, of_which: str):
+    """A failure counts as infinitely far in comparisons, and not at all here."""
+    records = [record(index, radius) for index, radius in enumerate(radii)]
+    rows = dict(rows_and_fields(summarise(records, 1.0), records, None)[0])
+    assert rows["median radius"].endswith(f"  ({of_which}L2, pixels in [0, 1])")
+    assert rows["%-C"].endswith(f"  ({of_which}median excess over the certified radius)")
