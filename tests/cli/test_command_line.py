@@ -7,7 +7,9 @@ import pty
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -32,6 +34,7 @@ from typer.main import get_command
 
 from caa_cli.cli.app import app
 
+ROOT = Path(__file__).parents[2]
 TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{2}:[0-9]{2}"
 TOP = {"schema_version", "tool_version", "command", "created", "status", "config", "environment", "checkpoint"}
 TOP |= {"shard", "examples", "summary"}
@@ -78,6 +81,23 @@ def test_help_and_version_import_nothing_heavy(words):
     )
     assert "caa" in done.stdout
     assert done.stderr.strip() == ""
+
+
+def test_ctrl_c_while_the_command_is_loaded_shows_no_traceback():
+    script = (
+        "import sys\n"
+        "from pkgutil import resolve_name\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "resolve_name(sys.argv[1])()"
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    command = [sys.executable, "-c", script, project["scripts"]["caa"]]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_the_help_of_no_option_loses_a_word_in_brackets():
