@@ -328,3 +328,5 @@ def test_messages_name_arguments_and_leave_commands_as_they_are():
         caa_cli.load("none.pt")
     with pytest.raises(caa_cli.UsageError, match="add data_dir=DIR, "):
         caa_cli.load_images("mnist")
+    with pytest.raises(caa_cli.UsageError, match=r"for instance seed=0"):
+        caa_cli.certify(caa_cli.load("demo", device="cpu"), *caa_cli.load_images("demo", indices=[0]), seed=-1)
