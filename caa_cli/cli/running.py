@@ -95,7 +95,7 @@ def _refusal(context: typer.Context, error: Any) -> UsageError:
     extra = re.search(r"unexpected extra argument.*\((.+)\)", problem)
     if extra and any(option.name == "checkpoint" for option in context.command.params):
         problem = f"{context.command_path} takes options only, not {extra[1]}"
-        hint = f"{context.command_path} --checkpoint {extra[1]}"
+        hint = " ".join([context.command_path, *(f"--checkpoint {word}" for word in extra[1].split())])
     return UsageError(problem, hint)
 
 

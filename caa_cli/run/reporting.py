@@ -82,7 +82,7 @@ def certify_summary_rows(summary: CertifySummary, radius: float | None, time: st
         rows[0] = ("images", f"{summary.examples}, {summary.undecided} undecided{failed}")
         mean = summary.mean_samples or 0.0
         fewer = round(summary.samples / max(mean, 1.0))
-        compared = f", {fewer} times fewer than {summary.samples}" if fewer > 1 else f" of {summary.samples}"
+        compared = f", {fewer} times fewer than {summary.samples}" if fewer > 1 else f" of at most {summary.samples}"
         rows.append(("samples", f"{mean:,.0f} per image{compared}"))
     rows.append(("time", f"{time}; {summary.evaluations:,} forward evaluations"))
     return rows
