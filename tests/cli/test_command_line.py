@@ -352,6 +352,9 @@ def test_a_flag_that_overrides_the_checkpoint_is_said_aloud():
     words = ["attack", "--checkpoint", "demo", "--dry-run", "--sigma"]
     assert "warning: --sigma 0.4 overrides the 0.5" in caa(*words, "0.4", "--quiet").stderr
     assert "warning" not in caa(*words, "0.5").stderr
+    unnormalised = caa(*words, "0.5", "--normalisation", "none", "--quiet").stderr
+    assert "warning: mean 0 overrides the checkpoint's 0.1307\n" in unnormalised
+    assert "warning: std 1 overrides the checkpoint's 0.3081\n" in unnormalised
 
 
 def test_mnist_files_give_what_the_demo_gives(run, tmp_path):
