@@ -69,7 +69,8 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     if custom_attack.is_custom(attack):
         custom_attack.load(attack)
         given |= custom_attack.checked(attack, declared(attack), {**given, **arguments})
-    refuse_foreign("attack", attack, {name: declared(name) for name in (*ATTACKS, attack)}, given)
+    with custom_attack.as_written(attack):
+        refuse_foreign("attack", attack, {name: declared(name) for name in (*ATTACKS, attack)}, given)
     return {**given, "settings": filled(spec_of(attack).settings, given, prefix(attack))}
 
 
