@@ -140,6 +140,18 @@ def test_a_value_is_broken_between_words_only_and_not_in_a_log():
     assert in_log == f"title\nresults  {value}\nσ        0.5\n"
 
 
+def test_the_caption_of_a_table_is_broken_between_words_and_not_in_a_log():
+    caption = "2 of 2 images; optimality: 1 if nearest on every image. Ranges are 95% intervals, exact."
+
+    def show(display: Display) -> None:
+        display.grid("title", ["attack", "success"], [["caa", "100"]], caption)
+
+    on_terminal = shown_by(show, 40, True).splitlines()
+    assert all(len(line) <= 40 for line in on_terminal)
+    assert " ".join(line.strip() for line in on_terminal).endswith(caption)
+    assert shown_by(show, 40, False).splitlines()[-1] == caption
+
+
 TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{2}:[0-9]{2} "
 
 

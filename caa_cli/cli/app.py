@@ -51,7 +51,7 @@ def common(
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run `caa` on the words that were typed."""
     streams.prepare()
     collector.rest_at_exit()
     try:

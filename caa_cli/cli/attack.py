@@ -86,8 +86,8 @@ def attack(
             choices=TARGET_RULES,
         ),
     ] = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "float32",
+    device: options.Device = AttackPlan.device,
+    dtype: options.Dtype = AttackPlan.dtype,
     search_dtype: Annotated[
         str | None,
         option(

@@ -20,13 +20,13 @@ _CERTIFICATE = ("samples", "selection_samples", "alpha", "bound", "certificate",
 @generate.with_options_of(options.model_and_images, before="samples")
 @generate.with_options(generate.plan_settings(CertifyPlan, "Certificate", _CERTIFICATE), before="device")
 def certify(
-    device: options.Device = "auto",
-    dtype: options.Dtype = "float32",
+    device: options.Device = CertifyPlan.device,
+    dtype: options.Dtype = CertifyPlan.dtype,
     chunk_size: options.ChunkSize = "auto",
     max_memory: options.MaxMemory = None,
-    output: Annotated[Path, option(metavar="FILE.json", help="Where to write the result.", panel=RUN)] = Path(
-        "certify.json"
-    ),
+    output: Annotated[
+        Path, option(metavar="FILE.json", help="Where to write the result.", panel=RUN)
+    ] = CertifyPlan.output,
     tsv: Annotated[
         Path | None,
         option(metavar="FILE.tsv", help="Also write a log in the format of Cohen et al. (2019).", panel=RUN),

@@ -26,7 +26,7 @@ from caa_cli.config.compare_plan import (
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
 from caa_cli.config.ranges import FileName, flag
-from caa_cli.errors import UsageError
+from caa_cli.errors import MissingSettingsError, UsageError
 from caa_cli.runtime.sharding import Shard
 
 _COMPARISON = generate.COMPARISON
@@ -205,7 +205,7 @@ def _plans(
             "caa compare --checkpoint demo --attacks caa, or caa compare a.json b.json",
         )
     if not entries:
-        raise UsageError("--attacks names no attack", f"name some of: {', '.join(ATTACKS)}")
+        raise MissingSettingsError(f"--attacks names no attack; known: {', '.join(ATTACKS)}", ["--attacks caa,pgd"])
     _check_settings(context, [entry.attack for entry in entries])
     # An attack with --samples of its own searches with them; certificate and verification are as for all.
     given |= default_samples(given)

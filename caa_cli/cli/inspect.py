@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -46,7 +47,7 @@ def inspect(
     if files and checkpoint:
         raise UsageError(
             f"{files[0]} and --checkpoint {named[0]} are two",
-            f"caa inspect --checkpoint {named[0]}",
+            shlex.join(["caa", "inspect", "--checkpoint", named[0]]),
         )
     chosen = layers.normalisation({"normalisation": normalisation, "mean": mean, "std": std})
     from caa_cli.display import Display

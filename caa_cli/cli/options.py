@@ -11,6 +11,7 @@ from caa_cli.cli.toml import load_config
 from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, ENSEMBLES, LOGITS, NORMALISATIONS, SPLITS
 from caa_cli.config.datasets import DATASETS, those_that
 from caa_cli.config.denoisers import DENOISERS
+from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.presets import PRESETS
 
 _MODEL: dict[str, Any] = {
@@ -229,11 +230,11 @@ def model_and_images(
     dataset: Dataset = None,
     data_dir: DataDir = None,
     download: Download = False,
-    split: Split = "test",
+    split: Split = ModelPlan.split,
     image_size: ImageSize = None,
     limit: Limit = None,
-    skip: Skip = 0,
-    every: Every = 1,
+    skip: Skip = ModelPlan.skip,
+    every: Every = ModelPlan.every,
     indices: Indices = None,
     arch: Arch = None,
     normalisation: Normalisation = None,
@@ -245,7 +246,7 @@ def model_and_images(
 
 
 def run(
-    seed: Seed = 0,
+    seed: Seed = ModelPlan.seed,
     shard: ShardOption = "0/1",
     config: Config = None,
     require: Require = None,

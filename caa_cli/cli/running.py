@@ -37,7 +37,7 @@ class Command(TyperCommand):
         name_variables(self)
 
     def format_help(self, context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        with help_colours():
+        with help_style():
             super().format_help(context, formatter)
 
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
@@ -58,7 +58,7 @@ class Group(TyperGroup):
     """`caa` itself: a subcommand that is not known is shown as any other error."""
 
     def format_help(self, context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        with help_colours():
+        with help_style():
             super().format_help(context, formatter)
 
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
@@ -95,21 +95,32 @@ def _refusal(context: typer.Context, error: Any) -> UsageError:
     extra = re.search(r"unexpected extra argument.*\((.+)\)", problem)
     if extra and any(option.name == "checkpoint" for option in context.command.params):
         problem = f"{context.command_path} takes options only, not {extra[1]}"
-        hint = f"{context.command_path} --checkpoint {extra[1]}"
+        hint = " ".join([context.command_path, *(f"--checkpoint {word}" for word in extra[1].split())])
     return UsageError(problem, hint)
 
 
 @contextmanager
-def help_colours() -> Iterator[None]:
-    """A context in which typer's help has colours where caa has them: typer alone has them in every log on GitHub."""
+def help_style() -> Iterator[None]:
+    """A context in which typer's help has colours where caa has them (typer alone has them in every log on GitHub),
+    and every option's name in full: where a column is too narrow for one, typer alone leaves its end out."""
     from typer import rich_utils
 
-    before = rich_utils.FORCE_TERMINAL
-    rich_utils.FORCE_TERMINAL = is_live(sys.stdout) or has_colours(sys.stdout)
+    def in_full(highlight: Callable[[str], Any]) -> Callable[[str], Any]:
+        def highlighted(text: str) -> Any:
+            shown = highlight(text)
+            shown.overflow = "fold"
+            return shown
+
+        return highlighted
+
+    style: dict[str, Any] = {"FORCE_TERMINAL": is_live(sys.stdout) or has_colours(sys.stdout)}
+    style |= {name: in_full(getattr(rich_utils, name)) for name in ("highlighter", "negative_highlighter")}
+    before = {name: getattr(rich_utils, name) for name in style}
+    vars(rich_utils).update(style)
     try:
         yield
     finally:
-        rich_utils.FORCE_TERMINAL = before
+        vars(rich_utils).update(before)
 
 
 @contextmanager

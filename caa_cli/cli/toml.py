@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from caa_cli.cli.values import shortened
-from caa_cli.config.ranges import flag
+from caa_cli.config.ranges import did_you_mean, flag
 from caa_cli.errors import UsageError
 
 
@@ -75,8 +75,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _meant(key: str, known: Iterable[str], command: str) -> str:
-    near = get_close_matches(_parameter(key), known, 1)
-    meant = f"did you mean {near[0].replace('_', '-')}? " if near else ""
+    meant = did_you_mean(key.replace("_", "-"), [name.replace("_", "-") for name in known])
     return f"{meant}caa {command} --help lists the settings"
 
 

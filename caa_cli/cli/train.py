@@ -119,7 +119,7 @@ def train(
     ] = None,
     classifier_size: options.ClassifierSize = None,
     trust_checkpoint: options.TrustCheckpoint = False,
-    device: options.Device = "auto",
+    device: options.Device = TrainPlan.device,
     dtype: Annotated[
         str,
         option(
@@ -140,8 +140,8 @@ def train(
     ] = TrainPlan.workers,
     output: Annotated[
         Path, option(metavar="FILE.safetensors", help="Where to write the checkpoint.", panel=_RUN)
-    ] = Path("model.safetensors"),
-    seed: options.Seed = 0,
+    ] = TrainPlan.output,
+    seed: options.Seed = TrainPlan.seed,
     config: options.Config = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from caa_cli.config import custom_attack
 from caa_cli.config.attacks import ATTACKS, SAMPLES, AttackSpec
+from caa_cli.config.ranges import did_you_mean
 from caa_cli.config.settings import Setting, Settings, check_each, filled, refuse_foreign, settings_of
 from caa_cli.errors import UsageError
 
@@ -21,11 +21,11 @@ class AttackName:
 
     def check(self, option: str, value: str) -> None:
         if value not in ATTACKS and not custom_attack.is_custom(value):
-            near = get_close_matches(value, ATTACKS, 1)
+            near = did_you_mean(value, ATTACKS)
             code = "or package.module:function, file.py:function for an attack of yours"
             raise UsageError(
                 f"{option} {value!r} is not known",
-                f"{f'did you mean {near[0]}? ' if near else ''}use one of: {', '.join(ATTACKS)}; {code}",
+                f"{near}use one of: {', '.join(ATTACKS)}; {code}",
             )
 
 
@@ -69,7 +69,8 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     if custom_attack.is_custom(attack):
         custom_attack.load(attack)
         given |= custom_attack.checked(attack, declared(attack), {**given, **arguments})
-    refuse_foreign("attack", attack, {name: declared(name) for name in (*ATTACKS, attack)}, given)
+    with custom_attack.as_written(attack):
+        refuse_foreign("attack", attack, {name: declared(name) for name in (*ATTACKS, attack)}, given)
     return {**given, "settings": filled(spec_of(attack).settings, given, prefix(attack))}
 
 

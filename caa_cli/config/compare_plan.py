@@ -275,8 +275,6 @@ class ComparePlan:
 
     def _check_files(self) -> None:
         """No file of a comparison may be overwritten by another."""
-        for option, path in self.written().items():
-            FileName().check(option, path)
         check_distinct(self.reads(), self.writes())
 
     def reads(self) -> list[tuple[str, Path | None]]:

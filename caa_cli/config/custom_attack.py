@@ -12,7 +12,8 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, make_dataclass
 from types import NoneType
 from typing import Annotated, Any, ClassVar, get_args
@@ -130,9 +131,17 @@ def checked(attack: str, declared: Mapping[str, Setting], given: Mapping[str, An
 
 
 def check_ranges(attack: str, settings: Settings) -> None:
-    """As `check_each`, but messages name arguments as users write them, not as flags."""
-    try:
+    """As `check_each`, but messages name arguments as users write them."""
+    with as_written(attack):
         check_each(settings, PREFIX)
+
+
+@contextmanager
+def as_written(attack: str) -> Iterator[None]:
+    """A context whose errors name arguments of the user's code as they are written, `my.py:attack:steps`: there are
+    no flags of them."""
+    try:
+        yield
     except UsageError as error:
         texts = [text.replace(flag(PREFIX), f"{attack}:") for text in (error.problem, error.hint or "")]
         raise UsageError(*texts) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -109,7 +110,7 @@ class ModelPlan(Plan):
         if self.ensemble is not None and not self.members:
             raise UsageError(
                 f"--ensemble {self.ensemble} needs several checkpoints",
-                f"add them: --checkpoint {self.checkpoint} --checkpoint OTHER",
+                f"add them: --checkpoint {shlex.quote(self.checkpoint)} --checkpoint OTHER",
             )
         listed = self.indices_file or self.indices_list
         if listed is not None and (self.skip or self.every > 1):

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from caa_cli.errors import UsageError
@@ -78,6 +79,12 @@ def Between(low: float, high: float) -> Range:  # noqa: N802
     return Range(low, high, above=True, below=True)
 
 
+def did_you_mean(value: object, names: Iterable[str]) -> str:
+    """The question for the nearest of the names, with a space behind it; empty where none is near."""
+    near = get_close_matches(str(value), names, 1)
+    return f"did you mean {near[0]}? " if near else ""
+
+
 @dataclass(frozen=True)
 class OneOf:
     """One of the names that a registry has when a value is checked."""
@@ -86,7 +93,8 @@ class OneOf:
 
     def check(self, option: str, value: str) -> None:
         if value not in self.names:
-            raise UsageError(f"{option} {value!r} is not known", f"use one of: {', '.join(self.names)}")
+            near = did_you_mean(value, self.names)
+            raise UsageError(f"{option} {value!r} is not known", f"{near}use one of: {', '.join(self.names)}")
 
 
 @dataclass(frozen=True)

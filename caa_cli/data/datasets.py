@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from caa_cli.config.choices import SPLITS
 from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
+from caa_cli.config.ranges import OneOf
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import ImageSet
 from caa_cli.data.mnist import DIGITS
@@ -24,10 +26,10 @@ def open_dataset(
     """A split ("test" or "train") of a data set: in memory, or as image files that are read one by one.
 
     image_size: pixels of the square that images are resized to, for data sets of image files.  download: fetch
-    missing files first.  Raises UsageError for an unknown name, and if the files are missing or unusable.
+    missing files first.  Raises UsageError for an unknown name or split, and if the files are missing or unusable.
     """
-    if name not in DATASETS:
-        raise UsageError(f"unknown data set {name!r}", f"use --dataset with one of {', '.join(DATASETS)}")
+    OneOf(DATASETS).check("--dataset", name)
+    OneOf(SPLITS).check("--split", split)
     spec = DATASETS[name]
     if image_size is not None and not spec.resized:
         raise UsageError(f"--image-size is not for {name}, whose images are all of one size", "leave it out")

@@ -100,7 +100,8 @@ class Display:
     def grid(self, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
         """Show a final table whose first column names the row and whose others are numbers.
 
-        On a narrow terminal it is divided into several tables, one below the other.
+        On a narrow terminal it is divided into several tables, one below the other, and the caption, which has no
+        command to copy, is broken between words.
         """
         if self.quiet or self.json_only:
             return
@@ -118,7 +119,8 @@ class Display:
                 cells = (row[position].split("\n") for position in group)
                 table.add_row(escape(row[0]), *("\n".join(map(escape, lines)) for lines in cells))
             self.out.print(table)
-        self.out.print(escape(caption), soft_wrap=True)
+        for line in _wrapped(caption, self.out.width if self.fits_width else sys.maxsize):
+            self.out.print(Text(line), soft_wrap=True)
 
     @contextmanager
     def bar(self, what: str, total: int, start: int = 0) -> Iterator[Bar]:

@@ -85,10 +85,11 @@ def _overridden(card: ModelCard, overrides: Overrides, dataset: str) -> list[str
         notes.append(f"--arch {overrides.arch} overrides the checkpoint's {card.arch}")
     if overrides.sigma is not None and card.sigma is not None and overrides.sigma != card.sigma:
         notes.append(f"--sigma {overrides.sigma:g} overrides the {card.sigma:g} that the checkpoint was trained with")
-    for name in ("mean", "std"):
-        value = getattr(overrides, name)
-        if value is not None and value != getattr(card, name):
-            notes.append(f"--{name} overrides the checkpoint's {getattr(card, name)}")
+    for name in ("mean", "std"):  # without dashes: they may be those of --normalisation
+        values = getattr(overrides, name), getattr(card, name)
+        if values[0] is not None and values[0] != values[1]:
+            here, there = (",".join(f"{number:g}" for number in each) for each in values)
+            notes.append(f"{name} {here} overrides the checkpoint's {there}")
     if card.dataset not in (None, dataset) and dataset != "demo":
         notes.append(f"--dataset {dataset} overrides the {card.dataset} that the checkpoint was trained on")
     return notes

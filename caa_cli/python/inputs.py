@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,18 @@ def _tensor(name: str, values: Any) -> Tensor:
         raise UsageError(f"{name} is no array of numbers ({error})", "give a tensor or a NumPy array") from error
 
 
+def whole_numbers(name: str, values: Iterable[Any]) -> list[int]:
+    """The values as Python's integers. Raises UsageError for what is no list of whole numbers: 0.5 is not index 0."""
+    try:
+        return [operator.index(value) for value in values]
+    except TypeError as error:
+        raise UsageError(
+            f"{name} must be a list of whole numbers, not {values!r}", f"for instance {name}=[3, 17]"
+        ) from error
+
+
 def _indices(given: Sequence[int] | None, images: int) -> list[int]:
-    numbers = list(range(images)) if given is None else [int(index) for index in given]
+    numbers = list(range(images)) if given is None else whole_numbers("indices", given)
     if len(numbers) != images or len(set(numbers)) != images or any(index < 0 for index in numbers):
         raise UsageError(
             "indices must hold one number for each image, from 0 on and none twice",

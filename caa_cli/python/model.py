@@ -13,13 +13,15 @@ from torch import Tensor
 from caa_cli.config.choices import DTYPES, ENSEMBLES
 from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
 from caa_cli.config.normalisations import mean_and_std
-from caa_cli.config.ranges import IMAGE_SIZE, MEAN, SIGMA, STD, OneOf
+from caa_cli.config.ranges import IMAGE_SIZE, MEAN, SIGMA, STD, Each, OneOf
 from caa_cli.data.datasets import class_names, open_dataset
 from caa_cli.errors import UsageError
 from caa_cli.models.base_classifier import ModelFiles, resolve_model
 from caa_cli.models.layouts import layout_of
 from caa_cli.models.resolve import Overrides
 from caa_cli.python.errors import plain_names
+from caa_cli.python.inputs import whole_numbers
+from caa_cli.python.settings import typed_value
 from caa_cli.runtime.device import numeric_mode, open_device, resolve_device
 from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -59,13 +61,13 @@ def load(
     checkpoint leaves something open, what was assumed is reported as a Python warning. Raises UsageError if something
     is missing or does not fit, and CaaError if the file can't be used.
     """
-    for option, values, number in (("--mean", mean, MEAN), ("--std", std, STD)):
-        if values is not None:
-            number.check(option, tuple(values))
+    mean, std = _a_channel("mean", mean, MEAN), _a_channel("std", std, STD)
     if sigma is not None:
+        sigma = typed_value("sigma", float, sigma)
         SIGMA.check("--sigma", sigma)
     OneOf(DTYPES).check("--dtype", dtype)
     if classifier_size is not None:
+        classifier_size = typed_value("classifier_size", int, classifier_size)
         IMAGE_SIZE.check("--classifier-size", classifier_size)
     paths = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
     _check_ensemble(paths, ensemble)
@@ -75,8 +77,7 @@ def load(
     files = ModelFiles.read([str(path) for path in paths], front, denoiser_arch, trust_checkpoint)
     name = _dataset(files, dataset, paths[0])
     shape, classes = _images_of(files, DATASETS[name], input_shape, num_classes)
-    average, deviation = mean_and_std(normalisation, *(None if v is None else tuple(v) for v in (mean, std)))
-    overrides = Overrides(arch, sigma, average, deviation)
+    overrides = Overrides(arch, sigma, *mean_and_std(normalisation, mean, std))
     base, notes = resolve_model(files, overrides, name, shape, classes, ensemble, classifier_size)
     for note in notes:
         warnings.warn(note, stacklevel=3)
@@ -116,7 +117,7 @@ def load_images(
     opened = open_dataset(
         dataset, None if data_dir is None else Path(data_dir), split, image_size=image_size, download=download
     )
-    chosen = list(opened.indices if indices is None else indices)
+    chosen = whole_numbers("indices", opened.indices if indices is None else indices)
     outside = [index for index in chosen if not 0 <= index < len(opened)]
     if outside:
         raise UsageError(
@@ -125,6 +126,20 @@ def load_images(
         )
     images = torch.stack([opened.image(index) for index in chosen]) if chosen else torch.zeros(0, *opened.input_shape)
     return images, opened.labels[torch.from_numpy(np.asarray(chosen, dtype=np.int64))]
+
+
+def _a_channel(name: str, values: Sequence[float] | None, allowed: Each) -> tuple[float, ...] | None:
+    """A number for each channel, or one for all of them."""
+    if values is None:
+        return None
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{name} must be a list with a number a channel, not {values!r}", f"for instance {name}=[0.5]"
+        ) from error
+    allowed.check(f"--{name}", numbers)
+    return numbers
 
 
 def _check_ensemble(paths: Sequence[str | Path], ensemble: str | None) -> None:

@@ -131,6 +131,11 @@ def attack(
 
     Raises UsageError for a setting or array that doesn't fit; Interrupted, with what is done, on Ctrl-C.
     """
+    if labels is None:
+        raise UsageError(
+            "labels is None, and only an image whose prediction is right is attacked",
+            "give the class of each image; or the predictions: model.votes(images, samples=1000).argmax(dim=1)",
+        )
     arrays = check_arrays(model, images, labels, indices)
     model, kind = _with_gradients(model, gradient)
     plan = attack_plan(model, method, kind, {"seed": seed, "chunk_size": chunk_size, **settings}, in_plan(target))

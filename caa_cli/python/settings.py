@@ -50,6 +50,8 @@ def attack_plan(
 
     Raises UsageError for a setting that the attack does not have.
     """
+    if not isinstance(method, str) and not callable(method):
+        raise UsageError(f"method must be the name of an attack, or a function, not {method!r}", "method='caa'")
     name = custom_attack.register(method) if callable(method) else method
     attack = custom_attack.split(name)[0]
     spec_of(attack)
@@ -86,11 +88,13 @@ def _of_model(model: SmoothedClassifier) -> dict[str, Any]:
 def _typed(declared: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Any]:
     """The values as the settings' types have them: whole numbers of any library are int. Raises UsageError."""
     return {
-        name: None if value is None else _value(name, declared[name].kind, value) for name, value in given.items()
+        name: None if value is None else typed_value(name, declared[name].kind, value)
+        for name, value in given.items()
     }
 
 
-def _value(name: str, kind: Any, value: Any) -> Any:
+def typed_value(name: str, kind: Any, value: Any) -> Any:
+    """The value as the setting's type has it. Raises UsageError for a value of another type."""
     if kind is int and not isinstance(value, bool) and hasattr(value, "__index__"):
         return operator.index(value)
     if kind is float and isinstance(value, Real) and not isinstance(value, bool):

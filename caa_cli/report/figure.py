@@ -47,7 +47,8 @@ def check_figure(path: Path, option: str = "--figure") -> None:
     except ModuleNotFoundError as error:
         raise CaaError(f"{option} needs matplotlib", "pip install matplotlib") from error
     if path.suffix.lstrip(".").lower() not in FigureCanvasAgg.get_supported_filetypes():
-        raise UsageError(f"{option} {path}: no picture format is called {path.suffix!r}", "name a .png, .pdf or .svg")
+        what = f"no picture format is called {path.suffix!r}" if path.suffix else "its name has no picture format"
+        raise UsageError(f"{option} {path}: {what}", "name a .png, .pdf or .svg")
 
 
 def figure_style(**others: Any) -> AbstractContextManager[None]:

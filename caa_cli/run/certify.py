@@ -74,7 +74,8 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
         plan = self.plan
         if plan.radius is None:
             return None
-        return f"exact bounds, α = {plan.alpha:g} shared out over {len(decider_of(plan).stages())} stages"
+        stages = counted(len(decider_of(plan).stages()), "stage")
+        return f"exact bounds, α = {plan.alpha:g} shared out over {stages}"
 
     def warn_if_impossible(self) -> None:
         plan = self.plan

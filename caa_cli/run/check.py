@@ -50,7 +50,8 @@ class CheckRun:
                     say_unmet(self.display, what)
                     code = REQUIREMENT_NOT_MET
         self.display.document({"files": [str(path) for path in self.files], "requirements": verdicts})
-        self.display.result("requirements", rows)
+        if rows:
+            self.display.result("requirements", rows)
         return code
 
 

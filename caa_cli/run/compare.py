@@ -65,18 +65,11 @@ class CompareRun:
             return self._read() if plan.files else self._run()
 
     def _check_figures(self) -> None:
-        plan = self.plan
-        wanted = dict(plan.pictures.values())
-        if plan.figure_examples is not None:
-            wanted["--figure-examples"] = plan.figure_examples
-        if plan.figure_certified is not None:
-            wanted["--figure-certified"] = plan.figure_certified
-        if plan.html is not None:
-            wanted["--html"] = plan.html.with_suffix(".svg")
-        for option, path in wanted.items():
-            from caa_cli.report.figure import check_figure
+        for option, path in self.plan.written().items():
+            if option != "--output":
+                from caa_cli.report.figure import check_figure
 
-            check_figure(path, option)
+                check_figure(path.with_suffix(".svg") if option == "--html" else path, option)
 
     def _check_attacks(self) -> None:
         """Check that every attack can write its files, and that no interrupted comparison is in the way."""

@@ -61,7 +61,7 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
         ("normalisation", normalised),
     ]
     training = document["training"].items()
-    facts = [f"{short(name).replace('_', ' ')} {value}" for name, value in training if _is_short(value)]
+    facts = [f"{short(name).replace('_', ' ')} {_rounded(value)}" for name, value in training if _is_short(value)]
     rows += [("training", ", ".join(facts))] if facts else []
     rows += [("names", listed(document["names"]))] if document["names"] else []
     rows += problem_rows(document)
@@ -71,6 +71,10 @@ def inspection_rows(document: dict[str, Any]) -> Rows:
 def problem_rows(document: dict[str, Any]) -> Rows:
     """What is wrong, and what to do."""
     return [(name, document[key]) for name, key in (("problem", "problem"), ("try", "hint")) if document[key]]
+
+
+def _rounded(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _classes(document: dict[str, Any]) -> str:

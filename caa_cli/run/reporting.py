@@ -18,14 +18,25 @@ _FILES = {"--save-adversarial": "images in", "--tsv": "log", "--figure": "figure
 
 def rows_and_fields(summary: Summary, records: Sequence[Any], radius: float | None) -> tuple[Rows, Fields]:
     """Rows and fields of a result of either command; radius: the only one that was decided on, if any."""
+    time = _time(summary.seconds, sum(record.seconds for record in records))
     if isinstance(summary, AttackSummary):
-        return attack_summary_rows(summary), attack_fields(summary)
-    return certify_summary_rows(summary, radius), certify_fields(summary, records, radius)
+        return attack_summary_rows(summary, time), attack_fields(summary)
+    return certify_summary_rows(summary, radius, time), certify_fields(summary, records, radius)
 
 
-def attack_summary_rows(summary: AttackSummary) -> Rows:
+def _time(run: float, images: float) -> str:
+    """The seconds of a run in words. Those of a resumed run are its last part's, and its images took longer."""
+    if images <= run + 1:
+        return f"{clock(run)} in all"
+    return f"{clock(run)} since it was resumed, {clock(images)} for all images"
+
+
+def attack_summary_rows(summary: AttackSummary, time: str) -> Rows:
+    """Rows of an attack's summary; time: that of the run, in words."""
     outcomes = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.outcomes.items())
     verified = ", every one verified on fresh noise"
+    # Elsewhere, in comparisons, a failure counts as infinitely far.
+    only = f"of the {summary.attacked} attacked; " if 0 < summary.attacked < summary.eligible else ""
     rate = "" if summary.success_rate is None else f" ({100 * summary.success_rate:.0f}%)"
     rows = [
         ("images", f"{summary.examples}: {outcomes}" if outcomes else "0"),
@@ -33,15 +44,15 @@ def attack_summary_rows(summary: AttackSummary) -> Rows:
             "attacked",
             f"{summary.attacked} of {summary.eligible} eligible{rate}" + (verified if summary.attacked else ""),
         ),
-        ("median radius", f"{number(summary.median_radius)}  (L2, pixels in [0, 1])"),
+        ("median radius", f"{number(summary.median_radius)}  ({only}L2, pixels in [0, 1])"),
         ("median certified", f"{number(summary.median_certified_radius)}"),
         (
             "%-C",
-            f"{number(summary.median_percent_over_certified, 1)}  (median excess over the certified radius)",
+            f"{number(summary.median_percent_over_certified, 1)}  ({only}median excess over the certified radius)",
         ),
         (
             "time",
-            f"{clock(summary.seconds)} in all, {number(summary.median_seconds, 2)} s per image; "
+            f"{time}, {number(summary.median_seconds, 2)} s per image; "
             f"{summary.forward_evaluations:,} forward and {summary.backward_evaluations:,} backward evaluations",
         ),
     ]
@@ -50,8 +61,8 @@ def attack_summary_rows(summary: AttackSummary) -> Rows:
     return rows
 
 
-def certify_summary_rows(summary: CertifySummary, radius: float | None) -> Rows:
-    """Rows of a certification's summary; radius: the one of --radius, if any."""
+def certify_summary_rows(summary: CertifySummary, radius: float | None, time: str) -> Rows:
+    """Rows of a certification's summary; radius: the one of --radius, if any.  time: that of the run, in words."""
     shares = "   ".join(f"{at}: {100 * share:.1f}%" for at, share in summary.certified_accuracy.items())
     failed = f", {summary.failed} failed" if summary.failed else ""
     rows = [
@@ -71,9 +82,9 @@ def certify_summary_rows(summary: CertifySummary, radius: float | None) -> Rows:
         rows[0] = ("images", f"{summary.examples}, {summary.undecided} undecided{failed}")
         mean = summary.mean_samples or 0.0
         fewer = round(summary.samples / max(mean, 1.0))
-        compared = f", {fewer} times fewer than {summary.samples}" if fewer > 1 else f" of {summary.samples}"
+        compared = f", {fewer} times fewer than {summary.samples}" if fewer > 1 else f" of at most {summary.samples}"
         rows.append(("samples", f"{mean:,.0f} per image{compared}"))
-    rows.append(("time", f"{clock(summary.seconds)} in all; {summary.evaluations:,} forward evaluations"))
+    rows.append(("time", f"{time}; {summary.evaluations:,} forward evaluations"))
     return rows
 
 

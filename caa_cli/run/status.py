@@ -140,7 +140,10 @@ def _of(counts: dict[str, Any]) -> str:
 
 
 def _rate(rate: float | None) -> str:
-    return "–" if rate is None else f"{60 * rate:.3g}"
+    """Images per minute."""
+    if rate is None:
+        return "–"
+    return f"{60 * rate:,.0f}" if 60 * rate >= 100 else f"{60 * rate:.3g}"
 
 
 def _left(seconds: float | None) -> str:

@@ -105,7 +105,24 @@ def test_a_checkpoint_without_its_option_is_taken_for_one():
     """As `caa inspect weights.pt` is typed."""
     result = caa("attack", "demo", "--limit", "1")
     assert_clean_error(result, 2, "caa attack takes options only, not demo", "caa attack --checkpoint demo")
+    several = "caa attack --checkpoint a.pt --checkpoint b.pt"
+    assert_clean_error(caa("attack", "a.pt", "b.pt"), 2, "caa attack takes options only, not a.pt b.pt", several)
     assert_clean_error(caa("train", "demo"), 2, "extra argument", "caa train --help")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["attack", *CHEAP, "--output", "my results/a.json"], "mkdir -p 'my results'"),
+        (["inspect", "demo", "--checkpoint", "my model.pt"], "caa inspect --checkpoint 'my model.pt'"),
+        (["attack", "--checkpoint", "my model.pt", "--ensemble", "votes"], "--checkpoint 'my model.pt' --checkpoint"),
+    ],
+    ids=["folder", "inspect", "ensemble"],
+)
+def test_a_name_with_a_space_is_quoted_in_the_command_to_type(words, hint):
+    result = caa(*words)
+    assert result.exit_code in (1, 2)
+    assert hint in result.stderr
 
 
 @pytest.mark.parametrize("name", ["attack.json", "attack.json.jsonl", "attack.json.images"])

@@ -79,6 +79,7 @@ def test_check_does_not_judge_an_interrupted_run(tmp_path):
     assert result.exit_code == 3
     assert "b.json is of a run that was interrupted, so it is not judged" in result.stderr
     assert "finish it with: caa attack --resume" in result.stderr
+    assert check(part, "--require", "success_rate>=0.5").stdout == ""
     assert check(part, whole, "--require", "success_rate>=0.9").exit_code == 4
     assert check(whole, part, "--require", "success_rate>=0.9").exit_code == 4
 

@@ -7,7 +7,9 @@ import pty
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -32,6 +34,7 @@ from typer.main import get_command
 
 from caa_cli.cli.app import app
 
+ROOT = Path(__file__).parents[2]
 TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{2}:[0-9]{2}"
 TOP = {"schema_version", "tool_version", "command", "created", "status", "config", "environment", "checkpoint"}
 TOP |= {"shard", "examples", "summary"}
@@ -80,6 +83,23 @@ def test_help_and_version_import_nothing_heavy(words):
     assert done.stderr.strip() == ""
 
 
+def test_ctrl_c_while_the_command_is_loaded_shows_no_traceback():
+    script = (
+        "import sys\n"
+        "from pkgutil import resolve_name\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "resolve_name(sys.argv[1])()"
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    command = [sys.executable, "-c", script, project["scripts"]["caa"]]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_the_help_of_no_option_loses_a_word_in_brackets():
     """Rich takes `[plot]` for a style and leaves it out."""
     for name, command in get_command(app).commands.items():
@@ -92,6 +112,14 @@ def test_the_help_of_training_says_the_default_of_each_method():
     options = {parameter.name: parameter for parameter in get_command(app).commands["train"].params}
     assert options["draws"].show_default == "gaussian 1, consistency 2, macer 16, smoothadv 2"
     assert options["beta"].help.endswith(r"[dim]\[default: 16][/]")
+
+
+def test_the_help_has_every_name_in_full_however_narrow_the_terminal():
+    for command in ("attack", "compare", "train"):
+        for columns in ("60", "80"):
+            shown = caa(command, "--help", env={"COLUMNS": columns}).stdout
+            assert "--output" in shown
+            assert re.findall(r"--[a-z-]*…", shown) == []
 
 
 def test_the_help_puts_parentheses_around_words_only():
@@ -324,6 +352,9 @@ def test_a_flag_that_overrides_the_checkpoint_is_said_aloud():
     words = ["attack", "--checkpoint", "demo", "--dry-run", "--sigma"]
     assert "warning: --sigma 0.4 overrides the 0.5" in caa(*words, "0.4", "--quiet").stderr
     assert "warning" not in caa(*words, "0.5").stderr
+    unnormalised = caa(*words, "0.5", "--normalisation", "none", "--quiet").stderr
+    assert "warning: mean 0 overrides the checkpoint's 0.1307\n" in unnormalised
+    assert "warning: std 1 overrides the checkpoint's 0.3081\n" in unnormalised
 
 
 def test_mnist_files_give_what_the_demo_gives(run, tmp_path):

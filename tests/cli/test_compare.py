@@ -254,6 +254,8 @@ def test_settings_are_named_as_options_are():
 
 def test_running_and_reading_are_not_mixed(tmp_path):
     assert_clean_error(caa("compare"), 2, "neither --checkpoint nor result files", "caa compare")
+    hint = "caa compare --checkpoint demo --limit 2 --attacks caa,pgd"
+    assert_clean_error(caa("compare", "--checkpoint", "demo", "--limit", "2"), 2, "--attacks names no attack", hint)
     one = write(tmp_path / "a.json", document([record(0, 1.0)]))
     assert_clean_error(caa("compare", one, "--checkpoint", "demo"), 2, "--checkpoint says how to run")
     assert_clean_error(caa("compare", one, "--step-min", "0.2"), 2, "--step-min says how to run")
@@ -268,6 +270,7 @@ def test_wrong_usage_is_said_before_anything_runs(tmp_path, monkeypatch):
         (["--output", one], "is the same file as a result to read"),
         (["--output", "c.json", "--html", "c.json"], "is the same file as --output"),
         (["--figure", "c.xyz"], "no picture format is called '.xyz'"),
+        (["--figure", "c"], "--figure c: its name has no picture format"),
     ]:
         assert_clean_error(caa("compare", one, *words), 2, problem)
     monkeypatch.chdir(tmp_path)

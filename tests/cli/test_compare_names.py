@@ -85,8 +85,8 @@ def test_a_name_that_clashes_is_refused(tmp_path):
     words = ["--checkpoint", "demo", "--output", tmp_path / "c.json", "--attacks"]
     assert_clean_error(caa("compare", *words, "x=caa,x=ddn"), 2, "--attacks names x twice", "another name")
     assert_clean_error(caa("compare", *words, "x=caa,y=caa"), 2, "x and y of --attacks are one attack")
-    one, two = result(tmp_path / "a.json", name="x"), result(tmp_path / "b.json", name="x", iterations=9)
-    assert_clean_error(caa("compare", one, two), 2, "are both called x", f"NAME={two}")
+    one, two = result(tmp_path / "a.json", name="x"), result(tmp_path / "b 2.json", name="x", iterations=9)
+    assert_clean_error(caa("compare", one, two), 2, "are both called x", f"caa compare 'NAME={two}' …")
     assert labels(one, f"short={two}") == ["x", "short"]
 
 

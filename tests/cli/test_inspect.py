@@ -32,6 +32,14 @@ def inspected(*words: str) -> dict[str, object]:
     return parse_strict(result.stdout)
 
 
+def test_numbers_of_the_training_are_rounded_for_a_person_only():
+    training = {"heldout_noisy_accuracy": 0.26666666666666666, "weight_decay": 0.0, "epochs": 2}
+    card = ModelCard("small-cnn", 10, (1, 28, 28), dataset="mnist", sigma=0.5, training=training)
+    save_file(read_weights(DEMO_CHECKPOINT).tensors, "x", metadata=card.to_metadata())
+    assert "heldout noisy accuracy 0.2667, weight decay 0, epochs 2" in caa("inspect", "x").stdout
+    assert inspected("x")["training"]["heldout_noisy_accuracy"] == training["heldout_noisy_accuracy"]
+
+
 def test_what_json_has_no_word_for_becomes_null():
     weights = read_weights(DEMO_CHECKPOINT)
     deep: list[object] = []

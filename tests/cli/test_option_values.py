@@ -80,6 +80,11 @@ def test_what_no_run_can_take_is_refused_with_the_range(command: str, words: str
     assert_clean_error(caa(command, *needed, *words.split()), 2, problem)
 
 
+def test_the_nearest_name_is_offered():
+    refused = caa("attack", "--checkpoint", "demo", "--dataset", "mnst")
+    assert_clean_error(refused, 2, "--dataset 'mnst' is not known", "did you mean mnist? use one of: demo, mnist,")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

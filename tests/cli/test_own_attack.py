@@ -124,6 +124,12 @@ def test_labels_tell_files_of_one_name_apart(here):
     assert list(read_strict(Path("d.json"))["attacks"]) == ["mine.py:attack", "sub/mine.py:attack"]
 
 
+def test_its_arguments_are_named_as_they_are_written(here):
+    refused = caa("attack", *TINY, "--attack", "mine.py:attack", "--step-min", "0.4")
+    problem = "--step-min is a setting of the attack caa, not of mine.py:attack"
+    assert_clean_error(refused, 2, problem, "leave it out; mine.py:attack has mine.py:attack:stride")
+
+
 def test_its_arguments_can_be_swept(here):
     run("compare", *TINY, "--attacks", "./mine.py:attack", "--sweep", "stride=1,2.5", "--output", "c.json")
     labels = ["mine.py:attack:stride=1", "mine.py:attack:stride=2.5"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -82,6 +83,15 @@ def test_a_run_that_was_killed_is_unfinished_and_its_rest_takes_as_long_as_what_
     shown = caa("status", "attack.json")
     assert f"attack.shard-0-of-2.json: finish it with: {run['resume']}\n" in shown.stderr
     assert "1 of 2 complete" in shown.stdout
+
+
+def test_a_high_rate_is_shown_in_digits(folder):
+    path = Path("attack.shard-0-of-2.json")
+    whole = json.loads(path.read_text())
+    for example in whole["examples"]:
+        example["seconds"] = 0.05
+    path.write_text(json.dumps(whole))
+    assert re.search(r"complete +3/3 +0 +1,200 ", caa("status", path).stdout)
 
 
 def test_a_missing_shard_is_named(folder):

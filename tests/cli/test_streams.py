@@ -57,6 +57,7 @@ def test_what_an_encoding_lacks_is_spelt_out(results, format: str, encoding: dic
         assert name in done.stdout
     elif format == "table":
         assert "sigma = 0.5" in done.stdout
+        assert "a failure at inf" in done.stdout
         assert name in done.stdout
     else:
         assert {"markdown": "sigma.pt", "latex": r"$\sigma$.pt"}[format] in done.stdout
@@ -72,12 +73,13 @@ def test_an_attack_can_speak_without_utf_8(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "words", ["--help", "attack --help", "attack --sampels", "attack --checkpoint demo --alpha 2"]
+    "words", ["--help", "attack --help", "train --help", "attack --sampels", "attack --checkpoint demo --alpha 2"]
 )
 def test_help_and_messages_need_no_utf_8(words: str):
     done = shell(words.split(), "", **ASCII)
     assert done.returncode == (0 if "--help" in words else 2)
     assert (done.stdout + done.stderr).isascii()
+    assert "\\" not in done.stdout + done.stderr  # no escape in place of a character
 
 
 @pytest.mark.parametrize("words", [["--json"], [], ["--json", "--quiet"]], ids=str)

@@ -160,6 +160,10 @@ WRONG = {
     "many labels": ({"labels": [1, 2]}, r"labels has the shape \(2,\)"),
     "indices": ({"indices": [1, 2]}, "indices must hold one number for each image"),
     "negative": ({"indices": [-1]}, "indices must hold"),
+    "half an index": ({"indices": [0.5]}, r"indices must be a list of whole numbers, not \[0\.5\]"),
+    "one index": ({"indices": 0}, "indices must be a list of whole numbers, not 0"),
+    "no labels": ({"labels": None}, "labels is None, .* the predictions"),
+    "number": ({"method": 5}, "method must be the name of an attack, or a function, not 5"),
     "samples": ({"samples": 0}, "^samples must be at least 1"),
     "half": ({"samples": 1.5}, "^samples must be a whole number, not 1.5"),
     "word": ({"alpha": "small"}, "^alpha must be a number, not 'small'"),
@@ -241,6 +245,35 @@ def test_images_by_index(data):
         caa_cli.load_images("demo", indices=[100])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"split": "tst"}, r"^split 'tst' is not known.*test, train"),
+        ({"dataset": "mnst"}, "^dataset 'mnst' is not known"),
+        ({"indices": [0.5]}, "indices must be a list of whole numbers"),
+        ({"indices": 3}, "indices must be a list of whole numbers, not 3"),
+    ],
+)
+def test_images_that_there_are_not(wrong, message):
+    with pytest.raises(caa_cli.UsageError, match=message):
+        caa_cli.load_images(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sigma": "0.5"}, "^sigma must be a number, not '0.5'"),
+        ({"classifier_size": 28.0}, "^classifier_size must be a whole number"),
+        ({"mean": 0.5}, "^mean must be a list with a number a channel, not 0.5"),
+        ({"mean": [0.5], "std": ["a"]}, r"^std must be a list with a number a channel, not \['a'\]"),
+        ({"std": [0.0]}, "^std must be above 0"),
+    ],
+)
+def test_loading_refuses_values_of_another_type(wrong, message):
+    with pytest.raises(caa_cli.UsageError, match=message):
+        caa_cli.load("demo", **wrong)
+
+
 def test_loading_says_what_it_overrides():
     with pytest.warns(UserWarning, match=r"sigma 0\.25 overrides the 0\.5"):
         assert caa_cli.load("demo", sigma=0.25, device="cpu").sigma == 0.25
@@ -295,3 +328,5 @@ def test_messages_name_arguments_and_leave_commands_as_they_are():
         caa_cli.load("none.pt")
     with pytest.raises(caa_cli.UsageError, match="add data_dir=DIR, "):
         caa_cli.load_images("mnist")
+    with pytest.raises(caa_cli.UsageError, match=r"for instance seed=0"):
+        caa_cli.certify(caa_cli.load("demo", device="cpu"), *caa_cli.load_images("demo", indices=[0]), seed=-1)

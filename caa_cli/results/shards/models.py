@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -33,7 +34,7 @@ def by_model(parts: Sequence[ResultFile[R]]) -> dict[str, list[ResultFile[R]]]:
         if label in by_label:
             raise UsageError(
                 f"{by_label[label][0].path} and {group[0].path} are both called {label}, but of different models",
-                f"name one of them: caa compare NAME={group[0].path} …",
+                f"name one of them: caa compare {shlex.quote(f'NAME={group[0].path}')} …",
             )
         by_label[label] = group
     return by_label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
@@ -56,7 +57,7 @@ def join(parts: Sequence[ResultFile[AttackRecord]]) -> list[AttackResult]:
             both = f"{results[label].parts[0].path} and {group[0].path}"
             raise UsageError(
                 f"{both} are both called {label}, but their settings differ",
-                f"name one of them: caa compare NAME={group[0].path} …",
+                f"name one of them: caa compare {shlex.quote(f'NAME={group[0].path}')} …",
             )
         results[label] = AttackResult(label, tuple(group), union(group))
     return list(results.values())

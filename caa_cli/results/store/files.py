@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -103,7 +104,8 @@ def check_writable(path: Path, option: str) -> None:
         raise CaaError(f"{option} {path} is no regular file", f"name another with {option}")
     folder = path.parent
     if not folder.is_dir():
-        raise CaaError(f"the folder of {option} {path} does not exist", f"create it first: mkdir -p {folder}")
+        command = shlex.join(["mkdir", "-p", str(folder)])
+        raise CaaError(f"the folder of {option} {path} does not exist", f"create it first: {command}")
     try:
         descriptor, probe = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
     except OSError as error:
