@@ -91,7 +91,7 @@ def _check_target(attack: str, settings: Settings) -> None:
     if not spec_of(attack).takes_target:
         able = [name for name, spec in ATTACKS.items() if spec.takes_target]
         name = custom_attack.short_name(attack)
-        raise UsageError(f"--target: {name} can't be after one class", f"use one of: {', '.join(able)}")
+        raise UsageError(f"--target: {name} can't aim at a class", f"use one of: {', '.join(able)}")
     settings.check_target()
 
 

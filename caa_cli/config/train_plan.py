@@ -166,7 +166,7 @@ class TrainPlan(Plan):
                 f"--classifier-normalisation {self.normalisation}, if it is the classifier's",
             )
         if settings.objective == MSE and settings.mse_epochs is not None:
-            raise UsageError("--objective mse has no other epochs than of mse", "leave --mse-epochs out")
+            raise UsageError("--objective mse: all epochs are of squared error already", "leave --mse-epochs out")
         if settings.objective != MSE and settings.on_pixels(self.epochs - 1):
             raise UsageError(
                 f"no epoch of {self.epochs} is left for --objective {settings.objective}: the first "

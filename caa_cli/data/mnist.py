@@ -32,6 +32,9 @@ def _open(name: str, kind: str, class_names: tuple[str, ...], data_dir: Path, sp
     if not (raw / f"{prefix}-images-idx3-ubyte").is_file() or not (raw / f"{prefix}-labels-idx1-ubyte").is_file():
         if list(raw.glob(f"{prefix}*.gz")):
             raise UsageError(f"the {kind} files in {raw} are still packed", f"unpack them: gunzip {raw}/*.gz")
+        above = [folder for folder in data_dir.resolve().parents[:2] if (folder / kind / "raw").is_dir()]
+        if above:
+            raise UsageError(f"--data-dir {data_dir} is inside the {kind} folder", f"--data-dir {above[0]}")
         raise UsageError(
             f"no {kind} in {data_dir}: looked for {raw}/{prefix}-images-idx3-ubyte and its labels",
             f"repeat the command with --download, or once: {torchvision_line(kind, data_dir, DOWNLOAD)}  "

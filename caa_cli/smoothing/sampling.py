@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from caa_cli.errors import CaaError
+from caa_cli.errors import CaaError, UsageError
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.runtime.words import counted, sizes
 from caa_cli.smoothing.chunks import Piece, plan_pieces
@@ -127,6 +127,8 @@ class NoisyModel:
         x = x.to(self.device)
         counts = self.no_counts(len(x))
         keys = Key.direct(len(x), seed) if keys is None else keys
+        if samples < 1:
+            raise UsageError(f"samples = {samples}: there are no votes without samples", "samples=1000")
 
         def process(piece: Piece) -> None:
             winner = self.vote(self.noisy(x, keys, piece), piece)

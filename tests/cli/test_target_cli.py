@@ -28,9 +28,9 @@ def of_demo(*words: str | Path):
         ("--target digi", "--target digi: there is no class 'digi'", "did you mean digit 9?"),
         ("--target targets.csv", "--target targets.csv can't be read", "index,class"),
         ("--target 7 --indices 0,17", "every image is of its target's class already", "--indices"),
-        ("--target second --attack deepfool", "deepfool can't be after one class", "caa-newton"),
+        ("--target second --attack deepfool", "deepfool can't aim at a class", "caa-newton"),
         ("--target second --rivals 3", "--rivals 3 follows several classes", "leave one"),
-        ("--target second --attack own.py:attack", "own.py:attack can't be after one class", "caa-newton"),
+        ("--target second --attack own.py:attack", "own.py:attack can't aim at a class", "caa-newton"),
     ],
 )
 def test_targets_that_are_refused(words: str, problem: str, hint: str):
@@ -115,7 +115,7 @@ def test_a_comparison_has_one_target_for_all_attacks():
     refused = caa("compare", *words, "--attacks", "caa:target=3,ddn")
     assert_clean_error(refused, 2, "target has to be the same for all attacks", "--target")
     refused = caa("compare", *words, "--target", "second", "--attacks", "caa,deepfool", "--output", "b.json")
-    assert_clean_error(refused, 2, "deepfool can't be after one class")
+    assert_clean_error(refused, 2, "deepfool can't aim at a class")
 
 
 def test_results_with_and_without_a_target_are_not_compared():

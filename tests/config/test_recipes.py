@@ -113,7 +113,7 @@ def test_an_unknown_recipe_is_refused():
         ),
         (
             ["--method", "denoiser", "--objective", "mse", "--mse-epochs", "3"],
-            "--objective mse has no other epochs",
+            "--objective mse: all epochs are of squared error already",
             "leave --mse-epochs out",
         ),
         (

@@ -178,10 +178,10 @@ def test_attacks_that_can_not_be_after_a_class_refuse_it(attack: str):
     if attack in TAKE_TARGETS:
         assert plan(attack=attack, target="second").targeted
         return
-    with pytest.raises(UsageError, match=f"--target: {attack} can't be after one class") as refused:
+    with pytest.raises(UsageError, match=f"--target: {attack} can't aim at a class") as refused:
         plan(attack=attack, target="second")
     assert "caa-newton" in str(refused.value.hint)
-    with pytest.raises(UsageError, match="can't be after one class"):
+    with pytest.raises(UsageError, match="can't aim at a class"):
         plan(attack=attack, target_file=Path("t.csv"))
 
 

@@ -97,6 +97,14 @@ def test_fashion_mnist_is_read_from_a_folder_of_its_own(tmp_path):
         open_dataset("mnist", tmp_path, "test")
 
 
+@pytest.mark.parametrize("inside", ["MNIST", "MNIST/raw"])
+def test_a_folder_inside_the_data_set_is_answered_with_the_one_to_name(tmp_path, inside):
+    (tmp_path / "MNIST/raw").mkdir(parents=True)
+    with pytest.raises(UsageError, match="is inside the MNIST folder") as refused:
+        open_dataset("mnist", tmp_path / inside, "test")
+    assert refused.value.hint == f"--data-dir {tmp_path.resolve()}"
+
+
 def write_batches(root: Path) -> tuple[type[CIFAR10], np.ndarray, np.ndarray]:
     """Small batches in CIFAR-10's format, with torchvision's class made to expect their checksums."""
     folder = root / "cifar-10-batches-py"

@@ -200,7 +200,7 @@ def test_inspect_offers_no_run_that_the_schedule_or_the_size_forbids(tmp_path):
 
 def test_attack_on_a_classifier_behind_a_folder(tmp_path):
     small = {"block_out_channels": (8, 8), "norm_num_groups": 8}
-    path = folder(tmp_path / "model", in_channels=1, out_channels=1, sample_size=28, **small)
+    path = folder(tmp_path / "model", in_channels=1, out_channels=1, sample_size=[28, 28], **small)
     output = tmp_path / "out.json"
     cheap = ["--limit", "1", "--iterations", "1", "--samples", "16", "--certify-samples", "32"]
     cheap = [*CHEAP, *cheap, "--verify-samples", "16", "--denoiser", path]

@@ -14,7 +14,7 @@ from networks import Linear, SmallNet, make_linear, make_small
 from scipy import stats
 from torch import Tensor, nn
 
-from caa_cli.errors import CaaError
+from caa_cli.errors import CaaError, UsageError
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import GumbelGap, LogRatio, strongest_rival
@@ -52,6 +52,11 @@ def test_the_gradient_does_not_depend_on_the_chunk(chunk: int, objective: LogRat
     for one, other in zip(cut.gradient, whole.gradient, strict=True):
         assert float((one - other).norm() / other.norm()) < 1e-5
     assert torch.equal(cut.votes, whole.votes)
+
+
+def test_no_samples_are_refused_by_name(linear: Linear):
+    with pytest.raises(UsageError, match="samples = 0"):
+        linear.classifier.votes(linear.at(0.0)[None], samples=0)
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,8 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
     diffusion = _scheduler(file, documents).diffusion
     _unet(file, config, device="meta")  # do they fit?
     size = config.get("sample_size")
+    if isinstance(size, list) and len(set(size)) == 1:
+        size = size[0]
     return one_step_denoiser(
         diffusion,
         lambda: DiffusersUNet(_unet(file, config)),
