@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 from caa_cli.config.datasets import DATASETS, FOLDER, IMAGENET
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import check, shown
+from caa_cli.errors import CaaError
+from caa_cli.models.limits import short
 from caa_cli.runtime.words import counted
 
 FORMAT_VERSION = 1
@@ -79,6 +83,17 @@ class ModelCard:
         # JSON has lists where the card has tuples.
         channels, height, width = card.input_shape
         return replace(card, input_shape=(channels, height, width), mean=tuple(card.mean), std=tuple(card.std))
+
+
+@contextmanager
+def reading_card(path: Path) -> Iterator[None]:
+    """A context in which a card is read: what is wrong with it is a CaaError about the file."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise CaaError(
+            f"the metadata of {path} can't be read: {short(error, 200)}", "update caa, or train again"
+        ) from error
 
 
 def card_document(text: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import NormalisedClassifier
-from caa_cli.models.card import ModelCard
+from caa_cli.models.card import ModelCard, reading_card
 from caa_cli.models.checkpoint_file import (
     DEMO_CHECKPOINT,
     find_checkpoint,
@@ -134,12 +134,8 @@ def _whole(path: Path, contents: Contents, sha256: str, size: int) -> Weights:
 
 
 def _card(path: Path, metadata: dict[str, Any]) -> ModelCard | None:
-    try:
+    with reading_card(path):
         return ModelCard.from_metadata(metadata)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise CaaError(
-            f"the metadata of {path} can't be read: {short(error, 200)}", "update caa, or train again"
-        ) from error
 
 
 def _check(path: Path, contents: Contents) -> None:

@@ -11,9 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import check
-from caa_cli.errors import CaaError
-from caa_cli.models.card import FORMAT_VERSION, Scale, card_document
-from caa_cli.models.limits import short
+from caa_cli.models.card import FORMAT_VERSION, Scale, card_document, reading_card
 
 # Not `caa`, as a classifier's card: a file is read as one or the other.
 _KEY = "caa_denoiser"
@@ -72,9 +70,5 @@ def card_in(path: Path) -> DenoiserCard | None:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError):  # of another format
         return None
-    try:
+    with reading_card(path):
         return DenoiserCard.from_metadata(metadata)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise CaaError(
-            f"the metadata of {path} can't be read: {short(error, 200)}", "update caa, or train again"
-        ) from error
