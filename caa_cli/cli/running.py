@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from caa_cli.cli.environment import check_variables, name_variables, origins, variable_of
+from caa_cli.config.ranges import did_you_mean
 from caa_cli.errors import INTERRUPTED, CaaError, MissingSettingsError, UsageError
 from caa_cli.runtime import streams
 from caa_cli.runtime.launchers import variables
@@ -96,7 +97,19 @@ def _refusal(context: typer.Context, error: Any) -> UsageError:
     if extra and any(option.name == "checkpoint" for option in context.command.params):
         problem = f"{context.command_path} takes options only, not {extra[1]}"
         hint = " ".join([context.command_path, *(f"--checkpoint {word}" for word in extra[1].split())])
-    return UsageError(problem, hint)
+    unknown = getattr(error, "option_name", None) if type(error).__name__ == "NoSuchOption" else None
+    return UsageError(problem, hint) if unknown is None else _no_such_option(context, unknown)
+
+
+def _no_such_option(context: typer.Context, unknown: str) -> UsageError:
+    """The error for an option that the command does not have, with the commands that do."""
+    names = [name for option in context.command.params for name in option.opts]
+    problem = f"{context.command_path} has no {unknown}"
+    commands = {} if context.parent is None else getattr(context.parent.command, "commands", {})
+    others = [name for name, command in commands.items() if any(unknown in each.opts for each in command.params)]
+    if others:
+        return UsageError(f"{problem}: it is an option of caa {', caa '.join(others)}", f"caa {others[0]} --help")
+    return UsageError(problem, f"{did_you_mean(unknown, names)}{context.command_path} --help")
 
 
 @contextmanager

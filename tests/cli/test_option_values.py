@@ -144,3 +144,15 @@ def test_an_attack_that_can_prove_nothing_is_warned_of(option: str, what: str):
     assert result.exit_code == 0, result.output
     assert f"{option} 1 can {what} nothing: not even a unanimous vote is enough at α = 0.005" in result.stderr
     assert "unanimous" not in caa("attack", "--checkpoint", "demo", "--dry-run").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "hint"),
+    [
+        ("attack --html a.html", "caa attack has no --html: it is an option of caa compare", "caa compare --help"),
+        ("attack --sampels 5", "caa attack has no --sampels", "did you mean --samples? caa attack --help"),
+        ("--versoin", "caa has no --versoin", "did you mean --version? caa --help"),
+    ],
+)
+def test_an_unknown_option_is_answered_with_the_command_that_has_it_or_the_nearest(words, problem, hint):
+    assert_clean_error(caa(*words.split()), 2, problem, hint)
