@@ -89,6 +89,8 @@ def refusals_shown(context: typer.Context) -> Iterator[None]:
 
 def _refusal(context: typer.Context, error: Any) -> UsageError:
     """The parser's message as an error of caa: its own panel would break the line at the terminal's width."""
+    if type(error).__name__ == "NoSuchOption":  # of Click's, which typer does not export
+        return _no_such_option(context, error.option_name)
     parameter = getattr(error, "param", None)
     variable = variable_of(context, parameter.name) if parameter is not None and parameter.name else None
     origin = f" (from the environment variable {variable})" if variable is not None else ""
@@ -97,8 +99,7 @@ def _refusal(context: typer.Context, error: Any) -> UsageError:
     if extra and any(option.name == "checkpoint" for option in context.command.params):
         problem = f"{context.command_path} takes options only, not {extra[1]}"
         hint = " ".join([context.command_path, *(f"--checkpoint {word}" for word in extra[1].split())])
-    unknown = getattr(error, "option_name", None) if type(error).__name__ == "NoSuchOption" else None
-    return UsageError(problem, hint) if unknown is None else _no_such_option(context, unknown)
+    return UsageError(problem, hint)
 
 
 def _no_such_option(context: typer.Context, unknown: str) -> UsageError:
