@@ -39,11 +39,11 @@ def learning_rate_at(plan: TrainPlan, epochs: float) -> float:
 
 
 def build_optimizer(plan: TrainPlan, model: nn.Module) -> torch.optim.Optimizer:
+    """The plan's optimizer, as one kernel over all weights."""
+    shared: dict[str, Any] = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay, "fused": True}
     if plan.optimizer == "sgd":
-        return torch.optim.SGD(
-            model.parameters(), plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay
-        )
-    return torch.optim.Adam(model.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
+        return torch.optim.SGD(model.parameters(), momentum=plan.momentum, **shared)
+    return torch.optim.Adam(model.parameters(), **shared)
 
 
 def _known(value: float) -> float | None:
