@@ -280,6 +280,19 @@ def test_of_two_classes_autoattack_runs_on_the_cross_entropy_alone():
     assert finding.iterations == 4
 
 
+@pytest.mark.parametrize("attack", [AutoAttack(), ApgdMin()])
+def test_a_run_that_too_few_classes_leave_out_is_said_before(attack):
+    assert [heading for heading, _ in attack.notes(2)] == ["two classes"]
+    assert attack.notes(4) == []
+
+
+def test_autoattack_says_what_a_target_among_three_classes_leaves_out():
+    assert AutoAttack().runs(3, targeted=True) < AutoAttack().runs(3)
+    ((heading, text),) = AutoAttack().notes(3)
+    assert heading == "three classes"
+    assert "--target" in text
+
+
 def test_carlini_and_wagner_multiply_c_by_ten_until_success_and_then_bisect():
     linear = make_linear()
     attack = CarliniWagner(samples=200, steps=20, initial_constant=0.01, binary_search_steps=5, learning_rate=0.05)

@@ -86,6 +86,11 @@ class ApgdSearch(Baseline[S]):
         enough = num_classes >= LogitRatio(reach=targeted).least_classes
         return min(self.most_runs, num_classes) if enough else 1
 
+    def notes(self, num_classes: int) -> list[tuple[str, str]]:
+        if num_classes >= 3:
+            return []
+        return [("two classes", "APGD on the cross-entropy alone: the logit ratio needs a third")]
+
     def first_run(self, examples: list[Example], classifier: SmoothedClassifier) -> SearchState:
         """The state of new examples."""
         size, device = len(examples), examples[0].image.device

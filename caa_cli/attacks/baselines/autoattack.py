@@ -31,9 +31,9 @@ class AutoAttack(settings.AutoAttack, ApgdSearch[SearchState]):
         return self.first_run(examples, classifier)
 
     def notes(self, num_classes: int) -> list[tuple[str, str]]:
-        if num_classes >= 3:
-            return []
-        return [("two classes", "APGD on the cross-entropy alone: the logit ratio needs a third")]
+        if num_classes == 3:
+            return [("three classes", "with --target, APGD on the cross-entropy alone: the ratio needs a fourth")]
+        return super().notes(num_classes)
 
     def climb(self, state: SearchState, classifier: SmoothedClassifier) -> tuple[Evaluation, Tensor]:
         aim = state.aim
