@@ -17,6 +17,7 @@ from caa_cli.smoothing.chunks import Piece, plan_pieces
 from caa_cli.smoothing.depthwise import use_dense_gradients
 from caa_cli.smoothing.noise import Key, NoiseSource
 from caa_cli.smoothing.recompute import graph_bytes, recompute_activations
+from caa_cli.smoothing.small_maps import use_matrices
 
 E = TypeVar("E", bound="NoisyModel")
 # Graphs of so many bytes may be kept at a time, where that saves evaluations.
@@ -245,6 +246,7 @@ def frozen(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     """The model on this device, in evaluation mode; its parameters take no gradients any more."""
     model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
     use_dense_gradients(model)
+    use_matrices(model)
     return model
 
 

@@ -59,6 +59,7 @@ TARGETS = {
     "elimination": ("caa_cli/attacks/common/elimination.py", _tests("attacks", "elimination")),
     "newton": ("caa_cli/attacks/newton/attack.py", _tests("attacks", "newton_steps", "newton")),
     "depthwise": ("caa_cli/smoothing/depthwise.py", _tests("smoothing", "depthwise")),
+    "small_maps": ("caa_cli/smoothing/small_maps.py", _tests("smoothing", "small_maps")),
     "caa_state": ("caa_cli/attacks/caa/state.py", _tests("attacks", "caa_step", "caa_runs", "caa_refine")),
     "metrics": ("caa_cli/results/metrics.py", _tests("results", "comparison", "failures_at_infinity")),
     "pairwise": ("caa_cli/results/pairwise.py", _tests("results", "failures_at_infinity", "comparison")),
