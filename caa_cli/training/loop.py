@@ -69,6 +69,7 @@ class Trainer:
         self.device, self.ranks = device, ranks or Ranks()
         self.trainee = trainee
         self.model = self._placed(trainee.network, device)
+        self.trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.classify = None if trainee.frozen is None else self._forward(self._placed(trainee.frozen, device))
         self.method, self.plan, self.train, self.heldout = method, plan, train, heldout
         self.wrapped = self.ranks.wrapped(self.model, device)
@@ -117,7 +118,7 @@ class Trainer:
     def run_epoch(self, on_batch: Callable[[int, float, float | None], None]) -> EpochReport:
         """Train one epoch; `on_batch(step, mean loss, accuracy so far or None)` is called every 20 steps.
 
-        Raises CaaError if the loss is not finite.
+        Raises CaaError if the loss, a weight or the error on held-out images is not finite.
         """
         plan, epoch, steps = self.plan, self.state.epoch, self.steps()
         shuffled = torch.randperm(
@@ -140,14 +141,14 @@ class Trainer:
                 if not math.isfinite(loss) and self.ranks.count == 1:
                     break  # several processes must end the epoch together
         loss, right, seen = self.ranks.total(sums).tolist()
-        if not math.isfinite(loss):
-            raise CaaError(
-                f"the loss became {loss} in epoch {epoch + 1}: training diverged",
-                "use a smaller step, for instance --learning-rate 1e-4, or --clip-norm 1",
-            )
+        self._require_finite("the loss", loss)
+        # The last step's: no loss tells of them.
+        lengths = [weight.detach().float().abs().sum() for weight in self.trained]
+        self._require_finite("the length of the weights", float(torch.stack(lengths).sum()))
         self.ranks.mean_buffers(self.model)
         unreadable = self.ranks.total(torch.tensor(len(self.train.unreadable), device=self.device))
         accuracy, mse = self.heldout_scores()
+        self._require_finite("the squared error of held-out images", mse or 0.0)
         report = EpochReport(
             epoch + 1,
             loss / seen,
@@ -159,6 +160,14 @@ class Trainer:
         )
         self._remember(report)
         return report
+
+    def _require_finite(self, what: str, value: float) -> None:
+        """Raise CaaError if this number, which an epoch led to, is infinite or NaN."""
+        if not math.isfinite(value):
+            raise CaaError(
+                f"{what} became {value} in epoch {self.state.epoch + 1}: training diverged",
+                "use a smaller step, for instance --learning-rate 1e-4, or --clip-norm 1",
+            )
 
     def heldout_scores(self) -> tuple[float | None, float | None]:
         """(accuracy, mean squared error of denoised images) on held-out images under one noise draw each.
@@ -239,7 +248,8 @@ class Trainer:
         try:
             yield self._forward(self.model)
         finally:
-            self.model.requires_grad_(True)
+            for weight in self.trained:
+                weight.requires_grad_(True)
             self.model.train()
 
     def _remember(self, report: EpochReport) -> None:

@@ -163,8 +163,7 @@ def plan_of(epochs: int, sigma: float = 0.5, **settings: Any) -> TrainPlan:
         classifier="demo",
         epochs=epochs,
         sigma=sigma,
-        learning_rate=1e-2,
-        **settings,
+        **{"learning_rate": 1e-2, **settings},
     )
 
 
@@ -182,6 +181,12 @@ def test_training_reduces_the_error_far_below_that_of_the_noise():
     assert running.state.best_epoch == 1 + int(np.argmin(errors))
     assert running.state.best_accuracy is None
     assert all(report.train_accuracy is None for report in running.state.history)
+
+
+def test_an_error_beyond_all_numbers_ends_the_training_with_a_message():
+    """The loss of the only step is finite: it is the weights after it that make nothing of the held-out images."""
+    with pytest.raises(CaaError, match=r"the squared error of held-out images became .* training diverged"):
+        trainer(plan_of(1, objective="mse", learning_rate=1e9, batch_size=540), None).run_epoch(quiet)
 
 
 def test_the_classifier_never_changes():

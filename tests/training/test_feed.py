@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from support import assert_clean_error, caa
+from torch import nn
 
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.files import ImageFiles
@@ -179,6 +180,23 @@ def test_the_same_images_are_not_both_trained_and_tested_on(tmp_path: Path):
 )
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, words: list[str], problem: str):
     assert problem in refused(tmp_path, "--dataset", "demo", *words)
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "problem"),
+    [(["a"], 6, "folder has one class: a classifier needs two"), (["a"], 1, "folder has 1 image: training takes")],
+)
+def test_too_few_images_or_classes_are_refused(tmp_path: Path, classes: list[str], count: int, problem: str):
+    write_tree(tmp_path / "train", classes, count, 8)
+    assert problem in refused(tmp_path, "--dataset", "folder", "--evaluate-samples", "0")
+
+
+def fixed(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes)).requires_grad_(False)
+
+
+def test_a_network_with_nothing_to_train_is_refused(tmp_path: Path):
+    assert "fixed has no weights to train" in refused(tmp_path, "--dataset", "demo", "--arch", f"{__name__}:fixed")
 
 
 def test_a_network_that_does_not_take_the_images_is_refused(tmp_path: Path):
