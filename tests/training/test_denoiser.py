@@ -313,7 +313,9 @@ def test_the_two_are_certified_as_one_at_the_noise_of_the_denoiser(
     assert sum(example["prediction"] == example["label"] for example in document["examples"]) >= 7
     other = caa("certify", *words, "--output", tmp_path / "d.json", "--sigma", "0.5")
     assert "--sigma 0.5 is not the 0.8 that the denoiser was trained to remove" in other.stderr
-    assert "--sigma 0.8" in caa("inspect", trained).stdout
+    command = parse_strict(caa("inspect", trained, "--json").stdout)["attack"]
+    assert command.endswith("--sigma 0.8 --dataset demo"), "the images come with caa"
+    assert "--dataset mnist --data-dir DIR" in caa("inspect", trained, "--dataset", "mnist").stdout
 
 
 def test_the_file_says_what_it_was_trained_for(trained: Path, clean_classifier: Path):
