@@ -90,6 +90,8 @@ class Trainer:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
+        for group in saved["optimizer"]["param_groups"]:
+            group["fused"] = True  # up to 0.7.0 it was not
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.state = TrainingState(**{f.name: saved[f.name] for f in fields(TrainingState)})

@@ -138,6 +138,18 @@ def test_resuming_after_an_epoch_takes_the_same_steps(tmp_path: Path, settings: 
     assert [vars(r) for r in resumed.state.history] == [vars(r) for r in whole.state.history]
 
 
+def test_a_state_of_version_0_7_0_is_resumed():
+    """Its optimizer did not update all weights in one kernel, which alone takes scaled gradients."""
+    plan = TrainPlan(epochs=2, dtype="float16", channels_last=False, batch_size=4)
+    running = trainer(plan, count=8)
+    running.run_epoch(quiet)
+    saved = running.state_dict()
+    saved["optimizer"]["param_groups"][0]["fused"] = None
+    resumed = trainer(plan, count=8)
+    resumed.load_state_dict(saved)
+    assert resumed.run_epoch(quiet).epoch == 2
+
+
 def test_schedules():
     cosine = TrainPlan(learning_rate=0.1, schedule="cosine", epochs=10)
     assert learning_rate_at(cosine, 0) == pytest.approx(0.1)
