@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
@@ -81,13 +82,12 @@ class TrainRun:
             self.display.warn(note)
         described = plan_rows(plan, len(sources.train), len(sources.heldout), trainee, device, self.ranks)
         self.display.plan("caa train", described)
+        trainer = partial(Trainer, trainee, self._method(), plan, sources.train, sources.heldout, device)
         if plan.dry_run:
-            self._forecast(Trainer(trainee, self._method(), plan, sources.train, sources.heldout, device))
+            self._forecast(trainer())
             return DONE
         with self.ranks.joined(device):  # the trainer, which holds the process group, gets no name and so ends within
-            return self._work(
-                Trainer(trainee, self._method(), plan, sources.train, sources.heldout, device, self.ranks), sources
-            )
+            return self._work(trainer(self.ranks), sources)
 
     def _forecast(self, trainer: Trainer) -> None:
         """Shows how long the training would take in one process, as one step does; what is held out is left out."""

@@ -10,6 +10,7 @@ import codecs
 import io
 import os
 import sys
+from abc import ABC, abstractmethod
 from typing import Any, TextIO
 
 from caa_cli.errors import CaaError
@@ -45,8 +46,8 @@ def check_stdout() -> None:
         )
 
 
-class _Stream:
-    """A wrapper of a text stream; every method but `write` and `flush` is the stream's.
+class _Stream(ABC):
+    """A wrapper of a text stream; every method but `write` and `flush`, which may fail, is the stream's.
 
     is_closed: the caller has closed the stream, and /dev/null takes its place.
     """
@@ -60,6 +61,17 @@ class _Stream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
+    def write(self, text: str) -> int:
+        self._try(self.stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    @abstractmethod
+    def _try(self, method: Any, *arguments: str) -> None:
+        """Call `method`, and deal with its failure."""
+
     def give_up(self) -> None:
         """Send what is still buffered to /dev/null, or writing it would fail again when Python exits."""
         null = os.open(os.devnull, os.O_WRONLY)
@@ -70,16 +82,12 @@ class _Stream:
 class Stdout(_Stream):
     def write(self, text: str) -> int:
         check_stdout()
-        written: int = self._try(self.stream.write, text)
-        return written
+        return super().write(text)
 
-    def flush(self) -> None:
-        self._try(self.stream.flush)
-
-    def _try(self, method: Any, *arguments: str) -> Any:
-        """Call `method`. A BrokenPipeError is passed on and ends the command silently; others become a CaaError."""
+    def _try(self, method: Any, *arguments: str) -> None:
+        """A BrokenPipeError is passed on and ends the command silently; others become a CaaError."""
         try:
-            return method(*arguments)
+            method(*arguments)
         except BrokenPipeError:
             self.give_up()
             raise
@@ -92,13 +100,6 @@ class Stdout(_Stream):
 
 
 class Stderr(_Stream):
-    def write(self, text: str) -> int:
-        self._try(self.stream.write, text)
-        return len(text)
-
-    def flush(self) -> None:
-        self._try(self.stream.flush)
-
     def _try(self, method: Any, *arguments: str) -> None:
         try:
             method(*arguments)
