@@ -128,6 +128,7 @@ class Trainer:
         )
         order = [self.ranks.part(batch) for batch in shuffled.split(plan.batch_size)[:steps]]
         noise = self._generator("noise", epoch)
+        torch.manual_seed(self._seed("network", epoch))  # of a network's own draws, such as dropout
         self.model.train()
         sums = torch.zeros(3, device=self.device, dtype=torch.float64)  # summed loss, correct, images
         rate = learning_rate_at(plan, epoch)
@@ -269,8 +270,10 @@ class Trainer:
 
     def _generator(self, purpose: str, epoch: int, per_process: bool = True, cpu: bool = False) -> torch.Generator:
         """A generator seeded from (seed, epoch, purpose); per_process: with different draws in each process."""
+        return torch.Generator("cpu" if cpu else self.device).manual_seed(self._seed(purpose, epoch, per_process))
+
+    def _seed(self, purpose: str, epoch: int, per_process: bool = True) -> int:
         packed = struct.pack("<qq", self.plan.seed, epoch) + purpose.encode()
         if per_process and self.ranks.rank:
             packed += struct.pack("<q", self.ranks.rank)
-        seed = int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
-        return torch.Generator("cpu" if cpu else self.device).manual_seed(seed)
+        return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1

@@ -138,6 +138,21 @@ def test_resuming_after_an_epoch_takes_the_same_steps(tmp_path: Path, settings: 
     assert [vars(r) for r in resumed.state.history] == [vars(r) for r in whole.state.history]
 
 
+def dropping(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, num_classes))
+
+
+def test_what_a_network_draws_itself_is_drawn_again_after_resuming():
+    plan, arch = TrainPlan(epochs=2), f"{__name__}:dropping"
+    whole = train(plan, arch=arch)
+    first = trainer(plan, arch=arch)
+    first.run_epoch(quiet)
+    resumed = trainer(plan, arch=arch)
+    resumed.load_state_dict(first.state_dict())
+    resumed.run_epoch(quiet)
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
 def test_a_state_of_version_0_7_0_is_resumed():
     """Its optimizer did not update all weights in one kernel, which alone takes scaled gradients."""
     plan = TrainPlan(epochs=2, dtype="float16", channels_last=False, batch_size=4)
