@@ -184,7 +184,7 @@ class Trainer:
         order = [part for part in map(self.ranks.part, batches) if len(part)]
         self.model.eval()
         sums = torch.zeros(3, device=self.device, dtype=torch.float64)  # correct, squared error, images
-        with torch.inference_mode():
+        with torch.no_grad():
             for images, labels in self.heldout.batches(order, torch.Generator().manual_seed(0)):
                 noisy = images + torch.empty_like(images).normal_(0.0, self.plan.sigma, generator=noise)
                 outputs = self._forward(self.model)(noisy)
