@@ -23,6 +23,7 @@ from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign_file, something_at
 from caa_cli.runtime.device import resolve_device
 from caa_cli.runtime.memory import is_out_of_memory, memory_held
+from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
 from caa_cli.training.describe import forecast_rows, next_command, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
@@ -163,7 +164,8 @@ class TrainRun:
                     raise self._explained(error, trainer) from error
                 report.seconds = time.perf_counter() - began
                 if self.ranks.rank == 0:
-                    self.unfinished.save(trainer, sources.identity())
+                    with uninterrupted():
+                        self.unfinished.save(trainer, sources.identity())
                 self.display.progress(epoch_line(report, plan.epochs))
 
     def _explained(self, error: RuntimeError, trainer: Trainer) -> Exception:

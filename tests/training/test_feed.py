@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,27 @@ def fixed(num_classes: int) -> nn.Module:
 
 def test_a_network_with_nothing_to_train_is_refused(tmp_path: Path):
     assert "fixed has no weights to train" in refused(tmp_path, "--dataset", "demo", "--arch", f"{__name__}:fixed")
+
+
+def interrupting(num_classes: int) -> nn.Module:
+    """Ctrl-C comes when its weights are read for the second time: as the state of the first epoch is saved."""
+    network, reads = nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes)), []
+
+    def interrupt(*_: object) -> None:
+        reads.append(1)
+        if len(reads) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    network.register_state_dict_post_hook(interrupt)
+    return network
+
+
+def test_a_state_that_is_being_saved_is_saved_in_full(tmp_path: Path):
+    words = ["--dataset", "demo", *TRAIN, "--arch", f"{__name__}:interrupting", "--output", tmp_path / "m.safetensors"]
+    result = caa("train", *words)
+    assert result.exit_code == 130, result.output
+    assert "1 of 2 epochs saved" in result.stderr
+    assert torch.load(tmp_path / "m.safetensors.training", weights_only=True)["epoch"] == 1
 
 
 def test_a_network_that_does_not_take_the_images_is_refused(tmp_path: Path):
