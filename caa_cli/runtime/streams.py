@@ -10,7 +10,6 @@ import codecs
 import io
 import os
 import sys
-from abc import ABC, abstractmethod
 from typing import Any, TextIO
 
 from caa_cli.errors import CaaError
@@ -46,7 +45,7 @@ def check_stdout() -> None:
         )
 
 
-class _Stream(ABC):
+class _Stream:
     """A wrapper of a text stream; every method but `write` and `flush`, which may fail, is the stream's.
 
     is_closed: the caller has closed the stream, and /dev/null takes its place.
@@ -68,15 +67,18 @@ class _Stream(ABC):
     def flush(self) -> None:
         self._try(self.stream.flush)
 
-    @abstractmethod
     def _try(self, method: Any, *arguments: str) -> None:
-        """Call `method`, and deal with its failure."""
+        try:
+            method(*arguments)
+        except OSError as error:
+            # What is still buffered goes to /dev/null, or writing it would fail again when Python exits.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.stream.fileno())
+            os.close(null)
+            self.failed(error)
 
-    def give_up(self) -> None:
-        """Send what is still buffered to /dev/null, or writing it would fail again when Python exits."""
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, self.stream.fileno())
-        os.close(null)
+    def failed(self, error: OSError) -> None:
+        """Called after a failed write."""
 
 
 class Stdout(_Stream):
@@ -84,27 +86,17 @@ class Stdout(_Stream):
         check_stdout()
         return super().write(text)
 
-    def _try(self, method: Any, *arguments: str) -> None:
-        """A BrokenPipeError is passed on and ends the command silently; others become a CaaError."""
-        try:
-            method(*arguments)
-        except BrokenPipeError:
-            self.give_up()
-            raise
-        except OSError as error:
-            self.give_up()
-            raise CaaError(
-                f"can't write to stdout ({error.strerror})",
-                "files that were asked for are written all the same; send stdout elsewhere",
-            ) from error
+    def failed(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError):  # it ends the command silently
+            raise error
+        raise CaaError(
+            f"can't write to stdout ({error.strerror})",
+            "files that were asked for are written all the same; send stdout elsewhere",
+        ) from error
 
 
 class Stderr(_Stream):
-    def _try(self, method: Any, *arguments: str) -> None:
-        try:
-            method(*arguments)
-        except OSError:
-            self.give_up()
+    """What can't be written is left out."""
 
 
 def _spell_out(error: UnicodeError) -> tuple[str, int]:

@@ -153,13 +153,7 @@ class Trainer:
         accuracy, mse = self.heldout_scores()
         self._require_finite("the squared error of held-out images", mse or 0.0)
         report = EpochReport(
-            epoch + 1,
-            loss / seen,
-            _known(right / seen),
-            accuracy,
-            rate,
-            unreadable=int(unreadable),
-            heldout_mse=mse,
+            epoch + 1, loss / seen, _known(right / seen), accuracy, rate, unreadable=int(unreadable), heldout_mse=mse
         )
         self._remember(report)
         return report

@@ -214,11 +214,11 @@ def interrupting(num_classes: int) -> nn.Module:
 
 
 def test_a_state_that_is_being_saved_is_saved_in_full(tmp_path: Path):
-    words = ["--dataset", "demo", *TRAIN, "--arch", f"{__name__}:interrupting", "--output", tmp_path / "m.safetensors"]
-    result = caa("train", *words)
+    output = tmp_path / "m.safetensors"
+    result = caa("train", "--dataset", "demo", *TRAIN, "--arch", f"{__name__}:interrupting", "--output", output)
     assert result.exit_code == 130, result.output
     assert "1 of 2 epochs saved" in result.stderr
-    assert torch.load(tmp_path / "m.safetensors.training", weights_only=True)["epoch"] == 1
+    assert torch.load(f"{output}.training", weights_only=True)["epoch"] == 1
 
 
 def test_a_network_that_does_not_take_the_images_is_refused(tmp_path: Path):
