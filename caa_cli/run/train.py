@@ -172,7 +172,8 @@ class TrainRun:
         """The error of an epoch as a CaaError with advice; the error itself where there is no advice."""
         again = "; repeat the command with --resume" if self.unfinished.path.exists() else ""
         if is_out_of_memory(error):
-            return CaaError(f"{trainer.device} is out of memory", "use a smaller --batch-size, or --dtype bfloat16")
+            half = ", or --dtype bfloat16" if self.plan.dtype == "float32" else ""
+            return CaaError(f"{trainer.device} is out of memory", f"use a smaller --batch-size{half}")
         if self.ranks.count > 1:  # waiting for a process that has ended raises various errors
             return CaaError(
                 f"the processes of this training lost each other in epoch {trainer.state.epoch + 1} "

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import assert_clean_error, caa
+from support import COMMAND, ENVIRONMENT, assert_clean_error, assert_clean_text, caa
 from torch import nn
 
 from caa_cli.data.datasets import open_dataset
@@ -219,6 +221,18 @@ def test_a_state_that_is_being_saved_is_saved_in_full(tmp_path: Path):
     assert result.exit_code == 130, result.output
     assert "1 of 2 epochs saved" in result.stderr
     assert torch.load(f"{output}.training", weights_only=True)["epoch"] == 1
+
+
+@pytest.mark.parametrize(("dtype", "advised"), [("float32", True), ("bfloat16", False)])
+def test_a_batch_beyond_the_memory_is_told_with_what_would_help(tmp_path: Path, dtype: str, advised: bool):
+    """The noisy images of one step take 19 GB, and the process is allowed 17."""
+    words = ["train", "--dataset", "demo", *TRAIN, "--batch-size", "600", "--draws", "10000", "--dtype", dtype]
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({2**34}, {2**34}))\n{COMMAND}"
+    command = [sys.executable, "-c", limited, *words, "--output", str(tmp_path / "m")]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert result.returncode == 1
+    assert_clean_text(result.stderr, "cpu is out of memory", "use a smaller --batch-size")
+    assert ("--dtype bfloat16" in result.stderr) == advised
 
 
 def test_a_network_that_does_not_take_the_images_is_refused(tmp_path: Path):
