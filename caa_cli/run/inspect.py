@@ -31,6 +31,7 @@ from caa_cli.run.classes import check_order
 from caa_cli.run.describe_checkpoint import inspection_rows, joined, strict_json
 from caa_cli.run.inspect_composite import (
     composite_rows,
+    data_words,
     denoiser_at,
     denoiser_document,
     denoiser_words,
@@ -242,8 +243,7 @@ class Inspection:
         if self.checkpoints[0] != "demo" or self.dataset is not None:
             if not by_caa or self.dataset is not None:
                 words += ["--dataset", dataset or "D"]
-            if dataset != "demo":
-                words += ["--data-dir", "DIR"]
+            words += data_words(dataset)
         return shlex.join(words)
 
 

@@ -56,9 +56,10 @@ def describe_denoiser(denoiser: Denoiser) -> dict[str, Any]:
 
 def denoiser_document(denoiser: Denoiser, dataset: str | None, sigma: float | None) -> dict[str, Any]:
     """The document of `caa inspect` for a denoiser alone; `attack` is None where a run would be refused."""
+    sigma, dataset = denoiser.sigma if sigma is None else sigma, dataset or denoiser.dataset
     words = ["caa", "attack", "--checkpoint", "CLASSIFIER", "--denoiser", denoiser.path]
-    sigma = denoiser.sigma if sigma is None else sigma
-    words += ["--sigma", f"{sigma:g}" if sigma is not None else "S", "--dataset", dataset or "D", "--data-dir", "DIR"]
+    words += ["--sigma", f"{sigma:g}" if sigma is not None else "S"]
+    words += ["--dataset", dataset or "D", *data_words(dataset)]
     refusal = _refusal(denoiser, dataset, sigma, None)
     return {
         **head("inspect"),
@@ -149,6 +150,11 @@ def denoiser_rows(described: dict[str, Any]) -> Rows:
         ("images", images),
         *([("σ", f"{described['sigma']:g}")] if described["sigma"] is not None else []),
     ]
+
+
+def data_words(dataset: str | None) -> Sequence[str]:
+    """The option that says where the images of this data set are; none for those that come with caa."""
+    return [] if dataset in DATASETS and DATASETS[dataset].layout is None else ["--data-dir", "DIR"]
 
 
 def denoiser_words(denoiser: str | None, arch: str | None) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
@@ -22,6 +23,7 @@ from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign_file, something_at
 from caa_cli.runtime.device import resolve_device
 from caa_cli.runtime.memory import is_out_of_memory, memory_held
+from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
 from caa_cli.training.describe import forecast_rows, next_command, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
@@ -81,13 +83,12 @@ class TrainRun:
             self.display.warn(note)
         described = plan_rows(plan, len(sources.train), len(sources.heldout), trainee, device, self.ranks)
         self.display.plan("caa train", described)
+        trainer = partial(Trainer, trainee, self._method(), plan, sources.train, sources.heldout, device)
         if plan.dry_run:
-            self._forecast(Trainer(trainee, self._method(), plan, sources.train, sources.heldout, device))
+            self._forecast(trainer())
             return DONE
         with self.ranks.joined(device):  # the trainer, which holds the process group, gets no name and so ends within
-            return self._work(
-                Trainer(trainee, self._method(), plan, sources.train, sources.heldout, device, self.ranks), sources
-            )
+            return self._work(trainer(self.ranks), sources)
 
     def _forecast(self, trainer: Trainer) -> None:
         """Shows how long the training would take in one process, as one step does; what is held out is left out."""
@@ -163,14 +164,16 @@ class TrainRun:
                     raise self._explained(error, trainer) from error
                 report.seconds = time.perf_counter() - began
                 if self.ranks.rank == 0:
-                    self.unfinished.save(trainer, sources.identity())
+                    with uninterrupted():
+                        self.unfinished.save(trainer, sources.identity())
                 self.display.progress(epoch_line(report, plan.epochs))
 
     def _explained(self, error: RuntimeError, trainer: Trainer) -> Exception:
         """The error of an epoch as a CaaError with advice; the error itself where there is no advice."""
         again = "; repeat the command with --resume" if self.unfinished.path.exists() else ""
         if is_out_of_memory(error):
-            return CaaError(f"{trainer.device} is out of memory", "use a smaller --batch-size, or --dtype bfloat16")
+            half = ", or --dtype bfloat16" if self.plan.dtype == "float32" else ""
+            return CaaError(f"{trainer.device} is out of memory", f"use a smaller --batch-size{half}")
         if self.ranks.count > 1:  # waiting for a process that has ended raises various errors
             return CaaError(
                 f"the processes of this training lost each other in epoch {trainer.state.epoch + 1} "

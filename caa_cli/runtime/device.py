@@ -26,7 +26,7 @@ def resolve_device(name: str, local: int | None = None) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and local is not None:
-        device = process_device(local)
+        device = process_device(local, ", or name one for all: --device cuda:0")
         open_device(device)
         return device
     try:
@@ -49,13 +49,16 @@ def resolve_device(name: str, local: int | None = None) -> torch.device:
     return device
 
 
-def process_device(local: int) -> torch.device:
-    """The GPU of one of several processes of this machine. Raises UsageError where there are fewer GPUs."""
+def process_device(local: int, instead: str = "") -> torch.device:
+    """The GPU of one of several processes of this machine. Raises UsageError where there are fewer GPUs.
+
+    instead: what else one could do then.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if local >= count:
         raise UsageError(
             f"process {local} of this machine (LOCAL_RANK, counted from 0) has no GPU of its own: there are {count}",
-            "start no more processes than GPUs (torchrun --nproc-per-node), or name one for all: --device cuda:0",
+            f"start no more processes than GPUs (torchrun --nproc-per-node){instead}",
         )
     return torch.device("cuda", local)
 

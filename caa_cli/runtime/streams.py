@@ -46,7 +46,7 @@ def check_stdout() -> None:
 
 
 class _Stream:
-    """A wrapper of a text stream; every method but `write` and `flush` is the stream's.
+    """A wrapper of a text stream; every method but `write` and `flush`, which may fail, is the stream's.
 
     is_closed: the caller has closed the stream, and /dev/null takes its place.
     """
@@ -60,38 +60,6 @@ class _Stream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
-    def give_up(self) -> None:
-        """Send what is still buffered to /dev/null, or writing it would fail again when Python exits."""
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, self.stream.fileno())
-        os.close(null)
-
-
-class Stdout(_Stream):
-    def write(self, text: str) -> int:
-        check_stdout()
-        written: int = self._try(self.stream.write, text)
-        return written
-
-    def flush(self) -> None:
-        self._try(self.stream.flush)
-
-    def _try(self, method: Any, *arguments: str) -> Any:
-        """Call `method`. A BrokenPipeError is passed on and ends the command silently; others become a CaaError."""
-        try:
-            return method(*arguments)
-        except BrokenPipeError:
-            self.give_up()
-            raise
-        except OSError as error:
-            self.give_up()
-            raise CaaError(
-                f"can't write to stdout ({error.strerror})",
-                "files that were asked for are written all the same; send stdout elsewhere",
-            ) from error
-
-
-class Stderr(_Stream):
     def write(self, text: str) -> int:
         self._try(self.stream.write, text)
         return len(text)
@@ -102,8 +70,33 @@ class Stderr(_Stream):
     def _try(self, method: Any, *arguments: str) -> None:
         try:
             method(*arguments)
-        except OSError:
-            self.give_up()
+        except OSError as error:
+            # What is still buffered goes to /dev/null, or writing it would fail again when Python exits.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.stream.fileno())
+            os.close(null)
+            self.failed(error)
+
+    def failed(self, error: OSError) -> None:
+        """Called after a failed write."""
+
+
+class Stdout(_Stream):
+    def write(self, text: str) -> int:
+        check_stdout()
+        return super().write(text)
+
+    def failed(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError):  # it ends the command silently
+            raise error
+        raise CaaError(
+            f"can't write to stdout ({error.strerror})",
+            "files that were asked for are written all the same; send stdout elsewhere",
+        ) from error
+
+
+class Stderr(_Stream):
+    """What can't be written is left out."""
 
 
 def _spell_out(error: UnicodeError) -> tuple[str, int]:

@@ -44,9 +44,7 @@ class LogitRatio(Objective):
 
     def _spread(self, log_mean: Tensor) -> tuple[Tensor, Tensor]:
         """(the divisor, its derivative by z), π being the classes by decreasing z; (1, 0) where there is none."""
-        if log_mean.shape[1] < self.least_classes:
-            return torch.ones_like(log_mean[:, 0]), torch.zeros_like(log_mean)
-        return _spread(log_mean, self.least_classes)
+        return _spread(log_mean, self.least_classes, self.least_classes)
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,10 @@ def _ratio_slopes(log_mean: Tensor, sign: Tensor, numerator: Tensor, spread: tup
     return weights.abs().log() - log_mean, weights.sign()
 
 
-def _spread(log_mean: Tensor, last: int) -> tuple[Tensor, Tensor]:
+def _spread(log_mean: Tensor, last: int, least: int = 3) -> tuple[Tensor, Tensor]:
     """(z_π1 less the mean of z_π3 to z_π`last`, its slope by each z), π the classes by decreasing z; (1, 0) where
-    there are only two."""
-    if log_mean.shape[1] < 3:
+    there are fewer than `least`."""
+    if log_mean.shape[1] < least:
         return torch.ones_like(log_mean[:, 0]), torch.zeros_like(log_mean)
     values, classes = log_mean.topk(min(last, log_mean.shape[1]), dim=1)
     low = classes[:, 2:]

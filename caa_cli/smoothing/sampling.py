@@ -144,7 +144,7 @@ class NoisyModel:
 
     def vote(self, noisy: Tensor, piece: Piece) -> Tensor:
         """The model's vote on each noisy input of a piece, as `votes_of` gives it."""
-        with torch.inference_mode():
+        with torch.no_grad():
             return votes_of(self.model(noisy), piece)
 
     def run(

@@ -39,12 +39,10 @@ def plan_rows(
     if plan.clip_norm:
         optimizer += f", gradients clipped to {plan.clip_norm:g}"
     processes = f", {counted(ranks.count, 'process')}" if ranks.count > 1 else ""
+    images = f"{training} of {plan.dataset} to train on, {heldout} held out, augmentation {augmentation(plan)}"
     rows = [
         *trainee.describe(),
-        (
-            "images",
-            f"{training} of {plan.dataset} to train on, {heldout} held out, augmentation {augmentation(plan)}",
-        ),
+        ("images", images),
         ("method", f"{plan.method}: σ = {plan.sigma:g}, {settings}"),
         ("optimizer", optimizer),
         ("epochs", f"{plan.epochs}, batches of {counted(plan.batch_size, 'image')}, seed {plan.seed}"),
@@ -85,15 +83,10 @@ def result_rows(
         ]
     else:
         rows = [("epoch", f"{state.best_epoch} of {plan.epochs}, the last: no images were held out")]
-    if training.get("smoothed_accuracy") is not None:
-        rows.append(
-            (
-                "smoothed",
-                f"{100 * training['smoothed_accuracy']:.2f}% of "
-                f"{counted(training['smoothed_accuracy_images'], 'test image')}, "
-                f"{counted(plan.evaluate_samples, 'sample')} each",
-            )
-        )
+    accuracy, samples = training.get("smoothed_accuracy"), counted(plan.evaluate_samples, "sample")
+    if accuracy is not None:
+        tested = counted(training["smoothed_accuracy_images"], "test image")
+        rows.append(("smoothed", f"{100 * accuracy:.2f}% of {tested}, {samples} each"))
     return [
         *rows,
         ("time", clock(seconds)),

@@ -16,6 +16,7 @@ from torch import distributed as dist
 
 from caa_cli.errors import UsageError
 from caa_cli.runtime.device import process_device
+from caa_cli.runtime.launchers import torchrun
 from caa_cli.runtime.words import counted
 
 
@@ -30,21 +31,16 @@ class Ranks:
 
     @staticmethod
     def from_environment() -> Ranks:
-        """The ranks that torchrun sets in RANK, WORLD_SIZE and LOCAL_RANK. Raises UsageError for invalid values."""
-        variables = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")}
-        if not variables["RANK"] or variables["WORLD_SIZE"] in ("", "1"):
+        """The ranks that torchrun sets in the environment. Raises UsageError for invalid values."""
+        division = torchrun(os.environ)
+        if division is None or division.count == 1:
             return Ranks()
-        try:
-            ranks = Ranks(int(variables["RANK"]), int(variables["WORLD_SIZE"]), int(variables["LOCAL_RANK"] or "0"))
-        except ValueError:
-            ranks = Ranks(0, 0)
-        if not 0 <= ranks.rank < ranks.count or not variables["MASTER_ADDR"]:
+        if not os.environ.get("MASTER_ADDR"):
             raise UsageError(
-                "the environment speaks of several processes, but not as torchrun does: "
-                + ", ".join(f"{name}={value!r}" for name, value in variables.items()),
-                "start them with torchrun, or unset RANK and WORLD_SIZE to train in one process",
+                f"the environment says RANK={division.index} of WORLD_SIZE={division.count}, but has no MASTER_ADDR",
+                "start the processes with torchrun; or, to train in one: env -u RANK caa …",
             )
-        return ranks
+        return Ranks(division.index, division.count, division.local or 0)
 
     def device(self, asked: torch.device) -> torch.device:
         """The device of this process: a separate GPU for each process of the machine, if `asked` is a GPU."""

@@ -78,23 +78,20 @@ class FileFeed:
             worker_init_fn=_ignore_interrupts,
             pin_memory=self.device.type == "cuda",
         )
-        batches = iter(loader)
-        while True:
-            try:
-                images, labels, unreadable = next(batches)
-            except StopIteration:
-                return
-            except OSError as error:
-                raise CaaError("none of a batch's images can be read", "check the files under --data-dir") from error
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise CaaError(
-                    f"a process that decodes images was ended from outside ({str(error).splitlines()[0]})",
-                    "memory or shared memory may be short: use fewer --workers, and repeat the command with --resume",
-                ) from error
-            self.unreadable.update(unreadable)
-            yield images.to(self.device, non_blocking=True).float() / 255.0, labels.to(self.device, non_blocking=True)
+        try:
+            for images, labels, unreadable in loader:
+                self.unreadable.update(unreadable)
+                placed = images.to(self.device, non_blocking=True)
+                yield placed.float() / 255.0, labels.to(self.device, non_blocking=True)
+        except OSError as error:
+            raise CaaError("none of a batch's images can be read", "check the files under --data-dir") from error
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise CaaError(
+                f"a process that decodes images was ended from outside ({str(error).splitlines()[0]})",
+                "memory or shared memory may be short: use fewer --workers, and repeat the command with --resume",
+            ) from error
 
 
 def _ignore_interrupts(worker: int) -> None:

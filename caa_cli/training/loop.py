@@ -69,6 +69,7 @@ class Trainer:
         self.device, self.ranks = device, ranks or Ranks()
         self.trainee = trainee
         self.model = self._placed(trainee.network, device)
+        self.trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.classify = None if trainee.frozen is None else self._forward(self._placed(trainee.frozen, device))
         self.method, self.plan, self.train, self.heldout = method, plan, train, heldout
         self.wrapped = self.ranks.wrapped(self.model, device)
@@ -89,6 +90,8 @@ class Trainer:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
+        for group in saved["optimizer"]["param_groups"]:
+            group["fused"] = True  # up to 0.7.0 it was not
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.state = TrainingState(**{f.name: saved[f.name] for f in fields(TrainingState)})
@@ -117,7 +120,7 @@ class Trainer:
     def run_epoch(self, on_batch: Callable[[int, float, float | None], None]) -> EpochReport:
         """Train one epoch; `on_batch(step, mean loss, accuracy so far or None)` is called every 20 steps.
 
-        Raises CaaError if the loss is not finite.
+        Raises CaaError if the loss, a weight or the error on held-out images is not finite.
         """
         plan, epoch, steps = self.plan, self.state.epoch, self.steps()
         shuffled = torch.randperm(
@@ -125,6 +128,7 @@ class Trainer:
         )
         order = [self.ranks.part(batch) for batch in shuffled.split(plan.batch_size)[:steps]]
         noise = self._generator("noise", epoch)
+        torch.manual_seed(self._seed("network", epoch))  # of a network's own draws, such as dropout
         self.model.train()
         sums = torch.zeros(3, device=self.device, dtype=torch.float64)  # summed loss, correct, images
         rate = learning_rate_at(plan, epoch)
@@ -140,25 +144,27 @@ class Trainer:
                 if not math.isfinite(loss) and self.ranks.count == 1:
                     break  # several processes must end the epoch together
         loss, right, seen = self.ranks.total(sums).tolist()
-        if not math.isfinite(loss):
-            raise CaaError(
-                f"the loss became {loss} in epoch {epoch + 1}: training diverged",
-                "use a smaller step, for instance --learning-rate 1e-4, or --clip-norm 1",
-            )
+        self._require_finite("the loss", loss)
+        # The last step's: no loss tells of them.
+        lengths = [weight.detach().float().abs().sum() for weight in self.trained]
+        self._require_finite("the length of the weights", float(torch.stack(lengths).sum()))
         self.ranks.mean_buffers(self.model)
         unreadable = self.ranks.total(torch.tensor(len(self.train.unreadable), device=self.device))
         accuracy, mse = self.heldout_scores()
+        self._require_finite("the squared error of held-out images", mse or 0.0)
         report = EpochReport(
-            epoch + 1,
-            loss / seen,
-            _known(right / seen),
-            accuracy,
-            rate,
-            unreadable=int(unreadable),
-            heldout_mse=mse,
+            epoch + 1, loss / seen, _known(right / seen), accuracy, rate, unreadable=int(unreadable), heldout_mse=mse
         )
         self._remember(report)
         return report
+
+    def _require_finite(self, what: str, value: float) -> None:
+        """Raise CaaError if this number, which an epoch led to, is infinite or NaN."""
+        if not math.isfinite(value):
+            raise CaaError(
+                f"{what} became {value} in epoch {self.state.epoch + 1}: training diverged",
+                "use a smaller step, for instance --learning-rate 1e-4, or --clip-norm 1",
+            )
 
     def heldout_scores(self) -> tuple[float | None, float | None]:
         """(accuracy, mean squared error of denoised images) on held-out images under one noise draw each.
@@ -172,7 +178,7 @@ class Trainer:
         order = [part for part in map(self.ranks.part, batches) if len(part)]
         self.model.eval()
         sums = torch.zeros(3, device=self.device, dtype=torch.float64)  # correct, squared error, images
-        with torch.inference_mode():
+        with torch.no_grad():
             for images, labels in self.heldout.batches(order, torch.Generator().manual_seed(0)):
                 noisy = images + torch.empty_like(images).normal_(0.0, self.plan.sigma, generator=noise)
                 outputs = self._forward(self.model)(noisy)
@@ -239,7 +245,8 @@ class Trainer:
         try:
             yield self._forward(self.model)
         finally:
-            self.model.requires_grad_(True)
+            for weight in self.trained:
+                weight.requires_grad_(True)
             self.model.train()
 
     def _remember(self, report: EpochReport) -> None:
@@ -257,8 +264,10 @@ class Trainer:
 
     def _generator(self, purpose: str, epoch: int, per_process: bool = True, cpu: bool = False) -> torch.Generator:
         """A generator seeded from (seed, epoch, purpose); per_process: with different draws in each process."""
+        return torch.Generator("cpu" if cpu else self.device).manual_seed(self._seed(purpose, epoch, per_process))
+
+    def _seed(self, purpose: str, epoch: int, per_process: bool = True) -> int:
         packed = struct.pack("<qq", self.plan.seed, epoch) + purpose.encode()
         if per_process and self.ranks.rank:
             packed += struct.pack("<q", self.ranks.rank)
-        seed = int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
-        return torch.Generator("cpu" if cpu else self.device).manual_seed(seed)
+        return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1

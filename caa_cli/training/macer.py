@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from caa_cli.config import methods as settings
+from caa_cli.smoothing.objective import log_mean_probability
 from caa_cli.training.step import Outcome, Step
 
 
@@ -22,8 +23,7 @@ class Macer(settings.Macer):
     def loss(self, step: Step) -> Outcome:
         logits = step.forward(step.repeated(self.draws) + step.noise(self.draws))
         grouped = logits.unflatten(0, (-1, self.draws))
-        log_mean = torch.logsumexp(grouped.log_softmax(dim=2), dim=1) - torch.log(logits.new_tensor(self.draws))
-        loss = F.nll_loss(log_mean, step.labels)
+        loss = F.nll_loss(log_mean_probability(grouped.log_softmax(dim=2)), step.labels)
         if self.weight and step.epoch >= self.defer:
             loss = loss + self.weight * step.sigma / 2 * self.hinge(grouped, step.labels)
         return Outcome(loss, logits)

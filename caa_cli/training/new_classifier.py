@@ -56,10 +56,14 @@ def new_classifier(plan: TrainPlan, images: Images) -> NewClassifier:
             f"{card.arch} has {counted(classes, 'class')}, {card.dataset} has {card.num_classes}",
             "let it have as many: a factory that has a parameter num_classes is given the number",
         )
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise UsageError(f"{card.arch} has no weights to train", "let requires_grad be True for some of them")
     return NewClassifier(model, card, plan.normalisation or "none")
 
 
 def _card(plan: TrainPlan, images: Images) -> ModelCard:
+    if images.num_classes < 2:
+        raise UsageError(f"{images.name} has one class: a classifier needs two", "add images of another class")
     mean, std = NORMALISATIONS[plan.normalisation or "none"]
     if len(mean) not in (1, images.input_shape[0]):
         raise UsageError(

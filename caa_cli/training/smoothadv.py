@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caa_cli.config import methods as settings
+from caa_cli.smoothing.objective import log_mean_probability
 from caa_cli.training.step import Outcome, Step
 
 
@@ -47,7 +48,7 @@ class MeanPrediction:
     def __call__(self, images: Tensor) -> Tensor:
         """Log-probabilities (batch, classes); images: (batch, *input_shape)."""
         logits = self.model(images.repeat_interleave(self.draws, dim=0) + self.noise)
-        return torch.logsumexp(logits.log_softmax(dim=1).unflatten(0, (-1, self.draws)), dim=1) - math.log(self.draws)
+        return log_mean_probability(logits.log_softmax(dim=1).unflatten(0, (-1, self.draws)))
 
     def ascent(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(unit vectors of each image's loss gradient, predictions (batch,) int64)."""

@@ -75,6 +75,8 @@ def _feeds(plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device)
     """(training images, held-out images). The latter are evenly spaced, as files are sorted by class."""
     total, chosen = len(images), augmentation(plan)
     count = min(HELDOUT_MOST, total // HELDOUT_SHARE) if plan.heldout is None else plan.heldout
+    if total < 2:
+        raise UsageError(f"{images.name} has 1 image: training takes two or more", "add images")
     if count > total - 2:
         raise UsageError(
             f"--heldout {count} leaves too few of {counted(total, 'image')} to train on",

@@ -43,5 +43,5 @@ class Trainee(ABC):
 
 
 def count_parameters(network: nn.Module) -> int:
-    """The number of values that training changes."""
+    """The number of weights, biases among them."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -272,8 +272,9 @@ def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
     alone = {**tasks(3, 4), "CUDA_VISIBLE_DEVICES": "3"}
     assert resolve_device("auto", Shard.parse("auto", alone).local) == torch.device("cuda")
     assert Ranks(1, 4, 1).device(torch.device("cuda")) == torch.device("cuda", 1)
-    with pytest.raises(UsageError, match="no GPU of its own"):
+    with pytest.raises(UsageError, match="no GPU of its own") as caught:
         Ranks(2, 4, 2).device(torch.device("cuda"))
+    assert "cuda:0" not in (caught.value.hint or ""), "they can't share one"
 
 
 def test_a_rank_without_a_gpu_is_one_message(monkeypatch):

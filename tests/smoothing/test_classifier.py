@@ -314,3 +314,20 @@ def test_a_network_that_takes_one_layout_alone_is_tuned_in_that():
     tune_chunks(classifier, seconds=0.05)
     assert classifier.memory_format == torch.contiguous_format
     assert int(classifier.votes(torch.rand(1, 3, 8, 8), [Key(0, 0, Purpose.SEARCH)], 50).sum()) == 50
+
+
+class Remembering(SmallNet):
+    """Keeps what depends on the shape of its input alone, as position embeddings do, until another shape comes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if getattr(self, "kept", x[:0]).shape != x.shape:
+            self.kept = torch.linspace(0.5, 1.0, x.numel()).view(x.shape)
+        return super().forward(x * self.kept)
+
+
+def test_what_a_model_keeps_of_a_pass_for_votes_serves_one_for_gradients():
+    classifier = SmoothedClassifier(Remembering(), sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
+    x, labels = torch.full((1, 1, 8, 8), 0.5), torch.zeros(1, dtype=torch.int64)
+    votes = classifier.votes(x, samples=50)
+    assert classifier.gradient(x, labels, samples=50).abs().sum() > 0
+    assert torch.equal(classifier.votes(x, samples=50), votes)

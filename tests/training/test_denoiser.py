@@ -163,8 +163,7 @@ def plan_of(epochs: int, sigma: float = 0.5, **settings: Any) -> TrainPlan:
         classifier="demo",
         epochs=epochs,
         sigma=sigma,
-        learning_rate=1e-2,
-        **settings,
+        **{"learning_rate": 1e-2, **settings},
     )
 
 
@@ -182,6 +181,12 @@ def test_training_reduces_the_error_far_below_that_of_the_noise():
     assert running.state.best_epoch == 1 + int(np.argmin(errors))
     assert running.state.best_accuracy is None
     assert all(report.train_accuracy is None for report in running.state.history)
+
+
+def test_an_error_beyond_all_numbers_ends_the_training_with_a_message():
+    """The loss of the only step is finite: it is the weights after it that make nothing of the held-out images."""
+    with pytest.raises(CaaError, match=r"the squared error of held-out images became .* training diverged"):
+        trainer(plan_of(1, objective="mse", learning_rate=1e9, batch_size=540), None).run_epoch(quiet)
 
 
 def test_the_classifier_never_changes():
@@ -308,7 +313,9 @@ def test_the_two_are_certified_as_one_at_the_noise_of_the_denoiser(
     assert sum(example["prediction"] == example["label"] for example in document["examples"]) >= 7
     other = caa("certify", *words, "--output", tmp_path / "d.json", "--sigma", "0.5")
     assert "--sigma 0.5 is not the 0.8 that the denoiser was trained to remove" in other.stderr
-    assert "--sigma 0.8" in caa("inspect", trained).stdout
+    command = parse_strict(caa("inspect", trained, "--json").stdout)["attack"]
+    assert command.endswith("--sigma 0.8 --dataset demo"), "the images come with caa"
+    assert "--dataset mnist --data-dir DIR" in caa("inspect", trained, "--dataset", "mnist").stdout
 
 
 def test_the_file_says_what_it_was_trained_for(trained: Path, clean_classifier: Path):

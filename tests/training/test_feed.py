@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import assert_clean_error, caa
+from support import COMMAND, ENVIRONMENT, assert_clean_error, assert_clean_text, caa
+from torch import nn
 
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.files import ImageFiles
@@ -179,6 +183,56 @@ def test_the_same_images_are_not_both_trained_and_tested_on(tmp_path: Path):
 )
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, words: list[str], problem: str):
     assert problem in refused(tmp_path, "--dataset", "demo", *words)
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "problem"),
+    [(["a"], 6, "folder has one class: a classifier needs two"), (["a"], 1, "folder has 1 image: training takes")],
+)
+def test_too_few_images_or_classes_are_refused(tmp_path: Path, classes: list[str], count: int, problem: str):
+    write_tree(tmp_path / "train", classes, count, 8)
+    assert problem in refused(tmp_path, "--dataset", "folder", "--evaluate-samples", "0")
+
+
+def fixed(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes)).requires_grad_(False)
+
+
+def test_a_network_with_nothing_to_train_is_refused(tmp_path: Path):
+    assert "fixed has no weights to train" in refused(tmp_path, "--dataset", "demo", "--arch", f"{__name__}:fixed")
+
+
+def interrupting(num_classes: int) -> nn.Module:
+    """Ctrl-C comes when its weights are read for the second time: as the state of the first epoch is saved."""
+    network, reads = nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes)), []
+
+    def interrupt(*_: object) -> None:
+        reads.append(1)
+        if len(reads) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    network.register_state_dict_post_hook(interrupt)
+    return network
+
+
+def test_a_state_that_is_being_saved_is_saved_in_full(tmp_path: Path):
+    output = tmp_path / "m.safetensors"
+    result = caa("train", "--dataset", "demo", *TRAIN, "--arch", f"{__name__}:interrupting", "--output", output)
+    assert result.exit_code == 130, result.output
+    assert "1 of 2 epochs saved" in result.stderr
+    assert torch.load(f"{output}.training", weights_only=True)["epoch"] == 1
+
+
+@pytest.mark.parametrize(("dtype", "advised"), [("float32", True), ("bfloat16", False)])
+def test_a_batch_beyond_the_memory_is_told_with_what_would_help(tmp_path: Path, dtype: str, advised: bool):
+    """The noisy images of one step take 19 GB, and the process is allowed 17."""
+    words = ["train", "--dataset", "demo", *TRAIN, "--batch-size", "600", "--draws", "10000", "--dtype", dtype]
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({2**34}, {2**34}))\n{COMMAND}"
+    command = [sys.executable, "-c", limited, *words, "--output", str(tmp_path / "m")]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert result.returncode == 1
+    assert_clean_text(result.stderr, "cpu is out of memory", "use a smaller --batch-size")
+    assert ("--dtype bfloat16" in result.stderr) == advised
 
 
 def test_a_network_that_does_not_take_the_images_is_refused(tmp_path: Path):

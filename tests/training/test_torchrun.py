@@ -103,16 +103,15 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "environment",
+    ("environment", "problem"),
     [
-        {"RANK": "0", "WORLD_SIZE": "2"},
-        {"RANK": "0", "WORLD_SIZE": "x", "MASTER_ADDR": "localhost"},
-        {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"},
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK=0 of WORLD_SIZE=2, but has no MASTER_ADDR"),
+        ({"RANK": "0", "WORLD_SIZE": "x", "MASTER_ADDR": "localhost"}, "WORLD_SIZE='x', which is no number"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}, "RANK=2 of WORLD_SIZE=2: there is no such"),
     ],
-    ids=["no address", "no number", "no such rank"],
 )
-def test_an_environment_that_torchrun_did_not_make(tmp_path: Path, environment: dict[str, str]):
-    assert_clean_error(caa(*TRAIN, tmp_path / "m", env=environment), 2, "not as torchrun does")
+def test_an_environment_that_torchrun_did_not_make(tmp_path: Path, environment: dict[str, str], problem: str):
+    assert_clean_error(caa(*TRAIN, tmp_path / "m", env=environment), 2, problem, "env -u")
 
 
 @pytest.mark.slow  # torchrun gives the first process half a minute to end

@@ -31,19 +31,25 @@ from caa_cli.training.new_classifier import NewClassifier
 from caa_cli.training.smoothadv import SmoothAdv
 from caa_cli.training.stability import Stability
 from caa_cli.training.state import Unfinished
-from caa_cli.training.step import Method
+from caa_cli.training.step import Method, Outcome, Step
 
 CARD = ModelCard("small-cnn", 10, (1, 28, 28), (0.1307,), (0.3081,), "demo", 0.25, "gaussian")
 
 
-def trainer(plan: TrainPlan, arch: str = "small-cnn", count: int = 540, method: Method | None = None) -> Trainer:
+def trainer(
+    plan: TrainPlan, arch: str = "small-cnn", count: int = 540, method: Method | None = None, frozen: int = 0
+) -> Trainer:
+    """frozen: how many of the network's first weights are not to be trained."""
     images = open_dataset("demo", None, "train")
     torch.manual_seed(plan.seed)
     card = replace(CARD, arch=arch)
     held = slice(540, 600)
     cpu = torch.device("cpu")
+    network = build(card)
+    for weight in list(network.parameters())[:frozen]:
+        weight.requires_grad_(False)
     return Trainer(
-        NewClassifier(build(card), card),
+        NewClassifier(network, card),
         method or Gaussian(),
         plan,
         MemoryFeed(images.images[:count], images.labels[:count], cpu),
@@ -132,6 +138,33 @@ def test_resuming_after_an_epoch_takes_the_same_steps(tmp_path: Path, settings: 
     assert [vars(r) for r in resumed.state.history] == [vars(r) for r in whole.state.history]
 
 
+def dropping(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, num_classes))
+
+
+def test_what_a_network_draws_itself_is_drawn_again_after_resuming():
+    plan, arch = TrainPlan(epochs=2), f"{__name__}:dropping"
+    whole = train(plan, arch=arch)
+    first = trainer(plan, arch=arch)
+    first.run_epoch(quiet)
+    resumed = trainer(plan, arch=arch)
+    resumed.load_state_dict(first.state_dict())
+    resumed.run_epoch(quiet)
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+def test_a_state_of_version_0_7_0_is_resumed():
+    """Its optimizer did not update all weights in one kernel, which alone takes scaled gradients."""
+    plan = TrainPlan(epochs=2, dtype="float16", channels_last=False, batch_size=4)
+    running = trainer(plan, count=8)
+    running.run_epoch(quiet)
+    saved = running.state_dict()
+    saved["optimizer"]["param_groups"][0]["fused"] = None
+    resumed = trainer(plan, count=8)
+    resumed.load_state_dict(saved)
+    assert resumed.run_epoch(quiet).epoch == 2
+
+
 def test_schedules():
     cosine = TrainPlan(learning_rate=0.1, schedule="cosine", epochs=10)
     assert learning_rate_at(cosine, 0) == pytest.approx(0.1)
@@ -175,8 +208,32 @@ def test_resnet18_trains_on_grey_images_with_a_last_batch_of_one():
 
 
 def test_a_training_that_diverges_says_so():
-    with pytest.raises(CaaError, match="diverged"):
+    with pytest.raises(CaaError, match=r"the loss became .* in epoch 1: training diverged"):
         train(TrainPlan(epochs=3, learning_rate=1e9))
+
+
+class Vanishing(Gaussian):
+    """A loss of 0 whose gradient is not a number."""
+
+    def loss(self, step: Step) -> Outcome:
+        logits = step.forward(step.images)
+        return Outcome((logits.sum() * 0.0).abs().sqrt(), logits)
+
+
+def test_weights_that_the_last_step_ruined_are_no_result():
+    with pytest.raises(CaaError, match="the length of the weights became nan in epoch 1: training diverged"):
+        train(TrainPlan(epochs=1, batch_size=540), method=Vanishing())
+
+
+def test_weights_that_are_not_to_be_trained_stay_as_they_are():
+    """Also with a method that attacks the network on the way, and so takes all its gradients away for a time."""
+    running = trainer(TrainPlan(epochs=1))
+    of_first, *of_others = running.model.parameters()
+    running = trainer(TrainPlan(epochs=1), method=SmoothAdv(attack_steps=1), frozen=1)
+    running.run_epoch(quiet)
+    now = list(running.model.parameters())
+    assert torch.equal(now[0], of_first)
+    assert not any(torch.equal(*pair) for pair in zip(now[1:], of_others, strict=True))
 
 
 def smoothed_accuracy(images: ImageSet, count: int, samples: int) -> float:

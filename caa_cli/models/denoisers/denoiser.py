@@ -36,8 +36,9 @@ class Denoiser:
     build: σ in [0, 1] pixel units → a network in evaluation mode. It maps images with that noise, (N, channels,
     height, width) around [0, 1], to clean images of the same shape, not necessarily within [0, 1]. Raises CaaError
     where it can't denoise this σ.  path, sha256: of what it was opened from.
-    sigma: the noise that it was trained to remove, where its file says so.  expected_sigma: σ → the noise that the
-    network was trained for and that is used for it; None: σ itself. It raises as `build`.
+    sigma, dataset: the noise that it was trained to remove and its images, where its file says so.
+    expected_sigma: σ → the noise that the network was trained for and that is used for it; None: σ itself. It raises
+    as `build`.
     """
 
     family: str
@@ -48,6 +49,7 @@ class Denoiser:
     multiple: int = 1
     smallest: int = 1
     sigma: float | None = None
+    dataset: str | None = None
     expected_sigma: Callable[[float], float] | None = None
     path: str = ""
     sha256: str = ""

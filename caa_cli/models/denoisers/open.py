@@ -43,10 +43,9 @@ def open_denoiser(path: Path | None, arch: str | None = None, trust: bool = Fals
         denoiser = recognise(file)
     if denoiser is None:
         raise _unknown(file)
+    denoiser = replace(denoiser, path=str(path), sha256=file.sha256)
     card = card_in(file.weights.path)
-    return replace(
-        denoiser, path=str(path), sha256=file.sha256, sigma=card.sigma if card is not None else denoiser.sigma
-    )
+    return denoiser if card is None else replace(denoiser, sigma=card.sigma, dataset=card.dataset)
 
 
 def recognise(file: DenoiserFile) -> Denoiser | None:
