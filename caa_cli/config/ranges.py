@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import ClassVar
 
 from caa_cli.errors import UsageError
 
@@ -118,6 +119,21 @@ class FileName:
             raise UsageError(f"{option} - names no file", f"for instance {option} results/{option[2:]}{json}")
         if not path.name:
             raise UsageError(f"{option} '{path}' names no file", f"for instance {option} results/{option[2:]}")
+
+
+@dataclass(frozen=True)
+class ImagesName(FileName):
+    """The name of a file of images, which is written in safetensors whatever it is called: no other format's name."""
+
+    OTHERS: ClassVar = (".npy", ".npz", ".pt", ".pth", ".pkl", ".h5", ".hdf5", ".mat", ".zip", ".png", ".jpg", ".csv")
+
+    def check(self, option: str, path: Path) -> None:
+        super().check(option, path)
+        if path.suffix.lower() in self.OTHERS:
+            raise UsageError(
+                f"{option} {path} would be no {path.suffix} file: it is written in safetensors",
+                f"{option} {path.with_suffix('.safetensors')}",
+            )
 
 
 @dataclass(frozen=True)

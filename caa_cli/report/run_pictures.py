@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caa_cli.config.pictures import MOST_EXAMPLES
 from caa_cli.report.colours import colour_of
 from caa_cli.report.escapes import drawn
 from caa_cli.report.figure import (
@@ -26,8 +27,6 @@ from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.class_names import ClassNames, class_name
 from caa_cli.results.records import ATTACKED, FAILED, AttackRecord
 from caa_cli.results.store.images import Image
-
-MOST_EXAMPLES = 8
 
 
 def draw_examples(

@@ -33,6 +33,7 @@ from caa_cli.run.targets import Targets
 from caa_cli.run.threat_model import Access, open_access
 from caa_cli.runtime.sharding import Shard
 from caa_cli.runtime.signals import uninterrupted
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.pace import measure_pace
@@ -114,6 +115,8 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
 
     def begin(self) -> None:
         self.output.begin(self.session.card.input_shape)
+        if again := len(self.output.without_image):
+            self.display.note(f"attacking {counted(again, 'image')} again, whose adversarial images were not kept")
 
     def process(self, classifier: SmoothedClassifier, todo: list[int], bar: Bar) -> None:
         indices = self.session.indices

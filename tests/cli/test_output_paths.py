@@ -103,6 +103,15 @@ def test_a_name_without_a_file_is_wrong_usage(folder, name):
         assert_clean_error(caa(*ATTACK, "--output", name), 1, "is a folder", "name a file in it")
 
 
+def test_images_are_in_no_file_that_is_named_as_another_format(folder):
+    """They are written in safetensors whatever the name is, and no reader of the other format could read them."""
+    before = listing(folder)
+    for words in (ATTACK, COMPARE, ["merge", "a.json", "--output", "b.json"]):
+        result = caa(*words, "--save-adversarial", "sub/x.NPZ")
+        assert_clean_error(result, 2, "it is written in safetensors", "--save-adversarial sub/x.safetensors")
+    assert listing(folder) == before
+
+
 @pytest.mark.parametrize(
     "words",
     [ATTACK, CERTIFY, COMPARE, ["compare", "a.json"], ["merge", "a.json"], ["train", "--dataset", "demo"]],

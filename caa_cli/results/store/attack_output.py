@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.pictures import MOST_EXAMPLES
 from caa_cli.results.documents import document_at
 from caa_cli.results.records import ATTACKED, AttackRecord
 from caa_cli.results.shards.result_file import ResultFile
@@ -38,9 +39,16 @@ class AttackOutput(RunOutput[AttackRecord]):
         saved = self.save_adversarial
         if saved is not None and not (saved.exists() and attacked <= saved_images(saved, held.fingerprint).keys()):
             return "its images were not kept for --save-adversarial"
-        if self.figure is not None and not self.figure.exists() and not attacked <= self.kept_by(held.config).keys():
+        figure = self.figure
+        if figure is not None and not figure.exists() and self._lost(attacked, self.kept_by(held.config)):
             return "its images were not kept for --figure"
         return ""
+
+    def _lost(self, attacked: set[int], kept: Container[int]) -> list[int]:
+        """Those of the attacked examples to attack again, for their images were not kept; a figure needs only a few."""
+        lost = sorted(index for index in attacked if index not in kept)
+        enough = len(attacked) if self.save_adversarial is not None else MOST_EXAMPLES
+        return lost[: max(0, enough - (len(attacked) - len(lost)))]
 
     def kept_by(self, config: dict[str, Any]) -> Mapping[int, Mapping[int, Image]]:
         """The files of images that an earlier run with this configuration kept, by index (see `kept_images`)."""
@@ -64,9 +72,9 @@ class AttackOutput(RunOutput[AttackRecord]):
             for index in self.records.keys() & kept.keys() - held:
                 self.images.append(index, kept[index][index])
                 held.add(index)
-        for index, record in list(self.records.items()):
-            if record.outcome == ATTACKED and index not in held and self.again:
-                self.without_image[index] = self.records.pop(index)
+        attacked = {record.index for record in self.of(self.indices) if record.outcome == ATTACKED}
+        for index in self._lost(attacked, held) if self.again else ():
+            self.without_image[index] = self.records.pop(index)
 
     def _with_images_saved_before(self, saved: str | None) -> dict[str, Any]:
         """The header of a run resumed without --save-adversarial, which keeps naming the file saved before."""

@@ -43,6 +43,7 @@ class RunOutput(Generic[R]):
         self.source = self.journal.path  # where a resumed run's examples come from
         self.held: ResultFile[R] | None = None
         self.compared: list[str] = []
+        self.indices: Sequence[int] = ()
 
     def check(self, shard: Shard) -> None:
         """Check before any work that every file can be written and replaces nothing. Raises CaaError."""
@@ -109,7 +110,7 @@ class RunOutput(Generic[R]):
         compared: the settings that have to agree. None where there is work. Raises UsageError where the work would
         destroy a finished result.
         """
-        self.header, self.compared = header, compared
+        self.header, self.compared, self.indices = header, compared, indices
         if self.overwrite and not self.resume:
             return None
         self._check_unfinished()  # again, now that no other run can change it
