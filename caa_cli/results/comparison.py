@@ -154,26 +154,41 @@ def compare(
     reference: the label of the attack that the others are held against; None: the first.  Raises UsageError where
     images or mandatory settings differ, or there is no such attack.
     """
-    labels = [attack.label for attack in attacks]
-    if reference is not None:
-        check_reference(reference, labels)
-    position = 0 if reference is None else labels.index(reference)
     check_agreement([part for attack in attacks for part in attack.parts])
     notes: list[str] = []
     images = common_images(attacks, notes)
     finished = without_failures(attacks, images, notes)
     eligible = _eligible(attacks, finished, notes)
     notes += hidden_by_line_search(attacks, eligible)
+    partial = len(finished) < len(images) or any(attack.interrupted for attack in attacks)
+    return compare_over(attacks, finished, eligible, notes, partial, resamples, seed, reference)
+
+
+def compare_over(
+    attacks: Sequence[AttackResult],
+    images: Sequence[int],
+    eligible: Sequence[int],
+    notes: Sequence[str],
+    partial: bool,
+    resamples: int,
+    seed: int,
+    reference: str | None,
+) -> Comparison:
+    """As `compare`, over images that are known already; see `Comparison`. Raises UsageError for no such reference."""
+    labels = [attack.label for attack in attacks]
+    if reference is not None:
+        check_reference(reference, labels)
+    position = 0 if reference is None else labels.index(reference)
     records = [attack.records for attack in attacks]
     return Comparison(
         attacks=tuple(attacks),
-        images=tuple(finished),
+        images=tuple(images),
         eligible=tuple(eligible),
         figures=tuple(figures(records, eligible, position)),
         intervals=tuple(intervals(columns(records, eligible, position), resamples, seed)),
         resamples=resamples,
         notes=tuple(notes),
-        partial=len(finished) < len(images) or any(attack.interrupted for attack in attacks),
+        partial=partial,
         reference=labels[position],
         seed=seed,
     )

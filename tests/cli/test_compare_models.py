@@ -250,6 +250,17 @@ def test_what_certificates_can_not_be_compared_with(certificates, files, tmp_pat
     assert_clean_error(caa("compare", one, one), 2, "overlap")
 
 
+@pytest.mark.parametrize(("name", "value"), [("alpha", 0.4), ("radius", 0.1), ("mean", [0.1])])
+def test_certificates_of_one_model_are_of_one_run(certificates, tmp_path, name, value):
+    """Two files over different images are one table's row, so they have to be certified in one way."""
+    more = [CertifyRecord(4, 1, "certified", prediction=1, radius=0.5, correct=True)]
+    same = write(tmp_path / "c.json", of_model(certification(more), "a", "gaussian.pt", skip=4))
+    shown = caa("compare", certificates[0], same)
+    assert "5 images" in shown.stdout, shown.output
+    other = write(tmp_path / "d.json", of_model(certification(more), "a", "gaussian.pt", skip=4, **{name: value}))
+    assert_clean_error(caa("compare", certificates[0], other), 2, f"different settings: {name} (", "of one run")
+
+
 def test_images_that_failed_for_one_model_are_left_out_of_all(certificates, tmp_path):
     records = certified([0.3, 0.8, 1.3])
     found = certification([*records, CertifyRecord(3, 1, "failed", error="damaged")])

@@ -29,6 +29,8 @@ def by_model(parts: Sequence[ResultFile[R]]) -> dict[str, list[ResultFile[R]]]:
     groups = grouped(parts, lambda one, other: _model(one) == _model(other))
     firsts = [group[0] for group in groups]
     check_same(firsts, _settings(firsts), lambda _: "only the model may differ", one_model=False)
+    for group in groups if parts[0].command == "certify" else ():  # `join` checks those of attacks
+        check_same(group, _settings(group, MODEL), lambda _: "name the results of one run of each model")
     by_label: dict[str, list[ResultFile[R]]] = {}
     for label, group in zip(_labels(firsts), groups, strict=True):
         if label in by_label:
@@ -44,10 +46,10 @@ def _model(part: ResultFile[Any]) -> tuple[str, float]:
     return str(model_digest(part.checkpoint)), float(part.config["sigma"])
 
 
-def _settings(parts: Sequence[ResultFile[Any]]) -> dict[str, list[Any]]:
-    """The settings that must agree, by name, one value for each file."""
+def _settings(parts: Sequence[ResultFile[Any]], more: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """The settings that must agree, and `more` of them of certificates, by name, one value for each file."""
     if parts[0].command == "certify":
-        return {name: [part.config.get(name) for part in parts] for name in _OF_CERTIFICATES}
+        return {name: [part.config.get(name) for part in parts] for name in (*_OF_CERTIFICATES, *more)}
     return {name: [part.setting(name) for part in parts] for name in SHARED if name not in MODEL}
 
 

@@ -45,7 +45,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         return ""
 
     def _lost(self, attacked: set[int], kept: Container[int]) -> list[int]:
-        """Those of the attacked examples to attack again, for their images were not kept; a figure needs only a few."""
+        """The attacked examples to attack again, for their images were not kept; a figure needs only a few."""
         lost = sorted(index for index in attacked if index not in kept)
         enough = len(attacked) if self.save_adversarial is not None else MOST_EXAMPLES
         return lost[: max(0, enough - (len(attacked) - len(lost)))]
