@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 def counted(count: int, noun: str, spec: str = "") -> str:
     """A number with its noun: `1 image`, `2 images`. spec: how the number is formatted, such as `,`."""
-    plural = f"{noun}es" if noun.endswith(("s", "sh", "ch", "x")) else f"{noun}s"
+    plural = f"{noun}es" if noun.endswith(("s", "sh", "tch", "x")) else f"{noun}s"  # epochs, but batches
     return f"{count:{spec}} {noun if count == 1 else plural}"
 
 

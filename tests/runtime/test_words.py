@@ -43,6 +43,7 @@ NEVER_ONE = {
         (2, "class", "", "2 classes"),
         (1, "process", "", "1 process"),
         (2, "test image", "", "2 test images"),
+        (2, "epoch", "", "2 epochs"),
         (12345, "tensor", ",", "12,345 tensors"),
     ],
 )
