@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +14,14 @@ from torch import Tensor
 from caa_cli.config.choices import DTYPES, ENSEMBLES
 from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
 from caa_cli.config.normalisations import mean_and_std
-from caa_cli.config.ranges import IMAGE_SIZE, MEAN, SIGMA, STD, Each, OneOf
+from caa_cli.config.ranges import IMAGE_SIZE, MEAN, SIGMA, STD, Count, Each, OneOf, Range, flag
 from caa_cli.data.datasets import class_names, open_dataset
 from caa_cli.errors import UsageError
 from caa_cli.models.base_classifier import ModelFiles, resolve_model
 from caa_cli.models.layouts import layout_of
 from caa_cli.models.resolve import Overrides
 from caa_cli.python.errors import plain_names
-from caa_cli.python.inputs import whole_numbers
+from caa_cli.python.inputs import path_text, whole_numbers
 from caa_cli.python.settings import typed_value
 from caa_cli.runtime.device import numeric_mode, open_device, resolve_device
 from caa_cli.runtime.words import counted
@@ -62,19 +63,21 @@ def load(
     is missing or does not fit, and CaaError if the file can't be used.
     """
     mean, std = _a_channel("mean", mean, MEAN), _a_channel("std", std, STD)
-    if sigma is not None:
-        sigma = typed_value("sigma", float, sigma)
-        SIGMA.check("--sigma", sigma)
+    sigma = _number("sigma", float, sigma, SIGMA)
+    classifier_size = _number("classifier_size", int, classifier_size, IMAGE_SIZE)
+    num_classes = _number("num_classes", int, num_classes, Count())
+    if input_shape is not None:
+        input_shape = _shape(input_shape)
     OneOf(DTYPES).check("--dtype", dtype)
-    if classifier_size is not None:
-        classifier_size = typed_value("classifier_size", int, classifier_size)
-        IMAGE_SIZE.check("--classifier-size", classifier_size)
-    paths = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
+    for name, value in (("arch", arch), ("normalisation", normalisation), ("denoiser_arch", denoiser_arch)):
+        typed_value(name, str, value)
+    several = isinstance(checkpoint, Sequence) and not isinstance(checkpoint, str)
+    paths = [path_text("checkpoint", path) for path in (checkpoint if several else [checkpoint])]
     _check_ensemble(paths, ensemble)
     place = resolve_device(device)
     kind = numeric_mode(dtype, place)
-    front = None if denoiser is None else Path(denoiser)
-    files = ModelFiles.read([str(path) for path in paths], front, denoiser_arch, trust_checkpoint)
+    front = None if denoiser is None else Path(path_text("denoiser", denoiser))
+    files = ModelFiles.read(paths, front, denoiser_arch, trust_checkpoint)
     name = _dataset(files, dataset, paths[0])
     shape, classes = _images_of(files, DATASETS[name], input_shape, num_classes)
     overrides = Overrides(arch, sigma, *mean_and_std(normalisation, mean, std))
@@ -114,9 +117,9 @@ def load_images(
 
     Raises UsageError, and ImageError for a file that can't be read.
     """
-    opened = open_dataset(
-        dataset, None if data_dir is None else Path(data_dir), split, image_size=image_size, download=download
-    )
+    folder = None if data_dir is None else Path(path_text("data_dir", data_dir))
+    image_size = typed_value("image_size", int, image_size)
+    opened = open_dataset(dataset, folder, split, image_size=image_size, download=download)
     chosen = whole_numbers("indices", opened.indices if indices is None else indices)
     outside = [index for index in chosen if not 0 <= index < len(opened)]
     if outside:
@@ -126,6 +129,23 @@ def load_images(
         )
     images = torch.stack([opened.image(index) for index in chosen]) if chosen else torch.zeros(0, *opened.input_shape)
     return images, opened.labels[torch.from_numpy(np.asarray(chosen, dtype=np.int64))]
+
+
+def _number(name: str, kind: type, value: Any, allowed: Range) -> Any:
+    """The value in its type, or None. Raises UsageError for one of another type, or out of the range."""
+    number = typed_value(name, kind, value)
+    if number is not None:
+        allowed.check(flag(name), number)
+    return number
+
+
+def _shape(given: Sequence[int]) -> tuple[int, int, int]:
+    sizes = whole_numbers("input_shape", given)
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise UsageError(
+            f"input_shape must be channels, height and width, not {given!r}", "for instance input_shape=(3, 32, 32)"
+        )
+    return sizes[0], sizes[1], sizes[2]
 
 
 def _a_channel(name: str, values: Sequence[float] | None, allowed: Each) -> tuple[float, ...] | None:
@@ -142,7 +162,7 @@ def _a_channel(name: str, values: Sequence[float] | None, allowed: Each) -> tupl
     return numbers
 
 
-def _check_ensemble(paths: Sequence[str | Path], ensemble: str | None) -> None:
+def _check_ensemble(paths: Sequence[str], ensemble: str | None) -> None:
     if not paths:
         raise UsageError("--checkpoint names no file", "give a path, several, or 'demo'")
     if ensemble is not None:
@@ -151,12 +171,12 @@ def _check_ensemble(paths: Sequence[str | Path], ensemble: str | None) -> None:
             raise UsageError(f"--ensemble {ensemble} needs several checkpoints", "give a list of paths")
 
 
-def _dataset(files: ModelFiles, given: str | None, checkpoint: str | Path) -> str:
+def _dataset(files: ModelFiles, given: str | None, checkpoint: str) -> str:
     if given is not None:
         OneOf(DATASETS).check("--dataset", given)
         return given
     stored, weights = files.dataset, files.weights[0]
-    likely = DEMO if str(checkpoint) == DEMO else layout_of(weights, weights.recognised).dataset
+    likely = DEMO if checkpoint == DEMO else layout_of(weights, weights.recognised).dataset
     return next((name for name in (stored, likely) if name in DATASETS), "folder")
 
 
@@ -177,4 +197,4 @@ def _images_of(
             f"{weights.path} does not say which images it takes",
             f"give dataset=… (one of {', '.join(DATASETS)}), or {' and '.join(f'{name}=…' for name in missing)}",
         )
-    return (shape[0], shape[1], shape[2]), classes
+    return shape, classes

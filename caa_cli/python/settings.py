@@ -87,14 +87,13 @@ def _of_model(model: SmoothedClassifier) -> dict[str, Any]:
 
 def _typed(declared: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Any]:
     """The values as the settings' types have them: whole numbers of any library are int. Raises UsageError."""
-    return {
-        name: None if value is None else typed_value(name, declared[name].kind, value)
-        for name, value in given.items()
-    }
+    return {name: typed_value(name, declared[name].kind, value) for name, value in given.items()}
 
 
 def typed_value(name: str, kind: Any, value: Any) -> Any:
-    """The value as the setting's type has it. Raises UsageError for a value of another type."""
+    """The value as the setting's type has it, or None. Raises UsageError for a value of another type."""
+    if value is None:
+        return None
     if kind is int and not isinstance(value, bool) and hasattr(value, "__index__"):
         return operator.index(value)
     if kind is float and isinstance(value, Real) and not isinstance(value, bool):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.paths import TRAINING, TRAINING_LOG, sidecar
+from caa_cli.config.paths import TRAINING_LOG, sidecar
 from caa_cli.config.selection import read_indices
 from caa_cli.errors import CaaError
 from caa_cli.results.documents import KINDS
