@@ -122,18 +122,28 @@ class FileName:
 
 
 @dataclass(frozen=True)
-class ImagesName(FileName):
-    """The name of a file of images, which is written in safetensors whatever it is called: no other format's name."""
+class NameOf(FileName):
+    """The name of a file that is of one format, whatever it is called: not the name of another format.
 
-    OTHERS: ClassVar = (".npy", ".npz", ".pt", ".pth", ".pkl", ".h5", ".hdf5", ".mat", ".zip", ".png", ".jpg", ".csv")
+    suffix: that of its format.
+    """
+
+    suffix: str
+    OTHERS: ClassVar = frozenset(
+        ".npy .npz .pt .pth .pkl .h5 .hdf5 .mat .zip .png .jpg .svg .pdf .csv .md .tex .docx".split()  # noqa: SIM905
+    )
 
     def check(self, option: str, path: Path) -> None:
         super().check(option, path)
         if path.suffix.lower() in self.OTHERS:
             raise UsageError(
-                f"{option} {path} would be no {path.suffix} file: it is written in safetensors",
-                f"{option} {path.with_suffix('.safetensors')}",
+                f"{option} {path} would be no {path.suffix} file: what it writes is {self.suffix}",
+                f"{option} {path.with_suffix(self.suffix)}",
             )
+
+
+# What --save-adversarial writes.
+SAFETENSORS = NameOf(".safetensors")
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ def load(
     OneOf(DTYPES).check("--dtype", dtype)
     for name, value in (("arch", arch), ("normalisation", normalisation), ("denoiser_arch", denoiser_arch)):
         typed_value(name, str, value)
-    several = isinstance(checkpoint, Sequence) and not isinstance(checkpoint, str)
-    paths = [path_text("checkpoint", path) for path in (checkpoint if several else [checkpoint])]
+    several = checkpoint if isinstance(checkpoint, Sequence) and not isinstance(checkpoint, str) else [checkpoint]
+    paths = [path_text("checkpoint", path) for path in several]
     _check_ensemble(paths, ensemble)
     place = resolve_device(device)
     kind = numeric_mode(dtype, place)

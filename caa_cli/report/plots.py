@@ -56,7 +56,7 @@ def excess(axis: Any, comparison: Comparison) -> None:
         if points:
             _scatter(axis, points, _legend(attack), style)
     if not axis.lines:
-        raise EmptyPictureError("no class expectation is recorded")
+        raise EmptyPictureError("no attacked image has a class expectation and a certified radius")
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set(xlabel="share of the clean image's votes for its class", ylabel="L2 radius, % over certified")
 

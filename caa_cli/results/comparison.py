@@ -108,7 +108,7 @@ class Comparison:
         records = self.records(attack)
         return {
             **attack_summary(records, row, sum(part.seconds for part in attack.parts)),
-            "intervals": {name: pair and [finite(end) for end in pair] for name, pair in ends.items()},
+            "intervals": _intervals(ends),
             "attack": attack.attack,
             "settings": attack.parts[0].attack_settings,
             "files": [str(part.path) for part in attack.parts],
@@ -130,15 +130,25 @@ class Comparison:
         )
 
 
+# The names of figures that the document calls otherwise.
+_IN_DOCUMENT = {
+    **{f"{which}median_percent": f"{which}median_percent_over_certified" for which in ("", "overall_", "common_")},
+    "seconds": "median_seconds",
+    "forward": "forward_evaluations_an_image",
+    "backward": "backward_evaluations_an_image",
+}
+
+
 def attack_summary(records: Sequence[AttackRecord], row: Figures, seconds: float) -> dict[str, Any]:
     """One attack's numbers under their names in the document: its summary, and the figures of the comparison."""
-    values = {name: finite(value) for name, value in asdict(row).items()}
-    for name in ("median_percent", "overall_median_percent", "common_median_percent"):
-        values[f"{name}_over_certified"] = values.pop(name)
-    values["median_seconds"] = values.pop("seconds")
-    values["forward_evaluations_an_image"] = values.pop("forward")
-    values["backward_evaluations_an_image"] = values.pop("backward")
+    values = {_IN_DOCUMENT.get(name, name): finite(value) for name, value in asdict(row).items()}
     return {**summarise(records, seconds).to_json(), **values}
+
+
+def _intervals(ends: dict[str, Interval | None]) -> dict[str, list[float | None] | None]:
+    """The intervals as the document has them: by the names of its values, those of %-C by its shorter ones too."""
+    pairs = {name: pair and [finite(end) for end in pair] for name, pair in ends.items()}
+    return {**pairs, **{_IN_DOCUMENT[name]: pair for name, pair in pairs.items() if name in _IN_DOCUMENT}}
 
 
 def finite(value: float | None) -> float | None:

@@ -276,8 +276,10 @@ def test_images_that_failed_for_one_model_are_left_out_of_all(certificates, tmp_
 def test_one_radius_alone(certificates, tmp_path):
     """Of caa certify --radius there is no average."""
     records = [CertifyRecord(0, 1, "certified", prediction=1, radius=0.4, correct=True)]
-    found = [of_model(certification(records), digest, f"{digest}.pt", radius=0.4) for digest in "ab"]
-    shown = caa("compare", *(write(tmp_path / f"{i}.json", one) for i, one in enumerate(found)))
-    assert shown.exit_code == 0, shown.output
-    assert "average" not in shown.stdout
-    assert "0.40" in shown.stdout
+    found = [of_model(certification(records), digest, f"{digest}.pt", radius=0.0039) for digest in "ab"]
+    files = [write(tmp_path / f"{i}.json", one) for i, one in enumerate(found)]
+    for name in FORMATS[:3]:
+        shown = caa("compare", *files, "--format", name)
+        assert shown.exit_code == 0, shown.output
+        assert "average" not in shown.stdout
+        assert "0.0039" in shown.stdout

@@ -103,12 +103,14 @@ def test_a_name_without_a_file_is_wrong_usage(folder, name):
         assert_clean_error(caa(*ATTACK, "--output", name), 1, "is a folder", "name a file in it")
 
 
-def test_images_are_in_no_file_that_is_named_as_another_format(folder):
-    """They are written in safetensors whatever the name is, and no reader of the other format could read them."""
+def test_no_file_is_named_as_another_format(folder):
+    """It would be written in its own, and no reader of the other could read it."""
     before = listing(folder)
     for words in (ATTACK, COMPARE, ["merge", "a.json", "--output", "b.json"]):
         result = caa(*words, "--save-adversarial", "sub/x.NPZ")
-        assert_clean_error(result, 2, "it is written in safetensors", "--save-adversarial sub/x.safetensors")
+        assert_clean_error(result, 2, "what it writes is .safetensors", "--save-adversarial sub/x.safetensors")
+    for words in (COMPARE, ["compare", "a.json"]):
+        assert_clean_error(caa(*words, "--html", "x.pdf"), 2, "what it writes is .html", "--html x.html")
     assert listing(folder) == before
 
 
