@@ -59,7 +59,8 @@ class RunOutput(Generic[R]):
         if self.resume:
             self.journal.check()
         self._check_unfinished()
-        if self.resume and not self.journal.path.exists() and document.get("merged"):
+        unfinished_shards = document.get("merged") and document["status"] != "complete"
+        if self.resume and not self.journal.path.exists() and unfinished_shards:
             # Its examples are those of the shards, which go on by themselves.
             raise UsageError(
                 f"{self.output} was merged from shards, and what they finished is not beside it: "
