@@ -103,6 +103,9 @@ def test_an_attack_looks_the_same_in_every_comparison():
     for attacks in (list(STYLES), ["caa"] * 6, ["caa", "mine", "mine", "pgd"]):
         assert len({style["color"] for style in styles(attacks)}) == len(attacks)
         assert len({style["marker"] for style in styles(attacks)}) == len(attacks)
+    many = styles(["caa"] * 40)
+    assert len({(style["color"], style["marker"]) for style in many}) == 40
+    assert len({(style["color"], str(style["linestyle"])) for style in many}) == 40
 
 
 def rgb(colour):
