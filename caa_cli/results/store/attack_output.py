@@ -11,7 +11,15 @@ from caa_cli.config.pictures import MOST_EXAMPLES
 from caa_cli.results.documents import document_at
 from caa_cli.results.records import ATTACKED, AttackRecord
 from caa_cli.results.shards.result_file import ResultFile
-from caa_cli.results.store.images import Image, ImageJournal, kept_images, save_images, saved_images, saved_metadata
+from caa_cli.results.store.images import (
+    Image,
+    ImageJournal,
+    StoredImages,
+    kept_images,
+    save_images,
+    saved_images,
+    saved_metadata,
+)
 from caa_cli.results.store.output import RunOutput
 
 Draw = Callable[[Path, Mapping[int, Image], list[AttackRecord]], None]
@@ -97,13 +105,17 @@ class AttackOutput(RunOutput[AttackRecord]):
         super().add(record)
 
     def finish_images(self, records: list[AttackRecord], draw: Draw) -> None:
-        """Write the images and the figure, after the document."""
-        if self.images is None:
-            return
-        adversarial, header = self.images.read(), self.header
-        if self.save_adversarial is not None:
-            with self.writing(self.save_adversarial):
-                save_images(self.save_adversarial, adversarial, records, header["fingerprint"], header["shard"])
+        """Write the images and the figure, after the document; of a run that was finished before, the figure."""
+        header = self.header
+        adversarial: Mapping[int, Image] = {}
+        if self.images is not None:
+            adversarial = self.images.read()
+            if self.save_adversarial is not None:
+                with self.writing(self.save_adversarial):
+                    save_images(self.save_adversarial, adversarial, records, header["fingerprint"], header["shard"])
+        elif self.held is not None:
+            kept = self.kept_by(self.held.config)
+            adversarial = StoredImages({index: index for index in kept}, lambda index: kept[index][index])
         if self.figure is not None:
             with self.writing(self.figure):
                 draw(self.figure, adversarial, records)
