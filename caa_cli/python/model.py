@@ -5,24 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from caa_cli.config.choices import DTYPES, ENSEMBLES
 from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
 from caa_cli.config.normalisations import mean_and_std
-from caa_cli.config.ranges import IMAGE_SIZE, MEAN, SIGMA, STD, Count, Each, OneOf, Range, flag
+from caa_cli.config.ranges import Count
 from caa_cli.data.datasets import class_names, open_dataset
 from caa_cli.errors import UsageError
 from caa_cli.models.base_classifier import ModelFiles, resolve_model
 from caa_cli.models.layouts import layout_of
 from caa_cli.models.resolve import Overrides
-from caa_cli.python.errors import plain_names
+from caa_cli.python.errors import plain, plain_names
 from caa_cli.python.inputs import path_text, whole_numbers
-from caa_cli.python.settings import typed_value
+from caa_cli.python.settings import model_plan, typed_value
 from caa_cli.runtime.device import numeric_mode, open_device, resolve_device
 from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -62,28 +60,35 @@ def load(
     checkpoint leaves something open, what was assumed is reported as a Python warning. Raises UsageError if something
     is missing or does not fit, and CaaError if the file can't be used.
     """
-    mean, std = _a_channel("mean", mean, MEAN), _a_channel("std", std, STD)
-    sigma = _number("sigma", float, sigma, SIGMA)
-    classifier_size = _number("classifier_size", int, classifier_size, IMAGE_SIZE)
-    num_classes = _number("num_classes", int, num_classes, Count())
-    if input_shape is not None:
-        input_shape = _shape(input_shape)
-    OneOf(DTYPES).check("--dtype", dtype)
-    for name, value in (("arch", arch), ("normalisation", normalisation), ("denoiser_arch", denoiser_arch)):
-        typed_value(name, str, value)
-    several = checkpoint if isinstance(checkpoint, Sequence) and not isinstance(checkpoint, str) else [checkpoint]
-    paths = [path_text("checkpoint", path) for path in several]
-    _check_ensemble(paths, ensemble)
+    typed_value("normalisation", str, normalisation)
+    mean, std = mean_and_std(normalisation, _a_channel("mean", mean), _a_channel("std", std))
+    several = checkpoint if isinstance(checkpoint, (list, tuple)) else [checkpoint]
+    plan = model_plan(
+        [path_text("checkpoint", path) for path in several],
+        sigma=sigma,
+        arch=arch,
+        ensemble=ensemble,
+        classifier_size=classifier_size,
+        denoiser_arch=denoiser_arch,
+        dataset=dataset,
+        dtype=dtype,
+        mean=mean,
+        std=std,
+    )
+    num_classes = typed_value("num_classes", int, num_classes)
+    if num_classes is not None:
+        Count().check("--num-classes", num_classes)
     place = resolve_device(device)
-    kind = numeric_mode(dtype, place)
+    kind = numeric_mode(plan.dtype, place)
     front = None if denoiser is None else Path(path_text("denoiser", denoiser))
-    files = ModelFiles.read(paths, front, denoiser_arch, trust_checkpoint)
-    name = _dataset(files, dataset, paths[0])
-    shape, classes = _images_of(files, DATASETS[name], input_shape, num_classes)
-    overrides = Overrides(arch, sigma, *mean_and_std(normalisation, mean, std))
-    base, notes = resolve_model(files, overrides, name, shape, classes, ensemble, classifier_size)
+    files = ModelFiles.read([plan.checkpoint, *plan.members], front, denoiser_arch, trust_checkpoint)
+    name = plan.dataset or _likely_dataset(files, plan.checkpoint)
+    shape = None if input_shape is None else _shape(input_shape)
+    shape, classes = _images_of(files, DATASETS[name], shape, num_classes)
+    overrides = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
+    base, notes = resolve_model(files, overrides, name, shape, classes, plan.ensemble, plan.classifier_size)
     for note in notes:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(plain(note), stacklevel=3)
     model, card = base.build(), base.card
     open_device(place)
     classifier = SmoothedClassifier(
@@ -131,14 +136,6 @@ def load_images(
     return images, opened.labels[torch.from_numpy(np.asarray(chosen, dtype=np.int64))]
 
 
-def _number(name: str, kind: type, value: Any, allowed: Range) -> Any:
-    """The value in its type, or None. Raises UsageError for one of another type, or out of the range."""
-    number = typed_value(name, kind, value)
-    if number is not None:
-        allowed.check(flag(name), number)
-    return number
-
-
 def _shape(given: Sequence[int]) -> tuple[int, int, int]:
     sizes = whole_numbers("input_shape", given)
     if len(sizes) != 3 or min(sizes) < 1:
@@ -148,33 +145,20 @@ def _shape(given: Sequence[int]) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def _a_channel(name: str, values: Sequence[float] | None, allowed: Each) -> tuple[float, ...] | None:
+def _a_channel(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:
     """A number for each channel, or one for all of them."""
     if values is None:
         return None
     try:
-        numbers = tuple(float(value) for value in values)
+        return tuple(float(value) for value in values)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"{name} must be a list with a number a channel, not {values!r}", f"for instance {name}=[0.5]"
         ) from error
-    allowed.check(f"--{name}", numbers)
-    return numbers
 
 
-def _check_ensemble(paths: Sequence[str], ensemble: str | None) -> None:
-    if not paths:
-        raise UsageError("--checkpoint names no file", "give a path, several, or 'demo'")
-    if ensemble is not None:
-        OneOf(ENSEMBLES).check("--ensemble", ensemble)
-        if len(paths) == 1:
-            raise UsageError(f"--ensemble {ensemble} needs several checkpoints", "give a list of paths")
-
-
-def _dataset(files: ModelFiles, given: str | None, checkpoint: str) -> str:
-    if given is not None:
-        OneOf(DATASETS).check("--dataset", given)
-        return given
+def _likely_dataset(files: ModelFiles, checkpoint: str) -> str:
+    """The data set that the files name, or whose images they look made for; else "folder"."""
     stored, weights = files.dataset, files.weights[0]
     likely = DEMO if checkpoint == DEMO else layout_of(weights, weights.recognised).dataset
     return next((name for name in (stored, likely) if name in DATASETS), "folder")

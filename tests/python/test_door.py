@@ -292,8 +292,10 @@ def test_loading_refuses_values_of_another_type(wrong, message):
 
 
 def test_loading_says_what_it_overrides():
-    with pytest.warns(UserWarning, match=r"sigma 0\.25 overrides the 0\.5"):
+    with pytest.warns(UserWarning, match=r"^sigma=0\.25 overrides the 0\.5"):
         assert caa_cli.load("demo", sigma=0.25, device="cpu").sigma == 0.25
+    with pytest.warns(UserWarning, match="^dataset cifar10 overrides the mnist"):
+        caa_cli.load("demo", dataset="cifar10", device="cpu")
     with pytest.raises(caa_cli.UsageError, match=r"^sigma must be"):
         caa_cli.load("demo", sigma=-1.0)
     with pytest.raises(caa_cli.CaaError, match="absent"):
