@@ -38,7 +38,7 @@ def model_plan(checkpoints: Sequence[str], **settings: Any) -> CertifyPlan:
     if not checkpoints:
         raise UsageError("checkpoint names no file", "give a path, several, or 'demo'")
     if settings["ensemble"] is not None and len(checkpoints) == 1:
-        raise UsageError(f"ensemble={settings['ensemble']!r} needs several checkpoints", "give a list of paths")
+        raise UsageError(f"ensemble {settings['ensemble']} needs several checkpoints", "give a list of paths")
     return _certify_plan({"checkpoint": checkpoints[0], "members": tuple(checkpoints[1:])}, settings)
 
 
