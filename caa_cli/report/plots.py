@@ -180,14 +180,5 @@ def _steps(axis: Any, radii: Any, count: int, right: float, **style: Any) -> Non
 
 
 def _scatter(axis: Any, points: Sequence[tuple[Any, Any]], label: str, style: dict[str, Any]) -> None:
-    axis.plot(
-        [x for x, _ in points],
-        [y for _, y in points],
-        style["marker"],
-        color=style["color"],
-        markersize=4,
-        alpha=0.8,
-        markeredgecolor=INK,
-        markeredgewidth=0.4,
-        label=label,
-    )
+    marks = {"markersize": 4, "alpha": 0.8, "markeredgecolor": INK, "markeredgewidth": 0.4}
+    axis.plot(*zip(*points, strict=True), style["marker"], color=style["color"], label=label, **marks)
