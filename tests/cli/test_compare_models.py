@@ -105,8 +105,8 @@ def test_only_the_model_may_differ(files, tmp_path):
     refused("alpha (0.005 and 0.01)", alpha=0.01)
     refused("seed (0 and 1)", seed=1)
     refused("only one of them has image 1")
-    for option in ("--html", "--figure-examples"):
-        words = [*files, option, tmp_path / "x.svg"]
+    for option, name in (("--html", "x.html"), ("--figure-examples", "x.svg")):
+        words = [*files, option, tmp_path / name]
         assert_clean_error(caa("compare", *words), 2, f"{option} shows one model", "name the files of one")
     assert_clean_error(
         caa("compare", *files, "--figure-certified", tmp_path / "x.svg"), 2, "is of results of caa certify"
