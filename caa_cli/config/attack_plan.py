@@ -25,7 +25,7 @@ from caa_cli.config.choices import (
 from caa_cli.config.differences import AS_ANOTHER
 from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.presets import PRESETS
-from caa_cli.config.ranges import MOST_STEPS, SIGMA, Count, FileName, OneOf, Word
+from caa_cli.config.ranges import MOST_STEPS, SAFETENSORS, SIGMA, Count, FileName, OneOf, Word
 from caa_cli.config.settings import Called, Settings, Shown
 from caa_cli.config.targets import TARGET_RULES, Classes, TargetText, file_digest
 from caa_cli.errors import UsageError
@@ -81,7 +81,7 @@ class AttackPlan(ModelPlan):
     ] = LINE_SEARCH
     batch_size: Annotated[int | None, Count()] = None
     output: Annotated[Path, FileName()] = Path("attack.json")
-    save_adversarial: Annotated[Path | None, FileName()] = None
+    save_adversarial: Annotated[Path | None, SAFETENSORS] = None
 
     NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {
         "name",

@@ -18,7 +18,7 @@ from caa_cli.config.differences import FORMERLY
 from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
-from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, OneOf, Word, flag, setting_of
+from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, NameOf, OneOf, Word, flag, setting_of
 from caa_cli.config.settings import check_each
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
@@ -216,7 +216,7 @@ class ComparePlan:
     figures: dict[str, Path] = field(default_factory=dict)
     figure_examples: Annotated[Path | None, FileName()] = None
     figure_certified: Annotated[Path | None, FileName()] = None
-    html: Annotated[Path | None, FileName()] = None
+    html: Annotated[Path | None, NameOf(".html")] = None
     images_again: bool = False
     bootstrap: Annotated[int, Count(0, MOST_STEPS)] = 0
     seed: Annotated[int, SEED] = 0

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from caa_cli.config.ranges import flag
 
 SWEEP = "sweep"
+# How many images the --figure of caa attack shows.
+MOST_EXAMPLES = 8
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import ClassVar
 
 from caa_cli.errors import UsageError
 
@@ -118,6 +119,31 @@ class FileName:
             raise UsageError(f"{option} - names no file", f"for instance {option} results/{option[2:]}{json}")
         if not path.name:
             raise UsageError(f"{option} '{path}' names no file", f"for instance {option} results/{option[2:]}")
+
+
+@dataclass(frozen=True)
+class NameOf(FileName):
+    """The name of a file that is of one format, whatever it is called: not the name of another format.
+
+    suffix: that of its format.
+    """
+
+    suffix: str
+    OTHERS: ClassVar = frozenset(
+        ".npy .npz .pt .pth .pkl .h5 .hdf5 .mat .zip .png .jpg .svg .pdf .csv .md .tex .docx".split()  # noqa: SIM905
+    )
+
+    def check(self, option: str, path: Path) -> None:
+        super().check(option, path)
+        if path.suffix.lower() in self.OTHERS:
+            raise UsageError(
+                f"{option} {path} would be no {path.suffix} file: what it writes is {self.suffix}",
+                f"{option} {path.with_suffix(self.suffix)}",
+            )
+
+
+# What --save-adversarial writes.
+SAFETENSORS = NameOf(".safetensors")
 
 
 @dataclass(frozen=True)

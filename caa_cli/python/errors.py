@@ -35,15 +35,17 @@ def plain_names(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*arguments, **settings)
         except CaaError as error:
-            error.problem = _plain(error.problem)
-            error.hint = None if error.hint is None else _plain(error.hint)
+            error.problem = plain(error.problem)
+            error.hint = None if error.hint is None else plain(error.hint)
             error.args = (error.problem if error.hint is None else f"{error.problem} ({error.hint})",)
             raise
 
     return call
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The text with settings named as Python does."""
+
     def name(match: re.Match[str]) -> str:
         flag, value = match.groups()
         if flag is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterable, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ def check_arrays(
             f"model is a {type(model).__name__}, not a SmoothedClassifier",
             "caa.load(…) gives one, or caa.SmoothedClassifier(network, sigma=…, num_classes=…, input_shape=…)",
         )
-    x, shape = _tensor("images", images), model.input_shape
+    x, shape = as_tensor("images", images), model.input_shape
     if x.shape[1:] != shape:
         raise UsageError(
             f"images has the shape {tuple(x.shape)}", f"the model takes (N, {', '.join(map(str, shape))})"
@@ -38,18 +40,24 @@ def check_arrays(
     x = x.float()
     if not bool(((x >= 0.0) & (x <= 1.0)).all()):
         raise UsageError("images has pixels that are not in [0, 1], or NaN", "divide bytes by 255")
-    y = torch.zeros(len(x), dtype=torch.int64) if labels is None else _tensor("labels", labels)
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise UsageError(f"labels has the dtype {y.dtype}", "give the number of each image's class")
-    if y.shape != (len(x),):
-        raise UsageError(f"labels has the shape {tuple(y.shape)}", f"give one label an image: ({len(x)},)")
+    y = class_numbers("labels", [0] * len(x) if labels is None else labels, len(x))
     wrong = y[(y < 0) | (y >= model.num_classes)]
     if len(wrong):
         raise UsageError(f"labels holds {int(wrong[0])}", f"the model knows the classes 0 to {model.num_classes - 1}")
-    return ImageArrays("arrays", "test", x, y.long(), model.num_classes, numbers=_indices(indices, len(x)))
+    return ImageArrays("arrays", "test", x, y, model.num_classes, numbers=_indices(indices, len(x)))
 
 
-def _tensor(name: str, values: Any) -> Tensor:
+def class_numbers(name: str, values: Any, images: int) -> Tensor:
+    """A class for each image, int64 on the CPU. Raises UsageError for other types and shapes."""
+    numbers = as_tensor(name, values)
+    if numbers.shape != (images,):
+        raise UsageError(f"{name} has the shape {tuple(numbers.shape)}", f"give one number an image: ({images},)")
+    if images and (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
+        raise UsageError(f"{name} has the dtype {numbers.dtype}", "give the number of each image's class")
+    return numbers.long()
+
+
+def as_tensor(name: str, values: Any) -> Tensor:
     """The values on the CPU. Raises UsageError for what is no array."""
     try:
         return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach().cpu()
@@ -67,9 +75,16 @@ def whole_numbers(name: str, values: Iterable[Any]) -> list[int]:
         ) from error
 
 
+def path_text(name: str, value: Any) -> str:
+    """The path as a text. Raises UsageError for what is no path."""
+    if not isinstance(value, (str, PathLike)):
+        raise UsageError(f"{name} must be a path, not {value!r}", f"for instance {name}='folder/name'")
+    return os.fspath(value)
+
+
 def _indices(given: Sequence[int] | None, images: int) -> list[int]:
     numbers = list(range(images)) if given is None else whole_numbers("indices", given)
-    if len(numbers) != images or len(set(numbers)) != images or any(index < 0 for index in numbers):
+    if len(numbers) != images or len(set(numbers)) != images or not all(0 <= index < 2**63 for index in numbers):
         raise UsageError(
             "indices must hold one number for each image, from 0 on and none twice",
             "leave it out, or give the positions of the images in their data set",

@@ -10,18 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caa_cli.config.choices import DTYPES, ENSEMBLES
 from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
 from caa_cli.config.normalisations import mean_and_std
-from caa_cli.config.ranges import IMAGE_SIZE, MEAN, SIGMA, STD, Each, OneOf
+from caa_cli.config.ranges import Count
 from caa_cli.data.datasets import class_names, open_dataset
 from caa_cli.errors import UsageError
 from caa_cli.models.base_classifier import ModelFiles, resolve_model
 from caa_cli.models.layouts import layout_of
 from caa_cli.models.resolve import Overrides
-from caa_cli.python.errors import plain_names
-from caa_cli.python.inputs import whole_numbers
-from caa_cli.python.settings import typed_value
+from caa_cli.python.errors import plain, plain_names
+from caa_cli.python.inputs import path_text, whole_numbers
+from caa_cli.python.settings import model_plan, typed_value
 from caa_cli.runtime.device import numeric_mode, open_device, resolve_device
 from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -61,26 +60,35 @@ def load(
     checkpoint leaves something open, what was assumed is reported as a Python warning. Raises UsageError if something
     is missing or does not fit, and CaaError if the file can't be used.
     """
-    mean, std = _a_channel("mean", mean, MEAN), _a_channel("std", std, STD)
-    if sigma is not None:
-        sigma = typed_value("sigma", float, sigma)
-        SIGMA.check("--sigma", sigma)
-    OneOf(DTYPES).check("--dtype", dtype)
-    if classifier_size is not None:
-        classifier_size = typed_value("classifier_size", int, classifier_size)
-        IMAGE_SIZE.check("--classifier-size", classifier_size)
-    paths = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
-    _check_ensemble(paths, ensemble)
+    typed_value("normalisation", str, normalisation)
+    mean, std = mean_and_std(normalisation, _a_channel("mean", mean), _a_channel("std", std))
+    several = checkpoint if isinstance(checkpoint, (list, tuple)) else [checkpoint]
+    plan = model_plan(
+        [path_text("checkpoint", path) for path in several],
+        sigma=sigma,
+        arch=arch,
+        ensemble=ensemble,
+        classifier_size=classifier_size,
+        denoiser_arch=denoiser_arch,
+        dataset=dataset,
+        dtype=dtype,
+        mean=mean,
+        std=std,
+    )
+    num_classes = typed_value("num_classes", int, num_classes)
+    if num_classes is not None:
+        Count().check("--num-classes", num_classes)
     place = resolve_device(device)
-    kind = numeric_mode(dtype, place)
-    front = None if denoiser is None else Path(denoiser)
-    files = ModelFiles.read([str(path) for path in paths], front, denoiser_arch, trust_checkpoint)
-    name = _dataset(files, dataset, paths[0])
-    shape, classes = _images_of(files, DATASETS[name], input_shape, num_classes)
-    overrides = Overrides(arch, sigma, *mean_and_std(normalisation, mean, std))
-    base, notes = resolve_model(files, overrides, name, shape, classes, ensemble, classifier_size)
+    kind = numeric_mode(plan.dtype, place)
+    front = None if denoiser is None else Path(path_text("denoiser", denoiser))
+    files = ModelFiles.read([plan.checkpoint, *plan.members], front, denoiser_arch, trust_checkpoint)
+    name = plan.dataset or _likely_dataset(files, plan.checkpoint)
+    shape = None if input_shape is None else _shape(input_shape)
+    shape, classes = _images_of(files, DATASETS[name], shape, num_classes)
+    overrides = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
+    base, notes = resolve_model(files, overrides, name, shape, classes, plan.ensemble, plan.classifier_size)
     for note in notes:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(plain(note), stacklevel=3)
     model, card = base.build(), base.card
     open_device(place)
     classifier = SmoothedClassifier(
@@ -114,9 +122,9 @@ def load_images(
 
     Raises UsageError, and ImageError for a file that can't be read.
     """
-    opened = open_dataset(
-        dataset, None if data_dir is None else Path(data_dir), split, image_size=image_size, download=download
-    )
+    folder = None if data_dir is None else Path(path_text("data_dir", data_dir))
+    image_size = typed_value("image_size", int, image_size)
+    opened = open_dataset(dataset, folder, split, image_size=image_size, download=download)
     chosen = whole_numbers("indices", opened.indices if indices is None else indices)
     outside = [index for index in chosen if not 0 <= index < len(opened)]
     if outside:
@@ -128,35 +136,31 @@ def load_images(
     return images, opened.labels[torch.from_numpy(np.asarray(chosen, dtype=np.int64))]
 
 
-def _a_channel(name: str, values: Sequence[float] | None, allowed: Each) -> tuple[float, ...] | None:
+def _shape(given: Sequence[int]) -> tuple[int, int, int]:
+    sizes = whole_numbers("input_shape", given)
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise UsageError(
+            f"input_shape must be channels, height and width, not {given!r}", "for instance input_shape=(3, 32, 32)"
+        )
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _a_channel(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:
     """A number for each channel, or one for all of them."""
     if values is None:
         return None
     try:
-        numbers = tuple(float(value) for value in values)
+        return tuple(float(value) for value in values)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"{name} must be a list with a number a channel, not {values!r}", f"for instance {name}=[0.5]"
         ) from error
-    allowed.check(f"--{name}", numbers)
-    return numbers
 
 
-def _check_ensemble(paths: Sequence[str | Path], ensemble: str | None) -> None:
-    if not paths:
-        raise UsageError("--checkpoint names no file", "give a path, several, or 'demo'")
-    if ensemble is not None:
-        OneOf(ENSEMBLES).check("--ensemble", ensemble)
-        if len(paths) == 1:
-            raise UsageError(f"--ensemble {ensemble} needs several checkpoints", "give a list of paths")
-
-
-def _dataset(files: ModelFiles, given: str | None, checkpoint: str | Path) -> str:
-    if given is not None:
-        OneOf(DATASETS).check("--dataset", given)
-        return given
+def _likely_dataset(files: ModelFiles, checkpoint: str) -> str:
+    """The data set that the files name, or whose images they look made for; else "folder"."""
     stored, weights = files.dataset, files.weights[0]
-    likely = DEMO if str(checkpoint) == DEMO else layout_of(weights, weights.recognised).dataset
+    likely = DEMO if checkpoint == DEMO else layout_of(weights, weights.recognised).dataset
     return next((name for name in (stored, likely) if name in DATASETS), "folder")
 
 
@@ -177,4 +181,4 @@ def _images_of(
             f"{weights.path} does not say which images it takes",
             f"give dataset=… (one of {', '.join(DATASETS)}), or {' and '.join(f'{name}=…' for name in missing)}",
         )
-    return (shape[0], shape[1], shape[2]), classes
+    return shape, classes

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary
-from caa_cli.results.records import ATTACKED, AttackRecord, AttackSummary, Record
+from caa_cli.results.records import ATTACKED, FAILED, AttackRecord, AttackSummary, Record
 from caa_cli.runtime.words import counted
 
 Floats = NDArray[np.float64]
@@ -84,9 +84,10 @@ class AttackResults(Results):
         return np.asarray(self.outcome == ATTACKED)
 
     def __repr__(self) -> str:
-        s = self.summary
+        s, failed = self.summary, self.summary.outcomes.get(FAILED)
         radius = "" if s.median_radius is None else f", median radius {s.median_radius:.3f}"
-        return f"<AttackResults: {s.attacked} of {s.eligible} eligible images attacked{radius}>"
+        more = f", {failed} failed" if failed else ""
+        return f"<AttackResults: {s.attacked} of {s.eligible} eligible images attacked{radius}{more}>"
 
     @classmethod
     def of(

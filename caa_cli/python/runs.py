@@ -33,6 +33,7 @@ from caa_cli.smoothing.stein import SteinEstimator
 from caa_cli.tuning.choose import choose_chunks
 
 _SOURCES: dict[str, type[GradientSource]] = {MODEL: WhiteBox, VOTES: SteinEstimator}
+_GRADIENTS = "use 'model', 'votes' or another model"
 
 
 @plain_names
@@ -176,10 +177,12 @@ def _with_gradients(
     source: GradientSource
     if isinstance(gradient, str):
         if gradient not in _SOURCES:
-            raise UsageError(f"gradient {gradient!r} is not known", "use 'model', 'votes' or another model")
+            raise UsageError(f"gradient {gradient!r} is not known", _GRADIENTS)
         source, kind = _SOURCES[gradient](), gradient
     else:
         network = gradient.model if isinstance(gradient, SmoothedClassifier) else gradient
+        if not isinstance(network, nn.Module):
+            raise UsageError(f"gradient {gradient!r} is not known", _GRADIENTS)
         source, kind = SurrogateModel(network), f"{SURROGATE_MODEL}=python"
     other = copy.copy(model)
     other.gradients = source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from numbers import Real
@@ -33,10 +33,22 @@ _OF_MODEL = {"sigma", "dtype", "device", "denoiser", "ensemble", "arch", "normal
 _KEPT = {"alpha", "bound", "certificate", "seed", "chunk_size"}
 
 
+def model_plan(checkpoints: Sequence[str], **settings: Any) -> CertifyPlan:
+    """What `load` is to load, as a command would be told. Raises UsageError."""
+    if not checkpoints:
+        raise UsageError("checkpoint names no file", "give a path, several, or 'demo'")
+    if settings["ensemble"] is not None and len(checkpoints) == 1:
+        raise UsageError(f"ensemble {settings['ensemble']} needs several checkpoints", "give a list of paths")
+    return _certify_plan({"checkpoint": checkpoints[0], "members": tuple(checkpoints[1:])}, settings)
+
+
 def certify_plan(model: SmoothedClassifier, **settings: Any) -> CertifyPlan:
     """The plan of `certify`. Raises UsageError."""
-    typed = _typed({s.name: s for s in settings_of(CertifyPlan)}, settings)
-    return CertifyPlan.of(**_of_model(model), **typed)
+    return _certify_plan(_of_model(model), settings)
+
+
+def _certify_plan(of_model: Mapping[str, Any], settings: Mapping[str, Any]) -> CertifyPlan:
+    return CertifyPlan.of(**of_model, **_typed({s.name: s for s in settings_of(CertifyPlan)}, settings))
 
 
 def attack_plan(
@@ -87,14 +99,13 @@ def _of_model(model: SmoothedClassifier) -> dict[str, Any]:
 
 def _typed(declared: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Any]:
     """The values as the settings' types have them: whole numbers of any library are int. Raises UsageError."""
-    return {
-        name: None if value is None else typed_value(name, declared[name].kind, value)
-        for name, value in given.items()
-    }
+    return {name: typed_value(name, declared[name].kind, value) for name, value in given.items()}
 
 
 def typed_value(name: str, kind: Any, value: Any) -> Any:
-    """The value as the setting's type has it. Raises UsageError for a value of another type."""
+    """The value as the setting's type has it, or None. Raises UsageError for a value of another type."""
+    if value is None:
+        return None
     if kind is int and not isinstance(value, bool) and hasattr(value, "__index__"):
         return operator.index(value)
     if kind is float and isinstance(value, Real) and not isinstance(value, bool):

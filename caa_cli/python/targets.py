@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.targets import Classes, target_or_file
 from caa_cli.data.images import ImageArrays
-from caa_cli.errors import UsageError
+from caa_cli.python.inputs import as_tensor, class_numbers
 from caa_cli.run.targets import Targets
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
@@ -29,20 +28,16 @@ def in_plan(target: Target | None) -> dict[str, Any]:
     if isinstance(target, str):
         word, path = target_or_file(target)
         return {"target": word, "target_file": path}
-    return {"target": str(np.asarray(target).item()) if np.ndim(target) == 0 else _ARRAY}
+    number = as_tensor("target", target)
+    return {"target": str(number.item()) if number.ndim == 0 else _ARRAY}
 
 
 def targets_of(target: Target | None, plan: AttackPlan, model: SmoothedClassifier, arrays: ImageArrays) -> Targets:
     """The target of each image. Raises UsageError where there is no such class, or not one for each image."""
     classes = Classes(model.num_classes, model.class_names)
     if plan.target == _ARRAY:
-        each = np.asarray(target.cpu() if isinstance(target, Tensor) else target)
-        if each.shape != (len(arrays),) or each.dtype.kind not in "iu":
-            raise UsageError(
-                f"target has the shape {each.shape} and the dtype {each.dtype}",
-                f"give one class for all, or one an image: ({len(arrays)},) whole numbers",
-            )
-        numbers = {index: classes.number_of("target", int(c)) for index, c in zip(arrays.indices, each, strict=True)}
+        each = class_numbers("target", target, len(arrays)).tolist()
+        numbers = {index: classes.number_of("target", c) for index, c in zip(arrays.indices, each, strict=True)}
         targets = Targets(listed=numbers)
     else:
         size = max(arrays.indices, default=0) + 1 if plan.target_file is None else 2**63

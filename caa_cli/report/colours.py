@@ -36,14 +36,15 @@ def colour_of(attack: str) -> str:
 
 
 def styles(attacks: Sequence[str]) -> list[dict[str, Any]]:
-    """{color, marker, linestyle} for each attack; a repeated one gets a colour that no other attack here has."""
+    """{color, marker, linestyle} for each attack; a repeated one gets a colour of its own while there are some."""
     chosen: list[dict[str, Any]] = []
     taken = {value for attack in attacks if attack in STYLES for value in STYLES[attack][:2]}
     for position, attack in enumerate(attacks):
         if attack in STYLES and attack not in attacks[:position]:
             colour, marker, line = STYLES[attack]
         else:
-            colour = next((other for other in _FURTHER_COLOURS if other not in taken), colour_of(attack))
+            unused = (other for other in _FURTHER_COLOURS if other not in taken)
+            colour = next(unused, _FURTHER_COLOURS[position % len(_FURTHER_COLOURS)])
             marker = next((other for other in _MARKERS if other not in taken), _MARKERS[position % len(_MARKERS)])
             line = _LINES[position % len(_LINES)]
             taken |= {colour, marker}

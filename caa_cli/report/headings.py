@@ -11,9 +11,9 @@ from caa_cli.results.metrics import Figures
 class Heading:
     """A column. text, latex: its heading.  figure: the name of its value in `Figures`, and of its 95% interval.
 
-    meaning: what it says, in words.  digits: behind the point.  factor: from the figure to the value that is shown.
-    better: 1 for large values, -1 for small ones, 0 where they do not say which attack is better.  count: the figure
-    that is the number of images the value is over, where that is not the caption's.
+    meaning: what it says, in words.  digits: behind the point.  better: 1 for large values, -1 for small ones, 0
+    where they do not say which attack is better.  count: the figure that is the number of images the value is over,
+    where that is not the caption's.
     """
 
     text: str
@@ -21,9 +21,13 @@ class Heading:
     figure: str
     meaning: str
     digits: int = 0
-    factor: float = 1.0
     better: int = 0
     count: str | None = None
+
+    @property
+    def factor(self) -> float:
+        """From the figure to the value that is shown, in the unit that the heading says."""
+        return {"%": 100.0, "k": 1e-3}.get(self.text.split()[-1], 1.0)
 
     def value(self, figures: Figures) -> float | None:
         value: float | None = getattr(figures, self.figure)
@@ -32,20 +36,12 @@ class Heading:
 
 # What can't mislead about an attack that fails on some images, in a terminal's width.
 HEADINGS = (
-    Heading(
-        "success %",
-        r"Succ.\ \%",
-        "success_rate",
-        "eligible images attacked, verified on fresh noise",
-        factor=100,
-        better=1,
-    ),
+    Heading("success %", r"Succ.\ \%", "success_rate", "eligible images attacked, verified on fresh noise", better=1),
     Heading(
         "best %",
         r"Best \%",
         "best_share",
         "images on which no other attack’s radius is smaller, ties shared out",
-        factor=100,
         better=1,
     ),
     Heading(
@@ -71,7 +67,7 @@ HEADINGS = (
         digits=3,
         better=1,
     ),
-    Heading("nearer %", r"Nearer \%", "nearer_share", "images on which it is nearer than {reference}", factor=100),
+    Heading("nearer %", r"Nearer \%", "nearer_share", "images on which it is nearer than {reference}"),
     Heading(
         "ratio (n)",
         "Ratio ($n$)",
@@ -86,7 +82,6 @@ HEADINGS = (
         "evaluations",
         "thousands of model evaluations per image, forward and backward",
         digits=1,
-        factor=1e-3,
         better=-1,
     ),
 )
@@ -97,13 +92,10 @@ FURTHER = (
         r"Near \%",
         "near_best_share",
         "images on which it is within 1% of the smallest radius",
-        factor=100,
         better=1,
     ),
-    Heading(
-        "farther %", r"Farther \%", "farther_share", "images on which it is farther than {reference}", factor=100
-    ),
-    Heading("tied %", r"Tied \%", "tied_share", "images on which it is as near as {reference}", factor=100),
+    Heading("farther %", r"Farther \%", "farther_share", "images on which it is farther than {reference}"),
+    Heading("tied %", r"Tied \%", "tied_share", "images on which it is as near as {reference}"),
     Heading(
         "difference",
         r"$\Delta r$",
@@ -142,23 +134,9 @@ FURTHER = (
         digits=2,
         better=-1,
     ),
+    Heading("forward k", r"Fwd.\ (k)", "forward", "thousands of forward evaluations per image", digits=1, better=-1),
     Heading(
-        "forward k",
-        r"Fwd.\ (k)",
-        "forward",
-        "thousands of forward evaluations per image",
-        digits=1,
-        factor=1e-3,
-        better=-1,
-    ),
-    Heading(
-        "backward k",
-        r"Bwd.\ (k)",
-        "backward",
-        "thousands of backward evaluations per image",
-        digits=1,
-        factor=1e-3,
-        better=-1,
+        "backward k", r"Bwd.\ (k)", "backward", "thousands of backward evaluations per image", digits=1, better=-1
     ),
 )
 

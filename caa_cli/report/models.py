@@ -1,9 +1,9 @@
-"""The pictures of several models (extra: plot): attacks by model, and certified accuracy."""
+"""The pictures of models (extra: plot): attacks on several, and the certified accuracy of one or several."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -17,8 +17,9 @@ from caa_cli.report.colours import styles
 from caa_cli.report.escapes import drawn
 from caa_cli.report.figure import COLUMN, PAGE, RADIUS, EmptyPictureError, figure_style, wrapped, write_figure
 from caa_cli.report.plots import draw_legend, ink
-from caa_cli.results.certified import CertifiedComparison
+from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.models import ModelsComparison
+from caa_cli.results.records import FAILED
 
 _ACROSS = 3  # pictures in a row
 
@@ -72,32 +73,33 @@ def _draw_legends(figure: Any, axes: Sequence[Any]) -> int:
     return draw_legend(figure, axes[0])
 
 
-def draw_certified_curves(path: Path, comparison: CertifiedComparison, title: str) -> None:
-    """Draw the certified accuracy of each model against the radius.
+def draw_certified_curves(
+    path: Path, models: Mapping[str, Sequence[CertifyRecord]], title: str, fingerprint: str = ""
+) -> None:
+    """Draw the certified accuracy of each model against the radius. models: records by label, "" for no legend.
 
     Raises EmptyPictureError where nothing is certified, and OSError if `path` can't be written.
     """
     from matplotlib.figure import Figure
 
-    radii = [
-        np.sort([record.radius or 0.0 for record in comparison.records(model) if record.certified_at(0.0)])
-        for model in comparison.models
-    ]
+    # A failure is not evidence about a model.
+    finished = [[record for record in records if record.outcome != FAILED] for records in models.values()]
+    radii = [np.sort([r.radius or 0.0 for r in records if r.certified_at(0.0)]) for records in finished]
     if not any(map(len, radii)):
         raise EmptyPictureError("no image is certified")
     colours = [*ATTACKS, *[""] * len(radii)][: len(radii)]  # those of the attacks, and then further ones
     with figure_style():
         figure = Figure(layout="constrained")
         axis = figure.subplots()
-        for label, mine, style in zip(comparison.labels, radii, styles(colours), strict=True):
+        for label, records, mine, style in zip(models, finished, radii, styles(colours), strict=True):
             line = {name: style[name] for name in ("color", "linestyle")}
-            axis.step(*certified_curve(mine, len(comparison.images)), where="pre", label=wrapped(label, 52), **line)
+            axis.step(*certified_curve(mine, len(records)), where="pre", label=wrapped(label, 52) or None, **line)
         axis.set(xlabel=RADIUS, ylabel="certified accuracy", ylim=(0.0, 1.02), title=drawn(title))
         axis.set_xlim(left=0.0)
         axis.grid(alpha=0.3)
         lines = draw_legend(figure, axis)
         figure.set_size_inches(COLUMN, 2.4 + 0.13 * lines)
-        write_figure(path, figure, comparison.fingerprint)
+        write_figure(path, figure, fingerprint)
 
 
 def certified_curve(radii: ArrayLike, images: int) -> tuple[Any, Any]:

@@ -56,7 +56,7 @@ def excess(axis: Any, comparison: Comparison) -> None:
         if points:
             _scatter(axis, points, _legend(attack), style)
     if not axis.lines:
-        raise EmptyPictureError("no class expectation is recorded")
+        raise EmptyPictureError("no attacked image has a class expectation and a certified radius")
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set(xlabel="share of the clean image's votes for its class", ylabel="L2 radius, % over certified")
 
@@ -180,14 +180,5 @@ def _steps(axis: Any, radii: Any, count: int, right: float, **style: Any) -> Non
 
 
 def _scatter(axis: Any, points: Sequence[tuple[Any, Any]], label: str, style: dict[str, Any]) -> None:
-    axis.plot(
-        [x for x, _ in points],
-        [y for _, y in points],
-        style["marker"],
-        color=style["color"],
-        markersize=4,
-        alpha=0.8,
-        markeredgecolor=INK,
-        markeredgewidth=0.4,
-        label=label,
-    )
+    marks = {"markersize": 4, "alpha": 0.8, "markeredgecolor": INK, "markeredgewidth": 0.4}
+    axis.plot(*zip(*points, strict=True), style["marker"], color=style["color"], label=label, **marks)

@@ -34,7 +34,7 @@ def chosen_by(selection: Mapping[str, Any], dataset: str | None) -> str:
 
 
 def listed(indices: Sequence[int]) -> str:
-    """Ascending indices as ranges: 0–5, 9; evenly spaced ones as 0, 20, …, 480."""
+    """Ascending indices as ranges: 0–5, 9; evenly spaced ones as 0, 20, …, 480; "none" for none."""
     steps = {following - index for index, following in pairwise(indices)}
     if len(indices) > 4 and len(steps) == 1 and steps != {1}:
         return f"{indices[0]}, {indices[1]}, …, {indices[-1]}"
@@ -44,4 +44,4 @@ def listed(indices: Sequence[int]) -> str:
         ranges.append((first, index))
     shown = [str(first) if first == last else f"{first}–{last}" for first, last in ranges[:MOST_RANGES]]
     more = f", … ({len(ranges) - MOST_RANGES} more ranges)" if len(ranges) > MOST_RANGES else ""
-    return ", ".join(shown) + more
+    return (", ".join(shown) or "none") + more

@@ -84,17 +84,12 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
         axis.update_datalim([(place, 0.0) for place in places], updatey=False)  # those without a point too
         for place, (_, row) in zip(places, in_order, strict=True):
             radius, rate = _finite(row.overall_median_radius), f"{row.success_rate or 0.0:.0%}"
+            look: dict[str, Any] = {"fontsize": 8, "ha": "center"}
             if np.isnan(radius):
-                edge: dict[str, Any] = {
-                    "xycoords": ("data", "axes fraction"),
-                    "va": "top",
-                    "ha": "center",
-                    "fontsize": 8,
-                }
-                axis.annotate(f"∞\n{rate}", (place, 0.98), color=colour, **edge)
+                above = (place, 0.98)
+                axis.annotate(f"∞\n{rate}", above, xycoords=("data", "axes fraction"), va="top", color=colour, **look)
             else:
-                where = {"xytext": (0, 6), "textcoords": "offset points"}
-                axis.annotate(rate, (place, radius), fontsize=8, ha="center", **where)
+                axis.annotate(rate, (place, radius), xytext=(0, 6), textcoords="offset points", **look)
     if comparison.eligible:
         certified = float(np.median(comparison.certified))
         axis.axhline(certified, color=INK, linestyle=":", label="median certified radius")

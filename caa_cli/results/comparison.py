@@ -108,7 +108,7 @@ class Comparison:
         records = self.records(attack)
         return {
             **attack_summary(records, row, sum(part.seconds for part in attack.parts)),
-            "intervals": {name: pair and [finite(end) for end in pair] for name, pair in ends.items()},
+            "intervals": _intervals(ends),
             "attack": attack.attack,
             "settings": attack.parts[0].attack_settings,
             "files": [str(part.path) for part in attack.parts],
@@ -130,15 +130,25 @@ class Comparison:
         )
 
 
+# The names of figures that the document calls otherwise.
+_IN_DOCUMENT = {
+    **{f"{which}median_percent": f"{which}median_percent_over_certified" for which in ("", "overall_", "common_")},
+    "seconds": "median_seconds",
+    "forward": "forward_evaluations_an_image",
+    "backward": "backward_evaluations_an_image",
+}
+
+
 def attack_summary(records: Sequence[AttackRecord], row: Figures, seconds: float) -> dict[str, Any]:
     """One attack's numbers under their names in the document: its summary, and the figures of the comparison."""
-    values = {name: finite(value) for name, value in asdict(row).items()}
-    for name in ("median_percent", "overall_median_percent", "common_median_percent"):
-        values[f"{name}_over_certified"] = values.pop(name)
-    values["median_seconds"] = values.pop("seconds")
-    values["forward_evaluations_an_image"] = values.pop("forward")
-    values["backward_evaluations_an_image"] = values.pop("backward")
+    values = {_IN_DOCUMENT.get(name, name): finite(value) for name, value in asdict(row).items()}
     return {**summarise(records, seconds).to_json(), **values}
+
+
+def _intervals(ends: dict[str, Interval | None]) -> dict[str, list[float | None] | None]:
+    """The intervals as the document has them: by the names of its values, those of %-C by its shorter ones too."""
+    pairs = {name: pair and [finite(end) for end in pair] for name, pair in ends.items()}
+    return {**pairs, **{_IN_DOCUMENT[name]: pair for name, pair in pairs.items() if name in _IN_DOCUMENT}}
 
 
 def finite(value: float | None) -> float | None:
@@ -154,26 +164,41 @@ def compare(
     reference: the label of the attack that the others are held against; None: the first.  Raises UsageError where
     images or mandatory settings differ, or there is no such attack.
     """
-    labels = [attack.label for attack in attacks]
-    if reference is not None:
-        check_reference(reference, labels)
-    position = 0 if reference is None else labels.index(reference)
     check_agreement([part for attack in attacks for part in attack.parts])
     notes: list[str] = []
     images = common_images(attacks, notes)
     finished = without_failures(attacks, images, notes)
     eligible = _eligible(attacks, finished, notes)
     notes += hidden_by_line_search(attacks, eligible)
+    partial = len(finished) < len(images) or any(attack.interrupted for attack in attacks)
+    return compare_over(attacks, finished, eligible, notes, partial, resamples, seed, reference)
+
+
+def compare_over(
+    attacks: Sequence[AttackResult],
+    images: Sequence[int],
+    eligible: Sequence[int],
+    notes: Sequence[str],
+    partial: bool,
+    resamples: int,
+    seed: int,
+    reference: str | None,
+) -> Comparison:
+    """As `compare`, over images that are known already; see `Comparison`. Raises UsageError for no such reference."""
+    labels = [attack.label for attack in attacks]
+    if reference is not None:
+        check_reference(reference, labels)
+    position = 0 if reference is None else labels.index(reference)
     records = [attack.records for attack in attacks]
     return Comparison(
         attacks=tuple(attacks),
-        images=tuple(finished),
+        images=tuple(images),
         eligible=tuple(eligible),
         figures=tuple(figures(records, eligible, position)),
         intervals=tuple(intervals(columns(records, eligible, position), resamples, seed)),
         resamples=resamples,
         notes=tuple(notes),
-        partial=len(finished) < len(images) or any(attack.interrupted for attack in attacks),
+        partial=partial,
         reference=labels[position],
         seed=seed,
     )

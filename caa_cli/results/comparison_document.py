@@ -10,7 +10,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from caa_cli.config.compare_plan import SHARED
 from caa_cli.config.schema import Natural, PositiveInt, SchemaError, Seconds, check
 from caa_cli.errors import CaaError
-from caa_cli.results.comparison import Comparison, compare
+from caa_cli.results.comparison import Comparison, compare_over
 from caa_cli.results.documents import Checkpoint, Images
 from caa_cli.results.models import OF_EACH, ModelsComparison
 from caa_cli.results.records import AttackRecord
@@ -84,7 +84,7 @@ def read_comparison(
     """The comparison in a document of `caa compare`, and that document; None for a document of another command.
 
     resamples, seed, reference: in place of the document's, where they are given.  Raises CaaError for a file that is
-    damaged, and UsageError for one that holds too little: of certificates, of no image, or of version 0.1.
+    damaged, and UsageError for one that holds too little: of certificates, of a shard without images, of version 0.1.
     """
     document = read_document(path, ("attack", "compare"))
     if not isinstance(document, dict) or document.get("command") != "compare":
@@ -127,14 +127,18 @@ def _comparison(
     if not document["attacks"]:
         raise SchemaError("is empty", "attacks")
     attacks = [_attack(path, document, label, entry) for label, entry in document["attacks"].items()]
+    images, eligible = document["indices"], list(attacks[0].records)
+    for attack in attacks:
+        if list(attack.records) != eligible or not all(record.eligible for record in attack.records.values()):
+            raise SchemaError("are not the eligible images", f"attacks.{attack.label}.examples")
+    if not set(eligible) <= set(images):
+        raise SchemaError("lacks an image of the attacks", "indices")
     bootstrap = document["summary"]["bootstrap"]
     if bootstrap is not None and not resamples:
         resamples, seed = bootstrap["resamples"], bootstrap["seed"]
-    comparison = compare(attacks, resamples, seed, reference or document["reference"])
-    if not set(comparison.eligible) <= set(document["indices"]):
-        raise SchemaError("lacks an image of the attacks", "indices")
-    partial = document["status"] != "complete"
-    return replace(comparison, images=tuple(document["indices"]), notes=tuple(document["notes"]), partial=partial)
+    notes, partial = document["notes"], document["status"] != "complete"
+    chosen = reference or document["reference"]
+    return compare_over(attacks, images, eligible, notes, partial, resamples, seed, chosen)
 
 
 def _attack(path: Path, document: Mapping[str, Any], label: str, entry: Mapping[str, Any]) -> AttackResult:

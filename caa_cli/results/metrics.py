@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import mean
+from typing import Any
 
 from caa_cli.config.schema import SMALLEST
 from caa_cli.results.optimality import optimalities
@@ -131,29 +132,22 @@ def figures(attacks: Sequence[Records], eligible: Sequence[int], reference: int 
         mine = [records[index] for index in eligible]
         rows.append(
             Figures(
-                success_rate=_mean(column.success_rate),
-                best_share=_mean(column.best_share),
-                near_best_share=_mean(column.near_best_share),
-                median_radius=median_of(column.median_radius),
-                median_percent=median_of(column.median_percent),
-                overall_median_radius=median_of(column.overall_median_radius),
-                overall_median_percent=median_of(column.overall_median_percent),
+                **_of_columns(column),
                 common=_count(column.common_median_radius),
-                common_median_radius=median_of(column.common_median_radius),
-                common_median_percent=median_of(column.common_median_percent),
                 optimality=area,
-                nearer_share=_mean(column.nearer_share),
-                farther_share=_mean(column.farther_share),
-                tied_share=_mean(column.tied_share),
                 both_attacked=None if position == reference else _count(column.median_radius_difference),
-                median_radius_ratio=median_of(column.median_radius_ratio),
-                median_radius_difference=median_of(column.median_radius_difference),
                 seconds=median_of([record.seconds for record in mine]),
                 forward=_mean([record.forward_evaluations for record in mine]),
                 backward=_mean([record.backward_evaluations for record in mine]),
             )
         )
     return rows
+
+
+def _of_columns(column: Columns) -> dict[str, Any]:
+    """The figures that have a column of their name."""
+    values = {f.name: getattr(column, f.name) for f in fields(column)}
+    return {name: (median_of if "median" in name else _mean)(given) for name, given in values.items()}
 
 
 def _radius(record: AttackRecord) -> float | None:

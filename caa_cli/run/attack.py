@@ -17,7 +17,6 @@ from caa_cli.results.fields import attack_fields
 from caa_cli.results.model_files import model_digest
 from caa_cli.results.records import AttackRecord, AttackSummary, summarise
 from caa_cli.results.requirements import Requirement
-from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.images import Image
 from caa_cli.run.attack_pipeline import AttackPipeline
@@ -32,7 +31,7 @@ from caa_cli.run.registry import build_attack, search_dtype_of
 from caa_cli.run.targets import Targets
 from caa_cli.run.threat_model import Access, open_access
 from caa_cli.runtime.sharding import Shard
-from caa_cli.runtime.signals import uninterrupted
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.pace import measure_pace
@@ -114,6 +113,8 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
 
     def begin(self) -> None:
         self.output.begin(self.session.card.input_shape)
+        if again := len(self.output.without_image):
+            self.display.note(f"attacking {counted(again, 'image')} again, whose adversarial images were not kept")
 
     def process(self, classifier: SmoothedClassifier, todo: list[int], bar: Bar) -> None:
         indices = self.session.indices
@@ -130,16 +131,8 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
     def write_side_files(self, records: Sequence[AttackRecord]) -> None:
         self.output.finish_images(list(records), self._draw)
 
-    def write_missing_files(self, document: dict[str, Any], finished: ResultFile[AttackRecord]) -> None:
-        """Draw the figure that the earlier run lacks, from the images that it saved."""
-        figure = self.plan.figure
-        if figure is not None and not figure.exists():
-            kept = self.output.kept_by(finished.config)
-            with uninterrupted(), self.output.writing(figure):
-                self._draw(figure, {index: kept[index][index] for index in kept}, list(finished.records))
-
     def _draw(self, path: Path, adversarial: Mapping[int, Image], records: list[AttackRecord]) -> None:
-        from caa_cli.report.run_pictures import draw_examples
+        from caa_cli.report.examples import draw_examples
 
         images = self.session.images
         names = names_of_classes(records, self.session.classes.names)

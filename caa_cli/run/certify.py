@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from caa_cli.config.certify_plan import CertifyPlan
-from caa_cli.config.ranges import setting_of
 from caa_cli.display import Bar, Display, Rows
 from caa_cli.results.certificates import (
     CertifyRecord,
@@ -17,17 +15,14 @@ from caa_cli.results.certificates import (
 )
 from caa_cli.results.fields import certify_fields
 from caa_cli.results.requirements import Requirement
-from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.files import write_atomically
 from caa_cli.results.store.output import RunOutput
-from caa_cli.results.store.ownership import is_named_by
 from caa_cli.run.certify_pipeline import CertifyPipeline, certifier_of, decider_of
 from caa_cli.run.drawing import drawing
 from caa_cli.run.dry_run import Evaluations, Forecast
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
 from caa_cli.run.progress import CertifyProgress
-from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.pace import measure_pace
@@ -97,27 +92,17 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
                 f"{plan.radius:g} (at most {most:.3f}): raise --samples"
             )
 
-    def write_missing_files(self, document: dict[str, Any], finished: ResultFile[CertifyRecord]) -> None:
-        """Write the log and the figure that the earlier run lacks, and name them in its result."""
-        plan = self.plan
-        written = {option: path for option, path in plan.written().items() if path is not None}
-        if all(is_named_by(document, option, path) and path.exists() for option, path in written.items()):
-            return
-        with uninterrupted():
-            self.write_side_files(finished.records)
-            document["config"] |= {setting_of(option): str(path) for option, path in written.items()}
-            self.output.write(document)
-
     def write_side_files(self, records: Sequence[CertifyRecord]) -> None:
         plan = self.plan
         if plan.tsv is not None:
             with self.output.writing(plan.tsv):
                 write_atomically(plan.tsv, cohen_log(records).encode())
         if plan.figure is not None:
-            from caa_cli.report.run_pictures import draw_certified_accuracy
+            from caa_cli.report.models import draw_certified_curves
 
             with self.output.writing(plan.figure), drawing("--figure", plan.figure, self.display):
-                draw_certified_accuracy(plan.figure, records, f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}")
+                title = f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}"
+                draw_certified_curves(plan.figure, {"": records}, title)
 
 
 def run_certify(

@@ -100,7 +100,8 @@ class CompareReport:
             from caa_cli.report.models import draw_certified_curves
 
             with writing(place, _ADVICE), drawing(option, place, self.display):
-                draw_certified_curves(place, comparison, title)
+                models = {model.label: comparison.records(model) for model in comparison.models}
+                draw_certified_curves(place, models, title, comparison.fingerprint)
 
     def _write_images(self, comparison: Comparison, document: Mapping[str, Any], gallery: Any) -> None:
         """Write what shows images: the gallery and the page."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from caa_cli.config.model_plan import ModelPlan
+from caa_cli.config.ranges import setting_of
 from caa_cli.display import Bar, Display, Rows
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL
 from caa_cli.results.fields import Fields
@@ -16,6 +17,7 @@ from caa_cli.results.records import FAILED, Record
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.store.files import read_object
 from caa_cli.results.store.output import RunOutput
+from caa_cli.results.store.ownership import is_named_by
 from caa_cli.run.dry_run import Forecast
 from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.run.reporting import Summary, files, rows_and_fields
@@ -86,7 +88,7 @@ class ImageRun(ABC, Generic[P, R]):
             if finished is not None:
                 self.display.note(f"{output.output} is finished already: there is nothing to do")
                 document = read_object(output.output)
-                self.write_missing_files(document, finished)
+                self._write_missing_files(document, finished)
                 self._show(document, self.summarise(finished.records, finished.seconds), finished.records)
                 return self.gate.exit_code(DONE, plan.shard.launched)
             classifier = self.load_classifier()
@@ -128,9 +130,15 @@ class ImageRun(ABC, Generic[P, R]):
     def write_side_files(self, records: Sequence[R]) -> None:
         """Write the further files that options name, after the result."""
 
-    @abstractmethod
-    def write_missing_files(self, document: dict[str, Any], finished: ResultFile[R]) -> None:
-        """Write those of the further files that a finished run lacks."""
+    def _write_missing_files(self, document: dict[str, Any], finished: ResultFile[R]) -> None:
+        """Write the further files where a finished run lacks one, and name them in its result."""
+        written = {option: path for option, path in self.plan.written().items() if path is not None}
+        if all(is_named_by(document, option, path) and path.exists() for option, path in written.items()):
+            return
+        with uninterrupted():
+            self.write_side_files(finished.records)
+            document["config"] |= {setting_of(option): str(path) for option, path in written.items()}
+            self.output.write(document)
 
     def _work(self, classifier: SmoothedClassifier) -> bool:
         """Processes the images that are not done yet; returns whether it was interrupted."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.config.paths import check_distinct, sidecar
-from caa_cli.config.ranges import FileName, setting_of
+from caa_cli.config.ranges import SAFETENSORS, FileName, setting_of
 from caa_cli.display import Display
 from caa_cli.errors import DONE, PARTIAL, UsageError
 from caa_cli.results.agreement import disagreements
@@ -88,7 +88,7 @@ class MergeRun:
     def _check_files(self) -> None:
         files = {"--output": self.output, **self.side_files}
         for option, path in files.items():
-            FileName().check(option, path)
+            (SAFETENSORS if option == "--save-adversarial" else FileName()).check(option, path)
         read = [*self.shards, *(sidecar(path, ".jsonl") for path in self.shards)]
         check_distinct([("a shard to read,", path) for path in read], files.items())
         if unfinished(self.output):

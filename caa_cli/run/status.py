@@ -10,7 +10,7 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.paths import sidecar
+from caa_cli.config.paths import TRAINING, TRAINING_LOG, sidecar
 from caa_cli.display import Display, clock
 from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
 from caa_cli.results.documents import document_at, head
@@ -20,6 +20,7 @@ from caa_cli.results.shards.progress import (
     RUNNING,
     UNREADABLE,
     RunProgress,
+    is_training,
     missing_progress,
     read_progress,
     total_of,
@@ -85,7 +86,8 @@ def outputs_of(names: Sequence[Path]) -> list[Path]:
         if not outputs:
             raise UsageError(
                 f"{name} {'holds' if name.is_dir() else 'is'} no result of caa, nor one that a run has begun",
-                "name the --output of a run, its shards (attack.shard-*.json), or the folder that holds them",
+                "name the --output of a run, its shards (attack.shard-*.json), or the folder that holds them; the "
+                f"epochs of a training are in OUTPUT{TRAINING_LOG}",
             )
         outputs_named |= dict.fromkeys(outputs)
     return list(outputs_named)
@@ -97,6 +99,10 @@ def _outputs_at(place: Path) -> Iterator[Path]:
         for entry in sorted(place.iterdir()):
             if entry.suffix in (".json", _JOURNAL) and _is_of_run(entry):
                 yield from _outputs_at(entry)
+        return
+    trained = place.with_name(place.name.removesuffix(TRAINING_LOG).removesuffix(TRAINING))
+    if is_training(trained):
+        yield trained
         return
     output = place.with_name(place.name.removesuffix(_JOURNAL).removesuffix(_IMAGES))
     document = document_at(output)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from caa_cli.config.differences import differences
-from caa_cli.config.paths import sidecar
+from caa_cli.config.paths import TRAINING, TRAINING_LOG, sidecar
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint_file import read_file
@@ -33,11 +33,11 @@ class Unfinished:
 
     @property
     def path(self) -> Path:
-        return sidecar(self.plan.output, ".training")
+        return sidecar(self.plan.output, TRAINING)
 
     @property
     def log(self) -> Path:
-        return sidecar(self.plan.output, ".log.jsonl")
+        return sidecar(self.plan.output, TRAINING_LOG)
 
     def check(self) -> None:
         """Raise UsageError if the files exist already and are not to be continued or overwritten."""

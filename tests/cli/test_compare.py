@@ -287,6 +287,6 @@ def test_without_matplotlib_pictures_are_refused_before_any_work(tmp_path, monke
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.backends.backend_agg", None)
     for option in ("--figure", "--figure-excess", "--figure-evaluations", "--html"):
-        result, _ = compare(tmp_path / "c.json", option, tmp_path / "x.svg")
+        result, _ = compare(tmp_path / "c.json", option, tmp_path / ("x.html" if option == "--html" else "x.svg"))
         assert_clean_error(result, 1, f"{option} needs matplotlib", "pip install matplotlib")
     assert list(tmp_path.iterdir()) == []

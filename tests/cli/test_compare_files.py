@@ -255,4 +255,4 @@ def test_files_without_class_expectations_still_compare(tmp_path):
     path = write(tmp_path / "a.json", found)
     result = caa("compare", path, "--figure-excess", tmp_path / "e.png", "--html", tmp_path / "c.html")
     assert result.exit_code == 0, result.output
-    assert "no class expectation is recorded" in (tmp_path / "c.html").read_text()
+    assert "no attacked image has a class expectation" in (tmp_path / "c.html").read_text()

@@ -105,8 +105,8 @@ def test_only_the_model_may_differ(files, tmp_path):
     refused("alpha (0.005 and 0.01)", alpha=0.01)
     refused("seed (0 and 1)", seed=1)
     refused("only one of them has image 1")
-    for option in ("--html", "--figure-examples"):
-        words = [*files, option, tmp_path / "x.svg"]
+    for option, name in (("--html", "x.html"), ("--figure-examples", "x.svg")):
+        words = [*files, option, tmp_path / name]
         assert_clean_error(caa("compare", *words), 2, f"{option} shows one model", "name the files of one")
     assert_clean_error(
         caa("compare", *files, "--figure-certified", tmp_path / "x.svg"), 2, "is of results of caa certify"
@@ -250,6 +250,17 @@ def test_what_certificates_can_not_be_compared_with(certificates, files, tmp_pat
     assert_clean_error(caa("compare", one, one), 2, "overlap")
 
 
+@pytest.mark.parametrize(("name", "value"), [("alpha", 0.4), ("radius", 0.1), ("mean", [0.1])])
+def test_certificates_of_one_model_are_of_one_run(certificates, tmp_path, name, value):
+    """Two files over different images are one table's row, so they have to be certified in one way."""
+    more = [CertifyRecord(4, 1, "certified", prediction=1, radius=0.5, correct=True)]
+    same = write(tmp_path / "c.json", of_model(certification(more), "a", "gaussian.pt", skip=4))
+    shown = caa("compare", certificates[0], same)
+    assert "5 images" in shown.stdout, shown.output
+    other = write(tmp_path / "d.json", of_model(certification(more), "a", "gaussian.pt", skip=4, **{name: value}))
+    assert_clean_error(caa("compare", certificates[0], other), 2, f"different settings: {name} (", "of one run")
+
+
 def test_images_that_failed_for_one_model_are_left_out_of_all(certificates, tmp_path):
     records = certified([0.3, 0.8, 1.3])
     found = certification([*records, CertifyRecord(3, 1, "failed", error="damaged")])
@@ -265,8 +276,10 @@ def test_images_that_failed_for_one_model_are_left_out_of_all(certificates, tmp_
 def test_one_radius_alone(certificates, tmp_path):
     """Of caa certify --radius there is no average."""
     records = [CertifyRecord(0, 1, "certified", prediction=1, radius=0.4, correct=True)]
-    found = [of_model(certification(records), digest, f"{digest}.pt", radius=0.4) for digest in "ab"]
-    shown = caa("compare", *(write(tmp_path / f"{i}.json", one) for i, one in enumerate(found)))
-    assert shown.exit_code == 0, shown.output
-    assert "average" not in shown.stdout
-    assert "0.40" in shown.stdout
+    found = [of_model(certification(records), digest, f"{digest}.pt", radius=0.0039) for digest in "ab"]
+    files = [write(tmp_path / f"{i}.json", one) for i, one in enumerate(found)]
+    for name in FORMATS[:3]:
+        shown = caa("compare", *files, "--format", name)
+        assert shown.exit_code == 0, shown.output
+        assert "average" not in shown.stdout
+        assert "0.0039" in shown.stdout

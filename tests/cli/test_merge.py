@@ -6,7 +6,7 @@ import pytest
 from comparing import record, write
 from merging import IMAGES, killed, merge, shard, shards
 from safetensors.numpy import load_file
-from support import assert_clean_error, attack, caa, parse_strict, read_strict, timeless
+from support import CHEAP, assert_clean_error, attack, caa, parse_strict, read_strict, timeless
 
 CERTIFY = "certify --checkpoint demo --samples 200 --limit 5 --chunk-size 256 --device cpu --quiet"
 
@@ -56,6 +56,10 @@ def test_shards_merged_are_the_run_in_one_process(whole, tmp_path):
     # The merged result is a result like any other.
     compared = caa("compare", tmp_path / "all.json", "--format", "json")
     assert compared.exit_code == 0, compared.output
+    again = caa("attack", *CHEAP, "--limit", "5", "--output", tmp_path / "all.json", "--resume")
+    assert again.exit_code == 0, again.output
+    assert "finished already" in again.stderr
+    assert read_strict(tmp_path / "all.json") == found
 
 
 def test_certificates_are_merged_too(tmp_path):

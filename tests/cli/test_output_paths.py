@@ -103,6 +103,17 @@ def test_a_name_without_a_file_is_wrong_usage(folder, name):
         assert_clean_error(caa(*ATTACK, "--output", name), 1, "is a folder", "name a file in it")
 
 
+def test_no_file_is_named_as_another_format(folder):
+    """It would be written in its own, and no reader of the other could read it."""
+    before = listing(folder)
+    for words in (ATTACK, COMPARE, ["merge", "a.json", "--output", "b.json"]):
+        result = caa(*words, "--save-adversarial", "sub/x.NPZ")
+        assert_clean_error(result, 2, "what it writes is .safetensors", "--save-adversarial sub/x.safetensors")
+    for words in (COMPARE, ["compare", "a.json"]):
+        assert_clean_error(caa(*words, "--html", "x.pdf"), 2, "what it writes is .html", "--html x.html")
+    assert listing(folder) == before
+
+
 @pytest.mark.parametrize(
     "words",
     [ATTACK, CERTIFY, COMPARE, ["compare", "a.json"], ["merge", "a.json"], ["train", "--dataset", "demo"]],

@@ -150,6 +150,19 @@ def test_a_name_that_can_not_be_looked_up_is_an_error(folder):
     assert_clean_error(caa("status", "x" * 300), 1, "can't be read", "name the --output")
 
 
+@pytest.mark.parametrize("name", ["m.safetensors", "m.safetensors.log.jsonl", "m.safetensors.training"])
+def test_of_a_training_the_log_is_named_and_the_runs_are_shown(folder, name):
+    words = "train --dataset demo --epochs 2 --evaluate-samples 0 --device cpu --output m.safetensors".split()  # noqa: SIM905
+    assert caa(*words).exit_code == 0
+    Path("m.safetensors.training").touch()  # as while it goes on
+    result = caa("status", name, "attack.json", "--json")
+    assert result.exit_code == 1
+    states = {run["output"]: run["state"] for run in parse_strict(result.stdout)["runs"]}
+    assert states.pop("m.safetensors") == "unreadable"
+    assert list(states.values()) == ["complete"] * 2
+    assert "m.safetensors is of caa train: 2 finished epochs, a line each in m.safetensors.log.jsonl" in result.stderr
+
+
 def test_other_files_of_a_folder_are_passed_over(folder):
     Path("notes.json").write_text("{}")
     Path("log.jsonl").write_text('{"epoch": 1}\n')

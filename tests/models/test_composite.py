@@ -246,7 +246,7 @@ def test_members_of_other_classes_in_a_folder_data_set(tmp_path):
 
 def test_a_sigma_that_is_said_is_for_all_members(tmp_path):
     paths = [checkpoint(tmp_path / "a"), checkpoint(tmp_path / "b", sigma=0.25)]
-    with pytest.warns(UserWarning, match="a: --sigma 1 overrides the 0.5"), pytest.warns(UserWarning, match="b: "):
+    with pytest.warns(UserWarning, match="a: sigma=1 overrides the 0.5"), pytest.warns(UserWarning, match="b: "):
         assert caa_cli.load(paths, sigma=1.0, device="cpu").sigma == 1.0
     silent = [checkpoint(tmp_path / "a"), checkpoint(tmp_path / "c", sigma=None)]
     assert caa_cli.load(silent, device="cpu").sigma == 0.5

@@ -118,6 +118,8 @@ def test_an_attack_of_ones_own_is_judged_too(model, data):
     assert results.backward_evaluations[0] == 100
     with pytest.raises(caa_cli.UsageError, match="did you mean reach"):
         caa_cli.attack(model, images[:1], labels[:1], jump, reech=8.0)
+    broken = caa_cli.attack(model, images[:1], labels[:1], lambda c, x, y, g: x.sum(), **settings)
+    assert repr(broken) == "<AttackResults: 0 of 0 eligible images attacked, 1 failed>"
 
 
 def test_gradients_of_votes_and_of_another_model(model, data):
@@ -174,6 +176,11 @@ WRONG = {
     "of the model": ({"sigma": 0.25}, r"has no setting 'sigma'.*caa\.load\(…, sigma=…\)"),
     "of another": ({"method": "pgd", "ddn_initial_norm": 1.0}, "pgd has no setting 'ddn_initial_norm'"),
     "gradient": ({"gradient": "none"}, "gradient 'none' is not known"),
+    "no network": ({"gradient": 5}, "gradient 5 is not known .use 'model', 'votes' or another model"),
+    "targets": ({"target": [[3], [1, 2]]}, "target is no array of numbers"),
+    "half a target": ({"target": [0.5]}, "target has the dtype"),
+    "many targets": ({"target": [1, 2]}, r"target has the shape \(2,\)"),
+    "far index": ({"indices": [2**63]}, "indices must hold one number for each image"),
     "model": ({"model": torch.nn.Flatten()}, "model is a Flatten, not a SmoothedClassifier"),
 }
 
@@ -252,6 +259,8 @@ def test_images_by_index(data):
         ({"dataset": "mnst"}, "^dataset 'mnst' is not known"),
         ({"indices": [0.5]}, "indices must be a list of whole numbers"),
         ({"indices": 3}, "indices must be a list of whole numbers, not 3"),
+        ({"data_dir": 5}, "^data_dir must be a path, not 5"),
+        ({"image_size": "x"}, "^image_size must be a whole number, not 'x'"),
     ],
 )
 def test_images_that_there_are_not(wrong, message):
@@ -267,16 +276,26 @@ def test_images_that_there_are_not(wrong, message):
         ({"mean": 0.5}, "^mean must be a list with a number a channel, not 0.5"),
         ({"mean": [0.5], "std": ["a"]}, r"^std must be a list with a number a channel, not \['a'\]"),
         ({"std": [0.0]}, "^std must be above 0"),
+        ({"checkpoint": 5}, "^checkpoint must be a path, not 5"),
+        ({"checkpoint": ["demo", None]}, "^checkpoint must be a path, not None"),
+        ({"checkpoint": []}, "^checkpoint names no file"),
+        ({"denoiser": 5}, "^denoiser must be a path, not 5"),
+        ({"arch": 5}, "^arch must be a text, not 5"),
+        ({"num_classes": 0}, "^num_classes must be at least 1"),
+        ({"input_shape": (28, 28)}, r"^input_shape must be channels, height and width, not \(28, 28\)"),
+        ({"input_shape": 28}, "^input_shape must be a list of whole numbers, not 28"),
     ],
 )
 def test_loading_refuses_values_of_another_type(wrong, message):
     with pytest.raises(caa_cli.UsageError, match=message):
-        caa_cli.load("demo", **wrong)
+        caa_cli.load(**{"checkpoint": "demo", **wrong})
 
 
 def test_loading_says_what_it_overrides():
-    with pytest.warns(UserWarning, match=r"sigma 0\.25 overrides the 0\.5"):
+    with pytest.warns(UserWarning, match=r"^sigma=0\.25 overrides the 0\.5"):
         assert caa_cli.load("demo", sigma=0.25, device="cpu").sigma == 0.25
+    with pytest.warns(UserWarning, match="^dataset cifar10 overrides the mnist"):
+        caa_cli.load("demo", dataset="cifar10", device="cpu")
     with pytest.raises(caa_cli.UsageError, match=r"^sigma must be"):
         caa_cli.load("demo", sigma=-1.0)
     with pytest.raises(caa_cli.CaaError, match="absent"):

@@ -19,6 +19,9 @@ from caa_cli.report.html import report
 from caa_cli.report.latex import latex
 from caa_cli.report.tables import as_csv, as_json_rows, cells, explanation, grid_rows, markdown, plain
 
+# The names of intervals that are not those of values.
+SHORTER = ("median_percent", "overall_median_percent", "common_median_percent")
+
 
 @pytest.fixture(scope="module")
 def comparison():
@@ -116,6 +119,10 @@ def test_a_comparison_from_the_command_line(tmp_path):
     assert found["summary"]["broken_by_all"] == 2
     assert found["summary"]["broken_by_any"] == 3
     assert_as_by_hand(found)
+    again = parse_strict(caa("compare", tmp_path / "c.json", "--bootstrap", "9", "--json").stdout)
+    for attack in again["attacks"].values():
+        assert attack["intervals"].keys() - attack.keys() == set(SHORTER)
+        assert all(attack["intervals"][old] == attack["intervals"][f"{old}_over_certified"] for old in SHORTER)
     assert "caa:surrogate=gumbel" in result.stdout
     assert "3 eligible of 3 images" in result.stdout
     for name in TABLE_FORMATS[1:]:

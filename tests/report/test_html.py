@@ -159,7 +159,7 @@ def test_how_images_were_chosen(selection, dataset, words):
 @pytest.mark.parametrize(
     ("indices", "words"),
     [
-        ([], ""),
+        ([], "none"),
         ([7], "7"),
         ([0, 1, 2, 3, 9, 11, 12], "0–3, 9, 11–12"),
         (list(range(0, 100, 20)), "0, 20, …, 80"),

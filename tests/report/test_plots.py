@@ -13,9 +13,10 @@ from support import CHEAP, caa
 
 from caa_cli.config.pictures import PICTURES
 from caa_cli.report.colours import STYLES, colour_of, styles
+from caa_cli.report.examples import draw_examples
 from caa_cli.report.figure import EmptyPictureError
+from caa_cli.report.models import draw_certified_curves
 from caa_cli.report.plots import evaluations, excess, proportion, write_picture
-from caa_cli.report.run_pictures import draw_certified_accuracy, draw_examples
 from caa_cli.results.certificates import CertifyRecord
 
 
@@ -103,6 +104,9 @@ def test_an_attack_looks_the_same_in_every_comparison():
     for attacks in (list(STYLES), ["caa"] * 6, ["caa", "mine", "mine", "pgd"]):
         assert len({style["color"] for style in styles(attacks)}) == len(attacks)
         assert len({style["marker"] for style in styles(attacks)}) == len(attacks)
+    many = styles(["caa"] * 40)
+    assert len({(style["color"], style["marker"]) for style in many}) == 40
+    assert len({(style["color"], str(style["linestyle"])) for style in many}) == 40
 
 
 def rgb(colour):
@@ -202,4 +206,4 @@ def test_an_attack_that_breaks_nothing_has_no_figure_and_says_so(tmp_path):
 
 def test_certified_accuracy_of_nothing_is_no_picture(tmp_path):
     with pytest.raises(EmptyPictureError, match="no image is certified"):
-        draw_certified_accuracy(tmp_path / "c.png", [CertifyRecord(0, 1, "abstained")], "")
+        draw_certified_curves(tmp_path / "c.png", {"": [CertifyRecord(0, 1, "abstained")]}, "")

@@ -111,6 +111,21 @@ def test_attacks_on_several_models_are_shown_again(tmp_path):
     assert_clean_error(caa("compare", tmp_path / "compare.json"), 1, "is damaged (indices is missing)")
 
 
+@pytest.mark.parametrize("outcome", ["misclassified", "failed"])
+@pytest.mark.parametrize("models", [1, 2])
+def test_one_of_no_eligible_image_is_shown_again(tmp_path, outcome, models):
+    """It says nothing about its model, but it can be read like any other."""
+    nothing = document([record(i, None, certified=None, outcome=outcome) for i in range(3)])
+    good = document([record(i, 1.5) for i in range(3)])
+    good["checkpoint"] |= {"sha256": "b" * 64, "path": "good.pt"}
+    files = [write(tmp_path / f"{n}.json", found) for n, found in enumerate([nothing, good][:models])]
+    first = caa("compare", *files, "--output", tmp_path / "c.json")
+    again = caa("compare", tmp_path / "c.json", "--output", tmp_path / "again.json")
+    assert again.exit_code == first.exit_code == (3 if outcome == "failed" else 0), again.output
+    assert again.stdout == first.stdout
+    assert read_strict(tmp_path / "again.json") == read_strict(tmp_path / "c.json")
+
+
 def test_intervals_and_reference_can_be_others(tmp_path):
     compared(tmp_path)
     result = caa("compare", tmp_path / "compare.json", "--bootstrap", "20", "--reference", "pgd", "--json")
@@ -136,7 +151,7 @@ def changed(found, path, value):
     for folder in folders:
         at = at[int(folder) if folder.isdigit() else folder]
     if value is ...:
-        del at[name]
+        del at[int(name) if name.isdigit() else name]
     else:
         at[int(name) if name.isdigit() else name] = value
     return found
@@ -147,6 +162,8 @@ def changed(found, path, value):
     [
         ("attacks.caa.examples.0.radius", -1, "is damaged (image 0: radius is -1, not a number at least 0)"),
         ("attacks.caa.examples", 5, "(attacks.caa.examples is 5, not a list)"),
+        ("attacks.pgd.examples.0", ..., "(attacks.pgd.examples are not the eligible images)"),
+        ("attacks.caa.examples.0.outcome", "abstained", "(attacks.caa.examples are not the eligible images)"),
         ("attacks.caa.runs", [], "(attacks.caa.runs is empty)"),
         ("attacks.caa.runs.0.fingerprint", None, "(attacks.caa.runs[0].fingerprint is null, not a text)"),
         ("attacks.caa.settings", ..., "(attacks.caa.settings is missing)"),

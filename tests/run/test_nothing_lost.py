@@ -21,6 +21,7 @@ from support import (
     wait_until,
 )
 
+from caa_cli.config.pictures import MOST_EXAMPLES
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.run.session import Session
@@ -132,12 +133,26 @@ def test_images_that_were_not_kept_are_not_found_missing_in_silence(folder, fini
     assert timeless(read_strict(folder / "attack.json")) == timeless(json.loads(finished["attack.json"]))
 
 
+def test_a_figure_attacks_no_more_images_again_than_it_shows(tmp_path):
+    output, words = tmp_path / "a.json", ("--limit", "15", "--resume", "--figure", tmp_path / "f.png")
+    first = attack(output, "--limit", "14")
+    attacked = [example["index"] for example in first["examples"] if example["outcome"] == "attacked"]
+    assert len(attacked) > MOST_EXAMPLES
+    result = caa("attack", *CHEAP, "--output", output, *words)
+    assert result.exit_code == 0, result.output
+    assert f"attacking {MOST_EXAMPLES} images again" in result.stderr
+    assert f"{14 - MOST_EXAMPLES} images done already" in result.stderr
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    assert timeless(read_strict(output))[:14] == timeless(first)
+
+
 def test_images_that_were_kept_are_drawn_or_moved_without_an_attack(folder, finished, monkeypatch):
     assert again("--save-adversarial", "b.safetensors", "--resume").exit_code == 0
     assert (folder / "b.safetensors").read_bytes() == finished["a.safetensors"]
     monkeypatch.setattr(Session, "load_classifier", no_model)
-    assert again("--figure", "f.png").exit_code == 0
-    assert (folder / "f.png").read_bytes().startswith(b"\x89PNG")
+    for _ in range(2):  # the second time it is there, and named by the result
+        assert again("--figure", "f.png").exit_code == 0
+        assert (folder / "f.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("done", [0, 1, 2], ids=["header", "half", "all"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.compare_plan import SHARED
-from caa_cli.errors import UsageError
 from caa_cli.results.model_files import files_of, model_digest
 from caa_cli.results.shards.result_file import R, ResultFile
-from caa_cli.results.shards.run_results import check_same, grouped
+from caa_cli.results.shards.run_results import by_label, check_same, grouped
 
 # What belongs to the model; all else that decides which images are eligible, and what a proof is, has to agree.
 MODEL = ("arch", "mean", "std", "sigma", "ensemble", "denoiser_arch", "classifier_size")
@@ -29,25 +27,19 @@ def by_model(parts: Sequence[ResultFile[R]]) -> dict[str, list[ResultFile[R]]]:
     groups = grouped(parts, lambda one, other: _model(one) == _model(other))
     firsts = [group[0] for group in groups]
     check_same(firsts, _settings(firsts), lambda _: "only the model may differ", one_model=False)
-    by_label: dict[str, list[ResultFile[R]]] = {}
-    for label, group in zip(_labels(firsts), groups, strict=True):
-        if label in by_label:
-            raise UsageError(
-                f"{by_label[label][0].path} and {group[0].path} are both called {label}, but of different models",
-                f"name one of them: caa compare {shlex.quote(f'NAME={group[0].path}')} …",
-            )
-        by_label[label] = group
-    return by_label
+    for group in groups if parts[0].command == "certify" else ():  # `join` checks those of attacks
+        check_same(group, _settings(group, MODEL), lambda _: "name the results of one run of each model")
+    return by_label(_labels(firsts), groups, "but of different models")
 
 
 def _model(part: ResultFile[Any]) -> tuple[str, float]:
     return str(model_digest(part.checkpoint)), float(part.config["sigma"])
 
 
-def _settings(parts: Sequence[ResultFile[Any]]) -> dict[str, list[Any]]:
-    """The settings that must agree, by name, one value for each file."""
+def _settings(parts: Sequence[ResultFile[Any]], more: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """The settings that must agree, and `more` of them of certificates, by name, one value for each file."""
     if parts[0].command == "certify":
-        return {name: [part.config.get(name) for part in parts] for name in _OF_CERTIFICATES}
+        return {name: [part.config.get(name) for part in parts] for name in (*_OF_CERTIFICATES, *more)}
     return {name: [part.setting(name) for part in parts] for name in SHARED if name not in MODEL}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.paths import sidecar
+from caa_cli.config.paths import TRAINING_LOG, sidecar
 from caa_cli.config.selection import read_indices
 from caa_cli.errors import CaaError
 from caa_cli.results.documents import KINDS
@@ -17,6 +17,7 @@ from caa_cli.results.shards.run_results import missing_shards
 from caa_cli.results.store.journal import Journal
 from caa_cli.results.store.locks import is_locked
 from caa_cli.runtime.sharding import Shard
+from caa_cli.runtime.words import counted
 
 COMPLETE, PARTIAL, INTERRUPTED = "complete", "partial", "interrupted"  # as the document says
 RUNNING, UNFINISHED, NOT_BEGUN, UNREADABLE = "running", "unfinished", "not begun", "unreadable"
@@ -72,6 +73,10 @@ class RunProgress:
 def read_progress(output: Path) -> RunProgress:
     """The progress of the run with this --output. A journal that is newer than the result leads."""
     journal = sidecar(output, ".jsonl")
+    if is_training(output):
+        log = sidecar(output, TRAINING_LOG)
+        epochs = counted(log.read_bytes().count(b"\n"), "finished epoch")
+        return RunProgress(output, UNREADABLE, problem=f"{output} is of caa train: {epochs}, a line each in {log}")
     for _ in range(3):  # a run that ends meanwhile replaces one by the other
         try:
             if _leads(journal, output):
@@ -86,6 +91,15 @@ def read_progress(output: Path) -> RunProgress:
         except (CaaError, OSError) as error:
             return RunProgress(output, UNREADABLE, problem=getattr(error, "problem", str(error)))
     return RunProgress(output, UNREADABLE, problem=f"{output} and its record come and go")
+
+
+def is_training(output: Path) -> bool:
+    """Whether there is the log of a training with this --output."""
+    try:
+        with sidecar(output, TRAINING_LOG).open("rb") as log:
+            return log.read(8) == b'{"epoch"'
+    except OSError:
+        return False
 
 
 def missing_progress(runs_read: Sequence[RunProgress]) -> list[RunProgress]:

@@ -50,17 +50,24 @@ def join(parts: Sequence[ResultFile[AttackRecord]]) -> list[AttackResult]:
     Raises UsageError, which names the difference, for files that can't be compared, and for two attacks of one name.
     """
     check_agreement(parts)
-    groups = grouped(parts, _same_attack)
-    results: dict[str, AttackResult] = {}
-    for label, group in zip(labels([group[0] for group in groups]), groups, strict=True):
-        if label in results:
-            both = f"{results[label].parts[0].path} and {group[0].path}"
+    groups = grouped(parts, lambda one, other: _identity(one) == _identity(other))
+    named = by_label(labels([group[0] for group in groups]), groups, "but their settings differ")
+    return [AttackResult(label, tuple(group), union(group)) for label, group in named.items()]
+
+
+def by_label(
+    labels: Sequence[str], groups: Sequence[list[ResultFile[R]]], difference: str
+) -> dict[str, list[ResultFile[R]]]:
+    """The groups by their labels. Raises UsageError for two of one label. difference: between them, in words."""
+    named: dict[str, list[ResultFile[R]]] = {}
+    for label, group in zip(labels, groups, strict=True):
+        other = named.setdefault(label, group)
+        if other is not group:
             raise UsageError(
-                f"{both} are both called {label}, but their settings differ",
+                f"{other[0].path} and {group[0].path} are both called {label}, {difference}",
                 f"name one of them: caa compare {shlex.quote(f'NAME={group[0].path}')} …",
             )
-        results[label] = AttackResult(label, tuple(group), union(group))
-    return list(results.values())
+    return named
 
 
 def grouped(
@@ -76,16 +83,10 @@ def grouped(
     return groups
 
 
-def _same_attack(one: ResultFile[AttackRecord], other: ResultFile[AttackRecord]) -> bool:
-    return _identity(one) == _identity(other)
-
-
 def _identity(part: ResultFile[AttackRecord]) -> tuple[object, ...]:
-    return part.name, part.attack, _decisive(part), part.surrogate
-
-
-def _decisive(part: ResultFile[AttackRecord]) -> dict[str, Any]:
-    return {name: decisive(name, value) for name, value in part.attack_settings.items()}
+    """What the files of one attack share."""
+    settings = {name: decisive(name, value) for name, value in part.attack_settings.items()}
+    return part.name, part.attack, settings, part.surrogate
 
 
 def check_agreement(parts: Sequence[ResultFile[Any]]) -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.pictures import MOST_EXAMPLES
 from caa_cli.results.documents import document_at
 from caa_cli.results.records import ATTACKED, AttackRecord
 from caa_cli.results.shards.result_file import ResultFile
-from caa_cli.results.store.images import Image, ImageJournal, kept_images, save_images, saved_images, saved_metadata
+from caa_cli.results.store.images import (
+    Image,
+    ImageJournal,
+    StoredImages,
+    kept_images,
+    save_images,
+    saved_images,
+    saved_metadata,
+)
 from caa_cli.results.store.output import RunOutput
 
 Draw = Callable[[Path, Mapping[int, Image], list[AttackRecord]], None]
@@ -38,9 +47,16 @@ class AttackOutput(RunOutput[AttackRecord]):
         saved = self.save_adversarial
         if saved is not None and not (saved.exists() and attacked <= saved_images(saved, held.fingerprint).keys()):
             return "its images were not kept for --save-adversarial"
-        if self.figure is not None and not self.figure.exists() and not attacked <= self.kept_by(held.config).keys():
+        figure = self.figure
+        if figure is not None and not figure.exists() and self._lost(attacked, self.kept_by(held.config)):
             return "its images were not kept for --figure"
         return ""
+
+    def _lost(self, attacked: set[int], kept: Container[int]) -> list[int]:
+        """The attacked examples to attack again, for their images were not kept; a figure needs only a few."""
+        lost = sorted(index for index in attacked if index not in kept)
+        enough = len(attacked) if self.save_adversarial is not None else MOST_EXAMPLES
+        return lost[: max(0, enough - (len(attacked) - len(lost)))]
 
     def kept_by(self, config: dict[str, Any]) -> Mapping[int, Mapping[int, Image]]:
         """The files of images that an earlier run with this configuration kept, by index (see `kept_images`)."""
@@ -64,9 +80,9 @@ class AttackOutput(RunOutput[AttackRecord]):
             for index in self.records.keys() & kept.keys() - held:
                 self.images.append(index, kept[index][index])
                 held.add(index)
-        for index, record in list(self.records.items()):
-            if record.outcome == ATTACKED and index not in held and self.again:
-                self.without_image[index] = self.records.pop(index)
+        attacked = {record.index for record in self.of(self.indices) if record.outcome == ATTACKED}
+        for index in self._lost(attacked, held) if self.again else ():
+            self.without_image[index] = self.records.pop(index)
 
     def _with_images_saved_before(self, saved: str | None) -> dict[str, Any]:
         """The header of a run resumed without --save-adversarial, which keeps naming the file saved before."""
@@ -89,13 +105,17 @@ class AttackOutput(RunOutput[AttackRecord]):
         super().add(record)
 
     def finish_images(self, records: list[AttackRecord], draw: Draw) -> None:
-        """Write the images and the figure, after the document."""
-        if self.images is None:
-            return
-        adversarial, header = self.images.read(), self.header
-        if self.save_adversarial is not None:
-            with self.writing(self.save_adversarial):
-                save_images(self.save_adversarial, adversarial, records, header["fingerprint"], header["shard"])
+        """Write the images and the figure, after the document; of a run that was finished before, the figure."""
+        header = self.header
+        adversarial: Mapping[int, Image] = {}
+        if self.images is not None:
+            adversarial = self.images.read()
+            if self.save_adversarial is not None:
+                with self.writing(self.save_adversarial):
+                    save_images(self.save_adversarial, adversarial, records, header["fingerprint"], header["shard"])
+        elif self.held is not None:
+            kept = self.kept_by(self.held.config)
+            adversarial = StoredImages({index: index for index in kept}, lambda index: kept[index][index])
         if self.figure is not None:
             with self.writing(self.figure):
                 draw(self.figure, adversarial, records)

@@ -43,6 +43,7 @@ class RunOutput(Generic[R]):
         self.source = self.journal.path  # where a resumed run's examples come from
         self.held: ResultFile[R] | None = None
         self.compared: list[str] = []
+        self.indices: Sequence[int] = ()
 
     def check(self, shard: Shard) -> None:
         """Check before any work that every file can be written and replaces nothing. Raises CaaError."""
@@ -58,7 +59,8 @@ class RunOutput(Generic[R]):
         if self.resume:
             self.journal.check()
         self._check_unfinished()
-        if self.resume and not self.journal.path.exists() and document.get("merged"):
+        unfinished_shards = document.get("merged") and document["status"] != "complete"
+        if self.resume and not self.journal.path.exists() and unfinished_shards:
             # Its examples are those of the shards, which go on by themselves.
             raise UsageError(
                 f"{self.output} was merged from shards, and what they finished is not beside it: "
@@ -109,7 +111,7 @@ class RunOutput(Generic[R]):
         compared: the settings that have to agree. None where there is work. Raises UsageError where the work would
         destroy a finished result.
         """
-        self.header, self.compared = header, compared
+        self.header, self.compared, self.indices = header, compared, indices
         if self.overwrite and not self.resume:
             return None
         self._check_unfinished()  # again, now that no other run can change it

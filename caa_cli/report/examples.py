@@ -1,17 +1,12 @@
-"""The pictures of one run (extra: plot): examples of an attack, the certified accuracy of a model."""
+"""The picture of one attack (extra: plot): examples before and after."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from caa_cli.report.colours import colour_of
-from caa_cli.report.escapes import drawn
+from caa_cli.config.pictures import MOST_EXAMPLES
 from caa_cli.report.figure import (
-    COLUMN,
-    RADIUS,
     EmptyPictureError,
     difference_colours,
     difference_scale,
@@ -21,13 +16,9 @@ from caa_cli.report.figure import (
     wrapped,
     write_figure,
 )
-from caa_cli.report.models import certified_curve
-from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.class_names import ClassNames, class_name
-from caa_cli.results.records import ATTACKED, FAILED, AttackRecord
+from caa_cli.results.records import ATTACKED, AttackRecord
 from caa_cli.results.store.images import Image
-
-MOST_EXAMPLES = 8
 
 
 def draw_examples(
@@ -77,24 +68,3 @@ def draw_examples(
 
 def _name(number: int | None, names: ClassNames) -> str:
     return wrapped(class_name(number, names), 14)
-
-
-def draw_certified_accuracy(path: Path, records: Sequence[CertifyRecord], title: str) -> None:
-    """Draw certified accuracy against the radius.
-
-    Raises EmptyPictureError without an image, and OSError if `path` can't be written.
-    """
-    from matplotlib.figure import Figure
-
-    records = [record for record in records if record.outcome != FAILED]  # a failure is not evidence about the model
-    radii = np.sort([record.radius or 0.0 for record in records if record.certified_at(0.0)])
-    if not len(radii):
-        raise EmptyPictureError("no image is certified")
-    with figure_style():
-        figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
-        axis = figure.subplots()
-        axis.step(*certified_curve(radii, len(records)), where="pre", color=colour_of("caa"))
-        axis.set(xlabel=RADIUS, ylabel="certified accuracy", ylim=(0.0, 1.02), title=drawn(title))
-        axis.set_xlim(left=0.0)
-        axis.grid(alpha=0.3)
-        write_figure(path, figure)
