@@ -131,13 +131,14 @@ class ImageRun(ABC, Generic[P, R]):
         """Write the further files that options name, after the result."""
 
     def _write_missing_files(self, document: dict[str, Any], finished: ResultFile[R]) -> None:
-        """Write the further files where a finished run lacks one, and name them in its result."""
+        """Write the further files where a finished run lacks one, and name those that are there in its result."""
         written = {option: path for option, path in self.plan.written().items() if path is not None}
         if all(is_named_by(document, option, path) and path.exists() for option, path in written.items()):
             return
         with uninterrupted():
             self.write_side_files(finished.records)
-            document["config"] |= {setting_of(option): str(path) for option, path in written.items()}
+            there = {option: path for option, path in written.items() if path.exists()}
+            document["config"] |= {setting_of(option): str(path) for option, path in there.items()}
             self.output.write(document)
 
     def _work(self, classifier: SmoothedClassifier) -> bool:

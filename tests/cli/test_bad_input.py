@@ -177,13 +177,14 @@ def test_a_device_that_is_not_here_is_said(tmp_path, device):
 
 
 @pytest.mark.parametrize("option", ["--output", "--save-adversarial", "--figure"])
-@pytest.mark.parametrize("where", ["nowhere/a.png", "file/a.png", "folder", "/proc/a.png"])
+@pytest.mark.parametrize("where", ["nowhere/a", "file/a", "folder", "/proc/a"])
 def test_a_place_that_cannot_be_written_is_found_out_before_the_model_is_loaded(tmp_path, option, where):
     """The checkpoint does not exist either; that it is not spoken of shows what was looked at first."""
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    result = caa("attack", "--checkpoint", "missing.safetensors", option, where)
-    assert_clean_error(result, 1, where.split("/a.png")[0], hint=" ")
+    file = f"{where}.png" if option == "--figure" and where != "folder" else where
+    result = caa("attack", "--checkpoint", "missing.safetensors", option, file)
+    assert_clean_error(result, 1, where.removesuffix("/a"), hint=" ")
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
 
 

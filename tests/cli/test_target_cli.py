@@ -140,7 +140,7 @@ def test_python_has_the_targets_of_the_command():
     assert caa_cli.attack(model, images, labels, **cheap).target.tolist() == [-1, -1]
     for target, problem in (
         ([3], r"target has the shape \(1,\)"),
-        ([3.0, 4.0], "dtype float64"),
+        ([3.0, 4.0], r"dtype torch\.float64"),
         ([3, 10], "target: there is no class 10"),
         ("digit 77", "target digit 77: there is no class"),
         (labels, "every image"),
