@@ -3,8 +3,8 @@
     python tests/benchmarks/memory.py --parts samples,limit --limit-samples 1000
 
 - samples: the peak of a process that takes one votes pass and one gradient pass, of --chunk samples at a
-  time, by the number of samples; `over` is the last over the first. Of the demo, or the model that --checkpoint,
-  --denoiser and so on name.
+  time, by the number of samples; `over` is the last over the first. The gradient takes as many, unless
+  --gradient-samples says how many. Of the demo, or the model that --checkpoint, --denoiser and so on name.
 - limit: the peak of a process that takes one gradient pass, by `caa`'s own way of keeping to --max-memory: ResNet-50
   at 224×224, 1,000 classes, untrained. Memory depends on the chunk alone, so fewer samples show the same.
 
@@ -33,18 +33,19 @@ from caa_cli.smoothing.objective import LogRatio
 from caa_cli.tuning.memory_fit import largest_chunk
 
 
-def passes(classifier: SmoothedClassifier, samples: int, votes: bool) -> None:
+def passes(classifier: SmoothedClassifier, votes: int, gradient: int) -> None:
+    """A pass for votes and one for a gradient, of so many samples each; without any, no votes."""
     x = torch.rand(1, *classifier.input_shape)
     keys = [Key(0, 0, Purpose.SEARCH)]
     if votes:
-        classifier.votes(x, keys, samples)
-    classifier.surrogate(x, torch.zeros(1, dtype=torch.int64), keys, samples, LogRatio())
+        classifier.votes(x, keys, votes)
+    classifier.surrogate(x, torch.zeros(1, dtype=torch.int64), keys, gradient, LogRatio())
 
 
 def of_samples(samples: int, arguments: argparse.Namespace) -> dict[str, object]:
     classifier = chosen_model(arguments)
     classifier.votes_chunk = classifier.gradient_chunk = arguments.chunk
-    passes(classifier, samples, votes=True)
+    passes(classifier, samples, arguments.gradient_samples or samples)
     return {"samples": samples, "peak_megabytes": round(peak_resident() / 1e6, 1)}
 
 
@@ -56,7 +57,7 @@ def of_limit(limit: str, samples: int) -> dict[str, object]:
     began = time.perf_counter()
     classifier.gradient_chunk = largest_chunk(classifier, parse_size(limit, "--limit"), gradients=True)
     measured = time.perf_counter()
-    passes(classifier, samples, votes=False)
+    passes(classifier, 0, samples)
     return {
         "limit": limit,
         "samples": samples,
@@ -78,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="samples,limit")
     parser.add_argument("--samples", default="1500,100000")
+    parser.add_argument("--gradient-samples", type=int)
     parser.add_argument("--limits", default="2GiB")
     parser.add_argument("--limit-samples", type=int, default=1000)
     parser.add_argument("--chunk", type=int, default=256, help="samples at a time")
