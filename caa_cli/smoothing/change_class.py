@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 
@@ -9,6 +11,13 @@ def change_class(part: nn.Module, base: type[nn.Module]) -> None:
     """Make `part` an instance of `base` and its own class, whose name it keeps: methods of `base` come first."""
     kind = type(part)
     set_class(part, type(kind.__name__, (base, kind), {"__module__": kind.__module__}))
+
+
+class Undone(nn.Module):
+    """A base for `change_class`: a copy of a part is of the class that the part had before."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return object.__new__, (class_before(type(self)),), self.__dict__
 
 
 def class_before(changed: type[nn.Module]) -> type[nn.Module]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
-from caa_cli.smoothing.change_class import change_class, class_before
+from caa_cli.smoothing.change_class import Undone, change_class
 
 
 def use_dense_gradients(model: nn.Module) -> None:
@@ -30,11 +30,8 @@ def use_dense_gradients(model: nn.Module) -> None:
             change_class(layer, _Dense)
 
 
-class _Dense(nn.Module):
-    """The base of the classes of such layers; a copy is of the class that the layer had before."""
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return object.__new__, (class_before(type(self)),), self.__dict__
+class _Dense(Undone):
+    """The base of the classes of such layers."""
 
     def forward(self, x: Tensor) -> Any:
         slow = x.dtype == torch.bfloat16 and x.device.type == "cpu"

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from caa_cli.smoothing.change_class import change_class, class_before
+from caa_cli.smoothing.change_class import Undone, change_class
 
 # A matrix larger than so many kernels would take longer to read than it saves.
 _LARGEST = 2
@@ -34,8 +34,8 @@ def use_matrices(model: nn.Module) -> None:
             change_class(layer, _AsMatrix)
 
 
-class _AsMatrix(nn.Conv2d):
-    """The base of the classes of such layers; a copy is of the class that the layer had before.
+class _AsMatrix(Undone, nn.Conv2d):
+    """The base of the classes of such layers.
 
     matrix: (output pixels · channels, input pixels · channels), there from the first input on. A buffer, as it is
     weights, and nothing that a graph keeps for a sample.
@@ -45,16 +45,18 @@ class _AsMatrix(nn.Conv2d):
     made_of: tuple[object, ...] | None = None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        state = {**self.__dict__, "_buffers": {}, "_non_persistent_buffers_set": set()}
+        make, kind, kept = super().__reduce_ex__(protocol)
+        state = {**kept, "_buffers": {}, "_non_persistent_buffers_set": set()}
         state.pop("made_of", None)
-        return object.__new__, (class_before(type(self)),), state
+        return make, kind, state
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 4 or x.device.type != "cpu" or any(weight.requires_grad for weight in self.parameters()):
+        taps, pixels = math.prod(self.kernel_size), math.prod(x.shape[2:])
+        if pixels >= taps or x.dim() != 4 or x.device.type != "cpu":
             return super().forward(x)
         inputs, outputs = tuple(x.shape[2:]), _output_size(self, x.shape[2:])
-        taps, pixels = math.prod(self.kernel_size), math.prod(inputs)
-        if pixels >= taps or pixels * math.prod(outputs) > _LARGEST * taps:
+        too_large = pixels * math.prod(outputs) > _LARGEST * taps
+        if too_large or any(weight.requires_grad for weight in self.parameters()):
             return super().forward(x)
         made_of = (self.weight.data_ptr(), self.weight._version, self.weight.dtype, inputs)
         if self.made_of != made_of:
