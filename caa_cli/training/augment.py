@@ -27,8 +27,10 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) 
     images: (batch, channels, height, width) uint8; the result has the same shape. generator: on the CPU.
     """
     count, _, height, width = images.shape
-    top, left = (torch.randint(2 * padding + 1, (count, 1), generator=generator).to(images.device) for _ in range(2))
-    mirrored = torch.rand((count, 1), generator=generator).to(images.device) < 0.5
+    drawn = [torch.randint(2 * padding + 1, (count, 1), generator=generator) for _ in range(2)]
+    drawn.append(torch.rand((count, 1), generator=generator) < 0.5)
+    # Not waiting for a GPU, which may still be at the step before.
+    top, left, mirrored = (draw.to(images.device, non_blocking=True) for draw in drawn)
     rows = top + torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device).expand(count, width)
     columns = left + torch.where(mirrored, columns.flip(1), columns)

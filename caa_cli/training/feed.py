@@ -42,12 +42,15 @@ class MemoryFeed:
         return len(self.labels)
 
     def batches(self, order: Sequence[Tensor], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        for chosen in order:
-            positions = chosen.to(self.images.device)
-            images = self.images[positions]
+        if not order:
+            return
+        # All at once: each copy to a GPU would wait for the step before it.
+        positions = torch.cat([*order]).to(self.images.device)
+        for chosen in positions.split([len(batch) for batch in order]):
+            images = self.images[chosen]
             if self.augment != "none":
                 images = crop_and_flip(images, generator, PADDING[self.augment])
-            yield images.float() / 255.0, self.labels[positions]
+            yield images.float() / 255.0, self.labels[chosen]
 
 
 class FileFeed:

@@ -214,7 +214,7 @@ class Trainer:
         self.scaler.update()
         count = len(labels)
         return torch.stack(
-            [outcome.loss.detach() * count, outcome.correct(labels), labels.new_tensor(count)]
+            [outcome.loss.detach() * count, outcome.correct(labels), labels.new_full((), count)]
         ).double()
 
     def _placed(self, network: nn.Module, device: torch.device) -> nn.Module:
