@@ -21,7 +21,7 @@ from caa_cli.models.checkpoint import trained_with
 from caa_cli.results.store.files import check_writable, write_atomically, writing
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign_file, something_at
-from caa_cli.runtime.device import resolve_device
+from caa_cli.runtime.device import open_device, resolve_device
 from caa_cli.runtime.memory import is_out_of_memory, memory_held
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
@@ -73,6 +73,7 @@ class TrainRun:
     def _begin(self) -> int:
         plan = self.plan
         device = self.ranks.device(resolve_device(plan.device))
+        open_device(device)
         if plan.download and self.ranks.count > 1:
             raise UsageError("several processes would all --download at once", "download first, with one process")
         sources = open_sources(plan, device)

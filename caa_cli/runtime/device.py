@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -64,7 +65,14 @@ def process_device(local: int, instead: str = "") -> torch.device:
 
 
 def open_device(device: torch.device) -> None:
-    """Uses it for the first time. Raises CaaError, as for a GPU that others have filled or keep to themselves."""
+    """Uses it for the first time; a GPU will compute the same again from the same numbers, in the whole process.
+
+    Raises CaaError, as for a GPU that others have filled or keep to themselves.
+    """
+    # Some of cuDNN's ways to a gradient add up in an order of chance.
+    torch.backends.cudnn.deterministic = True
+    # PyTorch's thread for backward passes says so when it first multiplies matrices, and then does as it should.
+    warnings.filterwarnings("ignore", "Attempting to run cuBLAS, but there was no current CUDA context")
     try:
         torch.zeros(1, device=device)
     except RuntimeError as error:

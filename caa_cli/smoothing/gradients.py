@@ -91,8 +91,9 @@ def differentiate(
     pilot = Pilot(SoftModel(classifier, model, x, keys, request.soft), request.pilot, samples)
     counts = classifier.no_counts(len(x))
     gradient = torch.zeros((len(x), count, *classifier.input_shape), device=classifier.device)
+    # In float64, so that no order of addition leaves a trace: that of the pieces, or of a GPU's samples.
     log_sum = _no_log_sum(classifier, len(x))
-    moments = torch.zeros((len(x), classifier.num_classes + 1), device=classifier.device)
+    moments = torch.zeros((len(x), classifier.num_classes + 1), dtype=torch.float64, device=classifier.device)
     evaluations = torch.full((len(x),), samples)
     slopes: dict[tuple[int, int], Slopes] = {}
     scale = 1.0 / (samples * request.soft.temperature)
@@ -112,7 +113,6 @@ def differentiate(
         for number in range(count):
             at_inputs = _at_inputs(evaluated, at_logits[number], retain_graph=number < count - 1)
             torch.sum(at_inputs.view(*shape), dim=1, out=total[:, number])
-        # In float64, so that the order of the pieces leaves no trace.
         log_total = torch.logsumexp(log_q.double(), dim=1) if request.log_mean else None
         inputs, logits = evaluated.noisy.detach(), evaluated.logits.detach()
         winner = votes_of(logits, piece) if model is classifier.model else classifier.vote(inputs, piece)
@@ -129,7 +129,7 @@ def differentiate(
     classifier.gradient_chunk = classifier.run(process, len(x), samples, chunk, release=pilot.release)
     log_mean = (log_sum - math.log(samples)).float()
     classes = classifier.num_classes
-    return GradientPass(counts[:, :classes], gradient, evaluations, samples * count, log_mean, moments)
+    return GradientPass(counts[:, :classes], gradient, evaluations, samples * count, log_mean, moments.float())
 
 
 def _at_inputs(evaluated: Evaluated, at_logits: Tensor, retain_graph: bool) -> Tensor:
@@ -166,7 +166,7 @@ def _no_log_sum(classifier: NoisyModel, examples: int) -> Tensor:
 
 
 def _lengths(noisy: Tensor, x: Tensor, along: Tensor, piece: Piece) -> Tensor:
-    """⟨noise, direction⟩ of each sample, (examples, samples) float32."""
+    """⟨noise, direction⟩ of each sample, (examples, samples) float64."""
     rows = piece.examples
     products = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) @ along[rows, :, None]
-    return products[..., 0] - (x[rows].flatten(1) * along[rows]).sum(dim=1, keepdim=True)
+    return (products[..., 0] - (x[rows].flatten(1) * along[rows]).sum(dim=1, keepdim=True)).double()

@@ -78,15 +78,23 @@ class NoiseSource:
 
     def gaussian(self, out: Tensor, keys: Sequence[Key], start: int, sigma: float) -> None:
         """Fills `out` (examples, samples, *input_shape) with N(0, σ²): samples start, start + 1, … of each key."""
-        for row, key in zip(out, keys, strict=True):
-            self._fill(row, key, start, lambda block, g: block.normal_(0.0, sigma, generator=g))
+        self._fill_rows(out, keys, start, lambda block, g: block.normal_(0.0, sigma, generator=g))
 
     def gumbel(self, out: Tensor, keys: Sequence[Key], start: int) -> None:
         """Fills `out` (examples, samples, classes) with standard Gumbel draws, −log of a standard exponential."""
-        for row, key in zip(out, keys, strict=True):
-            gumbel_key = replace(key, purpose=Purpose.GUMBEL)
-            self._fill(row, gumbel_key, start, lambda block, g: block.exponential_(generator=g))
+        gumbel_keys = [replace(key, purpose=Purpose.GUMBEL) for key in keys]
+        self._fill_rows(out, gumbel_keys, start, lambda block, g: block.exponential_(generator=g))
         out.log_().neg_()
+
+    def _fill_rows(self, out: Tensor, keys: Sequence[Key], start: int, draw: Draw) -> None:
+        """One key a row. Several points of an image may share its noise, which is then drawn once."""
+        drawn: dict[Key, Tensor] = {}
+        for row, key in zip(out, keys, strict=True):
+            if key in drawn:
+                row.copy_(drawn[key])
+            else:
+                self._fill(row, key, start, draw)
+                drawn[key] = row
 
     def _fill(self, out: Tensor, key: Key, start: int, draw: Draw) -> None:
         stop = start + len(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,23 @@ def test_rows_belong_to_their_keys():
     NoiseSource(SHAPE, torch.device("cpu")).gaussian(together, keys, 0, 0.5)
     for row, key in zip(together, keys, strict=True):
         assert torch.equal(row, draw(key, 0, 100))
+
+
+def test_the_noise_of_several_points_of_an_image_is_drawn_once(monkeypatch: pytest.MonkeyPatch):
+    filled: list[Key] = []
+    fill = NoiseSource._fill
+
+    def count(self: NoiseSource, out: torch.Tensor, key: Key, *rest: Any) -> None:
+        filled.append(key)
+        fill(self, out, key, *rest)
+
+    monkeypatch.setattr(NoiseSource, "_fill", count)
+    first, second = Key(0, 1, Purpose.SEARCH), Key(0, 2, Purpose.SEARCH)
+    out = torch.empty(4, 20, *SHAPE)
+    NoiseSource(SHAPE, torch.device("cpu")).gaussian(out, [first, second, first, first], 30, 0.5)
+    assert filled == [first, second]
+    for row, key in zip(out, [first, second, first, first], strict=True):
+        assert torch.equal(row, draw(key, 30, 20))
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 224, 224), (2, 3, 5)])
