@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from caa_cli.config.certificates import CERTIFICATES
-from caa_cli.config.choices import FIXED, GUMBEL, LOG_RATIO, RADIAL, REFINEMENTS, SAMPLE_SCHEDULES, STAGED, SURROGATES
+from caa_cli.config.choices import (
+    CLEAN_IMAGE,
+    CW_STARTS,
+    FIXED,
+    GUMBEL,
+    LOG_RATIO,
+    MID_GREY,
+    RADIAL,
+    REFINEMENTS,
+    SAMPLE_SCHEDULES,
+    STAGED,
+    SURROGATES,
+)
 from caa_cli.config.ranges import MOST_STEPS, Between, Count, NotNegative, OneOf, Positive, Range
 from caa_cli.config.settings import Called, Formerly, Settings, Shown
 from caa_cli.errors import UsageError
@@ -139,6 +151,11 @@ class Cw(PaperBaseline):
         float | None, Positive(), "Learning rate of Adam (the paper: 0.01).", Shown("10/iterations, at least 0.01")
     ] = None
     confidence: Annotated[float, NotNegative(), "Margin κ by which the wrong class has to lead."] = 0.0
+    start_at: Annotated[
+        str,
+        OneOf(CW_STARTS),
+        f"{CLEAN_IMAGE}: each round begins at the clean image; {MID_GREY}: at a grey one, as in the paper's code.",
+    ] = CLEAN_IMAGE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +312,9 @@ ATTACKS: dict[str, AttackSpec] = {
     "apgd-min": AttackSpec(ApgdMin, "caa_cli.attacks.baselines.apgd_min:ApgdMin"),
 }
 
-# Settings of attacks that older runs did not have: their default, None, is what those runs did.
+# Settings of attacks that older runs did not have: their default is what those runs did.
 _ON_DRAWS = [name for name, spec in ATTACKS.items() if issubclass(spec.settings, PaperBaseline)]
-FORMERLY = dict.fromkeys(["step_certificate", *(f"{attack}_gumbel_temperature" for attack in _ON_DRAWS)])
+FORMERLY = {
+    **dict.fromkeys(["step_certificate", *(f"{attack}_gumbel_temperature" for attack in _ON_DRAWS)]),
+    "cw_start_at": CLEAN_IMAGE,
+}

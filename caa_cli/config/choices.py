@@ -4,6 +4,8 @@ from __future__ import annotations
 
 LOG_RATIO, GUMBEL = SURROGATES = ("log-ratio", "gumbel")
 STAGED, FIXED = SAMPLE_SCHEDULES = ("staged", "fixed")
+# Where each round of C-W begins.
+CLEAN_IMAGE, MID_GREY = CW_STARTS = ("image", "grey")
 RADIAL, TANGENTIAL = REFINEMENTS = ("radial", "tangential")
 # What follows the search: the boundary line search, or nothing.
 LINE_SEARCH, NO_LINE_SEARCH = FINISHES = ("ray", "none")

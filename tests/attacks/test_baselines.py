@@ -307,3 +307,18 @@ def test_carlini_and_wagner_multiply_c_by_ten_until_success_and_then_bisect():
     assert rounds[0] == pytest.approx(0.1)
     assert first >= 1
     assert all(c < 10 for c in rounds[first:])
+
+
+@pytest.mark.parametrize(("start_at", "first"), [("image", 0.0), ("grey", 0.5)])
+def test_every_round_of_carlini_and_wagner_begins_at_the_image_or_at_grey(start_at: str, first: float):
+    linear = make_linear()
+    attack = CarliniWagner(samples=50, steps=3, binary_search_steps=2, learning_rate=0.01, start_at=start_at)
+    image, begun = torch.zeros(1, 20, 20), []
+    state = attack.start([Example(0, image, 0)], linear.classifier)
+    for _ in range(2):
+        begun.append(state.x.clone())
+        for _ in range(3):
+            attack.step(state, linear.classifier)
+            state.iteration += 1
+    for x in begun:
+        torch.testing.assert_close(x, torch.full_like(x, first), rtol=0, atol=1e-5)

@@ -10,6 +10,7 @@ from torch import Tensor
 from caa_cli.attacks.baselines.baseline import Baseline, delta
 from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config import attacks as settings
+from caa_cli.config.choices import CLEAN_IMAGE
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import LogRatio
 
@@ -37,8 +38,9 @@ class CarliniWagner(settings.Cw, Baseline[CwState]):
     confidence: κ.  c is searched for: from `initial_constant`, multiplied by ten until a round of `steps` steps
     finds an adversarial point, then bisected, `binary_search_steps` rounds in all. constant: a fixed c instead, and
     one round. learning_rate: of Adam; None: such that a round of any length travels as far as the authors' 1,000
-    steps of 0.01, which black and white pixels need: they start at |w| ≈ 7, where tanh is flat. The authors end a
-    round early when its loss stagnates; noise would trigger that, so it is left out.
+    steps of 0.01, which black and white pixels need: they start at |w| ≈ 7, where tanh is flat. start_at: a round
+    begins at the clean image, or at mid-grey (w = 0). The authors end a round early when its loss stagnates; noise
+    would trigger that, so it is left out.
     """
 
     @property
@@ -102,11 +104,12 @@ class CarliniWagner(settings.Cw, Baseline[CwState]):
         state.constant = torch.where(over, following, state.constant)
 
     def _begin(self, state: CwState, rows: Tensor) -> None:
-        """A new round, from the clean image, for the examples of this mask."""
+        """A new round for the examples of this mask."""
         # atanh of ±1 is infinite.
-        clean = torch.atanh((2.0 * state.clean.flatten(1) - 1.0) * (1.0 - 1e-6))
+        share = 1.0 - 1e-6 if self.start_at == CLEAN_IMAGE else 0.0
+        first = torch.atanh((2.0 * state.clean.flatten(1) - 1.0) * share)
         chosen = rows[:, None]
-        state.w = torch.where(chosen, clean, state.w)
+        state.w = torch.where(chosen, first, state.w)
         state.mean = torch.where(chosen, 0.0, state.mean)
         state.square = torch.where(chosen, 0.0, state.square)
         state.succeeded = state.succeeded & ~rows
