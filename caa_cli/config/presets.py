@@ -12,7 +12,7 @@ from typing import Any
 from caa_cli.config.attack_settings import foreign
 from caa_cli.config.bounds import GOODMAN
 from caa_cli.config.certificates import COHEN
-from caa_cli.config.choices import FIXED, GUMBEL, INTERVALS, NO_LINE_SEARCH, RADIAL
+from caa_cli.config.choices import FIXED, GUMBEL, INTERVALS, MID_GREY, NO_LINE_SEARCH, RADIAL
 from caa_cli.config.ranges import OneOf
 
 
@@ -45,6 +45,7 @@ def _paper(samples: int) -> Preset:
     caa |= {"patience": 0, "sample_schedule": FIXED, "surrogate": GUMBEL, "temperature": temperature}
     pgd = {"pgd_epsilon": 20 / 255, "pgd_gumbel_temperature": temperature}
     cw = {"cw_constant": 1e-4, "cw_learning_rate": 0.01, "cw_confidence": 0.0, "cw_gumbel_temperature": temperature}
+    cw |= {"cw_start_at": MID_GREY}  # of the published code; the paper doesn't say
     deepfool = {"deepfool_overshoot": 0.02, "deepfool_candidates": 10, "deepfool_gumbel_temperature": temperature}
     autoattack = {"autoattack_minimise": False, "autoattack_gumbel_temperature": temperature}
     return Preset("Et Tu Certifications", shared | caa | pgd | cw | deepfool | autoattack)

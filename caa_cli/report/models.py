@@ -54,6 +54,9 @@ def draw_by_model(figure: Any, name: str, models: ModelsComparison) -> list[Any]
         axis.set_title(wrapped(label, 40))
         axis.grid(alpha=0.2)
         axis.label_outer()
+    if count % columns == 0 and columns == _ACROSS:  # a full last row, where the labels would overlap
+        for axis in (axes[-columns], axes[-1]):
+            axis.set_xlabel("")
     axes[0].set_xlim(right=right)
     lines = _draw_legends(figure, axes)
     figure.set_size_inches(COLUMN if columns == 1 else PAGE, 0.4 + 2.5 * rows + 0.13 * lines)

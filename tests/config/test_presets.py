@@ -35,7 +35,13 @@ OWN: dict[str, dict[str, Any]] = {
         "temperature": 0.01,
     },
     "pgd": {"pgd_epsilon": 0.0784313725490196, "pgd_gumbel_temperature": 0.01},
-    "cw": {"cw_constant": 0.0001, "cw_learning_rate": 0.01, "cw_confidence": 0, "cw_gumbel_temperature": 0.01},
+    "cw": {
+        "cw_constant": 0.0001,
+        "cw_learning_rate": 0.01,
+        "cw_confidence": 0,
+        "cw_gumbel_temperature": 0.01,
+        "cw_start_at": "grey",
+    },
     "deepfool": {"deepfool_overshoot": 0.02, "deepfool_candidates": 10, "deepfool_gumbel_temperature": 0.01},
     "autoattack": {"autoattack_radius": None, "autoattack_minimise": False, "autoattack_gumbel_temperature": 0.01},
 }
