@@ -77,10 +77,11 @@ def open_device(device: torch.device) -> None:
         torch.zeros(1, device=device)
     except RuntimeError as error:
         first = str(error).splitlines()[0]
-        raise CaaError(
-            f"{device} can't be used: {first}",
-            "others may be using it (nvidia-smi says who); wait, or choose another with --device cuda:1 or cpu",
-        ) from error
+        hint = "others may be using it (nvidia-smi says who); wait, or choose another with --device cuda:1 or cpu"
+        # Only PyTorch's own allocator knows of the limit.
+        if isinstance(error, torch.OutOfMemoryError) and torch.cuda.get_per_process_memory_fraction(device) < 1.0:
+            hint = f"raise --max-memory, or leave it out; where that is not the cause, {hint}"
+        raise CaaError(f"{device} can't be used: {first}", hint) from error
 
 
 def numeric_mode(name: str, device: torch.device) -> torch.dtype:
