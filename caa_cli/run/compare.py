@@ -72,16 +72,17 @@ class CompareRun:
                 check_figure(path.with_suffix(".svg") if option == "--html" else path, option)
 
     def _check_attacks(self) -> None:
-        """Check that every attack can write its files, and that no interrupted comparison is in the way."""
+        """Check that every attack can write its files, and that some of them are not done already, unasked."""
         plan = self.plan
         for attack in plan.attacks.values():
             AttackOutput(attack).check(attack.shard)
-        outputs = [attack.output for attack in plan.attacks.values()]
-        begun = [path for path in outputs if path.exists() or sidecar(path, ".jsonl").exists()]
+        outputs = {label: attack.output for label, attack in plan.attacks.items()}
+        begun = [path for path in outputs.values() if path.exists() or sidecar(path, ".jsonl").exists()]
         if not plan.resume and not plan.overwrite and 0 < len(begun) < len(outputs):
+            new = ", ".join(label for label, path in outputs.items() if path not in begun)
             raise UsageError(
-                f"{begun[0]} is of a comparison that was cut short: some of its attacks are done",
-                "add --resume to go on with it, or --overwrite to begin anew",
+                f"some of its attacks are done already, as {begun[0]} is, and others have not begun: {new}",
+                "add --resume to go on with them, or --overwrite to begin anew",
             )
 
     def _read(self) -> int:
@@ -138,8 +139,10 @@ class CompareRun:
         Returns the documents of their results by label, and their exit codes.
         """
         with importing():
-            from caa_cli.run.attack import run_attack
+            from caa_cli.run.attack import check_search, run_attack
 
+        for attack in self.plan.attacks.values():  # before the first of them has taken hours
+            check_search(attack)
         plan, messages, classifiers = self.plan, set[str](), dict[str, Any]()
         documents: dict[str, dict[str, Any]] = {}
         codes: list[int] = []
