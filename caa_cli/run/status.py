@@ -61,7 +61,8 @@ class StatusRun:
             rate, left = _rate(total["images_per_second"]), _left(total["seconds_left"])
             done = _of(total) if any(one.epochs is None for one in runs) else ""
             rows.append(["together", state, done, str(total["failed"]), rate, left, ""])
-        missing = [str(one.shard[0]) for one in runs if one.state == NOT_BEGUN and one.shard[1] > 1]
+        absent = [str(one.shard[0]) for one in runs if one.state == NOT_BEGUN and one.shard[1] > 1]
+        missing = list(dict.fromkeys(absent))  # the attacks of a comparison lack the same
         more = ", …" if len(missing) > MOST_NAMED else ""
         caption = f"shards not begun: {', '.join(missing[:MOST_NAMED])}{more}. " if missing else ""
         caption += "Left: at the rate so far; together: that of the slowest."
@@ -121,7 +122,8 @@ def _outputs_at(place: Path) -> Iterator[Path]:
             yield moved if (moved := output.with_name(file.name)).exists() else file
     for part in sorted(output.parent.glob(f"{escape(output.stem)}.*")):
         run = part.with_name(part.name.removesuffix(_JOURNAL))
-        if run.suffix == output.suffix and run != output and _is_of_run(part):
+        found = run.suffix == output.suffix and run != output and _is_of_run(part)
+        if found and document_at(run).get("command") != "compare":  # a shard's: its attacks are found too
             yield run
 
 

@@ -35,6 +35,13 @@ def test_a_merged_result_is_gone_on_with_in_its_shards(tmp_path):
     assert_clean_error(caa("merge", place, "--output", tmp_path / "b.json"), 2, "is unfinished", command)
 
 
+def test_a_merged_result_without_a_shard_says_that_it_is_missing(tmp_path):
+    files = shards(tmp_path)
+    merge(tmp_path, *files[:2], "--partial")
+    refused = caa("merge", tmp_path / "all.json", "--output", tmp_path / "b.json")
+    assert_clean_error(refused, 2, "is unfinished", f"run the shards that are missing beside {files[0]}, {files[1]}")
+
+
 def test_images_are_read_one_at_a_time_when_they_are_written(tmp_path, monkeypatch):
     picture, reads = np.zeros((1, 2, 2), np.float32), []
     files = []
@@ -125,6 +132,8 @@ def test_what_to_name_instead_of_a_comparison_of_one_shard(tmp_path):
     hint = "to merge, one attack's): c.caa.shard-*-of-2.json c.pgd.shard-*-of-2.json"
     for refused in (merge(tmp_path, place)[0], caa("compare", place)):
         assert_clean_error(refused, 2, "is a result of caa compare", hint)
+    place.write_text(place.read_text().replace('"attacks": {', '"attacks": {}, "others": {'))
+    assert_clean_error(caa("compare", place), 2, "is a result of caa compare", "name the files of caa attack")
 
 
 def test_labels_of_settings_that_differ_do_not_collide():

@@ -192,6 +192,23 @@ def test_a_merged_result_does_not_count_beside_its_shards(folder):
     assert status("all.json", "other.json")["total"]["done"] == 6
 
 
+def test_of_a_sharded_comparison_the_attacks_are_shown_and_no_shard_twice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    slurm = {f"SLURM_ARRAY_TASK_{name}": value for name, value in {"MIN": "0", "MAX": "2", "COUNT": "3"}.items()}
+    words = ("--attacks", "caa,ddn", "--limit", "2", "--shard", "auto", "--output", "c.json", "--quiet")
+    for shard in "02":  # the last has no image
+        result = caa("compare", *CHEAP, *words, env={**slurm, "SLURM_ARRAY_TASK_ID": shard})
+        assert result.exit_code == 0, result.output
+    for name in ("c.json", "."):
+        states = [(run["output"], run["state"]) for run in status(name, code=3)["runs"]]
+        assert states == [
+            (f"c.{attack}.shard-{shard}-of-3.json", "not begun" if shard == 1 else "complete")
+            for attack in ("caa", "ddn")
+            for shard in range(3)
+        ]
+    assert "shards not begun: 1. " in caa("status", "c.json").stdout
+
+
 def test_other_files_of_a_folder_are_passed_over(folder):
     Path("notes.json").write_text("{}")
     Path("log.jsonl").write_text('{"epoch": 1}\n')
