@@ -28,9 +28,10 @@ def partial(folder):
 def test_a_merged_result_is_gone_on_with_in_its_shards(tmp_path):
     place = partial(tmp_path)
     before = place.read_bytes()
-    refused = caa("attack", *CHEAP, "--limit", "7", "--output", place, "--resume")
     command = "finish its shards with: caa attack --checkpoint demo --shard 1/3 --resume"
-    assert_clean_error(refused, 2, f"{place} was merged from shards", command)
+    for resume in ([], ["--resume"], ["--resume", "--overwrite"]):
+        refused = caa("attack", *CHEAP, "--limit", "7", "--output", place, *resume)
+        assert_clean_error(refused, 2, f"{place} was merged from shards and is partial", command)
     assert place.read_bytes() == before
     assert_clean_error(caa("merge", place, "--output", tmp_path / "b.json"), 2, "is unfinished", command)
 
