@@ -13,6 +13,7 @@ from caa_cli.results.shards.merged_result import merge as merge_parts
 from caa_cli.results.shards.merged_result import merged_images
 from caa_cli.results.shards.result_file import read_result_file
 from caa_cli.results.store.images import StoredImages, save_images
+from caa_cli.results.store.journal import Journal
 
 
 def partial(folder):
@@ -101,6 +102,14 @@ def test_records_and_results_of_unfinished_runs_are_not_overwritten(tmp_path):
     )
     place = killed(tmp_path, "all.json", shard(1), done=1)
     assert_clean_error(merge(tmp_path, *files)[0], 2, f"beside --output {place} is the record", "--resume")
+
+
+def test_the_output_of_a_run_that_has_only_begun_is_not_taken(tmp_path):
+    journal = Journal(tmp_path / "all.json.jsonl")
+    journal.reserve()
+    assert_clean_error(merge(tmp_path, *shards(tmp_path))[0], 1, "another run is writing to", "wait")
+    journal.close()
+    assert merge(tmp_path, *shards(tmp_path))[0].exit_code == 0
 
 
 def test_a_dry_run_has_its_document_on_stdout(tmp_path):
