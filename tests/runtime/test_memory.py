@@ -175,6 +175,17 @@ def test_a_gpu_that_others_have_filled_and_too_low_a_limit_are_told_apart(monkey
     assert ("--max-memory" in (caught.value.hint or "")) == limited
 
 
+def test_a_gpu_that_is_filled_already_when_it_is_limited_is_said_too(tmp_path, monkeypatch):
+    """The limit is set before anything is on the device: on a GPU that is its first use."""
+
+    def full(device, limit):
+        raise FILLED
+
+    monkeypatch.setattr("caa_cli.run.session.limit_device", full)
+    words = ("attack", "--checkpoint", "demo", "--device", "cpu", "--max-memory", "4GiB", "--dry-run")
+    assert_clean_error(caa(*words), 1, "can't be used: CUDA error: out of memory", "others may be using it")
+
+
 @pytest.mark.parametrize(("error", "expected"), [("CUDA error: out of memory", True), ("size mismatch", False)])
 def test_what_counts_as_no_memory(error: str, expected: bool):
     assert memory.is_out_of_memory(RuntimeError(error)) is expected
