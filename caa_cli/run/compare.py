@@ -28,6 +28,7 @@ from caa_cli.results.store.locks import locked
 from caa_cli.run.compare_report import CompareReport, check_applicable
 from caa_cli.run.dry_run import summed
 from caa_cli.run.gate import Gate, warn_of_nothing
+from caa_cli.run.reporting import showing
 from caa_cli.runtime.collector import importing
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
@@ -125,7 +126,8 @@ class CompareRun:
         attacks = [_result(label, plan.attacks[label].output, document) for label, document in documents.items()]
         if (comparison := self._comparison(attacks)) is not None:
             partial |= comparison.partial
-            self.report.finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
+            with showing(interrupted):
+                self.report.finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
         elif not interrupted:
             self._finish_empty(attacks)
         if interrupted:
