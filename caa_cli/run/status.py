@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -119,7 +120,9 @@ def _outputs_at(place: Path) -> Iterator[Path]:
     # What caa compare and --shard auto write beside it, or in its place.
     for attack in document.get("attacks", {}).values():
         for file in map(Path, attack["files"]):
-            yield moved if (moved := output.with_name(file.name)).exists() else file
+            # The document names it from the folder where caa compare was typed.
+            places = (output.with_name(file.name), Path(os.path.normpath(output.parent / file)), file)
+            yield from [place for place in places if place.exists()][:1]
     for part in sorted(output.parent.glob(f"{escape(output.stem)}.*")):
         run = part.with_name(part.name.removesuffix(_JOURNAL))
         found = run.suffix == output.suffix and run != output and _is_of_run(part)

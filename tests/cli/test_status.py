@@ -209,6 +209,22 @@ def test_of_a_sharded_comparison_the_attacks_are_shown_and_no_shard_twice(tmp_pa
     assert "shards not begun: 1. " in caa("status", "c.json").stdout
 
 
+def test_files_of_a_comparison_are_found_from_another_folder(folder, monkeypatch):
+    """Its document names them from the folder where it was made."""
+    (folder / "table").mkdir()
+    monkeypatch.chdir(folder / "table")
+    shards = [f"../attack.shard-{shard}-of-2.json" for shard in range(2)]
+    assert caa("compare", *shards, "--output", "c.json").exit_code == 0
+    monkeypatch.chdir(folder)
+    for names in (["table"], ["table/c.json"], [".", "table"]):
+        assert [run["state"] for run in status(*names)["runs"]] == ["complete", "complete"]
+    Path("attack.shard-0-of-2.json").unlink()
+    assert [run["output"] for run in status("table", code=3)["runs"]] == [
+        "attack.shard-0-of-2.json",
+        "attack.shard-1-of-2.json",
+    ]
+
+
 def test_other_files_of_a_folder_are_passed_over(folder):
     Path("notes.json").write_text("{}")
     Path("log.jsonl").write_text('{"epoch": 1}\n')
