@@ -388,3 +388,12 @@ def test_a_path_with_odd_characters_works(tmp_path):
     document = attack(folder / "a b.json", "--limit", "1")
     assert document["config"]["output"] == str(folder / "a b.json")
     assert {path.name for path in folder.iterdir()} == {"a b.json"}
+
+
+@pytest.mark.parametrize("words", [("attack", *DEMO), ("status", ".")])
+def test_a_current_folder_that_was_deleted_is_said(tmp_path, monkeypatch, words):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert_clean_error(caa(*words), 1, "the current folder does not exist any more", "cd to")
