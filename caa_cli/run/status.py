@@ -14,7 +14,7 @@ from typing import Any
 from caa_cli.config.paths import TRAINING, TRAINING_LOG, sidecar
 from caa_cli.display import Display, clock
 from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
-from caa_cli.results.documents import document_at, head
+from caa_cli.results.documents import KINDS, document_at, head
 from caa_cli.results.shards.progress import (
     COMPLETE,
     NOT_BEGUN,
@@ -106,7 +106,7 @@ def _outputs_at(place: Path) -> Iterator[Path]:
     """The runs that one name stands for: a folder's, those of a comparison, the shards of one --output."""
     if place.is_dir():
         for entry in sorted(place.iterdir()):
-            if entry.suffix in (".json", _JOURNAL) and _is_of_run(entry):
+            if entry.suffix in (".json", _JOURNAL) and (_command_of(entry) or is_training(_trained(entry))):
                 yield from _outputs_at(entry)
         return
     if is_training(trained := _trained(place)):
@@ -125,8 +125,7 @@ def _outputs_at(place: Path) -> Iterator[Path]:
             yield from [place for place in places if place.exists()][:1]
     for part in sorted(output.parent.glob(f"{escape(output.stem)}.*")):
         run = part.with_name(part.name.removesuffix(_JOURNAL))
-        found = run.suffix == output.suffix and run != output and _is_of_run(part)
-        if found and document_at(run).get("command") != "compare":  # a shard's: its attacks are found too
+        if run.suffix == output.suffix and run != output and _command_of(part) in KINDS:
             yield run
 
 
@@ -135,9 +134,9 @@ def _trained(place: Path) -> Path:
     return place.with_name(place.name.removesuffix(TRAINING_LOG).removesuffix(TRAINING))
 
 
-def _is_of_run(path: Path) -> bool:
-    """Whether a file is a result, a journal or the log of a training."""
-    return path.is_file() and bool(document_at(path) or header_of(path) or is_training(_trained(path)))
+def _command_of(path: Path) -> str | None:
+    """The command that wrote a result or a journal; None for other files."""
+    return (document_at(path) or header_of(path)).get("command") if path.is_file() else None
 
 
 def _place(one: RunProgress) -> tuple[list[tuple[int, str]], int]:
