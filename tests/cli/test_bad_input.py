@@ -397,3 +397,14 @@ def test_a_current_folder_that_was_deleted_is_said(tmp_path, monkeypatch, words)
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert_clean_error(caa(*words), 1, "the current folder does not exist any more", "cd to")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "problem"),
+    [
+        (("attack", *DEMO, "--limit", "1", "--target", 300 * "x"), 2, "there is no class"),
+        (("merge", "a.json", "b.json", "--output", 300 * "x"), 1, "File name too long"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_no_traceback(words, code, problem):
+    assert_clean_error(caa(*words), code, problem)
