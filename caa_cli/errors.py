@@ -27,7 +27,7 @@ class CaaError(Exception):
 
     def with_advice(self, advice: str) -> CaaError:
         """The same error with one more thing to do."""
-        return CaaError(self.problem, f"{self.hint}; {advice}" if self.hint else advice)
+        return CaaError(self.problem, f"{self.hint}; {advice}" if self.hint else advice, self.exit_code)
 
 
 class UsageError(CaaError):

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -49,6 +50,7 @@ class Command(TyperCommand):
     def invoke(self, context: typer.Context) -> Any:  # type: ignore[override]
         with errors_shown(context):
             check_variables(context)
+            check_folder()
             given = context.params
             if not given.get("quiet") or given.get("json") or given.get("format", "table") != "table":
                 streams.check_stdout()
@@ -71,6 +73,14 @@ class Group(TyperGroup):
     def resolve_command(self, context: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         with refusals_shown(context):
             return super().resolve_command(context, args)
+
+
+def check_folder() -> None:
+    """Raise CaaError where the current folder has been deleted: no path could be resolved."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise CaaError("the current folder does not exist any more", "cd to one that does") from error
 
 
 @contextmanager

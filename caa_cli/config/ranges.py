@@ -50,9 +50,8 @@ class Range:
 
     def check(self, option: str, value: float) -> None:
         if value not in self:
-            shown = str(value) if isinstance(value, int) else f"{value:g}"
             raise UsageError(
-                f"{option} must be {self}, not {shown}", self.hint or f"leave {option} out for its default"
+                f"{option} must be {self}, not {value}", self.hint or f"leave {option} out for its default"
             )
 
 

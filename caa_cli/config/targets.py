@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ def target_or_file(text: str) -> tuple[str | None, Path | None]:
     if text in TARGET_RULES or _is_number(text):
         return text, None
     path = Path(text)
-    if path.is_file() or path.suffix.lower() in _FILE_ENDINGS:
+    # Path.is_file raises for a name that is too long.
+    if os.path.isfile(path) or path.suffix.lower() in _FILE_ENDINGS:  # noqa: PTH113
         return None, path
     return text, None
 

@@ -40,7 +40,7 @@ class Requirement:
         text = " ".join(text.split())
         match = _FORM.fullmatch(text)
         if match is None or match[1].endswith("="):
-            meant = re.fullmatch(r"(.+?)\s*(=[<>]?)\s*([^<>=!]+)", text)
+            meant = re.fullmatch(r"([^<>=!].*?)\s*(=[<>]?)\s*([^<>=!]+)", text)
             hint = f"for instance --require 'median_radius>=1.5'; the operators are {' '.join(OPERATORS)}"
             if meant is not None:
                 hint = (

@@ -29,7 +29,8 @@ from caa_cli.run.image_run import ImageRun
 from caa_cli.run.progress import AttackProgress
 from caa_cli.run.registry import build_attack, search_dtype_of
 from caa_cli.run.targets import Targets
-from caa_cli.run.threat_model import Access, open_access
+from caa_cli.run.threat_model import Access, find_surrogate, open_access
+from caa_cli.runtime.device import resolve_device
 from caa_cli.runtime.sharding import Shard
 from caa_cli.runtime.words import counted
 from caa_cli.smoothing.certify import Certifier
@@ -138,6 +139,12 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         names = names_of_classes(records, self.session.classes.names)
         with drawing("--figure", path, self.display):
             draw_examples(path, lambda index: images.image(index).numpy(), adversarial, records, names)
+
+
+def check_search(plan: AttackPlan) -> None:
+    """Raise CaaError where the search of a plan can't begin, as far as that is known without reading a model."""
+    find_surrogate(plan)
+    search_dtype_of(plan, resolve_device(plan.device, plan.shard.local))
 
 
 def run_attack(

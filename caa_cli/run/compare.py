@@ -28,6 +28,7 @@ from caa_cli.results.store.locks import locked
 from caa_cli.run.compare_report import CompareReport, check_applicable
 from caa_cli.run.dry_run import summed
 from caa_cli.run.gate import Gate, warn_of_nothing
+from caa_cli.run.reporting import showing
 from caa_cli.runtime.collector import importing
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
@@ -72,16 +73,17 @@ class CompareRun:
                 check_figure(path.with_suffix(".svg") if option == "--html" else path, option)
 
     def _check_attacks(self) -> None:
-        """Check that every attack can write its files, and that no interrupted comparison is in the way."""
+        """Check that every attack can write its files, and that some of them are not done already, unasked."""
         plan = self.plan
         for attack in plan.attacks.values():
             AttackOutput(attack).check(attack.shard)
-        outputs = [attack.output for attack in plan.attacks.values()]
-        begun = [path for path in outputs if path.exists() or sidecar(path, ".jsonl").exists()]
+        outputs = {label: attack.output for label, attack in plan.attacks.items()}
+        begun = [path for path in outputs.values() if path.exists() or sidecar(path, ".jsonl").exists()]
         if not plan.resume and not plan.overwrite and 0 < len(begun) < len(outputs):
+            new = ", ".join(label for label, path in outputs.items() if path not in begun)
             raise UsageError(
-                f"{begun[0]} is of a comparison that was cut short: some of its attacks are done",
-                "add --resume to go on with it, or --overwrite to begin anew",
+                f"some of its attacks are done already, as {begun[0]} is, and others have not begun: {new}",
+                "add --resume to go on with them, or --overwrite to begin anew",
             )
 
     def _read(self) -> int:
@@ -124,7 +126,8 @@ class CompareRun:
         attacks = [_result(label, plan.attacks[label].output, document) for label, document in documents.items()]
         if (comparison := self._comparison(attacks)) is not None:
             partial |= comparison.partial
-            self.report.finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
+            with showing(interrupted):
+                self.report.finish(comparison, "interrupted" if interrupted else "partial" if partial else "complete")
         elif not interrupted:
             self._finish_empty(attacks)
         if interrupted:
@@ -138,8 +141,10 @@ class CompareRun:
         Returns the documents of their results by label, and their exit codes.
         """
         with importing():
-            from caa_cli.run.attack import run_attack
+            from caa_cli.run.attack import check_search, run_attack
 
+        for attack in self.plan.attacks.values():  # before the first of them has taken hours
+            check_search(attack)
         plan, messages, classifiers = self.plan, set[str](), dict[str, Any]()
         documents: dict[str, dict[str, Any]] = {}
         codes: list[int] = []

@@ -20,7 +20,7 @@ from caa_cli.results.store.output import RunOutput
 from caa_cli.results.store.ownership import is_named_by
 from caa_cli.run.dry_run import Forecast
 from caa_cli.run.gate import Gate, warn_of_nothing
-from caa_cli.run.reporting import Summary, files, rows_and_fields
+from caa_cli.run.reporting import Summary, files, rows_and_fields, showing
 from caa_cli.run.session import Session, open_session
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
@@ -166,7 +166,8 @@ class ImageRun(ABC, Generic[P, R]):
                 output.close(status)
         except KeyboardInterrupt:  # it was held back while the files were written
             interrupted = True
-        self._show(document, summary, records, interrupted)
+        with showing(interrupted):
+            self._show(document, summary, records, interrupted)
         return interrupted
 
     def _show(

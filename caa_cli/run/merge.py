@@ -22,7 +22,7 @@ from caa_cli.results.shards.result_file import how_to_go_on, parse_result_file
 from caa_cli.results.store.files import check_writable, write_atomically, write_document, writing
 from caa_cli.results.store.images import save_images
 from caa_cli.results.store.journal import unfinished
-from caa_cli.results.store.locks import locked
+from caa_cli.results.store.locks import check_free, locked
 from caa_cli.results.store.ownership import check_intact, check_result, check_side_file
 from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.run.reporting import files, rows_and_fields
@@ -91,6 +91,7 @@ class MergeRun:
             (SAFETENSORS if option == "--save-adversarial" else FileName()).check(option, path)
         read = [*self.shards, *(sidecar(path, ".jsonl") for path in self.shards)]
         check_distinct([("a shard to read,", path) for path in read], files.items())
+        check_free(sidecar(self.output, ".jsonl"), "--output")
         if unfinished(self.output):
             raise UsageError(
                 f"beside --output {self.output} is the record of a run that was cut short: its result goes there",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,17 @@ from caa_cli.results.records import AttackSummary
 Summary = AttackSummary | CertifySummary
 
 _FILES = {"--save-adversarial": "images in", "--tsv": "log", "--figure": "figure"}
+
+
+@contextmanager
+def showing(interrupted: bool) -> Iterator[None]:
+    """A context for the result on stdout. If Ctrl-C has ended its reader too, such as tee, the command goes on to say
+    that it was interrupted."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit):  # the latter is Rich's
+        if not interrupted:
+            raise
 
 
 def rows_and_fields(summary: Summary, records: Sequence[Any], radius: float | None) -> tuple[Rows, Fields]:

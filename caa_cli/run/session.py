@@ -34,7 +34,7 @@ from caa_cli.run.describe import base_classifier_rows
 from caa_cli.run.missing_settings import check_settings
 from caa_cli.run.normalisation_check import Plausibility
 from caa_cli.run.threat_model import Access
-from caa_cli.runtime.device import describe_device, numeric_mode, open_device, resolve_device
+from caa_cli.runtime.device import describe_device, numeric_mode, open_device, opening, resolve_device
 from caa_cli.runtime.memory import is_out_of_memory, limit_device
 from caa_cli.runtime.sharding import Shard
 from caa_cli.runtime.words import counted
@@ -185,7 +185,8 @@ def open_session(plan: P, display: Display) -> Session[P]:
     device = resolve_device(plan.device, plan.shard.local)
     dtype = numeric_mode(plan.dtype, device)
     if plan.max_memory is not None:
-        limit_device(device, plan.max_memory)
+        with opening(device):
+            limit_device(device, plan.max_memory)
     files = ModelFiles.read(
         (plan.checkpoint, *plan.members), plan.denoiser, plan.denoiser_arch, plan.trust_checkpoint
     )

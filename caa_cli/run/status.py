@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,12 @@ from typing import Any
 from caa_cli.config.paths import TRAINING, TRAINING_LOG, sidecar
 from caa_cli.display import Display, clock
 from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
-from caa_cli.results.documents import document_at, head
+from caa_cli.results.documents import KINDS, document_at, head
 from caa_cli.results.shards.progress import (
     COMPLETE,
     NOT_BEGUN,
     RUNNING,
+    UNFINISHED,
     UNREADABLE,
     RunProgress,
     is_training,
@@ -28,6 +30,7 @@ from caa_cli.results.shards.progress import (
 from caa_cli.results.shards.result_file import how_to_go_on
 from caa_cli.results.shards.run_results import MOST_NAMED
 from caa_cli.results.store.journal import header_of
+from caa_cli.runtime.words import counted
 
 _JOURNAL, _IMAGES = ".jsonl", ".images"
 # per min: images per minute; idle: since the last write.
@@ -50,15 +53,17 @@ class StatusRun:
         self._show(runs, total)
         if any(one.state == UNREADABLE for one in runs):
             return ERROR
-        return DONE if total["complete"] == total["runs"] else PARTIAL
+        return DONE if all(one.state == COMPLETE for one in runs) else PARTIAL
 
     def _show(self, runs: Sequence[RunProgress], total: dict[str, Any]) -> None:
         rows = [_cells(one) for one in runs]
         if len(runs) > 1:
             state = f"{total['complete']} of {total['runs']} complete"
             rate, left = _rate(total["images_per_second"]), _left(total["seconds_left"])
-            rows.append(["together", state, _of(total), str(total["failed"]), rate, left, ""])
-        missing = [str(one.shard[0]) for one in runs if one.state == NOT_BEGUN and one.shard[1] > 1]
+            done = _of(total) if any(one.epochs is None for one in runs) else ""
+            rows.append(["together", state, done, str(total["failed"]), rate, left, ""])
+        absent = [str(one.shard[0]) for one in runs if one.state == NOT_BEGUN and one.shard[1] > 1]
+        missing = list(dict.fromkeys(absent))  # the attacks of a comparison lack the same
         more = ", …" if len(missing) > MOST_NAMED else ""
         caption = f"shards not begun: {', '.join(missing[:MOST_NAMED])}{more}. " if missing else ""
         caption += "Left: at the rate so far; together: that of the slowest."
@@ -70,6 +75,10 @@ class StatusRun:
         for one in stopped[:MOST_NAMED]:
             assert one.part is not None
             self.display.note(f"{one.output}: {how_to_go_on(one.part.metadata)}")
+        trainings = [(one.output, one.state) for one in runs if one.epochs is not None and one.output is not None]
+        for output, state in trainings[:MOST_NAMED]:
+            again = "; to finish it, repeat its caa train with --resume" if state == UNFINISHED else ""
+            self.display.note(f"{sidecar(output, TRAINING_LOG)} has a line for each epoch{again}")
 
 
 def outputs_of(names: Sequence[Path]) -> list[Path]:
@@ -86,8 +95,8 @@ def outputs_of(names: Sequence[Path]) -> list[Path]:
         if not outputs:
             raise UsageError(
                 f"{name} {'holds' if name.is_dir() else 'is'} no result of caa, nor one that a run has begun",
-                "name the --output of a run, its shards (attack.shard-*.json), or the folder that holds them; the "
-                f"epochs of a training are in OUTPUT{TRAINING_LOG}",
+                "name the --output of a run, its shards (attack.shard-*.json), or the folder that holds them; a "
+                "training is shown from the end of its first epoch on",
             )
         outputs_named |= dict.fromkeys(outputs)
     return list(outputs_named)
@@ -97,11 +106,10 @@ def _outputs_at(place: Path) -> Iterator[Path]:
     """The runs that one name stands for: a folder's, those of a comparison, the shards of one --output."""
     if place.is_dir():
         for entry in sorted(place.iterdir()):
-            if entry.suffix in (".json", _JOURNAL) and _is_of_run(entry):
+            if entry.suffix in (".json", _JOURNAL) and (_command_of(entry) or is_training(_trained(entry))):
                 yield from _outputs_at(entry)
         return
-    trained = place.with_name(place.name.removesuffix(TRAINING_LOG).removesuffix(TRAINING))
-    if is_training(trained):
+    if is_training(trained := _trained(place)):
         yield trained
         return
     output = place.with_name(place.name.removesuffix(_JOURNAL).removesuffix(_IMAGES))
@@ -112,16 +120,23 @@ def _outputs_at(place: Path) -> Iterator[Path]:
     # What caa compare and --shard auto write beside it, or in its place.
     for attack in document.get("attacks", {}).values():
         for file in map(Path, attack["files"]):
-            yield moved if (moved := output.with_name(file.name)).exists() else file
+            # The document names it from the folder where caa compare was typed.
+            places = (output.with_name(file.name), Path(os.path.normpath(output.parent / file)), file)
+            yield from [place for place in places if place.exists()][:1]
     for part in sorted(output.parent.glob(f"{escape(output.stem)}.*")):
         run = part.with_name(part.name.removesuffix(_JOURNAL))
-        if run.suffix == output.suffix and run != output and _is_of_run(part):
+        if run.suffix == output.suffix and run != output and _command_of(part) in KINDS:
             yield run
 
 
-def _is_of_run(path: Path) -> bool:
-    """Whether a file is a result or a journal."""
-    return path.is_file() and bool(document_at(path) or header_of(path))
+def _trained(place: Path) -> Path:
+    """The --output of the training that has a file of this name, if it is of one."""
+    return place.with_name(place.name.removesuffix(TRAINING_LOG).removesuffix(TRAINING))
+
+
+def _command_of(path: Path) -> str | None:
+    """The command that wrote a result or a journal; None for other files."""
+    return (document_at(path) or header_of(path)).get("command") if path.is_file() else None
 
 
 def _place(one: RunProgress) -> tuple[list[tuple[int, str]], int]:
@@ -134,10 +149,11 @@ def _cells(one: RunProgress) -> list[str]:
     name = str(one.output or "?")
     if one.shard[1] > 1 and f".shard-{one.shard[0]}-of-" not in name:
         name += f" ({one.shard[0]} of {one.shard[1]})"
-    failed = "" if one.state == NOT_BEGUN else str(one.failed)
+    name += " (merged)" if one.merged else ""
+    failed = "" if one.state == NOT_BEGUN or one.epochs is not None else str(one.failed)
     last = "" if one.updated is None else clock(max(time.time() - one.updated, 0))
     left = "" if one.state == NOT_BEGUN or one.seconds_left == 0.0 else _left(one.seconds_left)
-    done = _of({"done": one.done, "images": one.images})
+    done = _of({"done": one.done, "images": one.images}) if one.epochs is None else counted(one.epochs, "epoch")
     return [name, one.state, done, failed, _rate(one.rate), left, last]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from caa_cli.config.attack_plan import AttackPlan
@@ -63,17 +66,34 @@ class Access:
         return _SOURCES[self.kind]()
 
 
+def find_surrogate(plan: AttackPlan) -> Path | None:
+    """The checkpoint of a plan's surrogate, None without one. Raises CaaError where there is no such file."""
+    with _of_option(plan):
+        return None if plan.surrogate_model is None else find_checkpoint(plan.surrogate_model)
+
+
+@contextmanager
+def _of_option(plan: AttackPlan) -> Iterator[None]:
+    """A context whose errors name the option that the surrogate comes from."""
+    try:
+        yield
+    except CaaError as error:
+        hint = "name the checkpoint of a model of the same images and classes"
+        if "--trust-checkpoint" in (error.hint or ""):
+            hint = f"{error.hint}; or {hint}"
+        raise CaaError(f"--gradient {plan.gradient}: {error.problem}", hint, error.exit_code) from error
+
+
 def open_access(plan: AttackPlan, target: ModelCard, images: Images, display: Display) -> Access:
     """The access of a plan, its surrogate read and checked. Raises CaaError if that doesn't fit the target.
 
     A surrogate whose checkpoint holds no σ is given the target's; the search sets the noise in any case.
     """
-    path = plan.surrogate_model
+    path = find_surrogate(plan)
     if path is None:
         return Access(plan.gradient)
-    option = f"--gradient {SURROGATE_MODEL}={path}"
-    try:
-        weights = read_weights(find_checkpoint(path), plan.trust_checkpoint)
+    with _of_option(plan):
+        weights = read_weights(path, plan.trust_checkpoint)
         sigma = weights.card.sigma if weights.card is not None else None
         card, notes = resolve_card(
             weights,
@@ -83,16 +103,12 @@ def open_access(plan: AttackPlan, target: ModelCard, images: Images, display: Di
             images.num_classes,
             plan.trust_checkpoint,
         )
-    except CaaError as error:
-        hint = "name the checkpoint of a model of the same images and classes"
-        if "--trust-checkpoint" in (error.hint or ""):
-            hint = f"{error.hint}; or {hint}"
-        raise CaaError(f"{option}: {error.problem}", hint, error.exit_code) from error
     if card.num_classes != target.num_classes:
         raise UsageError(
-            f"{option}: it knows {counted(card.num_classes, 'class')}, the attacked model {target.num_classes}",
+            f"--gradient {plan.gradient}: it knows {counted(card.num_classes, 'class')}, the attacked model "
+            f"{target.num_classes}",
             "name a checkpoint of the same classes, in the same order",
         )
     for note in notes:
-        display.warn(f"{option}: {note}")
+        display.warn(f"--gradient {plan.gradient}: {note}")
     return Access(SURROGATE_MODEL, weights, card)

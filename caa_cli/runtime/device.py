@@ -73,14 +73,22 @@ def open_device(device: torch.device) -> None:
     torch.backends.cudnn.deterministic = True
     # PyTorch's thread for backward passes says so when it first multiplies matrices, and then does as it should.
     warnings.filterwarnings("ignore", "Attempting to run cuBLAS, but there was no current CUDA context")
-    try:
+    with opening(device):
         torch.zeros(1, device=device)
+
+
+@contextmanager
+def opening(device: torch.device) -> Iterator[None]:
+    """A context for what may be the first use of the device. Raises CaaError where it can't be used."""
+    try:
+        yield
     except RuntimeError as error:
         first = str(error).splitlines()[0]
-        raise CaaError(
-            f"{device} can't be used: {first}",
-            "others may be using it (nvidia-smi says who); wait, or choose another with --device cuda:1 or cpu",
-        ) from error
+        hint = "others may be using it (nvidia-smi says who); wait, or choose another with --device cuda:1 or cpu"
+        # Only PyTorch's own allocator knows of the limit.
+        if isinstance(error, torch.OutOfMemoryError) and torch.cuda.get_per_process_memory_fraction(device) < 1.0:
+            hint = f"raise --max-memory, or leave it out; where that is not the cause, {hint}"
+        raise CaaError(f"{device} can't be used: {first}", hint) from error
 
 
 def numeric_mode(name: str, device: torch.device) -> torch.dtype:

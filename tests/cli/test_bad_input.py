@@ -388,3 +388,23 @@ def test_a_path_with_odd_characters_works(tmp_path):
     document = attack(folder / "a b.json", "--limit", "1")
     assert document["config"]["output"] == str(folder / "a b.json")
     assert {path.name for path in folder.iterdir()} == {"a b.json"}
+
+
+@pytest.mark.parametrize("words", [("attack", *DEMO), ("status", ".")])
+def test_a_current_folder_that_was_deleted_is_said(tmp_path, monkeypatch, words):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert_clean_error(caa(*words), 1, "the current folder does not exist any more", "cd to")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "problem"),
+    [
+        (("attack", *DEMO, "--limit", "1", "--target", 300 * "x"), 2, "there is no class"),
+        (("merge", "a.json", "b.json", "--output", 300 * "x"), 1, "File name too long"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_no_traceback(words, code, problem):
+    assert_clean_error(caa(*words), code, problem)

@@ -202,7 +202,7 @@ def test_a_kill_between_two_attacks_is_not_begun_anew_unasked(tmp_path):
     compare(output, attacks="caa", limit=1)
     output.unlink()
     refused, _ = compare(output, limit=1)
-    assert_clean_error(refused, 2, "some of its attacks are done", "--resume")
+    assert_clean_error(refused, 2, f"others have not begun: {LABELS[1]}", "--resume")
     result, found = compare(output, "--resume", limit=1)
     assert result.exit_code == 0
     assert list(found["attacks"]) == LABELS
@@ -244,6 +244,23 @@ def test_attacks_that_make_no_comparison(tmp_path, attacks, problem):
     result, _ = compare(tmp_path / "c.json", attacks=attacks)
     assert_clean_error(result, 2, problem)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("second", "problem"),
+    [
+        ("ddn:gradient=surrogate-model=nowhere.pt", "--gradient surrogate-model=nowhere.pt: the checkpoint"),
+        ("ddn:search-dtype=tf32", "--search-dtype tf32 needs"),
+    ],
+)
+def test_an_attack_that_can_not_begin_is_refused_before_the_first_one_runs(tmp_path, second, problem):
+    result, _ = compare(tmp_path / "c.json", attacks=f"caa,{second}")
+    assert_clean_error(result, 2, problem)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_advice_keeps_the_exit_code():
+    assert UsageError("problem", "hint").with_advice("more").exit_code == 2
 
 
 def test_settings_are_named_as_options_are():

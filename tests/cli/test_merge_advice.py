@@ -13,6 +13,7 @@ from caa_cli.results.shards.merged_result import merge as merge_parts
 from caa_cli.results.shards.merged_result import merged_images
 from caa_cli.results.shards.result_file import read_result_file
 from caa_cli.results.store.images import StoredImages, save_images
+from caa_cli.results.store.journal import Journal
 
 
 def partial(folder):
@@ -28,11 +29,19 @@ def partial(folder):
 def test_a_merged_result_is_gone_on_with_in_its_shards(tmp_path):
     place = partial(tmp_path)
     before = place.read_bytes()
-    refused = caa("attack", *CHEAP, "--limit", "7", "--output", place, "--resume")
     command = "finish its shards with: caa attack --checkpoint demo --shard 1/3 --resume"
-    assert_clean_error(refused, 2, f"{place} was merged from shards", command)
+    for resume in ([], ["--resume"], ["--resume", "--overwrite"]):
+        refused = caa("attack", *CHEAP, "--limit", "7", "--output", place, *resume)
+        assert_clean_error(refused, 2, f"{place} was merged from shards and is partial", command)
     assert place.read_bytes() == before
     assert_clean_error(caa("merge", place, "--output", tmp_path / "b.json"), 2, "is unfinished", command)
+
+
+def test_a_merged_result_without_a_shard_says_that_it_is_missing(tmp_path):
+    files = shards(tmp_path)
+    merge(tmp_path, *files[:2], "--partial")
+    refused = caa("merge", tmp_path / "all.json", "--output", tmp_path / "b.json")
+    assert_clean_error(refused, 2, "is unfinished", f"run the shards that are missing beside {files[0]}, {files[1]}")
 
 
 def test_images_are_read_one_at_a_time_when_they_are_written(tmp_path, monkeypatch):
@@ -95,6 +104,14 @@ def test_records_and_results_of_unfinished_runs_are_not_overwritten(tmp_path):
     assert_clean_error(merge(tmp_path, *files)[0], 2, f"beside --output {place} is the record", "--resume")
 
 
+def test_the_output_of_a_run_that_has_only_begun_is_not_taken(tmp_path):
+    journal = Journal(tmp_path / "all.json.jsonl")
+    journal.reserve()
+    assert_clean_error(merge(tmp_path, *shards(tmp_path))[0], 1, "another run is writing to", "wait")
+    journal.close()
+    assert merge(tmp_path, *shards(tmp_path))[0].exit_code == 0
+
+
 def test_a_dry_run_has_its_document_on_stdout(tmp_path):
     files = shards(tmp_path)
     result = caa("merge", *files, "--output", tmp_path / "all.json", "--dry-run", "--json")
@@ -125,6 +142,8 @@ def test_what_to_name_instead_of_a_comparison_of_one_shard(tmp_path):
     hint = "to merge, one attack's): c.caa.shard-*-of-2.json c.pgd.shard-*-of-2.json"
     for refused in (merge(tmp_path, place)[0], caa("compare", place)):
         assert_clean_error(refused, 2, "is a result of caa compare", hint)
+    place.write_text(place.read_text().replace('"attacks": {', '"attacks": {}, "others": {'))
+    assert_clean_error(caa("compare", place), 2, "is a result of caa compare", "name the files of caa attack")
 
 
 def test_labels_of_settings_that_differ_do_not_collide():

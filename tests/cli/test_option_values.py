@@ -67,6 +67,7 @@ def test_a_sigma_that_no_model_has_is_refused(command: str, value: str):
         ("attack", f"--limit {10**23}", "--limit must be"),
         ("attack", f"--batch-size {10**23}", "--batch-size must be"),
         ("attack", "--alpha 0.9999", "--alpha must be at least 1e-12 and at most 0.5, not 0.9999"),
+        ("attack", "--alpha 0.50000001", "--alpha must be at least 1e-12 and at most 0.5, not 0.50000001"),
         ("certify", "--alpha 0.6", "--alpha must be at least 1e-12 and at most 0.5, not 0.6"),
         ("certify", "--radius 1e308", "--radius must be above 0"),
         ("attack", "--dataset nonsense", "--dataset 'nonsense' is not known"),

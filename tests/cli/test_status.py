@@ -14,6 +14,7 @@ import pytest
 from support import CHEAP, assert_clean_error, attack, caa, journal_of, parse_strict, start, wait_until
 
 from caa_cli.results.records import FAILED
+from caa_cli.results.store.locks import locked
 
 
 def status(*names: str | Path, code: int = 0) -> dict:
@@ -150,17 +151,78 @@ def test_a_name_that_can_not_be_looked_up_is_an_error(folder):
     assert_clean_error(caa("status", "x" * 300), 1, "can't be read", "name the --output")
 
 
-@pytest.mark.parametrize("name", ["m.safetensors", "m.safetensors.log.jsonl", "m.safetensors.training"])
-def test_of_a_training_the_log_is_named_and_the_runs_are_shown(folder, name):
+@pytest.fixture
+def trained(folder: Path) -> Path:
+    """A finished training of two epochs beside the shards."""
     words = "train --dataset demo --epochs 2 --evaluate-samples 0 --device cpu --output m.safetensors".split()  # noqa: SIM905
     assert caa(*words).exit_code == 0
-    Path("m.safetensors.training").touch()  # as while it goes on
+    return Path("m.safetensors")
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.safetensors.log.jsonl", "m.safetensors.training", "."])
+def test_a_training_has_a_row_with_its_epochs(trained, name):
+    state = trained.with_name("m.safetensors.training")
+    if name == state.name:
+        state.touch()  # a kill may leave it behind the result
     result = caa("status", name, "attack.json", "--json")
-    assert result.exit_code == 1
-    states = {run["output"]: run["state"] for run in parse_strict(result.stdout)["runs"]}
-    assert states.pop("m.safetensors") == "unreadable"
-    assert list(states.values()) == ["complete"] * 2
-    assert "m.safetensors is of caa train: 2 finished epochs, a line each in m.safetensors.log.jsonl" in result.stderr
+    found = parse_strict(result.stdout)
+    runs = {run["output"]: run for run in found["runs"]}
+    assert (runs["m.safetensors"]["run"], runs["m.safetensors"]["epochs"]) == ("train", 2)
+    assert runs["m.safetensors"]["state"] == ("unfinished" if state.exists() else "complete")
+    assert result.exit_code == (3 if state.exists() else 0)
+    assert (found["total"]["runs"], found["total"]["images"], found["total"]["done"]) == (3, 5, 5)
+    shown = caa("status", name)
+    assert re.search(r"m\.safetensors +(complete|unfinished) +2 epochs ", shown.stdout)
+    assert "m.safetensors.log.jsonl has a line for each epoch" in shown.stderr
+    assert ("--resume" in shown.stderr) == state.exists()
+
+
+def test_a_training_at_work_is_running(trained):
+    with locked({"--output": trained}):
+        assert status(trained, code=3)["runs"][0]["state"] == "running"
+
+
+def test_a_merged_result_does_not_count_beside_its_shards(folder):
+    shards = [f"attack.shard-{shard}-of-2.json" for shard in range(2)]
+    assert caa("merge", *shards, "--output", "all.json", "--quiet").exit_code == 0
+    attack(Path("other.json"), "--limit", "1")
+    total = status(".")["total"]
+    assert (total["runs"], total["complete"], total["images"], total["done"]) == (3, 3, 6, 6)
+    assert "all.json (merged) " in caa("status", ".").stdout
+    assert status("all.json", "other.json")["total"]["done"] == 6
+
+
+def test_of_a_sharded_comparison_the_attacks_are_shown_and_no_shard_twice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    slurm = {f"SLURM_ARRAY_TASK_{name}": value for name, value in {"MIN": "0", "MAX": "2", "COUNT": "3"}.items()}
+    words = ("--attacks", "caa,ddn", "--limit", "2", "--shard", "auto", "--output", "c.json", "--quiet")
+    for shard in "02":  # the last has no image
+        result = caa("compare", *CHEAP, *words, env={**slurm, "SLURM_ARRAY_TASK_ID": shard})
+        assert result.exit_code == 0, result.output
+    for name in ("c.json", "."):
+        states = [(run["output"], run["state"]) for run in status(name, code=3)["runs"]]
+        assert states == [
+            (f"c.{attack}.shard-{shard}-of-3.json", "not begun" if shard == 1 else "complete")
+            for attack in ("caa", "ddn")
+            for shard in range(3)
+        ]
+    assert "shards not begun: 1. " in caa("status", "c.json").stdout
+
+
+def test_files_of_a_comparison_are_found_from_another_folder(folder, monkeypatch):
+    """Its document names them from the folder where it was made."""
+    (folder / "table").mkdir()
+    monkeypatch.chdir(folder / "table")
+    shards = [f"../attack.shard-{shard}-of-2.json" for shard in range(2)]
+    assert caa("compare", *shards, "--output", "c.json").exit_code == 0
+    monkeypatch.chdir(folder)
+    for names in (["table"], ["table/c.json"], [".", "table"]):
+        assert [run["state"] for run in status(*names)["runs"]] == ["complete", "complete"]
+    Path("attack.shard-0-of-2.json").unlink()
+    assert [run["output"] for run in status("table", code=3)["runs"]] == [
+        "attack.shard-0-of-2.json",
+        "attack.shard-1-of-2.json",
+    ]
 
 
 def test_other_files_of_a_folder_are_passed_over(folder):

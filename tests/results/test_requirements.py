@@ -77,6 +77,12 @@ def test_what_was_meant_by_an_operator_is_named(text, meant):
     assert f"did you mean '{meant}'?" in (caught.value.hint or "")
 
 
+def test_no_field_is_made_up_where_there_is_none():
+    with pytest.raises(UsageError) as caught:
+        Requirement.parse(">=3")
+    assert (caught.value.hint or "").startswith("for instance")
+
+
 @pytest.mark.parametrize(
     ("operator", "met"),
     [(">=", (0, 1, 1)), ("<=", (1, 1, 0)), ("==", (0, 1, 0)), ("!=", (1, 0, 1)), (">", (0, 0, 1)), ("<", (1, 0, 0))],

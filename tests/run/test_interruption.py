@@ -82,6 +82,21 @@ def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, 
     same_images(load_file(images), whole[1])
 
 
+@pytest.mark.parametrize("words", [["attack"], ["attack", "--json"], ["compare", "--attacks", "caa"]])
+def test_an_interruption_is_said_although_it_ended_the_reader_of_stdout(tmp_path, words):
+    """As in `caa attack | tee log`: Ctrl-C reaches both."""
+    output = tmp_path / ("c.caa.json" if "compare" in words else "c.json")
+    process = start(*words, *CHEAP, *MANY, "--output", tmp_path / "c.json")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    wait_until(lambda: lines(output) >= 2, process)
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    stderr = process.stderr.read()
+    assert process.wait() == 130, stderr
+    assert f"go on with: caa {words[0]}" in stderr
+
+
 def test_the_command_that_goes_on_has_the_settings_that_came_from_variables(tmp_path):
     output = tmp_path / "an attack.json"
     settings = {"CAA_ATTACK_SAMPLES": "60", "CAA_ATTACK_OUTPUT": str(output), "CAA_ATTACK_LIMIT": "12"}

@@ -114,7 +114,7 @@ def test_more_images_go_on_from_the_document(folder, finished):
     def more(*words):
         return caa("attack", *CHEAP, "--limit", "3", "--output", "attack.json", *words)
 
-    assert_clean_error(more(), 2, "1 of the images asked for are not in it", "--resume")
+    assert_clean_error(more(), 2, "but it lacks 1 of the images asked for", "--resume")
     assert contents(folder) == finished
     result = more("--resume")
     assert result.exit_code == 0, result.output

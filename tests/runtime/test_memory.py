@@ -156,14 +156,34 @@ def test_a_gpu_gets_its_share_of_the_whole(monkeypatch):
         limit_device(torch.device("mps"), 10**9)
 
 
-def test_a_gpu_that_others_have_filled_is_said(monkeypatch):
+FILLED = RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")
+REFUSED = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 MiB")
+
+
+@pytest.mark.parametrize(
+    ("error", "share", "limited"), [(FILLED, 0.1, False), (REFUSED, 1.0, False), (REFUSED, 0.1, True)]
+)
+def test_a_gpu_that_others_have_filled_and_too_low_a_limit_are_told_apart(monkeypatch, error, share, limited):
     def full(*shape, device):
-        raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")
+        raise error
 
     monkeypatch.setattr(torch, "zeros", full)
-    with pytest.raises(CaaError, match=r"cuda:0 can't be used: CUDA error: out of memory$") as caught:
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: share)
+    with pytest.raises(CaaError, match=r"cuda:0 can't be used: CUDA (error: )?out of memory\.?$") as caught:
         open_device(torch.device("cuda:0"))
     assert "--device" in (caught.value.hint or "")
+    assert ("--max-memory" in (caught.value.hint or "")) == limited
+
+
+def test_a_gpu_that_is_filled_already_when_it_is_limited_is_said_too(tmp_path, monkeypatch):
+    """The limit is set before anything is on the device: on a GPU that is its first use."""
+
+    def full(device, limit):
+        raise FILLED
+
+    monkeypatch.setattr("caa_cli.run.session.limit_device", full)
+    words = ("attack", "--checkpoint", "demo", "--device", "cpu", "--max-memory", "4GiB", "--dry-run")
+    assert_clean_error(caa(*words), 1, "can't be used: CUDA error: out of memory", "others may be using it")
 
 
 @pytest.mark.parametrize(("error", "expected"), [("CUDA error: out of memory", True), ("size mismatch", False)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.paths import TRAINING_LOG, sidecar
+from caa_cli.config.paths import TRAINING, TRAINING_LOG, sidecar
 from caa_cli.config.selection import read_indices
 from caa_cli.errors import CaaError
 from caa_cli.results.documents import KINDS
@@ -15,9 +15,8 @@ from caa_cli.results.records import FAILED
 from caa_cli.results.shards.result_file import ResultFile, read_result_file, read_unfinished
 from caa_cli.results.shards.run_results import missing_shards
 from caa_cli.results.store.journal import Journal
-from caa_cli.results.store.locks import is_locked
+from caa_cli.results.store.locks import is_locked, lock_of
 from caa_cli.runtime.sharding import Shard
-from caa_cli.runtime.words import counted
 
 COMPLETE, PARTIAL, INTERRUPTED = "complete", "partial", "interrupted"  # as the document says
 RUNNING, UNFINISHED, NOT_BEGUN, UNREADABLE = "running", "unfinished", "not begun", "unreadable"
@@ -30,6 +29,7 @@ class RunProgress:
 
     images: how many it works on; None where that is not known. rate: images per second, while it worked. updated:
     when it finished its last image, in seconds since 1970. problem: why it can't be read. part: what was read.
+    epochs: finished ones, of a training, which has no images.
     """
 
     output: Path | None
@@ -43,6 +43,18 @@ class RunProgress:
     updated: float | None = None
     problem: str | None = None
     part: ResultFile[Any] | None = None
+    epochs: int | None = None
+
+    @property
+    def merged(self) -> bool:
+        """Whether it is the result of caa merge."""
+        return self.part is not None and "merged" in self.part.metadata
+
+    @property
+    def run(self) -> str:
+        """What all shards of one run have in common, and the result that they are merged into."""
+        part = self.part
+        return "" if part is None else f"{self.what} {part.fingerprint} {part.selection}"
 
     @property
     def seconds_left(self) -> float | None:
@@ -67,6 +79,7 @@ class RunProgress:
             "updated": self.updated,
             "resume": self.part.metadata.get("resume") if self.part is not None else None,
             "problem": self.problem,
+            **({} if self.epochs is None else {"epochs": self.epochs}),
         }
 
 
@@ -74,9 +87,7 @@ def read_progress(output: Path) -> RunProgress:
     """The progress of the run with this --output. A journal that is newer than the result leads."""
     journal = sidecar(output, ".jsonl")
     if is_training(output):
-        log = sidecar(output, TRAINING_LOG)
-        epochs = counted(log.read_bytes().count(b"\n"), "finished epoch")
-        return RunProgress(output, UNREADABLE, problem=f"{output} is of caa train: {epochs}, a line each in {log}")
+        return _of_training(output)
     for _ in range(3):  # a run that ends meanwhile replaces one by the other
         try:
             if _leads(journal, output):
@@ -107,8 +118,7 @@ def missing_progress(runs_read: Sequence[RunProgress]) -> list[RunProgress]:
     runs: dict[str, list[RunProgress]] = {}
     for one in runs_read:
         if one.part is not None and one.shard[1] > 1:
-            key = f"{one.part.command} {one.part.fingerprint} {one.part.selection} {one.shard[1]} {one.what}"
-            runs.setdefault(key, []).append(one)
+            runs.setdefault(f"{one.run} {one.shard[1]}", []).append(one)
     missing, unread = [], {one.output for one in runs_read if one.part is None}
     for several in runs.values():
         first = several[0]
@@ -123,9 +133,14 @@ def missing_progress(runs_read: Sequence[RunProgress]) -> list[RunProgress]:
 
 
 def total_of(progress: Iterable[RunProgress]) -> dict[str, Any]:
-    """The figures of all runs together. seconds_left: of the slowest, as if all worked in parallel."""
+    """The figures of all runs together, a merged result left out beside its shards; images: but of trainings.
+
+    seconds_left: of the slowest, as if all worked in parallel.
+    """
     progress = list(progress)
-    images = [one.images for one in progress]
+    sharded = {one.run for one in progress if one.shard[1] > 1}
+    progress = [one for one in progress if not (one.merged and one.run in sharded)]
+    images = [one.images for one in progress if one.epochs is None]
     left = [one.seconds_left for one in progress]
     rates = [one.rate for one in progress if one.state == RUNNING and one.rate is not None]
     return {
@@ -146,6 +161,15 @@ def _leads(journal: Path, output: Path) -> bool:
     if not Journal[Any](journal).begun:
         return False
     return not output.exists() or is_locked(journal) or journal.stat().st_mtime > output.stat().st_mtime
+
+
+def _of_training(output: Path) -> RunProgress:
+    """A training as its log has it, which does not say how many epochs there will be."""
+    log = sidecar(output, TRAINING_LOG)
+    finished = output.exists() and not sidecar(output, TRAINING).exists()
+    state = RUNNING if is_locked(lock_of(output)) else COMPLETE if finished else UNFINISHED
+    epochs = log.read_bytes().count(b"\n")
+    return RunProgress(output, state, "train", updated=log.stat().st_mtime, epochs=epochs)
 
 
 def _of(output: Path, part: ResultFile[Any], newest: Path, running: bool) -> RunProgress:

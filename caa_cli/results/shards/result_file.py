@@ -233,7 +233,8 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
             compared_files = [file for entry in compared for file in entry.get("files", [])]
             # A shard's file stands for those of all shards, whose names differ in this mark alone.
             every = dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in compared_files)
-            hint = f"name the files that it compares (to merge, one attack's): {' '.join(every)}"
+            if every:
+                hint = f"name the files that it compares (to merge, one attack's): {' '.join(every)}"
     return UsageError(f"{path} is a result of caa {command}, not of {_kinds(commands)}", hint)
 
 
@@ -247,4 +248,6 @@ def how_to_go_on(document: dict[str, Any]) -> str:
     commands = [str(shard["resume"]) for shard in unfinished if shard.get("resume")]
     files = ", ".join(str(shard.get("file")) for shard in shards)
     how = f"finish its shards with: {'; '.join(commands)}" if commands else f"finish its shards ({files}, …)"
+    if not unfinished:
+        how = f"run the shards that are missing beside {files}"
     return f"{how}, and merge them again"

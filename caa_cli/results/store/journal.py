@@ -149,7 +149,10 @@ def _agree(one: Record, other: Record) -> bool:
 def unfinished(output: Path) -> bool:
     """Whether the journal holds examples of an earlier run that no complete result holds."""
     journal = sidecar(output, ".jsonl")
-    if not journal.exists() or journal.stat().st_size == 0:
+    try:
+        if journal.stat().st_size == 0:
+            return False
+    except OSError:  # it is missing, or no file can have this name
         return False
     try:
         document = read_object(output)

@@ -59,14 +59,19 @@ def _taken(written: Path, option: str) -> CaaError:
     return CaaError(f"another run is writing to {written}", f"wait for it to end, or choose another {option}")
 
 
+def lock_of(path: Path) -> Path:
+    """The hidden file that `locked` locks for a file."""
+    target = behind_link(path)
+    return target.with_name(f".{target.name}.lock")
+
+
 @contextmanager
 def locked(files: Mapping[str, Path | None]) -> Iterator[None]:
     """A context in which no other run writes to these files, given by option; hidden files are the locks."""
     with ExitStack() as held:
         for option, path in files.items():
             if path is not None:
-                target = behind_link(path)
-                place = target.with_name(f".{target.name}.lock")
+                place = lock_of(path)
                 held.enter_context(lock(place, path, option))
                 held.callback(place.unlink, missing_ok=True)  # runs before the file is closed, and so unlocked
         yield

@@ -60,11 +60,10 @@ class RunOutput(Generic[R]):
             self.journal.check()
         self._check_unfinished()
         unfinished_shards = document.get("merged") and document["status"] != "complete"
-        if self.resume and not self.journal.path.exists() and unfinished_shards:
+        if (self.resume or not self.overwrite) and not self.journal.path.exists() and unfinished_shards:
             # Its examples are those of the shards, which go on by themselves.
             raise UsageError(
-                f"{self.output} was merged from shards, and what they finished is not beside it: "
-                "--resume would begin anew",
+                f"{self.output} was merged from shards and is {document['status']}: only they can go on",
                 f"{how_to_go_on(document)}; or begin anew with another --output",
             )
         if not self.overwrite and shard.count > 1:
@@ -149,7 +148,7 @@ class RunOutput(Generic[R]):
         """What is asked for but missing in the result, in words; empty for nothing."""
         done = {record.index for record in held.records}
         missing = sum(index not in done for index in indices)
-        return f"{missing} of the images asked for are not in it" if missing else ""
+        return f"it lacks {missing} of the images asked for" if missing else ""
 
     def begin(self) -> None:
         """Open the journal, and fill `records` with the finished examples of a resumed run."""
