@@ -34,6 +34,12 @@ KEYS = [Key(0, index, Purpose.SEARCH) for index in range(3)]
 LABELS = [7, 2, 1]
 
 
+@pytest.fixture(autouse=True)
+def _all_memory() -> None:
+    """A command with --max-memory may have run in this process."""
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 def images(device: torch.device | str = CUDA) -> Tensor:
     data = open_dataset("demo", None, "test")
     return torch.stack([data.image(index) for index in range(3)]).to(device)

@@ -85,6 +85,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @pytest.fixture(params=["pretended", pytest.param("real", marks=needs_gpu)])
 def real(request: pytest.FixtureRequest) -> bool:
     """Whether the device is a real one."""
+    if request.param == "real":
+        torch.cuda.set_per_process_memory_fraction(1.0)  # a command with --max-memory may have run in this process
     return bool(request.param == "real")
 
 
