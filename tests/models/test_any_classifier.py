@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -373,6 +374,8 @@ def test_timm_by_name():
         ({"num_classes": 5}, "don't go with its config.json"),
         ({"model_args": {"no_such": 1}}, "no network can be built"),
         ({"pretrained_cfg": {"input_size": "large"}}, "no network can be built"),
+        ({"pretrained_cfg": {"std": [0.2, 0.0, 0.2]}}, "images can't be normalised by a std of (0.2, 0.0, 0.2)"),
+        ({"pretrained_cfg": {"mean": [0.5, math.nan, 0.5]}}, "can't be normalised by a mean of (0.5, nan, 0.5)"),
     ],
 )
 def test_a_folder_that_is_damaged_or_made_to_do_harm(tmp_path, changed, problem):
@@ -423,6 +426,35 @@ def test_a_folder_of_transformers(tmp_path, capsys):
     built("hub", None, (3, 32, 32), "folder", 3)
     assert not Path("mark").exists()
     assert not (tmp_path / "hub" / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("ViTImageProcessor", {}),
+        ("ViTImageProcessor", {"rescale_factor": 1 / 127.5}),
+        ("ViTImageProcessor", {"do_rescale": False}),
+        ("ViTImageProcessor", {"do_normalize": False}),
+        ("EfficientNetImageProcessor", {"image_std": [0.5, 0.4, 0.3]}),
+        ("EfficientNetImageProcessor", {"rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": False}),
+        ("MobileViTImageProcessor", {"crop_size": {"height": 32, "width": 32}}),
+    ],
+)
+def test_the_network_gets_what_the_image_processor_of_transformers_makes(tmp_path, kind, settings):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], num_labels=3)
+    torch.manual_seed(0)
+    reference = transformers.ResNetForImageClassification(config).eval()
+    reference.save_pretrained(tmp_path / "hub")
+    processor = getattr(transformers, kind)(size={"height": 32, "width": 32}, **settings)
+    processor.save_pretrained(tmp_path / "hub")
+    weights = read_weights(find_checkpoint("hub"))
+    assert weights.preprocessing(None).size == 32
+    model, _, _ = built("hub", None, (3, 32, 32), "folder", 3)
+    image = torch.randint(256, (3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        wanted = reference(**processor(image, return_tensors="pt")).logits
+        torch.testing.assert_close(model(image[None] / 255), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_published_resnet20_loads_by_itself():
