@@ -237,10 +237,11 @@ def test_images_are_resized_as_the_library_does(tmp_path):
     assert torch.equal(images.image(0), own(Image.open(tmp_path / "data" / "a" / "x.png")))
 
 
-def test_an_unknown_name_of_a_library_is_answered_with_near_ones():
+@pytest.mark.parametrize(("name", "near"), [("resnet35", "resnet34"), ("fcn_resnet50", "resnet50")])
+def test_a_name_of_no_classifier_of_a_library_is_answered_with_near_ones(name, near):
     torch.save(network(4).state_dict(), "weights.pt")
-    result = caa("certify", "--checkpoint", "weights.pt", "--arch", "torchvision:resnet35", *RUN)
-    assert_clean_error(result, 2, "torchvision has no network resnet35", "resnet34")
+    result = caa("certify", "--checkpoint", "weights.pt", "--arch", f"torchvision:{name}", *RUN)
+    assert_clean_error(result, 2, f"torchvision has no network {name}", near)
 
 
 def test_a_missing_library_is_one_message_with_the_command(monkeypatch):
