@@ -151,6 +151,7 @@ def test_neither_checkpoint_nor_factory_is_one_message():
 CONTAINERS = {
     "another key": lambda state: {"model_state": state, "optimizer": {"state": {}, "param_groups": []}},
     "beside an optimizer by name": lambda state: {"weights": state, "averages": {"other": torch.zeros(3)}},
+    "beside settings": lambda state: {"model": {"kind": "a", "width": {"least": 5}}, "params": {}, "weights": state},
     "Lightning's": lambda state: {
         "state_dict": {**{f"model.{name}": value for name, value in state.items()}, "loss.weight": torch.ones(2)}
     },
