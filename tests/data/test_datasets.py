@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import tarfile
@@ -83,6 +84,33 @@ def test_mnist_is_byte_for_byte_what_its_files_hold(mnist_dir):
     assert (len(images), images.input_shape, images.num_classes) == (10_000, (1, 28, 28), 10)
     labels = gzip.decompress((CAA_DATA / "mnist/t10k-labels-idx1-ubyte.gz").read_bytes())[8:]
     assert images.labels.tolist() == list(labels)
+
+
+@pytest.mark.parametrize(("split", "other"), [("test", "train"), ("train", "t10k")])
+def test_the_files_of_one_split_of_mnist_suffice(tmp_path, split, other):
+    for file in write_mnist(tmp_path).glob(f"{other}*"):
+        file.unlink()
+    assert np.array_equal(open_dataset("mnist", tmp_path, split).images[:, 0].numpy(), demo_images()[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "problem"),
+    [
+        ("images-idx3", b"", "is no idx file of 3 dimensions"),
+        ("images-idx3", struct.pack(">IIII", 0x803, 2, 28, 28) + bytes(1000), "cannot reshape"),
+        ("images-idx3", struct.pack(">IIII", 0x803, 2, 14, 56) + bytes(1568), "2 images of 14×56 pixels, 100 labels"),
+        ("images-idx3", struct.pack(">IIII", 0x803, 2, 28, 28) + bytes(1568), "2 images of 28×28 pixels, 100 labels"),
+        ("labels-idx1", struct.pack(">II", 0xD01, 100) + bytes(400), "is no idx file of 1 dimension"),
+        ("labels-idx1", struct.pack(">II", 0x801, 0), "100 images of 28×28 pixels, 0 labels"),
+        ("labels-idx1", struct.pack(">II", 0x801, 100) + b"\x4d" * 100, "a label is 77, and the classes are 0 to 9"),
+    ],
+)
+def test_damaged_files_of_mnist_are_said_to_be_that(tmp_path, kind, content, problem):
+    raw = write_mnist(tmp_path)
+    (raw / f"t10k-{kind}-ubyte").write_bytes(content)
+    with pytest.raises(UsageError, match=problem) as caught:
+        open_dataset("mnist", tmp_path, "test")
+    assert (caught.value.hint or "").startswith("delete that folder")
 
 
 def test_fashion_mnist_is_read_from_a_folder_of_its_own(tmp_path):
@@ -438,11 +466,15 @@ def test_the_command_in_a_hint_is_one_that_a_shell_takes(tmp_path):
 
 
 def test_packed_files_are_said_to_be_packed(tmp_path):
-    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz"):
+    folder = tmp_path / "my data"
+    (folder / "MNIST/raw").mkdir(parents=True)
+    (folder / "MNIST/raw/t10k-labels-idx1-ubyte.gz").write_bytes(b"")
+    with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz"):
         pass
-    with pytest.raises(UsageError, match="still packed") as caught:
-        open_dataset("cifar10", tmp_path, "test")
-    assert "tar -xzf" in (caught.value.hint or "")
+    for name, hint in (("cifar10", f"tar -xzf '{folder}/"), ("mnist", f"gunzip '{folder}/MNIST/raw'/*.gz")):
+        with pytest.raises(UsageError, match="still packed") as caught:
+            open_dataset(name, folder, "test")
+        assert hint in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("place", [".", "val", "ILSVRC2012_img_val"])
@@ -507,11 +539,14 @@ def test_a_download_takes_up_what_is_there(mnist_dir):
 
 
 def test_a_download_that_fails_is_one_message(tmp_path):
-    """The folder can't be made: the one failure that needs no network, nor the lack of one."""
+    """The folder can't be made, or what is there can't be read: neither needs a network, nor the lack of one."""
     (tmp_path / "file").write_text("")
     for name in ("mnist", "fashion-mnist", "cifar10"):
         with pytest.raises(CaaError, match="can't download"):
             open_dataset(name, tmp_path / "file", "test", download=True)
+    (write_mnist(tmp_path) / "train-labels-idx1-ubyte").write_bytes(b"")
+    with pytest.raises(CaaError, match="can't download"):
+        open_dataset("mnist", tmp_path, "test", download=True)
 
 
 @pytest.mark.parametrize("name", ["demo", "mnist", "fashion-mnist", "cifar10"])
