@@ -8,10 +8,12 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from support import ENVIRONMENT, demo_images, write_mnist
 from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 
-from caa_cli.config.datasets import DATASETS
+from caa_cli.config.datasets import DATASETS, DatasetSpec
 from caa_cli.data.cifar10 import CLASSES, from_batches
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.decoding import ImageError
@@ -123,6 +125,22 @@ def test_fashion_mnist_is_read_from_a_folder_of_its_own(tmp_path):
     assert np.array_equal(images.images[:, 0].numpy(), demo_images()[0])
     with pytest.raises(UsageError, match="no MNIST in"):
         open_dataset("mnist", tmp_path, "test")
+
+
+def test_the_recipe_for_a_new_data_set_works_as_it_is_written(tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "contributing" / "add-a-data-set.md"
+    code, row = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "kmnist.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    name, spec = eval(f"[{row.replace(':', ',', 1)}]", {"DatasetSpec": DatasetSpec})
+    monkeypatch.setitem(DATASETS, name, replace(spec, opens=spec.opens.removeprefix("caa_cli.data.")))
+    with pytest.raises(UsageError, match=f"no KMNIST in {tmp_path}"):
+        open_dataset(name, tmp_path, "test")
+    write_mnist(tmp_path)
+    (tmp_path / "MNIST").rename(tmp_path / "KMNIST")
+    images = open_dataset(name, tmp_path, "test")
+    assert np.array_equal(images.images[:, 0].numpy(), demo_images()[0])
+    assert (images.input_shape, images.num_classes) == (spec.shape, spec.classes)
 
 
 @pytest.mark.parametrize("inside", ["MNIST", "MNIST/raw"])
