@@ -457,6 +457,11 @@ def test_class_names_stay_with_the_model():
     assert ModelCard.from_metadata(CARD.to_metadata()) == CARD
 
 
+def test_folders_of_any_name_make_a_card_that_can_be_read():
+    card = replace(CARD, class_names=("polar\u00a0bear", "caf\udce9", "a\x1b\n"))
+    assert ModelCard.from_metadata(card.to_metadata()).class_names == ("polar bear", "caf\ufffd", "a\ufffd ")
+
+
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
