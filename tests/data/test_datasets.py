@@ -411,6 +411,15 @@ def test_whatever_is_wrong_with_a_file_is_one_kind_of_error(tmp_path, kind):
         assert "None" not in caught.value.problem
 
 
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_said_of_images_that_can_be_used(tmp_path, monkeypatch):
+    """Pillow warns of images that are large, and of palettes with transparency."""
+    write_tree(tmp_path, ["a/0.png", "a/1.png"], (64, 64))
+    picture(1, (64, 64)).convert("P").save(tmp_path / "a/1.png", transparency=bytes(range(256)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    assert open_folder(tmp_path).image(1).shape == (3, 64, 64)
+
+
 @pytest.mark.parametrize("first", [b"", b"nonsense"])
 def test_a_damaged_first_image_does_not_decide_the_shape(tmp_path, first):
     write_tree(tmp_path, ["a/0.png", "a/1.png"], (9, 7), "L")
