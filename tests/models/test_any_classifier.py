@@ -111,6 +111,32 @@ def test_a_wrong_argument_is_one_message_with_the_call():
     assert_clean_error(result, 1, "nets.mine:Net(depth=3", "--arch 'nets.mine:Net(10, width=2)'")
 
 
+@pytest.mark.parametrize("dtype", ["half", "double"])
+def test_a_factory_may_return_a_network_of_any_precision(dtype):
+    with Path("nets/mine.py").open("a", encoding="utf-8") as file:
+        file.write(f"\ndef other(width=4):\n    return trained(width).{dtype}()\n")
+    torch.save(network(4).state_dict(), "weights.pt")
+    for checkpoint, arch in (("weights.pt", "nets/mine.py:other"), ("nets/mine.py:other", None)):
+        model, _, _ = built(checkpoint, arch)
+        assert model(torch.rand(2, 1, 28, 28)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("nn.Sequential(nn.Flatten(), nn.LazyLinear(10))", "its 1.weight is a tensor without values"),
+        ("Net().to('meta')", "its body.0.weight is a tensor without values"),
+        ("type('More', (Net,), {'get_extra_state': lambda self: 1})()", "its _extra_state is no tensor"),
+    ],
+)
+def test_a_factory_that_returns_half_a_network_is_one_message(code, problem):
+    with Path("nets/mine.py").open("a", encoding="utf-8") as file:
+        file.write(f"\ndef half():\n    return {code}\n")
+    torch.save(network(4).state_dict(), "weights.pt")
+    for words in (["--checkpoint", "weights.pt", "--arch", "nets/mine.py:half"], ["--arch", "nets/mine.py:half"]):
+        assert_clean_error(caa("certify", *words, *RUN), 1, problem, "return one that is complete")
+
+
 def test_inspect_does_not_call_an_architecture_wrong_that_it_could_not_try():
     torch.save(network(4).state_dict(), "weights.pt")
     words = ["inspect", "weights.pt", "--arch", "nets.mine:Net(4)", "--json"]
