@@ -327,6 +327,27 @@ def test_a_file_of_torch_export_is_run_where_it_is_trusted(tmp_path):
     same(model, reference, torch.rand(3, 1, 28, 28))
 
 
+@pytest.mark.parametrize("layer", [nn.Dropout(), nn.BatchNorm2d(3)])
+def test_a_network_exported_in_training_mode_is_refused(tmp_path, layer):
+    """Its dropout would stay random, its batch normalisation would go by the noisy copies at hand."""
+    dynamic = ({0: torch.export.Dim("batch")},)
+    for train, problem in ((False, None), (True, "exported while it was in training mode")):
+        network = nn.Sequential(layer, Colour(4)).train(train)
+        program = torch.export.export(network, (torch.rand(2, 3, 8, 8),), dynamic_shapes=dynamic)
+        torch.export.save(program, "x.pt2")
+        if problem is None:
+            assert read_weights(Path("x.pt2"), trust=True).module is not None
+        else:
+            with pytest.raises(CaaError, match=problem):
+                read_weights(Path("x.pt2"), trust=True)
+
+
+def test_an_exported_network_that_takes_no_images_is_refused(tmp_path):
+    torch.export.save(torch.export.export(nn.ReLU(), (torch.tensor(1.0),)), "x.pt2")
+    with pytest.raises(CaaError, match="takes something other than images"):
+        read_weights(Path("x.pt2"), trust=True)
+
+
 def test_a_fixed_batch_is_one_message(tmp_path):
     exported(tmp_path / "x.pt2", fixed=True)
     result = caa("certify", "--checkpoint", "x.pt2", *RUN, "--trust-checkpoint")
