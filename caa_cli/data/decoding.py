@@ -72,7 +72,7 @@ def decode(path: str, recipe: Recipe) -> NDArray[np.uint8]:
     elif (image.height, image.width) != (recipe.height, recipe.width):
         raise ImageError(
             f"{path} has {image.height}×{image.width} pixels, the data set {recipe.height}×{recipe.width}: "
-            "--image-size brings a folder's images to one size"
+            "with --dataset folder, --image-size N brings images to one size"
         )
     pixels = np.array(image)
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))

@@ -433,7 +433,7 @@ def test_a_damaged_first_image_does_not_decide_the_shape(tmp_path, first):
 def test_another_size_names_the_option_that_helps(tmp_path):
     write_tree(tmp_path, ["a/0.png"])
     picture(1, (8, 9)).save(tmp_path / "a/1.png")
-    with pytest.raises(ImageError, match=r"8×9.*--image-size"):
+    with pytest.raises(ImageError, match=r"8×9.*with --dataset folder, --image-size"):
         open_folder(tmp_path).image(1)
     assert open_folder(tmp_path, image_size=6).image(1).shape == (3, 6, 6)
 
