@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def open_cifar10(data_dir: Path, split: str, download: bool) -> ImageSet | Image
             return _from_tree(data_dir / tree / split, split)
     archive = data_dir / "cifar-10-python.tar.gz"
     if archive.is_file() and tarfile.is_tarfile(archive):
-        raise UsageError(f"{archive} is still packed", f"unpack it: tar -xzf {archive} -C {data_dir}")
+        raise UsageError(f"{archive} is still packed", shlex.join(["tar", "-xzf", str(archive), "-C", str(data_dir)]))
     raise UsageError(
         f"no CIFAR-10 in {data_dir}: looked for {BATCHES}/ and for image files in cifar10-jpeg/{split}/<class>/, "
         f"cifar10/{split}/<class>/ and {split}/<class>/",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +17,7 @@ from caa_cli.errors import CaaError
 GREY, COLOUR = "L", "RGB"
 # Of a resized image: one of 1×10,000 pixels would otherwise take gigabytes.
 MOST_PIXELS = 100_000_000
+_GREY_MODES = ("1", "L", "LA")
 # Modes with more than 8 bits per pixel: Pillow would clip values above 255.
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -46,26 +50,18 @@ class Recipe:
 
 def measure(path: str) -> tuple[str, int, int]:
     """(mode, height, width) of an image, from the file's header only. Raises ImageError."""
-    try:
-        with Image.open(path) as image:
-            return (GREY if image.mode in ("1", "L", "LA") else COLOUR), image.height, image.width
-    except Exception as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as image:
+        return (GREY if image.mode in _GREY_MODES else COLOUR), image.height, image.width
 
 
 def open_image(path: str, mode: str) -> Image.Image:
     """The decoded image in this mode and its original size. Raises ImageError."""
-    try:
-        with Image.open(path) as image:
-            if image.mode in _DEEP:
-                raise ImageError(f"{path} has more than 8 bits per pixel: convert it to 8")
-            if mode == GREY and image.mode not in ("1", "L", "LA"):
-                raise ImageError(f"{path} is in colour, where the first image of the data set is grey")
-            return image.convert(mode)
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow may raise anything for damaged data
-        raise _unreadable(path, error) from error
+    with _opened(path) as image:
+        if image.mode in _DEEP:
+            raise ImageError(f"{path} has more than 8 bits per pixel: convert it to 8")
+        if mode == GREY and image.mode not in _GREY_MODES:
+            raise ImageError(f"{path} is in colour, where the first image of the data set is grey")
+        return image.convert(mode)
 
 
 def decode(path: str, recipe: Recipe) -> NDArray[np.uint8]:
@@ -76,7 +72,7 @@ def decode(path: str, recipe: Recipe) -> NDArray[np.uint8]:
     elif (image.height, image.width) != (recipe.height, recipe.width):
         raise ImageError(
             f"{path} has {image.height}×{image.width} pixels, the data set {recipe.height}×{recipe.width}: "
-            "--image-size brings a folder's images to one size"
+            "with --dataset folder, --image-size N brings images to one size"
         )
     pixels = np.array(image)
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
@@ -118,6 +114,21 @@ def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
     """A centre crop, as by torchvision's CenterCrop, which rounds half to even."""
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    """The image in a file, in a context in which whatever Pillow raises is an ImageError, and its warnings are not
+    shown: that an image is large, and that transparency is left out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                yield image
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow may raise anything for damaged data
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: str, error: Exception) -> ImageError:

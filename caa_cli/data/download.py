@@ -24,10 +24,11 @@ def fetch(kind: str, data_dir: Path) -> None:
         # Some versions print progress on stdout, which may be a pipe for the result.
         with redirect_stdout(sys.stderr):
             getattr(torchvision.datasets, kind)(str(data_dir), download=True)
-    except (OSError, RuntimeError, EOFError) as error:
+    except Exception as error:  # whatever is wrong with the network, the folder, or files that are there
         raise CaaError(
             f"can't download {kind} to {data_dir} ({' '.join(str(error).split())})",
-            "check the network and that the folder can be written, or copy the files from another machine",
+            "check the network, that the folder can be written, and that nothing damaged is in it; or copy the files "
+            "from another machine",
         ) from error
 
 

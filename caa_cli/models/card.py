@@ -61,7 +61,8 @@ class ModelCard:
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata of a safetensors file: a single JSON text, as the order of several is not reproducible."""
-        document = asdict(self)
+        # A folder of images may be called what `checked_class_names` refuses.
+        document = asdict(replace(self, class_names=tuple(map(_readable, self.class_names))))
         if not self.class_names:
             del document["class_names"]  # as in files from before the field existed
         return {"caa": json.dumps({"format_version": FORMAT_VERSION, **document})}
@@ -117,3 +118,8 @@ def checked_class_names(names: Sequence[str], classes: int) -> tuple[str, ...]:
     if unreadable:
         raise ValueError(f"{shown(unreadable[0])} is no name of a class: it is too long, or not printable")
     return tuple(names)
+
+
+def _readable(name: str) -> str:
+    """The name with unusual spaces as plain ones, and a mark in place of other characters that can't be printed."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in name)

@@ -16,11 +16,7 @@ CONFIG = "config.json"
 DEMO_CHECKPOINT = Path(__file__).with_name("demo.safetensors")
 
 _KINDS = {
-    stat.S_IFDIR: (
-        "is a folder without a config.json",
-        "name the file in it; the folder of a diffusion model goes to --denoiser",
-    ),
-    stat.S_IFIFO: ("is a pipe, and a checkpoint is read more than once", "save it to a file first, and name that"),
+    stat.S_IFIFO: ("is a pipe, and it is read more than once", "save it to a file first, and name that"),
     stat.S_IFSOCK: ("is a socket, not a file", "save what comes from it to a file first, and name that"),
     stat.S_IFCHR: ("is a device, not a file", "name a file"),
     stat.S_IFBLK: ("is a device, not a file", "name a file"),
@@ -41,22 +37,32 @@ def find_checkpoint(path: str) -> Path:
         return DEMO_CHECKPOINT
     if names_factory(path):
         return Path(path)
+    demo = "; or try: caa attack --checkpoint demo"
+    if is_folder(path, "checkpoint", demo) and not (Path(path) / CONFIG).is_file():
+        raise UsageError(
+            f"the checkpoint {path} is a folder without a config.json",
+            f"name the file in it; the folder of a diffusion model goes to --denoiser{demo}",
+        )
+    return Path(path)
+
+
+def is_folder(path: str, what: str, instead: str = "") -> bool:
+    """Whether it is a folder, not a regular file. Raises UsageError if it is neither, or is not there.
+
+    what: the file is called.  instead: what else to do, as the end of a hint.
+    """
+    name = f"the {what} {short(path, 1000)}"
     try:
         kind = stat.S_IFMT(Path(path).stat().st_mode)
     except FileNotFoundError as error:
-        raise UsageError(
-            f"the checkpoint {short(path, 1000)} does not exist",
-            "check the path, or try: caa attack --checkpoint demo",
-        ) from error
+        raise UsageError(f"{name} does not exist", f"check the path{instead}") from error
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"the checkpoint {short(path, 1000)} can't be read ({reason})", "check the path") from error
-    if kind == stat.S_IFDIR and (Path(path) / CONFIG).is_file():
-        return Path(path)
-    if kind != stat.S_IFREG:
-        what, hint = _KINDS.get(kind, ("is not a file", "name a file"))
-        raise UsageError(f"the checkpoint {path} {what}", f"{hint}; or try: caa attack --checkpoint demo")
-    return Path(path)
+        raise UsageError(f"{name} can't be read ({reason})", f"check the path{instead}") from error
+    if kind in _KINDS:
+        problem, hint = _KINDS[kind]
+        raise UsageError(f"{name} {problem}", f"{hint}{instead}")
+    return kind == stat.S_IFDIR
 
 
 def read_file(path: Path) -> tuple[bytes, dict[str, Any] | None]:

@@ -63,7 +63,7 @@ def unwrap(content: Any, format: str) -> Contents | None:
     for _ in range(_DEEPEST):
         if not isinstance(content, Mapping):
             break
-        key = next((key for key in _WEIGHTS if isinstance(content.get(key), (Mapping, nn.Module))), None)
+        key = next((key for key in _WEIGHTS if _leads_to_weights(content.get(key), _DEEPEST)), None)
         inside = [name for name, value in content.items() if _holds_weights(value)]
         if key is None and len(inside) == 1 and not _holds_weights(content):
             key = inside[0]
@@ -94,6 +94,12 @@ def _holds_weights(value: Any) -> bool:
         and all(isinstance(name, str) for name in value)
         and any(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in value.values())
     )
+
+
+def _leads_to_weights(value: Any, depth: int) -> bool:
+    """Whether weights lie in a container's entry, or deeper in it: settings are kept under such keys too."""
+    deeper = value.values() if depth and isinstance(value, Mapping) else ()
+    return _holds_weights(value) or any(_leads_to_weights(part, depth - 1) for part in deeper)
 
 
 def _joined(content: Mapping[Any, Any], inside: list[Any]) -> Mapping[Any, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
 from caa_cli.errors import CaaError
 from caa_cli.models.contents import Contents
@@ -60,8 +61,15 @@ def read_exported(path: Path, content: bytes) -> Contents:
         ) from error
     names = program.graph_signature.user_inputs
     inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
-    if len(inputs) != 1:
-        raise CaaError(f"the network in {path} takes {len(inputs)} inputs", "export one that takes images alone")
+    if len(inputs) != 1 or not getattr(inputs[0], "shape", ()):
+        raise CaaError(
+            f"the network in {path} takes something other than images", "export one that takes images alone"
+        )
+    if any(map(_trains, program.graph.nodes)):
+        raise CaaError(
+            f"the network in {path} was exported while it was in training mode, which is a part of it now",
+            "export it in evaluation mode: torch.export.export(model.eval(), …)",
+        )
     # A dimension that is not fixed is a symbol.
     if isinstance(batch := inputs[0].shape[0], int):
         raise CaaError(
@@ -69,3 +77,10 @@ def read_exported(path: Path, content: bytes) -> Contents:
             "export it for any: torch.export.export(model, (images,), dynamic_shapes=({0: Dim('batch')},))",
         )
     return Contents("torch.export", dict(graph.state_dict()), _Graph(graph))
+
+
+def _trains(node: Node) -> bool:
+    """Whether a node of a graph is told that this is training, as dropout and batch normalisation are."""
+    arguments = getattr(getattr(node.target, "_schema", None), "arguments", ())
+    values = {argument.name: value for argument, value in zip(arguments, node.args, strict=False)} | node.kwargs
+    return values.get("train") is True or values.get("training") is True

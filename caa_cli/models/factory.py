@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.libraries import LIBRARIES, library_factory
@@ -79,7 +80,7 @@ def network_from(name: str, num_classes: int, input_shape: Sequence[int]) -> nn.
 def made_by(option: str, name: str, offered: Mapping[str, Any]) -> nn.Module:
     """The network that the callable `name` returns, called with those of the arguments `offered` that it takes.
 
-    option: that names it. Raises UsageError or CaaError if importing or calling it fails.
+    It is in float32.  option: that names it. Raises UsageError or CaaError if importing or calling it fails.
     """
     call = parse_call(option, name)
     with import_from(Path.cwd()):
@@ -102,7 +103,14 @@ def made_by(option: str, name: str, offered: Mapping[str, Any]) -> nn.Module:
             f"{name} returned a {type(network).__name__}, not a torch.nn.Module",
             "name a callable that returns the network, such as the network's class",
         )
-    return network
+    for entry, value in network.state_dict().items():
+        if not isinstance(value, Tensor) or is_lazy(value) or value.is_meta:
+            what = "no tensor" if not isinstance(value, Tensor) else "a tensor without values"
+            raise CaaError(
+                f"{name} returned a network that can't be used: its {entry} is {what}",
+                "return one that is complete, its parameters and buffers ordinary tensors",
+            )
+    return network.float()
 
 
 def _takes(factory: Callable[..., Any], key: str, call: FactoryCall) -> bool:

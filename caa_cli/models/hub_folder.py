@@ -24,6 +24,8 @@ from caa_cli.models.safetensors_file import read_tensors
 from caa_cli.runtime.words import counted
 
 WEIGHTS, _PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
+# What an image processor of transformers says of channels in the order blue, green, red.
+_REVERSED = "do_flip_channel_order"
 # A configuration with the names of 21,841 classes takes 2 MB.
 _LONGEST = 20_000_000
 # Pillow's numbers of its filters, as transformers stores them.
@@ -31,14 +33,15 @@ _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5
 
 
 class _Logits(nn.Module):
-    """A classifier of transformers, whose outputs are objects."""
+    """A classifier of transformers, whose outputs are objects. reversed: it takes blue, green and red."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, reversed: bool) -> None:
         super().__init__()
         self.network = network
+        self.reversed = reversed
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.network(pixel_values=x).logits
+        logits: Tensor = self.network(pixel_values=x.flip(1) if self.reversed else x).logits
         return logits
 
 
@@ -62,7 +65,7 @@ def read_hub_folder(folder: Path) -> tuple[Contents, str, int]:
         raise
     except Exception as error:  # whatever a library makes of a wrong configuration
         raise CaaError(
-            f"no network can be built as {folder / CONFIG} says ({type(error).__name__}: {short(error, 200)})",
+            f"no network can be built as {folder} describes it ({type(error).__name__}: {short(error, 200)})",
             "download the folder again, or update the library that wrote it",
         ) from error
     digest = hashlib.sha256(content + json.dumps(config, sort_keys=True).encode()).hexdigest()
@@ -125,7 +128,9 @@ def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tu
     if wrong:
         raise _not_together(folder, str(wrong[0]), len(wrong))
     names = tuple(labels.get(number, str(number)) for number in range(described.num_labels))
-    return _Logits(network), Origin(f"transformers:{kind}", _preprocessing(folder, config), names)
+    processor = _json(folder / _PREPROCESSOR) if (folder / _PREPROCESSOR).is_file() else {}
+    origin = Origin(f"transformers:{kind}", _preprocessing(processor, config), names)
+    return _Logits(network, bool(processor.get(_REVERSED))), origin
 
 
 @contextmanager
@@ -143,22 +148,38 @@ def _silent(package: ModuleType) -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing | None:
-    if not (folder / _PREPROCESSOR).is_file():
-        return None
-    stored = _json(folder / _PREPROCESSOR)
-    size = _length(stored.get("crop_size")) or _length(stored.get("size")) or _length(config.get("image_size"))
-    if size is None:
+def _preprocessing(stored: Mapping[str, Any], config: Mapping[str, Any]) -> Preprocessing | None:
+    """What an image processor of transformers does, as it is stored; None where that leaves it open."""
+    crop = _length(stored.get("crop_size")) if stored.get("do_center_crop", True) else None
+    size = crop or _length(stored.get("size")) or _length(config.get("image_size"))
+    normalisation = _normalisation(stored)
+    if size is None or normalisation is None:
         return None
     resize = _length(stored.get("size")) or size
     if stored.get("crop_pct") and not stored.get("crop_size"):  # ConvNeXT's: the size after the crop, and its share
         resize = int(size / stored["crop_pct"])
-    normalised = stored.get("do_normalize", True)
-    mean = tuple(stored.get("image_mean") or ()) if normalised else (0.0,)
-    std = tuple(stored.get("image_std") or ()) if normalised else (1.0,)
+    return Preprocessing(*normalisation, size, max(size, resize), _FILTERS.get(stored.get("resample", 2), "bilinear"))
+
+
+def _normalisation(stored: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """(mean, std) of pixels in [0, 1]; the library first multiplies pixels up to 255 by a factor."""
+    # A processor that reverses the channels (MobileViT's) does not normalise, whatever constants it stores.
+    if stored.get("do_normalize", _REVERSED not in stored):
+        mean, std = _numbers(stored.get("image_mean")), _numbers(stored.get("image_std"))
+    else:
+        mean, std = _numbers(0.0), _numbers(1.0)
     if not mean or not std:
         return None
-    return Preprocessing(mean, std, size, max(size, resize), _FILTERS.get(stored.get("resample", 2), "bilinear"))
+    if stored.get("include_top"):  # EfficientNet's divides by std twice
+        std = tuple(value**2 for value in std)
+    scale = 255 * stored.get("rescale_factor", 1 / 255) if stored.get("do_rescale", True) else 255
+    shift = 1 if stored.get("rescale_offset") else 0
+    return tuple((value + shift) / scale for value in mean), tuple(value / scale for value in std)
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    """One number for each channel, or for all."""
+    return (value,) if isinstance(value, (int, float)) else tuple(value or ())
 
 
 def _length(value: Any) -> int | None:

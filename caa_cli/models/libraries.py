@@ -74,6 +74,8 @@ def library_preprocessing(library: str, name: str, settings: Mapping[str, Any], 
         if weights.name == asked or weights.url.rpartition("-")[2].partition(".")[0] == sha256[:8]:
             chosen = weights
     crop = chosen.transforms()
+    if not hasattr(crop, "crop_size"):  # it is no classifier
+        return None
     size, resize = (value[0] for value in (crop.crop_size, crop.resize_size))
     return Preprocessing(tuple(crop.mean), tuple(crop.std), size, resize, crop.interpolation.value)
 

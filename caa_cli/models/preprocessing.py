@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caa_cli.config.datasets import DATASETS
+from caa_cli.config.ranges import MEAN, STD
 
 # As Pillow names them.
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
@@ -13,7 +14,8 @@ INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 @dataclass(frozen=True)
 class Preprocessing:
     """mean, std: per channel, of pixels in [0, 1].  size: height and width of the input.  resize: the length that the
-    shorter side is resized to before a centre crop.  interpolation: one of `INTERPOLATIONS`."""
+    shorter side is resized to before a centre crop.  interpolation: one of `INTERPOLATIONS`.
+    Raises ValueError for numbers that can't normalise."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -22,6 +24,9 @@ class Preprocessing:
     interpolation: str
 
     def __post_init__(self) -> None:
+        for name, values, numbers in (("mean", self.mean, MEAN.range), ("std", self.std, STD.range)):
+            if not all(value in numbers for value in values):
+                raise ValueError(f"images can't be normalised by a {name} of {values}")
         # timm has `random` of some, for training; torchvision tells two kinds of nearest.
         if self.interpolation not in INTERPOLATIONS:
             object.__setattr__(self, "interpolation", "bilinear")

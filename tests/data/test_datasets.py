@@ -8,9 +8,12 @@ import hashlib
 import io
 import os
 import pickle
+import re
+import struct
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ from support import ENVIRONMENT, demo_images, write_mnist
 from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 
-from caa_cli.config.datasets import DATASETS
+from caa_cli.config.datasets import DATASETS, DatasetSpec
 from caa_cli.data.cifar10 import CLASSES, from_batches
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.decoding import ImageError
@@ -85,6 +88,33 @@ def test_mnist_is_byte_for_byte_what_its_files_hold(mnist_dir):
     assert images.labels.tolist() == list(labels)
 
 
+@pytest.mark.parametrize(("split", "other"), [("test", "train"), ("train", "t10k")])
+def test_the_files_of_one_split_of_mnist_suffice(tmp_path, split, other):
+    for file in write_mnist(tmp_path).glob(f"{other}*"):
+        file.unlink()
+    assert np.array_equal(open_dataset("mnist", tmp_path, split).images[:, 0].numpy(), demo_images()[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "problem"),
+    [
+        ("images-idx3", b"", "is no idx file of 3 dimensions"),
+        ("images-idx3", struct.pack(">IIII", 0x803, 2, 28, 28) + bytes(1000), "cannot reshape"),
+        ("images-idx3", struct.pack(">IIII", 0x803, 2, 14, 56) + bytes(1568), "2 images of 14×56 pixels, 100 labels"),
+        ("images-idx3", struct.pack(">IIII", 0x803, 2, 28, 28) + bytes(1568), "2 images of 28×28 pixels, 100 labels"),
+        ("labels-idx1", struct.pack(">II", 0xD01, 100) + bytes(400), "is no idx file of 1 dimension"),
+        ("labels-idx1", struct.pack(">II", 0x801, 0), "100 images of 28×28 pixels, 0 labels"),
+        ("labels-idx1", struct.pack(">II", 0x801, 100) + b"\x4d" * 100, "a label is 77, and the classes are 0 to 9"),
+    ],
+)
+def test_damaged_files_of_mnist_are_said_to_be_that(tmp_path, kind, content, problem):
+    raw = write_mnist(tmp_path)
+    (raw / f"t10k-{kind}-ubyte").write_bytes(content)
+    with pytest.raises(UsageError, match=problem) as caught:
+        open_dataset("mnist", tmp_path, "test")
+    assert (caught.value.hint or "").startswith("delete that folder")
+
+
 def test_fashion_mnist_is_read_from_a_folder_of_its_own(tmp_path):
     write_mnist(tmp_path).rename(tmp_path / "raw")
     (tmp_path / "FashionMNIST").mkdir()
@@ -95,6 +125,22 @@ def test_fashion_mnist_is_read_from_a_folder_of_its_own(tmp_path):
     assert np.array_equal(images.images[:, 0].numpy(), demo_images()[0])
     with pytest.raises(UsageError, match="no MNIST in"):
         open_dataset("mnist", tmp_path, "test")
+
+
+def test_the_recipe_for_a_new_data_set_works_as_it_is_written(tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "contributing" / "add-a-data-set.md"
+    code, row = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "kmnist.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    name, spec = eval(f"[{row.replace(':', ',', 1)}]", {"DatasetSpec": DatasetSpec})
+    monkeypatch.setitem(DATASETS, name, replace(spec, opens=spec.opens.removeprefix("caa_cli.data.")))
+    with pytest.raises(UsageError, match=f"no KMNIST in {tmp_path}"):
+        open_dataset(name, tmp_path, "test")
+    write_mnist(tmp_path)
+    (tmp_path / "MNIST").rename(tmp_path / "KMNIST")
+    images = open_dataset(name, tmp_path, "test")
+    assert np.array_equal(images.images[:, 0].numpy(), demo_images()[0])
+    assert (images.input_shape, images.num_classes) == (spec.shape, spec.classes)
 
 
 @pytest.mark.parametrize("inside", ["MNIST", "MNIST/raw"])
@@ -365,6 +411,15 @@ def test_whatever_is_wrong_with_a_file_is_one_kind_of_error(tmp_path, kind):
         assert "None" not in caught.value.problem
 
 
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_said_of_images_that_can_be_used(tmp_path, monkeypatch):
+    """Pillow warns of images that are large, and of palettes with transparency."""
+    write_tree(tmp_path, ["a/0.png", "a/1.png"], (64, 64))
+    picture(1, (64, 64)).convert("P").save(tmp_path / "a/1.png", transparency=bytes(range(256)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    assert open_folder(tmp_path).image(1).shape == (3, 64, 64)
+
+
 @pytest.mark.parametrize("first", [b"", b"nonsense"])
 def test_a_damaged_first_image_does_not_decide_the_shape(tmp_path, first):
     write_tree(tmp_path, ["a/0.png", "a/1.png"], (9, 7), "L")
@@ -378,7 +433,7 @@ def test_a_damaged_first_image_does_not_decide_the_shape(tmp_path, first):
 def test_another_size_names_the_option_that_helps(tmp_path):
     write_tree(tmp_path, ["a/0.png"])
     picture(1, (8, 9)).save(tmp_path / "a/1.png")
-    with pytest.raises(ImageError, match=r"8×9.*--image-size"):
+    with pytest.raises(ImageError, match=r"8×9.*with --dataset folder, --image-size"):
         open_folder(tmp_path).image(1)
     assert open_folder(tmp_path, image_size=6).image(1).shape == (3, 6, 6)
 
@@ -438,11 +493,15 @@ def test_the_command_in_a_hint_is_one_that_a_shell_takes(tmp_path):
 
 
 def test_packed_files_are_said_to_be_packed(tmp_path):
-    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz"):
+    folder = tmp_path / "my data"
+    (folder / "MNIST/raw").mkdir(parents=True)
+    (folder / "MNIST/raw/t10k-labels-idx1-ubyte.gz").write_bytes(b"")
+    with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz"):
         pass
-    with pytest.raises(UsageError, match="still packed") as caught:
-        open_dataset("cifar10", tmp_path, "test")
-    assert "tar -xzf" in (caught.value.hint or "")
+    for name, hint in (("cifar10", f"tar -xzf '{folder}/"), ("mnist", f"gunzip '{folder}/MNIST/raw'/*.gz")):
+        with pytest.raises(UsageError, match="still packed") as caught:
+            open_dataset(name, folder, "test")
+        assert hint in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("place", [".", "val", "ILSVRC2012_img_val"])
@@ -507,11 +566,14 @@ def test_a_download_takes_up_what_is_there(mnist_dir):
 
 
 def test_a_download_that_fails_is_one_message(tmp_path):
-    """The folder can't be made: the one failure that needs no network, nor the lack of one."""
+    """The folder can't be made, or what is there can't be read: neither needs a network, nor the lack of one."""
     (tmp_path / "file").write_text("")
     for name in ("mnist", "fashion-mnist", "cifar10"):
         with pytest.raises(CaaError, match="can't download"):
             open_dataset(name, tmp_path / "file", "test", download=True)
+    (write_mnist(tmp_path) / "train-labels-idx1-ubyte").write_bytes(b"")
+    with pytest.raises(CaaError, match="can't download"):
+        open_dataset("mnist", tmp_path, "test", download=True)
 
 
 @pytest.mark.parametrize("name", ["demo", "mnist", "fashion-mnist", "cifar10"])

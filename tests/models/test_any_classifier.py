@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -110,6 +111,32 @@ def test_a_wrong_argument_is_one_message_with_the_call():
     assert_clean_error(result, 1, "nets.mine:Net(depth=3", "--arch 'nets.mine:Net(10, width=2)'")
 
 
+@pytest.mark.parametrize("dtype", ["half", "double"])
+def test_a_factory_may_return_a_network_of_any_precision(dtype):
+    with Path("nets/mine.py").open("a", encoding="utf-8") as file:
+        file.write(f"\ndef other(width=4):\n    return trained(width).{dtype}()\n")
+    torch.save(network(4).state_dict(), "weights.pt")
+    for checkpoint, arch in (("weights.pt", "nets/mine.py:other"), ("nets/mine.py:other", None)):
+        model, _, _ = built(checkpoint, arch)
+        assert model(torch.rand(2, 1, 28, 28)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("nn.Sequential(nn.Flatten(), nn.LazyLinear(10))", "its 1.weight is a tensor without values"),
+        ("Net().to('meta')", "its body.0.weight is a tensor without values"),
+        ("type('More', (Net,), {'get_extra_state': lambda self: 1})()", "its _extra_state is no tensor"),
+    ],
+)
+def test_a_factory_that_returns_half_a_network_is_one_message(code, problem):
+    with Path("nets/mine.py").open("a", encoding="utf-8") as file:
+        file.write(f"\ndef half():\n    return {code}\n")
+    torch.save(network(4).state_dict(), "weights.pt")
+    for words in (["--checkpoint", "weights.pt", "--arch", "nets/mine.py:half"], ["--arch", "nets/mine.py:half"]):
+        assert_clean_error(caa("certify", *words, *RUN), 1, problem, "return one that is complete")
+
+
 def test_inspect_does_not_call_an_architecture_wrong_that_it_could_not_try():
     torch.save(network(4).state_dict(), "weights.pt")
     words = ["inspect", "weights.pt", "--arch", "nets.mine:Net(4)", "--json"]
@@ -150,6 +177,7 @@ def test_neither_checkpoint_nor_factory_is_one_message():
 CONTAINERS = {
     "another key": lambda state: {"model_state": state, "optimizer": {"state": {}, "param_groups": []}},
     "beside an optimizer by name": lambda state: {"weights": state, "averages": {"other": torch.zeros(3)}},
+    "beside settings": lambda state: {"model": {"kind": "a", "width": {"least": 5}}, "params": {}, "weights": state},
     "Lightning's": lambda state: {
         "state_dict": {**{f"model.{name}": value for name, value in state.items()}, "loss.weight": torch.ones(2)}
     },
@@ -236,10 +264,11 @@ def test_images_are_resized_as_the_library_does(tmp_path):
     assert torch.equal(images.image(0), own(Image.open(tmp_path / "data" / "a" / "x.png")))
 
 
-def test_an_unknown_name_of_a_library_is_answered_with_near_ones():
+@pytest.mark.parametrize(("name", "near"), [("resnet35", "resnet34"), ("fcn_resnet50", "resnet50")])
+def test_a_name_of_no_classifier_of_a_library_is_answered_with_near_ones(name, near):
     torch.save(network(4).state_dict(), "weights.pt")
-    result = caa("certify", "--checkpoint", "weights.pt", "--arch", "torchvision:resnet35", *RUN)
-    assert_clean_error(result, 2, "torchvision has no network resnet35", "resnet34")
+    result = caa("certify", "--checkpoint", "weights.pt", "--arch", f"torchvision:{name}", *RUN)
+    assert_clean_error(result, 2, f"torchvision has no network {name}", near)
 
 
 def test_a_missing_library_is_one_message_with_the_command(monkeypatch):
@@ -296,6 +325,27 @@ def test_a_file_of_torch_export_is_run_where_it_is_trusted(tmp_path):
     assert (document["format"], document["arch"]) == ("torch.export", "torch-export")
     model = load("x.pt2", sigma=0.5, dataset="mnist", mean=(0.0,), trust_checkpoint=True, device="cpu").model
     same(model, reference, torch.rand(3, 1, 28, 28))
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(), nn.BatchNorm2d(3)])
+def test_a_network_exported_in_training_mode_is_refused(tmp_path, layer):
+    """Its dropout would stay random, its batch normalisation would go by the noisy copies at hand."""
+    dynamic = ({0: torch.export.Dim("batch")},)
+    for train, problem in ((False, None), (True, "exported while it was in training mode")):
+        network = nn.Sequential(layer, Colour(4)).train(train)
+        program = torch.export.export(network, (torch.rand(2, 3, 8, 8),), dynamic_shapes=dynamic)
+        torch.export.save(program, "x.pt2")
+        if problem is None:
+            assert read_weights(Path("x.pt2"), trust=True).module is not None
+        else:
+            with pytest.raises(CaaError, match=problem):
+                read_weights(Path("x.pt2"), trust=True)
+
+
+def test_an_exported_network_that_takes_no_images_is_refused(tmp_path):
+    torch.export.save(torch.export.export(nn.ReLU(), (torch.tensor(1.0),)), "x.pt2")
+    with pytest.raises(CaaError, match="takes something other than images"):
+        read_weights(Path("x.pt2"), trust=True)
 
 
 def test_a_fixed_batch_is_one_message(tmp_path):
@@ -373,6 +423,8 @@ def test_timm_by_name():
         ({"num_classes": 5}, "don't go with its config.json"),
         ({"model_args": {"no_such": 1}}, "no network can be built"),
         ({"pretrained_cfg": {"input_size": "large"}}, "no network can be built"),
+        ({"pretrained_cfg": {"std": [0.2, 0.0, 0.2]}}, "images can't be normalised by a std of (0.2, 0.0, 0.2)"),
+        ({"pretrained_cfg": {"mean": [0.5, math.nan, 0.5]}}, "can't be normalised by a mean of (0.5, nan, 0.5)"),
     ],
 )
 def test_a_folder_that_is_damaged_or_made_to_do_harm(tmp_path, changed, problem):
@@ -423,6 +475,35 @@ def test_a_folder_of_transformers(tmp_path, capsys):
     built("hub", None, (3, 32, 32), "folder", 3)
     assert not Path("mark").exists()
     assert not (tmp_path / "hub" / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("ViTImageProcessor", {}),
+        ("ViTImageProcessor", {"rescale_factor": 1 / 127.5}),
+        ("ViTImageProcessor", {"do_rescale": False}),
+        ("ViTImageProcessor", {"do_normalize": False}),
+        ("EfficientNetImageProcessor", {"image_std": [0.5, 0.4, 0.3]}),
+        ("EfficientNetImageProcessor", {"rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": False}),
+        ("MobileViTImageProcessor", {"crop_size": {"height": 32, "width": 32}}),
+    ],
+)
+def test_the_network_gets_what_the_image_processor_of_transformers_makes(tmp_path, kind, settings):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], num_labels=3)
+    torch.manual_seed(0)
+    reference = transformers.ResNetForImageClassification(config).eval()
+    reference.save_pretrained(tmp_path / "hub")
+    processor = getattr(transformers, kind)(size={"height": 32, "width": 32}, **settings)
+    processor.save_pretrained(tmp_path / "hub")
+    weights = read_weights(find_checkpoint("hub"))
+    assert weights.preprocessing(None).size == 32
+    model, _, _ = built("hub", None, (3, 32, 32), "folder", 3)
+    image = torch.randint(256, (3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        wanted = reference(**processor(image, return_tensors="pt")).logits
+        torch.testing.assert_close(model(image[None] / 255), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_published_resnet20_loads_by_itself():

@@ -242,6 +242,13 @@ def test_weights_that_do_not_fit_their_card_are_refused(tmp_path, other):
     assert caught.value.hint
 
 
+def test_weights_that_were_quantised_to_integers_are_refused(tmp_path):
+    quantised = {name: tensor.mul(100).round().to(torch.int8) for name, tensor in STATE.items()}
+    weights = read_weights(file_with(tmp_path, save(quantised, metadata=CARD.to_metadata())))
+    with pytest.raises(CaaError, match=r"is of type int8 \(8 such tensors\)"):
+        build_model(weights, CARD)
+
+
 def test_a_model_of_fewer_classes_than_the_data_is_refused(tmp_path):
     with pytest.raises(CaaError, match="3 classes, mnist has 10"):
         load(file_with(tmp_path, CONTENT), classes=10)
@@ -448,6 +455,11 @@ def test_class_names_stay_with_the_model():
     # A file without them is as it was before there were names.
     assert "class_names" not in CARD.to_metadata()["caa"]
     assert ModelCard.from_metadata(CARD.to_metadata()) == CARD
+
+
+def test_folders_of_any_name_make_a_card_that_can_be_read():
+    card = replace(CARD, class_names=("polar\u00a0bear", "caf\udce9", "a\x1b\n"))
+    assert ModelCard.from_metadata(card.to_metadata()).class_names == ("polar bear", "caf\ufffd", "a\ufffd ")
 
 
 @pytest.mark.parametrize(

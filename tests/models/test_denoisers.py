@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -142,8 +143,12 @@ def test_a_classifier_in_place_of_the_denoiser_and_the_reverse(tmp_path):
 
 
 def test_what_holds_no_denoiser(tmp_path):
-    with pytest.raises(UsageError, match="does not exist"):
-        open_denoiser(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe")
+    for name, problem in (("nothing", "does not exist"), ("pipe", "is a pipe"), ("x" * 5000, "can't be read")):
+        with pytest.raises(UsageError, match=problem):
+            open_denoiser(tmp_path / name)
+    with pytest.raises(UsageError, match="is a device"):
+        open_denoiser(Path("/dev/null"))
     with pytest.raises(UsageError, match=r"is a folder without weights \(\*\.safetensors"):
         open_denoiser(tmp_path)
     for name in ("a.pth", "b.pth"):
@@ -196,7 +201,7 @@ def ready(sigma):
 
 
 def classes():
-    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
 
 
 def wide():

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.models.checkpoint import Weights, read_weights
+from caa_cli.models.checkpoint import read_weights
+from caa_cli.models.checkpoint_file import is_folder
 from caa_cli.models.denoisers.denoiser import DenoiserFile
 from caa_cli.models.limits import short
 from caa_cli.runtime.words import counted
@@ -23,10 +24,10 @@ def read_denoiser(path: Path, trust: bool = False) -> DenoiserFile:
 
     Raises UsageError where there are none, and CaaError for what can't be read.
     """
-    if not path.is_dir():
-        weights = _weights(path, trust)
+    if not is_folder(str(path), "denoiser", "; or leave --denoiser out"):
+        weights = read_weights(path, trust)
         return DenoiserFile(path=path, sha256=weights.sha256, weights=weights)
-    weights = _weights(_weights_in(path), trust)
+    weights = read_weights(_weights_in(path), trust)
     texts = _documents_in(path)
     digest = hashlib.sha256(weights.sha256.encode())
     documents: dict[str, Any] = {}
@@ -39,12 +40,6 @@ def read_denoiser(path: Path, trust: bool = False) -> DenoiserFile:
                 f"--denoiser {path}: {name} is not JSON ({short(error, 200)})", "copy the folder again"
             ) from error
     return DenoiserFile(path=path, sha256=digest.hexdigest(), weights=weights, documents=documents)
-
-
-def _weights(path: Path, trust: bool) -> Weights:
-    if not path.exists():
-        raise UsageError(f"the denoiser {short(path, 1000)} does not exist", "check the path of --denoiser")
-    return read_weights(path, trust)
 
 
 def weights_files(folder: Path) -> list[Path]:
