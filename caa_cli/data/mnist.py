@@ -50,7 +50,7 @@ def _open(name: str, kind: str, class_names: tuple[str, ...], data_dir: Path, sp
         )
     try:
         images, labels = _read(files[0], rank=3), _read(files[1], rank=1)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise _damaged(kind, raw, f" ({error})") from error
     if images.shape[1:] != (28, 28) or not len(images) == len(labels) > 0:
         held = f"{counted(len(images), 'image')} of {sizes(images.shape[1:])} pixels"
