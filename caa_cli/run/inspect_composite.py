@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,12 +28,13 @@ def denoiser_at(path: str, read: Callable[[Path], Weights], trust: bool) -> Deno
     """The denoiser in a file, which `read` reads, or in a folder; None where it holds something else. Raises CaaError
     for half a folder: a configuration without weights."""
     place = Path(path)
-    if place.is_dir():
+    # Path.is_dir and Path.is_file raise for a name that is too long.
+    if os.path.isdir(place):  # noqa: PTH112
         nothing = not weights_files(place) and not any(place.glob("*.json"))
         if nothing or describes_classifier(place):
             return None
         return open_denoiser(place, trust=trust)
-    if not place.is_file():
+    if not os.path.isfile(place):  # noqa: PTH113
         return None
     weights = read(place)
     if weights.card is not None or weights.module is not None or weights.recognised is not None:

@@ -404,6 +404,7 @@ def test_a_current_folder_that_was_deleted_is_said(tmp_path, monkeypatch, words)
     [
         (("attack", *DEMO, "--limit", "1", "--target", 300 * "x"), 2, "there is no class"),
         (("merge", "a.json", "b.json", "--output", 300 * "x"), 1, "File name too long"),
+        (("inspect", 300 * "x"), 2, "File name too long"),
     ],
 )
 def test_a_name_that_no_file_can_have_is_no_traceback(words, code, problem):
