@@ -94,6 +94,11 @@ def _feeds(plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device)
             FileFeed(images, kept, device, "none", plan.workers),
         )
     loaded = load(images)
+    if (most := int(loaded.labels.max())) >= images.num_classes:
+        raise UsageError(
+            f"a label of {images.name} is {most}, and its classes are 0 to {images.num_classes - 1}",
+            "its file of labels may be damaged, or another data set's: get it again",
+        )
     return (
         MemoryFeed(loaded.images[~held], loaded.labels[~held], device, chosen),
         MemoryFeed(loaded.images[held], loaded.labels[held], device),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import COMMAND, ENVIRONMENT, assert_clean_error, assert_clean_text, caa
+from support import COMMAND, ENVIRONMENT, assert_clean_error, assert_clean_text, caa, write_mnist
 from torch import nn
 
 from caa_cli.data.datasets import open_dataset
@@ -198,17 +198,25 @@ def fixed(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes)).requires_grad_(False)
 
 
+def test_a_label_beyond_the_classes_is_refused(tmp_path: Path):
+    labels = write_mnist(tmp_path) / "train-labels-idx1-ubyte"
+    content = bytearray(labels.read_bytes())
+    content[8 + 1] = 77
+    labels.write_bytes(content)
+    assert "a label of mnist is 77, and its classes are 0 to 9" in refused(tmp_path, "--dataset", "mnist")
+
+
 def test_a_network_with_nothing_to_train_is_refused(tmp_path: Path):
     assert "fixed has no weights to train" in refused(tmp_path, "--dataset", "demo", "--arch", f"{__name__}:fixed")
 
 
 def interrupting(num_classes: int) -> nn.Module:
-    """Ctrl-C comes when its weights are read for the second time: as the state of the first epoch is saved."""
+    """Ctrl-C comes when its weights are read for the third time: as the state of the first epoch is saved."""
     network, reads = nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes)), []
 
     def interrupt(*_: object) -> None:
         reads.append(1)
-        if len(reads) == 2:
+        if len(reads) == 3:
             signal.raise_signal(signal.SIGINT)
 
     network.register_state_dict_post_hook(interrupt)
