@@ -44,11 +44,12 @@ def _paper(samples: int) -> Preset:
     caa = {"overshoot": 1.05, "undershoot": 0.95, "step_min": 0.1, "step_max": 0.25, "refine": RADIAL, "rivals": 1}
     caa |= {"patience": 0, "sample_schedule": FIXED, "surrogate": GUMBEL, "temperature": temperature}
     pgd = {"pgd_epsilon": 20 / 255, "pgd_gumbel_temperature": temperature}
-    cw = {"cw_constant": 1e-4, "cw_learning_rate": 0.01, "cw_confidence": 0.0, "cw_gumbel_temperature": temperature}
-    start = {"cw_start_at": MID_GREY}  # of the published code; the paper doesn't say
+    cw: dict[str, Any] = {"cw_constant": 1e-4, "cw_learning_rate": 0.01, "cw_confidence": 0.0}
+    cw |= {"cw_gumbel_temperature": temperature}
+    cw |= {"cw_start_at": MID_GREY}  # of the published code; the paper doesn't say
     deepfool = {"deepfool_overshoot": 0.02, "deepfool_candidates": 10, "deepfool_gumbel_temperature": temperature}
     autoattack = {"autoattack_minimise": False, "autoattack_gumbel_temperature": temperature}
-    return Preset("Et Tu Certifications", shared | caa | pgd | cw | start | deepfool | autoattack)
+    return Preset("Et Tu Certifications", shared | caa | pgd | cw | deepfool | autoattack)
 
 
 PRESETS: dict[str, Preset] = {

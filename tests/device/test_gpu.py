@@ -12,17 +12,14 @@ from typing import Any
 import pytest
 import torch
 from gpu import HostNoise, assert_near, needs_gpu
-from step_counts import demo_classifier
+from step_counts import begin_search, demo_classifier
 from support import attack, read_strict, start, timeless
 from torch import Tensor, nn
 
-from caa_cli.attacks.common.loop import Example, Search
-from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.data.datasets import open_dataset
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
-from caa_cli.run.registry import build_attack
 from caa_cli.runtime.device import in_mode, open_device
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, NoiseSource, Purpose
@@ -47,17 +44,7 @@ def images(device: torch.device | str = CUDA) -> Tensor:
 
 def on(device: torch.device | str, dtype: torch.dtype = torch.float32, chunk: int = 512) -> SmoothedClassifier:
     """The demo in this precision, with the CPU's noise."""
-    base = demo_classifier("cpu")
-    classifier = SmoothedClassifier(
-        base.model,
-        sigma=base.sigma,
-        num_classes=base.num_classes,
-        input_shape=base.input_shape,
-        device=device,
-        dtype=dtype,
-        votes_chunk=chunk,
-        gradient_chunk=chunk,
-    )
+    classifier = demo_classifier(str(device), chunk, dtype=dtype)
     classifier.noise = HostNoise(classifier.input_shape, 256)
     return classifier
 
@@ -179,10 +166,7 @@ def test_a_pass_never_waits(objective: Objective):
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_step_of_an_attack_waits_seldom(attack: str):
-    plan = AttackPlan(checkpoint="demo", attack=attack, samples=300)
-    data = open_dataset("demo", None, "test")
-    search = Search(build_attack(plan), demo_classifier("cuda:0"), 8)
-    search.join([Example(i, data.image(i).to(CUDA), data.label(i), 0.3) for i in range(8)])
+    search = begin_search(attack, images=8, samples=300)
     waits = []
     for _ in range(12):
         if not search.busy:

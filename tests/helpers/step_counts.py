@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import torch
 from pretended_device import PretendedDevice
 
 from caa_cli.attacks.common.loop import Example, Search
@@ -18,7 +19,9 @@ from caa_cli.smoothing.gradient_source import GradientSource
 CUDA = "cuda:0"
 
 
-def demo_classifier(device: str, chunk: int = 4096, gradients: GradientSource | None = None) -> SmoothedClassifier:
+def demo_classifier(
+    device: str, chunk: int = 4096, gradients: GradientSource | None = None, dtype: torch.dtype = torch.float32
+) -> SmoothedClassifier:
     """The smoothed demo model; chunk: of votes and gradients."""
     weights = read_weights(DEMO_CHECKPOINT)
     assert weights.card is not None
@@ -28,10 +31,20 @@ def demo_classifier(device: str, chunk: int = 4096, gradients: GradientSource | 
         num_classes=weights.card.num_classes,
         input_shape=weights.card.input_shape,
         device=device,
+        dtype=dtype,
         gradients=gradients,
         votes_chunk=chunk,
         gradient_chunk=chunk,
     )
+
+
+def begin_search(attack: str, images: int, samples: int, chunk: int = 4096) -> Search:
+    """The first demo images, searched together on the GPU in the loop that every search runs in."""
+    plan = AttackPlan(checkpoint="demo", attack=attack, samples=samples)
+    data = open_dataset("demo", None, "test")
+    search = Search(build_attack(plan), demo_classifier(CUDA, chunk), images)
+    search.join([Example(i, data.image(i).to(CUDA), data.label(i), 0.3) for i in range(images)])
+    return search
 
 
 def count_steps(
@@ -39,14 +52,11 @@ def count_steps(
 ) -> tuple[int, Counter[tuple[str, str, str]]]:
     """(steps, what they asked for together, as `PretendedDevice.operations`), from step `first` to step `last`.
 
-    The first demo images are searched together, in the loop that every search runs in. One that is finished leaves,
-    and none joins, so that there may be fewer steps than asked for.
+    An image that is finished leaves, and none joins, so that there may be fewer steps than asked for.
     """
-    plan = AttackPlan(checkpoint="demo", attack=attack, samples=samples)
-    data, steps = open_dataset("demo", None, "test"), 0
+    steps = 0
     with PretendedDevice() as device:
-        search = Search(build_attack(plan), demo_classifier(CUDA, chunk), images)
-        search.join([Example(i, data.image(i).to(CUDA), data.label(i), 0.3) for i in range(images)])
+        search = begin_search(attack, images, samples, chunk)
         for step in range(1, last + 1):
             if step == first:
                 device.operations.clear()
