@@ -1,0 +1,103 @@
+"""How often each attack ends near the nearest point of all attacks, with and without luck of proofs. Prints JSON.
+
+    caa compare --checkpoint demo --limit 20 --attacks caa-newton,fmn:samples=300 --output c.json \\
+      --save-adversarial c.safetensors
+    python tests/benchmarks/near_best.py c.*.json
+
+A verified radius lies beyond the boundary by a margin that depends on the noise of its verification. Without that
+luck a result counts by where its ray has a fixed margin (0.03 σ) in many votes, on noise that is the same for all.
+Results of several models are judged model by model. --reference: further results, which are not judged themselves but
+may be the nearest. "beyond" lists the images that are not near, with the excess in % and the class reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import torch
+from nearest import distance
+from safetensors.torch import load_file
+
+from caa_cli.attacks.common.state import Example
+from caa_cli.data.datasets import open_dataset
+from caa_cli.python.model import load
+
+_NEAR = 1.01
+
+
+@dataclass
+class Result:
+    """What one attack found for one image: the distance by each measure, and the class."""
+
+    verified: float
+    without_luck: float
+    reached: int
+
+
+def judged(path: Path, samples: int, dtype: str) -> dict[int, Result]:
+    """The attacked images of a result file, by index."""
+    document = json.loads(path.read_text())
+    config = document["config"]
+    classifier = load(config["checkpoint"], device="cpu", dtype=dtype)
+    classifier.votes_chunk = 512
+    folder = config["data_dir"] and Path(config["data_dir"])
+    images = open_dataset(config["dataset"], folder, config["split"])
+    found = load_file(config["save_adversarial"])
+    points = dict(zip(found["indices"].tolist(), found["images"], strict=True))
+    results = {}
+    for entry in document["examples"]:
+        if entry["outcome"] == "attacked":
+            index = entry["index"]
+            example = Example(index, images.image(index), images.label(index))
+            at = distance(classifier, example, points[index].flatten(), samples)
+            results[index] = Result(entry["radius"], at, entry["adversarial_class"])
+    return results
+
+
+def summary(own: dict[int, Result], everyone: list[dict[int, Result]], measure: str) -> dict[str, object]:
+    """One attack on one model by a measure, a field of Result."""
+    ratios = {
+        index: getattr(result, measure) / min(getattr(other[index], measure) for other in everyone if index in other)
+        for index, result in own.items()
+    }
+    far = {index: ratio for index, ratio in ratios.items() if ratio > _NEAR}
+    return {
+        "near_percent": round(100 * (1 - len(far) / len(own)), 1),
+        "mean_excess_percent": round(100 * (mean(ratios.values()) - 1), 3),
+        "beyond": {index: [round(100 * (ratio - 1), 1), own[index].reached] for index, ratio in far.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", type=Path, help="of caa attack, or of caa compare for each attack")
+    parser.add_argument("--reference", nargs="*", default=[], type=Path)
+    parser.add_argument("--judge-samples", type=int, default=15_000)
+    parser.add_argument("--dtype", default="bfloat16")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    models: dict[str, dict[Path, dict[int, Result]]] = defaultdict(dict)
+    for path in [*arguments.results, *arguments.reference]:
+        checkpoint = json.loads(path.read_text())["config"]["checkpoint"]
+        models[checkpoint][path] = judged(path, arguments.judge_samples, arguments.dtype)
+    report = {
+        checkpoint: {
+            path.stem: {
+                "images": len(own),
+                **{measure: summary(own, list(files.values()), measure) for measure in ("verified", "without_luck")},
+            }
+            for path, own in files.items()
+            if path in arguments.results
+        }
+        for checkpoint, files in models.items()
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
