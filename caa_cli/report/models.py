@@ -77,14 +77,21 @@ def _draw_legends(figure: Any, axes: Sequence[Any]) -> int:
 
 
 def draw_certified_curves(
-    path: Path, models: Mapping[str, Sequence[CertifyRecord]], title: str, fingerprint: str = ""
+    path: Path,
+    models: Mapping[str, Sequence[CertifyRecord]],
+    title: str,
+    fingerprint: str = "",
+    radius: float | None = None,
 ) -> None:
     """Draw the certified accuracy of each model against the radius. models: records by label, "" for no legend.
 
-    Raises EmptyPictureError where nothing is certified, and OSError if `path` can't be written.
+    radius: that of --radius, if it was given: a curve would say what was not decided.  Raises EmptyPictureError then
+    and where nothing is certified, and OSError if `path` can't be written.
     """
     from matplotlib.figure import Figure
 
+    if radius is not None:
+        raise EmptyPictureError(f"only the radius {radius} was decided on (--radius), which makes no curve")
     # A failure is not evidence about a model.
     finished = [[record for record in records if record.outcome != FAILED] for records in models.values()]
     radii = [np.sort([r.radius or 0.0 for r in records if r.certified_at(0.0)]) for records in finished]

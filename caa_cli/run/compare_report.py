@@ -101,7 +101,7 @@ class CompareReport:
 
             with writing(place, _ADVICE), drawing(option, place, self.display):
                 models = {model.label: comparison.records(model) for model in comparison.models}
-                draw_certified_curves(place, models, title, comparison.fingerprint)
+                draw_certified_curves(place, models, title, comparison.fingerprint, comparison.radius)
 
     def _write_images(self, comparison: Comparison, document: Mapping[str, Any], gallery: Any) -> None:
         """Write what shows images: the gallery and the page."""

@@ -278,6 +278,9 @@ def test_one_radius_alone(certificates, tmp_path):
     records = [CertifyRecord(0, 1, "certified", prediction=1, radius=0.4, correct=True)]
     found = [of_model(certification(records), digest, f"{digest}.pt", radius=0.0039) for digest in "ab"]
     files = [write(tmp_path / f"{i}.json", one) for i, one in enumerate(found)]
+    drawn = caa("compare", *files, "--figure-certified", tmp_path / "f.png")
+    assert "f.png is not drawn: only the radius 0.0039 was decided on" in drawn.stderr
+    assert not (tmp_path / "f.png").exists()
     for name in FORMATS[:3]:
         shown = caa("compare", *files, "--format", name)
         assert shown.exit_code == 0, shown.output

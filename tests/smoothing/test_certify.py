@@ -196,7 +196,9 @@ def test_one_radius_is_decided_on_fewer_samples(tmp_path: Path):
 
 
 def test_the_accuracy_is_under_the_radius_that_was_decided(tmp_path: Path):
-    assert caa(*CHEAP, "--radius", "0.753", "--output", tmp_path / "d.json").exit_code == 0
+    result = caa(*CHEAP, "--radius", "0.753", "--output", tmp_path / "d.json", "--figure", tmp_path / "f.png")
+    assert result.exit_code == 0
+    assert "f.png is not drawn: only the radius 0.753 was decided on" in result.stderr
     assert list(read_strict(tmp_path / "d.json")["summary"]["certified_accuracy"]) == ["0.753"]
     compared = caa("compare", tmp_path / "d.json", "--output", tmp_path / "c.json")
     assert "0.753" in compared.stdout
