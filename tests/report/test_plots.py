@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from support import CHEAP, caa
 from caa_cli.config.pictures import PICTURES
 from caa_cli.report.colours import STYLES, colour_of, styles
 from caa_cli.report.examples import draw_examples
-from caa_cli.report.figure import EmptyPictureError
+from caa_cli.report.figure import COLUMN, EmptyPictureError, figure_style
 from caa_cli.report.models import draw_certified_curves
 from caa_cli.report.plots import evaluations, excess, proportion, write_picture
 from caa_cli.results.certificates import CertifyRecord
@@ -55,6 +57,26 @@ def test_radii_are_beside_the_smallest_that_any_attack_found(comparison):
     alone = Figure().subplots()
     evaluations(alone, comparison_of(by_index([[2.0], [1.0]])))
     assert list(alone.lines[0].get_ydata()) == pytest.approx([2.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("least", "most"), [(1_100, 9_500), (2_800, 24_000), (6_200, 56_000), (9_000, 800_000), (1_100, 3 * 10**9)]
+)
+def test_numbers_of_evaluations_do_not_overlap(least, most):
+    """On a logarithmic axis of a column's width."""
+    found = by_index([[2.0, 1.0]])
+    runs = [{0: replace(run[0], forward_evaluations=n)} for run, n in zip(found, (least, most), strict=True)]
+    with figure_style():
+        figure = Figure(figsize=(COLUMN, 2.5), layout="constrained")
+        axis = figure.subplots()
+        evaluations(axis, comparison_of(runs))
+        figure.draw_without_rendering()
+        ticks = [*axis.xaxis.get_majorticklabels(), *axis.xaxis.get_minorticklabels()]
+        low, high = axis.get_xlim()
+        boxes = [t.get_window_extent() for t in ticks if t.get_text() and low <= t.get_position()[0] <= high]
+    boxes.sort(key=lambda box: box.x0)
+    assert len(boxes) > 1
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_a_picture_fits_a_column_and_embeds_its_fonts(comparison, tmp_path):
