@@ -11,7 +11,7 @@ import pytest
 from comparing import by_index, comparison_of, document, record, write
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from support import CHEAP, caa
+from support import CHEAP, assert_clean_error, caa
 
 from caa_cli.config.pictures import PICTURES
 from caa_cli.report.colours import STYLES, colour_of, styles
@@ -224,6 +224,13 @@ def test_an_attack_that_breaks_nothing_has_no_figure_and_says_so(tmp_path):
     assert result.exit_code == 0, result.output
     assert "e.png is not drawn: no image was attacked" in result.stderr
     assert not (tmp_path / "e.png").exists()
+
+
+def test_a_format_that_needs_tex_is_refused_without_it_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = caa("attack", *CHEAP, "--output", tmp_path / "a.json", "--figure", tmp_path / "e.pgf")
+    assert_clean_error(result, 1, "--figure needs xelatex for", "name a .png, .pdf or .svg")
+    assert not (tmp_path / "a.json").exists()
 
 
 def test_certified_accuracy_of_nothing_is_no_picture(tmp_path):
