@@ -139,7 +139,8 @@ def check_applicable(plan: ComparePlan, comparison: AnyComparison) -> None:
     }
     for_one_model: dict[str, Path | None] = {"--html": plan.html, "--figure-examples": plan.figure_examples}
     if isinstance(comparison, CertifiedComparison):
-        _refuse(of_attacks, "is of results of caa attack, and these are of caa certify", "leave it out")
+        hint = "leave it out; --figure-certified FILE draws their curves"
+        _refuse(of_attacks, "is of results of caa attack, and these are of caa certify", hint)
         return
     hint = "name results of caa certify, or leave it out"
     _refuse({"--figure-certified": plan.figure_certified}, "is of results of caa certify", hint)
