@@ -183,7 +183,7 @@ def _with_gradients(
         network = gradient.model if isinstance(gradient, SmoothedClassifier) else gradient
         if not isinstance(network, nn.Module):
             raise UsageError(f"gradient {gradient!r} is not known", _GRADIENTS)
-        source, kind = SurrogateModel(network), f"{SURROGATE_MODEL}=python"
+        source, kind = SurrogateModel(copy.deepcopy(network)), f"{SURROGATE_MODEL}=python"
     other = copy.copy(model)
     other.gradients = source
     source.move_to(model.device, model.dtype)

@@ -210,6 +210,18 @@ def test_a_surrogate_of_other_images_or_classes_is_refused(model, data, network,
         caa_cli.attack(model, images[:1], labels[:1], gradient=network, **NEWTON)
 
 
+def test_a_surrogate_stays_as_it_is(data):
+    images, labels = data
+    model, surrogate = (caa_cli.load("demo", device="cpu", dtype=dtype) for dtype in ("bfloat16", "float32"))
+    before = surrogate.votes(images[:2], samples=50)
+    network = linear(784, 10).train()
+    for other in (surrogate, network):
+        caa_cli.attack(model, images[:1], labels[:1], gradient=other, **{**NEWTON, "newton_steps": 1})
+    assert torch.equal(surrogate.votes(images[:2], samples=50), before)
+    assert network.training
+    assert all(weight.requires_grad and weight.dtype == torch.float32 for weight in network.parameters())
+
+
 def test_a_network_of_other_images_or_classes_than_it_is_said_to_have_is_refused():
     images = torch.rand(1, 3, 2, 2)
     for network, message in (
