@@ -27,6 +27,8 @@ def test_bootstrap_is_seeded_paired_and_about_the_estimate():
 
 @pytest.mark.parametrize("resamples", [0, 300])
 def test_an_attack_that_is_never_the_nearest_may_still_be_it_on_other_images(resamples):
+    (tied, _) = intervals(columns(by_index([[1.0, 1.0], [1.0, 2.0]]), range(2)), resamples, seed=0)
+    assert tied["best_share"] == clopper_pearson(1.5, 2)
     first, second = intervals(columns(by_index([[1.0, 2.0]] * 6), range(6)), resamples, seed=0)
     assert first["best_share"] == clopper_pearson(6, 6)
     assert second["best_share"] == clopper_pearson(0, 6)
