@@ -110,8 +110,8 @@ class Display:
         widths = [max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
         first = min(widths[0], max(self.out.width // 3, 12))
         self.out.print(f"[bold]{escape(title)}[/]")
-        for group in _groups(widths, self.out.width - first - 4):  # its edges and padding
-            table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for group in _groups(widths, self.out.width - first - 3):  # its edges and padding
+            table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
             table.add_column(columns[0][0], style="cyan", overflow="fold", width=first)
             for position in group:
                 table.add_column(columns[position][0], justify="right", no_wrap=True)

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from caa_cli.data.images import ImageArrays
 from caa_cli.errors import UsageError
+from caa_cli.models.limits import last_line
+from caa_cli.runtime.words import sizes
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
 Images = Tensor | NDArray[Any] | Sequence[Any]
@@ -30,13 +32,9 @@ def check_arrays(
             f"model is a {type(model).__name__}, not a SmoothedClassifier",
             "caa.load(…) gives one, or caa.SmoothedClassifier(network, sigma=…, num_classes=…, input_shape=…)",
         )
-    x, shape = as_tensor("images", images), model.input_shape
-    if x.shape[1:] != shape:
-        raise UsageError(
-            f"images has the shape {tuple(x.shape)}", f"the model takes (N, {', '.join(map(str, shape))})"
-        )
-    if not x.is_floating_point():
-        raise UsageError(f"images has the dtype {x.dtype}", "give floating-point pixels in [0, 1]: images / 255")
+    check_network("model", model.model, model, "give SmoothedClassifier the input_shape and num_classes it has")
+    x = as_tensor("images", images)
+    model.check_images(x)
     x = x.float()
     if not bool(((x >= 0.0) & (x <= 1.0)).all()):
         raise UsageError("images has pixels that are not in [0, 1], or NaN", "divide bytes by 255")
@@ -45,6 +43,19 @@ def check_arrays(
     if len(wrong):
         raise UsageError(f"labels holds {int(wrong[0])}", f"the model knows the classes 0 to {model.num_classes - 1}")
     return ImageArrays("arrays", "test", x, y, model.num_classes, numbers=_indices(indices, len(x)))
+
+
+def check_network(name: str, network: nn.Module, model: SmoothedClassifier, hint: str) -> None:
+    """Raises UsageError unless the network takes the model's images, and gives a logit for each of its classes."""
+    try:
+        with torch.no_grad():
+            logits = network(model.grey().expand(2, *model.input_shape))
+    except Exception as error:  # foreign code may raise anything
+        raise UsageError(f"{name} can't take {sizes(model.input_shape)} images ({last_line(error)})", hint) from error
+    shape, wanted = tuple(getattr(logits, "shape", ())), (2, model.num_classes)
+    if shape != wanted:
+        what = f"a tensor of shape {shape}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise UsageError(f"{name} gives {what} for two images, not {wanted}", hint)
 
 
 def class_numbers(name: str, values: Any, images: int) -> Tensor:

@@ -16,6 +16,7 @@ from caa_cli.config.ranges import Count
 from caa_cli.data.datasets import class_names, open_dataset
 from caa_cli.errors import UsageError
 from caa_cli.models.base_classifier import ModelFiles, resolve_model
+from caa_cli.models.checkpoint import Weights
 from caa_cli.models.layouts import layout_of
 from caa_cli.models.resolve import Overrides
 from caa_cli.python.errors import plain, plain_names
@@ -43,8 +44,8 @@ def load(
     input_shape: tuple[int, int, int] | None = None,
     num_classes: int | None = None,
     trust_checkpoint: bool = False,
-    device: str = "auto",
-    dtype: str = "float32",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
 ) -> SmoothedClassifier:
     """The smoothed classifier of a checkpoint, on its device; settings are those of `caa attack`'s flags.
 
@@ -71,19 +72,21 @@ def load(
         classifier_size=classifier_size,
         denoiser_arch=denoiser_arch,
         dataset=dataset,
-        dtype=dtype,
+        dtype=str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype,
         mean=mean,
         std=std,
     )
     num_classes = typed_value("num_classes", int, num_classes)
     if num_classes is not None:
         Count().check("--num-classes", num_classes)
-    place = resolve_device(device)
+    place = resolve_device(str(device))
     kind = numeric_mode(plan.dtype, place)
     front = None if denoiser is None else Path(path_text("denoiser", denoiser))
     files = ModelFiles.read([plan.checkpoint, *plan.members], front, denoiser_arch, trust_checkpoint)
     name = plan.dataset or _likely_dataset(files, plan.checkpoint)
     shape = None if input_shape is None else _shape(input_shape)
+    if plan.dataset is None and files.denoiser is None and plan.classifier_size is None:
+        _check_images(files.weights[0], shape, num_classes)
     shape, classes = _images_of(files, DATASETS[name], shape, num_classes)
     overrides = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
     base, notes = resolve_model(files, overrides, name, shape, classes, plan.ensemble, plan.classifier_size)
@@ -162,6 +165,16 @@ def _likely_dataset(files: ModelFiles, checkpoint: str) -> str:
     stored, weights = files.dataset, files.weights[0]
     likely = DEMO if checkpoint == DEMO else layout_of(weights, weights.recognised).dataset
     return next((name for name in (stored, likely) if name in DATASETS), "folder")
+
+
+def _check_images(weights: Weights, shape: tuple[int, int, int] | None, classes: int | None) -> None:
+    """Raises UsageError for images of another shape or number of classes than the checkpoint says."""
+    card = weights.card
+    if card is None:
+        return
+    for name, given, own in (("input_shape", shape, card.input_shape), ("num_classes", classes, card.num_classes)):
+        if given not in (None, own):
+            raise UsageError(f"{name}={given}, and {weights.path} has {own}", f"leave {name} out")
 
 
 def _images_of(

@@ -15,7 +15,7 @@ from caa_cli.config.model_plan import ModelPlan
 from caa_cli.display import Display
 from caa_cli.errors import UsageError
 from caa_cli.python.errors import Interrupted, plain_names
-from caa_cli.python.inputs import Images, Labels, check_arrays
+from caa_cli.python.inputs import Images, Labels, check_arrays, check_network
 from caa_cli.python.results import AttackResults, CertifyResults
 from caa_cli.python.settings import attack_plan, certify_plan
 from caa_cli.python.targets import Target, in_plan, targets_of
@@ -183,10 +183,12 @@ def _with_gradients(
         network = gradient.model if isinstance(gradient, SmoothedClassifier) else gradient
         if not isinstance(network, nn.Module):
             raise UsageError(f"gradient {gradient!r} is not known", _GRADIENTS)
-        source, kind = SurrogateModel(network), f"{SURROGATE_MODEL}=python"
+        source, kind = SurrogateModel(copy.deepcopy(network)), f"{SURROGATE_MODEL}=python"
     other = copy.copy(model)
     other.gradients = source
     source.move_to(model.device, model.dtype)
+    if isinstance(source, SurrogateModel):
+        check_network("gradient", source.model, model, "give a model of the same images and classes")
     return other, kind
 
 

@@ -17,7 +17,7 @@ MOST_RADII = 9
 
 def headings(comparison: CertifiedComparison) -> list[str]:
     """The columns: radii, and the average radius with its standard error."""
-    shares = [f"{at} %" for at in _shown_radii(comparison)]
+    shares = [f"{at} %" for at in _radii(comparison)]
     return ["model", *shares] if comparison.radius is not None else ["model", *shares, "average radius", "± error"]
 
 
@@ -61,7 +61,7 @@ def markdown(comparison: CertifiedComparison) -> str:
 def latex(comparison: CertifiedComparison) -> str:
     """The table in LaTeX, for the package booktabs."""
     average = ["Average radius", r"$\pm$ error"] if comparison.radius is None else []
-    columns = [*_shown_radii(comparison), *average]
+    columns = [*_radii(comparison), *average]
     config = comparison.models[0].parts[0].config
     rows = [
         "    " + " & ".join([escapes.latex(label), *(value.replace("–", "--") for value, _ in row)]) + r" \\"
@@ -96,11 +96,6 @@ def plain(comparison: CertifiedComparison) -> list[dict[str, Any]]:
             row |= {name: share, f"{name}_low": ends[0], f"{name}_high": ends[1]}
         rows.append(row)
     return rows
-
-
-def _shown_radii(comparison: CertifiedComparison) -> Sequence[str]:
-    """The radii of the table as headings; that of --radius in full, which the shares have with two digits."""
-    return _radii(comparison) if comparison.radius is None else [f"{comparison.radius:g}"]
 
 
 def _radii(comparison: CertifiedComparison) -> Sequence[str]:

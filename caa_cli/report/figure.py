@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -41,14 +42,17 @@ class EmptyPictureError(Exception):
 
 
 def check_figure(path: Path, option: str = "--figure") -> None:
-    """Raises CaaError where matplotlib is missing, UsageError where it can't write such a file."""
+    """Raises CaaError where matplotlib, or TeX for .pgf, is missing, UsageError where it can't write such a file."""
     try:
+        from matplotlib import rcParams
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ModuleNotFoundError as error:
         raise CaaError(f"{option} needs matplotlib", "pip install matplotlib") from error
     if path.suffix.lstrip(".").lower() not in FigureCanvasAgg.get_supported_filetypes():
         what = f"no picture format is called {path.suffix!r}" if path.suffix else "its name has no picture format"
         raise UsageError(f"{option} {path}: {what}", "name a .png, .pdf or .svg")
+    if path.suffix.lower() == ".pgf" and shutil.which(rcParams["pgf.texsystem"]) is None:
+        raise CaaError(f"{option} needs {rcParams['pgf.texsystem']} for {path}", "name a .png, .pdf or .svg")
 
 
 def figure_style(**others: Any) -> AbstractContextManager[None]:

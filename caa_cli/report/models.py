@@ -27,7 +27,7 @@ _ACROSS = 3  # pictures in a row
 def write_pictures(path: Path, name: str, models: ModelsComparison, title: str) -> None:
     """Draw one of PICTURES for each model.
 
-    Raises EmptyPictureError where one would be empty, and OSError if `path` can't be written.
+    Raises EmptyPictureError where all would be empty, and OSError if `path` can't be written.
     """
     from matplotlib.figure import Figure
 
@@ -39,7 +39,10 @@ def write_pictures(path: Path, name: str, models: ModelsComparison, title: str) 
 
 
 def draw_by_model(figure: Any, name: str, models: ModelsComparison) -> list[Any]:
-    """Draw one of PICTURES for each model on the same scales; returns the axes. Raises EmptyPictureError."""
+    """Draw one of PICTURES for each model on the same scales; returns the axes.
+
+    Where a model has nothing to show the reason is written; EmptyPictureError is raised where none has.
+    """
     count = len(models.comparisons)
     columns = min(count, _ACROSS)
     rows = math.ceil(count / columns)
@@ -47,18 +50,27 @@ def draw_by_model(figure: Any, name: str, models: ModelsComparison) -> list[Any]
     axes = list(grid[:count])
     for axis in grid[count:]:
         axis.remove()
-    right = 0.0
-    for axis, (label, comparison) in zip(axes, models.comparisons.items(), strict=True):
-        resolve_name(PICTURES[name].draws)(axis, comparison)
-        right = max(right, axis.get_xlim()[1])
-        axis.set_title(wrapped(label, 40))
+    right, shown, reasons = 0.0, [], []
+    for axis, comparison in zip(axes, models.comparisons.values(), strict=True):
+        try:
+            resolve_name(PICTURES[name].draws)(axis, comparison)
+            right = max(right, axis.get_xlim()[1])
+            shown.append(axis)
+        except EmptyPictureError as reason:
+            axis.text(0.5, 0.5, wrapped(str(reason), 30), transform=axis.transAxes, ha="center", va="center")
+            reasons.append(reason)
+    if not shown:
+        raise reasons[0]
+    for axis, label in zip(axes, models.comparisons, strict=True):
+        axis.set(xlabel=shown[0].get_xlabel(), ylabel=shown[0].get_ylabel(), title=wrapped(label, 40))
         axis.grid(alpha=0.2)
         axis.label_outer()
     if count % columns == 0 and columns == _ACROSS:  # a full last row, where the labels would overlap
         for axis in (axes[-columns], axes[-1]):
             axis.set_xlabel("")
-    axes[0].set_xlim(right=right)
-    lines = _draw_legends(figure, axes)
+    if not axes[0].get_autoscalex_on():  # the last model drawn has set it
+        axes[0].set_xlim(right=right)
+    lines = _draw_legends(figure, shown)
     figure.set_size_inches(COLUMN if columns == 1 else PAGE, 0.4 + 2.5 * rows + 0.13 * lines)
     return axes
 
@@ -77,14 +89,21 @@ def _draw_legends(figure: Any, axes: Sequence[Any]) -> int:
 
 
 def draw_certified_curves(
-    path: Path, models: Mapping[str, Sequence[CertifyRecord]], title: str, fingerprint: str = ""
+    path: Path,
+    models: Mapping[str, Sequence[CertifyRecord]],
+    title: str,
+    fingerprint: str = "",
+    radius: float | None = None,
 ) -> None:
     """Draw the certified accuracy of each model against the radius. models: records by label, "" for no legend.
 
-    Raises EmptyPictureError where nothing is certified, and OSError if `path` can't be written.
+    radius: that of --radius, if it was given: a curve would say what was not decided.  Raises EmptyPictureError then
+    and where nothing is certified, and OSError if `path` can't be written.
     """
     from matplotlib.figure import Figure
 
+    if radius is not None:
+        raise EmptyPictureError(f"only the radius {radius} was decided on (--radius), which makes no curve")
     # A failure is not evidence about a model.
     finished = [[record for record in records if record.outcome != FAILED] for records in models.values()]
     radii = [np.sort([r.radius or 0.0 for r in records if r.certified_at(0.0)]) for records in finished]

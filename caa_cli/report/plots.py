@@ -67,7 +67,7 @@ def evaluations(axis: Any, comparison: Comparison) -> None:
     Images differ far more than attacks do, so several attacks are shown by the excess over the smallest radius that
     any of them found for the image.
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
     _check_attacked(comparison)
     several = len(comparison.attacks) > 1
@@ -96,6 +96,9 @@ def evaluations(axis: Any, comparison: Comparison) -> None:
     low, high = axis.get_xlim()
     if low > 0 and high > 8 * low:
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k
+        axis.xaxis.set_minor_formatter(NullFormatter())
     else:
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.xaxis.set_major_formatter("{x:,.0f}")

@@ -126,8 +126,8 @@ def _map(axis: Any, sweep: Sweep) -> None:
     axis.set_yticks(np.arange(len(rows)) + 0.5, [drawn(str(value)) for value in rows])
     axis.set(xlabel=_axis_name(sweep.keys[1]), ylabel=_axis_name(sweep.keys[0]))
     axis.grid(False)
-    bar = axis.figure.colorbar(mesh, ax=axis)
-    bar.set_label("median L2 radius over all eligible images")
+    if np.isfinite(radii).any():
+        axis.figure.colorbar(mesh, ax=axis, label="median L2 radius over all eligible images")
 
 
 def _finite(radius: float | None) -> float:

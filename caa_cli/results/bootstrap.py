@@ -17,8 +17,8 @@ from caa_cli.results.metrics import Columns
 from caa_cli.results.optimality import optimality
 from caa_cli.results.proportions import LEVEL, Interval, clopper_pearson
 
-# Where each image counts or does not. (`best_share` divides ties, so it is no count.)
-SHARES = ("success_rate", "near_best_share", "nearer_share", "farther_share", "tied_share")
+# Where each image counts or does not. (`best_share` divides ties, which makes its exact interval wider than need be.)
+SHARES = ("success_rate", "best_share", "near_best_share", "nearer_share", "farther_share", "tied_share")
 # Even the widest interval that n values can give, from the smallest to the largest, holds the median with a
 # probability of no more than 1 − 2^(1−n): below 95% of fewer than six.
 FEWEST = 6
@@ -55,7 +55,7 @@ def intervals(columns: Sequence[Columns], resamples: int, seed: int) -> list[dic
 
 def _exact(column: Sequence[float | None]) -> Interval | None:
     values = [value for value in column if value is not None]
-    return clopper_pearson(round(sum(values)), len(values)) if values else None
+    return clopper_pearson(sum(values), len(values)) if values else None
 
 
 def _estimates(columns: Sequence[Columns]) -> Iterator[tuple[int, str, Estimate]]:
@@ -65,13 +65,9 @@ def _estimates(columns: Sequence[Columns]) -> Iterator[tuple[int, str, Estimate]
         for name in (f.name for f in fields(column) if f.name not in SHARES):
             values = np.array(getattr(column, name), dtype=np.float64)
             if np.count_nonzero(~np.isnan(values)) >= FEWEST:
-                yield row, name, _mean_of(values) if name == "best_share" else _median_of(values)
+                yield row, name, _median_of(values)
         if overall.shape[1] >= FEWEST:
             yield row, "optimality", _optimality_of(overall[row], overall.min(axis=0))
-
-
-def _mean_of(values: Array) -> Estimate:
-    return lambda chosen: np.asarray(values[chosen].mean(axis=1))
 
 
 def _median_of(values: Array) -> Estimate:

@@ -49,7 +49,8 @@ class CertifyRecord(Record):
 
 @dataclass(frozen=True)
 class CertifySummary(Jsonable):
-    """certified_accuracy: the share of examples that are right and certified, by radius ("0.00", "0.25", …).
+    """certified_accuracy: the share of examples that are right and certified, by radius ("0.00", "0.25", …; with
+    --radius that one).
 
     average_certified_radius: the mean radius, 0 where wrong or abstained (ACR; Zhai et al., 2020), with its
     standard error.  median_radius: the median of the same radii.  None for a run with --radius.
@@ -84,7 +85,7 @@ def summarise_certificates(
     error = stdev(radii) / math.sqrt(len(radii)) if len(radii) > 1 and radius is None else None
     return CertifySummary(
         examples=len(records),
-        certified_accuracy={f"{r:.2f}": certified_share(finished, r) for r in grid} if finished else {},
+        certified_accuracy={name_of(r): certified_share(finished, r) for r in grid} if finished else {},
         average_certified_radius=average,
         average_certified_radius_error=error,
         median_radius=median(radii) if radii and radius is None else None,
@@ -96,6 +97,12 @@ def summarise_certificates(
         evaluations=sum(record.evaluations for record in records),
         seconds=seconds,
     )
+
+
+def name_of(radius: float) -> str:
+    """The radius as `certified_accuracy` has it: with two digits behind the point, or with all that it takes."""
+    short = f"{radius:.2f}"
+    return short if float(short) == radius else str(radius)
 
 
 def certified_share(records: Sequence[CertifyRecord], radius: float) -> float:

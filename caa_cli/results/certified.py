@@ -99,13 +99,12 @@ def compare_certificates(groups: dict[str, list[ResultFile[CertifyRecord]]]) -> 
         summarise_certificates(mine, model.parts[0].config["samples"], sum(p.seconds for p in model.parts), radius)
         for model, mine in zip(models, records, strict=True)
     ]
-    # The name of the radius of --radius may be rounded.
-    grid = {at: float(at) if radius is None else radius for summary in summaries for at in summary.certified_accuracy}
+    grid = sorted({at for summary in summaries for at in summary.certified_accuracy}, key=float)
     return CertifiedComparison(
         models=tuple(models),
         images=tuple(finished),
         summaries=tuple(summaries),
-        shares=tuple({at: _share(mine, grid[at]) for at in sorted(grid, key=float)} for mine in records),
+        shares=tuple({at: _share(mine, float(at)) for at in grid} for mine in records),
         notes=tuple(notes),
         partial=len(finished) < len(images) or any(model.interrupted for model in models),
     )

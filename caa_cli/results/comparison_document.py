@@ -86,7 +86,7 @@ def read_comparison(
     resamples, seed, reference: in place of the document's, where they are given.  Raises CaaError for a file that is
     damaged, and UsageError for one that holds too little: of certificates, of a shard without images, of version 0.1.
     """
-    document = read_document(path, ("attack", "compare"))
+    document = read_document(path, ("attack", "certify", "compare"))
     if not isinstance(document, dict) or document.get("command") != "compare":
         return None
     if not document.get("attacks") or not {"indices", "models"} & document.keys():

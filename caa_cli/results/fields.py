@@ -87,7 +87,7 @@ class CertifyFields(Fields):
         return radius if math.isfinite(radius) and self.radius in (None, radius) else None
 
     def _suggestions(self) -> Sequence[str]:
-        return [*self.values, f"certified_accuracy@{'RADIUS' if self.radius is None else f'{self.radius:g}'}"]
+        return [*self.values, f"certified_accuracy@{'RADIUS' if self.radius is None else self.radius}"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ def certify_fields(
     command, at = "caa certify", "RADIUS"
     if radius is not None:
         values = {name: value for name, value in values.items() if name not in _NEEDS_RADII}
-        command, at = f"caa certify --radius {radius:g}", f"{radius:g}"
+        command, at = f"caa certify --radius {radius}", str(radius)
     listing = ", ".join([*values, f"certified_accuracy@{at}"])
     is_empty = summary.examples == summary.failed
     return CertifyFields(command, values, listing, is_empty, records=records, radius=radius)

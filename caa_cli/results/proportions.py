@@ -7,8 +7,11 @@ LEVEL = 0.95
 Interval = tuple[float, float]
 
 
-def clopper_pearson(count: int, total: int, level: float = LEVEL) -> Interval:
-    """The interval (lower, upper) of the probability behind `count` of `total`, which is at least 1."""
+def clopper_pearson(count: float, total: int, level: float = LEVEL) -> Interval:
+    """The interval (lower, upper) of the probability behind `count` of `total`, which is at least 1.
+
+    The count may have fractions, of images that count in part: they vary less than a count does.
+    """
     from scipy.special import betaincinv
 
     tail = (1.0 - level) / 2.0

@@ -102,7 +102,7 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
 
             with self.output.writing(plan.figure), drawing("--figure", plan.figure, self.display):
                 title = f"{plan.dataset}, {plan.arch}, σ = {plan.sigma:g}"
-                draw_certified_curves(plan.figure, {"": records}, title)
+                draw_certified_curves(plan.figure, {"": records}, title, radius=plan.radius)
 
 
 def run_certify(

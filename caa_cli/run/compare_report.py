@@ -101,7 +101,7 @@ class CompareReport:
 
             with writing(place, _ADVICE), drawing(option, place, self.display):
                 models = {model.label: comparison.records(model) for model in comparison.models}
-                draw_certified_curves(place, models, title, comparison.fingerprint)
+                draw_certified_curves(place, models, title, comparison.fingerprint, comparison.radius)
 
     def _write_images(self, comparison: Comparison, document: Mapping[str, Any], gallery: Any) -> None:
         """Write what shows images: the gallery and the page."""
@@ -139,7 +139,8 @@ def check_applicable(plan: ComparePlan, comparison: AnyComparison) -> None:
     }
     for_one_model: dict[str, Path | None] = {"--html": plan.html, "--figure-examples": plan.figure_examples}
     if isinstance(comparison, CertifiedComparison):
-        _refuse(of_attacks, "is of results of caa attack, and these are of caa certify", "leave it out")
+        hint = "leave it out; --figure-certified FILE draws their curves"
+        _refuse(of_attacks, "is of results of caa attack, and these are of caa certify", hint)
         return
     hint = "name results of caa certify, or leave it out"
     _refuse({"--figure-certified": plan.figure_certified}, "is of results of caa certify", hint)

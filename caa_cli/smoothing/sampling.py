@@ -125,7 +125,7 @@ class NoisyModel:
         gives the same votes. start: how many draws of these keys have been counted before. A draw whose logits hold
         a NaN abstains: a row then sums to less than `samples`.
         """
-        x = x.to(self.device)
+        x = self.on_device(x)
         counts = self.no_counts(len(x))
         keys = Key.direct(len(x), seed) if keys is None else keys
         if samples < 1:
@@ -137,6 +137,20 @@ class NoisyModel:
 
         self.votes_chunk = self.run(process, len(x), samples, self.votes_chunk, start)
         return counts[:, : self.num_classes]
+
+    def on_device(self, images: Tensor) -> Tensor:
+        """The images, also from an array, on the device. Raises UsageError as `check_images` does."""
+        x = torch.as_tensor(images).to(self.device)
+        self.check_images(x)
+        return x
+
+    def check_images(self, x: Tensor) -> None:
+        """Raises UsageError unless these are (examples, *input_shape) and floating-point."""
+        if x.shape[1:] != self.input_shape:
+            takes = ", ".join(map(str, self.input_shape))
+            raise UsageError(f"images has the shape {tuple(x.shape)}", f"the model takes (N, {takes})")
+        if not x.is_floating_point():
+            raise UsageError(f"images has the dtype {x.dtype}", "give floating-point pixels in [0, 1]: images / 255")
 
     def no_counts(self, examples: int) -> Tensor:
         """Zeros (examples, classes + 1) int64: one column a class, and a last one for abstentions."""

@@ -142,6 +142,47 @@ def test_attacks_of_several_models_are_drawn_once_in_the_legend(files):
     assert ddn.get_xdata()[-1] > 3.15, "a curve goes on to the edge of the widest model"
 
 
+def test_marks_of_several_models_are_as_far_from_either_edge(tmp_path):
+    from matplotlib.figure import Figure
+
+    from caa_cli.report.models import draw_by_model
+    from caa_cli.results.models import compare_models
+    from caa_cli.results.shards.models import by_model
+    from caa_cli.results.shards.result_file import read_result_file
+
+    files = []
+    for name, evaluations in (("a", 6200), ("b", 6000)):
+        one = document([record(0, 1.0, forward_evaluations=evaluations, backward_evaluations=0)])
+        files.append(write(tmp_path / f"{name}.json", of_model(one, name, f"{name}.pt")))
+    axes = draw_by_model(Figure(), "evaluations", compare_models(by_model([read_result_file(f) for f in files])))
+    low, high = axes[0].get_xlim()
+    assert 6000 - low == pytest.approx(high - 6200)
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_model_without_data_leaves_the_pictures_of_the_others(files, tmp_path, position):
+    from matplotlib.figure import Figure
+
+    from caa_cli.report.models import draw_by_model
+    from caa_cli.results.models import compare_models
+    from caa_cli.results.shards.models import by_model
+    from caa_cli.results.shards.result_file import read_result_file
+
+    firm = document([record(i, None) for i in range(3)])
+    files.insert(2 * position, write(tmp_path / "firm.json", of_model(firm, "f", "models/firm.pt")))
+    found = compare_models(by_model([read_result_file(path) for path in files]))
+    axes = draw_by_model(Figure(), "evaluations", found)
+    assert [[text.get_text() for text in axis.texts] for axis in axes] == [
+        ["no image was attacked"] if label == "firm" else [] for label in found.comparisons
+    ]
+    assert axes[0].get_ylabel() == "L2 radius, % over smallest found"
+    shown = caa("compare", *files, "--figure-excess", tmp_path / "e.png")
+    assert "is not drawn" not in shown.stderr
+    assert (tmp_path / "e.png").exists()
+    alone = caa("compare", files[2 * position], "--figure-excess", tmp_path / "f.png")
+    assert "f.png is not drawn: no image was attacked" in alone.stderr
+
+
 def test_a_comparison_of_other_models_is_not_replaced_unasked(files, tmp_path):
     place = tmp_path / "all.json"
     assert caa("compare", *files, "--output", place).exit_code == 0
@@ -242,7 +283,10 @@ def test_what_certificates_can_not_be_compared_with(certificates, files, tmp_pat
     one = certificates[0]
     assert_clean_error(caa("compare", one, files[0]), 2, "is of caa certify and", "results of one of the two")
     for words in (["--reference", "x"], ["--bootstrap", "9"], ["--html", "x.html"], ["--figure", "x.png"]):
-        assert_clean_error(caa("compare", *certificates, *words), 2, f"{words[0]} is of results of caa attack")
+        hint = "leave it out; --figure-certified FILE draws their curves"
+        assert_clean_error(caa("compare", *certificates, *words), 2, f"{words[0]} is of results of caa attack", hint)
+    nothing = caa("compare", tmp_path / "none.json")
+    assert_clean_error(nothing, 1, "can't be read", "name result files of caa attack or caa certify or caa compare")
     found = of_model(certification(certified([0.3])), "c", "c.pt")
     assert_clean_error(caa("compare", one, write(tmp_path / "c.json", found)), 2, "c and gaussian are over different")
     found = of_model(certification(certified([0.3] * 4)), "c", "c.pt", samples=7)
@@ -278,6 +322,9 @@ def test_one_radius_alone(certificates, tmp_path):
     records = [CertifyRecord(0, 1, "certified", prediction=1, radius=0.4, correct=True)]
     found = [of_model(certification(records), digest, f"{digest}.pt", radius=0.0039) for digest in "ab"]
     files = [write(tmp_path / f"{i}.json", one) for i, one in enumerate(found)]
+    drawn = caa("compare", *files, "--figure-certified", tmp_path / "f.png")
+    assert "f.png is not drawn: only the radius 0.0039 was decided on" in drawn.stderr
+    assert not (tmp_path / "f.png").exists()
     for name in FORMATS[:3]:
         shown = caa("compare", *files, "--format", name)
         assert shown.exit_code == 0, shown.output

@@ -192,6 +192,58 @@ def test_what_is_refused_is_named(model, wrong):
         caa_cli.attack(**{"model": model, "images": torch.zeros(1, 1, 28, 28), "labels": [0], **given})
 
 
+def linear(inputs, classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(inputs, classes))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (linear(784, 9), r"^gradient gives a tensor of shape \(2, 9\) for two images, not \(2, 10\)"),
+        (linear(783, 10), "^gradient can't take 1×28×28 images .*783"),
+        (torch.nn.Identity(), r"^gradient gives a tensor of shape \(2, 1, 28, 28\) for two images"),
+    ],
+)
+def test_a_surrogate_of_other_images_or_classes_is_refused(model, data, network, message):
+    images, labels = data
+    with pytest.raises(caa_cli.UsageError, match=message):
+        caa_cli.attack(model, images[:1], labels[:1], gradient=network, **NEWTON)
+
+
+def test_a_surrogate_stays_as_it_is(data):
+    images, labels = data
+    model, surrogate = (caa_cli.load("demo", device="cpu", dtype=dtype) for dtype in ("bfloat16", "float32"))
+    before = surrogate.votes(images[:2], samples=50)
+    network = linear(784, 10).train()
+    for other in (surrogate, network):
+        caa_cli.attack(model, images[:1], labels[:1], gradient=other, **{**NEWTON, "newton_steps": 1})
+    assert torch.equal(surrogate.votes(images[:2], samples=50), before)
+    assert network.training
+    assert all(weight.requires_grad and weight.dtype == torch.float32 for weight in network.parameters())
+
+
+def test_a_network_of_other_images_or_classes_than_it_is_said_to_have_is_refused():
+    images = torch.rand(1, 3, 2, 2)
+    for network, message in (
+        (linear(12, 4), r"^model gives a tensor of shape \(2, 4\)"),
+        (linear(4, 3), "^model can't take"),
+    ):
+        classifier = caa_cli.SmoothedClassifier(network, sigma=0.25, num_classes=3, input_shape=(3, 2, 2))
+        with pytest.raises(caa_cli.UsageError, match=message):
+            caa_cli.certify(classifier, images, [0])
+
+
+def test_votes_and_gradients_take_arrays_and_refuse_other_shapes(model, data):
+    images, labels = data
+    for call in (model.votes, lambda x, samples: model.gradient(x, labels[: len(x)], samples)):
+        assert torch.equal(call(images[:2].numpy(), samples=20), call(images[:2], samples=20))
+        for wrong in (images[0], images[:2, :, 1:], images[:2].expand(2, 3, 28, 28)):
+            with pytest.raises(caa_cli.UsageError, match=r"images has the shape \("):
+                call(wrong, samples=20)
+        with pytest.raises(caa_cli.UsageError, match=r"images has the dtype torch\.uint8"):
+            call((255 * images[:2]).byte(), samples=20)
+
+
 @pytest.mark.parametrize("function", ["attack", "certify"])
 def test_an_interruption_keeps_what_is_done(model, data, function, monkeypatch):
     images, labels = data
@@ -284,6 +336,9 @@ def test_images_that_there_are_not(wrong, message):
         ({"num_classes": 0}, "^num_classes must be at least 1"),
         ({"input_shape": (28, 28)}, r"^input_shape must be channels, height and width, not \(28, 28\)"),
         ({"input_shape": 28}, "^input_shape must be a list of whole numbers, not 28"),
+        ({"input_shape": (3, 32, 32)}, r"^input_shape=\(3, 32, 32\), and .*demo.safetensors has \(1, 28, 28\)"),
+        ({"num_classes": 5}, "^num_classes=5, and .*demo.safetensors has 10"),
+        ({"dtype": torch.int8}, "^dtype 'int8' is not known"),
     ],
 )
 def test_loading_refuses_values_of_another_type(wrong, message):

@@ -74,7 +74,7 @@ def test_a_narrow_terminal_gets_several_tables_with_all_in_them(comparison, widt
     assert "".join(shown.split()).count(comparison.labels[0]) >= 1
 
 
-@pytest.mark.parametrize(("width", "longest"), [(100, 26), (80, 9)])
+@pytest.mark.parametrize(("width", "longest"), [(100, 28), (80, 8)])
 def test_the_table_fits_a_terminal(width, longest):
     """It is one table, not several, with labels of this length."""
     found = comparison_of(by_index([[2.0, 2.1, None]] * 100))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from comparing import by_index, comparison_of, document, record, write
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from support import CHEAP, caa
+from support import CHEAP, assert_clean_error, caa
 
 from caa_cli.config.pictures import PICTURES
 from caa_cli.report.colours import STYLES, colour_of, styles
 from caa_cli.report.examples import draw_examples
-from caa_cli.report.figure import EmptyPictureError
+from caa_cli.report.figure import COLUMN, EmptyPictureError, figure_style
 from caa_cli.report.models import draw_certified_curves
 from caa_cli.report.plots import evaluations, excess, proportion, write_picture
 from caa_cli.results.certificates import CertifyRecord
@@ -55,6 +57,26 @@ def test_radii_are_beside_the_smallest_that_any_attack_found(comparison):
     alone = Figure().subplots()
     evaluations(alone, comparison_of(by_index([[2.0], [1.0]])))
     assert list(alone.lines[0].get_ydata()) == pytest.approx([2.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("least", "most"), [(1_100, 9_500), (2_800, 24_000), (6_200, 56_000), (9_000, 800_000), (1_100, 3 * 10**9)]
+)
+def test_numbers_of_evaluations_do_not_overlap(least, most):
+    """On a logarithmic axis of a column's width."""
+    found = by_index([[2.0, 1.0]])
+    runs = [{0: replace(run[0], forward_evaluations=n)} for run, n in zip(found, (least, most), strict=True)]
+    with figure_style():
+        figure = Figure(figsize=(COLUMN, 2.5), layout="constrained")
+        axis = figure.subplots()
+        evaluations(axis, comparison_of(runs))
+        figure.draw_without_rendering()
+        ticks = [*axis.xaxis.get_majorticklabels(), *axis.xaxis.get_minorticklabels()]
+        low, high = axis.get_xlim()
+        boxes = [t.get_window_extent() for t in ticks if t.get_text() and low <= t.get_position()[0] <= high]
+    boxes.sort(key=lambda box: box.x0)
+    assert len(boxes) > 1
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_a_picture_fits_a_column_and_embeds_its_fonts(comparison, tmp_path):
@@ -202,6 +224,13 @@ def test_an_attack_that_breaks_nothing_has_no_figure_and_says_so(tmp_path):
     assert result.exit_code == 0, result.output
     assert "e.png is not drawn: no image was attacked" in result.stderr
     assert not (tmp_path / "e.png").exists()
+
+
+def test_a_format_that_needs_tex_is_refused_without_it_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = caa("attack", *CHEAP, "--output", tmp_path / "a.json", "--figure", tmp_path / "e.pgf")
+    assert_clean_error(result, 1, "--figure needs xelatex for", "name a .png, .pdf or .svg")
+    assert not (tmp_path / "a.json").exists()
 
 
 def test_certified_accuracy_of_nothing_is_no_picture(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,15 @@ def test_two_settings_are_a_map():
     assert (axis.get_ylabel(), axis.get_xlabel()) == ("step-min", "step-max")
     assert [text.get_text() for text in axis.texts] == ["∞\n50%", "1.600\n100%", "1.700\n100%"]
     assert axis.collections[0].get_array().mask.tolist() == [[True, False], [False, True]]
+    assert len(axis.figure.axes) == 2
+
+
+def test_a_map_of_infinite_medians_has_no_scale_of_radii():
+    comparison = comparison_of(*({"step_min": low, "step_max": high} for low in (0.1, 0.2) for high in (0.3, 0.4)))
+    failing = replace(comparison, figures=tuple(replace(f, overall_median_radius=inf) for f in comparison.figures))
+    axis = draw(failing)
+    assert {text.get_text().split("\n")[0] for text in axis.texts} == {"∞"}
+    assert axis.figure.axes == [axis]
 
 
 def test_what_is_no_sweep_has_no_picture():

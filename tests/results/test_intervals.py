@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from comparing import by_index, comparison_of
 
@@ -22,14 +23,28 @@ def test_bootstrap_is_seeded_paired_and_about_the_estimate():
     low, high = first["median_radius"]
     assert low < 1.59 < high
     assert second["median_radius"] == (pytest.approx(1.01 * low), pytest.approx(1.01 * high))
-    assert first["best_share"] == (1.0, 1.0)
 
 
-def test_bootstrap_of_the_mean_has_the_binomial_spread():
-    """The nearest on 50 of 100 images: 1.96 · √(0.25/100) = 0.098 to either side."""
-    found = columns(by_index([[1.0, 2.0] if i % 2 else [2.0, 1.0] for i in range(100)]), range(100))
-    low, high = intervals(found, 4000, seed=0)[0]["best_share"]
-    assert (low, high) == (pytest.approx(0.402, abs=0.015), pytest.approx(0.598, abs=0.015))
+@pytest.mark.parametrize("resamples", [0, 300])
+def test_an_attack_that_is_never_the_nearest_may_still_be_it_on_other_images(resamples):
+    (tied, _) = intervals(columns(by_index([[1.0, 1.0], [1.0, 2.0]]), range(2)), resamples, seed=0)
+    assert tied["best_share"] == clopper_pearson(1.5, 2)
+    first, second = intervals(columns(by_index([[1.0, 2.0]] * 6), range(6)), resamples, seed=0)
+    assert first["best_share"] == clopper_pearson(6, 6)
+    assert second["best_share"] == clopper_pearson(0, 6)
+
+
+def test_the_interval_of_a_share_with_ties_covers():
+    """Half of the images are ties of two attacks, a quarter each is won by one: both expect a share of a half."""
+    generator, covered = np.random.default_rng(0), 0
+    for _ in range(1000):
+        rows = generator.choice(4, size=12)
+        table = [[1.0, 1.0] if row < 2 else [1.0, 2.0] if row == 2 else [2.0, 1.0] for row in rows]
+        low, high = intervals(columns(by_index(table), range(12)), 0, seed=0)[0]["best_share"]
+        covered += low <= 0.5 <= high
+    assert covered >= 950
+    assert low < 0.5 < high
+    assert (low, high) != (0.0, 1.0)
 
 
 def test_bootstrap_of_nothing_is_nothing():
@@ -58,6 +73,7 @@ def test_shares_have_exact_intervals_without_a_bootstrap():
     _, second = intervals(found, 0, 0)
     assert second == {
         "success_rate": clopper_pearson(2, 4),
+        "best_share": clopper_pearson(1, 4),
         "near_best_share": clopper_pearson(1, 4),
         "nearer_share": clopper_pearson(1, 4),
         "farther_share": clopper_pearson(2, 4),
@@ -73,7 +89,7 @@ def test_fewer_than_six_images_have_no_bootstrap_interval():
     assert five["median_radius"] is five["median_radius_ratio"] is None
     assert five["overall_median_radius"] is not None
     first = intervals(columns(by_index(table), range(5)), 200, 0)[0]
-    assert first["best_share"] is first["optimality"] is None
+    assert first["optimality"] is None
     assert six["optimality"] == (1.0, 1.0)
 
 

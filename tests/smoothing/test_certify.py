@@ -195,6 +195,17 @@ def test_one_radius_is_decided_on_fewer_samples(tmp_path: Path):
     assert {e["outcome"] for e in document["examples"]} <= {"certified", "not_certified", "undecided"}
 
 
+def test_the_accuracy_is_under_the_radius_that_was_decided(tmp_path: Path):
+    result = caa(*CHEAP, "--radius", "0.753", "--output", tmp_path / "d.json", "--figure", tmp_path / "f.png")
+    assert result.exit_code == 0
+    assert "f.png is not drawn: only the radius 0.753 was decided on" in result.stderr
+    assert list(read_strict(tmp_path / "d.json")["summary"]["certified_accuracy"]) == ["0.753"]
+    compared = caa("compare", tmp_path / "d.json", "--output", tmp_path / "c.json")
+    assert "0.753" in compared.stdout
+    (model,) = read_strict(tmp_path / "c.json")["models"].values()
+    assert [*model["certified_accuracy"], *model["intervals"]] == ["0.753", "certified_accuracy@0.753"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
