@@ -26,8 +26,8 @@ class ProposalError(Exception):
 def isolated(seed: int, device: torch.device) -> Iterator[None]:
     """A context in which the global random generators begin with this seed.
 
-    Afterwards they, and what else of PyTorch is global, are as they were. What is printed goes to stderr, since
-    stdout may be a document.
+    Afterwards they are as they were, and so are PyTorch's default dtype and device, its number of threads and whether
+    it records gradients. What is printed goes to stderr, since stdout may be a document.
     """
     before = random.getstate(), np.random.get_state(), torch.get_default_dtype(), torch.get_num_threads()
     default_device = torch.get_default_device()
