@@ -271,7 +271,7 @@ class ApgdMin(Settings):
 
 @dataclass(frozen=True)
 class AttackSpec:
-    """settings: a dataclass.  runs: `module:class` of the attack, with the classmethod `of` (see attacks.baseline).
+    """settings: a dataclass.  runs: `module:class` of the attack, with the classmethod `of` (see `Attack`).
 
     by_votes: the class for --gradient votes, where the attack can begin on the far side of the boundary.
     samples: the default of --samples, but with --gradient votes, which takes SAMPLES.

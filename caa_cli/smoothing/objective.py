@@ -229,7 +229,8 @@ def cotangent(log_probabilities: Tensor, slopes: Slopes, scale: float) -> Tensor
     """∂J/∂logits, (functions, examples, samples, classes), for the `slopes` of functions J at p̄; `scale` is
     1/(n · temperature)."""
     log_slope, sign = (part[:, :, None] for part in slopes)
-    # A sample whose probability exceeds the pilot's mean by e⁸⁰ outweighs all others with or without the clamp.
-    b = sign * torch.exp(torch.clamp(log_probabilities + log_slope, max=80.0))
+    # A sample whose probability exceeds the pilot's mean by e³⁰ outweighs all others with or without the clamp, which
+    # keeps the square of the gradient's length within float32. An impossible class, of −∞ + ∞, has no say.
+    b = sign * torch.exp(torch.clamp(log_probabilities + log_slope, max=30.0)).nan_to_num_(nan=0.0)
     b *= scale
     return b - log_probabilities.exp() * b.sum(dim=3, keepdim=True)

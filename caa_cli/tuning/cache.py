@@ -80,7 +80,8 @@ def cache_folder() -> Path | None:
 
 def model_key(classifier: SmoothedClassifier, arch: str) -> dict[str, Any]:
     """What speed depends on, except for the values of the weights, their precision and the load of the machine."""
-    shapes = [(name, list(value.shape)) for name, value in classifier.model.state_dict().items()]
+    networks = dict.fromkeys((classifier.model, classifier.differentiated))  # one of them, without a surrogate
+    shapes = [(name, list(value.shape)) for network in networks for name, value in network.state_dict().items()]
     return {
         "version": _VERSION,
         "arch": arch,

@@ -34,7 +34,7 @@ def advise_precision(classifier: SmoothedClassifier, plan: AttackPlan, arch: str
         return
     key = {**model_key(classifier, arch), "compared": _HALF}
     factor = kept(key, plan.measure_chunks, lambda: measured_gain(classifier))
-    if factor is not None and factor >= _GAIN:
+    if factor >= _GAIN:
         display.note(f"{_HALF} is about {factor:.1f} times faster here: --search-dtype {_HALF}")
 
 

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from networks import Linear, make_linear, make_small
+from pretended_device import PretendedDevice
 from torch import nn
 
 import caa_cli as caa
 from caa_cli.attacks.baselines.ddn import Ddn
 from caa_cli.attacks.common.loop import Search
 from caa_cli.attacks.common.state import Example, Finding
+from caa_cli.attacks.custom.classifier import AttackedClassifier
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.custom_attack import register
 from caa_cli.errors import CaaError, UsageError
@@ -200,7 +202,8 @@ def test_what_an_attack_does_to_the_model_and_to_the_generators_stays_its_own(gr
         for parameter in view.model.parameters():
             parameter.requires_grad_(True)
             parameter.data.zero_()
-        return torch.rand(1, 1, 8, 8)
+        torch.set_default_device("meta")
+        return torch.rand(1, 1, 8, 8, device="cpu")
 
     torch.manual_seed(3)
     random.seed(3)
@@ -211,6 +214,7 @@ def test_what_an_attack_does_to_the_model_and_to_the_generators_stays_its_own(gr
     assert torch.equal(grey, torch.full((1, 8, 8), 0.5))
     assert torch.is_grad_enabled()
     assert torch.get_default_dtype() == torch.float32
+    assert torch.get_default_device() == torch.device("cpu")
     assert all(torch.equal(a, b) for a, b in zip(weights, classifier.model.parameters(), strict=True))
     assert not any(module.training for module in classifier.model.modules())
     assert not any(parameter.requires_grad for parameter in classifier.model.parameters())
@@ -368,6 +372,19 @@ def test_with_a_surrogate_the_model_is_the_surrogate(grey):
     finding = once(attack, classifier, grey)
     assert torch.equal(seen[0], surrogate(grey[None]))
     assert finding.forward_evaluations == 1 + 5
+
+
+@pytest.mark.parametrize("given", [list, np.array, torch.tensor])
+def test_labels_may_be_given_on_the_host_in_any_form(given):
+    with PretendedDevice():
+        classifier = make_small(device="cuda:0")
+        example = Example(0, torch.full((1, 8, 8), 0.5, device="cuda:0"), 1)
+        settings = {"samples": 50, "iterations": 1, "alpha": 0.005, "bound": "goodman", "seed": 0}
+        images = np.full((2, 1, 8, 8), 0.5, dtype=np.float32)
+        labels, expected = given([1, 2]), torch.tensor([1, 2], device="cuda:0")
+        one, other = (AttackedClassifier(classifier, example, **settings) for _ in range(2))
+        assert torch.equal(one.is_adversarial(images, labels), other.is_adversarial(images, expected))
+        assert torch.equal(one.gradient(images, labels), other.gradient(images, expected))
 
 
 def test_it_works_on_a_model_of_lower_precision(grey):

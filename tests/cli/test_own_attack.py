@@ -75,6 +75,13 @@ def test_it_is_a_run_like_any_other(here):
     assert timeless(attack("mine:attack", "c.json")) == timeless(document)
 
 
+def test_few_samples_of_its_own_are_no_reason_to_warn(here):
+    """Its points are verified unless the label is confidently ahead, which 5 samples can't show either."""
+    result = run("attack", *TINY, "--samples", "5", "--attack", "mine.py:attack", "--output", "a.json")
+    assert read_strict(Path("a.json"))["summary"]["attacked"] > 0
+    assert "find nothing" not in result.stderr
+
+
 def test_shards_and_a_resumed_run_give_the_same(here):
     whole = attack("mine.py:attack:stride=2", "whole.json")
     for shard in "01":

@@ -14,10 +14,12 @@ from networks import Linear, SmallNet, make_linear, make_small
 from scipy import stats
 from torch import Tensor, nn
 
+from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.logit_ratio import LogitRatio
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import GumbelGap, LogRatio, strongest_rival
+from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogRatio, Objective, strongest_rival
 from caa_cli.tuning.sweep import tune_chunks
 
 KEYS = [Key(0, index, Purpose.SEARCH) for index in range(3)]
@@ -70,6 +72,38 @@ def test_a_gradient_in_float16_keeps_what_its_numbers_can_not_hold(scale: float,
     linear, samples = make_linear(scale=scale, dtype=torch.float16), 3000
     passed = linear.classifier.surrogate(linear.at(distance)[None], torch.tensor([1]), KEYS[:1], samples, LogRatio())
     assert torch.cosine_similarity(passed.gradient.flatten(), linear.weight, dim=0) > 0.9999
+
+
+@pytest.mark.parametrize("scale", [100.0, 400.0])
+def test_however_steep_the_logits_are_the_gradient_has_a_length(scale: float):
+    """The samples after the pilot may have a probability that its mean is nothing beside, by orders of magnitude."""
+    linear, keys = make_linear(scale=scale), [Key(0, index, Purpose.SEARCH) for index in range(8)]
+    x, labels = linear.at(2.0).repeat(8, 1, 1, 1), torch.ones(8, dtype=torch.int64)
+    gradient = linear.classifier.surrogate(x, labels, keys, 1500, LogRatio()).gradient.flatten(1)
+    directions, _, lost = unit(gradient)
+    assert not lost.any()
+    assert torch.cosine_similarity(directions, linear.weight[None]).min() > 0.9999
+
+
+class WithAnImpossibleClass(nn.Module):
+    """A network that has masked its last class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = SmallNet()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(self.inner(x), (0, 1), value=-torch.inf)
+
+
+@pytest.mark.parametrize("objective", [LogRatio(), CrossEntropy(), LogitRatio()])
+def test_a_class_whose_logit_is_minus_infinity_changes_no_gradient(objective: Objective):
+    classifier = SmoothedClassifier(WithAnImpossibleClass(), sigma=0.5, num_classes=4, input_shape=(1, 8, 8))
+    masked, without = (c.surrogate(X, LABELS, KEYS, 300, objective) for c in (classifier, make_small()))
+    assert torch.allclose(masked.gradient, without.gradient, rtol=1e-4, atol=1e-6)
+    rivals = torch.tensor([[1, 2], [0, 2], [0, 1]])
+    masked, without = (c.rival_gradients(X, LABELS, rivals, KEYS, 300) for c in (classifier, make_small()))
+    assert torch.allclose(masked.gradient, without.gradient, rtol=1e-4, atol=1e-6)
 
 
 def noisy_logits(classifier: SmoothedClassifier, x: Tensor, samples: int) -> Tensor:

@@ -11,8 +11,11 @@ import pytest
 import torch
 from networks import make_small
 from support import ENVIRONMENT, attack, caa, read_strict, start, timeless
+from torch import nn
 
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradient_source import GradientSource
+from caa_cli.smoothing.gradients import SurrogateModel
 from caa_cli.tuning.cache import cache_folder, tuned
 from caa_cli.tuning.sweep import Tuning, best_chunk, sweep, tune_chunks
 
@@ -49,8 +52,9 @@ def use(
     arch: str = "small",
     dtype: str = "float32",
     gradients: bool = True,
+    source: GradientSource | None = None,
 ) -> tuple[str, int]:
-    classifier = make_small()
+    classifier = make_small(gradients=source)
     origin = tuned(classifier, arch, dtype, gradients, anew, most, measurement)
     return origin, classifier.votes_chunk
 
@@ -70,6 +74,8 @@ def test_another_network_dtype_number_of_threads_or_kind_of_run_is_measured_sepa
     assert use(measurement, arch="other")[0] == "measured"
     assert use(measurement, gradients=False)[0] == "measured"
     assert use(measurement, dtype="bfloat16")[0] == "measured"
+    surrogate = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    assert use(measurement, source=SurrogateModel(surrogate))[0] == "measured", "its gradients are another network's"
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
@@ -77,7 +83,7 @@ def test_another_network_dtype_number_of_threads_or_kind_of_run_is_measured_sepa
     finally:
         torch.set_num_threads(threads)
     assert use(measurement)[0] == "cache"
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.iterdir())) == 6
 
 
 @pytest.mark.parametrize(

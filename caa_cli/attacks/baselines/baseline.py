@@ -97,8 +97,9 @@ class Baseline(Attack[State]):
 
 
 def unit(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(unit vectors, lengths, lost) of gradients (..., dimensions). A gradient that is zero or not finite is lost, it
-    has no direction: its unit vector is zero, so that a step along it goes nowhere."""
+    """(unit vectors, lengths, lost) of gradients (..., dimensions). A gradient that is zero or not finite, or whose
+    squares are so in float32 (below 10⁻²³ or above 10¹⁹), is lost: its unit vector is zero, so that a step along it
+    goes nowhere."""
     norm = gradient.norm(dim=-1)
     lost = norm / norm != 1.0  # 0/0, ∞/∞ and NaN are NaN
     direction = (gradient / norm[..., None]).masked_fill_(lost[..., None], 0.0)

@@ -114,6 +114,7 @@ class CustomAttack(Attack[CustomState]):
 
     # So that what is finished is kept at once, and one image's trouble is its own.
     MOST_IMAGES: ClassVar[int | None] = 1
+    PROPOSES_UNCONFIRMED = True
 
     @classmethod
     def of(cls, settings: Settings, iterations: int, **run: Any) -> CustomAttack:

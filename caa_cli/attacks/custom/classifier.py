@@ -17,7 +17,9 @@ from caa_cli.smoothing.gradient_source import GradientRequest
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio, Slopes
 
-Images = Any  # a tensor, or whatever torch.as_tensor takes
+# Tensors, or whatever torch.as_tensor takes.
+Images = Any
+Labels = Any
 
 
 @dataclass
@@ -110,22 +112,22 @@ class AttackedClassifier:
         x = self._images(images)
         return self.smoothed.votes(x, self._keys(len(x)), samples or self.samples)
 
-    def is_adversarial(self, images: Images, labels: Tensor, samples: int | None = None) -> Tensor:
+    def is_adversarial(self, images: Images, labels: Labels, samples: int | None = None) -> Tensor:
         """Whether another class is confidently above the label, by the criterion of all attacks, (N,) bool."""
         n = samples or self.samples
-        return adversarial(self.votes(images, n), labels, n, self._alpha, self._bound)
+        return adversarial(self.votes(images, n), self._labels(labels), n, self._alpha, self._bound)
 
     def smoothed_logits(self, images: Images, samples: int | None = None) -> Tensor:
         """log p̄, the log of the mean softmax over the noise, without a gradient: (N, classes) float32."""
         x = self._images(images)
         return self.smoothed.log_mean(x, self._keys(len(x)), samples or self.samples)
 
-    def gradient(self, images: Images, labels: Tensor, samples: int | None = None) -> Tensor:
+    def gradient(self, images: Images, labels: Labels, samples: int | None = None) -> Tensor:
         """The gradient of log p̄_label − log p̄_rival, the most likely other class, like the images. Steps against it
         lead to the boundary."""
         x = self._images(images)
-        labels = labels.to(x.device)
-        return self.smoothed.surrogate(x, labels, self._keys(len(x)), samples or self.samples, LogRatio()).gradient
+        keys, classes = self._keys(len(x)), self._labels(labels)
+        return self.smoothed.surrogate(x, classes, keys, samples or self.samples, LogRatio()).gradient
 
     def as_module(self, samples: int | None = None, fresh: bool = True) -> nn.Module:
         """The smoothed logits as a network, images → log p̄ (N, classes), through which gradients flow back: what the
@@ -147,6 +149,9 @@ class AttackedClassifier:
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(f"images are (N, {', '.join(map(str, self.input_shape))}), not {tuple(x.shape)}")
         return x
+
+    def _labels(self, labels: Labels) -> Tensor:
+        return torch.as_tensor(labels).to(self.device, torch.int64)
 
 
 class _Plain(nn.Module):

@@ -26,10 +26,11 @@ class ProposalError(Exception):
 def isolated(seed: int, device: torch.device) -> Iterator[None]:
     """A context in which the global random generators begin with this seed.
 
-    Afterwards they, and what else of PyTorch is global, are as they were. What is printed goes to stderr, since
-    stdout may be a document.
+    Afterwards they are as they were, and so are PyTorch's default dtype and device, its number of threads and whether
+    it records gradients. What is printed goes to stderr, since stdout may be a document.
     """
     before = random.getstate(), np.random.get_state(), torch.get_default_dtype(), torch.get_num_threads()
+    default_device = torch.get_default_device()
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         torch.enable_grad(),
@@ -46,6 +47,8 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
             torch.set_default_dtype(before[2])
             if torch.get_num_threads() != before[3]:
                 torch.set_num_threads(before[3])
+            if torch.get_default_device() != default_device:
+                torch.set_default_device(None if default_device.type == "cpu" else default_device)
 
 
 def image_of(returned: object, clean: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """The boundary walk: `caa-newton` by votes alone, along the boundary from another class's image to the clean one.
 
 Where the label has every vote the votes hold no gradient, so Newton's method can't begin at the clean image. The walk
-begins on the boundary (see `attacks.crossing`) and stays there. Each evaluation of a point x gives the gradient of
-the class probabilities by Stein's lemma, the slope of the margin h along the direction so far, and h(x) itself, all
-from the same votes. The next point is the one nearest to the clean image, in the box, at which their plane has the
-margin that a verification needs, within the longest step.
+begins on the boundary (see `attacks.common.starting_points`) and stays there. Each evaluation of a point x gives the
+gradient of the class probabilities by Stein's lemma, the slope of the margin h along the direction so far, and h(x)
+itself, all from the same votes. The next point is the one nearest to the clean image, in the box, at which their
+plane has the margin that a verification needs, within the longest step.
 
 Stein's gradient is noisy: of d pixels its noise has the length √(d/n)/σ, against a signal of about 0.8/σ. So the
 gradients of many evaluations are averaged, and the average goes through a Wiener filter.
