@@ -172,9 +172,12 @@ def _check_images(weights: Weights, shape: tuple[int, int, int] | None, classes:
     card = weights.card
     if card is None:
         return
-    for name, given, own in (("input_shape", shape, card.input_shape), ("num_classes", classes, card.num_classes)):
+    for name, given, own, hint in (
+        ("input_shape", shape, card.input_shape, ", or give classifier_size=… for images that are to be resized"),
+        ("num_classes", classes, card.num_classes, ""),
+    ):
         if given not in (None, own):
-            raise UsageError(f"{name}={given}, and {weights.path} has {own}", f"leave {name} out")
+            raise UsageError(f"{name}={given}, and {weights.path} has {own}", f"leave {name} out{hint}")
 
 
 def _images_of(

@@ -23,6 +23,7 @@ NEVER_ONE = {
     "MOST_ATTACKS",
     "_MOST_LISTED",
     "sizes(card.input_shape)",
+    "sizes(model.input_shape)",
     "image.numel()",
     "images",
     "kind",

@@ -30,7 +30,7 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
     it records gradients. What is printed goes to stderr, since stdout may be a document.
     """
     before = random.getstate(), np.random.get_state(), torch.get_default_dtype(), torch.get_num_threads()
-    default_device = torch.get_default_device()
+    default_device = torch.empty(0).device  # torch.get_default_device() fails after a None was set, in PyTorch 2.6
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         torch.enable_grad(),
@@ -47,7 +47,7 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
             torch.set_default_dtype(before[2])
             if torch.get_num_threads() != before[3]:
                 torch.set_num_threads(before[3])
-            if torch.get_default_device() != default_device:
+            if torch.empty(0).device != default_device:
                 torch.set_default_device(None if default_device.type == "cpu" else default_device)
 
 
