@@ -28,6 +28,8 @@ from caa_cli.data.datasets import open_dataset
 from caa_cli.python.model import load
 
 _NEAR = 1.01
+# What a result's settings say of its model.
+_MODEL = "ensemble denoiser denoiser_arch classifier_size sigma dataset mean std trust_checkpoint".split()
 
 
 @dataclass
@@ -43,7 +45,8 @@ def judged(path: Path, samples: int, dtype: str) -> dict[int, Result]:
     """The attacked images of a result file, by index."""
     document = json.loads(path.read_text())
     config = document["config"]
-    classifier = load(config["checkpoint"], device="cpu", dtype=dtype)
+    settings = {name: config[name] for name in _MODEL}
+    classifier = load([config["checkpoint"], *config["members"]], device="cpu", dtype=dtype, **settings)
     classifier.votes_chunk = 512
     folder = config["data_dir"] and Path(config["data_dir"])
     images = open_dataset(config["dataset"], folder, config["split"])
