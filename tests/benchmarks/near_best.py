@@ -29,7 +29,17 @@ from caa_cli.python.model import load
 
 _NEAR = 1.01
 # What a result's settings say of its model.
-_MODEL = "ensemble denoiser denoiser_arch classifier_size sigma dataset mean std trust_checkpoint".split()
+_MODEL = [
+    "ensemble",
+    "denoiser",
+    "denoiser_arch",
+    "classifier_size",
+    "sigma",
+    "dataset",
+    "mean",
+    "std",
+    "trust_checkpoint",
+]
 
 
 @dataclass
