@@ -9,7 +9,7 @@ from torch import Tensor
 from caa_cli.attacks.baselines.apgd_search import ApgdSearch, SearchState
 from caa_cli.attacks.baselines.baseline import Evaluation
 from caa_cli.attacks.common.state import Example
-from caa_cli.config import attacks as settings
+from caa_cli.config import hyperparameters as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.logit_ratio import LogitRatio
 from caa_cli.smoothing.objective import CrossEntropy, Reversed, odds_against

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import Baseline, delta, set_perturbation, unit
 from caa_cli.attacks.common.state import Batch, Example
-from caa_cli.config import attacks as settings
+from caa_cli.config import hyperparameters as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import LogRatio, logit_margin
 

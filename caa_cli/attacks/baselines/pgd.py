@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from caa_cli.attacks.baselines.baseline import Baseline, delta, set_perturbation
 from caa_cli.attacks.common.state import Batch
-from caa_cli.config import attacks as settings
+from caa_cli.config import hyperparameters as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import CrossEntropy
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from caa_cli.attacks.baselines.baseline import delta, set_perturbation
 from caa_cli.attacks.baselines.deepfool import DeepFoolState, Linearising
 from caa_cli.attacks.common.state import Example
-from caa_cli.config import attacks as settings
+from caa_cli.config import hyperparameters as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox

@@ -32,7 +32,7 @@ from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.race import ranking_samples, top_classes
 from caa_cli.attacks.common.starting_points import begin_beyond, crossing_evaluations
 from caa_cli.attacks.common.state import Example
-from caa_cli.config import attacks as settings
+from caa_cli.config import hyperparameters as settings
 from caa_cli.config.choices import FIXED, GUMBEL, TANGENTIAL
 from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier

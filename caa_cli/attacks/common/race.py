@@ -18,7 +18,7 @@ from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.elimination import most_runs, still_racing
 from caa_cli.attacks.common.runs import RunEvaluation, RunState, RunStep
 from caa_cli.attacks.common.state import Example
-from caa_cli.config import attacks as settings
+from caa_cli.config import hyperparameters as settings
 from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.judge import margins_of, strongest_other
