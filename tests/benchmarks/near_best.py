@@ -6,8 +6,8 @@
 
 A verified radius lies beyond the boundary by a margin that depends on the noise of its verification. Without that
 luck a result counts by where its ray has a fixed margin (0.03 σ) in many votes, on noise that is the same for all.
-Results of several models are judged model by model. --reference: further results, which are not judged themselves but
-may be the nearest. "beyond" lists the images that are not near, with the excess in % and the class reached.
+Results of several models are judged model by model. --reference: further results, which may be the nearest but get no
+row. "beyond" lists the images that are not near, with the excess in % and the class reached.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from nearest import distance
 from safetensors.torch import load_file
 
 from caa_cli.attacks.common.state import Example
-from caa_cli.data.datasets import open_dataset
+from caa_cli.data.datasets import ImageSet, open_dataset
+from caa_cli.data.files import ImageFiles
 from caa_cli.python.model import load
+from caa_cli.smoothing.classifier import SmoothedClassifier
 
 _NEAR = 1.01
 # What a result's settings say of its model.
@@ -51,16 +54,20 @@ class Result:
     reached: int
 
 
-def judged(path: Path, samples: int, dtype: str) -> dict[int, Result]:
-    """The attacked images of a result file, by index."""
-    document = json.loads(path.read_text())
-    config = document["config"]
+def opened(config: dict[str, Any], dtype: str) -> tuple[SmoothedClassifier, ImageSet | ImageFiles]:
+    """The model and the images of a run with these settings."""
     settings = {name: config[name] for name in _MODEL}
     classifier = load([config["checkpoint"], *config["members"]], device="cpu", dtype=dtype, **settings)
     classifier.votes_chunk = 512
     folder = config["data_dir"] and Path(config["data_dir"])
-    images = open_dataset(config["dataset"], folder, config["split"])
-    found = load_file(config["save_adversarial"])
+    return classifier, open_dataset(config["dataset"], folder, config["split"])
+
+
+def judged(
+    document: dict[str, Any], classifier: SmoothedClassifier, images: ImageSet | ImageFiles, samples: int
+) -> dict[int, Result]:
+    """The attacked images of a result, by index."""
+    found = load_file(document["config"]["save_adversarial"])
     points = dict(zip(found["indices"].tolist(), found["images"], strict=True))
     results = {}
     for entry in document["examples"]:
@@ -94,21 +101,23 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    models: dict[str, dict[Path, dict[int, Result]]] = defaultdict(dict)
+    documents: dict[str, dict[Path, dict[str, Any]]] = defaultdict(dict)
     for path in [*arguments.results, *arguments.reference]:
-        checkpoint = json.loads(path.read_text())["config"]["checkpoint"]
-        models[checkpoint][path] = judged(path, arguments.judge_samples, arguments.dtype)
-    report = {
-        checkpoint: {
+        document = json.loads(path.read_text())
+        documents[document["config"]["checkpoint"]][path] = document
+    report = {}
+    for checkpoint, files in documents.items():
+        model, images = opened(next(iter(files.values()))["config"], arguments.dtype)
+        found = {path: judged(document, model, images, arguments.judge_samples) for path, document in files.items()}
+        everyone = list(found.values())
+        report[checkpoint] = {
             path.stem: {
                 "images": len(own),
-                **{measure: summary(own, list(files.values()), measure) for measure in ("verified", "without_luck")},
+                **{measure: summary(own, everyone, measure) for measure in ("verified", "without_luck")},
             }
-            for path, own in files.items()
+            for path, own in found.items()
             if path in arguments.results
         }
-        for checkpoint, files in models.items()
-    }
     print(json.dumps(report, indent=2))
 
 
