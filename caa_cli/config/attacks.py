@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caa_cli.config import hyperparameters as settings
-from caa_cli.config.choices import CLEAN_IMAGE
 from caa_cli.config.settings import Settings
 
 # Noise samples per step, of an attack that has no default of its own.
@@ -55,11 +54,4 @@ ATTACKS: dict[str, AttackSpec] = {
     "pdgd": AttackSpec(settings.Pdgd, "caa_cli.attacks.baselines.pdgd:Pdgd"),
     "sdf": AttackSpec(settings.Sdf, "caa_cli.attacks.baselines.sdf:Sdf"),
     "apgd-min": AttackSpec(settings.ApgdMin, "caa_cli.attacks.baselines.apgd_min:ApgdMin"),
-}
-
-# Settings of attacks that older runs did not have: their default is what those runs did.
-_ON_DRAWS = [name for name, spec in ATTACKS.items() if issubclass(spec.settings, settings.PaperBaseline)]
-FORMERLY = {
-    **dict.fromkeys(["step_certificate", *(f"{attack}_gumbel_temperature" for attack in _ON_DRAWS)]),
-    "cw_start_at": CLEAN_IMAGE,
 }

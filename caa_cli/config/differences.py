@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from caa_cli.config import attacks, custom_attack
+from caa_cli.config import custom_attack, hyperparameters
+from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.certificates import COHEN
 from caa_cli.config.choices import INTERVALS
 
+# Attacks that may be on draws of the Gumbel–softmax; older runs of them never were.
+_ON_DRAWS = [name for name, spec in ATTACKS.items() if issubclass(spec.settings, hyperparameters.PaperBaseline)]
 # Values that older runs had for settings which did not exist yet, by setting.
 FORMERLY = {
     "verification": INTERVALS,
     "certificate": COHEN,
-    **attacks.FORMERLY,
+    **hyperparameters.FORMERLY,
+    **dict.fromkeys(f"{attack}_gumbel_temperature" for attack in _ON_DRAWS),
     **dict.fromkeys(["target", "ensemble", "denoiser_arch", "classifier_size", "image_resize", "interpolation"]),
 }
 # Settings that default to the value of another setting, in older runs too.

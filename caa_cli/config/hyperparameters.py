@@ -265,3 +265,7 @@ class ApgdMin(Settings):
     rho: Annotated[
         float, Between(0, 1), "APGD halves its step if a smaller share of steps than this improves the loss (ρ)."
     ] = 0.75
+
+
+# Settings that older runs did not have, by flag: their default is what those runs did.
+FORMERLY = {"step_certificate": None, "cw_start_at": CLEAN_IMAGE}
