@@ -92,13 +92,13 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
 
     def forecast(self, classifier: SmoothedClassifier) -> Forecast:
         plan, cost, images = self.plan, self.access.cost, len(self.session.indices)
-        choice = self.targets.evaluations()
+        choice, classes = self.targets.evaluations(), self.session.card.num_classes
         together = min(images, searched_together(plan, self.attack, classifier.search))
         reserve = search_bytes(plan, self.attack, self.access, self.session.card.input_shape, together)
         return Forecast(
             measure_pace(classifier, search=True),
-            evaluations(plan, self.attack, cost, images, choice=choice),
-            evaluations(plan, self.attack, cost, images, typical=True, choice=choice),
+            evaluations(plan, self.attack, cost, images, classes, choice=choice),
+            evaluations(plan, self.attack, cost, images, classes, typical=True, choice=choice),
             reserve + classifier.search.waiting_bytes(self.attack.samples_a_step()[1]),
         )
 

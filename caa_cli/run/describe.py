@@ -88,6 +88,7 @@ def evaluations(
     attack: Attack[Any],
     cost: GradientCost,
     images: int,
+    num_classes: int,
     typical: bool = False,
     choice: int = 0,
 ) -> Evaluations | None:
@@ -96,7 +97,7 @@ def evaluations(
 
     choice: evaluations per image for the choice of its target.
     """
-    budget = attack.budget(cost)
+    budget = attack.budget(num_classes, cost)
     if budget is None:
         return None
     forward, backward = budget

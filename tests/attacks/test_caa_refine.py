@@ -167,7 +167,7 @@ def test_evaluations_are_counted_one_by_one_and_announced(refine: str, rivals: i
     classifier.model.register_forward_pre_hook(count)
     (finding,) = found(build_attack(plan), classifier, examples[0])
     assert [finding.forward_evaluations, finding.backward_evaluations] == taken
-    forward, backward = build_attack(plan).budget()
+    forward, backward = build_attack(plan).budget(classifier.num_classes)
     assert finding.forward_evaluations <= forward
     assert finding.backward_evaluations <= backward
     assert finding.iterations <= 12 * min(rivals, 3)

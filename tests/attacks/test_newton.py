@@ -374,7 +374,7 @@ def test_runs_towards_further_classes_are_given_up():
     assert state.boundary_distance[0, left] <= state.boundary_distance[0, 1 - left]
     assert int(state.backward) == sum(runs * attack.draws(step) for step, runs in enumerate(alive))
     assert int(state.forward) == int(state.backward) + attack.samples, "and those that rank the classes"
-    most_forward, most_backward = attack.budget()
+    most_forward, most_backward = attack.budget(classifier.num_classes)
     assert int(state.forward) < most_forward
     assert int(state.backward) < most_backward
 
@@ -393,7 +393,7 @@ def test_no_example_takes_more_than_its_most_evaluations(steps: int):
     image = (0.5 + 0.5 * model[1].weight[0] / model[1].weight[0].norm()).view(1, 8, 8).clamp(0, 1).detach()
     attack = Newton(samples=300, rivals=4, steps=steps)
     (finding,) = Search(attack, classifier).run([Example(0, image, 0)])
-    most_forward, most_backward = attack.budget()
+    most_forward, most_backward = attack.budget(classifier.num_classes)
     assert finding.forward_evaluations <= most_forward
     assert finding.backward_evaluations <= most_backward
     assert finding.backward_evaluations >= 4 * attack.draws(0)

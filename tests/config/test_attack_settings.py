@@ -169,18 +169,28 @@ def test_settings_come_from_toml_and_the_environment_too(tmp_path):
 
 
 def test_the_most_evaluations_count_rounds_searches_and_candidates():
-    def most(**settings: object) -> tuple[int, int]:
-        return build_attack(AttackPlan.of(checkpoint="demo", samples=100, iterations=10, **settings)).budget()
+    def most(classes: int = 10, **settings: object) -> tuple[int, int]:
+        return build_attack(AttackPlan.of(checkpoint="demo", samples=100, iterations=10, **settings)).budget(classes)
 
     assert most(attack="ddn") == (1000, 1000)
     assert most(attack="cw") == (9000, 9000)
     assert most(attack="cw", cw_constant=1.0) == (1000, 1000)
-    assert most(attack="deepfool") == (1100, 9100)
+    assert most(attack="deepfool") == (1000, 9000)
+    assert most(100, attack="deepfool") == (1100, 9100)
     assert most(attack="autoattack") == (2000, 2000)
     assert most(attack="caa") == (2000, 1000)
     assert most(attack="caa", refine="tangential") == (1000, 1000)
     assert most(attack="caa", rivals=3) == (6100, 3000)
     assert most(attack="caa", refine="tangential", rivals=3) == (3100, 3000)
+    # Of few classes there are fewer rivals, and without a choice of them no evaluation for it.
+    assert most(3, attack="deepfool") == (1000, 2000)
+    assert most(10, attack="apgd-min", apgd_min_searches=1) == (10 * 1000, 10 * 1000)
+    assert most(3, attack="apgd-min", apgd_min_searches=1) == (3 * 1000, 3 * 1000)
+    assert most(2, attack="apgd-min", apgd_min_searches=1) == (1000, 1000)
+    assert most(2, attack="autoattack") == (1000, 1000)
+    assert most(3, attack="caa", rivals=3) == (4100, 2000)
+    one_step = {"attack": "caa-newton", "newton_steps": 1}
+    assert most(3, **one_step) == most(10, newton_rivals=2, **one_step) == (100 + 2 * 33, 2 * 33)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +198,7 @@ def test_the_most_evaluations_count_rounds_searches_and_candidates():
     [
         ({"attack": "pgd"}, (2000, 1000)),
         # A sample with nine gradients is shown to either model once.
-        ({"attack": "deepfool"}, (2200, 9100)),
+        ({"attack": "deepfool"}, (2000, 9000)),
         ({"attack": "caa"}, (3000, 1000)),
         ({"attack": "caa", "rivals": 3}, (9100, 3000)),
         # Its share of 100 samples would be 9, so it takes that of its default.
@@ -197,8 +207,8 @@ def test_the_most_evaluations_count_rounds_searches_and_candidates():
 )
 def test_a_surrogate_costs_one_more_forward_evaluation_a_sample_with_gradients(settings, surrogate):
     attack = build_attack(AttackPlan.of(checkpoint="demo", samples=100, iterations=10, **settings))
-    assert attack.budget(SurrogateModel.cost) == surrogate
-    forward, backward = attack.budget()
+    assert attack.budget(10, SurrogateModel.cost) == surrogate
+    forward, backward = attack.budget(10)
     assert backward == surrogate[1]
     assert forward < surrogate[0]
 
@@ -207,9 +217,9 @@ def test_votes_cost_no_backward_evaluation_and_the_crossings_besides():
     crossings = 9 * 64 * 8
     names = ("caa", "caa-newton")
     caa, newton = (AttackPlan(checkpoint="demo", samples=100, attack=name, gradient="votes") for name in names)
-    assert build_attack(caa).budget(SteinEstimator.cost) == (crossings + 100 * 200, 0)
+    assert build_attack(caa).budget(10, SteinEstimator.cost) == (crossings + 100 * 200, 0)
     walk = build_attack(newton)
-    assert walk.budget(SteinEstimator.cost) == (crossings + walk.most_draws(), 0)
+    assert walk.budget(10, SteinEstimator.cost) == (crossings + walk.most_draws(9), 0)
 
 
 def test_a_plan_says_which_algorithm_runs_by_votes():

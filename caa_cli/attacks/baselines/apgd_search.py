@@ -15,6 +15,8 @@ from caa_cli.attacks.baselines.apgd import ApgdState
 from caa_cli.attacks.baselines.baseline import Baseline, Evaluation
 from caa_cli.attacks.common.state import Example
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradient_source import GradientCost
+from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.logit_ratio import LogitRatio
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import Objective, OneOfTwo
@@ -80,6 +82,10 @@ class ApgdSearch(Baseline[S]):
     @property
     def iterations(self) -> int:
         return self.most_runs * self.steps * (self.searches if self.minimise else 1)
+
+    def budget(self, num_classes: int, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
+        steps = self.iterations // self.most_runs * self.runs(num_classes)
+        return cost.evaluations(steps * self.samples)
 
     def runs(self, num_classes: int, targeted: bool = False) -> int:
         """The runs of a search; one where there are too few classes for the ratio of logits."""

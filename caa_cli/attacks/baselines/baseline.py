@@ -62,7 +62,7 @@ class Baseline(Attack[State]):
         """A plain batch; attacks with further state override this."""
         return cast(State, Batch.new(examples, classifier.num_classes))
 
-    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
+    def budget(self, num_classes: int, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
         return cost.evaluations(self.iterations * self.samples)
 
     def evaluate(self, state: Batch, classifier: SmoothedClassifier, objective: Objective) -> Evaluation:

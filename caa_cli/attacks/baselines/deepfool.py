@@ -54,10 +54,10 @@ class Linearising(settings.DeepFool, Baseline[R]):
     # The authors' addition to every step, for it to cross the boundary that it aims at.
     BEYOND = 1e-4
 
-    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
-        """A gradient for every rival, and a short evaluation of the clean image to choose them by."""
-        steps = cost.evaluations(self.iterations * self.samples, self.candidates - 1)
-        choice = cost.evaluations(self._choice_samples())
+    def budget(self, num_classes: int, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
+        """A gradient for every rival, and a short evaluation of the clean image where they have to be chosen."""
+        steps = cost.evaluations(self.iterations * self.samples, min(self.candidates, num_classes) - 1)
+        choice = cost.evaluations(self._choice_samples() if self.candidates < num_classes else 0)
         return steps[0] + choice[0], steps[1] + choice[1]
 
     def extra_vectors(self) -> int:

@@ -51,8 +51,8 @@ class Sdf(settings.Sdf, Linearising[SdfState]):
         state.rivals = self.rivals_of(state, classifier)
         return state
 
-    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
-        forward, backward = super().budget(cost)
+    def budget(self, num_classes: int, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
+        forward, backward = super().budget(num_classes, cost)
         return forward + self.bisections * self.samples, backward
 
     def extra_vectors(self) -> int:

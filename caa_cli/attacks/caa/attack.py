@@ -121,7 +121,7 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         capacity: int = 2 ** math.ceil(math.log2(max(self.iterations // self.rivals, 8)))
         return 4 * capacity
 
-    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
+    def budget(self, num_classes: int, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
         """A step evaluates its point once with a gradient, on the samples of the first stage. Radial refinement may
         count all votes first; tangential refinement counts the first stage's with the gradient."""
         begin = ranking_samples(self.samples) if self.rivals > 1 else 0
@@ -130,7 +130,8 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
         first, last = self.stages()[0], self.stages()[-1]
         votes = last - first if self.refine == TANGENTIAL else last
         forward, backward = cost.evaluations(first)
-        return begin + self.iterations * (votes + forward), self.iterations * backward
+        steps = self.iterations // self.rivals * min(self.rivals, num_classes - 1)
+        return begin + steps * (votes + forward), steps * backward
 
     def _evaluate(self, state: CaaState, classifier: SmoothedClassifier) -> CaaEvaluation:
         """Evaluates x: votes, and the gradients that are needed.

@@ -62,9 +62,9 @@ class Attack(ABC, Generic[State]):
         """One iteration of every example: evaluates x, keeps candidates with `remember`, moves on, sets `done`."""
 
     @abstractmethod
-    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int] | None:
-        """The most (forward, backward) model evaluations of one image's search, where a pilot costs none of its own;
-        None where they are not known.
+    def budget(self, num_classes: int, cost: GradientCost = WhiteBox.cost) -> tuple[int, int] | None:
+        """The most (forward, backward) model evaluations of one image's search on a model of so many classes, where a
+        pilot costs none of its own; None where they are not known.
 
         cost: of a sample with gradients, see `GradientSource`.
         """

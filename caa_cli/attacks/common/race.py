@@ -74,9 +74,11 @@ class Race(settings.CaaNewton, Attack[RunState]):
             share = self.SHARES[2] * (self.SHARES[3] / self.SHARES[2]) ** way
         return max(1, round(self.samples * share), min(self.samples, round(self.LEAST * share)))
 
-    def most_draws(self) -> int:
-        """The samples of all evaluations of an image, if no run is given up before it has to be."""
-        return sum(most_runs(step, self.steps, self.rivals) * self.draws(step) for step in range(self.steps))
+    def most_draws(self, others: int) -> int:
+        """The samples of all evaluations of an image that has so many other classes, if no run is given up before it
+        has to be."""
+        rivals = min(self.rivals, others)
+        return sum(most_runs(step, self.steps, rivals) * self.draws(step) for step in range(self.steps))
 
     def samples_a_step(self) -> tuple[int, int]:
         draws = [self.draws(step) for step in range(self.steps)]

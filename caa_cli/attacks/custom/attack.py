@@ -65,7 +65,7 @@ class Form(ABC):
     def search(self, example: Example, classifier: SmoothedClassifier, view: AttackedClassifier) -> Proposal:
         """The search of one image."""
 
-    def budget(self, cost: GradientCost) -> tuple[int, int] | None:
+    def budget(self, num_classes: int, cost: GradientCost) -> tuple[int, int] | None:
         """As `Attack.budget`."""
         return None
 
@@ -97,8 +97,8 @@ class LoopForm(Form):
         images = [candidate.image[None] for candidate in finding.candidates]
         return Proposal(images, finding.iterations, finding.lost_gradients)
 
-    def budget(self, cost: GradientCost) -> tuple[int, int] | None:
-        return self.attack.budget(cost)
+    def budget(self, num_classes: int, cost: GradientCost) -> tuple[int, int] | None:
+        return self.attack.budget(num_classes, cost)
 
     def notes(self, num_classes: int) -> list[tuple[str, str]]:
         return self.attack.notes(num_classes)
@@ -182,8 +182,8 @@ class CustomAttack(Attack[CustomState]):
         offered[row] = ~judge.ahead(count_of(votes, labels), largest_other(votes, labels))[row]
         state.remember_points(state.x[:, None], offered[:, None], votes[:, None], confident[:, None])
 
-    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int] | None:
-        most = self.form.budget(cost)
+    def budget(self, num_classes: int, cost: GradientCost = WhiteBox.cost) -> tuple[int, int] | None:
+        most = self.form.budget(num_classes, cost)
         return None if most is None else (most[0] + Batch.KEPT * self.samples, most[1])
 
     def in_words(self) -> str:

@@ -128,8 +128,8 @@ class Newton(Race[NewtonState]):
     LEAST = samples_by_default("caa-newton")
     UNCONFIRMED = _NEAR
 
-    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
-        forward, backward = cost.evaluations(self.most_draws())
+    def budget(self, num_classes: int, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
+        forward, backward = cost.evaluations(self.most_draws(num_classes - 1))
         return forward + ranking_samples(self.samples), backward
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> NewtonState:

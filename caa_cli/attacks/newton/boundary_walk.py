@@ -64,8 +64,8 @@ class BoundaryWalk(Race[WalkState]):
     def notes(self, num_classes: int) -> list[tuple[str, str]]:
         return [("algorithm", "a walk along the boundary: Newton's steps need gradients at the clean image")]
 
-    def budget(self, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
-        forward, backward = cost.evaluations(self.most_draws())
+    def budget(self, num_classes: int, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
+        forward, backward = cost.evaluations(self.most_draws(num_classes - 1))
         return forward + crossing_evaluations(), backward
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> WalkState:
