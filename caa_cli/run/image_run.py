@@ -94,7 +94,10 @@ class ImageRun(ABC, Generic[P, R]):
             classifier = self.load_classifier()
             header["environment"]["engine"] = classifier.describe()
             self.begin()
-            interrupted = self._finish(self._work(classifier))
+            interrupted = self._work(classifier)
+            # Where memory ran out, the chunks have been halved since.
+            header["environment"]["engine"] = classifier.describe()
+            interrupted = self._finish(interrupted)
         check_memory(plan, classifier.device, self.display)
         return self.gate.exit_code(self._exit_code(interrupted), plan.shard.launched)
 

@@ -64,6 +64,12 @@ class SmoothedClassifier(NoisyModel):
         other._search, search._search = search, None
         return other
 
+    def with_sigma(self, sigma: float) -> SmoothedClassifier:
+        other = super().with_sigma(sigma)
+        if other is not self and self._search is not None:
+            other._search = self._search.with_sigma(sigma)
+        return other
+
     def describe(self) -> dict[str, object]:
         described = super().describe()
         return described if self._search is None else {**described, "search": self._search.describe()}

@@ -139,6 +139,14 @@ def test_the_searchs_copy_shares_noise_and_memory_but_no_weights():
     assert noise[0].data_ptr() == noise[1].data_ptr()
 
 
+def test_another_sigma_is_that_of_the_search_too():
+    classifier = make_small().searched_in(torch.bfloat16)
+    other = classifier.with_sigma(0.125)
+    assert (other.search.sigma, other.search.dtype) == (0.125, torch.bfloat16)
+    assert other.search.model is classifier.search.model
+    assert classifier.search.sigma == classifier.sigma
+
+
 def test_a_surrogate_goes_with_the_search():
     classifier = make_small()
     classifier.gradients = SurrogateModel(make_small().model)

@@ -173,6 +173,19 @@ def test_runs_say_what_they_used_and_find_the_same(folder, tmp_path):
     assert outcomes.count(outcomes[0]) == 4
 
 
+def test_a_result_names_the_chunk_that_memory_allowed(tmp_path, monkeypatch):
+    whole = SmoothedClassifier.vote
+
+    def vote(self, noisy, piece):
+        if piece.size > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, noisy, piece)
+
+    monkeypatch.setattr(SmoothedClassifier, "vote", vote)
+    document = attack(tmp_path / "a.json", "--limit", "1", "--chunk-size", "256")
+    assert document["environment"]["engine"]["votes_chunk"] <= 100
+
+
 def test_two_processes_at_once_do_each_other_no_harm(tmp_path):
     environment = {**ENVIRONMENT, "CAA_TUNING_CACHE": "on", "CAA_CACHE_DIR": str(tmp_path / "cache")}
     words = ["certify", "--checkpoint", "demo", "--limit", "1", "--samples", "100", "--quiet"]
