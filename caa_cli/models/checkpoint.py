@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from caa_cli.models.limits import short, unusable
 from caa_cli.models.pickled import read_pickled
 from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.recognise import Recognised, recognise
-from caa_cli.models.safetensors_file import read_tensors, tensors_bytes
+from caa_cli.models.safetensors_file import read_header, read_tensors, tensors_bytes
 from caa_cli.models.whole import read_factory
 from caa_cli.runtime.words import counted
 
@@ -83,6 +84,15 @@ def record_of(weights: Weights, card: ModelCard) -> dict[str, Any]:
 def checkpoint_bytes(model: NormalisedClassifier, card: ModelCard) -> bytes:
     """The content of a safetensors file with the card as its metadata."""
     return tensors_bytes(model.network, card.to_metadata())
+
+
+def read_back(path: Path, content: bytes) -> dict[str, Tensor]:
+    """The tensors of a checkpoint before it is written. Raises CaaError where it could not be read again."""
+    metadata = read_header(path, BytesIO(content), len(content))
+    contents = Contents("safetensors", read_tensors(path, content))
+    _card(path, metadata)
+    _check(path, contents)
+    return contents.tensors
 
 
 def trained_with(path: Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -66,7 +67,11 @@ def read_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
 
 def tensors_bytes(network: nn.Module, metadata: dict[str, str]) -> bytes:
     """The content of a safetensors file with a network's parameters and buffers."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    # Copies, as the format holds no tensors that share memory: tied weights, or parts of one tensor.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
     return save(tensors, metadata=metadata)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from caa_cli import __version__
@@ -10,10 +11,11 @@ from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.images import Images
 from caa_cli.display import Rows
-from caa_cli.errors import UsageError
+from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import checkpoint_bytes
+from caa_cli.models.checkpoint import checkpoint_bytes, read_back
+from caa_cli.models.limits import last_line
 from caa_cli.models.load import probe
 from caa_cli.runtime.words import counted, sizes
 from caa_cli.training.trainee import Trainee, count_parameters
@@ -58,7 +60,21 @@ def new_classifier(plan: TrainPlan, images: Images) -> NewClassifier:
         )
     if not any(weight.requires_grad for weight in model.parameters()):
         raise UsageError(f"{card.arch} has no weights to train", "let requires_grad be True for some of them")
-    return NewClassifier(model, card, plan.normalisation or "none")
+    classifier = NewClassifier(model, card, plan.normalisation or "none")
+    _rehearse(classifier, plan.output)
+    return classifier
+
+
+def _rehearse(classifier: NewClassifier, path: Path) -> None:
+    """Raise UsageError unless the network's checkpoint can be written, read and loaded: not after the last epoch."""
+    try:
+        classifier.network.network.load_state_dict(read_back(path, classifier.content({})))
+    except (CaaError, RuntimeError) as error:
+        problem = error.problem if isinstance(error, CaaError) else last_line(error)
+        raise UsageError(
+            f"no checkpoint of {classifier.card.arch} could be read after training: {problem}",
+            "register buffers that are no ordinary finite tensors with persistent=False",
+        ) from error
 
 
 def _card(plan: TrainPlan, images: Images) -> ModelCard:

@@ -1,0 +1,65 @@
+"""Networks of the user's own are trained to checkpoints that can be read; where not, it is said before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support import assert_clean_error, caa
+
+from caa_cli.models.checkpoint import read_weights
+
+NETWORKS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, tied=False, **buffers):
+        super().__init__()
+        self.first, self.second = nn.Linear(784, 10), nn.Linear(784, 10)
+        if tied:
+            self.second.weight = self.first.weight
+        for name, value in buffers.items():
+            self.register_buffer(name, value)
+
+    def forward(self, x):
+        return self.first(x.flatten(1)) + self.second(x.flatten(1))
+
+def tied(): return Net(tied=True)
+def parts():
+    whole = torch.arange(10.0)
+    return Net(low=whole[:4], high=whole[4:])
+def mask(): return Net(mask=torch.full((4, 4), -torch.inf).triu(1))
+def wavy(): return Net(wave=torch.ones(3, dtype=torch.complex64))
+def repeated(): return Net(same=torch.ones(1).expand(5))
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "nets.py"
+    path.write_text(NETWORKS)
+    return path
+
+
+@pytest.mark.parametrize("name", ["tied", "parts"])
+def test_tensors_that_share_memory_are_saved(file: Path, name: str):
+    output, arch = file.with_name("net.safetensors"), f"{file}:{name}"
+    words = ["--dataset", "demo", "--arch", arch, "--epochs", "1", "--evaluate-samples", "0"]
+    result = caa("train", *words, "--output", output)
+    assert result.exit_code == 0, result.output
+    tensors = read_weights(output).tensors
+    assert torch.equal(tensors["first.weight"], tensors["second.weight"]) == (name == "tied")
+    found = caa("certify", "--checkpoint", output, "--arch", arch, "--samples", "100", "--limit", "1")
+    assert found.exit_code == 0, found.output
+
+
+@pytest.mark.parametrize(("name", "problem"), [("mask", "mask"), ("wavy", "wave"), ("repeated", "same")])
+def test_a_network_whose_checkpoint_could_not_be_read_is_refused_before_training(file: Path, name: str, problem: str):
+    output = file.with_name("net.safetensors")
+    result = caa("train", "--dataset", "demo", "--arch", f"{file}:{name}", "--epochs", "1", "--output", output)
+    assert_clean_error(result, 2, f"no checkpoint of {file}:{name} could be read", "persistent=False")
+    assert problem in result.stderr.partition("after training")[2]
+    assert not list(file.parent.glob("net.safetensors*"))
