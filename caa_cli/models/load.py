@@ -10,7 +10,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from caa_cli.errors import CaaError
+from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier, build, runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
@@ -47,7 +47,14 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
             f"compare them with what the file holds: caa inspect {shlex.quote(str(weights.path))}",
         ) from error
     if not ready_made:
-        _, model.repeat = probe(model.network, card.input_shape, card.arch)
+        classes, model.repeat = probe(model.network, card.input_shape, card.arch)
+        if classes != card.num_classes:  # which were read off a matrix of the weights
+            raise UsageError(
+                f"{card.arch} gives {counted(classes, 'logit')} for an image, not one for each of "
+                f"{counted(card.num_classes, 'class')}",
+                "use the data set it was trained on (--dataset); a factory that has a parameter num_classes is given "
+                "the number",
+            )
     return model
 
 

@@ -159,6 +159,11 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
             f"the model takes {sizes(card.input_shape)} images, {dataset} has {sizes(input_shape)}",
             f"use the data set it was trained on (--dataset {card.dataset or '…'}), or another checkpoint",
         )
+    if card.num_classes < 2:
+        raise UsageError(
+            "the model has one logit, and a classifier needs one for each of two classes or more",
+            "of a logit that stands for both classes make two: torch.cat([-logit, logit], dim=1)",
+        )
     if card.num_classes < num_classes or (card.num_classes > num_classes and not DATASETS[dataset].open_classes):
         raise UsageError(
             f"the model knows {counted(card.num_classes, 'class')}, {dataset} has {num_classes}",

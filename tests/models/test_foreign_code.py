@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from support import ENVIRONMENT, assert_clean_error, assert_clean_text, caa, parse_strict, start
 from torch import nn
@@ -315,6 +317,48 @@ def test_a_factory_that_fails_says_how(arch, code, problem, hint):
     Path("broken.py").write_text("1 / 0\n", encoding="utf-8")
     result = caa("certify", "--checkpoint", "weights.pt", "--arch", arch, *RUN)
     assert_clean_error(result, code, problem, hint)
+
+
+HEADS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, last):
+        super().__init__()
+        self.first, self.last = nn.Linear(784, 10), nn.Linear(10, last)
+
+    def forward(self, x):
+        return self.last(self.first(x.flatten(1)))
+
+def single():
+    torch.manual_seed(0)
+    return Net(1)
+"""
+
+
+def test_a_network_of_other_classes_than_a_matrix_of_its_suggests_is_refused():
+    Path("heads.py").write_text(HEADS, encoding="utf-8")
+    shapes = {"first.weight": (10, 784), "first.bias": (10,), "last.weight": (12, 10), "last.bias": (12,)}
+    torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, "weights.pt")
+    words = ["--checkpoint", "weights.pt", "--arch", "heads:Net(12)"]
+    result = caa("certify", *words, *RUN)
+    assert_clean_error(
+        result, 2, "heads:Net(12) gives 12 logits for an image, not one for each of 10 classes", "num_cl"
+    )
+    assert caa("inspect", *words, "--dataset", "demo").exit_code == 1
+
+
+def test_a_network_of_one_logit_is_refused_with_what_makes_it_two():
+    Path("heads.py").write_text(HEADS, encoding="utf-8")
+    for name in ("a", "b"):
+        Path("images", name).mkdir(parents=True)
+        Image.new("L", (28, 28)).save(f"images/{name}/0.png")
+    words = ["--arch", "heads:single", "--dataset", "folder", "--sigma", "0.5"]
+    for folder in ("b", "a"):
+        result = caa("certify", *words, "--data-dir", "images")
+        assert_clean_error(result, 2, "the model has one logit", "torch.cat([-logit, logit], dim=1)")
+        shutil.rmtree(f"images/{folder}")
 
 
 HOSTILE_MODULE = "from pathlib import Path\nPath('mark').touch()\nraise ImportError('a stranger')\n"
