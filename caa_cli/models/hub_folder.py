@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint_file import CONFIG, read_file
-from caa_cli.models.contents import Contents
+from caa_cli.models.contents import Contents, refuse_integers
 from caa_cli.models.libraries import library_factory, need, timm_preprocessing
 from caa_cli.models.limits import short
 from caa_cli.models.prefixes import fit_names
@@ -127,6 +127,7 @@ def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tu
     wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *loading.get("mismatched_keys", ())]
     if wrong:
         raise _not_together(folder, str(wrong[0]), len(wrong))
+    refuse_integers(folder / WEIGHTS, read_tensors(folder / WEIGHTS, content), network.state_dict())
     names = tuple(labels.get(number, str(number)) for number in range(described.num_labels))
     processor = _json(folder / _PREPROCESSOR) if (folder / _PREPROCESSOR).is_file() else {}
     origin = Origin(f"transformers:{kind}", _preprocessing(processor, config), names)
@@ -198,6 +199,7 @@ def _load(folder: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> No
     wrong = [name for name, tensor in fitted.items() if name not in wanted or wanted[name].shape != tensor.shape]
     if missing or wrong:
         raise _not_together(folder, (wrong or missing)[0], len(missing) + len(wrong))
+    refuse_integers(folder / WEIGHTS, fitted, wanted)
     network.load_state_dict(fitted, strict=False)
 
 

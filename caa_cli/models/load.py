@@ -14,7 +14,8 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier, build, runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
-from caa_cli.models.limits import last_line, short, unusable
+from caa_cli.models.contents import refuse_integers
+from caa_cli.models.limits import last_line, short
 from caa_cli.models.prefixes import fit_names
 from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.runtime.words import counted, sizes
@@ -114,15 +115,7 @@ def _checked(weights: Weights, card: ModelCard, wanted: Mapping[str, Tensor]) ->
         if name in tensors and tensors[name].shape != tensor.shape
     ]
     if not (missing or unexpected or misshapen):
-        # Weights quantised to integers have lost their scale.
-        integers = [
-            name
-            for name, tensor in tensors.items()
-            if wanted[name].is_floating_point() and not tensor.is_floating_point()
-        ]
-        if integers:
-            kind = str(tensors[integers[0]].dtype).removeprefix("torch.")
-            raise unusable(weights.path, integers[0], f"of type {kind}", len(integers))
+        refuse_integers(weights.path, tensors, wanted)
         return tensors
     if misshapen:
         detail = misshapen[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,3 +111,11 @@ def make_sectors(sigma: float = 0.5, scale: float = 8.0, **settings: Any) -> Sec
         nn.Sequential(nn.Flatten(), layer), sigma=sigma, num_classes=3, input_shape=(1, 20, 20), **settings
     )
     return Sectors(classifier, plane)
+
+
+def quantised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as integers without their scale, counters as they are."""
+    return {
+        name: tensor.mul(100).round().to(torch.int8) if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }

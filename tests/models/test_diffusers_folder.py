@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import quantised
 from published import CASES
 from safetensors.torch import load_file, save_file
 from support import CHEAP, assert_clean_error, caa, read_strict
@@ -164,6 +165,14 @@ def test_models_that_are_refused(tmp_path, file, values, problem):
     edit(folder(tmp_path) / file, **values)
     with pytest.raises(CaaError, match=problem):
         open_denoiser(tmp_path)
+
+
+def test_a_folder_of_weights_that_were_quantised_to_integers_is_refused(tmp_path):
+    path = folder(tmp_path / "d")
+    (file,) = path.glob("unet/*.safetensors")
+    save_file(quantised(load_file(file)), file)
+    with pytest.raises(CaaError, match="is of type int8"):
+        open_denoiser(path)
 
 
 def test_a_schedule_needs_no_library():

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import quantised
 from published_diffusion import Published
 from safetensors.torch import save_file
 from torch import Tensor
@@ -270,6 +271,11 @@ def test_tensors_that_make_no_network(name, shape):
         CaaError, match="has the names of a diffusion U-Net, but its tensors and flags don't make one"
     ):
         recognised(tensors)
+
+
+def test_a_network_that_was_quantised_to_integers_is_refused():
+    with pytest.raises(CaaError, match="is of type int8"):
+        recognised(quantised(small().weights))
 
 
 def test_a_classifier_of_noisy_images_is_no_denoiser():

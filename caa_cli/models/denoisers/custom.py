@@ -33,7 +33,7 @@ def from_factory(name: str, file: DenoiserFile | None) -> Denoiser:
     def build(sigma: float) -> nn.Module:
         network = made_by("--denoiser-arch", name, {"sigma": sigma}).eval()
         if file is not None:
-            weights = fitted(file.weights.tensors, network.state_dict())
+            weights = fitted(file.weights, network.state_dict())
             if weights is None:
                 raise CaaError(
                     f"the weights in {file.path} don't fit {name}: {_difference(file, network)}",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import PositiveFloat, PositiveInt, SchemaError, Share, check
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.models.contents import refuse_integers
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.one_step import Diffusion, millions, one_step_denoiser
 from caa_cli.models.denoisers.schedules import (
@@ -182,11 +183,14 @@ def _half(file: DenoiserFile, what: str) -> UsageError:
 def _unet(file: DenoiserFile, config: Mapping[str, Any], device: str = "cpu") -> nn.Module:
     """The U-Net with its weights, made on this device. Raises CaaError where config and weights don't fit."""
     unet_class = _library_class()
-    tensors = {_OLD.sub(_renamed, name): tensor.detach().float() for name, tensor in file.weights.tensors.items()}
+    stored = {_OLD.sub(_renamed, name): tensor.detach() for name, tensor in file.weights.tensors.items()}
     try:
         with torch.device(device):
             unet: nn.Module = unet_class.from_config(dict(config))
-        unet.load_state_dict(tensors, assign=True)
+        refuse_integers(file.weights.path, stored, unet.state_dict())
+        unet.load_state_dict({name: tensor.float() for name, tensor in stored.items()}, assign=True)
+    except CaaError:
+        raise
     except Exception as error:  # the library raises whatever its blocks do
         raise CaaError(
             f"the weights and the config.json of {file.path} don't make a {_UNET} ({short(error, 200)})",

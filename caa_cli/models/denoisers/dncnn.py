@@ -42,7 +42,7 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
         return None
     (width, channels, *_), depth = layers
     return fitted_denoiser(
-        file.weights.tensors,
+        file,
         lambda sigma: DnCNN(channels, depth, width),
         family="dncnn",
         arch=f"DnCNN, {counted(depth, 'layer')} of {counted(width, 'channel')}",

@@ -50,7 +50,7 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
     if channels < 1 or rest:
         return None
     return fitted_denoiser(
-        file.weights.tensors,
+        file,
         lambda sigma: FFDNet(sigma, channels, depth, width),
         family="ffdnet",
         arch=f"FFDNet, {counted(depth, 'layer')} of {counted(width, 'channel')}",

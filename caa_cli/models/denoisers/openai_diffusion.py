@@ -16,6 +16,7 @@ from torch import Tensor
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import PositiveInt, check
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.models.contents import refuse_integers
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.one_step import EPSILON, SAMPLE, Diffusion, millions, one_step_denoiser
 from caa_cli.models.denoisers.schedules import alpha_bars, cosine_betas, linear_betas
@@ -99,6 +100,7 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
         layout = UNetLayout.of({name: tensor.shape for name, tensor in tensors.items()})
         flags = Flags.published(layout).updated(file.documents)
         network = _network(layout, flags, tensors)
+        refuse_integers(file.weights.path, tensors, network.state_dict())
         size = 8 * layout.multiple
         network.to("meta")(torch.empty(1, layout.channels, size, size, device="meta"), 0.0)  # do the layers fit?
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
