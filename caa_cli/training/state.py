@@ -95,12 +95,17 @@ class Unfinished:
 
         Raises UsageError for a training with other settings, images or classifier, CaaError for a damaged file.
         """
-        damaged = CaaError(f"{self.path} can't be read: it is damaged", "use --overwrite to begin the training anew")
+        anew = "use --overwrite to begin the training anew"
+        damaged = CaaError(f"{self.path} can't be read: it is damaged", anew)
         try:
             content, _ = read_file(self.path)
             saved = read_confined(read_training, self.path, content, damaged)
             config = dict(saved["config"])
-        except (CaaError, TypeError, KeyError, ValueError) as error:
+        except CaaError as error:
+            if error is damaged:
+                raise
+            raise error.with_advice(f"or {anew}") from error  # the reason may pass, such as a want of memory
+        except (TypeError, KeyError, ValueError) as error:
             raise damaged from error
         differing = differences(config, self.plan.config(), self.plan.compared_keys())
         if differing:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -299,3 +301,19 @@ def test_a_state_is_not_resumed_on_other_images_and_other_processes_are_said(tmp
     (note,) = unfinished.restore(several, {"images": 600, "files_sha256": "a"})
     assert "processes of this training: 1 before, 3 now" in note
     assert [line["epoch"] for line in unfinished.history()] == [1]
+
+
+def test_a_state_that_can_not_be_read_for_a_while_is_not_called_damaged(tmp_path: Path, monkeypatch: Any):
+    running = trainer(TrainPlan(epochs=2))
+    running.run_epoch(quiet)
+    unfinished = Unfinished(TrainPlan(dataset="demo", output=tmp_path / "m.safetensors"))
+    unfinished.save(running, {"images": 600, "files_sha256": None})
+
+    def full(*words: Any) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    for start in ("fork", "posix_spawn"):
+        monkeypatch.setattr(os, start, full)
+    with pytest.raises(CaaError, match="no process can be started") as caught:
+        unfinished.restore(running, {"images": 600, "files_sha256": None})
+    assert str(caught.value.hint).startswith("close other programs")
