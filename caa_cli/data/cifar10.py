@@ -24,7 +24,7 @@ def open_cifar10(data_dir: Path, split: str, download: bool) -> ImageSet | Image
     """A split of CIFAR-10: from DIR/cifar-10-batches-py, else from image files in {train,test}/<class>/ below
     DIR/cifar10-jpeg, DIR/cifar10 or DIR.
 
-    Raises UsageError if there is none, or it can't be read.
+    Raises UsageError if there is none, or it is damaged, and OSError if it can't be read.
     """
     if download:
         fetch("CIFAR10", data_dir)
@@ -34,6 +34,8 @@ def open_cifar10(data_dir: Path, split: str, download: bool) -> ImageSet | Image
         try:
             # CIFAR10 verifies all checksums before it unpickles anything.
             return from_batches(CIFAR10(str(data_dir), train=split == "train", download=False), split)
+        except OSError:  # files that may not be read are not damaged
+            raise
         except Exception as error:  # damaged data may raise anything
             raise UsageError(
                 f"the CIFAR-10 files in {data_dir / BATCHES} are incomplete or damaged",

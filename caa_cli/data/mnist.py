@@ -19,7 +19,8 @@ CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shi
 
 
 def open_mnist(data_dir: Path, split: str, download: bool) -> ImageSet:
-    """A split of MNIST from DIR/MNIST/raw. Raises UsageError if the files are missing or can't be read."""
+    """A split of MNIST from DIR/MNIST/raw. Raises UsageError if the files are missing or damaged, and OSError
+    if they can't be read."""
     return _open("mnist", "MNIST", DIGITS, data_dir, split, download)
 
 
@@ -50,7 +51,7 @@ def _open(name: str, kind: str, class_names: tuple[str, ...], data_dir: Path, sp
         )
     try:
         images, labels = _read(files[0], rank=3), _read(files[1], rank=1)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise _damaged(kind, raw, f" ({error})") from error
     if images.shape[1:] != (28, 28) or not len(images) == len(labels) > 0:
         held = f"{counted(len(images), 'image')} of {sizes(images.shape[1:])} pixels"

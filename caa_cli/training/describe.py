@@ -110,6 +110,8 @@ def next_command(plan: TrainPlan) -> str:
     if plan.denoises:
         words[3:] = [plan.classifier or "CLASSIFIER", "--denoiser", str(plan.output), "--sigma", f"{plan.sigma:g}"]
         words += ["--dataset", plan.dataset]
+        words += ["--trust-checkpoint"] if plan.trust_checkpoint else []
+        words += [] if plan.image_size is None else ["--image-size", str(plan.image_size)]
     for name in ("arch", "mean", "std", "size"):
         value = getattr(plan, f"classifier_{name}")
         if value is not None:

@@ -52,8 +52,9 @@ def open_sources(plan: TrainPlan, device: torch.device) -> Sources:
         try:
             test = _open(plan, "test")
         except UsageError as error:
+            hint = (error.hint or "").removesuffix(", or use --split train")  # an option of other commands
             raise UsageError(
-                f"for the evaluation at the end: {error.problem}", f"{error.hint}; or add --evaluate-samples 0"
+                f"for the evaluation at the end: {error.problem}", f"{hint}; or add --evaluate-samples 0"
             ) from error
         if isinstance(images, ImageFiles) and isinstance(test, ImageFiles) and images.root == test.root:
             test, notes = None, (*notes, "so there are no test images to evaluate the smoothed classifier on")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import gzip
 import hashlib
 import io
@@ -551,6 +552,23 @@ def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path, closed):
             open_folder(tmp_path)
     finally:
         (tmp_path / closed).chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_files_that_may_not_be_read_are_not_called_damaged(tmp_path, monkeypatch, name):
+    if name == "mnist":
+        write_mnist(tmp_path)
+    else:
+        (tmp_path / "cifar-10-batches-py").mkdir()
+
+    def closed(*words):
+        raise PermissionError(errno.EACCES, "Permission denied", "the file")
+
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", closed)
+    with pytest.raises(UsageError, match=r"the file can't be read \(Permission denied\)") as caught:
+        open_dataset(name, tmp_path, "test")
+    assert "delete" not in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("name", ["imagenet", "folder"])

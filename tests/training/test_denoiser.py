@@ -31,6 +31,7 @@ from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.training.denoiser import Denoiser
+from caa_cli.training.describe import next_command
 from caa_cli.training.feed import MemoryFeed
 from caa_cli.training.loop import Trainer, learning_rate_at
 from caa_cli.training.new_denoiser import NewDenoiser
@@ -367,6 +368,17 @@ def test_a_denoiser_can_be_trained_without_a_classifier(tmp_path: Path):
     assert document["training"]["heldout_mse"] == min(line["heldout_mse"] for line in document["history"])
     assert "smoothed_accuracy" not in document["training"]
     assert open_denoiser(path).family == "dncnn"
+
+
+def test_the_next_command_is_of_the_model_that_was_trained():
+    settings = {"dataset": "imagenet", "data_dir": Path("data"), "sigma": 0.25, "image_size": 64}
+    words = next_command(
+        TrainPlan(method="denoiser", classifier="net.ts", trust_checkpoint=True, classifier_size=96, **settings)
+    )
+    assert words.startswith("caa attack --checkpoint net.ts --denoiser model.safetensors --sigma 0.25 ")
+    for option in ("--trust-checkpoint", "--image-size 64", "--classifier-size 96", "--dataset imagenet"):
+        assert option in words
+    assert "--image-size" not in next_command(TrainPlan(**settings)), "the checkpoint says it"
 
 
 def test_a_classifier_of_another_size_sees_the_denoised_images_resized(tmp_path: Path):

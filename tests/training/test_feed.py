@@ -154,6 +154,7 @@ def test_a_test_split_that_is_missing_is_missed_before_the_first_epoch(tmp_path:
     said = refused(tmp_path, "--dataset", "folder")
     assert "for the evaluation at the end" in said
     assert "--evaluate-samples 0" in said
+    assert "--split" not in said, "caa train has no such option"
 
 
 def test_test_images_of_another_size_are_refused_before_the_first_epoch(tmp_path: Path):
@@ -211,12 +212,12 @@ def test_a_network_with_nothing_to_train_is_refused(tmp_path: Path):
 
 
 def interrupting(num_classes: int) -> nn.Module:
-    """Ctrl-C comes when its weights are read for the third time: as the state of the first epoch is saved."""
+    """Ctrl-C comes when its weights are read for the fourth time: as the state of the first epoch is saved."""
     network, reads = nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes)), []
 
     def interrupt(*_: object) -> None:
         reads.append(1)
-        if len(reads) == 3:
+        if len(reads) == 4:
             signal.raise_signal(signal.SIGINT)
 
     network.register_state_dict_post_hook(interrupt)
