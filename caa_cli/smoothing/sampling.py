@@ -22,6 +22,13 @@ from caa_cli.smoothing.small_maps import use_matrices
 E = TypeVar("E", bound="NoisyModel")
 # Graphs of so many bytes may be kept at a time, where that saves evaluations.
 _GRAPH_BYTES = 2 * 2**30
+# `to(dtype)` would take the imaginary part from a model's complex tensors.
+_CASTS: dict[torch.dtype, Callable[[nn.Module], nn.Module]] = {
+    torch.float16: nn.Module.half,
+    torch.bfloat16: nn.Module.bfloat16,
+    torch.float32: nn.Module.float,
+    torch.float64: nn.Module.double,
+}
 
 
 class Scratch:
@@ -258,7 +265,7 @@ class NoisyModel:
 
 def frozen(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The model on this device, in evaluation mode; its parameters take no gradients any more."""
-    model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    model = _CASTS[dtype](model).to(device).eval().requires_grad_(False)
     use_dense_gradients(model)
     use_matrices(model)
     return model

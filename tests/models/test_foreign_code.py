@@ -361,6 +361,28 @@ def test_a_network_of_one_logit_is_refused_with_what_makes_it_two():
         shutil.rmtree(f"images/{folder}")
 
 
+class Turned(nn.Module):
+    """Pairs of pixels are turned by angles that it keeps as complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(784, 10)
+        self.register_buffer("turns", torch.polar(torch.ones(392), torch.arange(392.0)))
+
+    def forward(self, x):
+        pairs = torch.view_as_complex(x.flatten(1).float().unflatten(1, (392, 2))) * self.turns
+        return self.head(torch.view_as_real(pairs).flatten(1).to(x.dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_complex_numbers_of_a_network_stay_complex(dtype):
+    network, images = Turned(), torch.rand(2, 1, 28, 28)
+    wanted = network(images)
+    classifier = SmoothedClassifier(network, sigma=0.5, num_classes=10, input_shape=(1, 28, 28), dtype=dtype)
+    assert network.turns.dtype == torch.complex64
+    torch.testing.assert_close(classifier.model(images.to(dtype)).float(), wanted, rtol=0.05, atol=0.02)
+
+
 HOSTILE_MODULE = "from pathlib import Path\nPath('mark').touch()\nraise ImportError('a stranger')\n"
 
 
