@@ -17,7 +17,9 @@ from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.images import Images
 from caa_cli.display import Display
 from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
+from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.checkpoint import trained_with
+from caa_cli.models.limits import last_line
 from caa_cli.results.store.files import check_writable, write_atomically, writing
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign_file, something_at
@@ -95,7 +97,9 @@ class TrainRun:
         """Shows how long the training would take in one process, as one step does; what is held out is left out."""
         try:
             seconds = trainer.seconds_a_step() * trainer.steps() * self.plan.epochs
-        except RuntimeError as error:
+        except CaaError:
+            raise
+        except Exception as error:  # the network may be the user's code
             raise self._explained(error, trainer) from error
         memory = memory_held(trainer.device)
         self.display.plan("what it takes", forecast_rows(self.plan.epochs * trainer.steps(), seconds, memory))
@@ -161,7 +165,9 @@ class TrainRun:
                 began = time.perf_counter()
                 try:
                     report = trainer.run_epoch(on_batch)
-                except RuntimeError as error:
+                except CaaError:
+                    raise
+                except Exception as error:  # the network may be the user's code
                     raise self._explained(error, trainer) from error
                 report.seconds = time.perf_counter() - began
                 if self.ranks.rank == 0:
@@ -169,19 +175,30 @@ class TrainRun:
                         self.unfinished.save(trainer, sources.identity())
                 self.display.progress(epoch_line(report, plan.epochs))
 
-    def _explained(self, error: RuntimeError, trainer: Trainer) -> Exception:
+    def _explained(self, error: Exception, trainer: Trainer) -> Exception:
         """The error of an epoch as a CaaError with advice; the error itself where there is no advice."""
         again = "; repeat the command with --resume" if self.unfinished.path.exists() else ""
         if is_out_of_memory(error):
             half = ", or --dtype bfloat16" if self.plan.dtype == "float32" else ""
             return CaaError(f"{trainer.device} is out of memory", f"use a smaller --batch-size{half}")
-        if self.ranks.count > 1:  # waiting for a process that has ended raises various errors
+        if self.ranks.count > 1 and isinstance(
+            error, RuntimeError
+        ):  # waiting for a process that has ended raises various errors
             return CaaError(
                 f"the processes of this training lost each other in epoch {trainer.state.epoch + 1} "
                 f"({str(error).splitlines()[0]})",
                 f"see what the others said above{again}",
             )
-        return error
+        foreign = self.plan.classifier or (self.plan.arch if runs_foreign_code(self.plan.arch) else None)
+        if foreign is None:
+            return error
+        layout = self.plan.channels_last and "view size is not compatible" in str(error)
+        return CaaError(
+            f"a step of training with {foreign} failed ({type(error).__name__}: {last_line(error)})",
+            "add --no-channels-last, or let the network call reshape in place of view"
+            if layout
+            else "try a step in Python, in training mode: network.train()",
+        )
 
     def _finish(self, trainer: Trainer, test: Images | None, seconds: float) -> None:
         plan, state, trainee = self.plan, trainer.state, trainer.trainee

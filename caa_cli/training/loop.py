@@ -226,7 +226,12 @@ class Trainer:
 
         def forward(x: Tensor) -> Tensor:
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-                outputs: Tensor = model(x.contiguous(memory_format=self.memory_format))
+                outputs = model(x.contiguous(memory_format=self.memory_format))
+            if not isinstance(outputs, Tensor):
+                raise CaaError(
+                    f"{self.plan.arch} returns a {type(outputs).__name__} in training mode, where logits are wanted",
+                    "let it return them alone, as in evaluation: torchvision's have aux_logits=False for that",
+                )
             return outputs.float()
 
         return forward

@@ -26,6 +26,29 @@ class Net(nn.Module):
     def forward(self, x):
         return self.first(x.flatten(1)) + self.second(x.flatten(1))
 
+class Viewing(nn.Module):
+    # As much code is written: `view` takes images in one layout only.
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.last = nn.Conv2d(1, 2, 5, stride=4), nn.Linear(2 * 36, 10)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.last(x.view(len(x), -1))
+
+class Training(nn.Module):
+    def __init__(self, trains):
+        super().__init__()
+        self.last, self.trains = nn.Linear(784, 10), trains
+
+    def forward(self, x):
+        logits = self.last(x.flatten(1))
+        return self.trains(logits) if self.training else logits
+
+def pair(): return Training(lambda logits: (logits, logits))
+def fails(): return Training(lambda logits: {}["no such thing"])
 def tied(): return Net(tied=True)
 def parts():
     whole = torch.arange(10.0)
@@ -63,3 +86,26 @@ def test_a_network_whose_checkpoint_could_not_be_read_is_refused_before_training
     assert_clean_error(result, 2, f"no checkpoint of {file}:{name} could be read", "persistent=False")
     assert problem in result.stderr.partition("after training")[2]
     assert not list(file.parent.glob("net.safetensors*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "hint"),
+    [
+        ("pair", "returns a tuple in training mode, where logits are wanted", "alone"),
+        ("fails", "failed (KeyError: 'no such thing')", "network.train()"),
+        ("Viewing", "failed (RuntimeError: view size is not compatible", "--no-channels-last"),
+    ],
+)
+def test_a_network_that_fails_in_training_is_one_message(file: Path, name: str, problem: str, hint: str):
+    words = ["--dataset", "demo", "--arch", f"{file}:{name}", "--epochs", "1", "--evaluate-samples", "0"]
+    for more in ([], ["--dry-run"]):
+        assert_clean_error(caa("train", *words, *more), 1, problem, hint)
+
+
+def test_networks_that_take_one_layout_are_trained_and_trained_for_in_it(file: Path):
+    words = ["--dataset", "demo", "--epochs", "1", "--evaluate-samples", "0"]
+    arch = f"{file}:Viewing"
+    assert caa("train", *words, "--arch", arch, "--no-channels-last", "--output", "a").exit_code == 0
+    words += ["--method", "denoiser", "--mse-epochs", "0", "--depth", "2", "--classifier", arch, "--output", "b"]
+    assert_clean_error(caa("train", *words), 1, f"a step of training with {arch} failed", "--no-channels-last")
+    assert caa("train", *words, "--no-channels-last").exit_code == 0
