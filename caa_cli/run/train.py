@@ -181,9 +181,8 @@ class TrainRun:
         if is_out_of_memory(error):
             half = ", or --dtype bfloat16" if self.plan.dtype == "float32" else ""
             return CaaError(f"{trainer.device} is out of memory", f"use a smaller --batch-size{half}")
-        if self.ranks.count > 1 and isinstance(
-            error, RuntimeError
-        ):  # waiting for a process that has ended raises various errors
+        # Waiting for a process that has ended raises various of these.
+        if self.ranks.count > 1 and isinstance(error, RuntimeError):
             return CaaError(
                 f"the processes of this training lost each other in epoch {trainer.state.epoch + 1} "
                 f"({str(error).splitlines()[0]})",
