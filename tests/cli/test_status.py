@@ -257,8 +257,10 @@ def test_a_run_at_work_is_running_and_is_not_disturbed(tmp_path, monkeypatch):
             return False
         assert result.exit_code in (0, 3), result.output
         runs = parse_strict(result.stdout)["runs"]
-        states.add(tuple(run["state"] for run in runs))
-        return len(runs) == 2
+        assert [run["state"] for run in runs if run["run"] == "compare"] in (["running"], [])  # at the very end
+        attacks = [run for run in runs if run["run"] != "compare"]
+        states.add(tuple(run["state"] for run in attacks))
+        return len(attacks) == 2
 
     wait_until(at_work, process)
     output = process.communicate()[1]
@@ -269,6 +271,42 @@ def test_a_run_at_work_is_running_and_is_not_disturbed(tmp_path, monkeypatch):
     assert [run["state"] for run in found["runs"]] == ["complete", "complete"]
     assert [run["run"] for run in found["runs"]] == ["attack caa", "attack ddn"]
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("signum", "state"), [(signal.SIGINT, "interrupted"), (signal.SIGKILL, "unfinished")], ids=["Ctrl-C", "kill"]
+)
+def test_a_comparison_cut_short_between_two_attacks_is_not_complete(tmp_path, monkeypatch, signum, state):
+    """All attacks that have begun are complete, so only the comparison can say that there are more to come."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--quiet", "--attacks", "caa,ddn", "--limit", "1", "--output", "c.json"]
+    script = """
+from caa_cli.run import attack
+run = attack.run_attack
+def once(plan, *words, **settings):
+    if plan.attack == "ddn":
+        print("caa is done", flush=True)
+        import time; time.sleep(120)
+    return run(plan, *words, **settings)
+attack.run_attack = once
+"""
+    process = start("compare", *CHEAP, *words, before=script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "caa is done\n"
+    for name in ("c.json", "."):
+        runs = status(name, code=3)["runs"]
+        assert [(run["output"], run["state"]) for run in runs] == [("c.caa.json", "complete"), ("c.json", "running")]
+    process.send_signal(signum)
+    process.communicate()
+    for name in ("c.json", "."):
+        runs = status(name, code=3)["runs"]
+        assert [(run["output"], run["state"]) for run in runs] == [("c.caa.json", "complete"), ("c.json", state)]
+    shown = caa("status", "c.json")
+    again = "--output c.json --resume" if signum == signal.SIGINT else "finish that run with --resume"
+    assert shown.stderr.startswith("c.json: ")
+    assert shown.stderr.endswith(f"{again}\n")
+    assert caa("compare", *CHEAP, *words, "--resume").exit_code == 0
+    assert [run["output"] for run in status("c.json")["runs"]] == ["c.caa.json", "c.ddn.json"]
 
 
 def test_a_process_that_was_killed_no_longer_runs(tmp_path):
