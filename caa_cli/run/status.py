@@ -24,6 +24,7 @@ from caa_cli.results.shards.progress import (
     UNFINISHED,
     UNREADABLE,
     RunProgress,
+    attack_of_comparison,
     is_training,
     missing_progress,
     read_progress,
@@ -80,7 +81,8 @@ class StatusRun:
             self.display.note(f"{one.output}: {how_to_go_on(one.part.metadata)}")
         for one in runs:
             if one.what == COMPARISON and one.state != RUNNING and one.output is not None:
-                self.display.note(f"{one.output}: {how_to_go_on(document_at(one.output))}")
+                again = how_to_go_on(document_at(one.output) or attack_of_comparison(one.output))
+                self.display.note(f"{one.output}: {again}")
         trainings = [(one.output, one.state) for one in runs if one.epochs is not None and one.output is not None]
         for output, state in trainings[:MOST_NAMED]:
             again = "; to finish it, repeat its caa train with --resume" if state == UNFINISHED else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,18 @@ def state_of_comparison(output: Path) -> str | None:
         return None
     if is_locked(lock := lock_of(output)):
         return RUNNING
-    killed = lock.exists() and not output.exists()  # a kill leaves the lock behind
+    # A kill leaves the lock behind, which alone says nothing.
+    killed = lock.exists() and not output.exists() and attack_of_comparison(output)
     return UNFINISHED if killed else document.get("status")
+
+
+def attack_of_comparison(output: Path) -> dict[str, Any]:
+    """The document of a finished attack of `caa compare --output`; empty where there is none."""
+    for path in sorted(output.parent.glob(f"{escape(output.stem)}.*{escape(output.suffix)}")):
+        document = document_at(path)
+        if "caa compare " in str(document.get("resume")):
+            return document
+    return {}
 
 
 def missing_progress(runs_read: Sequence[RunProgress]) -> list[RunProgress]:
