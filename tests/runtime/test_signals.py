@@ -73,13 +73,21 @@ sys.meta_path.insert(0, Finder)
 """
 
 
-@pytest.mark.parametrize("signum", ["SIGINT", "SIGTERM"])
-def test_a_signal_is_not_lost_while_torch_is_imported(signum, tmp_path):
+@pytest.mark.parametrize(("signum", "attack"), [("SIGINT", "caa"), ("SIGTERM", "caa"), ("SIGTERM", "my.py:attack")])
+def test_a_signal_is_not_lost_while_torch_is_imported(signum, attack, tmp_path):
     script = _WHILE_TORCH_LOADS.format(signum=signum) + COMMAND
-    words = ["attack", *CHEAP, "--limit", "1", "--output", str(tmp_path / "a.json")]
+    (tmp_path / "my.py").write_text(
+        "import torch\ndef attack(classifier, images, labels, generator):\n    return images"
+    )
+    words = ["attack", "--checkpoint", "demo", "--limit", "1", "--attack", attack]
     done = subprocess.run(
-        [sys.executable, "-c", script, *words], capture_output=True, text=True, env=ENVIRONMENT, check=False
+        [sys.executable, "-c", script, *words],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+        cwd=tmp_path,
     )
     assert (done.returncode, done.stdout) == (130, ""), done.stderr
     assert done.stderr == "interrupted; whatever was finished is kept beside --output (see --resume)\n"
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["my.py"]
