@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -196,6 +197,7 @@ def test_of_a_sharded_comparison_the_attacks_are_shown_and_no_shard_twice(tmp_pa
     monkeypatch.chdir(tmp_path)
     slurm = {f"SLURM_ARRAY_TASK_{name}": value for name, value in {"MIN": "0", "MAX": "2", "COUNT": "3"}.items()}
     words = ("--attacks", "caa,ddn", "--limit", "2", "--shard", "auto", "--output", "c.json", "--quiet")
+    monkeypatch.setattr(sys, "argv", ["caa", "compare", *words])  # results say how they go on
     for shard in "02":  # the last has no image
         result = caa("compare", *CHEAP, *words, env={**slurm, "SLURM_ARRAY_TASK_ID": shard})
         assert result.exit_code == 0, result.output
@@ -207,6 +209,12 @@ def test_of_a_sharded_comparison_the_attacks_are_shown_and_no_shard_twice(tmp_pa
             for shard in range(3)
         ]
     assert "shards not begun: 1. " in caa("status", "c.json").stdout
+    # As a kill between the attacks leaves it: a lock, and no table.
+    Path("c.shard-0-of-3.json").unlink()
+    Path(".c.shard-0-of-3.json.lock").touch()
+    for name in ("c.json", "."):
+        states = {run["output"]: run["state"] for run in status(name, code=3)["runs"]}
+        assert states["c.shard-0-of-3.json"] == "unfinished"
 
 
 def test_files_of_a_comparison_are_found_from_another_folder(folder, monkeypatch):

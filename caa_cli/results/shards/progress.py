@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from glob import escape
@@ -136,7 +137,8 @@ def state_of_comparison(output: Path) -> str | None:
 
 def attack_of_comparison(output: Path) -> dict[str, Any]:
     """The document of a finished attack of `caa compare --output`; empty where there is none."""
-    for path in sorted(output.parent.glob(f"{escape(output.stem)}.*{escape(output.suffix)}")):
+    stem, *shard = map(escape, re.split(r"(?=\.shard-\d+-of-\d+$)", output.stem))
+    for path in sorted(output.parent.glob(f"{stem}.*{''.join(shard)}{escape(output.suffix)}")):
         document = document_at(path)
         if "caa compare " in str(document.get("resume")):
             return document
