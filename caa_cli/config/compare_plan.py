@@ -149,6 +149,8 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(
                 f"--sweep {text!r} is not of the form KEY=V1,V2,…", "for instance --sweep step-max=0.2,0.3"
             )
+        if repeated := [value for value in several if several.count(value) > 1]:
+            raise UsageError(f"--sweep {text!r} has {repeated[0]} twice", "leave one of them out")
         if key in sweeps:
             raise UsageError(f"--sweep says {key} twice", "give its values in one list")
         sweeps[key] = several

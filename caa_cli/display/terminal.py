@@ -82,6 +82,11 @@ class Display:
         if not self.quiet:
             _show_rows(self.err, title, rows, self.live)
 
+    def forecast(self, title: str, rows: Rows) -> None:
+        """Show what a run would take."""
+        if not self.quiet:
+            _show_rows(self.err, title, rows, self.live)
+
     def result(self, title: str, rows: Rows, commands: Rows = ()) -> None:
         """Show the final table. commands: rows below it, each of a command to copy, which stays one line."""
         if not self.quiet and not self.json_only:

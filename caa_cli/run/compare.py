@@ -119,7 +119,7 @@ class CompareRun:
         documents, codes = self._run_attacks()
         if plan.dry_run:
             rows, total = summed(documents.values())
-            self.display.plan("all of them, one after the other", rows)
+            self.display.forecast("all of them, one after the other", rows)
             self.display.document({"attacks": documents, **total})
             return DONE
         partial, interrupted = PARTIAL in codes, INTERRUPTED in codes

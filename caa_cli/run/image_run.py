@@ -79,7 +79,7 @@ class ImageRun(ABC, Generic[P, R]):
         self.warn_if_impossible()
         if plan.dry_run:
             forecast = self.forecast(self.load_classifier())
-            self.display.plan("what it takes", forecast.rows())
+            self.display.forecast("what it takes", forecast.rows())
             self.display.document({"config": plan.config(), "images": len(session.indices), **forecast.to_json()})
             return DONE
         header = {**session.header(self.command, self.surrogate), "resume": self.resume_command}

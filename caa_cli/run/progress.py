@@ -65,11 +65,10 @@ class AttackProgress(Progress[AttackRecord]):
 
     def show_step(self, state: Batch) -> None:
         """Shows where the search is."""
-        if len(state) == 1:
-            now = f"image {int(state.indices[0])}: step {int(state.iteration[0])}"
-        else:
-            now = f"{counted(len(state), 'image')}: steps {int(state.iteration.min())}–{int(state.iteration.max())}"
-        self.bar.update(self.done, self.text, now)
+        which = f"image {int(state.indices[0])}" if len(state) == 1 else counted(len(state), "image")
+        first, last = int(state.iteration.min()), int(state.iteration.max())
+        steps = f"step {first}" if first == last else f"steps {first}–{last}"
+        self.bar.update(self.done, self.text, f"{which}: {steps}")
 
 
 @dataclass

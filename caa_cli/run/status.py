@@ -16,15 +16,19 @@ from caa_cli.display import Display, clock
 from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
 from caa_cli.results.documents import KINDS, document_at, head
 from caa_cli.results.shards.progress import (
+    COMPARISON,
     COMPLETE,
+    INTERRUPTED,
     NOT_BEGUN,
     RUNNING,
     UNFINISHED,
     UNREADABLE,
     RunProgress,
+    attack_of_comparison,
     is_training,
     missing_progress,
     read_progress,
+    state_of_comparison,
     total_of,
 )
 from caa_cli.results.shards.result_file import how_to_go_on
@@ -60,7 +64,7 @@ class StatusRun:
         if len(runs) > 1:
             state = f"{total['complete']} of {total['runs']} complete"
             rate, left = _rate(total["images_per_second"]), _left(total["seconds_left"])
-            done = _of(total) if any(one.epochs is None for one in runs) else ""
+            done = _of(total) if any(one.has_images for one in runs) else ""
             rows.append(["together", state, done, str(total["failed"]), rate, left, ""])
         absent = [str(one.shard[0]) for one in runs if one.state == NOT_BEGUN and one.shard[1] > 1]
         missing = list(dict.fromkeys(absent))  # the attacks of a comparison lack the same
@@ -75,6 +79,10 @@ class StatusRun:
         for one in stopped[:MOST_NAMED]:
             assert one.part is not None
             self.display.note(f"{one.output}: {how_to_go_on(one.part.metadata)}")
+        for one in runs:
+            if one.what == COMPARISON and one.state != RUNNING and one.output is not None:
+                again = how_to_go_on(document_at(one.output) or attack_of_comparison(one.output))
+                self.display.note(f"{one.output}: {again}")
         trainings = [(one.output, one.state) for one in runs if one.epochs is not None and one.output is not None]
         for output, state in trainings[:MOST_NAMED]:
             again = "; to finish it, repeat its caa train with --resume" if state == UNFINISHED else ""
@@ -108,6 +116,7 @@ def _outputs_at(place: Path) -> Iterator[Path]:
         for entry in sorted(place.iterdir()):
             if entry.suffix in (".json", _JOURNAL) and (_command_of(entry) or is_training(_trained(entry))):
                 yield from _outputs_at(entry)
+        yield from _comparisons(place, "*.json")
         return
     if is_training(trained := _trained(place)):
         yield trained
@@ -127,6 +136,16 @@ def _outputs_at(place: Path) -> Iterator[Path]:
         run = part.with_name(part.name.removesuffix(_JOURNAL))
         if run.suffix == output.suffix and run != output and _command_of(part) in KINDS:
             yield run
+    for name in (escape(output.name), f"{escape(output.stem)}.shard-*{escape(output.suffix)}"):
+        yield from _comparisons(output.parent, name)
+
+
+def _comparisons(folder: Path, pattern: str) -> Iterator[Path]:
+    """The comparisons of these names that go on, or were cut short: between two attacks nothing else says so."""
+    locks = [lock.name.removeprefix(".").removesuffix(".lock") for lock in folder.glob(f".{pattern}.lock")]
+    for name in sorted({*locks, *(file.name for file in folder.glob(pattern))}):
+        if state_of_comparison(folder / name) in (RUNNING, UNFINISHED, INTERRUPTED):
+            yield folder / name
 
 
 def _trained(place: Path) -> Path:
@@ -150,10 +169,13 @@ def _cells(one: RunProgress) -> list[str]:
     if one.shard[1] > 1 and f".shard-{one.shard[0]}-of-" not in name:
         name += f" ({one.shard[0]} of {one.shard[1]})"
     name += " (merged)" if one.merged else ""
-    failed = "" if one.state == NOT_BEGUN or one.epochs is not None else str(one.failed)
+    failed = "" if one.state == NOT_BEGUN or not one.has_images else str(one.failed)
     last = "" if one.updated is None else clock(max(time.time() - one.updated, 0))
     left = "" if one.state == NOT_BEGUN or one.seconds_left == 0.0 else _left(one.seconds_left)
-    done = _of({"done": one.done, "images": one.images}) if one.epochs is None else counted(one.epochs, "epoch")
+    if one.epochs is not None:
+        done = counted(one.epochs, "epoch")
+    else:
+        done = _of({"done": one.done, "images": one.images}) if one.has_images else ""
     return [name, one.state, done, failed, _rate(one.rate), left, last]
 
 

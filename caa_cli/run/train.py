@@ -102,7 +102,7 @@ class TrainRun:
         except Exception as error:  # the network may be the user's code
             raise self._explained(error, trainer) from error
         memory = memory_held(trainer.device)
-        self.display.plan("what it takes", forecast_rows(self.plan.epochs * trainer.steps(), seconds, memory))
+        self.display.forecast("what it takes", forecast_rows(self.plan.epochs * trainer.steps(), seconds, memory))
         self.display.document({"config": self.plan.config(), "seconds_typical": seconds, "memory_bytes": memory})
 
     def _check_batch_size(self, trainee: Trainee) -> None:

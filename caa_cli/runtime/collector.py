@@ -12,16 +12,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from caa_cli.runtime.signals import uninterrupted
+
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """A context to import torch in: nothing is collected meanwhile, and what was made there never looked at again."""
+    """A context to import torch in: nothing is collected meanwhile, and what was made there never looked at again.
+
+    Ctrl-C and the like wait for its end: torch imports numpy in code of its own that would drop a KeyboardInterrupt,
+    and go on with a part of numpy.
+    """
     if "torch" in sys.modules or not gc.isenabled():
         yield
         return
     gc.disable()
     try:
-        yield
+        with uninterrupted():
+            yield
     finally:
         gc.freeze()
         gc.enable()

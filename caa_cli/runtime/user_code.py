@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.runtime.collector import importing
 
 
 @contextmanager
@@ -40,6 +41,9 @@ def find_callable(option: str, name: str, use: str, files: bool = False) -> Call
     UsageError where there is no such thing, and CaaError where its module can't be imported.
     """
     source, _, attribute = name.partition(":")
+    # Every run takes torch; were it first imported by the user's code, a signal could be lost in it.
+    with importing():
+        import torch  # noqa: F401
     # What the user's code prints at its import must not mix with a result on stdout.
     with redirect_stdout(sys.stderr):
         module = _file(option, Path(source)) if files and is_file(source) else _module(option, source)

@@ -84,6 +84,15 @@ def test_check_does_not_judge_an_interrupted_run(tmp_path):
     assert check(whole, part, "--require", "success_rate>=0.9").exit_code == 4
 
 
+def test_check_says_how_an_interrupted_comparison_goes_on(tmp_path):
+    comparison = comparison_of([{r.index: r for r in RECORDS}, {r.index: r for r in RECORDS}])
+    words = {"command_line": "caa compare --attacks caa,pgd"}
+    path = write(tmp_path / "compare.json", {**comparison.to_json("interrupted"), **words})
+    result = check(path, "--require", "eligible>=1")
+    assert result.exit_code == 3
+    assert "finish it with: caa compare --attacks caa,pgd --resume\n" in result.stderr
+
+
 def test_check_judges_a_partial_result(tmp_path):
     path = write(tmp_path / "a.json", document([*RECORDS, record(4, None, outcome=FAILED)]))
     assert check(path, "--require", "outcomes.failed==1").exit_code == 0

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -196,6 +197,7 @@ def test_of_a_sharded_comparison_the_attacks_are_shown_and_no_shard_twice(tmp_pa
     monkeypatch.chdir(tmp_path)
     slurm = {f"SLURM_ARRAY_TASK_{name}": value for name, value in {"MIN": "0", "MAX": "2", "COUNT": "3"}.items()}
     words = ("--attacks", "caa,ddn", "--limit", "2", "--shard", "auto", "--output", "c.json", "--quiet")
+    monkeypatch.setattr(sys, "argv", ["caa", "compare", *words])  # results say how they go on
     for shard in "02":  # the last has no image
         result = caa("compare", *CHEAP, *words, env={**slurm, "SLURM_ARRAY_TASK_ID": shard})
         assert result.exit_code == 0, result.output
@@ -207,6 +209,12 @@ def test_of_a_sharded_comparison_the_attacks_are_shown_and_no_shard_twice(tmp_pa
             for shard in range(3)
         ]
     assert "shards not begun: 1. " in caa("status", "c.json").stdout
+    # As a kill between the attacks leaves it: a lock, and no table.
+    Path("c.shard-0-of-3.json").unlink()
+    Path(".c.shard-0-of-3.json.lock").touch()
+    for name in ("c.json", "."):
+        states = {run["output"]: run["state"] for run in status(name, code=3)["runs"]}
+        assert states["c.shard-0-of-3.json"] == "unfinished"
 
 
 def test_files_of_a_comparison_are_found_from_another_folder(folder, monkeypatch):
@@ -257,8 +265,10 @@ def test_a_run_at_work_is_running_and_is_not_disturbed(tmp_path, monkeypatch):
             return False
         assert result.exit_code in (0, 3), result.output
         runs = parse_strict(result.stdout)["runs"]
-        states.add(tuple(run["state"] for run in runs))
-        return len(runs) == 2
+        assert [run["state"] for run in runs if run["run"] == "compare"] in (["running"], [])  # at the very end
+        attacks = [run for run in runs if run["run"] != "compare"]
+        states.add(tuple(run["state"] for run in attacks))
+        return len(attacks) == 2
 
     wait_until(at_work, process)
     output = process.communicate()[1]
@@ -269,6 +279,45 @@ def test_a_run_at_work_is_running_and_is_not_disturbed(tmp_path, monkeypatch):
     assert [run["state"] for run in found["runs"]] == ["complete", "complete"]
     assert [run["run"] for run in found["runs"]] == ["attack caa", "attack ddn"]
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("signum", "state"), [(signal.SIGINT, "interrupted"), (signal.SIGKILL, "unfinished")], ids=["Ctrl-C", "kill"]
+)
+def test_a_comparison_cut_short_between_two_attacks_is_not_complete(tmp_path, monkeypatch, signum, state):
+    """All attacks that have begun are complete, so only the comparison can say that there are more to come."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--quiet", "--attacks", "caa,ddn", "--limit", "1", "--output", "c.json"]
+    script = """
+from caa_cli.run import attack
+run = attack.run_attack
+def once(plan, *words, **settings):
+    if plan.attack == "ddn":
+        print("caa is done", flush=True)
+        import time; time.sleep(120)
+    return run(plan, *words, **settings)
+attack.run_attack = once
+"""
+    process = start("compare", *CHEAP, *words, before=script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "caa is done\n"
+    for name in ("c.json", "."):
+        runs = status(name, code=3)["runs"]
+        assert [(run["output"], run["state"]) for run in runs] == [("c.caa.json", "complete"), ("c.json", "running")]
+    process.send_signal(signum)
+    process.communicate()
+    for name in ("c.json", "."):
+        runs = status(name, code=3)["runs"]
+        assert [(run["output"], run["state"]) for run in runs] == [("c.caa.json", "complete"), ("c.json", state)]
+    shown = caa("status", "c.json")
+    assert shown.stderr.startswith("c.json: finish it with: caa compare ")
+    assert shown.stderr.endswith("--output c.json --resume\n")
+    if signum == signal.SIGKILL:  # what was given up and moved away leaves a lock alone, which is no sign of a run
+        Path("c.caa.json").rename("done.json")
+        assert [run["output"] for run in status(".")["runs"]] == ["done.json"]
+        Path("done.json").rename("c.caa.json")
+    assert caa("compare", *CHEAP, *words, "--resume").exit_code == 0
+    assert [run["output"] for run in status("c.json")["runs"]] == ["c.caa.json", "c.ddn.json"]
 
 
 def test_a_process_that_was_killed_no_longer_runs(tmp_path):

@@ -57,10 +57,10 @@ def attack(output: Path, *words: str | Path) -> dict[str, Any]:
     return read_strict(output)
 
 
-def start(*words: str | Path, **settings: Any) -> subprocess.Popen[str]:
-    """Runs the command in a process of its own, its output in pipes."""
+def start(*words: str | Path, before: str = "", **settings: Any) -> subprocess.Popen[str]:
+    """Runs the command in a process of its own, its output in pipes; before: what Python does first."""
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT, **settings}
-    command = [sys.executable, "-c", COMMAND, *map(str, words)]
+    command = [sys.executable, "-c", before + COMMAND, *map(str, words)]
     # A shell starts background jobs with Ctrl-C ignored, and children inherit that; these are to be interrupted.
     return subprocess.Popen(command, preexec_fn=_heed_interrupts, **settings)  # noqa: PLW1509
 

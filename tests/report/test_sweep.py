@@ -58,6 +58,7 @@ def test_every_attack_takes_every_value():
         (["step-max"], "caa", "is not of the form KEY=V1,V2,…"),
         (["step-max=0.2"], "caa", "is not of the form KEY=V1,V2,…"),
         (["step-max=1,2", "step-max=3,4"], "caa", "says step-max twice"),
+        (["step-max=1,2,1"], "caa", "--sweep 'step-max=1,2,1' has 1 twice"),
         (["step-max=1,2", "overshoot=1.1,1.2", "patience=1,2"], "caa", "varies 3 settings"),
         (["step-max=1,2", "overshoot=1.1,1.2"], "caa,caa:patience=1", "two settings of several attacks"),
         (["speed=1,2"], "caa", "caa has no setting 'speed'"),

@@ -119,6 +119,15 @@ def test_a_comparison_takes_what_its_attacks_take(tmp_path):
         assert found[name] == pytest.approx(sum(attack[name] for attack in found["attacks"].values()))
 
 
+def test_the_forecast_of_each_attack_is_whole():
+    """A row that an earlier attack has too, as settings, is no less news: here the time."""
+    result = caa("compare", *CHEAP, "--attacks", "caa,pgd:iterations=4", "--limit", "1", "--dry-run")
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    assert sum(line.startswith("time  ") for line in lines) == 3, result.stderr  # and that of both together
+    assert sum(line.startswith("model  ") for line in lines) == 1
+
+
 def test_a_model_that_can_not_run_is_found_out(tmp_path):
     """As by the run itself: the weights are loaded, and a batch goes through them."""
     weights = read_weights(DEMO_CHECKPOINT)

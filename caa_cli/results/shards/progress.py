@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from caa_cli.config.paths import TRAINING, TRAINING_LOG, sidecar
 from caa_cli.config.selection import read_indices
 from caa_cli.errors import CaaError
-from caa_cli.results.documents import KINDS
+from caa_cli.results.documents import KINDS, document_at
 from caa_cli.results.records import FAILED
 from caa_cli.results.shards.result_file import ResultFile, read_result_file, read_unfinished
 from caa_cli.results.shards.run_results import missing_shards
@@ -19,6 +21,7 @@ from caa_cli.results.store.locks import is_locked, lock_of
 from caa_cli.runtime.sharding import Shard
 
 COMPLETE, PARTIAL, INTERRUPTED = "complete", "partial", "interrupted"  # as the document says
+COMPARISON = "compare"
 RUNNING, UNFINISHED, NOT_BEGUN, UNREADABLE = "running", "unfinished", "not begun", "unreadable"
 
 
@@ -29,7 +32,7 @@ class RunProgress:
 
     images: how many it works on; None where that is not known. rate: images per second, while it worked. updated:
     when it finished its last image, in seconds since 1970. problem: why it can't be read. part: what was read.
-    epochs: finished ones, of a training, which has no images.
+    epochs: finished ones, of a training, which has no images; nor has a comparison, whose attacks have them.
     """
 
     output: Path | None
@@ -49,6 +52,11 @@ class RunProgress:
     def merged(self) -> bool:
         """Whether it is the result of caa merge."""
         return self.part is not None and "merged" in self.part.metadata
+
+    @property
+    def has_images(self) -> bool:
+        """Whether it works on images of its own, as neither a training nor a comparison does."""
+        return self.epochs is None and self.what != COMPARISON
 
     @property
     def run(self) -> str:
@@ -88,6 +96,8 @@ def read_progress(output: Path) -> RunProgress:
     journal = sidecar(output, ".jsonl")
     if is_training(output):
         return _of_training(output)
+    if (state := state_of_comparison(output)) is not None:
+        return RunProgress(output, state, COMPARISON)
     for _ in range(3):  # a run that ends meanwhile replaces one by the other
         try:
             if _leads(journal, output):
@@ -111,6 +121,28 @@ def is_training(output: Path) -> bool:
             return log.read(8) == b'{"epoch"'
     except OSError:
         return False
+
+
+def state_of_comparison(output: Path) -> str | None:
+    """How far `caa compare --output` is, its attacks apart; None where there is no sign of one."""
+    document = {} if sidecar(output, ".jsonl").exists() else document_at(output)
+    if document.get("command", COMPARISON) != COMPARISON:
+        return None
+    if is_locked(lock := lock_of(output)):
+        return RUNNING
+    # A kill leaves the lock behind, which alone says nothing.
+    killed = lock.exists() and not output.exists() and attack_of_comparison(output)
+    return UNFINISHED if killed else document.get("status")
+
+
+def attack_of_comparison(output: Path) -> dict[str, Any]:
+    """The document of a finished attack of `caa compare --output`; empty where there is none."""
+    stem, *shard = map(escape, re.split(r"(?=\.shard-\d+-of-\d+$)", output.stem))
+    for path in sorted(output.parent.glob(f"{stem}.*{''.join(shard)}{escape(output.suffix)}")):
+        document = document_at(path)
+        if "caa compare " in str(document.get("resume")):
+            return document
+    return {}
 
 
 def missing_progress(runs_read: Sequence[RunProgress]) -> list[RunProgress]:
@@ -140,7 +172,7 @@ def total_of(progress: Iterable[RunProgress]) -> dict[str, Any]:
     progress = list(progress)
     sharded = {one.run for one in progress if one.shard[1] > 1}
     progress = [one for one in progress if not (one.merged and one.run in sharded)]
-    images = [one.images for one in progress if one.epochs is None]
+    images = [one.images for one in progress if one.has_images]
     left = [one.seconds_left for one in progress]
     rates = [one.rate for one in progress if one.state == RUNNING and one.rate is not None]
     return {

@@ -242,7 +242,8 @@ def how_to_go_on(document: dict[str, Any]) -> str:
     """The advice how to finish an unfinished run; a merged result is finished by finishing its shards."""
     shards = document.get("merged")
     if not isinstance(shards, list):
-        again = document.get("resume")
+        of_comparison = document.get("command_line")
+        again = f"{of_comparison} --resume" if of_comparison else document.get("resume")
         return f"finish it with: {again}" if again else "finish that run with --resume"
     unfinished = [shard for shard in shards if shard.get("status") != "complete"]
     commands = [str(shard["resume"]) for shard in unfinished if shard.get("resume")]

@@ -1,0 +1,27 @@
+"""What a bar says of the images that are searched."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from caa_cli.run.progress import AttackProgress
+
+
+class Batch(SimpleNamespace):
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@pytest.mark.parametrize(
+    ("steps", "shown"), [([3], "image 40: step 3"), ([3, 3], "2 images: step 3"), ([5, 3], "2 images: steps 3–5")]
+)
+def test_where_a_search_is(steps, shown):
+    updates: list[tuple[Any, ...]] = []
+    bar = SimpleNamespace(update=lambda *words: updates.append(words))
+    progress = AttackProgress(bar, 10, lambda: [])
+    progress.show_step(Batch(indices=torch.arange(40, 40 + len(steps)), iteration=torch.tensor(steps)))
+    assert updates[-1] == (0, "", shown)
