@@ -83,9 +83,8 @@ class Display:
             _show_rows(self.err, title, rows, self.live)
 
     def forecast(self, title: str, rows: Rows) -> None:
-        """Show what a run would take."""
-        if not self.quiet:
-            _show_rows(self.err, title, rows, self.live)
+        """Show what a run would take: whole, although a comparison leaves rows out of `plan` that it has shown."""
+        Display.plan(self, title, rows)
 
     def result(self, title: str, rows: Rows, commands: Rows = ()) -> None:
         """Show the final table. commands: rows below it, each of a command to copy, which stays one line."""
