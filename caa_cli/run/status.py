@@ -75,14 +75,13 @@ class StatusRun:
         for one in runs:
             if one.problem is not None:
                 self.display.warn(one.problem)
-        stopped = [one for one in runs if one.state not in (COMPLETE, RUNNING, NOT_BEGUN) and one.part is not None]
-        for one in stopped[:MOST_NAMED]:
-            assert one.part is not None
-            self.display.note(f"{one.output}: {how_to_go_on(one.part.metadata)}")
+        stopped: dict[str, list[str]] = {}  # runs by advice: a comparison and its attacks go on with one command
         for one in runs:
-            if one.what == COMPARISON and one.state != RUNNING and one.output is not None:
-                again = how_to_go_on(document_at(one.output) or attack_of_comparison(one.output))
-                self.display.note(f"{one.output}: {again}")
+            document = _document(one) if one.state not in (COMPLETE, RUNNING, NOT_BEGUN) else None
+            if document is not None:
+                stopped.setdefault(how_to_go_on(document), []).append(str(one.output))
+        for again, names in list(stopped.items())[:MOST_NAMED]:
+            self.display.note(f"{', '.join(names)}: {again}")
         trainings = [(one.output, one.state) for one in runs if one.epochs is not None and one.output is not None]
         for output, state in trainings[:MOST_NAMED]:
             again = "; to finish it, repeat its caa train with --resume" if state == UNFINISHED else ""
@@ -162,6 +161,13 @@ def _place(one: RunProgress) -> tuple[list[tuple[int, str]], int]:
     """For the order of the rows: numbers in names count as numbers, and what has no name comes last."""
     words = re.split(r"([0-9]+)", str(one.output)) if one.output is not None else ["\uffff"]
     return [(int(word), "") if word.isdecimal() else (-1, word) for word in words], one.shard[0]
+
+
+def _document(one: RunProgress) -> dict[str, Any] | None:
+    """What says how a run goes on; None of one that can't be read, and of a training."""
+    if one.what == COMPARISON and one.output is not None:
+        return document_at(one.output) or attack_of_comparison(one.output)
+    return None if one.part is None else one.part.metadata
 
 
 def _cells(one: RunProgress) -> list[str]:

@@ -320,6 +320,18 @@ attack.run_attack = once
     assert [run["output"] for run in status("c.json")["runs"]] == ["c.caa.json", "c.ddn.json"]
 
 
+def test_a_comparison_and_its_attack_are_finished_by_one_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--quiet", "--attacks", "caa,ddn", "--limit", "50", "--output", "c.json"]
+    process, journal = start("compare", *CHEAP, *words), Path("c.caa.json.jsonl")
+    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1, process)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    notes = caa("status", ".").stderr
+    assert notes.startswith("c.caa.json, c.json: finish it with: caa compare ")
+    assert notes.count("--resume") == 1
+
+
 def test_a_process_that_was_killed_no_longer_runs(tmp_path):
     journal = tmp_path / "a.json.jsonl"
     process = start("attack", *CHEAP, "--limit", "50", "--quiet", "--output", tmp_path / "a.json")
