@@ -108,8 +108,21 @@ def _refusal(context: typer.Context, error: Any) -> UsageError:
     extra = re.search(r"unexpected extra argument.*\((.+)\)", problem)
     if extra and any(option.name == "checkpoint" for option in context.command.params):
         problem = f"{context.command_path} takes options only, not {extra[1]}"
-        hint = " ".join([context.command_path, *(f"--checkpoint {word}" for word in extra[1].split())])
+        hint = _with_checkpoint(context)
     return UsageError(problem, hint)
+
+
+def _with_checkpoint(context: typer.Context) -> str:
+    """The command line that was typed, with --checkpoint before the words that belong to no option."""
+    words = shlex.split(context.meta[_TYPED])
+    if any(word.partition("=")[0] == "--checkpoint" for word in words):
+        return f"leave it out, or put a value that has blanks into quotes; {context.command_path} --help"
+    name = context.command_path.split()
+    _, extra, _ = context.command.make_parser(context).parse_args(words[len(name) :])
+    for word in extra:
+        last = len(words) - 1 - words[::-1].index(word)
+        words.insert(last, "--checkpoint")
+    return shlex.join(words)
 
 
 def _no_such_option(context: typer.Context, unknown: str) -> UsageError:

@@ -104,9 +104,14 @@ def test_wrong_usage_is_refused_before_anything_is_written(tmp_path, words, prob
 def test_a_checkpoint_without_its_option_is_taken_for_one():
     """As `caa inspect weights.pt` is typed."""
     result = caa("attack", "demo", "--limit", "1")
-    assert_clean_error(result, 2, "caa attack takes options only, not demo", "caa attack --checkpoint demo")
+    assert_clean_error(result, 2, "caa attack takes options only, not demo", "caa attack --checkpoint demo --limit 1")
     several = "caa attack --checkpoint a.pt --checkpoint b.pt"
     assert_clean_error(caa("attack", "a.pt", "b.pt"), 2, "caa attack takes options only, not a.pt b.pt", several)
+    result = caa("attack", "--sigma", "0.5", "demo", "--limit", 3)
+    assert_clean_error(result, 2, "not demo", "caa attack --sigma 0.5 --checkpoint demo --limit 3")
+    assert_clean_error(caa("attack", "my model.pt"), 2, "not my model.pt", "caa attack --checkpoint 'my model.pt'")
+    result = caa("attack", "--checkpoint", "demo", "--indices", "3,", "17")
+    assert_clean_error(result, 2, "caa attack takes options only, not 17", "put a value that has blanks into quotes")
     assert_clean_error(caa("train", "demo"), 2, "extra argument", "caa train --help")
 
 
