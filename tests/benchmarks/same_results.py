@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ATTACKS = ("caa", "caa-newton", "pgd", "cw", "deepfool", "autoattack", "ddn", "fmn", "alma")
+from caa_cli.config.attacks import ATTACKS
+
 BASE = "--checkpoint demo --samples 200 --iterations 8 --verify-samples 1000 --chunk-size 256 --device cpu --limit 3"
 SURROGATE = "--gradient surrogate-model=SURROGATE"
 RUNS = [
@@ -43,6 +44,10 @@ RUNS = [
     "--attack caa-newton --bound clopper-pearson",
     "--bound cp-bonferroni",
     "--max-memory 2GB",
+    "--preset paper",
+    "--target second",
+    "--attack caa-newton --target second",
+    "--search-dtype bfloat16",
 ]
 
 
@@ -92,10 +97,11 @@ def run_all(path: Path) -> None:
 
 
 def compare(before: Path, after: Path) -> int:
-    """Names the runs that differ; returns how many."""
+    """Names the runs that differ, of those that both have; returns how many."""
     old, new = (json.loads(path.read_text()) for path in (before, after))
-    differing = [f"{words}: {what}" for words in old for what in old[words] if old[words][what] != new[words][what]]
-    print("\n".join([*differing, f"{len(old)} runs, {len(differing)} differences"]))
+    both = [words for words in old if words in new]
+    differing = [f"{words}: {what}" for words in both for what in old[words] if old[words][what] != new[words][what]]
+    print("\n".join([*differing, f"{len(both)} runs, {len(differing)} differences"]))
     return len(differing)
 
 
