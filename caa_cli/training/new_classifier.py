@@ -15,7 +15,8 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes, read_back
-from caa_cli.models.limits import last_line
+from caa_cli.models.contents import oddity
+from caa_cli.models.limits import last_line, unusable
 from caa_cli.models.load import probe
 from caa_cli.runtime.words import counted, sizes
 from caa_cli.training.trainee import Trainee, count_parameters
@@ -67,8 +68,12 @@ def new_classifier(plan: TrainPlan, images: Images) -> NewClassifier:
 
 def _rehearse(classifier: NewClassifier, path: Path) -> None:
     """Raise UsageError unless the network's checkpoint can be written, read and loaded: not after the last epoch."""
+    network = classifier.network.network
     try:
-        classifier.network.network.load_state_dict(read_back(path, classifier.content({})))
+        for name, tensor in network.state_dict().items():
+            if (what := oddity(tensor)) is not None:  # older versions of safetensors raise for some
+                raise unusable(path, name, what, 1)
+        network.load_state_dict(read_back(path, classifier.content({})))
     except (CaaError, RuntimeError) as error:
         problem = error.problem if isinstance(error, CaaError) else last_line(error)
         raise UsageError(
