@@ -212,14 +212,16 @@ def test_a_network_with_nothing_to_train_is_refused(tmp_path: Path):
 
 
 def interrupting(num_classes: int) -> nn.Module:
-    """Ctrl-C comes when its weights are read for the fourth time: as the state of the first epoch is saved."""
-    network, reads = nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes)), []
+    """Ctrl-C comes as the state of the first epoch is saved: then its weights are read for the second time since they
+    were trained, after they were kept as the best so far."""
+    network, stepped, reads = nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes)), [], []
 
     def interrupt(*_: object) -> None:
-        reads.append(1)
-        if len(reads) == 4:
+        reads.extend(stepped[:1])
+        if len(reads) == 2:
             signal.raise_signal(signal.SIGINT)
 
+    network.register_forward_hook(lambda *_: stepped.append(True) if network.training else None)
     network.register_state_dict_post_hook(interrupt)
     return network
 
