@@ -97,8 +97,6 @@ class TrainRun:
         """Shows how long the training would take in one process, as one step does; what is held out is left out."""
         try:
             seconds = trainer.seconds_a_step() * trainer.steps() * self.plan.epochs
-        except CaaError:
-            raise
         except Exception as error:  # the network may be the user's code
             raise self._explained(error, trainer) from error
         memory = memory_held(trainer.device)
@@ -165,8 +163,6 @@ class TrainRun:
                 began = time.perf_counter()
                 try:
                     report = trainer.run_epoch(on_batch)
-                except CaaError:
-                    raise
                 except Exception as error:  # the network may be the user's code
                     raise self._explained(error, trainer) from error
                 report.seconds = time.perf_counter() - began
@@ -177,6 +173,8 @@ class TrainRun:
 
     def _explained(self, error: Exception, trainer: Trainer) -> Exception:
         """The error of an epoch as a CaaError with advice; the error itself where there is no advice."""
+        if isinstance(error, CaaError):
+            return error
         again = "; repeat the command with --resume" if self.unfinished.path.exists() else ""
         if is_out_of_memory(error):
             half = ", or --dtype bfloat16" if self.plan.dtype == "float32" else ""
