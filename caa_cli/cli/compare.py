@@ -31,7 +31,17 @@ from caa_cli.runtime.sharding import Shard
 
 _COMPARISON = generate.COMPARISON
 # The options that apply where files are read; all others say how to run attacks.
-_READING = {"files", "reference", "output", "format", "html", "figure_examples", "figure_certified", "bootstrap"}
+_READING = {
+    "files",
+    "reference",
+    "output",
+    "format",
+    "html",
+    "figure_examples",
+    "figure_certified",
+    "bootstrap",
+    "common_images",
+}
 _READING |= {"seed", "config", "require", "json", "quiet", "overwrite", "dry_run"}
 _READING |= {spec.option for spec in PICTURES.values()}
 
@@ -81,6 +91,14 @@ def compare(
             panel=_COMPARISON,
         ),
     ] = ComparePlan.bootstrap,
+    common_images: Annotated[
+        bool,
+        option(
+            "--common-images",
+            help="Of results to read, compare the images that all have; without it, one that lacks some is refused.",
+            panel=_COMPARISON,
+        ),
+    ] = ComparePlan.common_images,
     sweep: Annotated[
         list[str] | None,
         option(
@@ -158,6 +176,7 @@ def compare(
         html=html,
         # --html alone is no reason to attack images again.
         images_again=given["save_adversarial"] is not None or figure_examples is not None,
+        common_images=common_images,
         bootstrap=bootstrap,
         seed=given["seed"],
         resume=given["resume"],

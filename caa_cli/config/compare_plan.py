@@ -207,6 +207,8 @@ class ComparePlan:
     the first.  figures: the files of the PICTURES to draw, by the picture's name.
 
     images_again: an image that a resumed run broke but did not keep is attacked again, to be kept.
+
+    common_images: the images that all files have are compared; else it is an error if one has more.
     """
 
     attacks: dict[str, AttackPlan]
@@ -220,6 +222,7 @@ class ComparePlan:
     figure_certified: Annotated[Path | None, FileName()] = None
     html: Annotated[Path | None, NameOf(".html")] = None
     images_again: bool = False
+    common_images: bool = False
     bootstrap: Annotated[int, Count(0, MOST_STEPS)] = 0
     seed: Annotated[int, SEED] = 0
     resume: bool = False
@@ -263,6 +266,11 @@ class ComparePlan:
             raise UsageError(
                 "--figure-certified is of results of caa certify",
                 "name their files: caa compare a.json b.json --figure-certified curves.png",
+            )
+        if self.attacks and self.common_images:
+            raise UsageError(
+                "--common-images is of results to read, and attacks that run take the same images",
+                "leave it out, or name the results: caa compare a.json b.json --common-images",
             )
         place = Path("x")
         seen: dict[AttackPlan, str] = {}

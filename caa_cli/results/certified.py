@@ -10,7 +10,7 @@ from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary, summarise_certificates
 from caa_cli.results.documents import agreed, fingerprint_of, head
 from caa_cli.results.proportions import Interval, clopper_pearson
-from caa_cli.results.shards.common_images import common_images, without_failures
+from caa_cli.results.shards.common_images import common_images, held_by_all, without_failures
 from caa_cli.results.shards.models import MODEL
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.shards.run_results import RunResult, union
@@ -85,11 +85,16 @@ class CertifiedComparison:
         }
 
 
-def compare_certificates(groups: dict[str, list[ResultFile[CertifyRecord]]]) -> CertifiedComparison:
-    """Compare the certificates of several models. groups: see `by_model`. Raises UsageError where images differ."""
-    models = [RunResult(label, tuple(parts), union(parts)) for label, parts in groups.items()]
+def compare_certificates(
+    groups: dict[str, list[ResultFile[CertifyRecord]]], common: bool = False
+) -> CertifiedComparison:
+    """Compare the certificates of several models.
+
+    groups: see `by_model`.  common: on the images that all have.  Raises UsageError where images differ otherwise.
+    """
+    models = [RunResult(label, tuple(parts), union(parts, gaps=common)) for label, parts in groups.items()]
     notes: list[str] = []
-    images = common_images(models, notes, "models")
+    images = common_images(models, notes, "models", held_by_all(models) if common else None)
     finished = without_failures(models, images, notes)
     if not finished:
         raise UsageError("no image is certified in all of the results", "finish them with --resume")

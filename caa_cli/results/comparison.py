@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -157,16 +157,21 @@ def finite(value: float | None) -> float | None:
 
 
 def compare(
-    attacks: Sequence[AttackResult], resamples: int = 0, seed: int = 0, reference: str | None = None
+    attacks: Sequence[AttackResult],
+    resamples: int = 0,
+    seed: int = 0,
+    reference: str | None = None,
+    among: Set[int] | None = None,
 ) -> Comparison:
     """Compare attacks.
 
-    reference: the label of the attack that the others are held against; None: the first.  Raises UsageError where
-    images or mandatory settings differ, or there is no such attack.
+    reference: the label of the attack that the others are held against; None: the first.  among: the images to take
+    of those that all attacks have; None: they have the same.  Raises UsageError where images or mandatory settings
+    differ, or there is no such attack.
     """
     check_agreement([part for attack in attacks for part in attack.parts])
     notes: list[str] = []
-    images = common_images(attacks, notes)
+    images = common_images(attacks, notes, among=among)
     finished = without_failures(attacks, images, notes)
     eligible = _eligible(attacks, finished, notes)
     notes += hidden_by_line_search(attacks, eligible)

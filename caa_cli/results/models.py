@@ -9,6 +9,7 @@ from caa_cli.errors import UsageError
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.documents import agreed, fingerprint_of, head
 from caa_cli.results.records import AttackRecord
+from caa_cli.results.shards.common_images import SAME_IMAGES, held_by_all
 from caa_cli.results.shards.models import MODEL
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.shards.run_results import join
@@ -85,18 +86,21 @@ def compare_models(
     resamples: int = 0,
     seed: int = 0,
     reference: str | None = None,
+    common: bool = False,
 ) -> ModelsComparison:
     """Compare attacks on several models.
 
     groups: see `by_model`.  reference: for all models; None: the first attack of the first model, and of a model that
-    lacks it the first.  Raises UsageError where images differ.
+    lacks it the first.  common: on the images that all results have.  Raises UsageError where images differ, unless
+    `common`.
     """
-    joined = {label: join(parts) for label, parts in groups.items()}
+    joined = {label: join(parts, gaps=common) for label, parts in groups.items()}
+    among = held_by_all([attack for attacks in joined.values() for attack in attacks]) if common else None
     comparisons: dict[str, Comparison] = {}
     for label, attacks in joined.items():
         first = next(iter(joined.values()))[0].label
         default = first if first in [attack.label for attack in attacks] else None
-        comparisons[label] = compare(attacks, resamples, seed, reference or default)
+        comparisons[label] = compare(attacks, resamples, seed, reference or default, among)
     complete = [
         (label, set(comparison.images)) for label, comparison in comparisons.items() if not comparison.partial
     ]
@@ -105,6 +109,6 @@ def compare_models(
         for index in sorted(images ^ expected)[:1]:
             raise UsageError(
                 f"the results of {first} and {label} are over different images: only one of them has image {index}",
-                "repeat one of them with the --limit, --skip, --every or --indices of the other (and --resume)",
+                SAME_IMAGES,
             )
     return ModelsComparison(comparisons)

@@ -19,6 +19,7 @@ from caa_cli.results.documents import KINDS, head
 from caa_cli.results.fields import compare_fields, fields_of_comparison
 from caa_cli.results.models import compare_models
 from caa_cli.results.requirements import Requirement
+from caa_cli.results.shards.common_images import held_by_all
 from caa_cli.results.shards.models import by_model
 from caa_cli.results.shards.result_file import ResultFile, parse_result_file, read_result_file
 from caa_cli.results.shards.run_results import AttackResult, join
@@ -90,6 +91,11 @@ class CompareRun:
         again = None
         if len(self.plan.files) == 1 and not self.plan.names:
             again = read_comparison(self.plan.files[0], self.plan.bootstrap, self.plan.seed, self.plan.reference)
+            if again and self.plan.common_images:
+                raise UsageError(
+                    f"--common-images is of results of attacks, and {self.plan.files[0]} compares them already",
+                    "leave it out",
+                )
         parts = [] if again else [self._read_file(path) for path in self.plan.files]
         comparison: AnyComparison = again[0] if again else _compared(parts, self.plan)
         check_applicable(self.plan, comparison)
@@ -223,7 +229,9 @@ def _compared(parts: Sequence[ResultFile[Any]], plan: ComparePlan) -> AnyCompari
             )
     groups = by_model(parts)
     if first.command == "certify":
-        return compare_certificates(groups)
+        return compare_certificates(groups, plan.common_images)
     if len(groups) == 1:
-        return compare(join(parts), plan.bootstrap, plan.seed, plan.reference)
-    return compare_models(groups, plan.bootstrap, plan.seed, plan.reference)
+        attacks = join(parts, gaps=plan.common_images)
+        among = held_by_all(attacks) if plan.common_images else None
+        return compare(attacks, plan.bootstrap, plan.seed, plan.reference, among)
+    return compare_models(groups, plan.bootstrap, plan.seed, plan.reference, plan.common_images)

@@ -228,6 +228,28 @@ def test_of_an_interrupted_run_the_finished_images_count(tmp_path):
     assert_clean_error(caa("compare", files[0], nothing), 2, "no finished image in common", "--resume")
 
 
+def test_on_request_the_images_that_all_have_are_compared(tmp_path):
+    """A dear attack on fewer images, and one of which a shard is missing. The table is that of these images alone."""
+    few = document([record(i, 2.0 + i) for i in (1, 2)], iterations=9, skip=1, limit=2)
+    half = document([record(i, 3.0) for i in range(0, 6, 2)], attack="pgd", shard=Shard(0, 2), limit=6)
+    files = [write(tmp_path / f"{n}.json", found) for n, found in enumerate([good(), few, half])]
+    assert_clean_error(caa("compare", *files[:2]), 2, "over different images: 0 is in", "--common-images")
+    assert_clean_error(caa("compare", *files), 2, "shard 1 of 2 is missing", "caa compare --common-images")
+    result = caa("compare", *files, "--common-images", "--output", tmp_path / "c.json")
+    assert result.exit_code == 0, result.output
+    assert "compared on 1 image that all attacks have finished" in result.stderr
+    assert f"shard 1 of 2 is missing beside {files[2]}" in result.stderr
+    found = read_strict(tmp_path / "c.json")
+    assert (found["status"], found["indices"]) == ("complete", [2])
+    assert [[e["radius"] for e in a["examples"]] for a in found["attacks"].values()] == [[3.5], [4.0], [3.0]]
+    again = caa("compare", tmp_path / "c.json", "--common-images")
+    assert_clean_error(again, 2, "--common-images is of results of attacks", "leave it out")
+    run = caa("compare", "--checkpoint", "demo", "--attacks", "caa", "--common-images")
+    assert_clean_error(run, 2, "--common-images is of results to read", "caa compare a.json b.json --common-images")
+    apart = write(tmp_path / "d.json", document([record(7, 2.0)], iterations=9, skip=7))
+    assert_clean_error(caa("compare", files[0], apart, "--common-images"), 2, "no finished image in common")
+
+
 def test_images_that_are_eligible_in_one_file_only_are_left_out_and_said(tmp_path):
     other = [record(i, 1.5 + i, certified=1.1) for i in range(4)]
     other[2] = record(2, None, outcome="abstained", certified=None)

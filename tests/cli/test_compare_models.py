@@ -294,6 +294,22 @@ def test_what_certificates_can_not_be_compared_with(certificates, files, tmp_pat
     assert_clean_error(caa("compare", one, one), 2, "overlap")
 
 
+def test_on_request_models_are_compared_on_the_images_that_all_have(files, certificates, tmp_path):
+    """Also where each model's attacks are over the same images, but others than those of the next model."""
+    more = document([record(i, 2.0) for i in range(1, 5)], limit=4, skip=1)
+    third = write(tmp_path / "third.json", of_model(more, "c", "models/third.pt"))
+    assert_clean_error(caa("compare", *files, third), 2, "only one of them has image 0", "--common-images")
+    result = caa("compare", *files, third, "--common-images", "--output", tmp_path / "m.json")
+    assert result.exit_code == 0, result.output
+    models = read_strict(tmp_path / "m.json")["models"]
+    assert [model["indices"] for model in models.values()] == [[1, 2]] * 3
+    fewer = write(tmp_path / "f.json", of_model(certification(certified([0.3, 0.8])), "c", "c.pt", limit=2))
+    result = caa("compare", *certificates, fewer, "--common-images", "--output", tmp_path / "o.json")
+    assert result.exit_code == 0, result.output
+    assert "compared on 2 images that all models have finished" in result.stderr
+    assert {len(model["examples"]) for model in read_strict(tmp_path / "o.json")["models"].values()} == {2}
+
+
 @pytest.mark.parametrize(("name", "value"), [("alpha", 0.4), ("radius", 0.1), ("mean", [0.1])])
 def test_certificates_of_one_model_are_of_one_run(certificates, tmp_path, name, value):
     """Two files over different images are one table's row, so they have to be certified in one way."""

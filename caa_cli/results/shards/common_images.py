@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from caa_cli.errors import UsageError
 from caa_cli.results.records import FAILED
-from caa_cli.results.shards.run_results import RunResult
+from caa_cli.results.shards.run_results import RunResult, gaps_between
 from caa_cli.runtime.words import counted
 
+# What to do about results over different images.
+SAME_IMAGES = (
+    "compare the images that all have with --common-images; or repeat one of them with the --limit, --skip, --every "
+    "or --indices of the other (and --resume)"
+)
 
-def common_images(results: Sequence[RunResult[Any]], notes: list[str], what: str = "attacks") -> list[int]:
+
+def held_by_all(results: Sequence[RunResult[Any]]) -> set[int]:
+    """The images that each of the results has."""
+    return set.intersection(*(set(result.records) for result in results))
+
+
+def common_images(
+    results: Sequence[RunResult[Any]], notes: list[str], what: str = "attacks", among: Set[int] | None = None
+) -> list[int]:
     """The images that all results have. Raises UsageError where a run that was not interrupted lacks some.
 
-    notes: gets what was left out, for a reader.  what: the word for the results.
+    notes: gets what was left out, for a reader.  what: the word for the results.  among: take only these; then runs
+    may lack others, and shards may be missing.
     """
-    common = set.intersection(*(set(result.records) for result in results))
+    common = held_by_all(results) if among is None else held_by_all(results) & among
     for result in results:
         if result.interrupted:
             notes.append(f"{result.label} was interrupted after {counted(len(result.records), 'image')}")
-            continue
-        more = next((other for other in results if set(other.records) - set(result.records)), None)
-        if more is not None:
-            index = min(set(more.records) - set(result.records))
-            raise UsageError(
-                f"{result.label} and {more.label} are over different images: {index} is in "
-                f"{_files(more)}, but not in {_files(result)}",
-                "repeat one of them with the --limit, --skip, --every or --indices of the other (and --resume)",
-            )
+        elif among is None:
+            _check_complete(result, results)
+        else:
+            notes += gaps_between(result.parts)
     if not common:
         raise UsageError(f"the {what} have no finished image in common", "finish them with --resume")
     if any(len(result.records) > len(common) for result in results):
@@ -57,6 +66,17 @@ def number_of(indices: Sequence[int]) -> str:
     """How many images, and the first of them."""
     shown = ", ".join(map(str, indices[:3])) + (", …" if len(indices) > 3 else "")
     return f"{counted(len(indices), 'image')} ({shown})"
+
+
+def _check_complete(result: RunResult[Any], results: Sequence[RunResult[Any]]) -> None:
+    for other in results:
+        lacking = other.records.keys() - result.records.keys()
+        if lacking:
+            raise UsageError(
+                f"{result.label} and {other.label} are over different images: {min(lacking)} is in "
+                f"{_files(other)}, but not in {_files(result)}",
+                SAME_IMAGES,
+            )
 
 
 def _files(result: RunResult[Any]) -> str:

@@ -152,7 +152,7 @@ def _check_one_run(parts: Sequence[ResultFile[Any]]) -> None:
             )
             raise UsageError(
                 f"{both} are shards of different selections of the images: {differing}",
-                "name the shards of one; caa compare takes several",
+                "name the shards of one; caa compare takes all shards of several",
             )
         if part.shard[1] != first.shard[1]:
             raise UsageError(

@@ -44,15 +44,15 @@ class AttackResult(RunResult[AttackRecord]):
         return self.parts[0].attack
 
 
-def join(parts: Sequence[ResultFile[AttackRecord]]) -> list[AttackResult]:
-    """Group result files by attack and settings, in the order of each attack's first file.
+def join(parts: Sequence[ResultFile[AttackRecord]], gaps: bool = False) -> list[AttackResult]:
+    """Group result files by attack and settings, in the order of each attack's first file. gaps: see `union`.
 
     Raises UsageError, which names the difference, for files that can't be compared, and for two attacks of one name.
     """
     check_agreement(parts)
     groups = grouped(parts, lambda one, other: _identity(one) == _identity(other))
     named = by_label(labels([group[0] for group in groups]), groups, "but their settings differ")
-    return [AttackResult(label, tuple(group), union(group)) for label, group in named.items()]
+    return [AttackResult(label, tuple(group), union(group, gaps)) for label, group in named.items()]
 
 
 def by_label(
@@ -178,19 +178,27 @@ def union(parts: Sequence[ResultFile[R]], gaps: bool = False) -> dict[int, R]:
                     "name each shard once",
                 )
             records[record.index] = record
-    selections: dict[str, list[ResultFile[R]]] = {}
+    for gap in () if gaps else gaps_between(parts):
+        raise UsageError(
+            gap,
+            "name the files of all shards (with the same --limit, --skip and --every); or take what is there: "
+            "caa merge --partial, caa compare --common-images",
+        )
+    return records
+
+
+def gaps_between(parts: Sequence[ResultFile[Any]]) -> list[str]:
+    """Which shards with images are missing between the files of one run, in words."""
+    selections: dict[str, list[ResultFile[Any]]] = {}
     for part in parts:
         selections.setdefault(json.dumps([part.selection, part.shard[1]], sort_keys=True), []).append(part)
-    for alike in () if gaps else selections.values():
-        absent = missing_shards(alike)
-        if absent:
+    gaps = []
+    for alike in selections.values():
+        if absent := missing_shards(alike):
             shown = ", ".join(map(str, absent[:MOST_NAMED])) + (", …" if len(absent) > MOST_NAMED else "")
-            raise UsageError(
-                f"shard {shown} of {alike[0].shard[1]} is missing beside "
-                f"{', '.join(str(part.path) for part in alike)}",
-                "name the files of all shards (with the same --limit, --skip and --every)",
-            )
-    return records
+            files = ", ".join(str(part.path) for part in alike)
+            gaps.append(f"shard {shown} of {alike[0].shard[1]} is missing beside {files}")
+    return gaps
 
 
 def missing_shards(alike: Sequence[ResultFile[Any]]) -> list[int]:
