@@ -17,8 +17,10 @@ from caa_cli.config.choices import (
 )
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
+from caa_cli.config.ranges import flag
 from caa_cli.config.recipes import RECIPES
 from caa_cli.config.train_plan import TrainPlan
+from caa_cli.errors import UsageError
 from caa_cli.runtime.collector import importing
 
 _MODEL, _RUN, _METHOD = generate.DATA, generate.RUN, generate.METHOD
@@ -152,9 +154,17 @@ def train(
 ) -> None:
     """Train a classifier for randomised smoothing, or a denoiser in front of one; the other commands read it."""
     plan = layers.plan_of(TrainPlan, layers.with_recipe(context, locals() | given))
+    _check_effect(context, "momentum", "--optimizer sgd", plan.optimizer)
+    _check_effect(context, "step_epochs", "--schedule step", plan.schedule)
     from caa_cli.display import Display
 
     with importing():
         from caa_cli.run.train import TrainRun
 
     raise typer.Exit(TrainRun(plan, Display(quiet, json), running.resume_command()).execute())
+
+
+def _check_effect(context: typer.Context, name: str, of: str, chosen: str) -> None:
+    """Raises UsageError for an option that was typed, but is `of` another choice; a recipe or a file may hold it."""
+    if not of.endswith(f" {chosen}") and layers.source_of(context, name) == "COMMANDLINE":
+        raise UsageError(f"{flag(name)} is a setting of {of}, not of {chosen}", f"leave it out, or add {of}")

@@ -98,6 +98,8 @@ def test_an_unknown_recipe_is_refused():
         (["--method", "stability", "--weight", "-1"], "--weight must be at least 0", "--weight"),
         (["--method", "smoothadv", "--inner-attack", "cw"], "--inner-attack 'cw' is not known", "pgd, ddn"),
         (["--optimizer", "lion"], "--optimizer 'lion' is not known", "adam, sgd"),
+        (["--momentum", "0.5"], "--momentum is a setting of --optimizer sgd, not of adam", "add --optimizer sgd"),
+        (["--step-epochs", "5"], "--step-epochs is a setting of --schedule step, not of constant", "--schedule step"),
         (["--momentum", "1"], "--momentum must be at least 0 and below 1, not 1", "0.9"),
         (["--dtype", "float64"], "--dtype 'float64' is not known", "bfloat16"),
         (["--clip-norm", "0"], "--clip-norm must be above 0", "--clip-norm"),
