@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -131,6 +133,52 @@ def test_gradients_of_votes_and_of_another_model(model, data):
     itself = caa_cli.attack(model, images[:1], labels[:1], "caa", **settings)
     assert other.radius[0] == pytest.approx(itself.radius[0], rel=1e-3)
     assert other.forward_evaluations[0] == itself.forward_evaluations[0] + itself.backward_evaluations[0]
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+SWITCHED_ON = {
+    "inference": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "dtype": lambda: default_dtype(torch.float64),
+    "device": lambda: torch.device("meta"),  # which has no numbers
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHED_ON)
+def test_what_the_caller_has_switched_on_in_pytorch_changes_no_result(model, data, switch):
+    images, labels = data
+    wanted = caa_cli.attack(model, images[:1], labels[:1], **NEWTON)
+    with SWITCHED_ON[switch]():
+        here = [caa_cli.load("demo", device="cpu"), *caa_cli.load_images("demo", indices=[0])]
+        for inputs in ((model, images[:1], labels[:1]), here):
+            assert caa_cli.attack(*inputs, **NEWTON).radius.tolist() == wanted.radius.tolist()
+
+
+def test_loading_takes_none_of_the_callers_random_numbers():
+    before = torch.get_rng_state()
+    caa_cli.load("demo", device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_may_share_a_classifier(model, data):
+    images, labels = data
+
+    def votes(_):
+        return caa_cli.certify(model, 0.3 * images[:2], labels[:2], samples=500, chunk_size=256).votes_top.tolist()
+
+    wanted = votes(0)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(votes, range(8))) == [wanted] * 8
 
 
 def test_a_network_of_ones_own():
@@ -347,8 +395,9 @@ def test_loading_refuses_values_of_another_type(wrong, message):
 
 
 def test_loading_says_what_it_overrides():
-    with pytest.warns(UserWarning, match=r"^sigma=0\.25 overrides the 0\.5"):
+    with pytest.warns(UserWarning, match=r"^sigma=0\.25 overrides the 0\.5") as warned:
         assert caa_cli.load("demo", sigma=0.25, device="cpu").sigma == 0.25
+    assert warned[0].filename == __file__
     with pytest.warns(UserWarning, match="^dataset cifar10 overrides the mnist"):
         caa_cli.load("demo", dataset="cifar10", device="cpu")
     with pytest.raises(caa_cli.UsageError, match=r"^sigma must be"):
