@@ -1,4 +1,4 @@
-"""What a call is kept apart from: other threads, and what the caller has switched on in PyTorch for code of its own."""
+"""What a call is kept apart from: other threads, and what the caller has switched on in PyTorch for its own code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _turn = RLock()
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """A context in which PyTorch works as in a command, one thread at a time, and the caller's random numbers stay."""
+    """A context in which PyTorch works as in a command, a thread at a time, and random numbers stay the caller's."""
     with _turn, torch.random.fork_rng(devices=[]), torch.inference_mode(False), ExitStack() as before:
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):

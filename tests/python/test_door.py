@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -133,6 +134,27 @@ def test_gradients_of_votes_and_of_another_model(model, data):
     itself = caa_cli.attack(model, images[:1], labels[:1], "caa", **settings)
     assert other.radius[0] == pytest.approx(itself.radius[0], rel=1e-3)
     assert other.forward_evaluations[0] == itself.forward_evaluations[0] + itself.backward_evaluations[0]
+
+
+@pytest.mark.parametrize("kind", ["backwards", "read-only", "big-endian"])
+def test_arrays_that_pytorch_does_not_take_as_they_are_are_copied(model, data, kind):
+    images, labels = (tensor[:2].numpy() for tensor in data)
+    given = {
+        "backwards": lambda array: array[::-1].copy()[::-1],
+        "read-only": lambda array: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape),
+        "big-endian": lambda array: array.astype(array.dtype.newbyteorder(">")),
+    }[kind]
+    settings = {"samples": 200, "chunk_size": 256}
+    wanted = caa_cli.certify(model, images, labels, **settings)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            results = caa_cli.certify(model, given(images), given(labels), **settings)
+    finally:
+        torch.set_warn_always(False)
+    assert results.radius.tolist() == wanted.radius.tolist()
+    assert results.correct.tolist() == wanted.correct.tolist()
 
 
 @contextmanager
