@@ -115,7 +115,12 @@ class ResultFile(Generic[R]):
     def missing(self) -> int:
         """The number of this shard's images without a record; 0 where its images are not known."""
         chosen = self.of_shard(self.shard[0]) or ()
-        return len(chosen) - sum(record.index in chosen for record in self.records)
+        return len(chosen) - self.among(chosen)
+
+    def among(self, chosen: Sequence[int]) -> int:
+        """The number of records of these images."""
+        images = chosen if isinstance(chosen, range) else frozenset(chosen)  # a range may be too long for a set
+        return sum(record.index in images for record in self.records)
 
     def first_missing(self, most: int) -> list[int]:
         """The indices of the first `most` images without a record."""
