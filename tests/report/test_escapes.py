@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import xml.etree.ElementTree as ET
 
 import pytest
 from comparing import document, record, write
@@ -12,7 +13,7 @@ from support import assert_clean_error, caa
 
 from caa_cli.report.escapes import csv_cell, drawn, latex, markdown, markup
 
-ODD = ["$\\frac{$", "$$ \ud800$", "\x1b[31m\u202egnp a\nb\0\udcff"]
+ODD = ["$\\frac{$", "$$ \ud800$", "\x1b[31m\u202egnp a\nb\0\udcff", "\ufffe\uffff"]
 
 
 def files(folder, name, *names):
@@ -42,6 +43,9 @@ def test_whatever_a_setting_is_called_it_is_drawn_and_written(tmp_path, name):
         shown += again.output
     shown += "".join(place.read_bytes().decode("utf-8") for place in places)
     assert not any(letter in shown for letter in "\x1b\u202e\0")
+    for place in places:
+        if place.suffix == ".svg":
+            ET.parse(place)
     assert all(place.stat().st_size > 100 for place in places)
 
 
