@@ -221,6 +221,23 @@ def test_a_network_of_ones_own():
     assert results.correct.tolist() == [True, True]
 
 
+class Reshaping(torch.nn.Linear):
+    """A network that is written for images of their own memory, as a run's are."""
+
+    def forward(self, x):
+        x.sub_(0.5)
+        return super().forward(x.view(-1, 2, 2).view(-1, 12))
+
+
+def test_a_network_may_work_in_the_memory_of_its_images():
+    classifier = caa_cli.SmoothedClassifier(Reshaping(12, 3), sigma=0.25, num_classes=3, input_shape=(3, 2, 2))
+    images = torch.rand(2, 3, 2, 2)
+    before = images.clone()
+    votes = caa_cli.certify(classifier, images, samples=500).votes_top
+    assert votes.tolist() == caa_cli.certify(classifier, before, samples=500).votes_top.tolist()
+    assert torch.equal(images, before)
+
+
 WRONG = {
     "uint8": ({"images": np.zeros((1, 1, 28, 28), np.uint8)}, "images has the dtype torch.uint8"),
     "range": ({"images": torch.full((1, 1, 28, 28), 2.0)}, r"not in \[0, 1\]"),
