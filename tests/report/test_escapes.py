@@ -82,6 +82,7 @@ def test_nothing_in_a_cell_of_markdown_is_markup():
     assert markdown("<script>alert(1)</script>") == "&lt;script&gt;alert(1)&lt;/script&gt;"
     assert markdown("[x](javascript:alert(1))") == r"\[x\](javascript:alert(1))"
     assert markdown("![x](a) `c` **d** a|b") == r"\!\[x\](a) \`c\` \*\*d\*\* a\|b"
+    assert markdown("_a_ my.py:__call__ b_c") == r"\_a\_ my.py:\_\_call\_\_ b_c"
     assert markdown("a\\|b") == r"a\\\|b"
     assert markdown("a\n|b\x1b\u202e") == r"a\\n\|b\\x1b\\u202e"
 
