@@ -213,13 +213,12 @@ def _of(output: Path, part: ResultFile[Any], newest: Path, running: bool) -> Run
         RUNNING if running else part.status,
         what,
         part.shard,
-        images_of(part),
-        len(done),
-        len(part.records) - len(done),
-        len(part.records) / spent if spent > 0 else None,
-        newest.stat().st_mtime,
-        None,
-        part,
+        images=images_of(part),
+        done=len(done),
+        failed=len(part.records) - len(done),
+        rate=len(part.records) / spent if spent > 0 else None,
+        updated=newest.stat().st_mtime,
+        part=part,
     )
 
 

@@ -213,17 +213,17 @@ def _result_file(path: Path, document: Mapping[str, Any], records: Iterable[Reco
     """A result file from a document that has been checked, and its examples as records."""
     shard = document.get("shard") or {"index": 0, "count": 1}
     return ResultFile(
-        path,
-        {name: value for name, value in document.items() if name != "examples"},
-        document["status"],
-        str(document.get("fingerprint")),
-        document["config"],
-        document["checkpoint"],
-        document.get("environment", {}),
-        document.get("images", {}),
-        (shard["index"], shard["count"]),
-        float(document["summary"]["seconds"]),
-        tuple(records),
+        path=path,
+        metadata={name: value for name, value in document.items() if name != "examples"},
+        status=document["status"],
+        fingerprint=str(document.get("fingerprint")),
+        config=document["config"],
+        checkpoint=document["checkpoint"],
+        environment=document.get("environment", {}),
+        images=document.get("images", {}),
+        shard=(shard["index"], shard["count"]),
+        seconds=float(document["summary"]["seconds"]),
+        records=tuple(records),
     )
 
 
