@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 from safetensors.torch import save_file
 from support import caa
@@ -138,6 +139,16 @@ def test_a_value_is_broken_between_words_only_and_not_in_a_log():
     assert " ".join(word for line in on_terminal[1:-1] for word in line.split()) == f"results {value}"
     in_log = shown_by(lambda display: display.plan("title", rows), 40, False)
     assert in_log == f"title\nresults  {value}\nσ        0.5\n"
+
+
+@pytest.mark.parametrize("name", ["模型一:sigma=0.25", "e\u0301clair", "a\u202eb", "[red]x[/]"])
+def test_a_name_in_a_log_is_one_line_however_wide_its_letters(name: str):
+    table = shown_by(lambda display: display.grid("t", ["model", "%"], [[name, "1"], ["b", "2"]], ""), 80, False)
+    assert len(table.splitlines()) == 8
+    rows = shown_by(lambda display: display.result("t", [(name, "1"), ("b", "2")]), 80, False).splitlines()[1:]
+    assert {cell_len(row.removesuffix(value)) for row, value in zip(rows, "12", strict=True)} == {
+        cell_len(visible(name)) + 2
+    }
 
 
 def test_the_caption_of_a_table_is_broken_between_words_and_not_in_a_log():

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -111,7 +112,7 @@ class Display:
             return
         # Headings of two words take two lines, which makes columns narrow.
         columns = [[heading.replace(" ", "\n"), *(row[i] for row in rows)] for i, heading in enumerate(headings)]
-        widths = [max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
+        widths = [max(cell_len(visible(line)) for cell in column for line in cell.split("\n")) for column in columns]
         first = min(widths[0], max(self.out.width // 3, 12))
         self.out.print(f"[bold]{escape(title)}[/]")
         for group in _groups(widths, self.out.width - first - 3):  # its edges and padding
@@ -145,14 +146,14 @@ def _show_rows(console: Console, title: str, rows: Rows, narrow: bool, commands:
     """Names and values in two columns, each command a line. narrow: values are broken between words, to fit the
     console; a log has no width to fit."""
     console.print(Text(visible(title), "bold"), soft_wrap=True)
-    first = max((len(visible(name)) for name, _ in [*rows, *commands]), default=0) + 2
+    first = max((cell_len(visible(name)) for name, _ in [*rows, *commands]), default=0) + 2
     width = max(console.width - first, 20) if narrow else sys.maxsize
     table = [(name, _wrapped(value, width)) for name, value in rows]
     table += [(name, [visible(command)]) for name, command in commands]
     for name, lines in table:
         for number, line in enumerate(lines):
             head = "" if number else visible(name)
-            console.print(Text.assemble((head.ljust(first), "cyan"), line), soft_wrap=True)
+            console.print(Text.assemble((head + " " * (first - cell_len(head)), "cyan"), line), soft_wrap=True)
 
 
 def _wrapped(value: str, width: int) -> list[str]:

@@ -8,8 +8,10 @@ from datetime import datetime
 from rich.markup import escape as escape_markup
 
 # Characters that a terminal does not show but obeys: control characters except newline and tab, marks of the writing
-# direction, and surrogates, which can't be encoded.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# direction, surrogates, which can't be encoded, and what no XML may hold.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def visible(text: str) -> str:

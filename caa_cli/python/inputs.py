@@ -49,7 +49,7 @@ def check_network(name: str, network: nn.Module, model: SmoothedClassifier, hint
     """Raises UsageError unless the network takes the model's images, and gives a logit for each of its classes."""
     try:
         with torch.no_grad():
-            logits = network(model.grey().expand(2, *model.input_shape))
+            logits = network(model.grey().expand(2, *model.input_shape).contiguous())
     except Exception as error:  # foreign code may raise anything
         raise UsageError(f"{name} can't take {sizes(model.input_shape)} images ({last_line(error)})", hint) from error
     shape, wanted = tuple(getattr(logits, "shape", ())), (2, model.num_classes)
@@ -71,7 +71,11 @@ def class_numbers(name: str, values: Any, images: int) -> Tensor:
 def as_tensor(name: str, values: Any) -> Tensor:
     """The values on the CPU. Raises UsageError for what is no array."""
     try:
-        return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach().cpu()
+        if not isinstance(values, Tensor):
+            values = np.asarray(values)
+            # PyTorch takes none that runs backwards or has the other byte order, and warns of one that is read-only.
+            values = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
+        return torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name} is no array of numbers ({error})", "give a tensor or a NumPy array") from error
 

@@ -18,6 +18,7 @@ from caa_cli.python.errors import Interrupted, plain_names
 from caa_cli.python.inputs import Images, Labels, check_arrays, check_network
 from caa_cli.python.results import AttackResults, CertifyResults
 from caa_cli.python.settings import attack_plan, certify_plan
+from caa_cli.python.surroundings import apart
 from caa_cli.python.targets import Target, in_plan, targets_of
 from caa_cli.results.certificates import CertifyRecord, summarise_certificates
 from caa_cli.results.records import AttackRecord, summarise
@@ -37,6 +38,7 @@ _GRADIENTS = "use 'model', 'votes' or another model"
 
 
 @plain_names
+@apart()
 def certify(
     model: SmoothedClassifier,
     images: Images,
@@ -98,6 +100,7 @@ def certify(
 
 
 @plain_names
+@apart()
 def attack(
     model: SmoothedClassifier,
     images: Images,

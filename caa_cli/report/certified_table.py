@@ -7,6 +7,7 @@ from typing import Any
 
 from caa_cli.display import number
 from caa_cli.report import escapes
+from caa_cli.report.latex import power
 from caa_cli.report.tables import Cell, as_grid, as_markdown
 from caa_cli.results.certified import CertifiedComparison
 from caa_cli.runtime.words import counted
@@ -70,7 +71,7 @@ def latex(comparison: CertifiedComparison) -> str:
     lines = [
         r"\begin{table}",
         rf"  \caption{{Certified accuracy (\%) at $L_2$ radii, of {counted(len(comparison.images), 'image')}; "
-        rf"$n = {config['samples']}$, $\alpha = {config['alpha']:g}$.}}",
+        rf"$n = {config['samples']}$, $\alpha = {power(config['alpha'])}$.}}",
         r"  \centering",
         rf"  \begin{{tabular}}{{l{'r' * len(columns)}}}",
         r"    \toprule",

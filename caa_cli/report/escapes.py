@@ -49,7 +49,8 @@ def _latex_letter(letter: str) -> str:
 
 def markdown(text: str) -> str:
     """A text escaped for a cell of a Markdown table: no markup, link or HTML."""
-    return "".join(_MARKDOWN.get(letter, letter) for letter in _on_one_line(text))
+    escaped = "".join(_MARKDOWN.get(letter, letter) for letter in _on_one_line(text))
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", escaped)  # within a word it is no markup
 
 
 def csv_cell(text: str) -> str:

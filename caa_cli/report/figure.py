@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ _STYLE: dict[str, Any] = {
     "legend.fontsize": 7,
     "lines.linewidth": 1.3,
     "savefig.dpi": 300,
+    "text.usetex": False,  # names are escaped for matplotlib alone
     # TrueType, which publishers take, in place of Type 3, which they refuse.
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
@@ -55,12 +57,18 @@ def check_figure(path: Path, option: str = "--figure") -> None:
         raise CaaError(f"{option} needs {rcParams['pgf.texsystem']} for {path}", "name a .png, .pdf or .svg")
 
 
-def figure_style(**others: Any) -> AbstractContextManager[None]:
-    """A context with the fonts of a picture, for drawing and for writing, which creates some parts of it."""
+@contextmanager
+def figure_style(**others: Any) -> Iterator[None]:
+    """A context with the fonts of a picture, for drawing and for writing, which creates some parts of it.
+
+    A letter that the fonts lack is a box in the picture, which says it.
+    """
     import matplotlib as mpl
 
     settings: Any = {**_STYLE, **others}
-    return mpl.rc_context(settings)
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
 
 
 def pixels(image: Image) -> Any:

@@ -79,6 +79,8 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
     excluded = sorted(set(comparison.images) - set(comparison.eligible))
     files = files_of(first.checkpoint)
     target = target_of(comparison)
+    samples = map(first.setting, ("certify_samples", "verify_samples"))  # None where an older file leaves them open
+    certify, verify = (n and counted(n, "sample") for n in samples)
     why = "the clean prediction is wrong or not confident" + (", or the class is the target" if target else "")
     return {
         "model": f"{first.model} from {', '.join(str(file.get('path')) for file in files)}",
@@ -89,10 +91,9 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
         "not eligible": f"{listed(excluded)}: {why}" if excluded else "none",
         **({"target": target} if target else {}),
         "certificate": f"{first.setting('certificate')}, {first.setting('bound')} bounds, "
-        f"α = {first.setting('alpha'):g}, "
-        f"n = {counted(first.setting('certify_samples'), 'sample')}",
-        "success": f"verified at α = {first.setting('alpha'):g} on fresh noise, "
-        f"{counted(first.setting('verify_samples'), 'sample')} per try",
+        f"α = {first.setting('alpha'):g}" + (f", n = {certify}" if certify else ""),
+        "success": f"verified at α = {first.setting('alpha'):g} on fresh noise"
+        + (f", {verify} per try" if verify else ""),
     }
 
 

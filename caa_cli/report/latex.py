@@ -69,7 +69,7 @@ def _caption(comparison: Comparison, model: str | None) -> str:
     names = ("dataset", "split", "bound", "certificate")
     arch, *described = (escapes.latex(str(text)) for text in (first.model, *map(first.setting, names)))
     dataset, split, bound, certificate = described
-    sigma, alpha = (f"$\\{name} = {_power(first.setting(name))}$" for name in ("sigma", "alpha"))
+    sigma, alpha = (f"$\\{name} = {power(first.setting(name))}$" for name in ("sigma", "alpha"))
     attacked = f"{escapes.latex(model)} ({arch}, {sigma})" if model else f"{arch} ({sigma})"
     certify, verify = (_samples(first.setting(name)) for name in ("certify_samples", "verify_samples"))
     images = (
@@ -101,7 +101,7 @@ def _value(cell: Cell, is_best: bool) -> str:
     return f"{shown} {count}".rstrip()
 
 
-def _power(value: float) -> str:
+def power(value: float) -> str:
     """A number for a formula, with a power of ten in place of 1e-05."""
     number, _, exponent = f"{value:g}".partition("e")
     return rf"{number} \cdot 10^{{{int(exponent)}}}" if exponent else number

@@ -11,7 +11,7 @@ from caa_cli.results.certificates import CertifyRecord, CertifySummary, summaris
 from caa_cli.results.documents import agreed, fingerprint_of, head
 from caa_cli.results.proportions import Interval, clopper_pearson
 from caa_cli.results.shards.common_images import common_images, held_by_all, without_failures
-from caa_cli.results.shards.models import MODEL
+from caa_cli.results.shards.models import MODEL_SETTINGS
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.shards.run_results import RunResult, union
 
@@ -57,7 +57,7 @@ class CertifiedComparison:
         configs = [model.parts[0].config for model in self.models]
         return {
             **head("compare", status),
-            "config": {name: value for name, value in agreed(configs).items() if name not in MODEL},
+            "config": {name: value for name, value in agreed(configs).items() if name not in MODEL_SETTINGS},
             "fingerprint": self.fingerprint,
             "environment": first.environment,
             "images": first.images,
@@ -76,7 +76,7 @@ class CertifiedComparison:
         first = model.parts[0]
         return {
             "checkpoint": first.checkpoint,
-            **{name: first.config.get(name) for name in MODEL},
+            **{name: first.config.get(name) for name in MODEL_SETTINGS},
             **summary.to_json(),
             "certified_accuracy": {at: share for at, (share, _) in shares.items()},
             "intervals": {f"certified_accuracy@{at}": ends for at, (_, ends) in shares.items()},

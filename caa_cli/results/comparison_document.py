@@ -14,7 +14,7 @@ from caa_cli.results.comparison import Comparison, compare_over
 from caa_cli.results.documents import Checkpoint, Images
 from caa_cli.results.models import OF_EACH, ModelsComparison
 from caa_cli.results.records import AttackRecord
-from caa_cli.results.shards.models import MODEL
+from caa_cli.results.shards.models import MODEL_SETTINGS
 from caa_cli.results.shards.result_file import ResultFile, check_origin, parse_result_file, read_document
 from caa_cli.results.shards.run_results import AttackResult
 
@@ -115,7 +115,7 @@ def _of_model(document: Mapping[str, Any], label: str) -> dict[str, Any]:
     return {
         **document,
         **{name: model[name] for name in OF_EACH if name in model},
-        "config": {**document["config"], **{name: model.get(name) for name in MODEL}},
+        "config": {**document["config"], **{name: model.get(name) for name in MODEL_SETTINGS}},
         "attacks": {key.removeprefix(f"{label}/"): entry for key, entry in attacks if entry.get("model") == label},
     }
 

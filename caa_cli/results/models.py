@@ -10,11 +10,11 @@ from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.documents import agreed, fingerprint_of, head
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.shards.common_images import SAME_IMAGES, held_by_all
-from caa_cli.results.shards.models import MODEL
+from caa_cli.results.shards.models import MODEL_SETTINGS
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.shards.run_results import join
 
-# What the document has of each model apart, besides the settings of MODEL.
+# What the document has of each model apart, besides the settings of the model.
 OF_EACH = ("checkpoint", "environment", "reference", "summary", "indices", "class_names", "notes")
 
 
@@ -68,7 +68,7 @@ class ModelsComparison:
             "models": {
                 label: {
                     **{name: document[name] for name in OF_EACH},
-                    **{name: document["config"][name] for name in MODEL},
+                    **{name: document["config"][name] for name in MODEL_SETTINGS},
                 }
                 for label, document in documents.items()
             },

@@ -244,6 +244,12 @@ def test_certified_accuracy_of_several_models(certificates, tmp_path):
     assert float(row["certified_accuracy@0.50_low"]) == pytest.approx(0.0675860, abs=1e-6)
 
 
+def test_a_small_error_probability_is_a_power_of_ten_in_latex(tmp_path):
+    one = certification(certified([0.3, 0.8]))
+    path = write(tmp_path / "a.json", of_model(one, "a", "gaussian.pt", alpha=1e-5))
+    assert r"$\alpha = 1 \cdot 10^{-5}$" in caa("compare", path, "--format", "latex").stdout
+
+
 def test_a_comparison_of_certificates_is_judged(certificates, tmp_path):
     words = ["--require", "macer.certified_accuracy@0.55>=0.75", "--require", "gaussian.average_certified_radius>0.5"]
     shown = caa("compare", *certificates, "--output", tmp_path / "c.json", *words)

@@ -9,12 +9,16 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from comparing import document, record
 from support import CHEAP, assert_clean_error, attack, caa, journal_of, parse_strict, start, wait_until
 
 from caa_cli.results.records import FAILED
+from caa_cli.results.shards.progress import images_of
+from caa_cli.results.shards.result_file import parse_result_file
 from caa_cli.results.store.locks import locked
 
 
@@ -22,6 +26,23 @@ def status(*names: str | Path, code: int = 0) -> dict:
     result = caa("status", "--json", *names)
     assert result.exit_code == code, result.output
     return parse_strict(result.stdout)
+
+
+@pytest.mark.parametrize("option", ["indices_list", "indices_file"])
+def test_the_images_of_a_long_list_are_counted_in_no_time(tmp_path, option):
+    """As many as ImageNet has; each record is not looked for in the whole list."""
+    images = 50_000
+    given = "0-49999" if option == "indices_list" else str(tmp_path / "i.txt")
+    (tmp_path / "i.txt").write_text("\n".join(map(str, range(images))))
+    header = document([], indices_list=None, indices_file=None, limit=None)
+    header["images"]["count"] = images
+    header["config"][option] = given
+    records = tuple(record(index, 1.5) for index in range(images - 1))
+    part = replace(parse_result_file(tmp_path / "a.json", header), records=records)
+    began = time.process_time()
+    assert part.missing == (1 if option == "indices_list" else 0)
+    assert images_of(part) == images
+    assert time.process_time() - began < 2.0
 
 
 @pytest.fixture(scope="module")

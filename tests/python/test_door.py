@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -133,6 +136,73 @@ def test_gradients_of_votes_and_of_another_model(model, data):
     assert other.forward_evaluations[0] == itself.forward_evaluations[0] + itself.backward_evaluations[0]
 
 
+@pytest.mark.parametrize("kind", ["backwards", "read-only", "big-endian"])
+def test_arrays_that_pytorch_does_not_take_as_they_are_are_copied(model, data, kind):
+    images, labels = (tensor[:2].numpy() for tensor in data)
+    given = {
+        "backwards": lambda array: array[::-1].copy()[::-1],
+        "read-only": lambda array: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape),
+        "big-endian": lambda array: array.astype(array.dtype.newbyteorder(">")),
+    }[kind]
+    settings = {"samples": 200, "chunk_size": 256}
+    wanted = caa_cli.certify(model, images, labels, **settings)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            results = caa_cli.certify(model, given(images), given(labels), **settings)
+    finally:
+        torch.set_warn_always(False)
+    assert results.radius.tolist() == wanted.radius.tolist()
+    assert results.correct.tolist() == wanted.correct.tolist()
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+SWITCHED_ON = {
+    "inference": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "dtype": lambda: default_dtype(torch.float64),
+    "device": lambda: torch.device("meta"),  # which has no numbers
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHED_ON)
+def test_what_the_caller_has_switched_on_in_pytorch_changes_no_result(model, data, switch):
+    images, labels = data
+    wanted = caa_cli.attack(model, images[:1], labels[:1], **NEWTON)
+    with SWITCHED_ON[switch]():
+        here = [caa_cli.load("demo", device="cpu"), *caa_cli.load_images("demo", indices=[0])]
+        for inputs in ((model, images[:1], labels[:1]), here):
+            assert caa_cli.attack(*inputs, **NEWTON).radius.tolist() == wanted.radius.tolist()
+
+
+def test_loading_takes_none_of_the_callers_random_numbers():
+    before = torch.get_rng_state()
+    caa_cli.load("demo", device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_may_share_a_classifier(model, data):
+    images, labels = data
+
+    def votes(_):
+        return caa_cli.certify(model, 0.3 * images[:2], labels[:2], samples=500, chunk_size=256).votes_top.tolist()
+
+    wanted = votes(0)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(votes, range(8))) == [wanted] * 8
+
+
 def test_a_network_of_ones_own():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
@@ -149,6 +219,23 @@ def test_a_network_of_ones_own():
     assert bool((closer.gather(1, labels[:, None]) < votes.gather(1, labels[:, None])).all())
     results = caa_cli.certify(classifier, images, labels, samples=1000)
     assert results.correct.tolist() == [True, True]
+
+
+class Reshaping(torch.nn.Linear):
+    """A network that is written for images of their own memory, as a run's are."""
+
+    def forward(self, x):
+        x.sub_(0.5)
+        return super().forward(x.view(-1, 2, 2).view(-1, 12))
+
+
+def test_a_network_may_work_in_the_memory_of_its_images():
+    classifier = caa_cli.SmoothedClassifier(Reshaping(12, 3), sigma=0.25, num_classes=3, input_shape=(3, 2, 2))
+    images = torch.rand(2, 3, 2, 2)
+    before = images.clone()
+    votes = caa_cli.certify(classifier, images, samples=500).votes_top
+    assert votes.tolist() == caa_cli.certify(classifier, before, samples=500).votes_top.tolist()
+    assert torch.equal(images, before)
 
 
 WRONG = {
@@ -347,8 +434,9 @@ def test_loading_refuses_values_of_another_type(wrong, message):
 
 
 def test_loading_says_what_it_overrides():
-    with pytest.warns(UserWarning, match=r"^sigma=0\.25 overrides the 0\.5"):
+    with pytest.warns(UserWarning, match=r"^sigma=0\.25 overrides the 0\.5") as warned:
         assert caa_cli.load("demo", sigma=0.25, device="cpu").sigma == 0.25
+    assert warned[0].filename == __file__
     with pytest.warns(UserWarning, match="^dataset cifar10 overrides the mnist"):
         caa_cli.load("demo", dataset="cifar10", device="cpu")
     with pytest.raises(caa_cli.UsageError, match=r"^sigma must be"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import xml.etree.ElementTree as ET
 
 import pytest
 from comparing import document, record, write
@@ -12,7 +13,7 @@ from support import assert_clean_error, caa
 
 from caa_cli.report.escapes import csv_cell, drawn, latex, markdown, markup
 
-ODD = ["$\\frac{$", "$$ \ud800$", "\x1b[31m\u202egnp a\nb\0\udcff"]
+ODD = ["$\\frac{$", "$$ \ud800$", "\x1b[31m\u202egnp a\nb\0\udcff", "\ufffe\uffff"]
 
 
 def files(folder, name, *names):
@@ -42,6 +43,9 @@ def test_whatever_a_setting_is_called_it_is_drawn_and_written(tmp_path, name):
         shown += again.output
     shown += "".join(place.read_bytes().decode("utf-8") for place in places)
     assert not any(letter in shown for letter in "\x1b\u202e\0")
+    for place in places:
+        if place.suffix == ".svg":
+            ET.parse(place)
     assert all(place.stat().st_size > 100 for place in places)
 
 
@@ -78,6 +82,7 @@ def test_nothing_in_a_cell_of_markdown_is_markup():
     assert markdown("<script>alert(1)</script>") == "&lt;script&gt;alert(1)&lt;/script&gt;"
     assert markdown("[x](javascript:alert(1))") == r"\[x\](javascript:alert(1))"
     assert markdown("![x](a) `c` **d** a|b") == r"\!\[x\](a) \`c\` \*\*d\*\* a\|b"
+    assert markdown("_a_ my.py:__call__ b_c") == r"\_a\_ my.py:\_\_call\_\_ b_c"
     assert markdown("a\\|b") == r"a\\\|b"
     assert markdown("a\n|b\x1b\u202e") == r"a\\n\|b\\x1b\\u202e"
 

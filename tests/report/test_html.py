@@ -91,6 +91,13 @@ def test_the_page_says_how_the_comparison_was_made(tmp_path):
     assert "{" not in re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", page, flags=re.DOTALL)
 
 
+def test_numbers_of_samples_that_older_files_leave_open_are_left_out(comparison):
+    assert comparison.config["certify_samples"] is None
+    page = page_of(comparison)
+    assert "cohen, goodman bounds, α = 0.005</td>" in page
+    assert "verified at α = 0.005 on fresh noise</td>" in page
+
+
 def test_the_page_has_its_command_date_and_version(comparison):
     page = page_of(
         comparison, command_line="caa compare 'a b.json' --html x", tool_version="9.8", created="2001-02-03"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from comparing import by_index, comparison_of, document, record, write
@@ -231,6 +233,20 @@ def test_a_format_that_needs_tex_is_refused_without_it_before_the_run(tmp_path, 
     result = caa("attack", *CHEAP, "--output", tmp_path / "a.json", "--figure", tmp_path / "e.pgf")
     assert_clean_error(result, 1, "--figure needs xelatex for", "name a .png, .pdf or .svg")
     assert not (tmp_path / "a.json").exists()
+
+
+def test_what_the_readers_matplotlib_is_set_to_breaks_no_picture(comparison, tmp_path):
+    """With TeX a name would be read as TeX, and there may be none."""
+    with mpl.rc_context({"text.usetex": True}):
+        write_picture(tmp_path / "p.svg", "proportion", comparison, "a_b")
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+
+
+def test_a_name_that_the_fonts_lack_is_drawn_without_a_warning(tmp_path):
+    records = [CertifyRecord(0, 1, "certified", prediction=1, radius=0.5, correct=True)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_certified_curves(tmp_path / "c.png", {"模型": records}, "模型")
 
 
 def test_certified_accuracy_of_nothing_is_no_picture(tmp_path):

@@ -17,7 +17,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.results.store.files import check_writable, write_atomically
 from caa_cli.results.store.images import ImageJournal, save_images, saved_images
-from caa_cli.results.store.journal import Journal, unfinished
+from caa_cli.results.store.journal import Journal, read_journal, unfinished
 
 SETTINGS = {"attack": "caa", "sigma": 0.5, "samples": 100, "seed": 0}
 HEADER = {"command": "attack", "config": SETTINGS, "checkpoint": {"sha256": "abc"}}
@@ -247,6 +247,17 @@ def test_a_run_is_unfinished_until_its_result_is_complete(tmp_path):
     ]:
         output.write_text(text)
         assert unfinished(output) is expected
+
+
+def test_a_header_that_was_cut_off_takes_nothing_from_the_result_beside_it(tmp_path):
+    """A disk that is full leaves one, when a run with --overwrite begins."""
+    output, journal = tmp_path / "attack.json", tmp_path / "attack.json.jsonl"
+    journal.write_text('{"schema_ver')
+    assert not unfinished(output)
+    output.write_text(json.dumps({"status": "complete", "examples": [record(0).to_json()]}))
+    assert not unfinished(output)
+    with pytest.raises(CaaError, match="line 1"):
+        read_journal(journal)
 
 
 def test_writing_replaces_a_file_at_once(tmp_path):

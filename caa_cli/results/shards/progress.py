@@ -213,17 +213,16 @@ def _of(output: Path, part: ResultFile[Any], newest: Path, running: bool) -> Run
         RUNNING if running else part.status,
         what,
         part.shard,
-        _images(part),
-        len(done),
-        len(part.records) - len(done),
-        len(part.records) / spent if spent > 0 else None,
-        newest.stat().st_mtime,
-        None,
-        part,
+        images=images_of(part),
+        done=len(done),
+        failed=len(part.records) - len(done),
+        rate=len(part.records) / spent if spent > 0 else None,
+        updated=newest.stat().st_mtime,
+        part=part,
     )
 
 
-def _images(part: ResultFile[Any]) -> int | None:
+def images_of(part: ResultFile[Any]) -> int | None:
     """How many images the run works on: what was asked for and what an earlier part of it has besides."""
     index, count = part.shard
     chosen, file, size = part.of_shard(index), part.config.get("indices_file"), part.images.get("count")
@@ -234,4 +233,4 @@ def _images(part: ResultFile[Any]) -> int | None:
             return None
     if chosen is None:
         return None
-    return len(chosen) + sum(record.index not in chosen for record in part.records)
+    return len(chosen) + len(part.records) - part.among(chosen)

@@ -115,7 +115,12 @@ class ResultFile(Generic[R]):
     def missing(self) -> int:
         """The number of this shard's images without a record; 0 where its images are not known."""
         chosen = self.of_shard(self.shard[0]) or ()
-        return len(chosen) - sum(record.index in chosen for record in self.records)
+        return len(chosen) - self.among(chosen)
+
+    def among(self, chosen: Sequence[int]) -> int:
+        """The number of records of these images."""
+        images = chosen if isinstance(chosen, range) else frozenset(chosen)  # a range may be too long for a set
+        return sum(record.index in images for record in self.records)
 
     def first_missing(self, most: int) -> list[int]:
         """The indices of the first `most` images without a record."""
@@ -208,17 +213,17 @@ def _result_file(path: Path, document: Mapping[str, Any], records: Iterable[Reco
     """A result file from a document that has been checked, and its examples as records."""
     shard = document.get("shard") or {"index": 0, "count": 1}
     return ResultFile(
-        path,
-        {name: value for name, value in document.items() if name != "examples"},
-        document["status"],
-        str(document.get("fingerprint")),
-        document["config"],
-        document["checkpoint"],
-        document.get("environment", {}),
-        document.get("images", {}),
-        (shard["index"], shard["count"]),
-        float(document["summary"]["seconds"]),
-        tuple(records),
+        path=path,
+        metadata={name: value for name, value in document.items() if name != "examples"},
+        status=document["status"],
+        fingerprint=str(document.get("fingerprint")),
+        config=document["config"],
+        checkpoint=document["checkpoint"],
+        environment=document.get("environment", {}),
+        images=document.get("images", {}),
+        shard=(shard["index"], shard["count"]),
+        seconds=float(document["summary"]["seconds"]),
+        records=tuple(records),
     )
 
 

@@ -110,14 +110,14 @@ def read_journal(path: Path) -> tuple[dict[str, Any], dict[int, Any], int]:
     """
     content = path.read_bytes()
     intact = content.rfind(b"\n") + 1
-    lines = content[:intact].split(b"\n")[:-1]
+    lines = content[:intact].split(b"\n")
     number, records, seen = 1, dict[int, Any](), dict[int, int]()
     try:
         header = parse(_text(lines[0]))
         if isinstance(header, dict):
             check_version(path, header)
         check_header(header)
-        for number, line in enumerate(lines[1:], 2):
+        for number, line in enumerate(lines[1:-1], 2):
             entry = parse(_text(line))
             record = read_record(entry, header)
             held = records.get(record.index)
@@ -150,7 +150,7 @@ def unfinished(output: Path) -> bool:
     """Whether the journal holds examples of an earlier run that no complete result holds."""
     journal = sidecar(output, ".jsonl")
     try:
-        if journal.stat().st_size == 0:
+        if b"\n" not in journal.read_bytes():  # not even its header is whole
             return False
     except OSError:  # it is missing, or no file can have this name
         return False
