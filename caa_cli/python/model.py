@@ -22,12 +22,14 @@ from caa_cli.models.resolve import Overrides
 from caa_cli.python.errors import plain, plain_names
 from caa_cli.python.inputs import path_text, whole_numbers
 from caa_cli.python.settings import model_plan, typed_value
+from caa_cli.runtime.defaults import usual_defaults
 from caa_cli.runtime.device import numeric_mode, open_device, resolve_device
 from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
 
 @plain_names
+@usual_defaults()
 def load(
     checkpoint: str | Path | Sequence[str | Path],
     *,
@@ -91,7 +93,7 @@ def load(
     overrides = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
     base, notes = resolve_model(files, overrides, name, shape, classes, plan.ensemble, plan.classifier_size)
     for note in notes:
-        warnings.warn(plain(note), stacklevel=3)
+        warnings.warn(plain(note), stacklevel=4)
     model, card = base.build(), base.card
     open_device(place)
     classifier = SmoothedClassifier(
@@ -109,6 +111,7 @@ def load(
 
 
 @plain_names
+@usual_defaults()
 def load_images(
     dataset: str = DEMO,
     data_dir: str | Path | None = None,

@@ -26,6 +26,7 @@ from caa_cli.run.attack_pipeline import AttackPipeline
 from caa_cli.run.certify_pipeline import CertifyPipeline
 from caa_cli.run.progress import AttackProgress, CertifyProgress
 from caa_cli.run.registry import build_attack, search_dtype_of
+from caa_cli.runtime.defaults import usual_defaults
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientSource
 from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
@@ -37,6 +38,7 @@ _GRADIENTS = "use 'model', 'votes' or another model"
 
 
 @plain_names
+@usual_defaults()
 def certify(
     model: SmoothedClassifier,
     images: Images,
@@ -98,6 +100,7 @@ def certify(
 
 
 @plain_names
+@usual_defaults()
 def attack(
     model: SmoothedClassifier,
     images: Images,
