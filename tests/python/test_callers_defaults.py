@@ -39,13 +39,23 @@ def inference() -> Iterator[None]:
         assert torch.is_inference_mode_enabled()
 
 
+@contextmanager
+def autocast() -> Iterator[None]:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        yield
+        assert torch.is_autocast_enabled("cpu")
+
+
+DEFAULTS = [float64, elsewhere, inference, autocast, torch.no_grad]
+
+
 @pytest.fixture(scope="module")
 def images() -> tuple[torch.Tensor, torch.Tensor]:
     images, labels = caa_cli.load_images("demo", indices=[8, 1])
     return images, labels
 
 
-@pytest.mark.parametrize("defaults", [float64, elsewhere, inference, torch.no_grad], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("defaults", DEFAULTS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("method", ["caa", "caa-newton", "autoattack"])
 def test_an_attack_is_the_same_within(
     method: str, defaults: Callable[[], AbstractContextManager[None]], images: tuple[torch.Tensor, torch.Tensor]
@@ -58,7 +68,7 @@ def test_an_attack_is_the_same_within(
     assert np.array_equal(found.adversarial, expected.adversarial, equal_nan=True)
 
 
-@pytest.mark.parametrize("defaults", [float64, elsewhere, inference, torch.no_grad], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("defaults", DEFAULTS, ids=lambda kind: kind.__name__)
 def test_certificates_votes_and_gradients_are_the_same_within_and_after(
     defaults: Callable[[], AbstractContextManager[None]], images: tuple[torch.Tensor, torch.Tensor]
 ):
