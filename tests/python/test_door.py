@@ -432,3 +432,10 @@ def test_a_network_that_was_trained_on_meanwhile_is_evaluated_as_it_is(gradient)
     network.train()
     assert everything() == expected
     assert torch.equal(network[0].running_mean, seen)
+
+
+def test_the_name_of_an_attack_in_a_sentence_is_no_command_to_type(model, data):
+    images, labels = data
+    with pytest.raises(caa_cli.UsageError) as error:
+        caa_cli.attack(model, images[:1], labels[:1], "pgd", gradient="votes")
+    assert "caa or caa-newton, or gradient surrogate-model" in str(error.value)
