@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
@@ -107,10 +108,15 @@ class ImageArrays(ImageSet):
         return self.numbers
 
     def image(self, index: int) -> Tensor:
-        return self.images[self.numbers.index(index)]
+        return self.images[self._positions[index]]
 
     def label(self, index: int) -> int:
-        return int(self.labels[self.numbers.index(index)])
+        return int(self.labels[self._positions[index]])
+
+    @cached_property
+    def _positions(self) -> dict[int, int]:
+        """Where the image of each index is: a list would be looked through for every one."""
+        return {index: position for position, index in enumerate(self.numbers)}
 
 
 def read_example(images: Images, index: int, classes: int) -> tuple[Tensor, int]:

@@ -13,7 +13,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # A flag, and its value, a number or the capitals that stand for one; before that a command to type, which stays one.
-_FLAG = re.compile(r"\bcaa [a-z]+ .*|--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?: ([A-Z]+\b|[0-9]+(?:\.[0-9]+)?))?")
+_FLAG = re.compile(r"\bcaa (?!or\b)[a-z]+ .*|--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?: ([A-Z]+\b|[0-9]+(?:\.[0-9]+)?))?")
 
 # Arguments that Python calls otherwise.
 _CALLED = {"attack": "method"}

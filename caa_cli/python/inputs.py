@@ -49,7 +49,7 @@ def check_network(name: str, network: nn.Module, model: SmoothedClassifier, hint
     """Raises UsageError unless the network takes the model's images, and gives a logit for each of its classes."""
     try:
         with torch.no_grad():
-            logits = network(model.grey().expand(2, *model.input_shape).contiguous())
+            logits = network.eval()(model.grey().expand(2, *model.input_shape).contiguous())
     except Exception as error:  # foreign code may raise anything
         raise UsageError(f"{name} can't take {sizes(model.input_shape)} images ({last_line(error)})", hint) from error
     shape, wanted = tuple(getattr(logits, "shape", ())), (2, model.num_classes)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from caa_cli.runtime.defaults import usual_defaults
 from caa_cli.smoothing.gradient_source import PILOT, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key
@@ -25,6 +26,7 @@ class SmoothedClassifier(NoisyModel):
 
     PILOT = PILOT
 
+    @usual_defaults()
     def __init__(
         self,
         model: nn.Module,
@@ -122,6 +124,7 @@ class SmoothedClassifier(NoisyModel):
         request = GradientRequest(objective, slopes, pilot=pilot, denoise=True)
         return self.gradients.gradients(self, x, keys, samples, request).single()
 
+    @usual_defaults()
     def gradient(
         self, x: Tensor, labels: Tensor, samples: int = 1000, objective: Objective | None = None, seed: int = 0
     ) -> Tensor:

@@ -65,7 +65,9 @@ def strongest_rival(log_mean: Tensor, labels: Tensor) -> Tensor:
 
 def likeliest_rivals(log_mean: Tensor, labels: Tensor, count: int) -> Tensor:
     """The `count` most likely classes other than the label, most likely first: (examples, count) int64."""
-    return without_label(log_mean, labels).topk(count, dim=1).indices
+    # An impossible class still comes before the label.
+    possible = log_mean.clamp(min=torch.finfo(log_mean.dtype).min)
+    return without_label(possible, labels).topk(count, dim=1).indices
 
 
 def log_of_others(log_mean: Tensor, labels: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.runtime.defaults import usual_defaults
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.runtime.words import counted, sizes
 from caa_cli.smoothing.chunks import Piece, plan_pieces
@@ -123,6 +124,7 @@ class NoisyModel:
             **({"activations": "recomputed"} if self.recomputes else {}),
         }
 
+    @usual_defaults()
     def votes(
         self, x: Tensor, keys: Sequence[Key] | None = None, samples: int = 1000, start: int = 0, seed: int = 0
     ) -> Tensor:
@@ -147,7 +149,7 @@ class NoisyModel:
 
     def on_device(self, images: Tensor) -> Tensor:
         """The images, also from an array, on the device. Raises UsageError as `check_images` does."""
-        x = torch.as_tensor(images).to(self.device)
+        x = torch.as_tensor(images).detach().to(self.device)
         self.check_images(x)
         return x
 
@@ -183,6 +185,8 @@ class NoisyModel:
         release: frees memory that `process` holds from piece to piece, and says whether there was any; then the piece
         is done again as it is.
         """
+        if self.model.training:  # a caller may have trained it on meanwhile
+            self.model.eval()
         pieces = plan_pieces(examples, samples, chunk, self.noise.block, start)
         while pieces:
             piece = pieces.popleft()

@@ -27,9 +27,10 @@ def wiener_filter(gradient: Tensor, variance: Tensor, shape: Sequence[int]) -> T
     rows, columns, ring, sizes = _bases(*shape[-2:], gradient.device)
     images = gradient.view(len(gradient), -1, *shape[-2:])
     coefficients = (rows @ images @ columns.T).flatten(2)
-    power = torch.zeros((*coefficients.shape[:2], len(sizes)), device=gradient.device)
-    power.index_add_(2, ring, coefficients.square())
-    power /= sizes
+    # In float64, since a GPU adds them up in an order of chance.
+    power = torch.zeros((*coefficients.shape[:2], len(sizes)), dtype=torch.float64, device=gradient.device)
+    power.index_add_(2, ring, coefficients.square().double())
+    power = (power / sizes).float()
     kept = _kept(power, variance[:, None, None])[:, :, ring]
     filtered = rows.T @ (coefficients * kept).view_as(images) @ columns
     remaining = variance[:, None] * kept.square().mean(dim=2)

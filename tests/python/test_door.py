@@ -492,3 +492,38 @@ def test_messages_name_arguments_and_leave_commands_as_they_are():
         caa_cli.load_images("mnist")
     with pytest.raises(caa_cli.UsageError, match=r"for instance seed=0"):
         caa_cli.certify(caa_cli.load("demo", device="cpu"), *caa_cli.load_images("demo", indices=[0]), seed=-1)
+
+
+@pytest.mark.parametrize("gradient", [None, "itself"])
+def test_a_network_that_was_trained_on_meanwhile_is_evaluated_as_it_is(gradient):
+    """In training mode a batch norm would judge each sample by its chunk, and change with every one."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    model = caa_cli.SmoothedClassifier(network, sigma=0.5, num_classes=3, input_shape=(1, 4, 4))
+    images = torch.rand(3, 1, 4, 4)
+    labels = model.votes(images, samples=200).argmax(dim=1)
+    settings = {"samples": 100, "verify_samples": 1000, "chunk_size": 64}
+
+    def everything():
+        certified = caa_cli.certify(model, images, labels, samples=500, chunk_size=64)
+        source = None if gradient is None else network
+        attacked = caa_cli.attack(model, images, labels, "pgd", gradient=source, **settings)
+        return certified.radius.tolist(), attacked.certified_radius.tolist(), attacked.outcome.tolist()
+
+    def counted():
+        return [model.votes(images, samples=200).tolist(), model.gradient(images, labels, samples=200).tolist()]
+
+    expected, seen = everything(), network[0].running_mean.clone()
+    votes = counted()
+    network.train()
+    assert counted() == votes
+    network.train()
+    assert everything() == expected
+    assert torch.equal(network[0].running_mean, seen)
+
+
+def test_the_name_of_an_attack_in_a_sentence_is_no_command_to_type(model, data):
+    images, labels = data
+    with pytest.raises(caa_cli.UsageError) as error:
+        caa_cli.attack(model, images[:1], labels[:1], "pgd", gradient="votes")
+    assert "caa or caa-newton, or gradient surrogate-model" in str(error.value)

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.logit_ratio import LogitRatio
 from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import ANY_CLASS, CrossEntropy, LogRatio, logit_margin, odds_against
+from caa_cli.smoothing.objective import (
+    ANY_CLASS,
+    CrossEntropy,
+    LogRatio,
+    likeliest_rivals,
+    logit_margin,
+    odds_against,
+)
 
 KEYS = [Key(0, index, Purpose.SEARCH) for index in range(3)]
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -131,3 +138,12 @@ def test_abstentions_have_no_say_in_the_log_mean():
     assert (share < 1).all()
     assert torch.allclose(passed.log_mean.exp().sum(dim=1), share, atol=1e-5)
     assert torch.isfinite(passed.gradient).all()
+
+
+@pytest.mark.parametrize("classes", [2, 5, 10, 100])
+def test_a_label_is_no_rival_of_its_own_among_impossible_classes(classes: int):
+    """A network may rule classes out, with logits of −∞."""
+    labels = torch.arange(classes)
+    log_mean = torch.full((classes, classes), -torch.inf).scatter_(1, labels[:, None], 0.0)
+    for count in range(1, min(classes, 12)):
+        assert not (likeliest_rivals(log_mean, labels, count) == labels[:, None]).any()

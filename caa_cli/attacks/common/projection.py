@@ -14,13 +14,19 @@ def least_scale(limits: Tensor, weights: Tensor, need: Tensor) -> Tensor:
     """
     kinks, order = (limits / weights.clamp(min=1e-30)).clamp(max=1e30).sort(dim=1)
     limits, weights = limits.gather(1, order), weights.gather(1, order)
-    met = limits.cumsum(dim=1)
-    free = weights.flip(1).cumsum(dim=1).flip(1)  # the weights from each kink on
+    met = _running_sums(limits)
+    free = _running_sums(weights.flip(1)).flip(1)  # the weights from each kink on
     before = (met + kinks * (free - weights) < need[:, None]).sum(dim=1, keepdim=True)
     last = before.clamp(max=limits.shape[1] - 1)
     rest = need - (met - limits).gather(1, last)[:, 0]
     scale = rest.clamp(min=0.0) / free.gather(1, last)[:, 0].clamp(min=1e-30)
     return scale.masked_fill_(before[:, 0] == limits.shape[1], torch.inf)
+
+
+def _running_sums(values: Tensor) -> Tensor:
+    """The sum of each row up to every place. In float64: a GPU adds a long row up in an order of chance."""
+    sums: Tensor = values.cumsum(dim=1, dtype=torch.float64).to(values.dtype)
+    return sums
 
 
 def room_along(clean: Tensor, direction: Tensor) -> Tensor:

@@ -1,0 +1,96 @@
+"""What a caller has set of PyTorch's defaults changes no result, and is the same afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+import caa_cli
+
+SHORT = {"samples": 60, "iterations": 3, "verify_samples": 500, "selection_samples": 100, "chunk_size": 256}
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextmanager
+def elsewhere() -> Iterator[None]:
+    """As on a machine whose default device is a GPU: a tensor that lands there is of no use to the host."""
+    with torch.device("meta"):
+        yield
+        assert torch.empty(0).is_meta
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+        assert torch.is_inference_mode_enabled()
+
+
+@contextmanager
+def autocast() -> Iterator[None]:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        yield
+        assert torch.is_autocast_enabled("cpu")
+
+
+DEFAULTS = [float64, elsewhere, inference, autocast, torch.no_grad]
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = caa_cli.load_images("demo", indices=[8, 1])
+    return images, labels
+
+
+@pytest.mark.parametrize("defaults", DEFAULTS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("method", ["caa", "caa-newton", "autoattack"])
+def test_an_attack_is_the_same_within(
+    method: str, defaults: Callable[[], AbstractContextManager[None]], images: tuple[torch.Tensor, torch.Tensor]
+):
+    expected = caa_cli.attack(caa_cli.load("demo", device="cpu"), *images, method, **SHORT)
+    with defaults():
+        x, y = caa_cli.load_images("demo", indices=[8, 1])
+        found = caa_cli.attack(caa_cli.load("demo", device="cpu"), x, y, method, **SHORT)
+    assert np.array_equal(found.radius_search, expected.radius_search, equal_nan=True)
+    assert np.array_equal(found.adversarial, expected.adversarial, equal_nan=True)
+
+
+@pytest.mark.parametrize("defaults", DEFAULTS, ids=lambda kind: kind.__name__)
+def test_certificates_votes_and_gradients_are_the_same_within_and_after(
+    defaults: Callable[[], AbstractContextManager[None]], images: tuple[torch.Tensor, torch.Tensor]
+):
+    def everything(model: caa_cli.SmoothedClassifier) -> list[torch.Tensor]:
+        x, y = images
+        radii = caa_cli.certify(model, x, y, samples=500, chunk_size=256).radius
+        return [torch.from_numpy(radii), model.votes(x, samples=200), model.gradient(x, y, samples=200)]
+
+    model = caa_cli.load("demo", device="cpu")
+    expected = everything(model)
+    model = caa_cli.load("demo", device="cpu")
+    with defaults():
+        within = everything(model)
+    for found in (within, everything(model)):  # its memory is used again
+        assert [part.dtype for part in found] == [torch.float64, torch.int64, torch.float32]
+        assert all(map(torch.equal, found, expected))
+
+
+def test_images_that_take_gradients_are_voted_on(images: tuple[torch.Tensor, torch.Tensor]):
+    model = caa_cli.load("demo", device="cpu")
+    x = images[0].clone().requires_grad_()
+    assert torch.equal(model.votes(x, samples=100), model.votes(images[0], samples=100))
+    gradients = [model.gradient(given, images[1], samples=100) for given in (x, images[0])]
+    assert torch.equal(*gradients)
+    assert x.grad is None
