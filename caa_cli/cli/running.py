@@ -126,7 +126,7 @@ def _with_checkpoint(context: typer.Context) -> str:
 
 
 def _no_such_option(context: typer.Context, unknown: str) -> UsageError:
-    """The error for an option that the command does not have, with its own that may be meant or the commands that do."""
+    """The error for an option that the command does not have, with one that may be meant or the commands that do."""
     options = context.command.params
     problem, help_ = f"{context.command_path} has no {unknown}", f"{context.command_path} --help"
     valued = [name for option in options if not getattr(option, "is_flag", False) for name in option.opts]
