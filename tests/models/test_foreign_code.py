@@ -452,6 +452,14 @@ def test_a_name_and_numbers_for_the_normalisation_are_one_too_many():
         assert_clean_error(unknown, 2, "'nonsense' is not known", "cifar10-mean-only")
 
 
+@pytest.mark.parametrize(
+    "command", ["certify --checkpoint", "inspect", "train --dataset demo --sigma 1 --method denoiser --classifier"]
+)
+def test_a_checkpoint_that_is_not_there_is_answered_for_every_command_alike(tmp_path, command):
+    refused = caa(*command.split(), tmp_path / "x.pt")
+    assert_clean_error(refused, 2, "x.pt does not exist", "check the path; `demo` is one that comes with caa")
+
+
 def test_inspect_the_demo():
     result = caa("inspect", "demo")
     assert result.exit_code == 0
