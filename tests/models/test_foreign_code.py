@@ -460,6 +460,21 @@ def test_a_checkpoint_that_is_not_there_is_answered_for_every_command_alike(tmp_
     assert_clean_error(refused, 2, "x.pt does not exist", "check the path; `demo` is one that comes with caa")
 
 
+@pytest.mark.parametrize(
+    ("words", "problem", "hint"),
+    [
+        (
+            "--normalisation imagenet",
+            "the normalisation imagenet is for 3 channels",
+            "one of: none, mnist, fashion-mnist",
+        ),
+        ("--mean 0.1,0.2 --std 1", "--mean has 2 values", "give one value"),
+    ],
+)
+def test_a_normalisation_for_other_channels_is_refused_as_it_was_given(words, problem, hint):
+    assert_clean_error(caa("attack", "--checkpoint", "demo", *words.split()), 2, problem, hint)
+
+
 def test_inspect_the_demo():
     result = caa("inspect", "demo")
     assert result.exit_code == 0
