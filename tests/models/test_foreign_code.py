@@ -475,6 +475,13 @@ def test_a_normalisation_for_other_channels_is_refused_as_it_was_given(words, pr
     assert_clean_error(caa("attack", "--checkpoint", "demo", *words.split()), 2, problem, hint)
 
 
+def test_a_size_that_the_classifier_does_not_take_is_not_blamed_on_the_data_set():
+    refused = caa("attack", "--checkpoint", "demo", "--classifier-size", "14")
+    assert_clean_error(
+        refused, 2, "--classifier-size 14 is not the size of the model's images, 1×28×28", "leave it out"
+    )
+
+
 def test_inspect_the_demo():
     result = caa("inspect", "demo")
     assert result.exit_code == 0
