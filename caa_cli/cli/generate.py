@@ -87,7 +87,12 @@ def attack_settings() -> dict[str, inspect.Parameter]:
     """The settings of all registered attacks, in one panel of the help for each attack."""
     return {
         name: _optional(
-            name, setting.kind, setting.help, setting.shown, f"Only with --attack {attack}", choices=_names([setting])
+            name,
+            setting.kind,
+            setting.help,
+            setting.shown,
+            f"Only for the attack {attack}",
+            choices=_names([setting]),
         )
         for attack in ATTACKS
         for name, setting in declared(attack).items()

@@ -126,14 +126,20 @@ def _with_checkpoint(context: typer.Context) -> str:
 
 
 def _no_such_option(context: typer.Context, unknown: str) -> UsageError:
-    """The error for an option that the command does not have, with the commands that do."""
-    names = [name for option in context.command.params for name in option.opts]
-    problem = f"{context.command_path} has no {unknown}"
+    """The error for an option that the command does not have, with one that may be meant or the commands that do."""
+    options = context.command.params
+    problem, help_ = f"{context.command_path} has no {unknown}", f"{context.command_path} --help"
+    valued = [name for option in options if not getattr(option, "is_flag", False) for name in option.opts]
+    # --attack where there is --attacks, --epsilon where there is --pgd-epsilon
+    if own := [name for name in valued if name == f"{unknown}s" or name.endswith(f"-{unknown.removeprefix('--')}")]:
+        return UsageError(problem, f"did you mean {' or '.join(own)}? {help_}")
     commands = {} if context.parent is None else getattr(context.parent.command, "commands", {})
     others = [name for name, command in commands.items() if any(unknown in each.opts for each in command.params)]
     if others:
         return UsageError(f"{problem}: it is an option of caa {', caa '.join(others)}", f"caa {others[0]} --help")
-    return UsageError(problem, f"{did_you_mean(unknown, names)}{context.command_path} --help")
+    return UsageError(
+        problem, f"{did_you_mean(unknown, [name for option in options for name in option.opts])}{help_}"
+    )
 
 
 @contextmanager

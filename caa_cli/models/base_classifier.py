@@ -20,7 +20,7 @@ from caa_cli.models.denoisers.open import build_denoiser, check_images, open_den
 from caa_cli.models.load import build_model
 from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.models.resolve import Overrides, resolve_card
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, sizes
 
 Shape = tuple[int, int, int]
 T = TypeVar("T")
@@ -187,6 +187,11 @@ def resolve_model(
     overrides = replace(overrides, sigma=files.sigma if overrides.sigma is None else overrides.sigma)
     for weights in files.weights:
         height, width = (size, size) if size is not None else input_shape[1:]
+        if size is not None and weights.card is not None and weights.card.input_shape[1:] != (size, size):
+            raise UsageError(
+                f"--classifier-size {size} is not the size of the model's images, {sizes(weights.card.input_shape)}",
+                "leave it out, or name the size that the checkpoint was trained on",
+            )
         if size is None and files.denoiser is not None:
             height, width = _size_taken(weights, overrides.arch) or input_shape[1:]
         shape = (input_shape[0], height, width)

@@ -37,7 +37,7 @@ def find_checkpoint(path: str) -> Path:
         return DEMO_CHECKPOINT
     if names_factory(path):
         return Path(path)
-    demo = "; or try: caa attack --checkpoint demo"
+    demo = "; `demo` is one that comes with caa"
     if is_folder(path, "checkpoint", demo) and not (Path(path) / CONFIG).is_file():
         raise UsageError(
             f"the checkpoint {path} is a folder without a config.json",

@@ -170,6 +170,13 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
             "use the data set it was trained on, or another checkpoint",
         )
     channels = input_shape[0]
+    fitting = [name for name, (mean, _) in NORMALISATIONS.items() if len(mean) in (1, channels)]
+    for name, preset in NORMALISATIONS.items():
+        if preset == (card.mean, card.std) and name not in fitting:
+            raise UsageError(
+                f"the normalisation {name} is for {len(card.mean)} channels, and the images have {channels}",
+                f"use one of: {', '.join(fitting)}",
+            )
     for name, values in (("mean", card.mean), ("std", card.std)):
         if len(values) not in (1, channels):
             several = f", or {channels} separated by commas" if channels > 1 else ""

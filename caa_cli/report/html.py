@@ -8,6 +8,7 @@ from typing import Any
 
 from caa_cli.config.attack_settings import declared
 from caa_cli.config.attacks import ATTACKS
+from caa_cli.config.custom_attack import CODE, PREFIX
 from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.pictures import PICTURES, SWEEP
 from caa_cli.config.ranges import flag
@@ -158,13 +159,20 @@ def _attack(attack: AttackResult) -> str:
     known = declared(attack.attack) if attack.attack in ATTACKS else {}
     about = {name: setting.help for name, setting in known.items()}
     rows = "".join(
-        _row(flag(name), value, about.get(name, "")) for name, value in attack.parts[0].attack_settings.items()
+        _row(_option(name), value, about.get(name, "")) for name, value in attack.parts[0].attack_settings.items()
     )
     files = ", ".join(str(part.path) for part in attack.parts)
     table = f'<table class="settings"><tbody>{rows}</tbody></table>'
     return (
         f"<h3>{breakable(attack.label)}</h3><p>{markup(files)}</p>{_scrolled(f'Settings of {attack.label}', table)}"
     )
+
+
+def _option(setting: str) -> str:
+    """The option of an attack's setting; of an attack of the user's the word, as there is no option."""
+    if setting == CODE:
+        return "code (sha256)"
+    return setting.removeprefix(PREFIX) if setting.startswith(PREFIX) else flag(setting)
 
 
 def _name(setting: str) -> str:

@@ -31,7 +31,7 @@ def _table(comparison: Comparison, headings: Sequence[Heading], caption: str, la
     rows = cells(comparison, headings)
     lines = [
         r"\begin{table*}",
-        rf"  \caption{{{caption} {_of_bold(comparison)}}}",
+        rf"  \caption{{{caption}{_of_bold(comparison)}}}",
         rf"  \label{{{label}}}",
         r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"  \sbox0{{\begin{{tabular}}{{l{'r' * len(headings)}}}",
@@ -90,8 +90,10 @@ def _samples(count: int | None) -> str:
 
 
 def _of_bold(comparison: Comparison) -> str:
-    """The sentence that explains bold values; empty where there are none."""
-    return "The best of a column is bold, where attacks can be compared by it." if len(comparison.attacks) > 1 else ""
+    """The sentence that explains bold values, after a space; empty where there are none."""
+    return (
+        " The best of a column is bold, where attacks can be compared by it." if len(comparison.attacks) > 1 else ""
+    )
 
 
 def _value(cell: Cell, is_best: bool) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from caa_cli.config.custom_attack import PREFIX
 from caa_cli.report.colours import INK, colour_of
 from caa_cli.report.escapes import drawn
 from caa_cli.report.figure import EmptyPictureError
@@ -136,7 +137,7 @@ def _finite(radius: float | None) -> float:
 
 
 def _axis_name(setting: str) -> str:
-    return "attacker's σ" if setting == "attack_sigma" else drawn(setting.replace("_", "-"))
+    return "attacker's σ" if setting == "attack_sigma" else drawn(setting.removeprefix(PREFIX).replace("_", "-"))
 
 
 def _spread_out(values: Sequence[float]) -> bool:

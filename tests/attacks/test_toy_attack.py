@@ -92,7 +92,7 @@ def test_its_settings_are_options_with_a_panel_and_help(ran):
     shown = ran[1]["help"]["out"]
     assert "caa, caa-newton" in shown
     assert ", toy;" in shown
-    assert "Only with --attack toy" in shown
+    assert "Only for the attack toy" in shown
     (line,) = (line for line in shown.splitlines() if "--toy-stride" in line)
     assert "How far each step of the toy goes. [default: 1]" in line
 

@@ -155,6 +155,20 @@ def test_a_refusal_says_with_what_to_repeat(tmp_path):
     assert_clean_error(result, 2, "mean ([0.5] and [0.1])", "--mean 0.5 --selection-samples 1500")
 
 
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({}, "repeat the second without --target"),
+        ({"seed": 1}, "repeat the second with --seed 1 and without --target"),
+        ({"target": "3"}, "repeat the second with --target 3"),
+        ({"target": "file sha256 0123456789abcdef", "target_file": "my targets.csv"}, "--target 'my targets.csv'"),
+    ],
+)
+def test_what_a_refusal_says_to_repeat_can_be_typed(tmp_path, settings, advice):
+    files = [write(tmp_path / "a.json", good(**settings)), write(tmp_path / "b.json", good(target="second"))]
+    assert_clean_error(caa("compare", *files), 2, "and second)", advice)
+
+
 def test_files_from_before_the_settings_of_the_search_were_its_own_are_read(tmp_path):
     old = good()
     for name in ("attack_sigma", "selection_samples"):

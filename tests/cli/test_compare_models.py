@@ -83,6 +83,17 @@ def test_the_checkpoint_at_another_sigma_is_another_model(tmp_path):
     assert list(attacks) == ["demo:sha256=aaaaaaa/caa", "demo:sha256=ccccccc/caa"]
 
 
+def test_ensembles_of_the_same_files_are_named_after_what_they_make_together(tmp_path):
+    files = []
+    for rule in ("logits", "votes"):
+        found = document([record(0, 1.0)], ensemble=rule)
+        member = {"path": "b.pt", "sha256": "b" * 64, "arch": None, "dataset": None, "sigma": None}
+        found["checkpoint"] |= {"path": "a.pt", "ensemble": rule, "members": [member]}
+        files.append(write(tmp_path / f"{rule}.json", found))
+    attacks = parse_strict(caa("compare", *files, "--json").stdout)["attacks"]
+    assert list(attacks) == ["a+b:ensemble=logits/caa", "a+b:ensemble=votes/caa"]
+
+
 def test_one_attack_is_the_reference_for_all_models_that_have_it(files, tmp_path):
     def references(*words):
         return [

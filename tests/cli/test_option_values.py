@@ -152,6 +152,18 @@ def test_an_attack_that_can_prove_nothing_is_warned_of(option: str, what: str):
     [
         ("attack --html a.html", "caa attack has no --html: it is an option of caa compare", "caa compare --help"),
         ("attack --sampels 5", "caa attack has no --sampels", "did you mean --samples? caa attack --help"),
+        ("compare --attack pgd", "caa compare has no --attack", "did you mean --attacks? caa compare --help"),
+        ("attack --epsilon 1", "caa attack has no --epsilon", "did you mean --pgd-epsilon? caa attack --help"),
+        (
+            "train --checkpoint a.pt",
+            "caa train has no --checkpoint: it is an option of caa attack, ",
+            "caa attack --help",
+        ),
+        (
+            "train --size 64",
+            "caa train has no --size",
+            "did you mean --image-size or --classifier-size or --batch-size?",
+        ),
         ("--versoin", "caa has no --versoin", "did you mean --version? caa --help"),
     ],
 )

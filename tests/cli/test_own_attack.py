@@ -141,6 +141,11 @@ def test_its_arguments_can_be_swept(here):
     run("compare", *TINY, "--attacks", "./mine.py:attack", "--sweep", "stride=1,2.5", "--output", "c.json")
     labels = ["mine.py:attack:stride=1", "mine.py:attack:stride=2.5"]
     assert list(read_strict(Path("c.json"))["attacks"]) == labels
+    run("compare", "c.json", "--html", "c.html")  # a table of its settings, and a picture of the sweep
+    page = Path("c.html").read_text(encoding="utf-8")
+    assert '<th scope="row">stride</th>' in page
+    assert '<th scope="row">code (sha256)</th>' in page
+    assert "argument" not in page
 
 
 def test_a_dry_run_says_that_its_cost_is_unknown(here):

@@ -452,6 +452,36 @@ def test_a_name_and_numbers_for_the_normalisation_are_one_too_many():
         assert_clean_error(unknown, 2, "'nonsense' is not known", "cifar10-mean-only")
 
 
+@pytest.mark.parametrize(
+    "command", ["certify --checkpoint", "inspect", "train --dataset demo --sigma 1 --method denoiser --classifier"]
+)
+def test_a_checkpoint_that_is_not_there_is_answered_for_every_command_alike(tmp_path, command):
+    refused = caa(*command.split(), tmp_path / "x.pt")
+    assert_clean_error(refused, 2, "x.pt does not exist", "check the path; `demo` is one that comes with caa")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "hint"),
+    [
+        (
+            "--normalisation imagenet",
+            "the normalisation imagenet is for 3 channels",
+            "one of: none, mnist, fashion-mnist",
+        ),
+        ("--mean 0.1,0.2 --std 1", "--mean has 2 values", "give one value"),
+    ],
+)
+def test_a_normalisation_for_other_channels_is_refused_as_it_was_given(words, problem, hint):
+    assert_clean_error(caa("attack", "--checkpoint", "demo", *words.split()), 2, problem, hint)
+
+
+def test_a_size_that_the_classifier_does_not_take_is_not_blamed_on_the_data_set():
+    refused = caa("attack", "--checkpoint", "demo", "--classifier-size", "14")
+    assert_clean_error(
+        refused, 2, "--classifier-size 14 is not the size of the model's images, 1×28×28", "leave it out"
+    )
+
+
 def test_inspect_the_demo():
     result = caa("inspect", "demo")
     assert result.exit_code == 0

@@ -88,7 +88,10 @@ def test_what_would_mislead_is_never_bold(comparison):
     for heading in (*HEADINGS, *FURTHER):
         bold = [r"\textbf" in rows_of(text, label)[heading.latex] for label in comparison.labels]
         assert any(bold) == (heading.better != 0), heading.text
-    assert r"\textbf" not in latex(comparison_of(by_index([[1.0], [2.0]])))
+    alone = latex(comparison_of(by_index([[1.0], [2.0]])))
+    assert r"\textbf" not in alone
+    assert "bold" not in alone
+    assert " }\n" not in alone
 
 
 def test_the_caption_says_what_was_attacked_and_by_which_rule(comparison):

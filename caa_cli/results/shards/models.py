@@ -46,7 +46,8 @@ def _settings(parts: Sequence[ResultFile[Any]], more: Sequence[str] = ()) -> dic
 def _labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
     """The user's name for a certificate's model, or the names of its files: DENOISER+CHECKPOINT.
 
-    Where several checkpoints have one name, with σ or the content's digest. (An attack's name is not its model's.)
+    Where several models have one name, with what tells them apart: what an ensemble makes of its members, the
+    content's digest, σ. (An attack's name is not its model's.)
     """
     stems = [_stem(part) for part in firsts]
     labels = []
@@ -56,8 +57,10 @@ def _labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
         if part.command == "certify" and part.name is not None:
             labels.append(part.name)
             continue
-        words = [stem]
-        if len({_model(other)[0] for other in alike}) > 1:
+        words, rule = [stem], part.checkpoint.get("ensemble")
+        if rule and len({other.checkpoint.get("ensemble") for other in alike}) > 1:
+            words.append(f"ensemble={rule}")
+        if len({_model(other)[0] for other in alike if other.checkpoint.get("ensemble") == rule}) > 1:
             words.append(f"sha256={digest[:7]}")
         if len({_model(other)[1] for other in alike}) > 1:
             words.append(f"sigma={sigma:g}")

@@ -94,7 +94,7 @@ def check_agreement(parts: Sequence[ResultFile[Any]]) -> None:
     check_same(
         parts,
         {name: [part.setting(name) for part in parts] for name in SHARED},
-        lambda names: f"only settings of the search may differ; repeat the second with {_flags(parts[0], names)}",
+        lambda names: f"only settings of the search may differ; repeat the second {_flags(parts[0], names)}",
     )
 
 
@@ -129,9 +129,16 @@ def check_same(
 
 
 def _flags(part: ResultFile[Any], names: Sequence[str]) -> str:
+    """How to repeat these settings of a run: `with --seed 1 and without --target`."""
     values = {name: part.setting(name) for name in names}
+    if "target" in values:  # a digest stands for a file of targets, and can't be typed
+        values["target"] = part.config.get("target_file") or values["target"]
     shown = {n: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for n, v in values.items()}
-    return " ".join(f"{flag(name)} {value}" for name, value in shown.items())
+    given = [f"{flag(name)} {shlex.quote(str(value))}" for name, value in shown.items() if value is not None]
+    absent = [flag(name) for name, value in shown.items() if value is None]
+    return " and ".join(
+        f"{word} {' '.join(flags)}" for word, flags in (("with", given), ("without", absent)) if flags
+    )
 
 
 def _data(part: ResultFile[Any]) -> str:
