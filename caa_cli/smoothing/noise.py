@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -64,8 +65,8 @@ class Key:
         return int.from_bytes(digest, "little") >> 1
 
 
-class NoiseSource:
-    """Draws the samples of a key for inputs of one shape on one device."""
+class NoiseSource(threading.local):
+    """Draws the samples of a key for inputs of one shape on one device. Each thread has a generator of its own."""
 
     # Elements of a block: on a CPU few enough to stay in the cache, on a GPU enough to fill it.
     _BLOCK_ELEMENTS_CPU, _BLOCK_ELEMENTS_GPU = 2**16, 2**21

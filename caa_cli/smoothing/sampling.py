@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -32,8 +33,9 @@ _CASTS: dict[torch.dtype, Callable[[nn.Module], nn.Module]] = {
 }
 
 
-class Scratch:
-    """Memory that passes write their noisy inputs into. Classifiers of one model share it, so none holds it twice."""
+class Scratch(threading.local):
+    """Memory that passes write their noisy inputs into, a thread its own. Classifiers of one model share it, so none
+    holds it twice."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
