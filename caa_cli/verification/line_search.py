@@ -25,11 +25,15 @@ _BEND = 0.25
 
 @dataclass(frozen=True)
 class Margin:
-    """The margin h at one point with its standard error (pixel units, both), and mass, p of both classes there."""
+    """The margin h at one point with its standard error (pixel units, both), and mass, p of both classes there.
+
+    unanimous: all votes were for one class, so |h| is at least this, by nobody knows how much.
+    """
 
     h: float
     error: float
     mass: float
+    unanimous: bool = False
 
 
 def margin(votes: Votes, total: int, sides: tuple[int, int], sigma: float) -> Margin:
@@ -41,6 +45,7 @@ def margin(votes: Votes, total: int, sides: tuple[int, int], sigma: float) -> Ma
         float(margin_between(p[0], p[1], sigma)),
         math.sqrt(float(variance) / total),
         float(min(p.sum(), 1.0)),
+        bool(votes.max() == total),
     )
 
 
@@ -91,7 +96,9 @@ class Crossing:
     def _weights(self) -> NDArray[np.float64]:
         h = np.array([measured.h for measured in self.margins])
         errors = np.array([measured.error for measured in self.margins])
-        return 1.0 / (errors**2 + (_BEND * h) ** 2)
+        weights: NDArray[np.float64] = 1.0 / (errors**2 + (_BEND * h) ** 2)
+        split = np.array([not measured.unanimous for measured in self.margins])
+        return weights * split if split.any() else weights
 
     def solve(self, spare: float, target: float) -> float:
         """The distance at which the line, lowered by `spare` of its own standard errors, reaches `target`."""

@@ -157,6 +157,8 @@ class _AlongTheRay(_AsProposed):
         super().__init__(settings, rule, finding, classifier)
         self.nearest = self.candidates[0]
         self.crossing = Crossing()
+        # The boundary lies between these; votes that were unanimous have shown it.
+        self.inside, self.outside = 0.0, self.nearest.distance
         self.furthest = 0.0
 
     def prepare(self) -> Drawing[None]:
@@ -170,7 +172,8 @@ class _AlongTheRay(_AsProposed):
         distance = opening.solve(spare=0.0, target=0.0)
         for probe in range(self.settings.probes or self.rule.PROBES):
             yield from self._probe(distance, probe)
-            distance = self.crossing.solve(spare=0.0, target=self._needed_margin(0, self.rule.spare(0)))
+            line = self.crossing.solve(spare=0.0, target=self._needed_margin(0, self.rule.spare(0)))
+            distance = self._halved(line)
             if self.crossing.error <= self.rule.PRECISION * self._error_of_try():
                 break
 
@@ -192,14 +195,30 @@ class _AlongTheRay(_AsProposed):
         self._record(self.furthest, votes, drawn)
 
     def _probe(self, distance: float, probe: int) -> Drawing[None]:
+        distance = max(distance, 0.0)  # the line may have crossed before the clean image
         samples = self.rule.probe_samples(self.settings.probe_samples)
         votes = yield from self.draw(self._at(distance), Purpose.PROBE, probe, samples)
         self._record(distance, votes, samples)
 
+    def _halved(self, line: float) -> float:
+        """Where to measure next: as the line says, or halfway to the other side where that is further.
+
+        A unanimous vote only says which side it is on, so a line through it reaches a few σ and no more.
+        """
+        last, middle = self.crossing.margins[-1], 0.5 * (self.inside + self.outside)
+        if not last.unanimous:
+            return line
+        return min(line, middle) if last.h > 0 else max(line, middle)
+
     def _record(self, distance: float, votes: Votes, samples: int) -> None:
         sides = self.claim.sides(votes)
         self.claimed, _ = sides
-        self.crossing.add(distance, margin(votes, samples, sides, self.classifier.sigma))
+        measured = margin(votes, samples, sides, self.classifier.sigma)
+        if measured.unanimous and measured.h > 0:
+            self.outside = distance
+        elif measured.unanimous:
+            self.inside = distance
+        self.crossing.add(distance, measured)
 
     def _needed_margin(self, attempt: int, spare: float) -> float:
         classifier = self.classifier
@@ -212,5 +231,4 @@ class _AlongTheRay(_AsProposed):
         return per_probability * math.sqrt(2.0 * p / self.settings.samples)
 
     def _at(self, distance: float) -> Tensor:
-        distance = max(distance, 0.0)
         return self.on_ray(self.nearest.image, distance / self.nearest.distance)

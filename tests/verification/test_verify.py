@@ -17,6 +17,7 @@ from caa_cli.config.bounds import BOUNDS
 from caa_cli.smoothing.noise import Purpose
 from caa_cli.verification.claim import Claim
 from caa_cli.verification.line_search import Crossing, margin, margin_to_pass
+from caa_cli.verification.rules import RULES
 from caa_cli.verification.verifier import Verifier
 
 intervals = partial(Verifier, rule="intervals")
@@ -42,6 +43,22 @@ def test_the_finish_finds_the_shortest_provable_distance_on_the_ray(bound: str, 
     assert proved.radius is not None
     assert 1.0 < proved.radius < 1.05
     assert proved.radius == pytest.approx(float((proved.image - linear.at(1.0)).norm()), rel=1e-6)
+
+
+FAR = [*((rule, *place) for rule in RULES for place in ((1.0, 25.0), (8.0, 30.0))), ("exact", 1.0, 60.0)]
+FAR += [("exact", 50.0, 30.0)]
+
+
+@pytest.mark.parametrize(("rule", "boundary", "beyond"), FAR)
+def test_the_finish_comes_back_from_a_candidate_far_beyond_the_boundary(rule: str, boundary: float, beyond: float):
+    """All distances in σ. A unanimous vote does not say how far away the boundary is."""
+    sigma = 0.03
+    linear = make_linear(sigma)
+    for index in range(3):
+        proposed = finding(linear, [beyond * sigma], boundary * sigma, index)
+        proved = Verifier(rule=rule).verify(proposed, linear.classifier)
+        assert proved.radius is not None
+        assert boundary < proved.radius / sigma < boundary + 0.4
 
 
 def test_without_the_finish_the_nearest_candidate_that_passes_is_taken():
