@@ -128,6 +128,18 @@ def test_what_is_spared_is_the_lines_own_standard_error():
     assert line.solve(spare=2.0, target=0.0) == pytest.approx(1.0 + 2 * 0.02 / np.sqrt(2) / 0.75)
 
 
+def test_a_unanimous_vote_counts_only_where_no_vote_is_divided():
+    """It says which side it is on, not how far away the boundary is."""
+    line, n = Crossing(), 500
+    line.add(9.0, margin(np.array([0, n]), n, (1, 0), 0.5))
+    alone = line.solve(spare=0.0, target=0.0)
+    assert 9.0 - 0.5 * 5 / 0.75 < alone < 9.0 - 0.5 * 2 / 0.75
+    line.add(1.0, margin(np.array([300, 200]), n, (1, 0), 0.5))
+    single = Crossing()
+    single.add(1.0, margin(np.array([300, 200]), n, (1, 0), 0.5))
+    assert line.solve(spare=1.0, target=0.1) == pytest.approx(single.solve(spare=1.0, target=0.1))
+
+
 margins = st.tuples(st.floats(0.5, 2.0), st.floats(-0.1, 0.1), st.floats(0.01, 0.1))
 
 
