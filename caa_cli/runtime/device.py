@@ -102,8 +102,15 @@ def numeric_mode(name: str, device: torch.device) -> torch.dtype:
 @contextmanager
 def in_mode(name: str) -> Iterator[None]:
     """Rounds products on a GPU as this mode does, and then as before."""
+    with rounding_kept():
+        _round_products(name == _TF32)
+        yield
+
+
+@contextmanager
+def rounding_kept() -> Iterator[None]:
+    """A context after which products on a GPU are rounded as before it."""
     before = torch.backends.cuda.matmul.allow_tf32
-    _round_products(name == _TF32)
     try:
         yield
     finally:
@@ -124,7 +131,8 @@ def weights_dtype(name: str, device: torch.device, option: str = "--dtype") -> t
 
 
 def _round_products(to_tf32: bool) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = to_tf32
+    # Not by matmul.allow_tf32: after a caller's set_float32_matmul_precision PyTorch takes that for a contradiction.
+    torch.set_float32_matmul_precision("high" if to_tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = to_tf32
 
 

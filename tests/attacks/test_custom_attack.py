@@ -203,6 +203,7 @@ def test_what_an_attack_does_to_the_model_and_to_the_generators_stays_its_own(gr
             parameter.requires_grad_(True)
             parameter.data.zero_()
         torch.set_default_device("meta")
+        torch.set_float32_matmul_precision("medium")
         return torch.rand(1, 1, 8, 8, device="cpu")
 
     torch.manual_seed(3)
@@ -214,6 +215,7 @@ def test_what_an_attack_does_to_the_model_and_to_the_generators_stays_its_own(gr
     assert torch.equal(grey, torch.full((1, 8, 8), 0.5))
     assert torch.is_grad_enabled()
     assert torch.get_default_dtype() == torch.float32
+    assert torch.get_float32_matmul_precision() == "highest"
     assert torch.empty(0).device == torch.device("cpu")
     assert all(torch.equal(a, b) for a, b in zip(weights, classifier.model.parameters(), strict=True))
     assert not any(module.training for module in classifier.model.modules())

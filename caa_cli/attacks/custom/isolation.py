@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caa_cli.runtime.device import rounding_kept
+
 # How far a pixel may lie outside of [0, 1] by rounding, beside the precision of its type.
 _ROUNDING = 1e-5
 # Of an exception's message, in a result.
@@ -26,14 +28,16 @@ class ProposalError(Exception):
 def isolated(seed: int, device: torch.device) -> Iterator[None]:
     """A context in which the global random generators begin with this seed.
 
-    Afterwards they are as they were, and so are PyTorch's default dtype and device, its number of threads and whether
-    it records gradients. What is printed goes to stderr, since stdout may be a document.
+    Afterwards they are as they were, and so are PyTorch's default dtype and device, its number of threads, the
+    precision of its products and whether it records gradients. What is printed goes to stderr, since stdout may be a
+    document.
     """
     before = random.getstate(), np.random.get_state(), torch.get_default_dtype(), torch.get_num_threads()
     default_device = torch.empty(0).device  # torch.get_default_device() fails after a None was set, in PyTorch 2.6
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         torch.enable_grad(),
+        rounding_kept(),
         redirect_stdout(sys.stderr),
     ):
         torch.manual_seed(seed)
