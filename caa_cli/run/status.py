@@ -83,7 +83,8 @@ class StatusRun:
         for again, names in list(stopped.items())[:MOST_NAMED]:
             self.display.note(f"{', '.join(names)}: {again}")
         trainings = [(one.output, one.state) for one in runs if one.epochs is not None and one.output is not None]
-        for output, state in trainings[:MOST_NAMED]:
+        going_on = [(output, state) for output, state in trainings if state != COMPLETE]
+        for output, state in going_on[:MOST_NAMED]:
             again = "; to finish it, repeat its caa train with --resume" if state == UNFINISHED else ""
             self.display.note(f"{sidecar(output, TRAINING_LOG)} has a line for each epoch{again}")
 

@@ -5,7 +5,8 @@ number of samples, and each block has a generator seed hashed from the key and t
 size and shard change nothing, any sample can be redrawn without those before it, and search, certification and
 verification never share a draw.
 
-The two kinds of device have different generators: a CPU run and a CUDA run see different noise of the same law.
+The two kinds of device have different generators: a CPU run and a CUDA run see different noise of the same law; so
+may GPUs with different numbers of multiprocessors.
 PyTorch's CPU generator keeps 32 bits of a seed. Two given blocks therefore coincide with probability 2⁻³²;
 for one image at the default settings (about 1,500 blocks) some pair does with probability 3·10⁻⁴.
 """
