@@ -74,6 +74,11 @@ class NoisyModel:
         votes_chunk: int = 256,
         gradient_chunk: int = 256,
     ) -> None:
+        """Raises UsageError for a σ or a dtype that can't be used."""
+        if not 0.0 < sigma < math.inf:
+            raise UsageError(f"sigma must be above 0, not {sigma}", "for instance sigma=0.5")
+        if dtype not in _CASTS:
+            raise UsageError(f"dtype is {dtype!r}", f"give one of {', '.join(map(str, _CASTS))}")
         self.device = torch.device(device)
         self.dtype = dtype
         self.model = frozen(model, self.device, dtype)

@@ -406,6 +406,21 @@ def test_loading_refuses_values_of_another_type(wrong, message):
         caa_cli.load(**{"checkpoint": "demo", **wrong})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sigma": -0.5}, r"^sigma must be above 0, not -0\.5"),
+        ({"sigma": float("nan")}, "^sigma must be above 0, not nan"),
+        ({"dtype": "float32"}, "^dtype is 'float32'"),
+        ({"dtype": torch.int64}, r"^dtype is torch\.int64"),
+    ],
+)
+def test_a_classifier_of_ones_own_refuses_values_that_can_not_be_used(wrong, message):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    with pytest.raises(caa_cli.UsageError, match=message):
+        caa_cli.SmoothedClassifier(network, **{"sigma": 0.5, "num_classes": 3, "input_shape": (1, 3, 4), **wrong})
+
+
 def test_loading_says_what_it_overrides():
     with pytest.warns(UserWarning, match=r"^sigma=0\.25 overrides the 0\.5") as warned:
         assert caa_cli.load("demo", sigma=0.25, device="cpu").sigma == 0.25
