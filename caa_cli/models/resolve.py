@@ -174,7 +174,7 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
     for name, preset in NORMALISATIONS.items():
         if preset == (card.mean, card.std) and name not in fitting:
             raise UsageError(
-                f"the normalisation {name} is for {len(card.mean)} channels, and the images have {channels}",
+                f"the normalisation {name} is for {counted(len(card.mean), 'channel')}, not {channels}",
                 f"use one of: {', '.join(fitting)}",
             )
     for name, values in (("mean", card.mean), ("std", card.std)):
