@@ -15,14 +15,8 @@ from caa_cli.config.attack_plan import AttackPlan, default_samples
 from caa_cli.config.attack_settings import declared, foreign
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.choices import TABLE_FORMATS
-from caa_cli.config.compare_plan import (
-    ComparePlan,
-    NamedAttack,
-    parse_attacks,
-    parse_sweeps,
-    path_for_attack,
-    swept,
-)
+from caa_cli.config.compare_plan import ComparePlan, path_for_attack
+from caa_cli.config.named_attacks import NamedAttack, parse_attacks, parse_sweeps, swept
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
 from caa_cli.config.ranges import FileName, flag
@@ -31,18 +25,8 @@ from caa_cli.runtime.sharding import Shard
 
 _COMPARISON = generate.COMPARISON
 # The options that apply where files are read; all others say how to run attacks.
-_READING = {
-    "files",
-    "reference",
-    "output",
-    "format",
-    "html",
-    "figure_examples",
-    "figure_certified",
-    "bootstrap",
-    "common_images",
-}
-_READING |= {"seed", "config", "require", "json", "quiet", "overwrite", "dry_run"}
+_READING = {"files", "reference", "output", "format", "html", "figure_examples", "figure_certified", "bootstrap"}
+_READING |= {"common_images", "seed", "config", "require", "json", "quiet", "overwrite", "dry_run"}
 _READING |= {spec.option for spec in PICTURES.values()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from caa_cli.config.attack_settings import prefix
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.choices import GRADIENTS, SURROGATE_MODEL
-from caa_cli.config.compare_plan import setting_names
+from caa_cli.config.compared_settings import setting_names
 
 Completion = Callable[[str], list[str]]
 _USUAL_COUNTS = (2, 4, 8, 16, 32)

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from caa_cli.config.compare_plan import SEARCH, SHARED, check_reference
+from caa_cli.config.compare_plan import check_reference
+from caa_cli.config.compared_settings import SEARCH, SHARED
 from caa_cli.results.bootstrap import intervals
 from caa_cli.results.documents import fingerprint_of, head
 from caa_cli.results.line_search import hidden_by_line_search

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from caa_cli.config.compare_plan import SHARED
+from caa_cli.config.compared_settings import SHARED
 from caa_cli.config.schema import Natural, PositiveInt, SchemaError, Seconds, check
 from caa_cli.errors import CaaError
 from caa_cli.results.comparison import Comparison, compare_over

@@ -8,7 +8,7 @@ from typing import Any
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.choices import ENSEMBLES, EXACT, VOTES
-from caa_cli.config.compare_plan import default_of
+from caa_cli.config.compared_settings import default_of
 from caa_cli.config.presets import PRESETS, preset_of_attack
 from caa_cli.config.ranges import flag
 from caa_cli.config.targets import TARGET_RULES, Classes, target_in_words

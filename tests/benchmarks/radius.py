@@ -23,7 +23,7 @@ from setup import demo, trained
 
 from caa_cli.attacks.common.loop import Example, Search
 from caa_cli.config.attack_plan import AttackPlan
-from caa_cli.config.compare_plan import NamedAttack
+from caa_cli.config.named_attacks import NamedAttack
 from caa_cli.run.registry import build_attack
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier

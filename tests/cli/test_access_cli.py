@@ -12,7 +12,7 @@ from merging import merge, shards
 from support import CHEAP, assert_clean_error, attack, caa, parse_strict, read_strict, timeless
 
 from caa_cli.config.attack_plan import AttackPlan
-from caa_cli.config.compare_plan import NamedAttack, parse_attacks
+from caa_cli.config.named_attacks import NamedAttack, parse_attacks
 from caa_cli.errors import UsageError
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, checkpoint_bytes, read_weights
 from caa_cli.models.load import build_model

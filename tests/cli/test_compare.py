@@ -11,7 +11,8 @@ import pytest
 from comparing import assert_as_by_hand, document, record, write
 from support import CHEAP, assert_clean_error, attack, caa, parse_strict, read_strict, start, timeless, wait_until
 
-from caa_cli.config.compare_plan import NamedAttack, path_for_attack
+from caa_cli.config.compare_plan import path_for_attack
+from caa_cli.config.named_attacks import NamedAttack
 from caa_cli.errors import UsageError
 
 TWO = "caa,caa:surrogate=gumbel:temperature=1"

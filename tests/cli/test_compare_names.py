@@ -8,7 +8,7 @@ import pytest
 from comparing import document, record, write
 from support import CHEAP, assert_clean_error, attack, caa, parse_strict, read_strict
 
-from caa_cli.config.compare_plan import NamedAttack, parse_attacks, parse_sweeps, swept
+from caa_cli.config.named_attacks import NamedAttack, parse_attacks, parse_sweeps, swept
 
 
 def result(path, radii=(1.5, 2.0, None), **settings):

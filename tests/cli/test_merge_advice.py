@@ -8,7 +8,7 @@ from comparing import document, record, write
 from merging import IMAGES, killed, merge, shard, shards
 from support import CHEAP, assert_clean_error, caa, parse_strict
 
-from caa_cli.config.compare_plan import label_of
+from caa_cli.config.named_attacks import label_of
 from caa_cli.results.shards.merged_result import merge as merge_parts
 from caa_cli.results.shards.merged_result import merged_images
 from caa_cli.results.shards.result_file import read_result_file

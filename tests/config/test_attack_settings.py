@@ -16,7 +16,7 @@ from caa_cli.cli.attack import attack as command
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attack_settings import declared, flat
 from caa_cli.config.attacks import ATTACKS, SAMPLES
-from caa_cli.config.compare_plan import default_of
+from caa_cli.config.compared_settings import default_of
 from caa_cli.config.differences import differences
 from caa_cli.config.targets import Classes
 from caa_cli.config.train_plan import TrainPlan

@@ -12,7 +12,7 @@ from comparing import document, record
 from matplotlib.figure import Figure
 from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 
-from caa_cli.config.compare_plan import NamedAttack, parse_sweeps, swept
+from caa_cli.config.named_attacks import NamedAttack, parse_sweeps, swept
 from caa_cli.config.pictures import PICTURES
 from caa_cli.errors import UsageError
 from caa_cli.report.figure import EmptyPictureError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.config.certify_plan import CertifyPlan
-from caa_cli.config.compare_plan import SHARED
+from caa_cli.config.compared_settings import SHARED
 from caa_cli.results.model_files import files_of, model_digest
 from caa_cli.results.shards.result_file import R, ResultFile
 from caa_cli.results.shards.run_results import by_label, check_same, grouped

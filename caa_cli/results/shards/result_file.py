@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attack_settings import foreign
-from caa_cli.config.compare_plan import SHARED, default_of, former_value, setting_names
+from caa_cli.config.compared_settings import SHARED, default_of, former_value, setting_names
 from caa_cli.config.differences import AS_ANOTHER
 from caa_cli.config.paths import sidecar
 from caa_cli.config.schema import SchemaError, check, parse, shown

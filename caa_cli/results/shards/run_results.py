@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from caa_cli.config.compare_plan import SEARCH, SHARED, label_of
+from caa_cli.config.compared_settings import SEARCH, SHARED
 from caa_cli.config.custom_attack import short_name
 from caa_cli.config.differences import decisive
+from caa_cli.config.named_attacks import label_of
 from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
 from caa_cli.results.model_files import model_digest
