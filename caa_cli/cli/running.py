@@ -137,9 +137,8 @@ def _no_such_option(context: typer.Context, unknown: str) -> UsageError:
     others = [name for name, command in commands.items() if any(unknown in each.opts for each in command.params)]
     if others:
         return UsageError(f"{problem}: it is an option of caa {', caa '.join(others)}", f"caa {others[0]} --help")
-    return UsageError(
-        problem, f"{did_you_mean(unknown, [name for option in options for name in option.opts])}{help_}"
-    )
+    names = [name for option in options for name in option.opts]
+    return UsageError(problem, f"{did_you_mean(unknown, names)}{help_}")
 
 
 @contextmanager

@@ -154,8 +154,8 @@ def train(
 ) -> None:
     """Train a classifier for randomised smoothing, or a denoiser in front of one; the other commands read it."""
     plan = layers.plan_of(TrainPlan, layers.with_recipe(context, locals() | given))
-    _check_effect(context, "momentum", "--optimizer sgd", plan.optimizer)
-    _check_effect(context, "step_epochs", "--schedule step", plan.schedule)
+    _check_effect(context, plan, "momentum", "optimizer", "sgd")
+    _check_effect(context, plan, "step_epochs", "schedule", "step")
     from caa_cli.display import Display
 
     with importing():
@@ -164,7 +164,8 @@ def train(
     raise typer.Exit(TrainRun(plan, Display(quiet, json), running.resume_command()).execute())
 
 
-def _check_effect(context: typer.Context, name: str, of: str, chosen: str) -> None:
-    """Raises UsageError for an option that was typed, but is `of` another choice; a recipe or a file may hold it."""
-    if not of.endswith(f" {chosen}") and layers.source_of(context, name) == "COMMANDLINE":
+def _check_effect(context: typer.Context, plan: TrainPlan, name: str, choice: str, owner: str) -> None:
+    """Raises UsageError for an option that was typed, but is of another choice; a recipe or a file may hold it."""
+    chosen, of = getattr(plan, choice), f"{flag(choice)} {owner}"
+    if chosen != owner and layers.source_of(context, name) == "COMMANDLINE":
         raise UsageError(f"{flag(name)} is a setting of {of}, not of {chosen}", f"leave it out, or add {of}")

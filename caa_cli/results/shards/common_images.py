@@ -27,10 +27,10 @@ def common_images(
 ) -> list[int]:
     """The images that all results have. Raises UsageError where a run that was not interrupted lacks some.
 
-    notes: gets what was left out, for a reader.  what: the word for the results.  among: take only these; then runs
-    may lack others, and shards may be missing.
+    notes: gets what was left out, for a reader.  what: the word for the results.  among: the images to take, which
+    all have; then runs may have others, and shards may be missing.
     """
-    common = held_by_all(results) if among is None else held_by_all(results) & among
+    common = held_by_all(results) if among is None else among
     for result in results:
         if result.interrupted:
             notes.append(f"{result.label} was interrupted after {counted(len(result.records), 'image')}")

@@ -150,8 +150,9 @@ def unfinished(output: Path) -> bool:
     """Whether the journal holds examples of an earlier run that no complete result holds."""
     journal = sidecar(output, ".jsonl")
     try:
-        if b"\n" not in journal.read_bytes():  # not even its header is whole
-            return False
+        with journal.open("rb") as file:
+            if not file.readline().endswith(b"\n"):  # not even its header is whole
+                return False
     except OSError:  # it is missing, or no file can have this name
         return False
     try:
