@@ -90,13 +90,13 @@ class Plausibility:
     def _shares(self, x: Tensor, labels: Tensor, indices: list[int], samples: int) -> Tensor:
         """(images,) float64: the share of noise samples that each image is predicted rightly on."""
         keys = [Key(0, index, Purpose.TUNING, iteration=1) for index in indices]
-        votes = self.classifier.votes(x, keys, samples)
+        votes = self.classifier.keyed_votes(x, keys, samples)
         return votes.gather(1, labels[:, None])[:, 0].cpu().double() / samples
 
     def _seconds(self, image: Tensor, index: int) -> float:
         """Seconds of one model evaluation, measured on a few."""
         began, few = time.perf_counter(), 8
-        self.classifier.votes(image[None], [Key(0, index, Purpose.TUNING, iteration=1)], few).cpu()
+        self.classifier.keyed_votes(image[None], [Key(0, index, Purpose.TUNING, iteration=1)], few).cpu()
         return (time.perf_counter() - began) / few
 
     def _sample(self) -> tuple[Tensor, Tensor, list[int]]:

@@ -167,7 +167,7 @@ class Session(Generic[P]):
         if image is None:
             return
         try:
-            votes = classifier.votes(image.to(classifier.device)[None], [Key(0, index, Purpose.TUNING)], 8)
+            votes = classifier.keyed_votes(image.to(classifier.device)[None], [Key(0, index, Purpose.TUNING)], 8)
         except RuntimeError as error:
             raise CaaError(
                 f"the model can't take the images of {self.images.name}: {error}",

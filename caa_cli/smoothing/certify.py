@@ -96,4 +96,4 @@ class Certifier:
         self, classifier: SmoothedClassifier, images: Tensor, indices: Sequence[int], purpose: Purpose, samples: int
     ) -> NDArray[np.int64]:
         keys = [Key(self.seed, index, purpose) for index in indices]
-        return np.asarray(classifier.votes(images, keys, samples).cpu().numpy())
+        return np.asarray(classifier.keyed_votes(images, keys, samples).cpu().numpy())

@@ -125,6 +125,15 @@ class SmoothedClassifier(NoisyModel):
         return self.gradients.gradients(self, x, keys, samples, request).single()
 
     @usual_defaults()
+    def votes(self, x: Tensor, samples: int = 1000, seed: int = 0) -> Tensor:
+        """How many of `samples` noise draws each class gets: x (examples, *input_shape) → (examples, classes) int64.
+
+        The noise is chosen by `seed` and the example's position, so that the same call gives the same votes. A draw
+        whose logits hold a NaN abstains: a row then sums to less than `samples`.
+        """
+        return self.keyed_votes(x, Key.direct(len(x), seed), samples)
+
+    @usual_defaults()
     def gradient(
         self, x: Tensor, labels: Tensor, samples: int = 1000, objective: Objective | None = None, seed: int = 0
     ) -> Tensor:

@@ -72,11 +72,15 @@ class NoiseSource(threading.local):
     # Elements of a block: on a CPU few enough to stay in the cache, on a GPU enough to fill it.
     _BLOCK_ELEMENTS_CPU, _BLOCK_ELEMENTS_GPU = 2**16, 2**21
 
-    def __init__(self, input_shape: Sequence[int], device: torch.device) -> None:
+    def __init__(self, input_shape: tuple[int, ...], device: torch.device) -> None:
+        self._arguments = input_shape, device
         elements = self._BLOCK_ELEMENTS_CPU if device.type == "cpu" else self._BLOCK_ELEMENTS_GPU
         samples = max(1, elements // math.prod(input_shape))
         self.block = min(256, 2 ** int(math.log2(samples)))
         self._generator = torch.Generator(device=device)
+
+    def __reduce__(self) -> tuple[type[NoiseSource], tuple[tuple[int, ...], torch.device]]:
+        return NoiseSource, self._arguments  # nothing else of a thread's can be copied or pickled, or need be
 
     def gaussian(self, out: Tensor, keys: Sequence[Key], start: int, sigma: float) -> None:
         """Fills `out` (examples, samples, *input_shape) with N(0, σ²): samples start, start + 1, … of each key."""

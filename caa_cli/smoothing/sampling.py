@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.runtime.defaults import usual_defaults
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.runtime.words import counted, sizes
 from caa_cli.smoothing.chunks import Piece, plan_pieces
@@ -40,6 +39,9 @@ class Scratch(threading.local):
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._held: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def __reduce__(self) -> tuple[type[Scratch], tuple[torch.device]]:
+        return Scratch, (self._device,)  # a copy begins without memory
 
     def take(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A tensor of this shape in the memory of this name; what was there is overwritten."""
@@ -100,7 +102,7 @@ class NoisyModel:
         self._scratch = Scratch(self.device)
         # Whether blocks recompute their activations, and who is told when they begin to.
         self.recomputes = False
-        self.notify: Callable[[str], None] = lambda text: None
+        self.notify: Callable[[str], None] = _ignore
 
     def __repr__(self) -> str:
         shape, dtype = sizes(self.input_shape), str(self.dtype).removeprefix("torch.")
@@ -131,19 +133,14 @@ class NoisyModel:
             **({"activations": "recomputed"} if self.recomputes else {}),
         }
 
-    @usual_defaults()
-    def votes(
-        self, x: Tensor, keys: Sequence[Key] | None = None, samples: int = 1000, start: int = 0, seed: int = 0
-    ) -> Tensor:
+    def keyed_votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
         """Hard votes of `samples` noise draws: x (examples, *input_shape) → (examples, classes) int64.
 
-        keys: the noise of each example; None: chosen by `seed` and the example's position, so that the same call
-        gives the same votes. start: how many draws of these keys have been counted before. A draw whose logits hold
-        a NaN abstains: a row then sums to less than `samples`.
+        keys: the noise of each example. start: how many draws of these keys have been counted before. A draw whose
+        logits hold a NaN abstains: a row then sums to less than `samples`.
         """
         x = self.on_device(x)
         counts = self.no_counts(len(x))
-        keys = Key.direct(len(x), seed) if keys is None else keys
         if samples < 1:
             raise UsageError(f"samples = {samples}: there are no votes without samples", "samples=1000")
 
@@ -272,6 +269,10 @@ class NoisyModel:
             noisy = noisy.movedim(-1, 2) if last else noisy
         torch.add(noise, x[piece.examples, None], out=noisy)
         return noisy.flatten(0, 1).detach()
+
+
+def _ignore(notice: str) -> None:
+    """What is told to nobody."""
 
 
 def frozen(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

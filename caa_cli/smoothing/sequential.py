@@ -68,7 +68,7 @@ class Decider:
         """Decides for one image (*input_shape) in [0, 1]; index: its global index, for the noise."""
 
         def draw(purpose: Purpose, stage: int, samples: int) -> Tensor:
-            return classifier.votes(image[None], [Key(self.seed, index, purpose, stage)], samples)[0].cpu()
+            return classifier.keyed_votes(image[None], [Key(self.seed, index, purpose, stage)], samples)[0].cpu()
 
         prediction = int(leader(draw(Purpose.SELECTION, 0, self.selection_samples).numpy()))
         threshold = least_probability(self.radius / classifier.sigma, self.certificate)

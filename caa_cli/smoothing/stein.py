@@ -36,7 +36,7 @@ class SteinEstimator(GradientSource):
         return None
 
     def log_mean(self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int) -> Tensor:
-        return log_shares(classifier.votes(x, keys, samples), samples)
+        return log_shares(classifier.keyed_votes(x, keys, samples), samples)
 
     def gradients(
         self, classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int, request: GradientRequest

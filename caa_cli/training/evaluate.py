@@ -42,7 +42,7 @@ def smoothed_accuracy(
             if batch:
                 x = torch.stack([image for _, image in batch]).to(device)
                 keys = [Key(plan.seed, index, Purpose.EVALUATION) for index, _ in batch]
-                winners = leader(classifier.votes(x, keys, samples).cpu().numpy())
+                winners = leader(classifier.keyed_votes(x, keys, samples).cpu().numpy())
                 right += sum(int(w) == images.label(index) for w, (index, _) in zip(winners, batch, strict=True))
                 seen += len(batch)
             bar.update(

@@ -84,7 +84,7 @@ def one_chunk(classifier: SmoothedClassifier, name: str) -> Callable[[int], int]
 
     def votes(chunk: int) -> int:
         classifier.votes_chunk = chunk
-        classifier.votes(x, keys, chunk)
+        classifier.keyed_votes(x, keys, chunk)
         return classifier.votes_chunk
 
     def gradient(chunk: int) -> int:

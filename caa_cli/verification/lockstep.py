@@ -57,7 +57,9 @@ def draw_together(drawings: Sequence[Drawing[T]], classifier: SmoothedClassifier
         together = _equal_draws({number: wanted[number] for number in list(wanted)[:width]})
         draws = [wanted[number] for number in together]
         x = torch.stack([draw.image for draw in draws])
-        votes = classifier.votes(x, [draw.key for draw in draws], draws[0].samples, draws[0].start).cpu().numpy()
+        votes = (
+            classifier.keyed_votes(x, [draw.key for draw in draws], draws[0].samples, draws[0].start).cpu().numpy()
+        )
         for number in together:
             seconds[number] += (time.perf_counter() - began) / len(together)
         for number, row in zip(together, votes, strict=True):

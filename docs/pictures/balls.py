@@ -73,7 +73,7 @@ def main() -> None:
     tops, radii = [], []
     for step, x in enumerate(visited):
         key = Key(0, arguments.image, Purpose.SEARCH, step)
-        votes = classifier.votes(x[None], [key], 1500)[0].numpy()
+        votes = classifier.keyed_votes(x[None], [key], 1500)[0].numpy()
         tops.append(int(leader(votes)))
         radii.append(float(separation(votes, 1500, tops[-1], 0.005, "goodman").radius(0.5)))
 
@@ -84,7 +84,7 @@ def main() -> None:
     flat = torch.tensor(origin + grid.reshape(-1, 2) @ plane, dtype=torch.float32).view(-1, 1, 28, 28)
     # The same noise in every cell, so that the boundary between them is smooth.
     key = Key(0, 0, Purpose.EVALUATION)
-    votes = torch.cat([classifier.votes(part, [key] * len(part), 300) for part in flat.split(500)]).numpy()
+    votes = torch.cat([classifier.keyed_votes(part, [key] * len(part), 300) for part in flat.split(500)]).numpy()
     lead = np.where(np.arange(10) == label, -1, votes).max(axis=1) - votes[:, label]
     lead = lead.reshape(grid.shape[:2])
     axis.contourf(span_x, span_y, lead, levels=[-1000, 0, 1000], colors=["#e8f0f8", "#fbe9e7"])

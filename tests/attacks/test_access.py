@@ -255,7 +255,7 @@ def test_votes_are_the_targets_and_gradients_the_surrogates():
     classifier = target.classifier
     x, label = target.at(0.3)[None], torch.tensor([1])
     passed = classifier.surrogate(x, label, keys(1), 500, LogRatio())
-    assert torch.equal(passed.votes, make_linear(seed=0).classifier.votes(x, keys(1), 500))
+    assert torch.equal(passed.votes, make_linear(seed=0).classifier.keyed_votes(x, keys(1), 500))
     assert float(torch.cosine_similarity(passed.gradient.flatten(), other.weight, dim=0)) > 0.99
     assert int(passed.forward_evaluations) == 1000
     # The smoothed logits are the target's shares, the surrogate weighing as one vote.

@@ -79,7 +79,7 @@ def test_where_another_class_leads_without_certainty_the_step_is_the_shortest_ou
     linear, attack = plane(), free(step_min=0.07)
     state = begin(attack, linear, clean=1.0, x=-0.05)
     state.balls.add(linear.at(0.5).view(1, -1), torch.tensor([1.0]), torch.tensor([True]))
-    votes = linear.classifier.votes(state.x, state.keys(0), 1500)[0]
+    votes = linear.classifier.keyed_votes(state.x, state.keys(0), 1500)[0]
     assert 750 < votes[0] < fewest_votes(1500, 1500, 2, 0.005, "goodman"), "open, and class 0 leads"
     assert step(attack, linear, state) == pytest.approx(-0.05 - 0.07, abs=1e-4)
     assert not state.succeeded.item()
@@ -117,7 +117,7 @@ def test_a_second_stage_draws_new_samples_and_judges_all_of_them():
     stages = [(Purpose.SEARCH, 7, 9, 0, 250), (Purpose.SEARCH, 7, 9, 250, 250)]
     assert [draw.noise for draw in classifier.draws] == stages
     assert (state.forward.item(), state.backward.item()) == (500, 0)
-    votes = linear.classifier.votes(linear.at(-0.08)[None], [classifier.draws[0].key], 500)
+    votes = linear.classifier.keyed_votes(linear.at(-0.08)[None], [classifier.draws[0].key], 500)
     assert torch.equal(state.near_votes[0, 0], votes[0])
 
 

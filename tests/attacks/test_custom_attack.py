@@ -191,7 +191,7 @@ def test_what_an_attack_does_to_the_model_and_to_the_generators_stays_its_own(gr
         np.random.seed(3)
         expected = torch.rand(1), random.random(), np.random.rand()
     weights = [parameter.clone() for parameter in classifier.model.parameters()]
-    votes = classifier.votes(grey[None], [Key(0, 5, Purpose.SEARCH)], 50)
+    votes = classifier.keyed_votes(grey[None], [Key(0, 5, Purpose.SEARCH)], 50)
 
     def attack(view, images, labels, generator):
         images += 1.0
@@ -220,7 +220,7 @@ def test_what_an_attack_does_to_the_model_and_to_the_generators_stays_its_own(gr
     assert all(torch.equal(a, b) for a, b in zip(weights, classifier.model.parameters(), strict=True))
     assert not any(module.training for module in classifier.model.modules())
     assert not any(parameter.requires_grad for parameter in classifier.model.parameters())
-    assert torch.equal(classifier.votes(grey[None], [Key(0, 5, Purpose.SEARCH)], 50), votes)
+    assert torch.equal(classifier.keyed_votes(grey[None], [Key(0, 5, Purpose.SEARCH)], 50), votes)
 
 
 def raises(classifier, images, labels, generator):

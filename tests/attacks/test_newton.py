@@ -336,7 +336,7 @@ def test_a_guess_is_no_success_of_the_search_and_the_last_try_goes_to_what_looke
     tried: list[torch.Tensor] = []
 
     class Never(type(linear.classifier)):
-        def votes(self, x, keys, samples, start=0):
+        def keyed_votes(self, x, keys, samples, start=0):
             if keys[0].purpose == Purpose.VERIFICATION:
                 tried.append(x[0])
             return torch.tensor([[samples // 2, samples - samples // 2]])

@@ -61,7 +61,7 @@ def main() -> None:
 
     def votes(chunk: int) -> None:
         classifier.votes_chunk = chunk
-        classifier.votes(x, keys, samples)
+        classifier.keyed_votes(x, keys, samples)
 
     def gradient(chunk: int) -> None:
         classifier.gradient_chunk = chunk

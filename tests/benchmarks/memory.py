@@ -38,7 +38,7 @@ def passes(classifier: SmoothedClassifier, votes: int, gradient: int) -> None:
     x = torch.rand(1, *classifier.input_shape)
     keys = [Key(0, 0, Purpose.SEARCH)]
     if votes:
-        classifier.votes(x, keys, votes)
+        classifier.keyed_votes(x, keys, votes)
     classifier.surrogate(x, torch.zeros(1, dtype=torch.int64), keys, gradient, LogRatio())
 
 

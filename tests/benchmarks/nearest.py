@@ -45,7 +45,7 @@ def chosen(classifier: SmoothedClassifier, images: ImageSet, count: int) -> list
     """Images spread over the split that the smoothed classifier gets right."""
     examples: list[Example] = []
     for index in range(7, len(images), len(images) // (2 * count)):
-        votes = classifier.votes(images.image(index)[None], [Key(0, index, Purpose.SELECTION)], 1000)
+        votes = classifier.keyed_votes(images.image(index)[None], [Key(0, index, Purpose.SELECTION)], 1000)
         if int(leader(votes.numpy())[0]) == images.label(index):
             examples.append(Example(index, images.image(index), images.label(index)))
     return examples[:count]
@@ -60,7 +60,7 @@ def distance(classifier: SmoothedClassifier, example: Example, point: Tensor, sa
         x = (example.image.flatten() + at / length * delta).clamp(0.0, 1.0).view_as(example.image)
         at = float((x - example.image).norm())
         if probe < 3:
-            votes = classifier.votes(x[None], [Key(99, example.index, Purpose.PROBE)], samples)[0].numpy()
+            votes = classifier.keyed_votes(x[None], [Key(99, example.index, Purpose.PROBE)], samples)[0].numpy()
             sides = int(leader(votes, excluding=example.label)), example.label
             crossing.add(at, margin(votes, samples, sides, classifier.sigma))
             at = crossing.solve(0.0, _MARGIN * classifier.sigma)

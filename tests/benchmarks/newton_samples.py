@@ -51,7 +51,7 @@ def main() -> None:
     tuned(classifier, classifier.arch, "float32", gradients=True, anew=False)
     for index in range(0, len(images), len(images) // arguments.images)[: arguments.images]:
         image, label = images.image(index), images.label(index)
-        votes = classifier.votes(image[None], [Key(0, index, Purpose.SELECTION)], 1500)
+        votes = classifier.keyed_votes(image[None], [Key(0, index, Purpose.SELECTION)], 1500)
         if int(leader(votes.numpy())[0]) != label:
             continue
         for text, attack in attacks.items():

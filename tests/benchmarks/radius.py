@@ -83,7 +83,7 @@ def main() -> None:
     rows: dict[str, list[dict[str, float | None]]] = {f"{text} {rule}": [] for text in plans for rule in verifiers}
     for index in range(0, arguments.every * arguments.images, arguments.every):
         image, label = images.image(index), images.label(index)
-        votes = classifier.votes(image[None], [Key(0, index, Purpose.SELECTION)], 1500)
+        votes = classifier.keyed_votes(image[None], [Key(0, index, Purpose.SELECTION)], 1500)
         if int(leader(votes.numpy())[0]) != label:
             continue
         for text, plan in plans.items():

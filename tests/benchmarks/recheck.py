@@ -35,7 +35,7 @@ def recount(
     votes = classifier.no_counts(1)[0, :-1]
     for start in range(0, samples, _PORTION):
         portion = min(_PORTION, samples - start)
-        votes = votes + classifier.votes(image, [key], portion, start)[0]
+        votes = votes + classifier.keyed_votes(image, [key], portion, start)[0]
         first, second = votes.topk(2).values.tolist()
         if surely is not None and first - second > surely * (first + second) ** 0.5:
             return votes, start + portion

@@ -37,7 +37,7 @@ def main() -> None:
     attack = CertificationAware(iterations=arguments.iterations, patience=0, sample_schedule="fixed")
     examples = []
     for index in range(arguments.images):
-        votes = classifier.votes(images.image(index)[None], [Key(0, index, Purpose.SELECTION)], 1500)
+        votes = classifier.keyed_votes(images.image(index)[None], [Key(0, index, Purpose.SELECTION)], 1500)
         if int(leader(votes.numpy())[0]) == images.label(index):
             examples.append(Example(index, images.image(index), images.label(index)))
     findings = list(Search(attack, classifier, 1, note).run(examples))
@@ -65,7 +65,7 @@ def main() -> None:
             middle = 0.5 * (low + high)
             point = clean + middle * (proved.image - clean)
             key = Key(1, finding.example.index, Purpose.EVALUATION, step)
-            votes = classifier.votes(point[None], [key], 40_000)[0].numpy()
+            votes = classifier.keyed_votes(point[None], [key], 40_000)[0].numpy()
             low, high = (middle, high) if int(leader(votes)) == label else (low, middle)
         excess.append((1.0 - high) * proved.radius)
     print(

@@ -43,7 +43,7 @@ class Ray:
     def __init__(self, slope: float, random: np.random.Generator) -> None:
         self.slope, self.random = slope, random
 
-    def votes(self, x: torch.Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> torch.Tensor:
+    def keyed_votes(self, x: torch.Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> torch.Tensor:
         distance = float(x[0].norm())
         rival = self.random.binomial(samples, ndtr(self.slope * (distance - BOUNDARY) / SIGMA))
         votes = torch.zeros(1, self.num_classes, dtype=torch.int64)
@@ -55,7 +55,7 @@ def finding(ray: Ray) -> Finding:
     """What a search proposes: a candidate a little off the boundary, with the votes of 267 samples."""
     distance = BOUNDARY + ray.random.normal(0.01, 0.03)
     image = torch.full((16,), distance / 4.0, dtype=torch.float64)
-    votes = ray.votes(image[None], [], 267)[0]
+    votes = ray.keyed_votes(image[None], [], 267)[0]
     example = SimpleNamespace(index=0, image=torch.zeros_like(image), label=0)
     return Finding(example, [Candidate(image, distance, votes)], 0, 0, 0, 0, 0.0)  # type: ignore[arg-type]
 

@@ -69,7 +69,7 @@ def test_votes_and_gradients_are_those_of_the_cpu(mode: str, layout: torch.memor
     with in_mode(mode):
         classifier = on(CUDA, torch.float32 if mode == "tf32" else getattr(torch, mode))
         classifier.lay_out(layout)
-        votes = classifier.votes(images(), KEYS, 1000)
+        votes = classifier.keyed_votes(images(), KEYS, 1000)
         passed = classifier.surrogate(images(), labels.to(CUDA), KEYS, 1000, LogRatio())
     assert torch.equal(votes.sum(1).cpu(), torch.full((3,), 1000))
     for found in (votes, passed.votes):
@@ -104,7 +104,7 @@ def test_the_chunk_changes_no_vote_and_no_gradient():
     votes, gradients = [], []
     for chunk in (4096, 1000, 300, 37):
         classifier = on(CUDA, chunk=chunk)
-        votes.append(classifier.votes(images(), KEYS, 1500))
+        votes.append(classifier.keyed_votes(images(), KEYS, 1500))
         gradients.append(classifier.surrogate(images(), labels, KEYS, 1500, LogRatio()).gradient)
     for vote, gradient in zip(votes[1:], gradients[1:], strict=True):
         assert int((vote - votes[0]).abs().max()) <= 1
@@ -130,7 +130,7 @@ def test_the_same_pass_has_the_same_result(arch: str, dtype: torch.dtype, layout
     def passes() -> list[Tensor]:
         passed = classifier.surrogate(x, labels, KEYS, 1000, LogRatio())
         moments = classifier.towards(x, labels, (labels + 1) % 10, KEYS, 1000, along).moments
-        return [classifier.votes(x, KEYS, 1000), passed.votes, passed.gradient, passed.log_mean, moments]
+        return [classifier.keyed_votes(x, KEYS, 1000), passed.votes, passed.gradient, passed.log_mean, moments]
 
     first = passes()
     for _ in range(3):
@@ -154,7 +154,7 @@ def test_a_pass_never_waits(objective: Objective):
     rivals = torch.tensor([[1, 3], [3, 7], [7, 4]], device=CUDA)
 
     def passes() -> None:
-        classifier.votes(x, KEYS, 1000)
+        classifier.keyed_votes(x, KEYS, 1000)
         classifier.surrogate(x, labels, KEYS, 1000, objective)
         classifier.rival_gradients(x, labels, rivals, KEYS, 1000)
         classifier.log_mean(x, KEYS, 1000)
@@ -233,8 +233,8 @@ def test_chunks_are_halved_where_memory_runs_out():
 
     x = torch.full((1, 1, 64, 64), 0.5, device=CUDA)
     small, large = classifier(64), classifier(8192)
-    expected = small.votes(x, KEYS[:1], 4096)
-    found = limited(lambda: large.votes(x, KEYS[:1], 4096), 500)
+    expected = small.keyed_votes(x, KEYS[:1], 4096)
+    found = limited(lambda: large.keyed_votes(x, KEYS[:1], 4096), 500)
     assert large.votes_chunk < 8192
     assert torch.equal(found, expected)
     label = torch.zeros(1, dtype=torch.int64, device=CUDA)

@@ -59,8 +59,8 @@ class Recording(SmoothedClassifier):
 
     draws: list[Draw]
 
-    def votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
-        counts = super().votes(x, keys, samples, start)
+    def keyed_votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
+        counts = super().keyed_votes(x, keys, samples, start)
         self.__dict__.setdefault("draws", []).extend(
             Draw(key, start, samples, image.clone(), votes.numpy().copy())
             for key, image, votes in zip(keys, x, counts, strict=True)

@@ -95,7 +95,7 @@ def test_torchscript_gives_votes_and_gradients(tmp_path, traced, dtype):
             module, sigma=0.5, num_classes=10, input_shape=(1, 28, 28), dtype=dtype,
             votes_chunk=chunk, gradient_chunk=chunk,
         )  # fmt: skip
-        votes = classifier.votes(images, keys, 64)
+        votes = classifier.keyed_votes(images, keys, 64)
         gradient = classifier.surrogate(images, labels, keys, 64, LogRatio(), pilot=64).gradient
         found[name] = votes, gradient
     for name in ("script", "chunks"):

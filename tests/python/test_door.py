@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import warnings
@@ -174,6 +176,18 @@ def test_threads_may_share_a_classifier(model, data):
     wanted = everything(0)
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(everything, range(8))) == [wanted] * 8
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_classifier_can_be_copied_and_pickled(model, data, copied):
+    images, labels = data[0][:2], data[1][:2]
+    for original in (model, model.searched_in(torch.bfloat16)):
+        other = copied(original)
+        assert torch.equal(other.votes(images, 300), original.votes(images, 300))
+        expected = original.search.gradient(images, labels, 300)
+        assert torch.equal(other.search.gradient(images, labels, 300), expected)
+        other.model.requires_grad_(True).train()
+        assert not any(weight.requires_grad for weight in original.model.parameters())
 
 
 def test_a_network_of_ones_own():

@@ -133,8 +133,8 @@ def test_the_searchs_copy_shares_noise_and_memory_but_no_weights():
     classifier = make_small()
     other = classifier.searched_in(torch.float64)
     x, keys = torch.full((1, *classifier.input_shape), 0.5), [Key(0, 0, Purpose.SEARCH)]
-    votes, searched = other.votes(x, keys, 500), other.search.votes(x, keys, 500)
-    assert torch.equal(votes, classifier.votes(x, keys, 500))
+    votes, searched = other.keyed_votes(x, keys, 500), other.search.keyed_votes(x, keys, 500)
+    assert torch.equal(votes, classifier.keyed_votes(x, keys, 500))
     assert torch.equal(votes, searched), "the same noise: only ties may differ"
     assert other.search.search is other.search
     assert {p.dtype for p in other.search.model.parameters()} == {torch.float64}

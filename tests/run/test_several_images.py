@@ -45,13 +45,13 @@ def run(chunk: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[AttackRecord]
     """The records of eight images, and (purpose, images) of each pass of votes."""
     classifier, passes = demo_classifier("cpu"), []
     classifier.votes_chunk, classifier.gradient_chunk = chunk, 256
-    votes = SmoothedClassifier.votes
+    votes = SmoothedClassifier.keyed_votes
 
     def noted(self, x, keys, *settings):
         passes.append((keys[0].purpose, len(x)))
         return votes(self, x, keys, *settings)
 
-    monkeypatch.setattr(SmoothedClassifier, "votes", noted)
+    monkeypatch.setattr(SmoothedClassifier, "keyed_votes", noted)
     pipeline = AttackPipeline(PLAN, build_attack(PLAN), classifier, OneUnreadable(open_dataset("demo", None, "test")))
     records = sorted((record for record, _ in pipeline.run(range(8))), key=lambda record: record.index)
     monkeypatch.undo()

@@ -123,7 +123,7 @@ x, keys = torch.rand(1, 3, 200, 200), [Key(0, 0, Purpose.SEARCH)]
 found = [limit, classifier.gradient_chunk]
 for samples, parts in ((40, 1), (80, 1), (80, 4)):
     classifier.gradient_chunk //= parts
-    classifier.votes(x, keys, samples)
+    classifier.keyed_votes(x, keys, samples)
     classifier.surrogate(x, torch.tensor([0]), keys, samples, LogRatio())
     found.append(peak_resident())
 print(json.dumps(found))

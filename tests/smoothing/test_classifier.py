@@ -29,7 +29,7 @@ LABELS = torch.tensor([0, 1, 2])
 
 def test_votes_of_a_linear_model_follow_the_normal_law(linear: Linear):
     n, distance = 20_000, 0.3
-    votes = linear.classifier.votes(linear.at(distance)[None], KEYS[:1], n)[0]
+    votes = linear.classifier.keyed_votes(linear.at(distance)[None], KEYS[:1], n)[0]
     p = stats.norm.cdf(distance / linear.classifier.sigma)
     assert votes.sum() == n
     assert abs(int(votes[1]) - n * p) < 4.5 * np.sqrt(n * p * (1 - p))
@@ -37,12 +37,12 @@ def test_votes_of_a_linear_model_follow_the_normal_law(linear: Linear):
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 200, 1000, 5000])
 def test_votes_do_not_depend_on_chunk_or_batch(chunk: int):
-    expected = make_small(votes_chunk=10_000).votes(X, KEYS, 700)
-    assert torch.equal(make_small(votes_chunk=chunk).votes(X, KEYS, 700), expected)
-    alone = [make_small(votes_chunk=chunk).votes(x[None], [key], 700) for x, key in zip(X, KEYS, strict=True)]
+    expected = make_small(votes_chunk=10_000).keyed_votes(X, KEYS, 700)
+    assert torch.equal(make_small(votes_chunk=chunk).keyed_votes(X, KEYS, 700), expected)
+    alone = [make_small(votes_chunk=chunk).keyed_votes(x[None], [key], 700) for x, key in zip(X, KEYS, strict=True)]
     assert torch.equal(torch.cat(alone), expected)
     classifier = make_small(votes_chunk=chunk)
-    first, rest = classifier.votes(X, KEYS, 300), classifier.votes(X, KEYS, 400, start=300)
+    first, rest = classifier.keyed_votes(X, KEYS, 300), classifier.keyed_votes(X, KEYS, 400, start=300)
     assert torch.equal(first + rest, expected)
 
 
@@ -148,7 +148,9 @@ def test_the_gumbel_gradient_is_that_of_the_straight_through_draws():
 
 def test_votes_come_with_the_gradient_from_the_same_samples():
     classifier = make_small()
-    assert torch.equal(classifier.surrogate(X, LABELS, KEYS, 400, LogRatio()).votes, classifier.votes(X, KEYS, 400))
+    assert torch.equal(
+        classifier.surrogate(X, LABELS, KEYS, 400, LogRatio()).votes, classifier.keyed_votes(X, KEYS, 400)
+    )
 
 
 class NanWhere(nn.Module):
@@ -166,7 +168,7 @@ class NanWhere(nn.Module):
 def test_nan_logits_abstain_and_do_not_spoil_the_gradient():
     classifier = SmoothedClassifier(NanWhere(0.5), sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
     n = 2000
-    votes = classifier.votes(X, KEYS, n)
+    votes = classifier.keyed_votes(X, KEYS, n)
     abstained = n - votes.sum(dim=1)
     assert (abstained > 0).all()
     assert (votes.sum(dim=1) > 0).all()
@@ -177,7 +179,7 @@ def test_nan_logits_abstain_and_do_not_spoil_the_gradient():
 
 def test_a_model_that_is_all_nan_votes_for_nothing():
     classifier = SmoothedClassifier(NanWhere(-100.0), sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
-    assert int(classifier.votes(X, KEYS, 100).sum()) == 0
+    assert int(classifier.keyed_votes(X, KEYS, 100).sum()) == 0
 
 
 @pytest.mark.parametrize(
@@ -243,14 +245,14 @@ def test_out_of_memory_halves_the_chunk_and_changes_nothing(limit: int):
         model, sigma=0.5, num_classes=3, input_shape=(1, 8, 8), votes_chunk=5000, gradient_chunk=5000
     )
     roomy = make_small(votes_chunk=5000, gradient_chunk=5000)
-    assert torch.equal(tight.votes(X, KEYS, 150), roomy.votes(X, KEYS, 150))
+    assert torch.equal(tight.keyed_votes(X, KEYS, 150), roomy.keyed_votes(X, KEYS, 150))
     ours = tight.surrogate(X, LABELS, KEYS, 150, LogRatio())
     theirs = roomy.surrogate(X, LABELS, KEYS, 150, LogRatio())
     torch.testing.assert_close(ours.gradient, theirs.gradient, rtol=1e-4, atol=1e-6)
     assert torch.equal(ours.votes, theirs.votes)
     assert tight.votes_chunk <= limit
     refused = model.refused
-    tight.votes(X, KEYS, 150)
+    tight.keyed_votes(X, KEYS, 150)
     assert model.refused == refused, "the smaller chunk is remembered"
 
 
@@ -264,19 +266,19 @@ def test_tuning_stays_below_the_size_that_memory_refused():
 def test_one_sample_that_does_not_fit_is_an_error_with_advice():
     classifier = SmoothedClassifier(OutOfMemoryAbove(0), sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
     with pytest.raises(CaaError, match="one noise sample"):
-        classifier.votes(X, KEYS, 10)
+        classifier.keyed_votes(X, KEYS, 10)
 
 
 def test_an_error_of_the_model_is_not_taken_for_lack_of_memory():
     classifier = SmoothedClassifier(nn.Linear(5, 3), sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
     with pytest.raises(RuntimeError, match="shape"):
-        classifier.votes(X, KEYS, 10)
+        classifier.keyed_votes(X, KEYS, 10)
 
 
 def test_double_precision_agrees_with_single():
     single, double = make_small(), make_small()
     double = SmoothedClassifier(SmallNet(), sigma=0.5, num_classes=3, input_shape=(1, 8, 8), dtype=torch.float64)
-    assert (single.votes(X, KEYS, 1000) - double.votes(X, KEYS, 1000)).abs().max() <= 2
+    assert (single.keyed_votes(X, KEYS, 1000) - double.keyed_votes(X, KEYS, 1000)).abs().max() <= 2
 
 
 MEMORY = """
@@ -288,7 +290,7 @@ from caa_cli.smoothing.objective import LogRatio
 linear = make_linear(votes_chunk=256, gradient_chunk=256)
 x, label, keys = linear.at(0.5)[None], torch.tensor([1]), [Key(0, 0, Purpose.SEARCH)]
 def work(n):
-    linear.classifier.votes(x, keys, n)
+    linear.classifier.keyed_votes(x, keys, n)
     linear.classifier.surrogate(x, label, keys, n, LogRatio())
 work(1500)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -321,11 +323,11 @@ def test_the_memory_layout_changes_no_vote_and_hardly_a_gradient(channels: int):
     classifier = SmoothedClassifier(network, sigma=0.5, num_classes=3, input_shape=(channels, 8, 8), votes_chunk=64)
     x, keys = torch.rand(2, channels, 8, 8), [Key(0, index, Purpose.SEARCH) for index in range(2)]
     labels = torch.tensor([0, 1])
-    votes = classifier.votes(x, keys, 300)
+    votes = classifier.keyed_votes(x, keys, 300)
     gradient = classifier.surrogate(x, labels, keys, 300, LogRatio()).gradient
     classifier.lay_out(torch.channels_last)
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(classifier.votes(x, keys, 300), votes)
+    assert torch.equal(classifier.keyed_votes(x, keys, 300), votes)
     assert torch.allclose(
         classifier.surrogate(x, labels, keys, 300, LogRatio()).gradient, gradient, rtol=1e-4, atol=1e-7
     )
@@ -347,7 +349,7 @@ def test_a_network_that_takes_one_layout_alone_is_tuned_in_that():
     classifier = SmoothedClassifier(Stubborn(), sigma=0.5, num_classes=3, input_shape=(3, 8, 8))
     tune_chunks(classifier, seconds=0.05)
     assert classifier.memory_format == torch.contiguous_format
-    assert int(classifier.votes(torch.rand(1, 3, 8, 8), [Key(0, 0, Purpose.SEARCH)], 50).sum()) == 50
+    assert int(classifier.keyed_votes(torch.rand(1, 3, 8, 8), [Key(0, 0, Purpose.SEARCH)], 50).sum()) == 50
 
 
 class Remembering(SmallNet):

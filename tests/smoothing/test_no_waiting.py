@@ -49,7 +49,7 @@ def on_meta(dtype: torch.dtype = torch.float32) -> SmoothedClassifier:
 def test_votes_are_counted_without_asking(dtype: torch.dtype, layout: torch.memory_format):
     classifier = on_meta(dtype)
     classifier.lay_out(layout)
-    votes = classifier.votes(torch.empty(3, 1, 8, 8, device="meta"), KEYS, 700)
+    votes = classifier.keyed_votes(torch.empty(3, 1, 8, 8, device="meta"), KEYS, 700)
     assert votes.is_meta
     assert votes.shape == (3, 3)
 

@@ -114,7 +114,7 @@ def test_the_gradients_of_several_rivals_come_from_one_pass(chunk: int):
     rivals = torch.tensor([[1, 2], [0, 2], [0, 1]])
     passed = classifier.rival_gradients(X, LABELS, rivals, KEYS, SAMPLES)
     assert passed.gradient.shape == (3, 2, 1, 8, 8)
-    assert torch.equal(passed.votes, classifier.votes(X, KEYS, SAMPLES))
+    assert torch.equal(passed.votes, classifier.keyed_votes(X, KEYS, SAMPLES))
     for place in range(2):
         x = X.clone().requires_grad_(True)
         z = smoothed_logits(classifier, x)

@@ -283,7 +283,7 @@ def accuracy(model: nn.Module, sigma: float) -> float:
     images = open_dataset("demo", None, "test")
     classifier = SmoothedClassifier(model, sigma=sigma, num_classes=10, input_shape=(1, 28, 28))
     x = torch.stack([images.image(index) for index in range(100)])
-    votes = classifier.votes(x, [Key(1, index, Purpose.EVALUATION) for index in range(100)], 20)
+    votes = classifier.keyed_votes(x, [Key(1, index, Purpose.EVALUATION) for index in range(100)], 20)
     return float(np.mean(leader(votes.numpy()) == images.labels.numpy()))
 
 

@@ -251,7 +251,7 @@ def smoothed_accuracy(images: ImageSet, count: int, samples: int) -> float:
     )
     right = 0
     for index in range(count):
-        votes = classifier.votes(images.image(index)[None], [Key(1, index, Purpose.EVALUATION)], samples)
+        votes = classifier.keyed_votes(images.image(index)[None], [Key(1, index, Purpose.EVALUATION)], samples)
         right += int(leader(votes.numpy())[0]) == images.label(index)
     return right / count
 

@@ -26,9 +26,9 @@ class Passes(Recording):
         self.images: list[int] = []
         self.draws = []
 
-    def votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
+    def keyed_votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
         self.images.append(len(x))
-        return super().votes(x, keys, samples, start)
+        return super().keyed_votes(x, keys, samples, start)
 
 
 def findings() -> list[Finding]:
@@ -37,7 +37,7 @@ def findings() -> list[Finding]:
     found = []
     for index in range(5):
         image = (GREY + 0.4 * torch.randn(SHAPE, generator=generator)).clamp(0, 1)
-        votes = classifier.votes(image[None], Key.direct(1), 500)[0]
+        votes = classifier.keyed_votes(image[None], Key.direct(1), 500)[0]
         label = int(votes.argsort()[0 if index < 2 else 2])
         candidate = Candidate(image, float((image - GREY).norm()), votes)
         found.append(Finding(Example(index, GREY, label), [candidate] * (index < 4), 1, 0, 0, 0, 0.0))
@@ -81,7 +81,7 @@ def test_as_many_samples_from_elsewhere_in_the_noise_are_another_pass():
         return votes
 
     found = {number: votes for number, votes, _ in draw_together([drawing(0, 100), drawing(100)], classifier)}
-    expected = [classifier.votes(GREY[None], [key], 100, start)[0].tolist() for start in (0, 100)]
+    expected = [classifier.keyed_votes(GREY[None], [key], 100, start)[0].tolist() for start in (0, 100)]
     assert expected[0] != expected[1]
     assert found == {0: expected, 1: expected[1:]}
 

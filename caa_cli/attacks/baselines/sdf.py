@@ -89,7 +89,7 @@ class Sdf(settings.Sdf, Linearising[SdfState]):
             points = torch.lerp(clean, end, state.per_image(middle))
             # Noise of its own: the steps have the numbers before.
             keys = [replace(key, iteration=self.steps + number) for key in state.keys(self.seed, rows)]
-            votes[where] = classifier.votes(points, keys, self.samples)
+            votes[where] = classifier.keyed_votes(points, keys, self.samples)
             state.x[where] = points
             state.forward[rows] += self.samples
             hits = self.judge(state, votes)[where]

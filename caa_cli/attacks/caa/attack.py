@@ -169,7 +169,7 @@ class CertificationAware(settings.Caa, Attack[CaaState]):
     ) -> None:
         """Adds the votes of samples number `before` to `total`."""
         index = state.index(rows)
-        votes[index] += classifier.votes(state.x[index], state.keys(self.seed, rows), total - before, before)
+        votes[index] += classifier.keyed_votes(state.x[index], state.keys(self.seed, rows), total - before, before)
         state.forward[rows] += total - before
 
     def _differentiate(

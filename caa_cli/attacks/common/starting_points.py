@@ -84,7 +84,7 @@ def cross(examples: list[Example], classifier: SmoothedClassifier, count: int, s
         def evaluate(share: Tensor, ends: Tensor = ends, row: int = row, key: Key = key) -> tuple[Tensor, Tensor]:
             """(votes, the class with the most of them) at these shares of the segments."""
             points = torch.lerp(clean[row], ends, share[:, None]).view(-1, *classifier.input_shape)
-            votes = classifier.votes(points, [key] * len(points), SAMPLES)
+            votes = classifier.keyed_votes(points, [key] * len(points), SAMPLES)
             crossings.evaluations[row] += SAMPLES * len(points)
             return votes, votes.argmax(dim=1)
 

@@ -174,7 +174,7 @@ class CustomAttack(Attack[CustomState]):
         """Draws the votes of x and remembers it, unless its label is confidently ahead."""
         key = Key(self.seed, int(state.indices[row]), Purpose.PROPOSAL, 1 + number)
         votes = state.near_votes.new_zeros((len(state), classifier.num_classes))
-        votes[row] = classifier.votes(state.x[row : row + 1], [key], self.samples)[0]
+        votes[row] = classifier.keyed_votes(state.x[row : row + 1], [key], self.samples)[0]
         state.forward[row] += self.samples
         labels, judge = state.labels, judge_of(self.samples, self.alpha, self.bound, classifier.num_classes)
         confident = adversarial(votes, labels, self.samples, self.alpha, self.bound)

@@ -110,7 +110,7 @@ class AttackedClassifier:
     def votes(self, images: Images, samples: int | None = None) -> Tensor:
         """How many noise samples each class gets, (N, classes) int64."""
         x = self._images(images)
-        return self.smoothed.votes(x, self._keys(len(x)), samples or self.samples)
+        return self.smoothed.keyed_votes(x, self._keys(len(x)), samples or self.samples)
 
     def is_adversarial(self, images: Images, labels: Labels, samples: int | None = None) -> Tensor:
         """Whether another class is confidently above the label, by the criterion of all attacks, (N,) bool."""
