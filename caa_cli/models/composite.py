@@ -33,7 +33,8 @@ class DenoisedClassifier(nn.Module):
 class ResizedClassifier(nn.Module):
     """Images of any size → images of `size`, (height, width) → classifier → logits.
 
-    Bicubic with antialiasing, as the published code of diffusion denoisers does it (Carlini et al., 2023).
+    Bicubic with antialiasing, as the published code of diffusion denoisers does it (Carlini et al., 2023). It is
+    linear in rows and in columns, so two matrices do it: their gradient is faster, and no sum of chance on a GPU.
     """
 
     def __init__(self, classifier: nn.Module, size: tuple[int, int]) -> None:
@@ -43,9 +44,15 @@ class ResizedClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         exact = x.to(torch.promote_types(x.dtype, torch.float32))  # PyTorch resizes no bfloat16 on a CPU
-        resized = F.interpolate(exact, self.size, mode="bicubic", antialias=True)
-        logits: Tensor = self.classifier(resized.to(x.dtype))
+        rows, columns = (_resizing(*pair, exact) for pair in zip(x.shape[2:], self.size, strict=True))
+        logits: Tensor = self.classifier((rows @ exact @ columns.T).to(x.dtype))
         return logits
+
+
+def _resizing(length: int, resized: int, like: Tensor) -> Tensor:
+    """The matrix (resized, length) that resizes a line of pixels."""
+    identity = torch.eye(length, dtype=like.dtype, device=like.device)[None, None]
+    return F.interpolate(identity, (resized, length), mode="bicubic", antialias=True)[0, 0]
 
 
 class Ensemble(nn.Module):

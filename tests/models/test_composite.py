@@ -152,12 +152,17 @@ def test_gradients_of_a_denoised_model_are_those_of_one_big_graph(denoiser, chun
     assert float((passed.gradient - leaf.grad).norm() / leaf.grad.norm()) < 1e-5
 
 
-def test_resizing_is_bicubic_and_antialiased_as_in_the_published_code():
-    classifier = nn.Flatten()
-    x = torch.rand(2, 3, 16, 16)
-    expected = nn.functional.interpolate(x, (8, 8), mode="bicubic", antialias=True).flatten(1)
-    assert torch.equal(ResizedClassifier(classifier, (8, 8))(x), expected)
-    assert torch.isfinite(ResizedClassifier(classifier, (8, 8))(x.bfloat16())).all()
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (40, 23), (7, 41)])
+def test_resizing_is_bicubic_and_antialiased_as_in_the_published_code(size):
+    classifier = ResizedClassifier(nn.Identity(), size)
+    x, exact = torch.rand(2, 3, 16, 20), torch.rand(2, 3, 16, 20, dtype=torch.float64, requires_grad=True)
+    expected = nn.functional.interpolate(x, size, mode="bicubic", antialias=True)
+    assert torch.allclose(classifier(x), expected, atol=1e-6)
+    assert torch.allclose(classifier(x.bfloat16()).float(), expected, atol=0.02)
+    weights = torch.rand(2, 3, *size, dtype=torch.float64)
+    theirs = nn.functional.interpolate(exact, size, mode="bicubic", antialias=True)
+    gradients = [torch.autograd.grad((weights * y).sum(), exact)[0] for y in (classifier(exact), theirs)]
+    assert torch.allclose(*gradients, atol=1e-12)
 
 
 # What `caa_cli.load` makes of files.
