@@ -251,7 +251,7 @@ def _value(context: typer.Context, entry: NamedAttack, name: str, text: str) -> 
     if parameter is None:  # an argument of the user's code, which says its type
         return text
     try:
-        return parameter.type_cast_value(context, text)
+        return parameter.process_value(context, text)
     except typer.BadParameter as error:
         raise UsageError(
             f"--attacks {entry.label}: {error.message}", "caa attack --help lists the settings"

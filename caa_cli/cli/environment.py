@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import typer
 from typer.core import TyperCommand
@@ -22,8 +23,12 @@ def name_variables(command: TyperCommand) -> None:
         if parameter.param_type_name == "option" and not ends_at_once:
             parameter.envvar = f"CAA_{command.name}_{parameter.name}".upper()
         if parameter.name == "checkpoint":  # several are separated as in PATH: the name of one may hold spaces
-            parameter.type = copy.copy(parameter.type)
-            parameter.type.envvar_list_splitter = os.pathsep  # type: ignore[misc]
+            parameter.value_from_envvar = partial(_paths, parameter)  # type: ignore[method-assign]
+
+
+def _paths(option: Any, context: typer.Context) -> list[str] | None:
+    value = option.resolve_envvar_value(context)
+    return value.split(os.pathsep) if value else None
 
 
 def check_variables(context: typer.Context) -> None:

@@ -12,7 +12,7 @@ import typer
 from typer.models import OptionInfo
 
 from caa_cli.cli.completion import Completion, among
-from caa_cli.cli.values import PARSERS
+from caa_cli.cli.values import metavar_of, parser_of
 from caa_cli.config import methods
 from caa_cli.config.attack_settings import declared
 from caa_cli.config.attacks import ATTACKS
@@ -165,7 +165,7 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def with_strict_numbers(command: Command) -> Command:
-    """The command with parsers of our own for whole numbers and numbers."""
+    """The command with parsers of our own for whole numbers and numbers, and words for what its options take."""
     return _with_parameters(command, _parameters(command))
 
 
@@ -181,10 +181,11 @@ def _parameters(command: Callable[..., None]) -> dict[str, inspect.Parameter]:
 
 def _with_parameters(command: Command, parameters: dict[str, inspect.Parameter]) -> Command:
     for parameter in parameters.values():
-        kind, *about = get_args(parameter.annotation) or (parameter.annotation,)
-        for info in about:
+        for info in get_args(parameter.annotation)[1:]:
             if isinstance(info, OptionInfo):
-                info.parser = next((PARSERS[k] for k in get_args(kind) or (kind,) if k in PARSERS), None)
+                info.parser = parser_of(parameter.annotation)
+                if info.metavar is None:
+                    info.metavar = metavar_of(parameter.annotation)
     command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
     return command

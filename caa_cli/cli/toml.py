@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from caa_cli.cli.values import shortened
+from caa_cli.cli.values import kinds, parser_of, shortened
 from caa_cli.config.ranges import did_you_mean, flag
 from caa_cli.errors import UsageError
 
@@ -47,10 +47,11 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
             raise UsageError(f"{path}: [{name}] has no setting {key!r}", _meant(key, settings[name], name))
         defaults[_parameter(key)] = value
     parameters = {p.name: p for p in context.command.params}
+    annotations = context.command.callback.__annotations__
     checked: dict[str, Any] = {}
     for key, value in defaults.items():
         try:
-            checked[key] = _from_toml(parameters[key], value)
+            checked[key] = _from_toml(parameters[key], annotations[key], value)
         except typer.BadParameter as error:
             problem = f"{path}: {key.replace('_', '-')} = {error.message}"
             raise UsageError(
@@ -79,17 +80,17 @@ def _meant(key: str, known: Iterable[str], command: str) -> str:
     return f"{meant}caa {command} --help lists the settings"
 
 
-def _from_toml(parameter: Any, value: Any) -> Any:
+def _from_toml(parameter: Any, annotation: Any, value: Any) -> Any:
     """The value in the form that the option takes: for a text also a number, or a list of texts or numbers."""
     if parameter.is_flag:
         if isinstance(value, bool):
             return value
         raise typer.BadParameter(f"{shortened(value)} is neither true nor false")
-    if (parser := getattr(parameter.type, "func", None)) is not None:
+    if (parser := parser_of(annotation)) is not None:
         return parser(value)
-    words = value if isinstance(value, list) else [value]
-    kinds = (str,) if parameter.type.name == "path" or parameter.multiple else (str, int, float)
-    if any(type(word) not in kinds for word in words) or (words != [value] and parameter.type.name == "path"):
+    words, is_path = value if isinstance(value, list) else [value], Path in kinds(annotation)
+    possible = (str,) if is_path or parameter.multiple else (str, int, float)
+    if any(type(word) not in possible for word in words) or (words != [value] and is_path):
         raise typer.BadParameter(f'{shortened(value)} is no text, for instance {flag(parameter.name)[2:]} = "…"')
     if any(isinstance(word, str) and "\0" in word for word in words):
         raise typer.BadParameter("a text with a null character, which no name has")

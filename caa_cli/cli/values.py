@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -36,6 +37,21 @@ def shortened(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
 
 
-# Names for the help.
-whole.__name__, number.__name__ = "int", "float"
-PARSERS = {int: whole, float: number}
+_PARSERS: dict[type, Callable[[Any], Any]] = {int: whole, float: number}
+
+
+def kinds(annotation: Any) -> tuple[Any, ...]:
+    """The types of an option: (int, NoneType) of `Annotated[int | None, option(…)]`."""
+    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return get_args(kind) or (kind,)
+
+
+def parser_of(annotation: Any) -> Callable[[Any], Any] | None:
+    """What makes a value of this option; None where it stays a text."""
+    return next((_PARSERS[kind] for kind in kinds(annotation) if kind in _PARSERS), None)
+
+
+def metavar_of(annotation: Any) -> str:
+    """What an option takes, for the help: the words of versions of typer differ."""
+    kind = kinds(annotation)[0]
+    return "" if kind is bool else f"<{(get_args(kind) or (kind,))[0].__name__}>"

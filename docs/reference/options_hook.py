@@ -20,20 +20,19 @@ def tables(command: str) -> str:
     """One table for each group of options, as in the command's --help."""
     root = typer.main.get_command(app)
     parameters = root.commands[command].params  # type: ignore[attr-defined]
-    context = typer.Context(root)
     groups: dict[str, list[str]] = defaultdict(list)
     for parameter in parameters:
         if parameter.param_type_name == "option" and parameter.name != "help":
-            groups[parameter.rich_help_panel or "Options"].append(row(parameter, context))
+            groups[parameter.rich_help_panel or "Options"].append(row(parameter))
     return "\n\n".join(
         "\n".join([f"**{name}**", "", "| option | default | meaning |", "|---|---|---|", *rows])
         for name, rows in groups.items()
     )
 
 
-def row(parameter: Any, context: typer.Context) -> str:
+def row(parameter: Any) -> str:
     """One option: its names and what it takes, its default, its help."""
-    takes = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
+    takes = "" if parameter.is_flag else f" {parameter.metavar}"
     names = " / ".join([*parameter.opts, *parameter.secondary_opts])
     # Some defaults are a part of the help text, marked for the terminal.
     meaning, _, marked = (parameter.help or "").partition(" [dim]\\[default: ")
