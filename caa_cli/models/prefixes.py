@@ -107,6 +107,11 @@ def stored_normalisation(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ..
     return mean, std
 
 
+def normalises(names: Mapping[str, Tensor]) -> bool:
+    """Whether there is a mean of a normalisation layer among them."""
+    return any(_is_constant(name, tensor) and name.rpartition(".")[2] in _MEANS for name, tensor in names.items())
+
+
 def _constants(tensors: Mapping[str, Tensor], endings: tuple[str, ...]) -> list[tuple[float, ...]]:
     """The distinct values under names with these endings; copies of a model repeat them."""
     values = {

@@ -41,6 +41,16 @@ class Net(nn.Module):
 def trained(width=4):
     torch.manual_seed(width)
     return Net(width)
+
+class Normalised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.25]))
+        self.register_buffer("std", torch.tensor([0.5]))
+        self.network = trained(5)
+
+    def forward(self, x):
+        return self.network((x - self.mean) / self.std)
 """
 
 
@@ -196,6 +206,18 @@ def test_whatever_fits_the_named_network_is_found(name):
     torch.save(CONTAINERS[name](reference.state_dict()), "weights.pt")
     model, _, _ = built("weights.pt", "nets.mine:Net(5)")
     same(model.network, reference, torch.randn(2, 1, 28, 28))
+
+
+@pytest.mark.parametrize("arch", ["nets.mine:Normalised", "nets.mine:Net(5)"])
+def test_constants_of_a_normalisation_are_used_once(arch):
+    scope: dict[str, type] = {}
+    exec(FACTORY, scope)
+    reference = scope["Normalised"]().eval()
+    torch.save(reference.state_dict(), "weights.pt")
+    model, card, _ = built("weights.pt", arch)
+    same(model, reference, torch.rand(2, 1, 28, 28))
+    document = json.loads(caa("inspect", "weights.pt", "--arch", arch, "--dataset", "mnist", "--json").stdout)
+    assert document["normalisation"]["mean"] == list(card.mean)
 
 
 def test_two_that_fit_are_refused():
