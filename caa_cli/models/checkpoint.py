@@ -25,6 +25,7 @@ from caa_cli.models.checkpoint_file import (
 )
 from caa_cli.models.contents import Contents, oddity
 from caa_cli.models.denoisers.card import DenoiserCard
+from caa_cli.models.factory import parse_call
 from caa_cli.models.hub_folder import read_hub_folder
 from caa_cli.models.libraries import LIBRARIES, library_preprocessing
 from caa_cli.models.limits import short, unusable
@@ -69,10 +70,10 @@ class Weights(Contents):
         """How its origin, or the library that `arch` names, prepares images; None where neither says it."""
         if self.origin is not None:
             return self.origin.preprocessing
-        library, _, call = (arch or "").partition(":")
-        if library not in LIBRARIES or self.card is not None:
+        if (arch or "").partition(":")[0] not in LIBRARIES or self.card is not None:
             return None
-        return library_preprocessing(library, call.partition("(")[0], {}, self.sha256)
+        call = parse_call("--arch", arch or "")
+        return library_preprocessing(call.source, call.name, call.settings, self.sha256)
 
 
 def record_of(weights: Weights, card: ModelCard) -> dict[str, Any]:

@@ -39,11 +39,19 @@ def peelings(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Ten
 
 
 def spellings(names: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The tensors by name as they are, and with the layers named as in the networks here (`linear.weight`: `fc`)."""
-    yield dict(names)
-    respelled = {_respelled(name): tensor for name, tensor in names.items()}
-    if respelled.keys() != names.keys():
-        yield respelled
+    """The tensors by name as they are, without the dots that PyTorch before 0.4 had in names of layers, and with the
+    layers named as in the networks here (`linear.weight`: `fc`)."""
+    spelt = dict(names)
+    yield spelt
+    for spell in (_undotted, _respelled):
+        before, spelt = spelt, {spell(name): tensor for name, tensor in spelt.items()}
+        if spelt.keys() != before.keys():
+            yield spelt
+
+
+def _undotted(name: str) -> str:
+    # torchvision's DenseNets are still published so.
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", name)
 
 
 def _respelled(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from support import assert_clean_error, caa
 from torch import nn
 from torchvision import models, transforms
 
+from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint import find_checkpoint, read_weights
 from caa_cli.models.factory import parse_call
@@ -252,6 +254,32 @@ def test_torchvision_by_name_with_its_own_preparation(tmp_path):
     assert prepared.image_size("cifar10") is None
 
 
+@pytest.mark.parametrize("arguments", ["", "(transform_input=True)"])
+def test_networks_that_torchvision_has_transform_their_input_get_what_they_would(arguments):
+    torch.manual_seed(0)
+    reference = models.googlenet(weights=None, init_weights=False, num_classes=7, transform_input=True).eval()
+    for module in reference.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    torch.save(reference.state_dict(), "weights.pt")
+    model, _, _ = built("weights.pt", f"torchvision:googlenet{arguments}", (3, 64, 64), "folder", 7)
+    images = torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(values)[:, None, None] for values in NORMALISATIONS["imagenet"])
+    with torch.no_grad():
+        wanted = reference((images - mean) / std)
+        torch.testing.assert_close(model(images), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_densenets_as_torchvision_publishes_them():
+    torch.manual_seed(0)
+    reference = models.densenet121(weights=None, num_classes=7).eval()
+    old = {re.sub(r"(denselayer\d+\.\D+)(\d\.)", r"\1.\2", name): t for name, t in reference.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, "weights.pt")
+    model, _, _ = built("weights.pt", "torchvision:densenet121", (3, 32, 32), "folder", 7)
+    same(model.network, reference, torch.randn(2, 3, 32, 32))
+
+
 def test_the_preparation_goes_by_the_weights_content():
     from caa_cli.models.libraries import library_preprocessing
 
@@ -427,6 +455,30 @@ def test_a_folder_of_timm(tmp_path):
     assert "--trust-checkpoint" not in document["attack"]
 
 
+def test_a_folder_of_timm_of_before_its_configuration_had_two_parts(tmp_path):
+    timm_folder(tmp_path / "hub")
+    config = json.loads(Path("hub/config.json").read_text(encoding="utf-8"))
+    flat = {**config.pop("pretrained_cfg"), **config}
+    flat["labels"] = flat.pop("label_names")
+    Path("hub/config.json").write_text(json.dumps(flat), encoding="utf-8")
+    weights = read_weights(find_checkpoint("hub"))
+    assert (weights.preprocessing(None).mean, weights.preprocessing(None).size) == ((0.5, 0.4, 0.3), 160)
+    assert weights.origin.class_names == ("cat", "dog", "n3")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "shape"),
+    [("resnet10t", {"in_chans": 1}, (1, 160, 160)), ("vit_tiny_patch16_224", {"img_size": 32}, (3, 32, 32))],
+)
+def test_a_folder_of_timm_may_say_the_shape_of_its_images_in_one_place(tmp_path, name, settings, shape):
+    said = {"input_size": shape, "fixed_input_size": "vit" in name, "mean": [0.5], "std": [0.5]}
+    timm_folder(tmp_path / "hub", architecture=name, pretrained_cfg=said)
+    timm = pytest.importorskip("timm")
+    reference = timm.create_model(name, num_classes=3, **settings).eval()
+    save_file(reference.state_dict(), "hub/model.safetensors")
+    same(built("hub", None, shape, "folder", 3)[0].network, reference, torch.randn(2, *shape))
+
+
 def test_timm_by_name():
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
@@ -530,10 +582,13 @@ def test_a_folder_of_transformers(tmp_path, capsys):
         ("EfficientNetImageProcessor", {"image_std": [0.5, 0.4, 0.3]}),
         ("EfficientNetImageProcessor", {"rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": False}),
         ("MobileViTImageProcessor", {"crop_size": {"height": 32, "width": 32}}),
+        ("PPLCNetImageProcessor", {"crop_size": {"height": 32, "width": 32}, "resize_short": 32}),
     ],
 )
 def test_the_network_gets_what_the_image_processor_of_transformers_makes(tmp_path, kind, settings):
     transformers = pytest.importorskip("transformers")
+    if not hasattr(transformers, kind):
+        pytest.skip(f"no {kind} in this version of transformers")
     config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], num_labels=3)
     torch.manual_seed(0)
     reference = transformers.ResNetForImageClassification(config).eval()
