@@ -109,8 +109,8 @@ def labelled_files(root: Path, classes: Iterable[tuple[str, int]]) -> tuple[list
 
 
 def measured(root: Path, files: list[str]) -> tuple[str, int, int]:
-    """(mode, height, width) of the first file whose header can be read; the mode is "RGB" also if others are in colour,
-    as data sets of photographs hold a few grey ones. Raises UsageError if no file can be read."""
+    """(mode, height, width) of the first file whose header can be read; "RGB" also if others are in colour, as data
+    sets of photographs hold a few grey ones. Raises UsageError if no file can be read."""
     first: ImageError | None = None
     for file in files:
         try:

@@ -352,6 +352,14 @@ def single():
 """
 
 
+def test_a_network_that_mixes_its_images_up_is_refused(tmp_path):
+    """Votes would depend on how many samples share a pass, and a certificate is of a function of one image."""
+    mixing = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10, track_running_stats=False))
+    torch.save(mixing, tmp_path / "x")
+    with pytest.raises(CaaError, match="other logits beside other images"):
+        target(tmp_path / "x", Overrides(sigma=0.5), trust=True)
+
+
 def test_a_network_of_other_classes_than_a_matrix_of_its_suggests_is_refused():
     Path("heads.py").write_text(HEADS, encoding="utf-8")
     shapes = {"first.weight": (10, 784), "first.bias": (10,), "last.weight": (12, 10), "last.bias": (12,)}
