@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pickle
@@ -192,6 +193,24 @@ def test_damaged_files_are_refused(tmp_path):
     for name, content in damaged.items():
         path = file_with(tmp_path, content, f"{name}.pt")
         refused(path, Overrides("small-cnn", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem", "hint"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+            "a pointer of Git LFS",
+            "git lfs pull",
+        ),
+        (b"<!DOCTYPE html><html><body>Virus scan warning</body></html>", "a web page", "download the file itself"),
+        (gzip.compress(CONTENT), "packed by gzip", "unpack it"),
+    ],
+)
+def test_what_is_often_found_in_place_of_a_checkpoint_is_named(tmp_path, content, problem, hint):
+    error = refused(file_with(tmp_path, content, "model.pt"))
+    assert problem in error.problem
+    assert hint in error.hint
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path):
