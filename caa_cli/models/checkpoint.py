@@ -23,7 +23,7 @@ from caa_cli.models.checkpoint_file import (
     read_file,
     too_large,
 )
-from caa_cli.models.contents import Contents, oddity
+from caa_cli.models.contents import Contents, identity, oddity
 from caa_cli.models.denoisers.card import DenoiserCard
 from caa_cli.models.factory import parse_call
 from caa_cli.models.hub_folder import read_hub_folder
@@ -162,7 +162,7 @@ def _check(path: Path, contents: Contents) -> None:
         parameters = dict(contents.module.named_parameters())
         tensors = {name: tensor for name, tensor in parameters.items() if oddity(tensor) is None}
     # Tied weights are one tensor under several names; fused weights are parts of another tensor.
-    different = {_identity(tensor): tensor for tensor in tensors.values()}
+    different = {identity(tensor): tensor for tensor in tensors.values()}
     sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in different.values()}
     if sum(tensor.nbytes for tensor in different.values()) > _MOST_OVERLAP * sum(sizes.values()):
         raise CaaError(
@@ -171,17 +171,13 @@ def _check(path: Path, contents: Contents) -> None:
             "save each weight as a tensor of its own",
         )
     infinite = {key for key, tensor in different.items() if _not_finite(tensor)}
-    broken = [name for name, tensor in tensors.items() if _identity(tensor) in infinite]
+    broken = [name for name, tensor in tensors.items() if identity(tensor) in infinite]
     if broken:
         raise CaaError(
             f"the checkpoint {path} holds NaN or infinite weights ({short(broken[0])}, "
             f"{counted(len(broken), 'tensor')} in all)",
             "training diverged, or the file is damaged: take an earlier checkpoint",
         )
-
-
-def _identity(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _not_finite(tensor: Tensor) -> bool:

@@ -59,7 +59,7 @@ def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
         return Layout("MACER: CIFAR-10", cifar, ("none", "cifar10"))
     if "net" in weights.keys and lenet:
         return Layout("MACER: MNIST", "mnist", ("none", "mnist"))
-    if recognised.prefix.endswith("model.") and recognised.arch == "resnet18":
+    if recognised.prefix.endswith("model.") and recognised.arch == "resnet18" and recognised.num_classes != 1000:
         # Grey data sets are normalised differently.
         return Layout("the authors of Et Tu Certifications: CIFAR-10 or MNIST", None, ("cifar10-paper",))
     if recognised.prefix.endswith("model.") and recognised.other == "resnet18-3x3" and recognised.num_classes == 1000:

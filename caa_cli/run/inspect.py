@@ -128,10 +128,11 @@ class Inspection:
             chosen = (self.overrides.mean or mean, self.overrides.std or std)
         elif card is not None:
             chosen = (card.mean, card.std)
-        elif (prepared := weights.preprocessing(self.overrides.arch)) is not None:
-            chosen = (prepared.mean, prepared.std)
         else:
             chosen = None if weights.module is not None else stored_normalisation(weights.tensors)
+            prepared = weights.preprocessing(self.overrides.arch)
+            if chosen is None and prepared is not None:
+                chosen = (prepared.mean, prepared.std)
             if chosen is not None and resolved is not None:  # not in front of a network that has it inside
                 chosen = (resolved.mean, resolved.std)
         channels = shape[0] if shape else recognised.channels if recognised else None

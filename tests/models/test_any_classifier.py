@@ -225,7 +225,8 @@ def test_constants_of_a_normalisation_are_used_once(arch):
 def test_two_that_fit_are_refused():
     state = network(5).state_dict()
     torch.save(
-        {f"{who}.{name}": value for who in ("student", "teacher") for name, value in state.items()}, "weights.pt"
+        {f"{who}.{name}": value + k for k, who in enumerate(("student", "teacher")) for name, value in state.items()},
+        "weights.pt",
     )
     with pytest.raises(CaaError, match=r"begin with student\. and teacher\."):
         built("weights.pt", "nets.mine:Net(5)")

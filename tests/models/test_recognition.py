@@ -162,6 +162,50 @@ def test_constants_of_a_normalisation_saved_with_the_weights_are_used(tmp_path):
     torch.testing.assert_close(model(images), wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_the_constants_in_a_file_go_before_the_normalisation_of_a_library(tmp_path):
+    network = seasoned(models.resnet18(num_classes=10))
+    state = {f"1.{name}": value for name, value in network.state_dict().items()}
+    torch.save({**state, "0.mean": torch.tensor(CIFAR), "0.std": torch.tensor([0.25])}, tmp_path / "x")
+    weights, said = read_weights(tmp_path / "x"), Overrides("torchvision:resnet18", 0.5)
+    assert resolve_card(weights, said, "cifar10", (3, 32, 32), 10)[0].mean == pytest.approx(CIFAR)
+
+
+class Robust(nn.Module):
+    """As the `robustness` package saves a network: once for itself, and once below what attacks it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.normalizer = nn.Module()
+        self.normalizer.register_buffer("new_mean", torch.tensor(CIFAR).view(3, 1, 1))
+        self.normalizer.register_buffer("new_std", torch.full((3, 1, 1), 0.25))
+        self.model = network
+        self.attacker = nn.Module()
+        self.attacker.normalize = self.normalizer
+        self.attacker.model = network
+
+
+@pytest.mark.parametrize("arch", [None, "resnet20"])
+def test_a_network_that_is_stored_twice_is_one(tmp_path, arch):
+    network = seasoned(ThinResNet(20))
+    state = {f"module.{name}": value for name, value in Robust(network).state_dict().items()}
+    torch.save({"model": state, "epoch": 3}, tmp_path / "x")
+    weights = read_weights(tmp_path / "x")
+    card, _ = resolve_card(weights, Overrides(arch, 0.5), "cifar10", (3, 32, 32), 10)
+    images = torch.rand(2, 3, 32, 32)
+    wanted = network((images - torch.tensor(CIFAR).view(-1, 1, 1)) / 0.25)
+    torch.testing.assert_close(build_model(weights, card).eval()(images), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_what_wraps_a_part_of_the_network_is_taken_out_of_the_names(tmp_path, wrapper):
+    network = seasoned(ThinResNet(20))
+    state = {name.replace("layer1.", f"layer1.{wrapper}."): t for name, t in network.state_dict().items()}
+    torch.save(state, tmp_path / "x")
+    model, card, _ = built(read_weights(tmp_path / "x"), CASES["MACER, CIFAR-10"])
+    assert card.arch == "resnet20"
+    torch.testing.assert_close(model.network(images := torch.rand(2, 3, 32, 32)), network(images))
+
+
 SMALL_STATE = build(ModelCard("small-cnn", 10, (1, 28, 28))).network.state_dict()
 LENET_STATE = PublishedLeNet().state_dict()
 
