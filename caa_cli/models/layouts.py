@@ -10,6 +10,7 @@ from pathlib import Path
 from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.models.checkpoint import Weights
+from caa_cli.models.prefixes import UNUSED
 from caa_cli.models.recognise import Recognised
 
 # Networks that were made for CIFAR-10, besides the thin ResNets.
@@ -41,6 +42,8 @@ def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
     thin = re.fullmatch(r"resnet\d+", recognised.arch) and recognised.arch not in ("resnet18", "resnet50")
     cifar = "cifar10" if recognised.num_classes == 10 else None
     lenet = recognised.arch == "lenet"
+    if any(UNUSED in name for name in weights.tensors):
+        return Layout("TRADES or Carmon et al.: CIFAR", cifar, ("none", "cifar10"))
     if recognised.prefix.endswith(("1.", "1.module.")):  # nn.Sequential(normalisation, network)
         if thin:
             source = f"Cohen et al., SmoothAdv, Consistency or SmoothMix: {'CIFAR-10' if cifar else 'CIFAR'}"

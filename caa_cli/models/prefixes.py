@@ -16,6 +16,8 @@ from caa_cli.models.limits import short
 _MOST = 8
 # Parts of names that torch.compile, FSDP and checkpointed activations add below the layers that they wrap.
 _WRAPPERS = re.compile(r"\.(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
+# A block that the wide networks of TRADES and of Carmon et al. (2019) have, and never use.
+UNUSED = "sub_block1."
 # Parts of names under which other code has the same layers of a ResNet or DenseNet.
 _SPELLINGS = {"linear.": "fc.", "shortcut.": "downsample.", "norm5.": "norm_final."}
 
@@ -54,7 +56,8 @@ def spellings(names: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     spelt = dict(names)
     yield spelt
     for spell in (_cleared, _respelled):
-        before, spelt = spelt, {spell(name): tensor for name, tensor in spelt.items()}
+        before = spelt
+        spelt = {spell(name): tensor for name, tensor in spelt.items() if not name.startswith(UNUSED)}
         if spelt.keys() != before.keys():
             yield spelt
 
@@ -89,7 +92,7 @@ def fit_names(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
     if any(_is_constant(name, tensor) for name, tensor in wanted.items()):
         return dict(tensors)  # the network contains a normalisation, so the names are as saved
     candidates = [dict(tensors), *(spelt for _, names in peelings(tensors) for spelt in spellings(names))]
-    return max(candidates, key=lambda names: len(names.keys() & wanted.keys()))
+    return max(candidates, key=lambda names: (len(names.keys() & wanted.keys()), -len(names)))
 
 
 def _prefixes_of(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:

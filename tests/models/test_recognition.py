@@ -206,6 +206,21 @@ def test_what_wraps_a_part_of_the_network_is_taken_out_of_the_names(tmp_path, wr
     torch.testing.assert_close(model.network(images := torch.rand(2, 3, 32, 32)), network(images))
 
 
+def test_a_block_that_wide_networks_never_use_is_left_out(tmp_path):
+    case = CASES["smoothing code, WRN-40-2"]
+    network = seasoned(case.network())
+    unused = {f"sub_block1.{name}": value for name, value in network.block1.state_dict().items()}
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in {**network.state_dict(), **unused}.items()}}, tmp_path / "x"
+    )
+    card, notes = resolve_card(read_weights(tmp_path / "x"), Overrides(sigma=0.5), "cifar10", (3, 32, 32), 10)
+    model = build_model(read_weights(tmp_path / "x"), card).eval()
+    assert (card.arch, card.mean) == ("wrn-40-2", (0.0,))
+    assert "the likeliest for TRADES or Carmon et al." in notes[0]
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(model.network(images), network(images), rtol=1e-4, atol=1e-4)
+
+
 SMALL_STATE = build(ModelCard("small-cnn", 10, (1, 28, 28))).network.state_dict()
 LENET_STATE = PublishedLeNet().state_dict()
 
