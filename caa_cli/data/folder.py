@@ -34,6 +34,11 @@ def open_folder(data_dir: Path, split: str, image_size: int | None) -> ImageFile
             f"{root / strange[0]} is no class of {train}, by whose classes labels go",
             "give both the same class folders, or move the images to folders of those names",
         )
+    if all(name.isdecimal() for name in names):
+        moved = [f"{name} is class {label}" for label, name in enumerate(names) if int(name) != label]
+        notes += tuple(
+            f"class folders are in the order of their names, as torchvision has them: {each}" for each in moved[:1]
+        )
     files, labels = labelled_files(root, [(name, names.index(name)) for name in classes])
     mode, height, width = measured(root, files)
     recipe = Recipe(mode, height, width) if image_size is None else cropped(image_size, mode)

@@ -309,6 +309,21 @@ def test_labels_of_a_folder_go_by_the_classes_of_train(tmp_path):
         open_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("classes", "note"),
+    [
+        (map(str, range(11)), ("10 is class 2",)),
+        (("1", "2"), ("1 is class 0",)),
+        (map(str, range(10)), ()),
+        (("00", "01", "02"), ()),
+        (("1", "cat"), ()),
+    ],
+)
+def test_folders_that_are_numbered_otherwise_than_classes_are_said_to_be(tmp_path, classes, note):
+    write_tree(tmp_path / "test", [f"{name}/0.png" for name in classes])
+    assert tuple(text.rpartition(": ")[2] for text in open_folder(tmp_path).notes) == note
+
+
 def test_a_folder_without_splits_is_said_to_be_that(tmp_path):
     write_tree(tmp_path, ["a/0.png", "b/0.png"])
     assert "either split" in open_folder(tmp_path).notes[0]
