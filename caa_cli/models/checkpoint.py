@@ -128,7 +128,10 @@ def inspect_weights(path: Path, trust: bool = False) -> Weights:
     sha256, size, card = hashlib.sha256(content).hexdigest(), len(content), None
     try:
         if metadata is not None:
-            contents, card = Contents("safetensors", read_tensors(path, content)), _card(path, metadata)
+            tensors, card = read_tensors(path, content), _card(path, metadata)
+            # Of tied weights safetensors keeps one, and says which the others are.
+            tied = {name: tensors[kept] for name, kept in metadata.items() if name not in tensors and kept in tensors}
+            contents = Contents("safetensors", tensors | tied)
         else:
             contents = read_pickled(path, content, trust)
         del content

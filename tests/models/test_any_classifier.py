@@ -12,7 +12,7 @@ import pytest
 import torch
 from networks import quantised
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from support import assert_clean_error, caa
 from torch import nn
 from torchvision import models, transforms
@@ -43,6 +43,16 @@ class Net(nn.Module):
 def trained(width=4):
     torch.manual_seed(width)
     return Net(width)
+
+class Tied(Net):
+    def __init__(self):
+        super().__init__()
+        self.again = nn.Linear(10, 10)
+        self.more = nn.Linear(10, 10)
+        self.more.weight = self.again.weight
+
+    def forward(self, x):
+        return self.more(self.again(super().forward(x)))
 
 class Normalised(nn.Module):
     def __init__(self):
@@ -220,6 +230,16 @@ def test_constants_of_a_normalisation_are_used_once(arch):
     same(model, reference, torch.rand(2, 1, 28, 28))
     document = json.loads(caa("inspect", "weights.pt", "--arch", arch, "--dataset", "mnist", "--json").stdout)
     assert document["normalisation"]["mean"] == list(card.mean)
+
+
+def test_tied_weights_are_found_where_safetensors_keeps_them_once():
+    scope: dict[str, type] = {}
+    exec(FACTORY, scope)
+    reference = scope["Tied"]().eval()
+    save_model(reference, "weights.safetensors")
+    assert len(load_file("weights.safetensors")) == len(reference.state_dict()) - 1
+    model, _, _ = built("weights.safetensors", "nets.mine:Tied")
+    same(model.network, reference, torch.randn(2, 1, 28, 28))
 
 
 def test_two_that_fit_are_refused():
