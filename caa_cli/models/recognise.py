@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -62,7 +62,8 @@ def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
             for recogniser in _RECOGNISERS:
                 candidate = recogniser(shapes, prefix)
                 if candidate is not None and _fits(candidate, spelt):
-                    return candidate
+                    # Kuang Liu's code, which calls them shortcuts, never pools after the stem.
+                    return replace(candidate, other=None) if any("shortcut." in name for name in names) else candidate
     return None
 
 

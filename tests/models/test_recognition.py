@@ -112,6 +112,13 @@ def test_the_images_decide_between_two_stems_of_the_same_weights(tmp_path):
         assert "resnet18-3x3" in notes[0]
 
 
+def test_a_network_of_kuang_lius_code_has_no_pooling_at_any_size(tmp_path):
+    case = CASES["Kuang Liu, ResNet-18"]
+    weights = read_weights(case.write(tmp_path / "x"))
+    card, _ = resolve_card(weights, Overrides(sigma=0.5), "folder", (3, 64, 64), 10)
+    assert card.arch == "resnet18-cifar"
+
+
 @pytest.mark.parametrize("depth", [8, 32, 56])
 def test_thin_networks_of_any_depth_are_recognised(tmp_path, depth):
     torch.save(seasoned(ThinResNet(depth, classes=7)).state_dict(), tmp_path / "x")
