@@ -60,7 +60,7 @@ def open_image(path: str, mode: str) -> Image.Image:
         if image.mode in _DEEP:
             raise ImageError(f"{path} has more than 8 bits per pixel: convert it to 8")
         if mode == GREY and image.mode not in _GREY_MODES:
-            raise ImageError(f"{path} is in colour, where the first image of the data set is grey")
+            raise ImageError(f"{path} is in colour, in a data set of grey images: convert it to grey")
         return image.convert(mode)
 
 

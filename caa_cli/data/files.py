@@ -12,12 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from caa_cli.data.decoding import ImageError, Recipe, decode, measure, open_image
+from caa_cli.data.decoding import COLOUR, GREY, ImageError, Recipe, decode, measure, open_image
+from caa_cli.data.images import spread
 from caa_cli.errors import UsageError
 from caa_cli.runtime.words import counted
 
 # The extensions of torchvision's ImageFolder.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# How many images decide whether a folder is of grey images.
+_LOOKED_AT = 32
 
 
 @dataclass(frozen=True)
@@ -105,15 +108,26 @@ def labelled_files(root: Path, classes: Iterable[tuple[str, int]]) -> tuple[list
     return files, torch.tensor(labels, dtype=torch.int64)
 
 
-def first_readable(root: Path, files: list[str]) -> tuple[str, int, int]:
-    """(mode, height, width) of the first file whose header can be read. Raises UsageError if none can."""
+def measured(root: Path, files: list[str]) -> tuple[str, int, int]:
+    """(mode, height, width) of the first file whose header can be read; "RGB" also if others are in colour, as data
+    sets of photographs hold a few grey ones. Raises UsageError if no file can be read."""
     first: ImageError | None = None
     for file in files:
         try:
-            return measure(str(root / file))
+            mode, height, width = measure(str(root / file))
         except ImageError as error:
             first = first or error
+            continue
+        some = (str(root / files[position]) for position in spread(len(files), _LOOKED_AT))
+        return (GREY if mode == GREY and not any(map(_is_coloured, some)) else COLOUR), height, width
     raise UsageError(f"none of {counted(len(files), 'image')} in {root} can be read", "check the files") from first
+
+
+def _is_coloured(path: str) -> bool:
+    try:
+        return measure(path)[0] == COLOUR
+    except ImageError:
+        return False
 
 
 def _files(root: Path, name: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from caa_cli.data.decoding import Recipe
-from caa_cli.data.files import ImageFiles, class_folders, first_readable, has_folders, labelled_files
+from caa_cli.data.files import ImageFiles, class_folders, has_folders, labelled_files, measured
 from caa_cli.data.imagenet import cropped
 from caa_cli.errors import UsageError
 
@@ -16,7 +16,7 @@ def open_folder(data_dir: Path, split: str, image_size: int | None) -> ImageFile
     """The images in DIR/<split>/<class>/ (for `test` also DIR/val), or in DIR/<class>/ for a folder without splits.
 
     Labels number the class names in sorted order: those in DIR/train if it exists, else those in the folder itself.
-    The first image determines whether all are grey and, without `image_size`, their size.
+    Images are grey if some from all over the folder are; without `image_size`, their size is that of the first.
     Raises UsageError if there are no images, or a class is missing from DIR/train.
     """
     root, notes = _root(data_dir, split)
@@ -34,8 +34,13 @@ def open_folder(data_dir: Path, split: str, image_size: int | None) -> ImageFile
             f"{root / strange[0]} is no class of {train}, by whose classes labels go",
             "give both the same class folders, or move the images to folders of those names",
         )
+    if all(name.isdecimal() for name in names):
+        moved = [f"{name} is class {label}" for label, name in enumerate(names) if int(name) != label]
+        notes += tuple(
+            f"class folders are in the order of their names, as torchvision has them: {each}" for each in moved[:1]
+        )
     files, labels = labelled_files(root, [(name, names.index(name)) for name in classes])
-    mode, height, width = first_readable(root, files)
+    mode, height, width = measured(root, files)
     recipe = Recipe(mode, height, width) if image_size is None else cropped(image_size, mode)
     return ImageFiles("folder", split, root, files, labels, len(names), recipe, notes, tuple(names))
 

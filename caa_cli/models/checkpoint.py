@@ -23,8 +23,9 @@ from caa_cli.models.checkpoint_file import (
     read_file,
     too_large,
 )
-from caa_cli.models.contents import Contents, oddity
+from caa_cli.models.contents import Contents, identity, oddity
 from caa_cli.models.denoisers.card import DenoiserCard
+from caa_cli.models.factory import parse_call
 from caa_cli.models.hub_folder import read_hub_folder
 from caa_cli.models.libraries import LIBRARIES, library_preprocessing
 from caa_cli.models.limits import short, unusable
@@ -69,10 +70,10 @@ class Weights(Contents):
         """How its origin, or the library that `arch` names, prepares images; None where neither says it."""
         if self.origin is not None:
             return self.origin.preprocessing
-        library, _, call = (arch or "").partition(":")
-        if library not in LIBRARIES or self.card is not None:
+        if (arch or "").partition(":")[0] not in LIBRARIES or self.card is not None:
             return None
-        return library_preprocessing(library, call.partition("(")[0], {}, self.sha256)
+        call = parse_call("--arch", arch or "")
+        return library_preprocessing(call.source, call.name, call.settings, self.sha256)
 
 
 def record_of(weights: Weights, card: ModelCard) -> dict[str, Any]:
@@ -127,7 +128,10 @@ def inspect_weights(path: Path, trust: bool = False) -> Weights:
     sha256, size, card = hashlib.sha256(content).hexdigest(), len(content), None
     try:
         if metadata is not None:
-            contents, card = Contents("safetensors", read_tensors(path, content)), _card(path, metadata)
+            tensors, card = read_tensors(path, content), _card(path, metadata)
+            # Of tied weights safetensors keeps one, and says which the others are.
+            tied = {name: tensors[kept] for name, kept in metadata.items() if name not in tensors and kept in tensors}
+            contents = Contents("safetensors", tensors | tied)
         else:
             contents = read_pickled(path, content, trust)
         del content
@@ -161,7 +165,7 @@ def _check(path: Path, contents: Contents) -> None:
         parameters = dict(contents.module.named_parameters())
         tensors = {name: tensor for name, tensor in parameters.items() if oddity(tensor) is None}
     # Tied weights are one tensor under several names; fused weights are parts of another tensor.
-    different = {_identity(tensor): tensor for tensor in tensors.values()}
+    different = {identity(tensor): tensor for tensor in tensors.values()}
     sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in different.values()}
     if sum(tensor.nbytes for tensor in different.values()) > _MOST_OVERLAP * sum(sizes.values()):
         raise CaaError(
@@ -170,17 +174,13 @@ def _check(path: Path, contents: Contents) -> None:
             "save each weight as a tensor of its own",
         )
     infinite = {key for key, tensor in different.items() if _not_finite(tensor)}
-    broken = [name for name, tensor in tensors.items() if _identity(tensor) in infinite]
+    broken = [name for name, tensor in tensors.items() if identity(tensor) in infinite]
     if broken:
         raise CaaError(
             f"the checkpoint {path} holds NaN or infinite weights ({short(broken[0])}, "
             f"{counted(len(broken), 'tensor')} in all)",
             "training diverged, or the file is damaged: take an earlier checkpoint",
         )
-
-
-def _identity(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _not_finite(tensor: Tensor) -> bool:

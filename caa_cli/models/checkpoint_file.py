@@ -23,6 +23,15 @@ _KINDS = {
 }
 
 
+# What is often found in place of a checkpoint, by its first bytes in small letters.
+_INSTEAD = {
+    b"version https://git-lfs": ("is a pointer of Git LFS, not the file itself", "fetch the file: git lfs pull"),
+    b"<!doctype html": ("is a web page", "download the file itself; the page says how"),
+    b"<html": ("is a web page", "download the file itself; the page says how"),
+    b"\x1f\x8b": ("is packed by gzip", "unpack it, and name the checkpoint in it"),
+}
+
+
 def names_factory(name: str) -> bool:
     """Whether a --checkpoint is no file, but names a factory whose network holds its weights (`mynet:trained()`)."""
     return bool(re.fullmatch(r"[^:\s]+:\w[\w.-]*(\(.*\))?", name, re.DOTALL)) and not os.path.exists(name)  # noqa: PTH110
@@ -89,6 +98,9 @@ def read_file(path: Path) -> tuple[bytes, dict[str, Any] | None]:
         raise too_large(path, size) from error
     if not content:
         raise CaaError(f"the checkpoint {path} is empty", "copy it again; the copy may have been cut off")
+    for beginning, (what, hint) in _INSTEAD.items():
+        if content[:50].lower().startswith(beginning):
+            raise CaaError(f"the checkpoint {path} {what}", hint)
     return content, metadata
 
 

@@ -26,6 +26,8 @@ from caa_cli.runtime.words import counted
 WEIGHTS, _PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
 # What an image processor of transformers says of channels in the order blue, green, red.
 _REVERSED = "do_flip_channel_order"
+# What of a `pretrained_cfg` timm builds the network by: channels, size and pooling.
+_BUILT_BY = ("input_size", "fixed_input_size", "global_pool")
 # A configuration with the names of 21,841 classes takes 2 MB.
 _LONGEST = 20_000_000
 # Pillow's numbers of its filters, as transformers stores them.
@@ -68,9 +70,14 @@ def read_hub_folder(folder: Path) -> tuple[Contents, str, int]:
             f"no network can be built as {folder} describes it ({type(error).__name__}: {short(error, 200)})",
             "download the folder again, or update the library that wrote it",
         ) from error
-    digest = hashlib.sha256(content + json.dumps(config, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(content)
+    digest.update(json.dumps(config, sort_keys=True).encode())
     source = f"a folder of {origin.arch.partition(':')[0]}"
-    return Contents(source, dict(network.state_dict()), network.eval(), origin=origin), digest, len(content)
+    return (
+        Contents(source, dict(network.state_dict()), network.eval(), origin=origin),
+        digest.hexdigest(),
+        len(content),
+    )
 
 
 def describes_classifier(folder: Path) -> bool:
@@ -90,10 +97,13 @@ def _timm(folder: Path, config: Mapping[str, Any], content: bytes) -> tuple[nn.M
     extra = config.get("model_args") or {}
     settings = {key: value for key, value in extra.items() if not key.startswith(("pretrained", "checkpoint"))}
     classes = config.get("num_classes") or len(config.get("label_names") or ()) or 1000
-    network = make(**{**settings, "num_classes": classes, "pretrained": False})
+    stored = config.get("pretrained_cfg") or config  # one dictionary of all before timm 0.9
+    built = {key: stored[key] for key in _BUILT_BY if stored.get(key) is not None}
+    if settings.get("dynamic_img_size") or settings.get("strict_img_size") is False:
+        built["fixed_input_size"] = False  # then the images' size is none of the network's
+    network = make(**{**settings, "num_classes": classes, "pretrained": False, "pretrained_cfg_overlay": built})
     _load(folder, network, read_tensors(folder / WEIGHTS, content))
-    stored = config.get("pretrained_cfg") or {}
-    names = config.get("label_names") or stored.get("label_names") or ()
+    names = config.get("label_names") or stored.get("label_names") or config.get("labels") or ()
     described = config.get("label_descriptions") or stored.get("label_descriptions") or {}
     labels = tuple(str(described.get(label, label)) for label in names)
     return network, Origin(f"timm:{name}", timm_preprocessing(stored), labels)
@@ -131,7 +141,9 @@ def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tu
     names = tuple(labels.get(number, str(number)) for number in range(described.num_labels))
     processor = _json(folder / _PREPROCESSOR) if (folder / _PREPROCESSOR).is_file() else {}
     origin = Origin(f"transformers:{kind}", _preprocessing(processor, config), names)
-    return _Logits(network, bool(processor.get(_REVERSED))), origin
+    # PP-LCNet's reverses them without saying so.
+    reversed = bool(processor.get(_REVERSED)) or "PPLCNet" in str(processor.get("image_processor_type"))
+    return _Logits(network, reversed), origin
 
 
 @contextmanager

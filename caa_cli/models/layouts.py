@@ -10,6 +10,7 @@ from pathlib import Path
 from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.models.checkpoint import Weights
+from caa_cli.models.prefixes import UNUSED
 from caa_cli.models.recognise import Recognised
 
 # Networks that were made for CIFAR-10, besides the thin ResNets.
@@ -41,6 +42,8 @@ def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
     thin = re.fullmatch(r"resnet\d+", recognised.arch) and recognised.arch not in ("resnet18", "resnet50")
     cifar = "cifar10" if recognised.num_classes == 10 else None
     lenet = recognised.arch == "lenet"
+    if any(UNUSED in name for name in weights.tensors):
+        return Layout("TRADES or Carmon et al.: CIFAR", cifar, ("none", "cifar10"))
     if recognised.prefix.endswith(("1.", "1.module.")):  # nn.Sequential(normalisation, network)
         if thin:
             source = f"Cohen et al., SmoothAdv, Consistency or SmoothMix: {'CIFAR-10' if cifar else 'CIFAR'}"
@@ -59,7 +62,7 @@ def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
         return Layout("MACER: CIFAR-10", cifar, ("none", "cifar10"))
     if "net" in weights.keys and lenet:
         return Layout("MACER: MNIST", "mnist", ("none", "mnist"))
-    if recognised.prefix.endswith("model.") and recognised.arch == "resnet18":
+    if recognised.prefix.endswith("model.") and recognised.arch == "resnet18" and recognised.num_classes != 1000:
         # Grey data sets are normalised differently.
         return Layout("the authors of Et Tu Certifications: CIFAR-10 or MNIST", None, ("cifar10-paper",))
     if recognised.prefix.endswith("model.") and recognised.other == "resnet18-3x3" and recognised.num_classes == 1000:

@@ -18,6 +18,9 @@ from caa_cli.models.preprocessing import Preprocessing
 
 # How a network of the library gets the weights that the library publishes, for hints.
 LIBRARIES = {"timm": "pretrained=True", "torchvision": "weights='DEFAULT'"}
+# Networks of torchvision that turn ImageNet's normalisation into this one themselves (`transform_input`), but only
+# where torchvision itself loads their published weights.
+_TRANSFORMING, _TRANSFORMED = ("googlenet", "inception_v3"), (0.5, 0.5, 0.5)
 # What prints all names of its networks.
 _LISTING = {
     "timm": "import timm; print(*timm.list_models())",
@@ -52,7 +55,7 @@ def library_factory(option: str, library: str, name: str) -> Callable[..., Any]:
             f"{option}: {library} has no network {name}",
             f"near it are {', '.join(near)}" if near else f"list its names: python -c '{_LISTING[library]}'",
         )
-    return partial(make, name)
+    return partial(make, name, **({"init_weights": False} if library != "timm" and name in _TRANSFORMING else {}))
 
 
 def library_preprocessing(library: str, name: str, settings: Mapping[str, Any], sha256: str) -> Preprocessing | None:
@@ -77,7 +80,10 @@ def library_preprocessing(library: str, name: str, settings: Mapping[str, Any], 
     if not hasattr(crop, "crop_size"):  # it is no classifier
         return None
     size, resize = (value[0] for value in (crop.crop_size, crop.resize_size))
-    return Preprocessing(tuple(crop.mean), tuple(crop.std), size, resize, crop.interpolation.value)
+    mean, std = tuple(crop.mean), tuple(crop.std)
+    if name in _TRANSFORMING and "transform_input" not in settings and not settings.get("weights"):
+        mean = std = _TRANSFORMED
+    return Preprocessing(mean, std, size, resize, crop.interpolation.value)
 
 
 def timm_preprocessing(config: Mapping[str, Any]) -> Preprocessing:

@@ -60,26 +60,45 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
 
 
 def probe(network: nn.Module, input_shape: Sequence[int], name: str) -> tuple[int, int]:
-    """(number of classes, number of channels that grey images are repeated to), from a forward pass of two images.
+    """(number of classes, number of channels that grey images are repeated to), from forward passes of two images.
 
-    Raises CaaError if the network rejects images of `input_shape` or does not return logits.
+    Raises CaaError if the network rejects images of `input_shape`, does not return logits, or mixes images up.
     """
     network.eval()
     channels, height, width = input_shape
     problem = ""
     for repeat in (1, 3) if channels == 1 else (1,):
+        images = torch.rand(3, channels * repeat, height, width, generator=torch.Generator().manual_seed(0))
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # PyTorch's warnings on how the network is written
-                logits = network(torch.zeros(2, channels * repeat, height, width))
+                logits = network(images[:2].clone())
+                if isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == 2:
+                    _refuse_mixing(network, images, logits[0], name)
+                    return logits.shape[1], repeat
+        except CaaError:
+            raise
         except Exception as error:  # foreign code may raise anything
             problem = problem or f"can't take {channels}×{height}×{width} images ({last_line(error)})"
             continue
-        if isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == 2:
-            return logits.shape[1], repeat
         what = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         problem = f"gives {what} for two images, where logits of shape (2, classes) are wanted"
     raise CaaError(f"the network of {name} {problem}", "check --dataset: it has to have the images it was made for")
+
+
+def _refuse_mixing(network: nn.Module, images: Tensor, logits: Tensor, name: str) -> None:
+    """Raise CaaError if the logits of the first image, beside the second, are others beside the third. Those of a
+    network that is random are others every time, and may be."""
+
+    def alike(other: Tensor) -> bool:
+        return torch.allclose(logits, other[0], rtol=0, atol=1e-2 * float(logits.double().norm()), equal_nan=True)
+
+    if not alike(network(images[[0, 2]])) and alike(network(images[:2].clone())):
+        raise CaaError(
+            f"the network of {name} gives an image other logits beside other images",
+            "a classifier that is certified looks at each image alone: its batch normalisation needs running "
+            "statistics (track_running_stats)",
+        )
 
 
 def input_of(network: nn.Module, prepared: Preprocessing | None = None) -> tuple[tuple[int, int, int], int] | None:

@@ -5,7 +5,6 @@ They are read in a child process (see `confined`), and even there with PyTorch's
 
 from __future__ import annotations
 
-import argparse
 import re
 import warnings
 from io import BytesIO
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from caa_cli.errors import CaaError
 from caa_cli.models.archive import check_entries, entries_of, is_archive, is_exported, is_torchscript
@@ -25,6 +25,10 @@ from caa_cli.runtime.user_code import import_from
 
 _SAVE_STATE = "save its state dict instead: torch.save(model.state_dict(), 'weights.pt')"
 _FORMAT = "PyTorch"
+# Packages of what training code saves beside weights: settings, dates, numbers, paths.
+_BESIDE = {"argparse", "datetime", "numpy", "pathlib", "types"}
+# How many different classes and functions of theirs a file may name.
+_MOST_BESIDE = 30
 # Files that are programs, by what wrote them.
 _PROGRAMS = {"TorchScript": read_torchscript, "torch.export": read_exported}
 
@@ -65,15 +69,7 @@ def read_state(path: Path, content: bytes) -> dict[str, Any]:
         if is_torchscript(entries):
             return {"program": "TorchScript"}
         check_entries(path, content, entries)
-    try:
-        loaded = _load(content, safe=True)
-    except Exception as error:
-        forbidden = re.search(r"(?:Unsupported (?:global|class).*?|unsupported )GLOBAL (\S+)", str(error), re.DOTALL)
-        # The weights_only reader supports only older pickle protocols.
-        pickle = content[:1] == b"\x80" and "Unsupported operand" in str(error)
-        if forbidden or pickle:
-            raise _refusal(path, short(forbidden[1]) if forbidden else "written by pickle itself") from error
-        raise
+    loaded = _load_plain(path, content)
     contents = unwrap(loaded, _FORMAT)
     if contents is None:
         raise _nothing(path)
@@ -89,12 +85,55 @@ def read_training(path: Path, content: bytes) -> Any:
     return _load(content, safe=True)
 
 
+class _LeftOut:
+    """In place of an object beside the weights: takes whatever that would be made of, and keeps none of it.
+
+    Raises ValueError if that holds a tensor, which might be a weight.
+    """
+
+    def __new__(cls, *arguments: Any) -> _LeftOut:
+        _refuse_tensors(arguments)
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None:
+        _refuse_tensors(state)
+
+
+def _refuse_tensors(value: Any, depth: int = 20) -> None:
+    if isinstance(value, Tensor) or depth == 0:
+        raise ValueError("an object beside the weights holds a tensor, or is nested too deeply")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ():
+        _refuse_tensors(part, depth - 1)
+
+
+def _load_plain(path: Path, content: bytes) -> Any:
+    """The object in the file, with a `_LeftOut` in place of each of `_BESIDE`. Raises CaaError for any other object,
+    and whatever else a damaged file leads to."""
+    left_out: set[str] = set()
+    while True:
+        try:
+            with torch.serialization.safe_globals([(_LeftOut, name) for name in left_out]):
+                return _load(content, safe=True)
+        except Exception as error:
+            found = re.search(r"(?:Unsupported (?:global|class).*?|unsupported )GLOBAL (\S+)", str(error), re.DOTALL)
+            name = found[1] if found else ""
+            if name.partition(".")[0] in _BESIDE and name not in left_out and len(left_out) < _MOST_BESIDE:
+                left_out.add(name)
+                continue
+            # The weights_only reader supports only older pickle protocols.
+            pickle = content[:1] == b"\x80" and "Unsupported operand" in str(error)
+            if name or pickle or left_out:
+                what = short(name or min(left_out, default="written by pickle itself"))
+                raise _refusal(path, what) from error
+            raise
+
+
 def _load(content: bytes, safe: bool) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # unusual pickle protocols; anything relevant is raised as an error
-        # timm stores training options in a Namespace, which has attributes but no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(BytesIO(content), map_location="cpu", weights_only=safe)
+        return torch.load(BytesIO(content), map_location="cpu", weights_only=safe)
 
 
 def _load_trusted(path: Path, content: bytes) -> Any:

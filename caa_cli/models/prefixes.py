@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor
 
 from caa_cli.errors import UsageError
+from caa_cli.models.contents import identity
 from caa_cli.models.limits import short
 
 # Published code adds at most three prefixes; a malicious file may repeat one a thousand times.
 _MOST = 8
+# Parts of names that torch.compile, FSDP and checkpointed activations add below the layers that they wrap.
+_WRAPPERS = re.compile(r"\.(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
+# A block that the wide networks of TRADES and of Carmon et al. (2019) have, and never use.
+UNUSED = "sub_block1."
 # Parts of names under which other code has the same layers of a ResNet or DenseNet.
 _SPELLINGS = {"linear.": "fc.", "shortcut.": "downsample.", "norm5.": "norm_final."}
 
@@ -38,12 +44,27 @@ def peelings(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Ten
         names = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
 
 
+def without_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, each under its first name: a network may be stored again below what attacks it."""
+    first: dict[tuple[Any, ...], str] = {}
+    return {name: tensor for name, tensor in tensors.items() if first.setdefault(identity(tensor), name) == name}
+
+
 def spellings(names: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The tensors by name as they are, and with the layers named as in the networks here (`linear.weight`: `fc`)."""
-    yield dict(names)
-    respelled = {_respelled(name): tensor for name, tensor in names.items()}
-    if respelled.keys() != names.keys():
-        yield respelled
+    """The tensors by name as they are, then without what does not belong to layers' names, then with the layers named
+    as in the networks here (`linear.weight`: `fc`)."""
+    spelt = dict(names)
+    yield spelt
+    for spell in (_cleared, _respelled):
+        before = spelt
+        spelt = {spell(name): tensor for name, tensor in spelt.items() if not name.startswith(UNUSED)}
+        if spelt.keys() != before.keys():
+            yield spelt
+
+
+def _cleared(name: str) -> str:
+    """The name without wrappers, and without dots in a layer's name, as torchvision's published DenseNets have."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", _WRAPPERS.sub("", name))
 
 
 def _respelled(name: str) -> str:
@@ -56,12 +77,12 @@ def fit_names(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
     """The tensors by the names that match the most of `wanted`: without prefixes, and perhaps spelt differently.
 
     Where the tensors below one prefix are all that is wanted, the others are left out: a loss, a second network.
-    Raises UsageError where two prefixes are that good.
+    Raises UsageError where two prefixes are that good, unless it is one network twice.
     """
     below = {
         prefix: names for prefix in _prefixes_of(tensors, wanted) if are_all(names := _below(tensors, prefix), wanted)
     }
-    if len(below) > 1:
+    if len({tuple(map(identity, names.values())) for names in below.values()}) > 1:
         raise UsageError(
             f"the file holds several such networks: their names begin with {' and '.join(map(short, sorted(below)))}",
             "save the one that you mean on its own: torch.save(model.state_dict(), 'weights.pt')",
@@ -70,8 +91,8 @@ def fit_names(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
         return next(iter(below.values()))
     if any(_is_constant(name, tensor) for name, tensor in wanted.items()):
         return dict(tensors)  # the network contains a normalisation, so the names are as saved
-    candidates = [spelt for _, names in peelings(tensors) for spelt in spellings(names)] or [dict(tensors)]
-    return max(candidates, key=lambda names: len(names.keys() & wanted.keys()))
+    candidates = [dict(tensors), *(spelt for _, names in peelings(tensors) for spelt in spellings(names))]
+    return max(candidates, key=lambda names: (len(names.keys() & wanted.keys()), -len(names)))
 
 
 def _prefixes_of(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
@@ -101,10 +122,16 @@ def stored_normalisation(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ..
     stds = _constants(tensors, _STDS)
     if len(means) != 1 or len(stds) > 1:
         return None
-    mean, std = means[0], stds[0] if stds else (1.0,) * len(means[0])
-    if len(mean) != len(std) or not all(0 <= value <= 1 for value in mean) or not all(value > 0 for value in std):
+    mean, std = means[0], stds[0] if stds else (1.0,)
+    if not all(0 <= value <= 1 for value in mean) or not all(value > 0 for value in std):
         return None  # in other units, or something else
-    return mean, std
+    channels = max(len(mean), len(std))
+    return mean * (channels // len(mean)), std * (channels // len(std))
+
+
+def normalises(names: Mapping[str, Tensor]) -> bool:
+    """Whether there is a mean of a normalisation layer among them."""
+    return any(_is_constant(name, tensor) and name.rpartition(".")[2] in _MEANS for name, tensor in names.items())
 
 
 def _constants(tensors: Mapping[str, Tensor], endings: tuple[str, ...]) -> list[tuple[float, ...]]:

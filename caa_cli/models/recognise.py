@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import ARCHITECTURES, build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.prefixes import are_all, peelings, spellings
+from caa_cli.models.prefixes import are_all, peelings, spellings, without_copies
 from caa_cli.runtime.words import counted
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -56,13 +56,14 @@ class Recognised:
 
 def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
     """The architecture whose names and shapes all match these weights; None if there is none."""
-    for prefix, names in peelings(tensors):
+    for prefix, names in peelings(without_copies(tensors)):
         for spelt in spellings(names):
             shapes = {name: tuple(tensor.shape) for name, tensor in spelt.items()}
             for recogniser in _RECOGNISERS:
                 candidate = recogniser(shapes, prefix)
                 if candidate is not None and _fits(candidate, spelt):
-                    return candidate
+                    # Kuang Liu's code, which calls them shortcuts, never pools after the stem.
+                    return replace(candidate, other=None) if any("shortcut." in name for name in names) else candidate
     return None
 
 

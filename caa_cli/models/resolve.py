@@ -12,11 +12,11 @@ from caa_cli.errors import UsageError
 from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
-from caa_cli.models.factory import parse_call
+from caa_cli.models.factory import network_from, parse_call
 from caa_cli.models.layouts import layout_of, normalisations_to_try, sigma_in_name
 from caa_cli.models.load import probe
 from caa_cli.models.outline import listed, outline
-from caa_cli.models.prefixes import stored_normalisation
+from caa_cli.models.prefixes import normalises, stored_normalisation
 from caa_cli.models.recognise import Recognised
 from caa_cli.runtime.words import counted, sizes
 
@@ -124,13 +124,22 @@ def _described(
     card = ModelCard(arch, classes, input_shape, dataset=dataset, class_names=names if len(names) == classes else ())
     if overrides.normalisation:
         return card, notes
+    if weights.module is None and normalises(weights.tensors):
+        # A factory is called once more than it has to be, and only where the question arises.
+        if runs_foreign_code(arch) and normalises(network_from(arch, classes, input_shape).state_dict()):
+            notes.append(
+                f"{arch} normalises images itself, by what is saved with its weights: none is added in front"
+            )
+            return card, notes
+        stored = stored_normalisation(weights.tensors)
+        if stored is not None:
+            notes.append(
+                f"normalisation as saved beside the weights: mean {_list(stored[0])}, std {_list(stored[1])}"
+            )
+            return replace(card, mean=stored[0], std=stored[1]), notes
     prepared = weights.preprocessing(arch)
     if prepared is not None:
         return replace(card, mean=prepared.mean, std=prepared.std), notes
-    stored = None if weights.module is not None else stored_normalisation(weights.tensors)
-    if stored is not None:
-        notes.append(f"normalisation as saved beside the weights: mean {_list(stored[0])}, std {_list(stored[1])}")
-        return replace(card, mean=stored[0], std=stored[1]), notes
     layout = layout_of(weights, recognised)
     likeliest, *alternatives = normalisations_to_try(layout, dataset, input_shape[0])
     why = f"the likeliest for {layout.source}" if layout.normalisations else f"that of {dataset}"

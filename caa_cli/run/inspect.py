@@ -17,6 +17,7 @@ from caa_cli.data.datasets import class_names
 from caa_cli.display import Display, Rows
 from caa_cli.errors import DONE, ERROR, CaaError
 from caa_cli.models.base_classifier import refuse_denoiser
+from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights, find_checkpoint, inspect_weights
 from caa_cli.models.denoisers.denoiser import Denoiser
 from caa_cli.models.denoisers.open import open_denoiser
@@ -112,9 +113,11 @@ class Inspection:
         guessed, shape, classes = self._images(weights, dataset, recognised)
         dataset = dataset or guessed
         arch, problem = self._untried(weights, shape, classes)
-        refused = None
+        resolved, refused = None, None
         if problem is None and shape is not None and classes is not None:
-            arch, refused = self._architecture(weights, recognised, dataset, shape, classes)
+            resolved, refused = self._resolved(weights, dataset, shape, classes)
+            known = resolved or (None if self.overrides.arch is not None else card or recognised)
+            arch = known.arch if known is not None else None
         if card is not None:
             classes = card.num_classes
         elif recognised is not None:
@@ -125,10 +128,13 @@ class Inspection:
             chosen = (self.overrides.mean or mean, self.overrides.std or std)
         elif card is not None:
             chosen = (card.mean, card.std)
-        elif (prepared := weights.preprocessing(self.overrides.arch)) is not None:
-            chosen = (prepared.mean, prepared.std)
         else:
             chosen = None if weights.module is not None else stored_normalisation(weights.tensors)
+            prepared = weights.preprocessing(self.overrides.arch)
+            if chosen is None and prepared is not None:
+                chosen = (prepared.mean, prepared.std)
+            if chosen is not None and resolved is not None:  # not in front of a network that has it inside
+                chosen = (resolved.mean, resolved.std)
         channels = shape[0] if shape else recognised.channels if recognised else None
         sigma = self.overrides.sigma or (card.sigma if card else None)
         document: dict[str, Any] = {
@@ -195,15 +201,10 @@ class Inspection:
             return self.overrides.arch, "not tried: which images it takes follows from --dataset"
         return None, "no architecture of caa's has these weights"
 
-    def _architecture(
-        self,
-        weights: Weights,
-        recognised: Recognised | None,
-        dataset: str | None,
-        shape: tuple[int, int, int],
-        classes: int,
-    ) -> tuple[str | None, CaaError | None]:
-        """(architecture, or None; why a run on these images would be refused, or None)."""
+    def _resolved(
+        self, weights: Weights, dataset: str | None, shape: tuple[int, int, int], classes: int
+    ) -> tuple[ModelCard | None, CaaError | None]:
+        """(the card of a run on these images, or None; why the run would be refused, or None)."""
         overrides = Overrides(
             self.overrides.arch, self.overrides.sigma or 1.0, self.overrides.mean, self.overrides.std
         )
@@ -213,9 +214,8 @@ class Inspection:
             if dataset in DATASETS:
                 check_order(class_names(dataset), card.class_names, dataset)
         except CaaError as error:
-            known = weights.card or recognised
-            return (known.arch if known and self.overrides.arch is None else None), error
-        return card.arch, None
+            return None, error
+        return card, None
 
     def _command(self, document: dict[str, Any], weights: Weights) -> str:
         """The command that attacks it, with unknown values in capitals."""

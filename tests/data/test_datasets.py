@@ -31,7 +31,7 @@ from caa_cli.data.datasets import open_dataset
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.imagenet import wnids
-from caa_cli.data.images import Images, ImageSet
+from caa_cli.data.images import Images, ImageSet, spread
 from caa_cli.data.load import load
 from caa_cli.errors import CaaError, UsageError
 
@@ -309,6 +309,21 @@ def test_labels_of_a_folder_go_by_the_classes_of_train(tmp_path):
         open_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("classes", "note"),
+    [
+        (map(str, range(11)), ("10 is class 2",)),
+        (("1", "2"), ("1 is class 0",)),
+        (map(str, range(10)), ()),
+        (("00", "01", "02"), ()),
+        (("1", "cat"), ()),
+    ],
+)
+def test_folders_that_are_numbered_otherwise_than_classes_are_said_to_be(tmp_path, classes, note):
+    write_tree(tmp_path / "test", [f"{name}/0.png" for name in classes])
+    assert tuple(text.rpartition(": ")[2] for text in open_folder(tmp_path).notes) == note
+
+
 def test_a_folder_without_splits_is_said_to_be_that(tmp_path):
     write_tree(tmp_path, ["a/0.png", "b/0.png"])
     assert "either split" in open_folder(tmp_path).notes[0]
@@ -334,14 +349,27 @@ def test_training_needs_a_folder_of_its_own(tmp_path):
     assert refused.value.hint == f"add {tmp_path / 'train'}"
 
 
-def test_grey_images_stay_grey_if_the_first_is(tmp_path):
-    write_tree(tmp_path / "grey", ["a/0.png", "a/1.png"], mode="L")
-    picture(0).save(tmp_path / "grey/a/2.png")
+def test_grey_images_stay_grey_if_most_are(tmp_path):
+    write_tree(tmp_path / "grey", [f"a/{number:02}.png" for number in range(40)], mode="L")
+    late = (set(range(40)) - set(spread(40, 32))).pop()
+    picture(0).save(tmp_path / f"grey/a/{late:02}.png")
     grey = open_folder(tmp_path / "grey")
     assert grey.input_shape == (1, 8, 8)
     assert np.array_equal(grey.image(1)[0].numpy() * 255, np.array(picture(1, mode="L")))
-    with pytest.raises(ImageError, match=r"2\.png is in colour"):
-        grey.image(2)
+    with pytest.raises(ImageError, match=rf"{late:02}\.png is in colour"):
+        grey.image(late)
+
+
+def test_a_grey_image_may_come_first_in_a_folder_of_colour(tmp_path):
+    write_tree(tmp_path / "mixed", ["a/0.png"], mode="L")
+    write_tree(tmp_path / "mixed", ["a/1.png", "b/0.png", "b/1.png"])
+    (tmp_path / "mixed/a/2.png").write_bytes(b"no image")
+    mixed = open_folder(tmp_path / "mixed")
+    assert mixed.input_shape == (3, 8, 8)
+    assert {mixed.image(index).shape for index in (0, 1, 3, 4)} == {(3, 8, 8)}
+
+
+def test_a_grey_image_in_a_folder_of_colour_gets_three_channels(tmp_path):
 
     write_tree(tmp_path / "colour", ["a/0.png"])
     picture(1, mode="L").save(tmp_path / "colour/a/1.png")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from networks import quantised
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from support import assert_clean_error, caa
 from torch import nn
 from torchvision import models, transforms
 
+from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint import find_checkpoint, read_weights
 from caa_cli.models.factory import parse_call
@@ -41,6 +43,26 @@ class Net(nn.Module):
 def trained(width=4):
     torch.manual_seed(width)
     return Net(width)
+
+class Tied(Net):
+    def __init__(self):
+        super().__init__()
+        self.again = nn.Linear(10, 10)
+        self.more = nn.Linear(10, 10)
+        self.more.weight = self.again.weight
+
+    def forward(self, x):
+        return self.more(self.again(super().forward(x)))
+
+class Normalised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.25]))
+        self.register_buffer("std", torch.tensor([0.5]))
+        self.network = trained(5)
+
+    def forward(self, x):
+        return self.network((x - self.mean) / self.std)
 """
 
 
@@ -198,10 +220,33 @@ def test_whatever_fits_the_named_network_is_found(name):
     same(model.network, reference, torch.randn(2, 1, 28, 28))
 
 
+@pytest.mark.parametrize("arch", ["nets.mine:Normalised", "nets.mine:Net(5)"])
+def test_constants_of_a_normalisation_are_used_once(arch):
+    scope: dict[str, type] = {}
+    exec(FACTORY, scope)
+    reference = scope["Normalised"]().eval()
+    torch.save(reference.state_dict(), "weights.pt")
+    model, card, _ = built("weights.pt", arch)
+    same(model, reference, torch.rand(2, 1, 28, 28))
+    document = json.loads(caa("inspect", "weights.pt", "--arch", arch, "--dataset", "mnist", "--json").stdout)
+    assert document["normalisation"]["mean"] == list(card.mean)
+
+
+def test_tied_weights_are_found_where_safetensors_keeps_them_once():
+    scope: dict[str, type] = {}
+    exec(FACTORY, scope)
+    reference = scope["Tied"]().eval()
+    save_model(reference, "weights.safetensors")
+    assert len(load_file("weights.safetensors")) == len(reference.state_dict()) - 1
+    model, _, _ = built("weights.safetensors", "nets.mine:Tied")
+    same(model.network, reference, torch.randn(2, 1, 28, 28))
+
+
 def test_two_that_fit_are_refused():
     state = network(5).state_dict()
     torch.save(
-        {f"{who}.{name}": value for who in ("student", "teacher") for name, value in state.items()}, "weights.pt"
+        {f"{who}.{name}": value + k for k, who in enumerate(("student", "teacher")) for name, value in state.items()},
+        "weights.pt",
     )
     with pytest.raises(CaaError, match=r"begin with student\. and teacher\."):
         built("weights.pt", "nets.mine:Net(5)")
@@ -228,6 +273,32 @@ def test_torchvision_by_name_with_its_own_preparation(tmp_path):
     prepared = weights.preprocessing("torchvision:inception_v3")
     assert (prepared.size, prepared.resize, prepared.image_size("imagenet")) == (299, 342, 299)
     assert prepared.image_size("cifar10") is None
+
+
+@pytest.mark.parametrize("arguments", ["", "(transform_input=True)"])
+def test_networks_that_torchvision_has_transform_their_input_get_what_they_would(arguments):
+    torch.manual_seed(0)
+    reference = models.googlenet(weights=None, init_weights=False, num_classes=7, transform_input=True).eval()
+    for module in reference.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    torch.save(reference.state_dict(), "weights.pt")
+    model, _, _ = built("weights.pt", f"torchvision:googlenet{arguments}", (3, 64, 64), "folder", 7)
+    images = torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(values)[:, None, None] for values in NORMALISATIONS["imagenet"])
+    with torch.no_grad():
+        wanted = reference((images - mean) / std)
+        torch.testing.assert_close(model(images), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_densenets_as_torchvision_publishes_them():
+    torch.manual_seed(0)
+    reference = models.densenet121(weights=None, num_classes=7).eval()
+    old = {re.sub(r"(denselayer\d+\.\D+)(\d\.)", r"\1.\2", name): t for name, t in reference.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, "weights.pt")
+    model, _, _ = built("weights.pt", "torchvision:densenet121", (3, 32, 32), "folder", 7)
+    same(model.network, reference, torch.randn(2, 3, 32, 32))
 
 
 def test_the_preparation_goes_by_the_weights_content():
@@ -405,6 +476,30 @@ def test_a_folder_of_timm(tmp_path):
     assert "--trust-checkpoint" not in document["attack"]
 
 
+def test_a_folder_of_timm_of_before_its_configuration_had_two_parts(tmp_path):
+    timm_folder(tmp_path / "hub")
+    config = json.loads(Path("hub/config.json").read_text(encoding="utf-8"))
+    flat = {**config.pop("pretrained_cfg"), **config}
+    flat["labels"] = flat.pop("label_names")
+    Path("hub/config.json").write_text(json.dumps(flat), encoding="utf-8")
+    weights = read_weights(find_checkpoint("hub"))
+    assert (weights.preprocessing(None).mean, weights.preprocessing(None).size) == ((0.5, 0.4, 0.3), 160)
+    assert weights.origin.class_names == ("cat", "dog", "n3")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "shape"),
+    [("resnet10t", {"in_chans": 1}, (1, 160, 160)), ("vit_tiny_patch16_224", {"img_size": 32}, (3, 32, 32))],
+)
+def test_a_folder_of_timm_may_say_the_shape_of_its_images_in_one_place(tmp_path, name, settings, shape):
+    said = {"input_size": shape, "fixed_input_size": "vit" in name, "mean": [0.5], "std": [0.5]}
+    timm_folder(tmp_path / "hub", architecture=name, pretrained_cfg=said)
+    timm = pytest.importorskip("timm")
+    reference = timm.create_model(name, num_classes=3, **settings).eval()
+    save_file(reference.state_dict(), "hub/model.safetensors")
+    same(built("hub", None, shape, "folder", 3)[0].network, reference, torch.randn(2, *shape))
+
+
 def test_timm_by_name():
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
@@ -508,10 +603,13 @@ def test_a_folder_of_transformers(tmp_path, capsys):
         ("EfficientNetImageProcessor", {"image_std": [0.5, 0.4, 0.3]}),
         ("EfficientNetImageProcessor", {"rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": False}),
         ("MobileViTImageProcessor", {"crop_size": {"height": 32, "width": 32}}),
+        ("PPLCNetImageProcessor", {"crop_size": {"height": 32, "width": 32}, "resize_short": 32}),
     ],
 )
 def test_the_network_gets_what_the_image_processor_of_transformers_makes(tmp_path, kind, settings):
     transformers = pytest.importorskip("transformers")
+    if not hasattr(transformers, kind):
+        pytest.skip(f"no {kind} in this version of transformers")
     config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], num_labels=3)
     torch.manual_seed(0)
     reference = transformers.ResNetForImageClassification(config).eval()

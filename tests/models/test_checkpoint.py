@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pickle
 import struct
 import warnings
 import zipfile
+from argparse import Namespace
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -190,6 +195,24 @@ def test_damaged_files_are_refused(tmp_path):
         refused(path, Overrides("small-cnn", 0.5))
 
 
+@pytest.mark.parametrize(
+    ("content", "problem", "hint"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+            "a pointer of Git LFS",
+            "git lfs pull",
+        ),
+        (b"<!DOCTYPE html><html><body>Virus scan warning</body></html>", "a web page", "download the file itself"),
+        (gzip.compress(CONTENT), "packed by gzip", "unpack it"),
+    ],
+)
+def test_what_is_often_found_in_place_of_a_checkpoint_is_named(tmp_path, content, problem, hint):
+    error = refused(file_with(tmp_path, content, "model.pt"))
+    assert problem in error.problem
+    assert hint in error.hint
+
+
 def test_a_zip_of_something_else_is_refused(tmp_path):
     path = tmp_path / "model.pt"
     with zipfile.ZipFile(path, "w") as archive:
@@ -357,6 +380,33 @@ def test_what_lies_beside_the_weights_and_is_no_plain_number_is_left_out(tmp_pat
     beside = {"lr": float("nan"), "seed": 10**400, "loss": torch.empty(1, device="meta"), "epoch": torch.tensor(3)}
     path = file_with(tmp_path, torch_file(tmp_path, {"state_dict": STATE, **beside}), "model.pt")
     assert read_weights(path).entries == {"lr": None, "seed": None, "loss": None, "epoch": 3}
+
+
+BESIDE = {
+    "args": Namespace(lr=0.1, folder=Path("runs")),
+    "settings": SimpleNamespace(depth=20),
+    "accuracy": np.float64(0.5),
+    "epoch": np.int64(90),
+    "losses": np.arange(3.0),
+    "generator": np.random.default_rng(0).bit_generator.state,
+    "saved": datetime(2024, 2, 29, tzinfo=UTC),
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_objects_beside_the_weights_are_left_out_where_they_are_numbers_or_settings(tmp_path, legacy):
+    path = tmp_path / "model.pt"
+    torch.save({**BESIDE, "state_dict": STATE}, path, _use_new_zipfile_serialization=not legacy)
+    weights = read_weights(path)
+    assert weights.tensors.keys() == STATE.keys()
+    assert all(torch.equal(weights.tensors[name], tensor) for name, tensor in STATE.items())
+    assert weights.entries == dict.fromkeys(BESIDE)
+
+
+@pytest.mark.parametrize("value", [SimpleNamespace(weights=STATE), {"a": np.zeros(2), "b": nn.Linear(2, 2)}])
+def test_objects_that_hold_tensors_or_code_are_not_left_out(tmp_path, value):
+    torch.save({"other": value, "ema": STATE}, tmp_path / "model.pt")
+    assert "pickled with more than plain tensors" in refused(tmp_path / "model.pt").problem
 
 
 def test_a_card_may_say_more_than_this_version_knows(tmp_path):

@@ -16,6 +16,7 @@ from support import ENVIRONMENT, assert_clean_error, assert_clean_text, caa, par
 from torch import nn
 from torchvision import models
 
+from caa_cli.errors import CaaError
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
 from caa_cli.models.load import build_model
@@ -101,6 +102,20 @@ def test_torchscript_gives_votes_and_gradients(tmp_path, traced, dtype):
     for name in ("script", "chunks"):
         assert torch.equal(found[name][0], found["module"][0])
         torch.testing.assert_close(found[name][1], found["module"][1], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(), nn.Dropout2d(), nn.AlphaDropout(), nn.BatchNorm2d(1)])
+def test_a_network_traced_in_training_mode_is_refused(tmp_path, layer):
+    """Its votes would be random, or depend on how many are counted at once; a scripted one is put into its mode."""
+    held = nn.Sequential(layer, network())
+    images = torch.rand(4, 1, 28, 28)
+    assert read_weights(script(held.eval(), tmp_path / "x", images), trust=True).module is not None
+    assert read_weights(script(held.train(), tmp_path / "x"), trust=True).module is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that dropout is random
+        torch.jit.save(torch.jit.trace(held, images, check_trace=False), tmp_path / "x")
+    with pytest.raises(CaaError, match="traced while it was in training mode"):
+        read_weights(tmp_path / "x", trust=True)
 
 
 def test_torchscript_takes_a_normalisation_in_front(tmp_path):
@@ -335,6 +350,14 @@ def single():
     torch.manual_seed(0)
     return Net(1)
 """
+
+
+def test_a_network_that_mixes_its_images_up_is_refused(tmp_path):
+    """Votes would depend on how many samples share a pass, and a certificate is of a function of one image."""
+    mixing = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10, track_running_stats=False))
+    torch.save(mixing, tmp_path / "x")
+    with pytest.raises(CaaError, match="other logits beside other images"):
+        target(tmp_path / "x", Overrides(sigma=0.5), trust=True)
 
 
 def test_a_network_of_other_classes_than_a_matrix_of_its_suggests_is_refused():

@@ -112,6 +112,13 @@ def test_the_images_decide_between_two_stems_of_the_same_weights(tmp_path):
         assert "resnet18-3x3" in notes[0]
 
 
+def test_a_network_of_kuang_lius_code_has_no_pooling_at_any_size(tmp_path):
+    case = CASES["Kuang Liu, ResNet-18"]
+    weights = read_weights(case.write(tmp_path / "x"))
+    card, _ = resolve_card(weights, Overrides(sigma=0.5), "folder", (3, 64, 64), 10)
+    assert card.arch == "resnet18-cifar"
+
+
 @pytest.mark.parametrize("depth", [8, 32, 56])
 def test_thin_networks_of_any_depth_are_recognised(tmp_path, depth):
     torch.save(seasoned(ThinResNet(depth, classes=7)).state_dict(), tmp_path / "x")
@@ -160,6 +167,65 @@ def test_constants_of_a_normalisation_saved_with_the_weights_are_used(tmp_path):
     images = torch.rand(2, 3, 32, 32)
     wanted = network((images - torch.tensor(CIFAR).view(-1, 1, 1)) / 0.25)
     torch.testing.assert_close(model(images), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_constants_in_a_file_go_before_the_normalisation_of_a_library(tmp_path):
+    network = seasoned(models.resnet18(num_classes=10))
+    state = {f"1.{name}": value for name, value in network.state_dict().items()}
+    torch.save({**state, "0.mean": torch.tensor(CIFAR), "0.std": torch.tensor([0.25])}, tmp_path / "x")
+    weights, said = read_weights(tmp_path / "x"), Overrides("torchvision:resnet18", 0.5)
+    assert resolve_card(weights, said, "cifar10", (3, 32, 32), 10)[0].mean == pytest.approx(CIFAR)
+
+
+class Robust(nn.Module):
+    """As the `robustness` package saves a network: once for itself, and once below what attacks it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.normalizer = nn.Module()
+        self.normalizer.register_buffer("new_mean", torch.tensor(CIFAR).view(3, 1, 1))
+        self.normalizer.register_buffer("new_std", torch.full((3, 1, 1), 0.25))
+        self.model = network
+        self.attacker = nn.Module()
+        self.attacker.normalize = self.normalizer
+        self.attacker.model = network
+
+
+@pytest.mark.parametrize("arch", [None, "resnet20"])
+def test_a_network_that_is_stored_twice_is_one(tmp_path, arch):
+    network = seasoned(ThinResNet(20))
+    state = {f"module.{name}": value for name, value in Robust(network).state_dict().items()}
+    torch.save({"model": state, "epoch": 3}, tmp_path / "x")
+    weights = read_weights(tmp_path / "x")
+    card, _ = resolve_card(weights, Overrides(arch, 0.5), "cifar10", (3, 32, 32), 10)
+    images = torch.rand(2, 3, 32, 32)
+    wanted = network((images - torch.tensor(CIFAR).view(-1, 1, 1)) / 0.25)
+    torch.testing.assert_close(build_model(weights, card).eval()(images), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_what_wraps_a_part_of_the_network_is_taken_out_of_the_names(tmp_path, wrapper):
+    network = seasoned(ThinResNet(20))
+    state = {name.replace("layer1.", f"layer1.{wrapper}."): t for name, t in network.state_dict().items()}
+    torch.save(state, tmp_path / "x")
+    model, card, _ = built(read_weights(tmp_path / "x"), CASES["MACER, CIFAR-10"])
+    assert card.arch == "resnet20"
+    torch.testing.assert_close(model.network(images := torch.rand(2, 3, 32, 32)), network(images))
+
+
+def test_a_block_that_wide_networks_never_use_is_left_out(tmp_path):
+    case = CASES["smoothing code, WRN-40-2"]
+    network = seasoned(case.network())
+    unused = {f"sub_block1.{name}": value for name, value in network.block1.state_dict().items()}
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in {**network.state_dict(), **unused}.items()}}, tmp_path / "x"
+    )
+    card, notes = resolve_card(read_weights(tmp_path / "x"), Overrides(sigma=0.5), "cifar10", (3, 32, 32), 10)
+    model = build_model(read_weights(tmp_path / "x"), card).eval()
+    assert (card.arch, card.mean) == ("wrn-40-2", (0.0,))
+    assert "the likeliest for TRADES or Carmon et al." in notes[0]
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(model.network(images), network(images), rtol=1e-4, atol=1e-4)
 
 
 SMALL_STATE = build(ModelCard("small-cnn", 10, (1, 28, 28))).network.state_dict()
