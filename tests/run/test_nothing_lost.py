@@ -155,6 +155,17 @@ def test_images_that_were_kept_are_drawn_or_moved_without_an_attack(folder, fini
         assert (folder / "f.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_finished_result_takes_another_name_without_an_attack(folder, finished, monkeypatch):
+    monkeypatch.setattr(Session, "load_classifier", no_model)
+    result = again("--name", "other")
+    assert result.exit_code == 0
+    assert "called other from now on" in result.stderr
+    before, document = json.loads(finished["attack.json"]), read_strict(folder / "attack.json")
+    assert document == {**before, "config": {**before["config"], "name": "other"}}
+    assert again().exit_code == 0  # asks for no name
+    assert read_strict(folder / "attack.json") == document
+
+
 @pytest.mark.parametrize("done", [0, 1, 2], ids=["header", "half", "all"])
 def test_a_journal_beside_a_finished_result_is_no_obstacle(folder, finished, done):
     """As versions before left it, and as a kill does while a resumed run copies the result into its journal."""

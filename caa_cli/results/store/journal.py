@@ -15,7 +15,7 @@ from caa_cli.results.agreement import disagreements
 from caa_cli.results.documents import check_header, check_version, read_record
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
 from caa_cli.results.store.files import read_object
-from caa_cli.results.store.locks import lock
+from caa_cli.results.store.locks import is_at, lock
 
 R = TypeVar("R", bound=Record)
 
@@ -58,6 +58,9 @@ class Journal(Generic[R]):
             self.start(header)
             return []
         found_header, records, intact = read_journal(self.path)
+        if not records:  # a run that was killed before its first image, with whatever settings
+            self.start(header)
+            return []
         differing = disagreements(found_header, header, compared)
         if differing:
             raise UsageError(
@@ -79,6 +82,11 @@ class Journal(Generic[R]):
         """Append examples. A repeated one is marked `again`, to tell it from damage."""
         again = {"again": True}
         self._append([{**r.to_json(), **(again if r.index in self._finished_before else {})} for r in records])
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file that this process writes to was removed or moved, so that nobody would find it."""
+        return not is_at(self._file, self.path)
 
     def close(self) -> None:
         """Unlock the journal, and remove it where it is empty."""
@@ -156,9 +164,11 @@ def unfinished(output: Path) -> bool:
     except OSError:  # it is missing, or no file can have this name
         return False
     try:
-        document = read_object(output)
-        held = {example["index"]: example for example in document["examples"]}
         _, records, _ = read_journal(journal)
+        document = read_object(output)
+        if not records and not document:
+            return False
+        held = {example["index"]: example for example in document["examples"]}
         return document["status"] != "complete" or any(held.get(i) != r.to_json() for i, r in records.items())
     except (CaaError, OSError, TypeError, KeyError):
         return True

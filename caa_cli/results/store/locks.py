@@ -28,13 +28,17 @@ def lock(path: Path, written: Path, option: str) -> IO[bytes]:
             raise _taken(written, option) from error
         except OSError:
             return file  # a file system without locks
-        # Its last holder may have removed it after it was opened here: the name is then free, or another file's.
-        try:
-            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                return file
-        except FileNotFoundError:
-            pass
+        if is_at(file, path):  # its last holder may have removed it after it was opened here
+            return file
         file.close()
+
+
+def is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether the open file still has this name: it may have been removed, and the name be another file's."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except OSError:
+        return False
 
 
 def is_locked(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -168,7 +168,12 @@ class RunOutput(Generic[R]):
         """Add an example to the journal and to `records`."""
         self.records[record.index] = record
         with self.writing(self.journal.path):
-            self.journal.append(record)
+            if self.journal.is_lost:  # written anew, unless another run has the name by now
+                self.journal.close()
+                self.journal.start(self.header)
+                self.journal.append(*self.records.values())
+            else:
+                self.journal.append(record)
 
     def of(self, indices: Iterable[int]) -> list[R]:
         """The records of those of these examples that are finished, in the given order."""
@@ -186,7 +191,7 @@ class RunOutput(Generic[R]):
         except CaaError as error:
             if not self.records or "--resume" in (error.hint or ""):
                 raise
-            raise error.with_advice(f"{self._kept}: go on with --resume") from error
+            raise error.with_advice(self._advice("go on with --resume")) from error
 
     def status(self, interrupted: bool) -> str:
         """The status of the run: `complete`, `partial` or `interrupted`."""
@@ -216,10 +221,18 @@ class RunOutput(Generic[R]):
         if status == "complete":
             self.journal.remove()
 
-    def writing(self, path: Path) -> AbstractContextManager[None]:
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[None]:
         """A context in which a failure to write `path` raises a CaaError that says what is kept."""
-        return writing(path, f"{self._kept}: free some space and repeat the command with --resume")
+        try:
+            yield
+        except OSError:
+            with writing(path, self._advice("free some space and repeat the command with --resume")):
+                raise
 
-    @property
-    def _kept(self) -> str:
-        return f"what is finished is kept in {self.journal.path}"
+    def _advice(self, next_step: str) -> str:
+        """Where the finished examples are, and what to do next."""
+        journal = self.journal.path
+        if self.records and not journal.exists():
+            return f"{journal}, with what is finished, was removed or moved: bring it back, and go on with --resume"
+        return f"what is finished is kept in {journal}: {next_step}"
