@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +24,9 @@ from caa_cli.runtime.words import counted
 from caa_cli.training.describe import heldout_words
 from caa_cli.training.loop import Trainer
 from caa_cli.training.progress import EpochReport
+
+# What to do where a file can't be written.
+REPEAT = "free some space and repeat the command with --resume"
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,13 @@ class Unfinished:
             **images,
             **trainer.trainee.identity(),
         }
-        torch.save({**about, **trainer.state_dict()}, buffer)
-        self._write(self.path, buffer.getvalue())
+        try:
+            torch.save({**about, **trainer.state_dict()}, buffer)
+        except RuntimeError as error:
+            if isinstance(error.__context__, MemoryError):  # over which PyTorch's writer fails once more
+                raise MemoryError from error
+            raise
+        self._write(self.path, [buffer.getbuffer()])  # not a copy, which may be large
         self.write_log(trainer)
 
     def write_log(self, trainer: Trainer) -> None:
@@ -86,8 +95,8 @@ class Unfinished:
         self._write(self.log, lines.encode())
 
     @staticmethod
-    def _write(path: Path, content: bytes) -> None:
-        with writing(path, "free some space and repeat the command with --resume"):
+    def _write(path: Path, content: bytes | Iterable[memoryview]) -> None:
+        with writing(path, REPEAT):
             write_atomically(path, content)
 
     def restore(self, trainer: Trainer, images: dict[str, Any]) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -317,3 +319,21 @@ def test_a_state_that_can_not_be_read_for_a_while_is_not_called_damaged(tmp_path
     with pytest.raises(CaaError, match="no process can be started") as caught:
         unfinished.restore(running, {"images": 600, "files_sha256": None})
     assert str(caught.value.hint).startswith("close other programs")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits what is mapped")
+def test_a_state_that_does_not_fit_into_the_memory_is_a_want_of_memory(tmp_path: Path):
+    running = trainer(TrainPlan(epochs=2))
+    unfinished = Unfinished(TrainPlan(dataset="demo", output=tmp_path / "m.safetensors"))
+    unfinished.save(running, {})
+    before = unfinished.path.read_bytes()
+    running.state.best_weights = {"large": torch.zeros(2**26)}
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (held + 2**26, limits[1]))
+    try:
+        with pytest.raises(MemoryError):
+            unfinished.save(running, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert unfinished.path.read_bytes() == before

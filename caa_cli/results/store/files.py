@@ -18,7 +18,7 @@ from caa_cli.config.paths import behind_link
 from caa_cli.errors import CaaError
 
 
-def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
     """Write a temporary file in the same folder, sync it and rename it. Raises OSError and leaves `path` unchanged.
 
     For a symbolic link the file that it points to is replaced.  content: whole, or in pieces where it is large.

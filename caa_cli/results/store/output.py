@@ -124,6 +124,8 @@ class RunOutput(Generic[R]):
             with suppress(CaaError):  # a damaged one has nothing that the journal lacks
                 self.held = None if differing or not document else parse_result_file(self.output, document, KINDS)
             return None
+        if self.overwrite and (differing or not document):
+            return None  # --resume has nothing to go on with
         if differing:
             raise UsageError(
                 f"{self.output} is the result of a run with other settings: {', '.join(differing)}",
@@ -165,15 +167,14 @@ class RunOutput(Generic[R]):
             self.records |= {record.index: record for record in copied}
 
     def add(self, record: R) -> None:
-        """Add an example to the journal and to `records`."""
-        self.records[record.index] = record
+        """Add an example to the journal and then, once it can't be lost, to `records`."""
         with self.writing(self.journal.path):
             if self.journal.is_lost:  # written anew, unless another run has the name by now
                 self.journal.close()
                 self.journal.start(self.header)
                 self.journal.append(*self.records.values())
-            else:
-                self.journal.append(record)
+            self.journal.append(record)
+        self.records[record.index] = record
 
     def of(self, indices: Iterable[int]) -> list[R]:
         """The records of those of these examples that are finished, in the given order."""
