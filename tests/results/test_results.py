@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +198,18 @@ def test_a_journal_that_was_removed_meanwhile_is_written_anew(running):
     assert list(read_journal(running.journal.path)[1]) == [0, 1, 2]
 
 
+class Interrupting(AttackRecord):
+    def to_json(self):
+        signal.raise_signal(signal.SIGINT)
+        return super().to_json()
+
+
+def test_an_example_that_a_signal_meets_is_in_the_journal_and_in_the_result(running):
+    with pytest.raises(KeyboardInterrupt):
+        running.add(Interrupting(**vars(record(1))))
+    assert list(running.records) == list(read_journal(running.journal.path)[1]) == [0, 1]
+
+
 def test_a_name_that_another_run_has_taken_meanwhile_is_left_to_it(running):
     running.journal.path.unlink()
     other = Journal(running.journal.path)
@@ -212,6 +227,34 @@ def test_no_message_promises_a_journal_that_was_moved_away(running):
         with pytest.raises(CaaError) as refused:
             write()
         assert "was removed or moved: bring it back" in refused.value.hint
+
+
+TWO_DISKS = """
+import fcntl, sys
+from pathlib import Path
+from caa_cli.results.store.locks import is_locked
+
+one, other = (Path(folder, "file") for folder in sys.argv[1:])
+one.touch(), other.touch()
+assert one.stat().st_ino == other.stat().st_ino
+held = one.open("ab")
+fcntl.flock(held, fcntl.LOCK_EX)
+print(is_locked(one), is_locked(other))
+"""
+
+
+def test_a_lock_on_another_disk_is_not_taken_for_one_on_this_file(tmp_path):
+    """New file systems number their files alike."""
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    mounts = " && ".join(f"mount -t tmpfs none {folder}" for folder in folders)
+    own = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*own, mounts], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    script = shlex.join([sys.executable, "-c", TWO_DISKS, *map(str, folders)])
+    done = subprocess.run([*own, f"{mounts} && {script}"], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
 
 
 def test_failed_examples_are_tried_again(tmp_path):

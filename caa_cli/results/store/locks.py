@@ -42,7 +42,11 @@ def is_at(file: IO[bytes], path: Path) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process of this machine holds the lock on a file, as Linux lists them: trying it would disturb."""
+    """Whether a process of this machine holds the lock on a file.
+
+    Trying it would disturb who is about to take it, so it is tried only if Linux lists such a lock, by the file's
+    number: a file on another disk may have the same.
+    """
     try:
         inode = path.stat().st_ino
         held = Path("/proc/locks").read_text(encoding="ascii")
@@ -50,7 +54,14 @@ def is_locked(path: Path) -> bool:
         return False
     # 1: FLOCK  ADVISORY  WRITE 1234 fe:00:2524582 0 EOF
     fields = (line.split() for line in held.splitlines())
-    return any(line[1] == "FLOCK" and line[5].rpartition(":")[2] == str(inode) for line in fields if len(line) > 5)
+    if not any(line[1] == "FLOCK" and line[5].rpartition(":")[2] == str(inode) for line in fields if len(line) > 5):
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # it is locked, or can't be tried
+        return True
+    return False
 
 
 def check_free(path: Path, option: str) -> None:

@@ -20,6 +20,7 @@ from caa_cli.results.store.journal import Journal, header_of, unfinished
 from caa_cli.results.store.locks import check_free, locked
 from caa_cli.results.store.ownership import check_intact, check_journals, check_result, check_side_file
 from caa_cli.runtime.sharding import Shard
+from caa_cli.runtime.signals import uninterrupted
 
 R = TypeVar("R", bound=Record)
 
@@ -167,14 +168,14 @@ class RunOutput(Generic[R]):
             self.records |= {record.index: record for record in copied}
 
     def add(self, record: R) -> None:
-        """Add an example to the journal and then, once it can't be lost, to `records`."""
-        with self.writing(self.journal.path):
+        """Add an example to the journal and to `records`: to both, also if a signal comes meanwhile."""
+        with uninterrupted(), self.writing(self.journal.path):
             if self.journal.is_lost:  # written anew, unless another run has the name by now
                 self.journal.close()
                 self.journal.start(self.header)
                 self.journal.append(*self.records.values())
             self.journal.append(record)
-        self.records[record.index] = record
+            self.records[record.index] = record
 
     def of(self, indices: Iterable[int]) -> list[R]:
         """The records of those of these examples that are finished, in the given order."""
