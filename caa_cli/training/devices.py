@@ -56,8 +56,8 @@ class Ranks:
     def joined(self, device: torch.device) -> Iterator[None]:
         """In the process group: enters when all processes are there, and ends its threads on leaving.
 
-        Raises CaaError where they can't meet. The threads end with the last reference to the group. One of gloo's that still runs when Python ends, and releases a
-        tensor then, aborts the process.
+        Raises CaaError where they can't meet. The threads end with the last reference to the group. One of gloo's
+        that still runs when Python ends, and releases a tensor then, aborts the process.
         """
         if self.count == 1:
             yield

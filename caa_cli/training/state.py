@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -86,7 +85,7 @@ class Unfinished:
             if isinstance(error.__context__, MemoryError):  # over which PyTorch's writer fails once more
                 raise MemoryError from error
             raise
-        self._write(self.path, [buffer.getbuffer()])  # not a copy, which may be large
+        self._write(self.path, buffer.getvalue())
         self.write_log(trainer)
 
     def write_log(self, trainer: Trainer) -> None:
@@ -95,7 +94,7 @@ class Unfinished:
         self._write(self.log, lines.encode())
 
     @staticmethod
-    def _write(path: Path, content: bytes | Iterable[memoryview]) -> None:
+    def _write(path: Path, content: bytes) -> None:
         with writing(path, REPEAT):
             write_atomically(path, content)
 

@@ -23,6 +23,7 @@ from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.results.store.files import check_writable, write_atomically
 from caa_cli.results.store.images import ImageJournal, save_images, saved_images
 from caa_cli.results.store.journal import Journal, read_journal, unfinished
+from caa_cli.results.store.locks import lock_of, locked
 from caa_cli.results.store.output import RunOutput
 
 SETTINGS = {"attack": "caa", "sigma": 0.5, "samples": 100, "seed": 0}
@@ -387,6 +388,23 @@ def test_what_a_kill_leaves_of_a_write_is_removed_by_the_next_of_the_same_file(t
     write_atomically(path, b"newer")
     assert path.read_bytes() == b"newer"
     assert {entry.name for entry in tmp_path.iterdir()} == {path.name, *others}
+
+
+def test_what_can_not_be_removed_hides_no_error(tmp_path):
+    """As in a folder that can't be written any more; here folders are in the way, for tests may run as root."""
+
+    def in_the_way(place: Path) -> None:
+        place.unlink()
+        place.mkdir()
+
+    def pieces(_):
+        yield b"half"
+        in_the_way(next(tmp_path.glob("*.tmp")))
+        raise KeyboardInterrupt
+
+    path = tmp_path / "result.json"
+    with pytest.raises(KeyboardInterrupt), locked({"--output": path}):
+        write_atomically(path, pieces(in_the_way(lock_of(path))))
 
 
 def test_a_result_is_as_readable_as_other_files(tmp_path):

@@ -18,7 +18,7 @@ from caa_cli.config.paths import behind_link
 from caa_cli.errors import CaaError
 
 
-def write_atomically(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a temporary file in the same folder, sync it and rename it. Raises OSError and leaves `path` unchanged.
 
     For a symbolic link the file that it points to is replaced.  content: whole, or in pieces where it is large.
@@ -42,8 +42,14 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes | memoryview]) 
             Path(temporary).replace(path)
         _sync_folder(path.parent)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        discard(Path(temporary))
         raise
+
+
+def discard(path: Path) -> None:
+    """Remove a file that does no harm where that fails: no error takes the place of one that is under way."""
+    with suppress(OSError):
+        path.unlink()
 
 
 _TEMPORARY = ".tmp"

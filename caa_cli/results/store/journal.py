@@ -14,7 +14,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.documents import check_header, check_version, read_record
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
-from caa_cli.results.store.files import read_object
+from caa_cli.results.store.files import discard, read_object
 from caa_cli.results.store.locks import is_at, lock
 
 R = TypeVar("R", bound=Record)
@@ -92,7 +92,7 @@ class Journal(Generic[R]):
         """Unlock the journal, and remove it where it is empty."""
         if self._file is not None:
             if os.fstat(self._file.fileno()).st_size == 0:
-                self.path.unlink(missing_ok=True)
+                discard(self.path)
             self._file.close()
             self._file = None
 

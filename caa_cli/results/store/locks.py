@@ -11,6 +11,7 @@ from typing import IO
 
 from caa_cli.config.paths import behind_link
 from caa_cli.errors import CaaError
+from caa_cli.results.store.files import discard
 
 
 def lock(path: Path, written: Path, option: str) -> IO[bytes]:
@@ -88,5 +89,5 @@ def locked(files: Mapping[str, Path | None]) -> Iterator[None]:
             if path is not None:
                 place = lock_of(path)
                 held.enter_context(lock(place, path, option))
-                held.callback(place.unlink, missing_ok=True)  # runs before the file is closed, and so unlocked
+                held.callback(discard, place)  # runs before the file is closed, and so unlocked
         yield
