@@ -32,7 +32,8 @@ class Journal(Generic[R]):
     def begun(self) -> bool:
         """Whether the header is complete; if not, the run was killed at its start and has nothing to lose."""
         try:
-            return b"\n" in self.path.read_bytes()
+            with self.path.open("rb") as file:
+                return file.readline().endswith(b"\n")
         except FileNotFoundError:
             return False
 
@@ -156,15 +157,14 @@ def _agree(one: Record, other: Record) -> bool:
 
 def unfinished(output: Path) -> bool:
     """Whether the journal holds examples of an earlier run that no complete result holds."""
-    journal = sidecar(output, ".jsonl")
+    journal = Journal[Any](sidecar(output, ".jsonl"))
     try:
-        with journal.open("rb") as file:
-            if not file.readline().endswith(b"\n"):  # not even its header is whole
-                return False
-    except OSError:  # it is missing, or no file can have this name
+        if not journal.begun:
+            return False
+    except OSError:  # no file can have this name
         return False
     try:
-        _, records, _ = read_journal(journal)
+        _, records, _ = read_journal(journal.path)
         document = read_object(output)
         if not records and not document:
             return False
