@@ -142,6 +142,29 @@ def test_resuming_after_an_epoch_takes_the_same_steps(tmp_path: Path, settings: 
     assert [vars(r) for r in resumed.state.history] == [vars(r) for r in whole.state.history]
 
 
+class Remembering(nn.Module):
+    """It goes on with a buffer that is no part of its checkpoint."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, num_classes)
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen = self.seen + 0.01
+        return self.linear(x.flatten(1)) * (1 + self.seen)
+
+
+def test_a_buffer_that_no_checkpoint_has_is_resumed(tmp_path: Path):
+    plan, arch = TrainPlan(epochs=2, output=tmp_path / "m"), f"{__name__}:Remembering"
+    first, resumed = trainer(plan, arch), trainer(plan, arch)
+    first.run_epoch(quiet)
+    Unfinished(plan).save(first, {})
+    Unfinished(plan).restore(resumed, {})
+    resumed.run_epoch(quiet)
+    assert torch.equal(weights(resumed.model), weights(train(plan, arch=arch).model))
+
+
 def dropping(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, num_classes))
 
