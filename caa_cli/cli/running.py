@@ -167,9 +167,10 @@ def help_style() -> Iterator[None]:
 
 @contextmanager
 def errors_shown(context: typer.Context) -> Iterator[None]:
-    """A CaaError that is raised meanwhile ends the command, with its message and exit code."""
+    """A CaaError that is raised meanwhile, or a want of memory, ends the command, with a message and an exit code."""
     try:
-        yield
+        with _memory_heeded("resume" in context.params):
+            yield
     except CaaError as error:
         if isinstance(error, MissingSettingsError):
             error.hint = " ".join([context.meta[_TYPED], *error.flags])
@@ -177,6 +178,19 @@ def errors_shown(context: typer.Context) -> Iterator[None]:
             error.problem += origins(context, error.problem)
         show_error(error)
         raise typer.Exit(error.exit_code) from error
+
+
+@contextmanager
+def _memory_heeded(resumes: bool) -> Iterator[None]:
+    """A context that turns a want of memory into a CaaError. resumes: whether the command has --resume."""
+    try:
+        yield
+    except (MemoryError, ImportError) as error:
+        # What the loader of shared libraries says, such as those of PyTorch.
+        if isinstance(error, ImportError) and "failed to map segment" not in str(error):
+            raise
+        again = "; what is finished is kept, for --resume" if resumes else ""
+        raise CaaError("there is not enough memory", f"free some, or raise its limit (ulimit -v){again}") from error
 
 
 def show_error(error: CaaError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from statistics import median
 from typing import Any, ClassVar, Self
 
@@ -30,7 +30,7 @@ class Jsonable:
         """Strict JSON, with null for infinity and NaN."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(self).items()  # type: ignore[call-overload]  # a subclass is a dataclass
+            for name, value in vars(self).items()
         }
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.config.compare_plan import ComparePlan
-from caa_cli.config.paths import sidecar
 from caa_cli.display import AttackDisplay, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.presentation import AnyComparison
@@ -25,6 +24,7 @@ from caa_cli.results.shards.result_file import ResultFile, parse_result_file, re
 from caa_cli.results.shards.run_results import AttackResult, join
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.compare_output import CompareOutput
+from caa_cli.results.store.journal import unfinished
 from caa_cli.results.store.locks import locked
 from caa_cli.run.compare_report import CompareReport, check_applicable
 from caa_cli.run.dry_run import summed
@@ -79,7 +79,7 @@ class CompareRun:
         for attack in plan.attacks.values():
             AttackOutput(attack).check(attack.shard)
         outputs = {label: attack.output for label, attack in plan.attacks.items()}
-        begun = [path for path in outputs.values() if path.exists() or sidecar(path, ".jsonl").exists()]
+        begun = [path for path in outputs.values() if path.exists() or unfinished(path)]
         if not plan.resume and not plan.overwrite and 0 < len(begun) < len(outputs):
             new = ", ".join(label for label, path in outputs.items() if path not in begun)
             raise UsageError(

@@ -88,7 +88,7 @@ class ImageRun(ABC, Generic[P, R]):
             if finished is not None:
                 self.display.note(f"{output.output} is finished already: there is nothing to do")
                 document = read_object(output.output)
-                self._write_missing_files(document, finished)
+                self._complete(document, finished)
                 self._show(document, self.summarise(finished.records, finished.seconds), finished.records)
                 return self.gate.exit_code(DONE, plan.shard.launched)
             classifier = self.load_classifier()
@@ -133,15 +133,22 @@ class ImageRun(ABC, Generic[P, R]):
     def write_side_files(self, records: Sequence[R]) -> None:
         """Write the further files that options name, after the result."""
 
-    def _write_missing_files(self, document: dict[str, Any], finished: ResultFile[R]) -> None:
-        """Write the further files where a finished run lacks one, and name those that are there in its result."""
+    def _complete(self, document: dict[str, Any], finished: ResultFile[R]) -> None:
+        """Write the further files that a finished run lacks, and put their names, and its own --name, into its
+        result."""
         written = {option: path for option, path in self.plan.written().items() if path is not None}
-        if all(is_named_by(document, option, path) and path.exists() for option, path in written.items()):
+        lacking = not all(is_named_by(document, option, path) and path.exists() for option, path in written.items())
+        name = self.plan.config().get("name") or finished.name
+        if not lacking and name == finished.name:
             return
         with uninterrupted():
-            self.write_side_files(finished.records)
+            if lacking:
+                self.write_side_files(finished.records)
             there = {option: path for option, path in written.items() if path.exists()}
             document["config"] |= {setting_of(option): str(path) for option, path in there.items()}
+            if name != finished.name:
+                document["config"]["name"] = name
+                self.display.note(f"it is called {name} from now on")
             self.output.write(document)
 
     def _work(self, classifier: SmoothedClassifier) -> bool:

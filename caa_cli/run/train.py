@@ -34,7 +34,7 @@ from caa_cli.training.loop import Trainer
 from caa_cli.training.new_classifier import new_classifier
 from caa_cli.training.new_denoiser import classifier_digest, new_denoiser
 from caa_cli.training.sources import Sources, open_sources
-from caa_cli.training.state import Unfinished, epoch_line
+from caa_cli.training.state import REPEAT, Unfinished, epoch_line
 from caa_cli.training.step import Method
 from caa_cli.training.trainee import Trainee
 
@@ -212,8 +212,7 @@ class TrainRun:
         if test is not None and base is not None:
             training |= smoothed_accuracy(base, trainee.num_classes, test, trainer.device, plan, self.display)
         content = trainee.content(training)
-        kept = f"{self.unfinished.path} keeps the training: free some space and repeat the command with --resume"
-        with writing(plan.output, kept):
+        with writing(plan.output, REPEAT):
             write_atomically(plan.output, content)
         self.unfinished.discard()
         rows = result_rows(plan, state, training, seconds, len(content), self.unfinished.log)
@@ -240,11 +239,13 @@ class TrainRun:
         if there is None:
             raise foreign_file("--output", plan.output, "a checkpoint")
         # An unfinished training at this path has the same settings, or was begun with --overwrite.
-        if plan.overwrite or self.unfinished.path.exists():
+        if self.unfinished.path.exists() or (plan.overwrite and not plan.resume):
             return False
         requested = {**plan.config(), "classifier_sha256": classifier_digest(plan)}
         differing = differences(there, requested, [*plan.compared_keys(), "classifier_sha256"])
         if differing:
+            if plan.overwrite:
+                return False
             raise UsageError(
                 f"{plan.output} is finished, and was made with other settings: {', '.join(differing)}",
                 "choose another --output, or add --overwrite to replace it",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from caa_cli.errors import UsageError
+from caa_cli.errors import CaaError, UsageError
 from caa_cli.runtime.device import process_device
 from caa_cli.runtime.launchers import torchrun
 from caa_cli.runtime.words import counted
@@ -56,8 +56,8 @@ class Ranks:
     def joined(self, device: torch.device) -> Iterator[None]:
         """In the process group: enters when all processes are there, and ends its threads on leaving.
 
-        They end with the last reference to the group. One of gloo's that still runs when Python ends, and releases a
-        tensor then, aborts the process.
+        Raises CaaError where they can't meet. The threads end with the last reference to the group. One of gloo's
+        that still runs when Python ends, and releases a tensor then, aborts the process.
         """
         if self.count == 1:
             yield
@@ -66,7 +66,14 @@ class Ranks:
             torch.cuda.set_device(device)
         # Imported later, as DistributedDataParallel does, it would hold the group for good, as its default arguments.
         importlib.import_module("torch.distributed.nn")
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except (RuntimeError, ValueError) as error:
+            place = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT', '')}"
+            raise CaaError(
+                f"the processes of this training can't meet at {place} ({str(error).splitlines()[0]})",
+                "start all of them with torchrun; if the port is taken, choose another: torchrun --master-port",
+            ) from error
         try:
             yield
         finally:

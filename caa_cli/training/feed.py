@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -73,6 +74,7 @@ class FileFeed:
     def batches(self, order: Sequence[Tensor], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         salt = int(torch.randint(2**62, (), generator=generator))
         files = AugmentedFiles(self.images, self.positions, self.augment, salt)
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than there are cores
         loader = DataLoader(
             files,
             batch_sampler=[chosen.tolist() for chosen in order],

@@ -82,6 +82,7 @@ class Trainer:
         """The state as plain tensors and numbers, for torch.save."""
         return {
             "model": self.model.state_dict(),
+            "buffers": self._transient_buffers(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             **vars(self.state),
@@ -90,12 +91,20 @@ class Trainer:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
+        for name, buffer in saved.get("buffers", {}).items():  # up to 0.10.0 there were none
+            owner, _, last = name.rpartition(".")
+            setattr(self.model.get_submodule(owner), last, buffer.to(self.device))
         for group in saved["optimizer"]["param_groups"]:
             group["fused"] = True  # up to 0.7.0 it was not
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.state = TrainingState(**{f.name: saved[f.name] for f in fields(TrainingState)})
         self.state.history = [EpochReport(**line) for line in saved["history"]]
+
+    def _transient_buffers(self) -> dict[str, Tensor]:
+        """The buffers that no checkpoint has (persistent=False): the next epoch may go on with their values."""
+        every, kept = self.model.named_buffers(remove_duplicate=False), self.model.state_dict()
+        return {name: one for name, one in every if name not in kept and one.layout == torch.strided}
 
     def steps(self) -> int:
         """Steps per epoch. A last batch of one image per process is left out, as batch normalisation would fail."""

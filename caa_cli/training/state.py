@@ -24,6 +24,9 @@ from caa_cli.training.describe import heldout_words
 from caa_cli.training.loop import Trainer
 from caa_cli.training.progress import EpochReport
 
+# What to do where a file can't be written.
+REPEAT = "free some space and repeat the command with --resume"
+
 
 @dataclass(frozen=True)
 class Unfinished:
@@ -76,7 +79,12 @@ class Unfinished:
             **images,
             **trainer.trainee.identity(),
         }
-        torch.save({**about, **trainer.state_dict()}, buffer)
+        try:
+            torch.save({**about, **trainer.state_dict()}, buffer)
+        except RuntimeError as error:
+            if isinstance(error.__context__, MemoryError):  # over which PyTorch's writer fails once more
+                raise MemoryError from error
+            raise
         self._write(self.path, buffer.getvalue())
         self.write_log(trainer)
 
@@ -87,7 +95,7 @@ class Unfinished:
 
     @staticmethod
     def _write(path: Path, content: bytes) -> None:
-        with writing(path, "free some space and repeat the command with --resume"):
+        with writing(path, REPEAT):
             write_atomically(path, content)
 
     def restore(self, trainer: Trainer, images: dict[str, Any]) -> list[str]:

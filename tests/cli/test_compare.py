@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 from comparing import assert_as_by_hand, document, record, write
-from support import CHEAP, assert_clean_error, attack, caa, parse_strict, read_strict, start, timeless, wait_until
+from support import (
+    CHEAP,
+    assert_clean_error,
+    attack,
+    caa,
+    journal_of,
+    parse_strict,
+    read_strict,
+    start,
+    timeless,
+    wait_until,
+)
 
 from caa_cli.config.compare_plan import path_for_attack
 from caa_cli.config.named_attacks import NamedAttack
@@ -208,6 +219,18 @@ def test_a_kill_between_two_attacks_is_not_begun_anew_unasked(tmp_path):
     assert result.exit_code == 0
     assert list(found["attacks"]) == LABELS
     assert compare(output, "--overwrite", limit=1)[0].exit_code == 0
+
+
+def test_a_kill_before_the_first_image_leaves_nothing_to_ask_about(tmp_path):
+    output = tmp_path / "c.json"
+    _, whole = compare(output, attacks="caa", limit=1)
+    output.unlink()
+    header = journal_of(read_strict(path_for_attack(output, "caa", ".json")))[0]
+    path_for_attack(output, "caa", ".json").unlink()
+    path_for_attack(output, "caa", ".json.jsonl").write_bytes(header)
+    result, found = compare(output, limit=1)
+    assert result.exit_code == 0, result.output
+    assert timeless(found["attacks"]["caa"]) == timeless(whole["attacks"]["caa"])
 
 
 @pytest.mark.parametrize(

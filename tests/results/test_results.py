@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +23,8 @@ from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.results.store.files import check_writable, write_atomically
 from caa_cli.results.store.images import ImageJournal, save_images, saved_images
 from caa_cli.results.store.journal import Journal, read_journal, unfinished
+from caa_cli.results.store.locks import lock_of, locked
+from caa_cli.results.store.output import RunOutput
 
 SETTINGS = {"attack": "caa", "sigma": 0.5, "samples": 100, "seed": 0}
 HEADER = {"command": "attack", "config": SETTINGS, "checkpoint": {"sha256": "abc"}}
@@ -173,6 +180,84 @@ def test_one_run_at_a_time_writes_a_journal(tmp_path):
     assert [found.index for found in second.resume(HEADER, [])] == [0]
 
 
+@pytest.fixture
+def running(tmp_path):
+    """The output of a run that has finished one example."""
+    output = RunOutput[AttackRecord](tmp_path / "runs" / "attack.json", header=HEADER)
+    output.output.parent.mkdir()
+    with output.reserved():
+        output.begin()
+        output.add(record(0))
+        yield output
+
+
+def test_a_journal_that_was_removed_meanwhile_is_written_anew(running):
+    running.journal.path.unlink()
+    running.add(record(1))
+    assert list(read_journal(running.journal.path)[1]) == [0, 1]
+    running.add(record(2))
+    assert list(read_journal(running.journal.path)[1]) == [0, 1, 2]
+
+
+class Interrupting(AttackRecord):
+    def to_json(self):
+        signal.raise_signal(signal.SIGINT)
+        return super().to_json()
+
+
+def test_an_example_that_a_signal_meets_is_in_the_journal_and_in_the_result(running):
+    with pytest.raises(KeyboardInterrupt):
+        running.add(Interrupting(**vars(record(1))))
+    assert list(running.records) == list(read_journal(running.journal.path)[1]) == [0, 1]
+
+
+def test_a_name_that_another_run_has_taken_meanwhile_is_left_to_it(running):
+    running.journal.path.unlink()
+    other = Journal(running.journal.path)
+    other.start({**HEADER, "command": "certify"})
+    before = running.journal.path.read_bytes()
+    with pytest.raises(CaaError, match="another run is writing"):
+        running.add(record(1))
+    assert running.journal.path.read_bytes() == before
+    other.close()
+
+
+def test_no_message_promises_a_journal_that_was_moved_away(running):
+    running.journal.path.parent.rename(running.journal.path.parent.with_name("moved"))
+    for write in (lambda: running.add(record(1)), lambda: running.write({})):
+        with pytest.raises(CaaError) as refused:
+            write()
+        assert "was removed or moved: bring it back" in refused.value.hint
+
+
+TWO_DISKS = """
+import fcntl, sys
+from pathlib import Path
+from caa_cli.results.store.locks import is_locked
+
+one, other = (Path(folder, "file") for folder in sys.argv[1:])
+one.touch(), other.touch()
+assert one.stat().st_ino == other.stat().st_ino
+held = one.open("ab")
+fcntl.flock(held, fcntl.LOCK_EX)
+print(is_locked(one), is_locked(other))
+"""
+
+
+def test_a_lock_on_another_disk_is_not_taken_for_one_on_this_file(tmp_path):
+    """New file systems number their files alike."""
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    mounts = " && ".join(f"mount -t tmpfs none {folder}" for folder in folders)
+    own = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*own, mounts], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    script = shlex.join([sys.executable, "-c", TWO_DISKS, *map(str, folders)])
+    done = subprocess.run([*own, f"{mounts} && {script}"], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
+
+
 def test_failed_examples_are_tried_again(tmp_path):
     journal = journal_of(tmp_path, [record(0), record(1, "failed"), record(2)])
     assert [entry.index for entry in Journal(journal.path).resume(HEADER, [])] == [0, 2]
@@ -249,6 +334,15 @@ def test_a_run_is_unfinished_until_its_result_is_complete(tmp_path):
         assert unfinished(output) is expected
 
 
+def test_a_run_that_was_killed_before_its_first_image_has_nothing_to_go_on_with(tmp_path):
+    """Not even its settings count."""
+    output, journal = tmp_path / "attack.json", journal_of(tmp_path, [])
+    assert not unfinished(output)
+    assert Journal(journal.path).resume({**HEADER, "config": {**HEADER["config"], "seed": 1}}, ["seed"]) == []
+    output.write_text(json.dumps({"status": "interrupted", "examples": [record(0).to_json()]}))
+    assert unfinished(output)
+
+
 def test_a_header_that_was_cut_off_takes_nothing_from_the_result_beside_it(tmp_path):
     """A disk that is full leaves one, when a run with --overwrite begins."""
     output, journal = tmp_path / "attack.json", tmp_path / "attack.json.jsonl"
@@ -266,6 +360,51 @@ def test_writing_replaces_a_file_at_once(tmp_path):
     write_atomically(path, b"new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+SLOW_WRITE = """
+import sys, time
+from pathlib import Path
+from caa_cli.results.store.files import write_atomically
+
+def pieces():
+    yield b"half"
+    print("begun", flush=True)
+    time.sleep(600)
+
+write_atomically(Path(sys.argv[1]), pieces())
+"""
+
+
+def test_what_a_kill_leaves_of_a_write_is_removed_by_the_next_of_the_same_file(tmp_path):
+    path, others = tmp_path / "result [1].json", [".result 1.json.abcdefgh.tmp", ".result [1].json.tmp", "b.tmp"]
+    for name in others:
+        (tmp_path / name).touch()
+    with subprocess.Popen([sys.executable, "-c", SLOW_WRITE, path], stdout=subprocess.PIPE, text=True) as writing:
+        assert writing.stdout.readline() == "begun\n"
+        write_atomically(path, b"new")  # what a process is still writing stays
+        assert len(list(tmp_path.iterdir())) == len(others) + 2
+        writing.kill()
+    write_atomically(path, b"newer")
+    assert path.read_bytes() == b"newer"
+    assert {entry.name for entry in tmp_path.iterdir()} == {path.name, *others}
+
+
+def test_what_can_not_be_removed_hides_no_error(tmp_path):
+    """As in a folder that can't be written any more; here folders are in the way, for tests may run as root."""
+
+    def in_the_way(place: Path) -> None:
+        place.unlink()
+        place.mkdir()
+
+    def pieces(_):
+        yield b"half"
+        in_the_way(next(tmp_path.glob("*.tmp")))
+        raise KeyboardInterrupt
+
+    path = tmp_path / "result.json"
+    with pytest.raises(KeyboardInterrupt), locked({"--output": path}):
+        write_atomically(path, pieces(in_the_way(lock_of(path))))
 
 
 def test_a_result_is_as_readable_as_other_files(tmp_path):
@@ -329,6 +468,14 @@ def test_images_cut_off_by_a_kill_are_dropped(tmp_path):
     assert sorted(found) == [0, 1, 2]
     for index, value in [(0, 0.0), (1, 0.25), (2, 0.9)]:
         np.testing.assert_array_equal(found[index], picture(value))
+
+
+def test_images_whose_file_was_removed_do_not_begin_a_file_that_nobody_can_read(tmp_path):
+    journal = ImageJournal(tmp_path / "a.images", SHAPE, "run")
+    journal.start()
+    journal.path.unlink()
+    with pytest.raises(FileNotFoundError):
+        journal.append(0, picture(0.5))
 
 
 def test_saved_images_follow_their_records(tmp_path):

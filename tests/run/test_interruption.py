@@ -245,11 +245,12 @@ def test_resume_with_nothing_to_resume_begins(tmp_path, whole):
     assert timeless(attack(tmp_path / "attack.json", "--limit", "2", "--resume")) == timeless(whole[0])[:2]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"schema_ver'], ids=["empty", "half a header"])
-def test_a_journal_killed_at_its_very_beginning_is_no_obstacle(tmp_path, whole, content):
+@pytest.mark.parametrize("more", [[], ["--resume"]], ids=["again", "resume"])
+@pytest.mark.parametrize("content", [b"", b'{"schema_ver', None], ids=["empty", "half a header", "header"])
+def test_a_journal_killed_at_its_very_beginning_is_no_obstacle(tmp_path, whole, content, more):
     output = tmp_path / "attack.json"
-    output.with_name("attack.json.jsonl").write_bytes(content)
-    assert timeless(attack(output, "--limit", "2", "--resume")) == timeless(whole[0])[:2]
+    output.with_name("attack.json.jsonl").write_bytes(journal_of(whole[0])[0] if content is None else content)
+    assert timeless(attack(output, "--limit", "2", *more)) == timeless(whole[0])[:2]
 
 
 TRAIN = "train --dataset demo --epochs 8 --evaluate-samples 0 --device cpu --quiet"

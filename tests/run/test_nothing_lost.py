@@ -101,6 +101,15 @@ def test_another_configuration_is_refused_with_both_values(folder, finished):
     assert read_strict(folder / "attack.json")["config"]["seed"] == 3
 
 
+def test_with_both_flags_a_run_is_gone_on_with_and_another_one_replaced(folder, finished, monkeypatch):
+    """For the script of a job that may be started again."""
+    both = ("--seed", "3", "--resume", "--overwrite")
+    assert again(*both).exit_code == 0
+    assert read_strict(folder / "attack.json")["config"]["seed"] == 3
+    monkeypatch.setattr(Session, "load_classifier", no_model)
+    assert "there is nothing to do" in again(*both).stderr
+
+
 def test_other_weights_are_refused_with_both_digests(folder, finished):
     trained = caa(*TRAIN, "--output", "m.safetensors")
     assert trained.exit_code == 0, trained.output
@@ -153,6 +162,17 @@ def test_images_that_were_kept_are_drawn_or_moved_without_an_attack(folder, fini
     for _ in range(2):  # the second time it is there, and named by the result
         assert again("--figure", "f.png").exit_code == 0
         assert (folder / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_result_takes_another_name_without_an_attack(folder, finished, monkeypatch):
+    monkeypatch.setattr(Session, "load_classifier", no_model)
+    result = again("--name", "other")
+    assert result.exit_code == 0
+    assert "called other from now on" in result.stderr
+    before, document = json.loads(finished["attack.json"]), read_strict(folder / "attack.json")
+    assert document == {**before, "config": {**before["config"], "name": "other"}}
+    assert again().exit_code == 0  # asks for no name
+    assert read_strict(folder / "attack.json") == document
 
 
 @pytest.mark.parametrize("done", [0, 1, 2], ids=["header", "half", "all"])
@@ -296,6 +316,9 @@ def test_trainings_follow_the_same_rule(tmp_path, monkeypatch):
     assert_clean_error(caa(*words), 2, "m.safetensors.log.jsonl is the log of another training", "--overwrite")
     assert caa(*words, "--overwrite").exit_code == 0
     assert (tmp_path / "m.safetensors").read_bytes() == before["m.safetensors"]
+    assert "there is nothing to do" in caa(*words, "--resume", "--overwrite").stderr
+    assert caa(*words, "--sigma", "0.3", "--resume", "--overwrite").exit_code == 0
+    assert (tmp_path / "m.safetensors").read_bytes() != before["m.safetensors"]
 
 
 def refused_meanwhile(begun: Path, first: list[str], *others: list[str]) -> None:

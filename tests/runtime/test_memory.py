@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import CHEAP, ENVIRONMENT, assert_clean_error, assert_clean_text, caa, read_strict, timeless
+from support import CHEAP, ENVIRONMENT, assert_clean_error, assert_clean_text, caa, read_strict, start, timeless
 
 from caa_cli.config.sizes import parse_size, show_size
 from caa_cli.errors import CaaError, UsageError
@@ -205,3 +205,21 @@ def test_tf32_needs_a_gpu_that_has_it(tmp_path, monkeypatch):
         assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is allowed
     # The last one leaves the process as it was.
     assert numeric_mode("bfloat16", torch.device("cpu")) == torch.bfloat16
+
+
+_LITTLE = """import resource, sys
+from caa_cli.cli import app
+from pathlib import Path
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 2**26, -1))
+"""
+
+
+@linux
+def test_too_little_memory_to_load_pytorch_is_one_message(tmp_path):
+    """As under ulimit -v, which counts all that is mapped: PyTorch's libraries take gigabytes."""
+    words = ["attack", "--checkpoint", "demo", "--limit", "1", "--output", tmp_path / "a.json"]
+    with start(*words, before=_LITTLE) as process:
+        _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert_clean_text(stderr, "not enough memory", "ulimit -v")

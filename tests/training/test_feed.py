@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -67,6 +68,17 @@ def test_workers_change_nothing(files: ImageFiles, augment: str):
     assert all(images.shape[1:] == (3, 16, 16) and 0 <= images.min() <= images.max() <= 1 for images, _ in here)
     differs = any(not torch.equal(a, b) for (a, _), (b, _) in zip(here, again, strict=True))
     assert differs == (augment != "none"), "another epoch has other crops"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="limits the cores of this process")
+@pytest.mark.filterwarnings("error:This DataLoader")
+def test_more_workers_than_cores_are_no_warning(files: ImageFiles):
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        assert len(batches(FileFeed(files, range(8), CPU, "none", workers=2))) == 2
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def test_a_readable_image_stands_in_for_one_that_is_not(files: ImageFiles):

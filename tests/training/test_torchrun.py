@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -112,6 +113,16 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path):
 )
 def test_an_environment_that_torchrun_did_not_make(tmp_path: Path, environment: dict[str, str], problem: str):
     assert_clean_error(caa(*TRAIN, tmp_path / "m", env=environment), 2, problem, "env -u")
+
+
+def test_processes_that_can_not_meet_are_one_message(tmp_path: Path):
+    """As where Slurm starts two trainings with one MASTER_PORT on a machine."""
+    ranks = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    with socket.create_server(("", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = caa(*TRAIN, tmp_path / "m", env={**ranks, "MASTER_PORT": port})
+        assert_clean_error(result, 1, f"can't meet at 127.0.0.1:{port}", "--master-port")
+    assert_clean_error(caa(*TRAIN, tmp_path / "m", env={**ranks, "MASTER_PORT": "x"}), 1, "can't meet at 127.0.0.1:x")
 
 
 @pytest.mark.slow  # torchrun gives the first process half a minute to end

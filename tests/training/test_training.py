@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,29 @@ def test_resuming_after_an_epoch_takes_the_same_steps(tmp_path: Path, settings: 
     assert torch.equal(weights(resumed.model), weights(whole.model))
     assert resumed.state.best_epoch == whole.state.best_epoch
     assert [vars(r) for r in resumed.state.history] == [vars(r) for r in whole.state.history]
+
+
+class Remembering(nn.Module):
+    """It goes on with a buffer that is no part of its checkpoint."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, num_classes)
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen = self.seen + 0.01
+        return self.linear(x.flatten(1)) * (1 + self.seen)
+
+
+def test_a_buffer_that_no_checkpoint_has_is_resumed(tmp_path: Path):
+    plan, arch = TrainPlan(epochs=2, output=tmp_path / "m"), f"{__name__}:Remembering"
+    first, resumed = trainer(plan, arch), trainer(plan, arch)
+    first.run_epoch(quiet)
+    Unfinished(plan).save(first, {})
+    Unfinished(plan).restore(resumed, {})
+    resumed.run_epoch(quiet)
+    assert torch.equal(weights(resumed.model), weights(train(plan, arch=arch).model))
 
 
 def dropping(num_classes: int) -> nn.Module:
@@ -317,3 +342,21 @@ def test_a_state_that_can_not_be_read_for_a_while_is_not_called_damaged(tmp_path
     with pytest.raises(CaaError, match="no process can be started") as caught:
         unfinished.restore(running, {"images": 600, "files_sha256": None})
     assert str(caught.value.hint).startswith("close other programs")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits what is mapped")
+def test_a_state_that_does_not_fit_into_the_memory_is_a_want_of_memory(tmp_path: Path):
+    running = trainer(TrainPlan(epochs=2))
+    unfinished = Unfinished(TrainPlan(dataset="demo", output=tmp_path / "m.safetensors"))
+    unfinished.save(running, {})
+    before = unfinished.path.read_bytes()
+    running.state.best_weights = {"large": torch.zeros(2**26)}
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (held + 2**26, limits[1]))
+    try:
+        with pytest.raises(MemoryError):
+            unfinished.save(running, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert unfinished.path.read_bytes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -9,6 +10,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +22,49 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a temporary file in the same folder, sync it and rename it. Raises OSError and leaves `path` unchanged.
 
     For a symbolic link the file that it points to is replaced.  content: whole, or in pieces where it is large.
+    Temporary files that writes of `path` left when they were killed are removed.
     """
     path = behind_link(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    _remove_abandoned(path)
+    descriptor, temporary = _temporary_beside(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            with suppress(OSError):  # a file system without locks, where none is taken for abandoned
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for piece in [content] if isinstance(content, bytes) else content:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; a result is as readable as any other file of the user's.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+            # mkstemp makes private files; a result is as readable as any other file of the user's.
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(temporary).chmod(0o666 & ~umask)
+            Path(temporary).replace(path)
         _sync_folder(path.parent)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        discard(Path(temporary))
         raise
+
+
+def discard(path: Path) -> None:
+    """Remove a file that does no harm where that fails: no error takes the place of one that is under way."""
+    with suppress(OSError):
+        path.unlink()
+
+
+_TEMPORARY = ".tmp"
+
+
+def _temporary_beside(path: Path) -> tuple[int, str]:
+    return tempfile.mkstemp(prefix=f".{path.name}.", suffix=_TEMPORARY, dir=path.parent)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of earlier writes of `path`, but for those that a process still has locked."""
+    for left in path.parent.glob(f".{escape(path.name)}.{'[a-z0-9_]' * 8}{_TEMPORARY}"):
+        with suppress(OSError), left.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -107,7 +134,7 @@ def check_writable(path: Path, option: str) -> None:
         command = shlex.join(["mkdir", "-p", str(folder)])
         raise CaaError(f"the folder of {option} {path} does not exist", f"create it first: {command}")
     try:
-        descriptor, probe = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
+        descriptor, probe = _temporary_beside(path)
     except OSError as error:
         raise CaaError(
             f"can't write in {folder.resolve()} ({error.strerror})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ class ImageJournal:
         self.path.write_bytes(self._head)
 
     def append(self, index: int, image: Image) -> None:
-        with self.path.open("ab") as file:
+        with self.path.open("r+b") as file:  # one that was removed must not begin anew without its fingerprint
+            file.seek(0, os.SEEK_END)
             file.write(struct.pack("<q", index) + np.ascontiguousarray(image, "<f4").tobytes())
 
     def resume(self) -> set[int]:

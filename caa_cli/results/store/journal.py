@@ -14,8 +14,8 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.documents import check_header, check_version, read_record
 from caa_cli.results.records import FAILED, SCHEMA_VERSION, Record
-from caa_cli.results.store.files import read_object
-from caa_cli.results.store.locks import lock
+from caa_cli.results.store.files import discard, read_object
+from caa_cli.results.store.locks import is_at, lock
 
 R = TypeVar("R", bound=Record)
 
@@ -32,7 +32,8 @@ class Journal(Generic[R]):
     def begun(self) -> bool:
         """Whether the header is complete; if not, the run was killed at its start and has nothing to lose."""
         try:
-            return b"\n" in self.path.read_bytes()
+            with self.path.open("rb") as file:
+                return file.readline().endswith(b"\n")
         except FileNotFoundError:
             return False
 
@@ -58,6 +59,9 @@ class Journal(Generic[R]):
             self.start(header)
             return []
         found_header, records, intact = read_journal(self.path)
+        if not records:  # a run that was killed before its first image, with whatever settings
+            self.start(header)
+            return []
         differing = disagreements(found_header, header, compared)
         if differing:
             raise UsageError(
@@ -80,11 +84,16 @@ class Journal(Generic[R]):
         again = {"again": True}
         self._append([{**r.to_json(), **(again if r.index in self._finished_before else {})} for r in records])
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file that this process writes to was removed or moved, so that nobody would find it."""
+        return not is_at(self._file, self.path)
+
     def close(self) -> None:
         """Unlock the journal, and remove it where it is empty."""
         if self._file is not None:
             if os.fstat(self._file.fileno()).st_size == 0:
-                self.path.unlink(missing_ok=True)
+                discard(self.path)
             self._file.close()
             self._file = None
 
@@ -148,17 +157,18 @@ def _agree(one: Record, other: Record) -> bool:
 
 def unfinished(output: Path) -> bool:
     """Whether the journal holds examples of an earlier run that no complete result holds."""
-    journal = sidecar(output, ".jsonl")
+    journal = Journal[Any](sidecar(output, ".jsonl"))
     try:
-        with journal.open("rb") as file:
-            if not file.readline().endswith(b"\n"):  # not even its header is whole
-                return False
-    except OSError:  # it is missing, or no file can have this name
+        if not journal.begun:
+            return False
+    except OSError:  # no file can have this name
         return False
     try:
+        _, records, _ = read_journal(journal.path)
         document = read_object(output)
+        if not records and not document:
+            return False
         held = {example["index"]: example for example in document["examples"]}
-        _, records, _ = read_journal(journal)
         return document["status"] != "complete" or any(held.get(i) != r.to_json() for i, r in records.items())
     except (CaaError, OSError, TypeError, KeyError):
         return True

@@ -11,6 +11,7 @@ from typing import IO
 
 from caa_cli.config.paths import behind_link
 from caa_cli.errors import CaaError
+from caa_cli.results.store.files import discard
 
 
 def lock(path: Path, written: Path, option: str) -> IO[bytes]:
@@ -28,17 +29,25 @@ def lock(path: Path, written: Path, option: str) -> IO[bytes]:
             raise _taken(written, option) from error
         except OSError:
             return file  # a file system without locks
-        # Its last holder may have removed it after it was opened here: the name is then free, or another file's.
-        try:
-            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                return file
-        except FileNotFoundError:
-            pass
+        if is_at(file, path):  # its last holder may have removed it after it was opened here
+            return file
         file.close()
 
 
+def is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether the open file still has this name: it may have been removed, and the name be another file's."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except OSError:
+        return False
+
+
 def is_locked(path: Path) -> bool:
-    """Whether a process of this machine holds the lock on a file, as Linux lists them: trying it would disturb."""
+    """Whether a process of this machine holds the lock on a file.
+
+    Trying it would disturb who is about to take it, so it is tried only if Linux lists such a lock, by the file's
+    number: a file on another disk may have the same.
+    """
     try:
         inode = path.stat().st_ino
         held = Path("/proc/locks").read_text(encoding="ascii")
@@ -46,7 +55,14 @@ def is_locked(path: Path) -> bool:
         return False
     # 1: FLOCK  ADVISORY  WRITE 1234 fe:00:2524582 0 EOF
     fields = (line.split() for line in held.splitlines())
-    return any(line[1] == "FLOCK" and line[5].rpartition(":")[2] == str(inode) for line in fields if len(line) > 5)
+    if not any(line[1] == "FLOCK" and line[5].rpartition(":")[2] == str(inode) for line in fields if len(line) > 5):
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # it is locked, or can't be tried
+        return True
+    return False
 
 
 def check_free(path: Path, option: str) -> None:
@@ -73,5 +89,5 @@ def locked(files: Mapping[str, Path | None]) -> Iterator[None]:
             if path is not None:
                 place = lock_of(path)
                 held.enter_context(lock(place, path, option))
-                held.callback(place.unlink, missing_ok=True)  # runs before the file is closed, and so unlocked
+                held.callback(discard, place)  # runs before the file is closed, and so unlocked
         yield

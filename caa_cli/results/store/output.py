@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,6 +20,7 @@ from caa_cli.results.store.journal import Journal, header_of, unfinished
 from caa_cli.results.store.locks import check_free, locked
 from caa_cli.results.store.ownership import check_intact, check_journals, check_result, check_side_file
 from caa_cli.runtime.sharding import Shard
+from caa_cli.runtime.signals import uninterrupted
 
 R = TypeVar("R", bound=Record)
 
@@ -124,6 +125,8 @@ class RunOutput(Generic[R]):
             with suppress(CaaError):  # a damaged one has nothing that the journal lacks
                 self.held = None if differing or not document else parse_result_file(self.output, document, KINDS)
             return None
+        if self.overwrite and (differing or not document):
+            return None  # --resume has nothing to go on with
         if differing:
             raise UsageError(
                 f"{self.output} is the result of a run with other settings: {', '.join(differing)}",
@@ -165,10 +168,14 @@ class RunOutput(Generic[R]):
             self.records |= {record.index: record for record in copied}
 
     def add(self, record: R) -> None:
-        """Add an example to the journal and to `records`."""
-        self.records[record.index] = record
-        with self.writing(self.journal.path):
+        """Add an example to the journal and to `records`: to both, also if a signal comes meanwhile."""
+        with uninterrupted(), self.writing(self.journal.path):
+            if self.journal.is_lost:  # written anew, unless another run has the name by now
+                self.journal.close()
+                self.journal.start(self.header)
+                self.journal.append(*self.records.values())
             self.journal.append(record)
+            self.records[record.index] = record
 
     def of(self, indices: Iterable[int]) -> list[R]:
         """The records of those of these examples that are finished, in the given order."""
@@ -186,7 +193,7 @@ class RunOutput(Generic[R]):
         except CaaError as error:
             if not self.records or "--resume" in (error.hint or ""):
                 raise
-            raise error.with_advice(f"{self._kept}: go on with --resume") from error
+            raise error.with_advice(self._advice("go on with --resume")) from error
 
     def status(self, interrupted: bool) -> str:
         """The status of the run: `complete`, `partial` or `interrupted`."""
@@ -216,10 +223,18 @@ class RunOutput(Generic[R]):
         if status == "complete":
             self.journal.remove()
 
-    def writing(self, path: Path) -> AbstractContextManager[None]:
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[None]:
         """A context in which a failure to write `path` raises a CaaError that says what is kept."""
-        return writing(path, f"{self._kept}: free some space and repeat the command with --resume")
+        try:
+            yield
+        except OSError:
+            with writing(path, self._advice("free some space and repeat the command with --resume")):
+                raise
 
-    @property
-    def _kept(self) -> str:
-        return f"what is finished is kept in {self.journal.path}"
+    def _advice(self, next_step: str) -> str:
+        """Where the finished examples are, and what to do next."""
+        journal = self.journal.path
+        if self.records and not journal.exists():
+            return f"{journal}, with what is finished, was removed or moved: bring it back, and go on with --resume"
+        return f"what is finished is kept in {journal}: {next_step}"
