@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from caa_cli.cli.environment import check_variables, name_variables, origins, variable_of
-from caa_cli.config.ranges import did_you_mean
 from caa_cli.errors import INTERRUPTED, CaaError, MissingSettingsError, UsageError
 from caa_cli.runtime import streams
 from caa_cli.runtime.launchers import variables
@@ -126,19 +126,26 @@ def _with_checkpoint(context: typer.Context) -> str:
 
 
 def _no_such_option(context: typer.Context, unknown: str) -> UsageError:
-    """The error for an option that the command does not have, with one that may be meant or the commands that do."""
-    options = context.command.params
-    problem, help_ = f"{context.command_path} has no {unknown}", f"{context.command_path} --help"
-    valued = [name for option in options if not getattr(option, "is_flag", False) for name in option.opts]
-    # --attack where there is --attacks, --epsilon where there is --pgd-epsilon
-    if own := [name for name in valued if name == f"{unknown}s" or name.endswith(f"-{unknown.removeprefix('--')}")]:
-        return UsageError(problem, f"did you mean {' or '.join(own)}? {help_}")
+    """The error for an option that the command lacks, with those that may be meant or the commands that have it."""
+    problem, help_, word = f"{context.command_path} has no {unknown}", f"{context.command_path} --help", unknown[2:]
+    takes_value = {
+        name[2:]: not getattr(option, "is_flag", False)
+        for option in context.command.get_params(context)
+        for name in option.opts
+        if name.startswith("--")
+    }
+    # --attack where there is --attacks, else --batch for --batch-size and --epsilon for --pgd-epsilon
+    meant = [name for name in takes_value if name == f"{word}s"] or [
+        name
+        for name, valued in takes_value.items()
+        if (len(word) > 2 and name.startswith(word)) or (valued and name.endswith(f"-{word}"))
+    ]
     commands = {} if context.parent is None else getattr(context.parent.command, "commands", {})
     others = [name for name, command in commands.items() if any(unknown in each.opts for each in command.params)]
-    if others:
+    if others and not meant:
         return UsageError(f"{problem}: it is an option of caa {', caa '.join(others)}", f"caa {others[0]} --help")
-    names = [name for option in options for name in option.opts]
-    return UsageError(problem, f"{did_you_mean(unknown, names)}{help_}")
+    meant = meant or get_close_matches(word, takes_value, 1)
+    return UsageError(problem, f"did you mean --{' or --'.join(meant)}? {help_}" if meant else help_)
 
 
 @contextmanager

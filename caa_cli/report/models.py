@@ -61,13 +61,16 @@ def draw_by_model(figure: Any, name: str, models: ModelsComparison) -> list[Any]
             reasons.append(reason)
     if not shown:
         raise reasons[0]
-    for axis, label in zip(axes, models.comparisons, strict=True):
-        axis.set(xlabel=shown[0].get_xlabel(), ylabel=shown[0].get_ylabel(), title=wrapped(label, 40))
+    below, beside = shown[0].get_xlabel(), shown[0].get_ylabel()
+    for position, (axis, label) in enumerate(zip(axes, models.comparisons, strict=True)):
+        axis.set(xlabel=below, ylabel=beside, title=wrapped(label, min(48, 96 // columns)))
         axis.grid(alpha=0.2)
         axis.label_outer()
-    if count % columns == 0 and columns == _ACROSS:  # a full last row, where the labels would overlap
-        for axis in (axes[-columns], axes[-1]):
-            axis.set_xlabel("")
+        if position + columns >= count:  # the last of its column
+            axis.tick_params(labelbottom=True)
+            # Labels beside each other in a row of three would overlap: the middle one is for all.
+            in_middle, alone = position % columns == 1, position == count - 1 and position % columns == 0
+            axis.set_xlabel(below if columns < _ACROSS or in_middle or alone else "")
     if not axes[0].get_autoscalex_on():  # the last model drawn has set it
         axes[0].set_xlim(right=right)
     lines = _draw_legends(figure, shown)

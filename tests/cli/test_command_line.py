@@ -292,6 +292,15 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path, text, hint):
     assert result.stdout == ""
 
 
+def test_a_value_that_a_file_has_set_is_said_to_come_from_it(tmp_path):
+    file = tmp_path / "caa.toml"
+    file.write_text("[attack]\nalpha = 0.9\nstep-min = 0.5\n")
+    words = ["attack", "--checkpoint", "demo", "--config", file]
+    assert_clean_error(caa(*words), 2, f"not 0.9 (--alpha comes from {file})")
+    assert_clean_error(caa(*words, "--alpha", "0.1"), 2, f"below --step-min 0.5 (--step-min comes from {file})")
+    assert "comes from" not in caa(*words, "--alpha", "0.8").stderr
+
+
 def test_saved_images_are_at_the_reported_distance(run):
     _, document, files = run
     saved = load_file(files["save-adversarial"])

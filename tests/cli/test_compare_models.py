@@ -170,6 +170,28 @@ def test_marks_of_several_models_are_as_far_from_either_edge(tmp_path):
     assert 6000 - low == pytest.approx(high - 6200)
 
 
+@pytest.mark.parametrize(
+    ("models", "named"), [(1, [0]), (2, [0, 1]), (3, [1]), (4, [1, 3]), (5, [4]), (6, [4]), (7, [4, 6])]
+)
+def test_every_column_of_panels_has_numbers_below_and_a_name_that_does_not_overlap(tmp_path, models, named):
+    from matplotlib.figure import Figure
+
+    from caa_cli.report.models import draw_by_model
+    from caa_cli.results.models import compare_models
+    from caa_cli.results.shards.models import by_model
+    from caa_cli.results.shards.result_file import read_result_file
+
+    one = document([record(0, 1.0), record(1, 2.0)])
+    files = [write(tmp_path / f"{n}.json", of_model(one, f"{n}", f"{n}.pt")) for n in range(models)]
+    figure = Figure(layout="constrained")
+    axes = draw_by_model(figure, "evaluations", compare_models(by_model([read_result_file(f) for f in files])))
+    assert [n for n, axis in enumerate(axes) if axis.get_xlabel()] == named
+    assert {axes[n].get_xlabel() for n in named} == {"model evaluations, forward and backward"}
+    figure.draw_without_rendering()
+    numbered = [any(tick.label1.get_visible() for tick in axis.xaxis.get_major_ticks()) for axis in axes]
+    assert numbered == [n + 3 >= models for n in range(models)]
+
+
 @pytest.mark.parametrize("position", [0, 1])
 def test_a_model_without_data_leaves_the_pictures_of_the_others(files, tmp_path, position):
     from matplotlib.figure import Figure

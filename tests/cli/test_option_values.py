@@ -164,8 +164,27 @@ def test_an_attack_that_can_prove_nothing_is_warned_of(option: str, what: str):
             "caa train has no --size",
             "did you mean --image-size or --classifier-size or --batch-size?",
         ),
+        ("attack --batch 8", "caa attack has no --batch", "did you mean --batch-size? caa attack --help"),
+        ("attack --norm mnist", "has no --norm", "did you mean --normalisation or --ddn-initial-norm?"),
+        ("attack --hlep", "caa attack has no --hlep", "did you mean --help? caa attack --help"),
         ("--versoin", "caa has no --versoin", "did you mean --version? caa --help"),
     ],
 )
 def test_an_unknown_option_is_answered_with_the_command_that_has_it_or_the_nearest(words, problem, hint):
     assert_clean_error(caa(*words.split()), 2, problem, hint)
+
+
+@pytest.mark.parametrize("words", ["attack --eps 1", "train --lr 1", "compare --files a.json", "attack -o a.json"])
+def test_an_option_like_no_other_is_answered_without_a_guess(words):
+    command, option, *_ = words.split()
+    result = caa(*words.split())
+    assert_clean_error(result, 2, f"caa {command} has no {option}", f"caa {command} --help")
+    assert "did you mean" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"), [("attack --attack PGD", "pgd"), ("train --recipe MACER-MNIST", "macer-mnist")]
+)
+def test_capitals_do_not_hide_the_name_that_is_meant(words, meant):
+    checkpoint = ["--checkpoint", "demo"] if words.startswith("attack") else []
+    assert_clean_error(caa(*words.split(), *checkpoint), 2, "is not known", f"did you mean {meant}? use one of")
