@@ -274,6 +274,7 @@ def test_running_and_reading_are_not_mixed(tmp_path):
     assert_clean_error(caa("compare"), 2, "neither --checkpoint nor result files", "caa compare")
     hint = "caa compare --checkpoint demo --limit 2 --attacks caa,pgd"
     assert_clean_error(caa("compare", "--checkpoint", "demo", "--limit", "2"), 2, "--attacks names no attack", hint)
+    assert_clean_error(caa("compare", "--checkpoint", "demo", "--format", "xml"), 2, "--format 'xml' is not known")
     one = write(tmp_path / "a.json", document([record(0, 1.0)]))
     assert_clean_error(caa("compare", one, "--checkpoint", "demo"), 2, "--checkpoint says how to run")
     assert_clean_error(caa("compare", one, "--step-min", "0.2"), 2, "--step-min says how to run")
