@@ -217,6 +217,7 @@ def test_a_kill_between_two_attacks_is_not_begun_anew_unasked(tmp_path):
         ("caa:overshoot", "'overshoot' is not of the form KEY=VALUE"),
         ("caa:overshoot=", "is not of the form KEY=VALUE"),
         ("caa:speed=3", "caa has no setting 'speed'"),
+        ("caa:overshot=1.1", "caa has no setting 'overshot'"),
         ("caa:verify-samples=3", "verify-samples has to be the same for all attacks"),
         ("caa:sigma=3", "sigma has to be the same for all attacks"),
         ("caa:seed=3", "seed has to be the same for all attacks"),
