@@ -185,7 +185,8 @@ def _named_file(text: str) -> tuple[Path, str | None]:
     name, equals, path = text.partition("=")
     if not equals or "/" in name or Path(text).exists():
         return Path(text), None
-    FileName().check(f"{name}=", Path(path))
+    if not Path(path).name:
+        raise UsageError(f"{text} names no file", f"for instance {name}=attack.json")
     return Path(path), name
 
 

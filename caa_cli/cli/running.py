@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +19,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from caa_cli.cli.environment import check_variables, name_variables, origins, variable_of
-from caa_cli.errors import INTERRUPTED, CaaError, MissingSettingsError, UsageError
+from caa_cli.cli.values import shortened
+from caa_cli.errors import INTERRUPTED, WRONG_USAGE, CaaError, MissingSettingsError, UsageError
 from caa_cli.runtime import streams
 from caa_cli.runtime.launchers import variables
 from caa_cli.runtime.sharding import Shard
@@ -45,6 +48,7 @@ class Command(TyperCommand):
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         context.meta[_TYPED] = shlex.join([*context.command_path.split(), *args])
         with refusals_shown(context):
+            _check_empty(args if not context.resilient_parsing else [])
             return super().parse_args(context, args)
 
     def invoke(self, context: typer.Context) -> Any:  # type: ignore[override]
@@ -73,6 +77,15 @@ class Group(TyperGroup):
     def resolve_command(self, context: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         with refusals_shown(context):
             return super().resolve_command(context, args)
+
+
+def _check_empty(words: Sequence[str]) -> None:
+    """Raise UsageError for an empty word, as "$MODEL" is where it is not set: as a path it would be this folder."""
+    for before, word in pairwise(["", *words]):
+        option, equals, value = word.partition("=")
+        if not word or (option.startswith("--") and equals and not value):
+            what = option or (f"the word after {before}" if before else "the first word")
+            raise UsageError(f"{what} is empty", "give a value, or leave it out; is a variable of the shell not set?")
 
 
 def check_folder() -> None:
@@ -184,6 +197,12 @@ def errors_shown(context: typer.Context) -> Iterator[None]:
             error.problem += origins(context, error.problem)
         show_error(error)
         raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # with which pathlib's questions, such as exists(), fail too
+            raise
+        problem = f"the name of a file is too long: {shortened(str(error.filename))}"
+        show_error(UsageError(problem, "choose a shorter one"))
+        raise typer.Exit(WRONG_USAGE) from error
 
 
 def show_error(error: CaaError) -> None:

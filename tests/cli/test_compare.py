@@ -235,7 +235,7 @@ def test_what_attacks_can_not_say(text, problem):
 @pytest.mark.parametrize(
     ("attacks", "problem"),
     [
-        ("", "--attacks names no attack"),
+        (",", "--attacks names no attack"),
         ("caa,caa", "names caa twice"),
         ("caa,caa:overshoot=1.05", "one attack with the same settings"),
         ("caa,caa:overshoot=x", "--attacks caa:overshoot=x: 'x' is not a number"),

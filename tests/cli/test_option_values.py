@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import assert_clean_error, caa, parse_strict
+from support import assert_clean_error, assert_clean_text, caa, parse_strict
 
 # Arabic and full-width digits, which Python's int() and float() take.
 FOREIGN = ("١٠٠", "１００")
@@ -19,12 +19,45 @@ def refused(said: str, *words: str) -> None:
     assert said in " ".join(result.stderr.replace("│", " ").split()), result.stderr
 
 
-@pytest.mark.parametrize("text", [*FOREIGN, "1_000", "1.5", "0x10", "9" * 5000, "", "true"])
+@pytest.mark.parametrize("text", [*FOREIGN, "1_000", "1.5", "0x10", "9" * 5000, " ", "true"])
 def test_a_count_has_the_digits_of_the_standard(text: str):
     refused("is not a whole number", "attack", "--checkpoint", "demo", "--samples", text)
 
 
-@pytest.mark.parametrize("text", [*FOREIGN, "1_0.5", "0x1p3", "half", "1e", ""])
+@pytest.mark.parametrize(
+    ("words", "empty"),
+    [
+        (["attack", "--checkpoint", ""], "the word after --checkpoint"),
+        (["train", "--data-dir=", "--epochs", "1"], "--data-dir"),
+        (["compare", "", "a.json"], "the first word"),
+        (["status", "a.json", ""], "the word after a.json"),
+    ],
+)
+def test_a_variable_of_the_shell_that_is_not_set_names_no_folder(words: list[str], empty: str):
+    """As in --checkpoint "$MODEL", which was read as the current folder."""
+    assert_clean_error(caa(*words), 2, f"{empty} is empty", "is a variable of the shell not set?")
+
+
+LONG, DEEP = "y" * 300, "z/" * 2500
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["attack", "--checkpoint", "demo", "--output", f"{DEEP}x.json"],
+        ["attack", "--checkpoint", "demo", "--attack", f"{DEEP}x.py:f"],
+        ["compare", f"{LONG}=x.json"],
+        ["merge", LONG, "--output", "x.json"],
+        ["train", "--dataset", "demo", "--output", f"{DEEP}x"],
+    ],
+)
+def test_a_name_that_no_file_system_takes_is_one_message(words: list[str]):
+    result = caa(*words)
+    assert result.exit_code in (1, 2), repr(result.exception)  # from Python 3.14 on pathlib finds no such file
+    assert_clean_text(result.stderr, "", "")
+
+
+@pytest.mark.parametrize("text", [*FOREIGN, "1_0.5", "0x1p3", "half", "1e", " "])
 def test_a_number_has_the_digits_of_the_standard(text: str):
     refused("is not a number", "attack", "--checkpoint", "demo", "--step-max", text)
     assert_clean_error(caa("attack", "--checkpoint", "demo", "--mean", text), 2, "--mean")
