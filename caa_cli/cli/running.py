@@ -5,20 +5,18 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from caa_cli.cli.environment import check_variables, name_variables, origins, variable_of
+from caa_cli.cli.environment import check_variables, name_variables, origins
+from caa_cli.cli.refusals import TYPED, check_empty, refusal
 from caa_cli.cli.values import shortened
 from caa_cli.errors import INTERRUPTED, WRONG_USAGE, CaaError, MissingSettingsError, UsageError
 from caa_cli.runtime import streams
@@ -29,8 +27,6 @@ from caa_cli.runtime.terminal import has_colours, is_live
 
 # Click's UsageError, which typer does not export: an option that is not known, or misses its value.
 _Refused: Any = typer.BadParameter.__base__
-# Where a context keeps the command line that was typed.
-_TYPED = "caa.typed"
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
@@ -46,9 +42,9 @@ class Command(TyperCommand):
             super().format_help(context, formatter)
 
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        context.meta[_TYPED] = shlex.join([*context.command_path.split(), *args])
+        context.meta[TYPED] = shlex.join([*context.command_path.split(), *args])
         with refusals_shown(context):
-            _check_empty(args if not context.resilient_parsing else [])
+            check_empty(args if not context.resilient_parsing else [])
             return super().parse_args(context, args)
 
     def invoke(self, context: typer.Context) -> Any:  # type: ignore[override]
@@ -79,15 +75,6 @@ class Group(TyperGroup):
             return super().resolve_command(context, args)
 
 
-def _check_empty(words: Sequence[str]) -> None:
-    """Raise UsageError for an empty word, as "$MODEL" is where it is not set: as a path it would be this folder."""
-    for before, word in pairwise(["", *words]):
-        option, equals, value = word.partition("=")
-        if not word or (option.startswith("--") and equals and not value):
-            what = option or (f"the word after {before}" if before else "the first word")
-            raise UsageError(f"{what} is empty", "give a value, or leave it out; is a variable of the shell not set?")
-
-
 def check_folder() -> None:
     """Raise CaaError where the current folder has been deleted: no path could be resolved."""
     try:
@@ -107,58 +94,7 @@ def refusals_shown(context: typer.Context) -> Iterator[None]:
             yield
         except _Refused as error:
             check_variables(context)  # a misspelt one may be why a value is missing
-            raise _refusal(context, error) from error
-
-
-def _refusal(context: typer.Context, error: Any) -> UsageError:
-    """The parser's message as an error of caa: its own panel would break the line at the terminal's width."""
-    if type(error).__name__ == "NoSuchOption":  # of Click's, which typer does not export
-        return _no_such_option(context, error.option_name)
-    parameter = getattr(error, "param", None)
-    variable = variable_of(context, parameter.name) if parameter is not None and parameter.name else None
-    origin = f" (from the environment variable {variable})" if variable is not None else ""
-    problem, hint = error.format_message() + origin, f"{context.command_path} --help"
-    extra = re.search(r"unexpected extra argument.*\((.+)\)", problem)
-    if extra and any(option.name == "checkpoint" for option in context.command.params):
-        problem = f"{context.command_path} takes options only, not {extra[1]}"
-        hint = _with_checkpoint(context)
-    return UsageError(problem, hint)
-
-
-def _with_checkpoint(context: typer.Context) -> str:
-    """The command line that was typed, with --checkpoint before the words that belong to no option."""
-    words = shlex.split(context.meta[_TYPED])
-    if any(word.partition("=")[0] == "--checkpoint" for word in words):
-        return f"leave it out, or put a value that has blanks into quotes; {context.command_path} --help"
-    name = context.command_path.split()
-    _, extra, _ = context.command.make_parser(context).parse_args(words[len(name) :])
-    for word in extra:
-        last = len(words) - 1 - words[::-1].index(word)
-        words.insert(last, "--checkpoint")
-    return shlex.join(words)
-
-
-def _no_such_option(context: typer.Context, unknown: str) -> UsageError:
-    """The error for an option that the command lacks, with those that may be meant or the commands that have it."""
-    problem, help_, word = f"{context.command_path} has no {unknown}", f"{context.command_path} --help", unknown[2:]
-    takes_value = {
-        name[2:]: not getattr(option, "is_flag", False)
-        for option in context.command.get_params(context)
-        for name in option.opts
-        if name.startswith("--")
-    }
-    # --attack where there is --attacks, else --batch for --batch-size and --epsilon for --pgd-epsilon
-    meant = [name for name in takes_value if name == f"{word}s"] or [
-        name
-        for name, valued in takes_value.items()
-        if (len(word) > 2 and name.startswith(word)) or (valued and name.endswith(f"-{word}"))
-    ]
-    commands = {} if context.parent is None else getattr(context.parent.command, "commands", {})
-    others = [name for name, command in commands.items() if any(unknown in each.opts for each in command.params)]
-    if others and not meant:
-        return UsageError(f"{problem}: it is an option of caa {', caa '.join(others)}", f"caa {others[0]} --help")
-    meant = meant or get_close_matches(word, takes_value, 1)
-    return UsageError(problem, f"did you mean --{' or --'.join(meant)}? {help_}" if meant else help_)
+            raise refusal(context, error) from error
 
 
 @contextmanager
@@ -192,7 +128,7 @@ def errors_shown(context: typer.Context) -> Iterator[None]:
         yield
     except CaaError as error:
         if isinstance(error, MissingSettingsError):
-            error.hint = " ".join([context.meta[_TYPED], *error.flags])
+            error.hint = " ".join([context.meta[TYPED], *error.flags])
         if isinstance(error, UsageError):
             error.problem += origins(context, error.problem)
         show_error(error)
