@@ -281,6 +281,7 @@ def test_a_file_may_name_the_attack_at_its_top(tmp_path):
         ("[attack]\nsamples = 'x'", "correct that line of "),
         ("sampels = 5", "did you mean samples?"),
         ("[atack]\nsamples = 5", "did you mean [attack]?"),
+        ("[attack]\nverify-samples = 5000\nverify_samples = 9000", "delete one of them"),
         ("shards = 'x'", "did you mean shard?"),
     ],
 )
