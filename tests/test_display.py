@@ -151,6 +151,14 @@ def test_a_name_in_a_log_is_one_line_however_wide_its_letters(name: str):
     }
 
 
+def test_a_value_and_its_name_stay_on_one_line():
+    text = "exact bounds, α = 0.001 shared out over 11 stages, " * 4
+    for width in range(34, 60):
+        lines = shown_by(lambda display: display.plan("t", [("smoothing", text)]), width, True).splitlines()[1:]
+        assert sum("α = 0.001" in line for line in lines) == 4
+        assert all(len(line) <= width for line in lines)
+
+
 def test_the_caption_of_a_table_is_broken_between_words_and_not_in_a_log():
     caption = "2 of 2 images; optimality: 1 if nearest on every image. Ranges are 95% intervals, exact."
 

@@ -10,6 +10,7 @@ import typer
 from caa_cli.cli import generate, layers, options, running
 from caa_cli.cli.generate import RUN, option
 from caa_cli.config.certify_plan import CertifyPlan
+from caa_cli.errors import UsageError
 from caa_cli.runtime.collector import importing
 
 _CERTIFICATE = ("samples", "selection_samples", "alpha", "bound", "certificate", "radius")
@@ -20,6 +21,7 @@ _CERTIFICATE = ("samples", "selection_samples", "alpha", "bound", "certificate",
 @generate.with_options_of(options.model_and_images, before="samples")
 @generate.with_options(generate.plan_settings(CertifyPlan, "Certificate", _CERTIFICATE), before="device")
 def certify(
+    context: typer.Context,
     device: options.Device = CertifyPlan.device,
     dtype: options.Dtype = CertifyPlan.dtype,
     chunk_size: options.ChunkSize = "auto",
@@ -40,6 +42,11 @@ def certify(
     """Certify a smoothed classifier: the radius within which each prediction can't change."""
     given = locals() | given
     plan = layers.plan_of(CertifyPlan, given)
+    if plan.radius is not None and layers.source_of(context, "bound") == "COMMANDLINE":
+        raise UsageError(
+            f"--bound {plan.bound} has no part in the decision on one --radius, by an exact test",
+            "leave one of them out",
+        )
     with importing():
         from caa_cli.run.certify import run_certify
 

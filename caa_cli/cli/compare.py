@@ -19,7 +19,7 @@ from caa_cli.config.compare_plan import ComparePlan, path_for_attack
 from caa_cli.config.named_attacks import NamedAttack, parse_attacks, parse_sweeps, swept
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
-from caa_cli.config.ranges import FileName, flag
+from caa_cli.config.ranges import FileName, OneOf, flag
 from caa_cli.errors import MissingSettingsError, UsageError
 from caa_cli.runtime.sharding import Shard
 
@@ -142,6 +142,7 @@ def compare(
         assert output is not None
         layers.check_trust(context, "attacks", attacks or "")
         FileName().check("--output", output)
+        OneOf(TABLE_FORMATS).check("--format", format)  # before what is missing: that hint repeats the command
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
         keep_images = html is not None or figure_examples is not None
         given = layers.with_preset(context, given)
@@ -184,7 +185,8 @@ def _named_file(text: str) -> tuple[Path, str | None]:
     name, equals, path = text.partition("=")
     if not equals or "/" in name or Path(text).exists():
         return Path(text), None
-    FileName().check(f"{name}=", Path(path))
+    if not Path(path).name:
+        raise UsageError(f"{text} names no file", f"for instance {name}=attack.json")
     return Path(path), name
 
 

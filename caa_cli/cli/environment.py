@@ -39,16 +39,24 @@ def check_variables(context: typer.Context) -> None:
     known = [*options, *_OTHER_VARIABLES]
     for name in sorted(os.environ):
         if name.startswith("CAA_") and os.environ[name] and name not in known:
+            nearest = _nearest(name, known, f"CAA_{command.name}_".upper())
             raise UsageError(
                 f"there is no setting for the environment variable {name}",
-                f"the nearest is {_nearest(name, known)}; or type: unset {name}",
+                f"the nearest is {nearest}; or type: unset {name}",
             )
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _nearest(name: str, known: Iterable[str], prefix: str) -> str:
+    """The variable that may be meant. prefix: of this command's variables."""
     from difflib import SequenceMatcher
 
-    return max(known, key=lambda other: SequenceMatcher(None, name, other).ratio())
+    def likeness(other: str) -> float:
+        # CAA_SEED names an option in full, and means that of the command that is run.
+        in_full = other not in _OTHER_VARIABLES and name.endswith("_" + other.split("_", 2)[2])
+        bonus = 0.25 if other.startswith(prefix) else 0.15
+        return SequenceMatcher(None, name, other).ratio() + in_full * bonus
+
+    return max(known, key=likeness)
 
 
 def variable_of(context: typer.Context, name: str) -> str | None:
@@ -60,12 +68,15 @@ def variable_of(context: typer.Context, name: str) -> str | None:
 
 
 def origins(context: typer.Context, problem: str) -> str:
-    """A clause for each option in `problem` that a variable has set, since the user has not typed that flag."""
+    """A clause for each option in `problem` that a variable or the TOML file has set: the user has not typed it."""
     words = {word.strip(",.:;()") for word in problem.split()}
-    clauses = [
-        f" ({flag} comes from the environment variable {variable})"
-        for parameter in context.command.params
-        for flag in words.intersection(parameter.opts)
-        if (variable := variable_of(context, parameter.name or "")) is not None
-    ]
+    clauses = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        where = {
+            "ENVIRONMENT": f"the environment variable {parameter.envvar}",
+            "DEFAULT_MAP": context.params.get("config"),
+        }
+        if source is not None and source.name in where:
+            clauses += [f" ({flag} comes from {where[source.name]})" for flag in words.intersection(parameter.opts)]
     return "".join(clauses)

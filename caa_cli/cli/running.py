@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from caa_cli.cli.environment import check_variables, name_variables, origins, variable_of
-from caa_cli.config.ranges import did_you_mean
-from caa_cli.errors import INTERRUPTED, CaaError, MissingSettingsError, UsageError
+from caa_cli.cli.environment import check_variables, name_variables, origins
+from caa_cli.cli.refusals import TYPED, check_empty, refusal
+from caa_cli.cli.values import shortened
+from caa_cli.errors import INTERRUPTED, WRONG_USAGE, CaaError, MissingSettingsError, UsageError
 from caa_cli.runtime import streams
 from caa_cli.runtime.launchers import variables
 from caa_cli.runtime.sharding import Shard
@@ -26,8 +27,6 @@ from caa_cli.runtime.terminal import has_colours, is_live
 
 # Click's UsageError, which typer does not export: an option that is not known, or misses its value.
 _Refused: Any = typer.BadParameter.__base__
-# Where a context keeps the command line that was typed.
-_TYPED = "caa.typed"
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
@@ -43,8 +42,9 @@ class Command(TyperCommand):
             super().format_help(context, formatter)
 
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        context.meta[_TYPED] = shlex.join([*context.command_path.split(), *args])
+        context.meta[TYPED] = shlex.join([*context.command_path.split(), *args])
         with refusals_shown(context):
+            check_empty(args if not context.resilient_parsing else [])
             return super().parse_args(context, args)
 
     def invoke(self, context: typer.Context) -> Any:  # type: ignore[override]
@@ -94,51 +94,7 @@ def refusals_shown(context: typer.Context) -> Iterator[None]:
             yield
         except _Refused as error:
             check_variables(context)  # a misspelt one may be why a value is missing
-            raise _refusal(context, error) from error
-
-
-def _refusal(context: typer.Context, error: Any) -> UsageError:
-    """The parser's message as an error of caa: its own panel would break the line at the terminal's width."""
-    if type(error).__name__ == "NoSuchOption":  # of Click's, which typer does not export
-        return _no_such_option(context, error.option_name)
-    parameter = getattr(error, "param", None)
-    variable = variable_of(context, parameter.name) if parameter is not None and parameter.name else None
-    origin = f" (from the environment variable {variable})" if variable is not None else ""
-    problem, hint = error.format_message() + origin, f"{context.command_path} --help"
-    extra = re.search(r"unexpected extra argument.*\((.+)\)", problem)
-    if extra and any(option.name == "checkpoint" for option in context.command.params):
-        problem = f"{context.command_path} takes options only, not {extra[1]}"
-        hint = _with_checkpoint(context)
-    return UsageError(problem, hint)
-
-
-def _with_checkpoint(context: typer.Context) -> str:
-    """The command line that was typed, with --checkpoint before the words that belong to no option."""
-    words = shlex.split(context.meta[_TYPED])
-    if any(word.partition("=")[0] == "--checkpoint" for word in words):
-        return f"leave it out, or put a value that has blanks into quotes; {context.command_path} --help"
-    name = context.command_path.split()
-    _, extra, _ = context.command.make_parser(context).parse_args(words[len(name) :])
-    for word in extra:
-        last = len(words) - 1 - words[::-1].index(word)
-        words.insert(last, "--checkpoint")
-    return shlex.join(words)
-
-
-def _no_such_option(context: typer.Context, unknown: str) -> UsageError:
-    """The error for an option that the command does not have, with one that may be meant or the commands that do."""
-    options = context.command.params
-    problem, help_ = f"{context.command_path} has no {unknown}", f"{context.command_path} --help"
-    valued = [name for option in options if not getattr(option, "is_flag", False) for name in option.opts]
-    # --attack where there is --attacks, --epsilon where there is --pgd-epsilon
-    if own := [name for name in valued if name == f"{unknown}s" or name.endswith(f"-{unknown.removeprefix('--')}")]:
-        return UsageError(problem, f"did you mean {' or '.join(own)}? {help_}")
-    commands = {} if context.parent is None else getattr(context.parent.command, "commands", {})
-    others = [name for name, command in commands.items() if any(unknown in each.opts for each in command.params)]
-    if others:
-        return UsageError(f"{problem}: it is an option of caa {', caa '.join(others)}", f"caa {others[0]} --help")
-    names = [name for option in options for name in option.opts]
-    return UsageError(problem, f"{did_you_mean(unknown, names)}{help_}")
+            raise refusal(context, error) from error
 
 
 @contextmanager
@@ -173,11 +129,17 @@ def errors_shown(context: typer.Context) -> Iterator[None]:
             yield
     except CaaError as error:
         if isinstance(error, MissingSettingsError):
-            error.hint = " ".join([context.meta[_TYPED], *error.flags])
+            error.hint = " ".join([context.meta[TYPED], *error.flags])
         if isinstance(error, UsageError):
             error.problem += origins(context, error.problem)
         show_error(error)
         raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # with which pathlib's questions, such as exists(), fail too
+            raise
+        problem = f"the name of a file is too long: {shortened(str(error.filename))}"
+        show_error(UsageError(problem, "choose a shorter one"))
+        raise typer.Exit(WRONG_USAGE) from error
 
 
 @contextmanager

@@ -28,6 +28,10 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         - {"config"}  # files are no settings
         for command, at in commands.items()
     }
+    for level in (content, *(value for value in content.values() if isinstance(value, dict))):
+        spelt = {_parameter(key): key for key in level}
+        for key in level.keys() - spelt.values():  # TOML takes verify-samples and verify_samples for two
+            raise UsageError(f"{path} has both {key} and {spelt[_parameter(key)]}", "delete one of them")
     defaults: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict):

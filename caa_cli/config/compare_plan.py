@@ -13,7 +13,7 @@ from caa_cli.config.choices import TABLE_FORMATS
 from caa_cli.config.named_attacks import NAME
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
-from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, NameOf, OneOf
+from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, NameOf, OneOf, did_you_mean
 from caa_cli.config.settings import check_each
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
@@ -22,7 +22,8 @@ from caa_cli.runtime.sharding import Shard
 def check_reference(reference: str, labels: Sequence[str]) -> None:
     """Raises UsageError where no attack has the label."""
     if reference not in labels:
-        raise UsageError(f"--reference {reference} is none of the attacks", f"use one of: {', '.join(labels)}")
+        near = did_you_mean(reference, labels)
+        raise UsageError(f"--reference {reference} is none of the attacks", f"{near}use one of: {', '.join(labels)}")
 
 
 def path_for_attack(path: Path, label: str, suffix: str) -> Path:

@@ -11,7 +11,7 @@ from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.choices import SURROGATE_MODEL
 from caa_cli.config.compared_settings import SEARCH, SHARED
 from caa_cli.config.custom_attack import is_custom, short_name
-from caa_cli.config.ranges import Word, flag, setting_of
+from caa_cli.config.ranges import Word, did_you_mean, flag, setting_of
 from caa_cli.errors import UsageError
 from caa_cli.runtime.words import counted
 
@@ -93,8 +93,9 @@ def _setting(text: str, attack: str, key: str) -> str:
             f"--attacks {text!r}: {key} has to be the same for all attacks",
             f"give it for all of them: {flag(name)}",
         )
-    others = ", ".join(known.removeprefix(prefix(attack)).replace("_", "-") for known in names)
-    raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", f"use one of: {others}")
+    others = [known.removeprefix(prefix(attack)).replace("_", "-") for known in names]
+    hint = f"{did_you_mean(key, others)}use one of: {', '.join(others)}"
+    raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", hint)
 
 
 def parse_attacks(text: str) -> list[NamedAttack]:

@@ -81,8 +81,9 @@ def Between(low: float, high: float) -> Range:  # noqa: N802
 
 def did_you_mean(value: object, names: Iterable[str]) -> str:
     """The question for the nearest of the names, with a space behind it; empty where none is near."""
-    near = get_close_matches(str(value), names, 1)
-    return f"did you mean {near[0]}? " if near else ""
+    by_case = {name.casefold(): name for name in names}
+    near = get_close_matches(str(value).casefold(), by_case, 1)
+    return f"did you mean {by_case[near[0]]}? " if near else ""
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,19 @@ DEMO_FILE = Path(__file__).with_name("demo.npz")
 
 
 def open_dataset(
-    name: str, data_dir: Path | None, split: str, *, image_size: int | None = None, download: bool = False
+    name: str,
+    data_dir: Path | None,
+    split: str,
+    *,
+    image_size: int | None = None,
+    download: bool = False,
+    dry_run: bool = False,
 ) -> ImageSet | ImageFiles:
     """A split ("test" or "train") of a data set: in memory, or as image files that are read one by one.
 
     image_size: pixels of the square that images are resized to, for data sets of image files.  download: fetch
-    missing files first.  Raises UsageError for an unknown name or split, and if the files are missing or unusable.
+    missing files first, unless it is a dry_run.  Raises UsageError for an unknown name or split, and if the files are
+    missing or unusable.
     """
     OneOf(DATASETS).check("--dataset", name)
     OneOf(SPLITS).check("--split", split)
@@ -45,11 +52,12 @@ def open_dataset(
             f"{name} can't be downloaded automatically",
             f"leave --download out, and name a folder with --data-dir DIR, where {spec.layout}",
         )
+    fetches = download and not dry_run
     settings: dict[str, Any] = {"data_dir": data_dir}
-    settings |= {"download": download} if spec.downloads else {}
+    settings |= {"download": fetches} if spec.downloads else {}
     settings |= {"image_size": image_size} if spec.resized else {}
     try:
-        if not download and not data_dir.is_dir():
+        if not fetches and not data_dir.is_dir():
             what = "is no folder" if data_dir.exists() else "does not exist"
             again = "repeat the command with --download, or " if spec.downloads else ""
             raise UsageError(
@@ -57,6 +65,10 @@ def open_dataset(
                 f"{again}name a folder where {spec.layout}, or use --dataset {DEMO}",
             )
         return _opened(spec, split, **settings)
+    except UsageError as error:
+        if not (download and dry_run):
+            raise
+        raise error.with_advice("leave --dry-run out, which downloads nothing") from error
     except OSError as error:
         raise UsageError(
             f"{error.filename or data_dir} can't be read ({error.strerror or error})",

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from caa_cli.display.bars import Bar, Live, LiveBar, PlainBar, SilentBar
 from caa_cli.display.text import escape, now, visible
+from caa_cli.runtime.streams import as_written
 from caa_cli.runtime.terminal import has_colours, is_live
 from caa_cli.runtime.words import counted
 
@@ -111,6 +112,7 @@ class Display:
         if self.quiet or self.json_only:
             return
         # Headings of two words take two lines, which makes columns narrow.
+        headings, *rows = ([as_written(cell, self.out.file) for cell in row] for row in (headings, *rows))
         columns = [[heading.replace(" ", "\n"), *(row[i] for row in rows)] for i, heading in enumerate(headings)]
         widths = [max(cell_len(visible(line)) for cell in column for line in cell.split("\n")) for column in columns]
         first = min(widths[0], max(self.out.width // 3, 12))
@@ -146,6 +148,7 @@ def _show_rows(console: Console, title: str, rows: Rows, narrow: bool, commands:
     """Names and values in two columns, each command a line. narrow: values are broken between words, to fit the
     console; a log has no width to fit."""
     console.print(Text(visible(title), "bold"), soft_wrap=True)
+    rows, commands = ([(as_written(name, console.file), value) for name, value in each] for each in (rows, commands))
     first = max((cell_len(visible(name)) for name, _ in [*rows, *commands]), default=0) + 2
     width = max(console.width - first, 20) if narrow else sys.maxsize
     table = [(name, _wrapped(value, width)) for name, value in rows]
@@ -157,12 +160,13 @@ def _show_rows(console: Console, title: str, rows: Rows, narrow: bool, commands:
 
 
 def _wrapped(value: str, width: int) -> list[str]:
-    """The lines of a value, broken between words only: half a path or digest could not be copied."""
-    return [
+    """The lines of a value, broken between words, of which `n = 5` is one: half a path could not be copied."""
+    pieces = [
         piece
-        for line in visible(value).split("\n")
+        for line in visible(value).replace(" = ", "\0=\0").split("\n")
         for piece in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
     ]
+    return [piece.replace("\0", " ") for piece in pieces]
 
 
 def _groups(widths: Sequence[int], room: int) -> list[list[int]]:

@@ -32,7 +32,8 @@ _MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*[]|~$#!"} | {"&": "&amp;",
 
 def latex(text: str) -> str:
     """A text escaped for LaTeX, in ASCII; a letter that its usual fonts lack is written as [U+4E2D]."""
-    escaped = "".join(map(_latex_letter, _on_one_line(text)))
+    composed = unicodedata.normalize("NFC", text)  # names of files on macOS have their accents apart
+    escaped = "".join(map(_latex_letter, _on_one_line(composed)))
     return re.sub(r"([-,])(?=\1)", r"\1{}", escaped) if "--" in text or ",," in text else escaped
 
 

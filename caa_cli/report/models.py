@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -50,10 +51,13 @@ def draw_by_model(figure: Any, name: str, models: ModelsComparison) -> list[Any]
     axes = list(grid[:count])
     for axis in grid[count:]:
         axis.remove()
-    right, shown, reasons = 0.0, [], []
+    draw, right, shown, reasons = resolve_name(PICTURES[name].draws), 0.0, [], []
+    if name == "evaluations":  # in one unit: a model with one attack has no radius beside another attack's
+        broken = [comparison for comparison in models.comparisons.values() if comparison.summary["broken_by_any"]]
+        draw = partial(draw, relative=all(len(comparison.attacks) > 1 for comparison in broken))
     for axis, comparison in zip(axes, models.comparisons.values(), strict=True):
         try:
-            resolve_name(PICTURES[name].draws)(axis, comparison)
+            draw(axis, comparison)
             right = max(right, axis.get_xlim()[1])
             shown.append(axis)
         except EmptyPictureError as reason:
@@ -61,13 +65,18 @@ def draw_by_model(figure: Any, name: str, models: ModelsComparison) -> list[Any]
             reasons.append(reason)
     if not shown:
         raise reasons[0]
-    for axis, label in zip(axes, models.comparisons, strict=True):
-        axis.set(xlabel=shown[0].get_xlabel(), ylabel=shown[0].get_ylabel(), title=wrapped(label, 40))
+    below, beside = shown[0].get_xlabel(), shown[0].get_ylabel()
+    if any((axis.get_xlabel(), axis.get_ylabel()) != (below, beside) for axis in shown):
+        raise EmptyPictureError("it shows all models on the same axes, and here different settings vary")
+    for position, (axis, label) in enumerate(zip(axes, models.comparisons, strict=True)):
+        axis.set(xlabel=below, ylabel=beside, title=wrapped(label, min(48, 96 // columns)))
         axis.grid(alpha=0.2)
         axis.label_outer()
-    if count % columns == 0 and columns == _ACROSS:  # a full last row, where the labels would overlap
-        for axis in (axes[-columns], axes[-1]):
-            axis.set_xlabel("")
+        if position + columns >= count:  # the last of its column
+            axis.tick_params(labelbottom=True)
+            # Labels beside each other in a row of three would overlap: the middle one is for all.
+            in_middle, alone = position % columns == 1, position == count - 1 and position % columns == 0
+            axis.set_xlabel(below if columns < _ACROSS or in_middle or alone else "")
     if not axes[0].get_autoscalex_on():  # the last model drawn has set it
         axes[0].set_xlim(right=right)
     lines = _draw_legends(figure, shown)
@@ -76,16 +85,22 @@ def draw_by_model(figure: Any, name: str, models: ModelsComparison) -> list[Any]
 
 
 def _draw_legends(figure: Any, axes: Sequence[Any]) -> int:
-    """Draw one legend for all models, or each its own where attacks differ; returns the lines below the axes."""
-    labels = [axis.get_legend_handles_labels()[1] for axis in axes]
-    if any(other != labels[0] for other in labels):
-        for axis in axes:
-            axis.legend(loc="upper left", frameon=False)
-        return 0
-    for axis in axes[1:]:
-        for artist in axis.get_legend_handles_labels()[0]:
-            artist.set_label("_")  # what begins so is in no legend
-    return draw_legend(figure, axes[0])
+    """Draw one legend for all models, or each its own where a label looks different on two; returns the lines below
+    the axes."""
+    looks: dict[str, tuple[Any, ...]] = {}
+    repeated = []
+    for axis in axes:
+        for artist, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            look = (artist.get_color(), artist.get_marker())
+            if label in looks:
+                repeated.append(artist)
+            if looks.setdefault(label, look) != look:
+                for each in axes:
+                    each.legend(loc="upper left", frameon=False)
+                return 0
+    for artist in repeated:
+        artist.set_label("_")  # what begins so is in no legend
+    return draw_legend(figure)
 
 
 def draw_certified_curves(
@@ -119,7 +134,7 @@ def draw_certified_curves(
         axis.set(xlabel=RADIUS, ylabel="certified accuracy", ylim=(0.0, 1.02), title=drawn(title))
         axis.set_xlim(left=0.0)
         axis.grid(alpha=0.3)
-        lines = draw_legend(figure, axis)
+        lines = draw_legend(figure)
         figure.set_size_inches(COLUMN, 2.4 + 0.13 * lines)
         write_figure(path, figure, fingerprint)
 

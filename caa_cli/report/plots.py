@@ -61,16 +61,16 @@ def excess(axis: Any, comparison: Comparison) -> None:
     axis.set(xlabel="share of the clean image's votes for its class", ylabel="L2 radius, % over certified")
 
 
-def evaluations(axis: Any, comparison: Comparison) -> None:
+def evaluations(axis: Any, comparison: Comparison, relative: bool | None = None) -> None:
     """Draw radius against model evaluations, forward and backward; large marks are at the medians.
 
-    Images differ far more than attacks do, so several attacks are shown by the excess over the smallest radius that
-    any of them found for the image.
+    relative: images differ far more than attacks do, so several attacks are shown by the excess over the smallest
+    radius that any of them found for the image.
     """
     from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
     _check_attacked(comparison)
-    several = len(comparison.attacks) > 1
+    several = len(comparison.attacks) > 1 if relative is None else relative
     least = {
         index: min((attack.records[index].radius or np.inf for attack in comparison.attacks), default=np.inf)
         for index in comparison.eligible
@@ -136,14 +136,14 @@ def _figure(name: str, comparison: Comparison, title: str) -> Any:
     axis.set_axisbelow(True)
     resolve_name(PICTURES[name].draws)(axis, comparison)
     axis.set_title(drawn(title))
-    rows = draw_legend(figure, axis)
+    rows = draw_legend(figure)
     figure.set_size_inches(COLUMN, 2.5 + 0.13 * rows)
     return figure
 
 
-def draw_legend(figure: Any, axis: Any) -> int:
+def draw_legend(figure: Any) -> int:
     """Draw the legend below the axes, where it hides no curve; returns its number of lines."""
-    labels = axis.get_legend_handles_labels()[1]
+    labels = [label for axis in figure.axes for label in axis.get_legend_handles_labels()[1]]
     if not labels:
         return 0
     lines = [line for label in labels for line in label.split("\n")]

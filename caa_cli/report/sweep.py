@@ -16,6 +16,9 @@ from caa_cli.report.figure import EmptyPictureError
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.metrics import Figures
 
+# The height of a row of success rates at infinite medians, as a share of the axis.
+_ROW = 0.13
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -71,6 +74,10 @@ def draw_sweep(axis: Any, comparison: Comparison) -> None:
 def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
     values = sweep.values(0)
     numeric = _numbers(values)
+    furthest: dict[Any, float] = {}
+    for key, row in (point for points in sweep.points.values() for point in points):
+        furthest[key] = np.fmax(furthest.get(key, np.nan), _finite(row.overall_median_radius))
+    infinite_rows = 0  # one for each attack that has infinite medians
     for attack, points in sweep.points.items():
         in_order = sorted(points, key=lambda point: values.index(point[0][0]))
         places = [key[0] if numeric else values.index(key[0]) for key, _ in in_order]
@@ -83,14 +90,20 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
             if not np.isnan(radii).all():
                 axis.plot(places, radii, style, color=colour, label=text, markersize=4)
         axis.update_datalim([(place, 0.0) for place in places], updatey=False)  # those without a point too
-        for place, (_, row) in zip(places, in_order, strict=True):
+        look: dict[str, Any] = {"fontsize": 6, "linespacing": 1.0, "ha": "center"}
+        look["color"] = colour if len(sweep.points) > 1 else INK
+        infinite = False
+        for place, (key, row) in zip(places, in_order, strict=True):
             radius, rate = _finite(row.overall_median_radius), f"{row.success_rate or 0.0:.0%}"
-            look: dict[str, Any] = {"fontsize": 8, "ha": "center"}
             if np.isnan(radius):
-                above = (place, 0.98)
-                axis.annotate(f"∞\n{rate}", above, xycoords=("data", "axes fraction"), va="top", color=colour, **look)
+                infinite = True
+                above = (place, 0.98 - _ROW * infinite_rows)
+                axis.annotate(f"∞\n{rate}", above, xycoords=("data", "axes fraction"), va="top", **look)
             else:
-                axis.annotate(rate, (place, radius), xytext=(0, 6), textcoords="offset points", **look)
+                offset = 6 if radius == furthest.get(key) else -10  # of two attacks, away from the other one
+                furthest |= {key: np.nan} if offset > 0 else {}
+                axis.annotate(rate, (place, radius), xytext=(0, offset), textcoords="offset points", **look)
+        infinite_rows += infinite
     if comparison.eligible:
         certified = float(np.median(comparison.certified))
         axis.axhline(certified, color=INK, linestyle=":", label="median certified radius")
@@ -103,6 +116,8 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.set_xticks([], minor=True)
     axis.margins(x=0.07, y=0.16)
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, low + (high - low) / (1 - min(_ROW * infinite_rows, 0.6)))
     axis.set(xlabel=_axis_name(sweep.keys[0]), ylabel="median L2 radius (pixels in [0, 1])")
 
 

@@ -14,13 +14,13 @@ from caa_cli.report.presentation import AnyComparison
 from caa_cli.results.certified import CertifiedComparison, compare_certificates
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.comparison_document import read_comparison
-from caa_cli.results.documents import KINDS, head
+from caa_cli.results.documents import KINDS, document_at, head
 from caa_cli.results.fields import compare_fields, fields_of_comparison
 from caa_cli.results.models import compare_models
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.common_images import held_by_all
 from caa_cli.results.shards.models import by_model
-from caa_cli.results.shards.result_file import ResultFile, parse_result_file, read_result_file
+from caa_cli.results.shards.result_file import ResultFile, compared_files, parse_result_file, read_result_file
 from caa_cli.results.shards.run_results import AttackResult, join
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.compare_output import CompareOutput
@@ -96,7 +96,7 @@ class CompareRun:
                     f"--common-images is of results of attacks, and {self.plan.files[0]} compares them already",
                     "leave it out",
                 )
-        parts = [] if again else [self._read_file(path) for path in self.plan.files]
+        parts = [] if again else self._read_files()
         comparison: AnyComparison = again[0] if again else _compared(parts, self.plan)
         check_applicable(self.plan, comparison)
         partial = comparison.partial or any(part.status != "complete" for part in parts)
@@ -114,6 +114,17 @@ class CompareRun:
         fields = self.report.finish(comparison, status, replacing=True, origin=again and again[1])
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(PARTIAL if partial else DONE)
+
+    def _read_files(self) -> list[ResultFile[Any]]:
+        try:
+            return [self._read_file(path) for path in self.plan.files]
+        except UsageError as error:  # finished comparisons among them
+            compared = {path: compared_files(path, document_at(path)) for path in self.plan.files}
+            if len(compared) < 2 or not any(compared.values()):
+                raise
+            words = dict.fromkeys(file for path, files in compared.items() for file in files or [str(path)])
+            hint = f"name the files that are compared: caa compare {' '.join(words)}"
+            raise UsageError(error.problem, hint) from error
 
     def _read_file(self, path: Path) -> ResultFile[Any]:
         part, name = read_result_file(path, tuple(KINDS)), self.plan.names.get(path)

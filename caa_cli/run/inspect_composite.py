@@ -30,8 +30,8 @@ def denoiser_at(path: str, read: Callable[[Path], Weights], trust: bool) -> Deno
     place = Path(path)
     # Path.is_dir and Path.is_file raise for a name that is too long.
     if os.path.isdir(place):  # noqa: PTH112
-        nothing = not weights_files(place) and not any(place.glob("*.json"))
-        if nothing or describes_classifier(place):
+        described = any(place.glob("*config.json")) or (place / "model_index.json").exists()
+        if describes_classifier(place) or not (described or len(weights_files(place)) == 1):
             return None
         return open_denoiser(place, trust=trust)
     if not os.path.isfile(place):  # noqa: PTH113

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,10 @@ class MergeRun:
         files = {"--output": self.output, **self.side_files}
         for option, path in files.items():
             (SAFETENSORS if option == "--save-adversarial" else FileName()).check(option, path)
+        for path in self.shards:
+            if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises for a name that is too long
+                again = f"caa merge {path / '*.json'} --output {self.output}"
+                raise UsageError(f"{path} is a folder", f"name the results in it, those of one run: {again}")
         read = [*self.shards, *(sidecar(path, ".jsonl") for path in self.shards)]
         check_distinct([("a shard to read,", path) for path in read], files.items())
         check_free(sidecar(self.output, ".jsonl"), "--output")

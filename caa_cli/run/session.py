@@ -194,7 +194,9 @@ def open_session(plan: P, display: Display) -> Session[P]:
     check_settings(plan, files, dataset)
     assert dataset is not None
     image_size = files.image_size(dataset, plan.arch) if plan.image_size is None else plan.image_size
-    images = open_dataset(dataset, plan.data_dir, plan.split, image_size=image_size, download=plan.download)
+    images = open_dataset(
+        dataset, plan.data_dir, plan.split, image_size=image_size, download=plan.download, dry_run=plan.dry_run
+    )
     images, resizing = _resized(images, files.preprocessing(plan.arch))
     overrides = Overrides(plan.arch, plan.sigma, plan.mean, plan.std)
     base, notes = resolve_model(

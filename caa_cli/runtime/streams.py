@@ -45,6 +45,13 @@ def check_stdout() -> None:
         )
 
 
+def as_written(text: str, stream: Any) -> str:
+    """The text as a stream that `prepare` has seen writes it, for its width."""
+    if getattr(stream, "errors", None) != _UNENCODABLE:
+        return text
+    return text.encode(stream.encoding, _UNENCODABLE).decode(stream.encoding)
+
+
 class _Stream:
     """A wrapper of a text stream; every method but `write` and `flush`, which may fail, is the stream's.
 

@@ -69,7 +69,9 @@ def open_sources(plan: TrainPlan, device: torch.device) -> Sources:
 
 
 def _open(plan: TrainPlan, split: str) -> ImageSet | ImageFiles:
-    return open_dataset(plan.dataset, plan.data_dir, split, image_size=plan.image_size, download=plan.download)
+    return open_dataset(
+        plan.dataset, plan.data_dir, split, image_size=plan.image_size, download=plan.download, dry_run=plan.dry_run
+    )
 
 
 def _feeds(plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device) -> tuple[Feed, Feed]:

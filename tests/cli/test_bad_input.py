@@ -115,6 +115,13 @@ def test_a_checkpoint_without_its_option_is_taken_for_one():
     assert_clean_error(caa("train", "demo"), 2, "extra argument", "caa train --help")
 
 
+def test_a_file_in_place_of_a_folder_is_not_to_be_created(tmp_path):
+    file = tmp_path / "a.json"
+    file.touch()
+    refused = caa("attack", *CHEAP, "--output", file / "b.json")
+    assert_clean_error(refused, 1, f"{file} is no folder", "name a file in another folder with --output")
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

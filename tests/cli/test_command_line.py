@@ -281,6 +281,7 @@ def test_a_file_may_name_the_attack_at_its_top(tmp_path):
         ("[attack]\nsamples = 'x'", "correct that line of "),
         ("sampels = 5", "did you mean samples?"),
         ("[atack]\nsamples = 5", "did you mean [attack]?"),
+        ("[attack]\nverify-samples = 5000\nverify_samples = 9000", "delete one of them"),
         ("shards = 'x'", "did you mean shard?"),
     ],
 )
@@ -290,6 +291,15 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path, text, hint):
     result = caa("attack", "--checkpoint", "demo", "--dry-run", "--config", file)
     assert_clean_error(result, 2, str(file), hint)
     assert result.stdout == ""
+
+
+def test_a_value_that_a_file_has_set_is_said_to_come_from_it(tmp_path):
+    file = tmp_path / "caa.toml"
+    file.write_text("[attack]\nalpha = 0.9\nstep-min = 0.5\n")
+    words = ["attack", "--checkpoint", "demo", "--config", file]
+    assert_clean_error(caa(*words), 2, f"not 0.9 (--alpha comes from {file})")
+    assert_clean_error(caa(*words, "--alpha", "0.1"), 2, f"below --step-min 0.5 (--step-min comes from {file})")
+    assert "comes from" not in caa(*words, "--alpha", "0.8").stderr
 
 
 def test_saved_images_are_at_the_reported_distance(run):

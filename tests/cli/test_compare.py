@@ -240,6 +240,7 @@ def test_a_kill_before_the_first_image_leaves_nothing_to_ask_about(tmp_path):
         ("caa:overshoot", "'overshoot' is not of the form KEY=VALUE"),
         ("caa:overshoot=", "is not of the form KEY=VALUE"),
         ("caa:speed=3", "caa has no setting 'speed'"),
+        ("caa:overshot=1.1", "caa has no setting 'overshot'"),
         ("caa:verify-samples=3", "verify-samples has to be the same for all attacks"),
         ("caa:sigma=3", "sigma has to be the same for all attacks"),
         ("caa:seed=3", "seed has to be the same for all attacks"),
@@ -257,7 +258,7 @@ def test_what_attacks_can_not_say(text, problem):
 @pytest.mark.parametrize(
     ("attacks", "problem"),
     [
-        ("", "--attacks names no attack"),
+        (",", "--attacks names no attack"),
         ("caa,caa", "names caa twice"),
         ("caa,caa:overshoot=1.05", "one attack with the same settings"),
         ("caa,caa:overshoot=x", "--attacks caa:overshoot=x: 'x' is not a number"),
@@ -297,6 +298,7 @@ def test_running_and_reading_are_not_mixed(tmp_path):
     assert_clean_error(caa("compare"), 2, "neither --checkpoint nor result files", "caa compare")
     hint = "caa compare --checkpoint demo --limit 2 --attacks caa,pgd"
     assert_clean_error(caa("compare", "--checkpoint", "demo", "--limit", "2"), 2, "--attacks names no attack", hint)
+    assert_clean_error(caa("compare", "--checkpoint", "demo", "--format", "xml"), 2, "--format 'xml' is not known")
     one = write(tmp_path / "a.json", document([record(0, 1.0)]))
     assert_clean_error(caa("compare", one, "--checkpoint", "demo"), 2, "--checkpoint says how to run")
     assert_clean_error(caa("compare", one, "--step-min", "0.2"), 2, "--step-min says how to run")

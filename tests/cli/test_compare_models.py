@@ -9,10 +9,15 @@ import re
 
 import pytest
 from comparing import document, record, write
+from matplotlib.figure import Figure
 from requiring import certification
 from support import assert_clean_error, caa, parse_strict, read_strict
 
+from caa_cli.report.models import draw_by_model
 from caa_cli.results.certificates import CertifyRecord
+from caa_cli.results.models import compare_models
+from caa_cli.results.shards.models import by_model
+from caa_cli.results.shards.result_file import read_result_file
 
 FORMATS = ["table", "markdown", "latex", "csv", "json"]
 
@@ -133,17 +138,15 @@ def test_figures_by_model_share_their_axes(files, tmp_path):
         assert path.read_bytes().startswith(b"<?xml")
 
 
-def test_attacks_of_several_models_are_drawn_once_in_the_legend(files):
-    from matplotlib.figure import Figure
-
-    from caa_cli.report.models import draw_by_model
-    from caa_cli.results.models import compare_models
-    from caa_cli.results.shards.models import by_model
-    from caa_cli.results.shards.result_file import read_result_file
-
+def by_models(files, name):
+    """The figure of one of PICTURES, its axes, and the comparison."""
+    figure = Figure(layout="constrained")
     found = compare_models(by_model([read_result_file(path) for path in files]))
-    figure = Figure()
-    first, second = draw_by_model(figure, "proportion", found)
+    return figure, draw_by_model(figure, name, found), found
+
+
+def test_attacks_of_several_models_are_drawn_once_in_the_legend(files):
+    figure, (first, second), _ = by_models(files, "proportion")
     assert [axis.get_title() for axis in (first, second)] == ["gaussian", "smoothadv"]
     assert first.get_xlim() == second.get_xlim() == (0.0, pytest.approx(1.05 * 3.0))
     (legend,) = figure.legends
@@ -153,36 +156,77 @@ def test_attacks_of_several_models_are_drawn_once_in_the_legend(files):
     assert ddn.get_xdata()[-1] > 3.15, "a curve goes on to the edge of the widest model"
 
 
+def test_attacks_that_differ_between_models_are_in_one_legend_that_hides_no_curve(files):
+    figure, _, _ = by_models([files[0], files[3]], "proportion")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["certified bound", "caa", "ddn"]
+    assert all(axis.get_legend() is None for axis in figure.axes)
+
+
+def test_a_label_of_two_looks_has_a_legend_on_each_model(tmp_path):
+    """Each is named, and gets the colour that is left beside the other attacks of its model."""
+    named = document([record(0, 1.0)], name="strong", patience=3)
+    files = [write(tmp_path / f"{n}.json", of_model(named, n, f"{n}.pt")) for n in "ab"]
+    files.append(write(tmp_path / "c.json", of_model(document([record(0, 2.0)]), "b", "b.pt")))
+    figure, axes, _ = by_models([files[0], files[2], files[1]], "proportion")
+    assert figure.legends == []
+    assert all(axis.get_legend() is not None for axis in axes)
+
+
+def test_a_model_with_one_attack_is_drawn_in_the_unit_of_the_others(files):
+    """It has no smallest radius but its own, so all are drawn by their radii."""
+    _, (first, second), found = by_models(files[:3], "evaluations")
+    assert [len(comparison.attacks) for comparison in found.comparisons.values()] == [2, 1]
+    assert first.get_ylabel() == "L2 radius (pixels in [0, 1])"
+    heights = [y for axis in (first, second) for line in axis.lines[::2] for y in line.get_ydata()]
+    attacked = [
+        c.attacks[i].records[n].radius
+        for c in found.comparisons.values()
+        for i in range(len(c.attacks))
+        for n in c.eligible
+    ]
+    assert sorted(heights) == sorted(radius for radius in attacked if radius is not None)
+
+
+def test_models_on_which_different_settings_vary_make_no_picture_together(tmp_path):
+    files = []
+    for model, setting in (("a", {"step_min": 0.2}), ("b", {"patience": 3})):
+        for name, mine in (("one", {}), ("two", setting)):
+            one = of_model(document([record(0, 1.0)], **mine), model, f"{model}.pt")
+            files.append(write(tmp_path / f"{model}.{name}.json", one))
+    shown = caa("compare", *files, "--figure-sweep", tmp_path / "s.png")
+    assert "s.png is not drawn: it shows all models on the same axes" in shown.stderr
+
+
 def test_marks_of_several_models_are_as_far_from_either_edge(tmp_path):
-    from matplotlib.figure import Figure
-
-    from caa_cli.report.models import draw_by_model
-    from caa_cli.results.models import compare_models
-    from caa_cli.results.shards.models import by_model
-    from caa_cli.results.shards.result_file import read_result_file
-
     files = []
     for name, evaluations in (("a", 6200), ("b", 6000)):
         one = document([record(0, 1.0, forward_evaluations=evaluations, backward_evaluations=0)])
         files.append(write(tmp_path / f"{name}.json", of_model(one, name, f"{name}.pt")))
-    axes = draw_by_model(Figure(), "evaluations", compare_models(by_model([read_result_file(f) for f in files])))
+    _, axes, _ = by_models(files, "evaluations")
     low, high = axes[0].get_xlim()
     assert 6000 - low == pytest.approx(high - 6200)
 
 
+@pytest.mark.parametrize(
+    ("models", "named"), [(1, [0]), (2, [0, 1]), (3, [1]), (4, [1, 3]), (5, [4]), (6, [4]), (7, [4, 6])]
+)
+def test_every_column_of_panels_has_numbers_below_and_a_name_that_does_not_overlap(tmp_path, models, named):
+    one = document([record(0, 1.0), record(1, 2.0)])
+    files = [write(tmp_path / f"{n}.json", of_model(one, f"{n}", f"{n}.pt")) for n in range(models)]
+    figure, axes, _ = by_models(files, "evaluations")
+    assert [n for n, axis in enumerate(axes) if axis.get_xlabel()] == named
+    assert {axes[n].get_xlabel() for n in named} == {"model evaluations, forward and backward"}
+    figure.draw_without_rendering()
+    numbered = [any(tick.label1.get_visible() for tick in axis.xaxis.get_major_ticks()) for axis in axes]
+    assert numbered == [n + 3 >= models for n in range(models)]
+
+
 @pytest.mark.parametrize("position", [0, 1])
 def test_a_model_without_data_leaves_the_pictures_of_the_others(files, tmp_path, position):
-    from matplotlib.figure import Figure
-
-    from caa_cli.report.models import draw_by_model
-    from caa_cli.results.models import compare_models
-    from caa_cli.results.shards.models import by_model
-    from caa_cli.results.shards.result_file import read_result_file
-
     firm = document([record(i, None) for i in range(3)])
     files.insert(2 * position, write(tmp_path / "firm.json", of_model(firm, "f", "models/firm.pt")))
-    found = compare_models(by_model([read_result_file(path) for path in files]))
-    axes = draw_by_model(Figure(), "evaluations", found)
+    _, axes, found = by_models(files, "evaluations")
     assert [[text.get_text() for text in axis.texts] for axis in axes] == [
         ["no image was attacked"] if label == "firm" else [] for label in found.comparisons
     ]

@@ -39,7 +39,8 @@ def test_flags_that_end_the_command_have_no_variable(name: str):
         ("CAA_ATTACK_VERIFY-SAMPLES", "CAA_ATTACK_VERIFY_SAMPLES"),
         ("CAA_TRIAN_EPOCHS", "CAA_TRAIN_EPOCHS"),
         ("CAA_CASHE_DIR", "CAA_CACHE_DIR"),
-        ("CAA_SAMPLES", "CAA_ATTACK_SAMPLES"),
+        ("CAA_ATTACKS", "CAA_COMPARE_ATTACKS"),
+        ("CAA_ATTACK_FORMAT", "CAA_COMPARE_FORMAT"),
     ],
 )
 @pytest.mark.parametrize(
@@ -49,6 +50,13 @@ def test_flags_that_end_the_command_have_no_variable(name: str):
 def test_an_unknown_variable_is_refused_with_the_nearest_name(words: str, name: str, nearest: str):
     result = caa(*words.split(), env={name: "3"})
     assert_clean_error(result, 2, f"environment variable {name}", f"the nearest is {nearest};")
+
+
+@pytest.mark.parametrize("command", ["attack", "certify", "compare", "train"])
+@pytest.mark.parametrize("option", ["SEED", "DATA_DIR", "OUTPUT"])
+def test_an_option_without_a_command_is_meant_for_the_one_that_is_run(command: str, option: str):
+    refused = caa(command, env={f"CAA_{option}": "3"})
+    assert_clean_error(refused, 2, f"variable CAA_{option}", f"the nearest is CAA_{command.upper()}_{option};")
 
 
 def test_every_variable_of_every_subcommand_is_known_to_all():

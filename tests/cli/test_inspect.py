@@ -32,6 +32,13 @@ def inspected(*words: str) -> dict[str, object]:
     return parse_strict(result.stdout)
 
 
+def test_a_folder_of_several_checkpoints_and_results_is_not_called_a_denoiser():
+    for name in ("a.safetensors", "b.safetensors"):
+        Path(name).write_bytes(DEMO_CHECKPOINT.read_bytes())
+    Path("attack.json").write_text("{}")
+    assert_clean_error(caa("inspect", "."), 2, "the checkpoint . is a folder", "name the file in it")
+
+
 def test_numbers_of_the_training_are_rounded_for_a_person_only():
     training = {"heldout_noisy_accuracy": 0.26666666666666666, "weight_decay": 0.0, "epochs": 2}
     card = ModelCard("small-cnn", 10, (1, 28, 28), dataset="mnist", sigma=0.5, training=training)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from comparing import record, write
 from merging import IMAGES, killed, merge, shard, shards
@@ -85,6 +87,14 @@ def test_in_any_order_and_as_json(tmp_path):
     result = caa("merge", *reversed(files), "--output", tmp_path / "all.json", "--json")
     assert parse_strict(result.stdout) == read_strict(tmp_path / "all.json")
     assert [example["index"] for example in parse_strict(result.stdout)["examples"]] == list(range(IMAGES))
+
+
+def test_a_folder_is_answered_with_the_files_in_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    for folder, files in ((".", "*.json"), ("runs", "runs/*.json")):
+        hint = f"caa merge {files} --output all.json"
+        assert_clean_error(caa("merge", folder, "--output", "all.json"), 2, f"{folder} is a folder", hint)
 
 
 def test_a_dry_run_only_checks(tmp_path):

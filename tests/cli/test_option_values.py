@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import assert_clean_error, caa, parse_strict
+from support import assert_clean_error, assert_clean_text, caa, parse_strict
 
 # Arabic and full-width digits, which Python's int() and float() take.
 FOREIGN = ("١٠٠", "１００")
@@ -19,12 +19,45 @@ def refused(said: str, *words: str) -> None:
     assert said in " ".join(result.stderr.replace("│", " ").split()), result.stderr
 
 
-@pytest.mark.parametrize("text", [*FOREIGN, "1_000", "1.5", "0x10", "9" * 5000, "", "true"])
+@pytest.mark.parametrize("text", [*FOREIGN, "1_000", "1.5", "0x10", "9" * 5000, " ", "true"])
 def test_a_count_has_the_digits_of_the_standard(text: str):
     refused("is not a whole number", "attack", "--checkpoint", "demo", "--samples", text)
 
 
-@pytest.mark.parametrize("text", [*FOREIGN, "1_0.5", "0x1p3", "half", "1e", ""])
+@pytest.mark.parametrize(
+    ("words", "empty"),
+    [
+        (["attack", "--checkpoint", ""], "the word after --checkpoint"),
+        (["train", "--data-dir=", "--epochs", "1"], "--data-dir"),
+        (["compare", "", "a.json"], "the first word"),
+        (["status", "a.json", ""], "the word after a.json"),
+    ],
+)
+def test_a_variable_of_the_shell_that_is_not_set_names_no_folder(words: list[str], empty: str):
+    """As in --checkpoint "$MODEL", which was read as the current folder."""
+    assert_clean_error(caa(*words), 2, f"{empty} is empty", "is a variable of the shell not set?")
+
+
+LONG, DEEP = "y" * 300, "z/" * 2500
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["attack", "--checkpoint", "demo", "--output", f"{DEEP}x.json"],
+        ["attack", "--checkpoint", "demo", "--attack", f"{DEEP}x.py:f"],
+        ["compare", f"{LONG}=x.json"],
+        ["merge", LONG, "--output", "x.json"],
+        ["train", "--dataset", "demo", "--output", f"{DEEP}x"],
+    ],
+)
+def test_a_name_that_no_file_system_takes_is_one_message(words: list[str]):
+    result = caa(*words)
+    assert result.exit_code in (1, 2), repr(result.exception)  # from Python 3.14 on pathlib finds no such file
+    assert_clean_text(result.stderr, "", "")
+
+
+@pytest.mark.parametrize("text", [*FOREIGN, "1_0.5", "0x1p3", "half", "1e", " "])
 def test_a_number_has_the_digits_of_the_standard(text: str):
     refused("is not a number", "attack", "--checkpoint", "demo", "--step-max", text)
     assert_clean_error(caa("attack", "--checkpoint", "demo", "--mean", text), 2, "--mean")
@@ -164,8 +197,27 @@ def test_an_attack_that_can_prove_nothing_is_warned_of(option: str, what: str):
             "caa train has no --size",
             "did you mean --image-size or --classifier-size or --batch-size?",
         ),
+        ("attack --batch 8", "caa attack has no --batch", "did you mean --batch-size? caa attack --help"),
+        ("attack --norm mnist", "has no --norm", "did you mean --normalisation or --ddn-initial-norm?"),
+        ("attack --hlep", "caa attack has no --hlep", "did you mean --help? caa attack --help"),
         ("--versoin", "caa has no --versoin", "did you mean --version? caa --help"),
     ],
 )
 def test_an_unknown_option_is_answered_with_the_command_that_has_it_or_the_nearest(words, problem, hint):
     assert_clean_error(caa(*words.split()), 2, problem, hint)
+
+
+@pytest.mark.parametrize("words", ["attack --eps 1", "train --lr 1", "compare --files a.json", "attack -o a.json"])
+def test_an_option_like_no_other_is_answered_without_a_guess(words):
+    command, option, *_ = words.split()
+    result = caa(*words.split())
+    assert_clean_error(result, 2, f"caa {command} has no {option}", f"caa {command} --help")
+    assert "did you mean" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"), [("attack --attack PGD", "pgd"), ("train --recipe MACER-MNIST", "macer-mnist")]
+)
+def test_capitals_do_not_hide_the_name_that_is_meant(words, meant):
+    checkpoint = ["--checkpoint", "demo"] if words.startswith("attack") else []
+    assert_clean_error(caa(*words.split(), *checkpoint), 2, "is not known", f"did you mean {meant}? use one of")

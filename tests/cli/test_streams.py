@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shlex
 import subprocess
 import sys
@@ -61,6 +62,18 @@ def test_what_an_encoding_lacks_is_spelt_out(results, format: str, encoding: dic
         assert name in done.stdout
     else:
         assert {"markdown": "sigma.pt", "latex": r"$\sigma$.pt"}[format] in done.stdout
+
+
+def test_what_is_spelt_out_moves_no_column(tmp_path: Path):
+    """∞ is three letters long, σ five."""
+    failed = write(tmp_path / "a.json", document([record(index, None) for index in range(3)]))
+    table = [line for line in shell(["compare", failed], "", **ASCII).stdout.splitlines() if line[:1] in "+|"]
+    assert any("inf" in line for line in table)
+    assert len({len(line) for line in table}) == 1
+    rows = shell(["inspect", "demo"], "", **ASCII).stdout.splitlines()
+    starts = [re.match(r"\w+ +", row).end() for row in rows if row.startswith(("classes", "sigma", "normalisation"))]
+    assert len(starts) == 3
+    assert len(set(starts)) == 1
 
 
 def test_an_attack_can_speak_without_utf_8(tmp_path: Path):

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import ENVIRONMENT, demo_images, write_mnist
+from support import ENVIRONMENT, assert_clean_error, caa, demo_images, write_mnist
 from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 
@@ -603,6 +603,14 @@ def test_files_that_may_not_be_read_are_not_called_damaged(tmp_path, monkeypatch
 def test_what_cannot_be_downloaded_is_said(tmp_path, name):
     with pytest.raises(UsageError, match="can't be downloaded"):
         open_dataset(name, tmp_path, "test", download=True)
+
+
+@pytest.mark.parametrize("command", ["attack --checkpoint demo", "certify --checkpoint demo", "train"])
+def test_a_dry_run_downloads_nothing(tmp_path, command):
+    words = ["--dataset", "mnist", "--data-dir", tmp_path / "new", "--download", "--dry-run"]
+    refused = caa(*command.split(), *words)
+    assert_clean_error(refused, 2, "new does not exist", "leave --dry-run out, which downloads nothing")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_download_takes_up_what_is_there(mnist_dir):

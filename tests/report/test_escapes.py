@@ -92,6 +92,11 @@ def test_the_first_letters_of_a_row_are_no_options_of_the_one_before():
     assert latex("a\x1b\nb") == r"a\textbackslash{}x1b\textbackslash{}nb"
 
 
+def test_an_accent_that_a_file_name_has_apart_is_written_with_its_letter():
+    """As macOS names files."""
+    assert latex("mode\u0300le") == latex("mod\u00e8le") == r"mod\`{e}le"
+
+
 def test_a_very_long_name_is_cut_in_a_picture():
     assert drawn("x" * 10**6).endswith("…")
     assert len(drawn("x" * 10**6)) == 120

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import combinations
 from math import inf
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 from caa_cli.config.named_attacks import NamedAttack, parse_sweeps, swept
 from caa_cli.config.pictures import PICTURES
 from caa_cli.errors import UsageError
-from caa_cli.report.figure import EmptyPictureError
+from caa_cli.report.figure import COLUMN, EmptyPictureError
 from caa_cli.report.html import report
+from caa_cli.report.plots import ink
 from caa_cli.report.sweep import draw_sweep, find_sweep
 from caa_cli.results.comparison import compare
 from caa_cli.results.shards.result_file import parse_result_file
@@ -108,6 +110,27 @@ def test_the_true_sigma_is_marked_where_the_attackers_varies():
 def test_names_are_placed_in_their_order():
     axis = draw(comparison_of({"surrogate": "log-ratio"}, {"surrogate": "gumbel"}))
     assert [label.get_text() for label in axis.get_xticklabels()] == ["log-ratio", "gumbel"]
+
+
+@pytest.mark.parametrize("shift", [-0.05, 0.0, 0.05, 1.0])
+def test_success_rates_of_several_attacks_do_not_overlap(shift):
+    """Close together, far apart, and one or both without a median."""
+    parts = []
+    for attack, more in (("caa", 0.0), ("pgd", shift)):
+        for n, value in enumerate((50, 75, 100, 200, 800)):
+            lost = {"caa": (0, 1), "pgd": (0, 2)}[attack]
+            records = [record(0, 1 + more + n / 50), record(1, None if n in lost else 2 + more)]
+            settings = document(records, attack=attack, iterations=value)
+            parts.append(parse_result_file(Path(f"{attack}{n}.json"), settings))
+    with ink():
+        figure = Figure(figsize=(COLUMN, 2.8), layout="constrained")
+        axis = figure.subplots()
+        draw_sweep(axis, compare(join(parts)))
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == 10
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(axis.get_window_extent().contains(*corner) for box in boxes for corner in (box.p0, box.p1))
 
 
 def test_two_settings_are_a_map():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 from comparing import document, record, write
@@ -195,7 +196,22 @@ def test_one_that_holds_too_little_names_the_files_to_compare(tmp_path):
 def test_it_is_not_compared_with_other_results(tmp_path):
     compared(tmp_path)
     other = write(tmp_path / "d.json", document([record(0, 1.0)]))
-    assert_clean_error(caa("compare", tmp_path / "compare.json", other), 2, "is a result of caa compare")
+    files = "caa compare " + " ".join(str(tmp_path / f"{name}.json") for name in "abcd")
+    assert_clean_error(caa("compare", tmp_path / "compare.json", other), 2, "is a result of caa compare", files)
+
+
+def test_the_files_of_several_comparisons_are_named_as_they_are_found(tmp_path, monkeypatch):
+    """Each was made in its own folder, and is read from another one."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        compared(Path())
+        for file in "abc":
+            Path(f"{file}.json").touch()
+    monkeypatch.chdir(tmp_path)
+    hint = "caa compare one/a.json one/b.json one/c.json two/a.json two/b.json two/c.json"
+    refused = caa("compare", "one/compare.json", "two/compare.json")
+    assert_clean_error(refused, 2, "one/compare.json is a result of caa compare", hint)
 
 
 def test_other_results_are_left_to_their_readers(tmp_path):

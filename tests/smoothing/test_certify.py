@@ -12,7 +12,7 @@ import torch
 from networks import make_linear, make_small
 from scipy import stats
 from scipy.special import ndtr, ndtri
-from support import caa, read_strict
+from support import assert_clean_error, caa, read_strict
 
 from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.choices import ARCHITECTURES as NAMED
@@ -228,12 +228,17 @@ def test_whether_a_radius_can_be_decided_at_all_does_not_depend_on_the_bound(bou
     assert decider.largest_radius(0.5) == pytest.approx(RADIUS_LIMIT, rel=1e-9)
     for radius, possible in ((RADIUS_LIMIT - 1e-6, True), (RADIUS_LIMIT + 1e-6, False)):
         assert (decider.verdict(1000, 1000, float(ndtr(radius / 0.5)), decider.share()) is True) == possible
-        words = ["--dry-run", "--samples", "1000", "--radius", f"{radius:.9f}", "--bound", bound]
-        result = caa("certify", "--checkpoint", "demo", *words)
+        words = ["--dry-run", "--samples", "1000", "--radius", f"{radius:.9f}"]
+        result = caa("certify", "--checkpoint", "demo", *words, env={"CAA_CERTIFY_BOUND": bound})
         assert result.exit_code == 0
         assert ("not even a unanimous vote reaches" in result.stderr) == (not possible)
         assert "exact bounds, α = 0.001 shared out over 5 stages" in result.stderr
         assert bound not in result.stderr
+
+
+def test_a_bound_that_would_decide_nothing_is_refused_where_it_is_typed():
+    refused = caa("certify", "--checkpoint", "demo", "--radius", "0.5", "--bound", "goodman")
+    assert_clean_error(refused, 2, "--bound goodman has no part in the decision on one --radius", "leave one")
 
 
 def test_a_radius_that_is_none_is_refused():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -231,16 +230,27 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
     command, hint = document.get("command"), f"name the files of {_kinds(commands)}"
     if not isinstance(command, str) or command not in _COMMANDS:
         return CaaError(f"{path} is no result of {_kinds(commands)}: its command is {shown(command)}", hint)
-    if command == "compare":
-        with suppress(SchemaError):  # the hint is then without its files
-            check(document, Compared)
-            compared = [*document["attacks"].values(), *document.get("models", {}).values()]
-            compared_files = [file for entry in compared for file in entry.get("files", [])]
-            # A shard's file stands for those of all shards, whose names differ in this mark alone.
-            every = dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", file) for file in compared_files)
-            if every:
-                hint = f"name the files that it compares (to merge, one attack's): {' '.join(every)}"
+    if files := compared_files(path, document):
+        hint = f"name the files that it compares (to merge, one attack's): {' '.join(files)}"
     return UsageError(f"{path} is a result of caa {command}, not of {_kinds(commands)}", hint)
+
+
+def compared_files(path: Path, document: Mapping[str, Any]) -> list[str]:
+    """The files that a result of `caa compare` at `path` compares, as they can be named here; empty for another one.
+
+    A shard's file stands for those of all shards, whose names differ in one mark alone.
+    """
+    if document.get("command") != "compare":
+        return []
+    try:
+        check(document, Compared)
+    except SchemaError:
+        return []
+    entries = [*document["attacks"].values(), *document.get("models", {}).values()]
+    named = [Path(file) for entry in entries for file in entry.get("files", [])]
+    beside = {file: path.with_name(file.name) for file in named}  # the current folder may be another one since
+    found = [beside[file] if beside[file].exists() and not file.exists() else file for file in named]
+    return list(dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", str(file)) for file in found))
 
 
 def how_to_go_on(document: dict[str, Any]) -> str:

@@ -131,6 +131,8 @@ def check_writable(path: Path, option: str) -> None:
         raise CaaError(f"{option} {path} is no regular file", f"name another with {option}")
     folder = path.parent
     if not folder.is_dir():
+        if folder.exists():
+            raise CaaError(f"{option} {path}: {folder} is no folder", f"name a file in another folder with {option}")
         command = shlex.join(["mkdir", "-p", str(folder)])
         raise CaaError(f"the folder of {option} {path} does not exist", f"create it first: {command}")
     try:
