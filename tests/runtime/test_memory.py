@@ -45,7 +45,7 @@ def test_amounts_of_memory_are_read(text: str, size: int):
     assert parse_size(text, "--max-memory") == size
 
 
-@pytest.mark.parametrize("text", ["", "lots", "-1GB", "4 G", "GiB", "1e9", "nan"])
+@pytest.mark.parametrize("text", [" ", "lots", "-1GB", "4 G", "GiB", "1e9", "nan"])
 def test_what_is_no_amount_is_refused(text: str, tmp_path):
     result = caa("attack", "--checkpoint", "demo", "--max-memory", text, "--output", tmp_path / "a.json")
     assert_clean_error(result, 2, "--max-memory", "4GiB")
