@@ -20,6 +20,7 @@ from caa_cli.config.attacks import ATTACKS
 from caa_cli.data.datasets import open_dataset
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
+from caa_cli.models.composite import ResizedClassifier
 from caa_cli.runtime.device import in_mode, open_device
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, NoiseSource, Purpose
@@ -114,15 +115,17 @@ def test_the_chunk_changes_no_vote_and_no_gradient():
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("arch", ["small-cnn", "lenet", "resnet18", "resnet20"])
+@pytest.mark.parametrize("arch", ["small-cnn", "lenet", "resnet18", "resnet20", "resnet18, resized"])
 def test_the_same_pass_has_the_same_result(arch: str, dtype: torch.dtype, layout: torch.memory_format):
     open_device(CUDA)
     torch.manual_seed(0)
+    arch, _, resized = arch.partition(", ")
     channels = 3 if arch == "resnet20" else 1
     size = 32 if arch == "resnet20" else 28
     card = ModelCard(arch, 10, (channels, size, size), (0.5,) * channels, (0.5,) * channels, sigma=0.5)
     settings: dict[str, Any] = {"sigma": 0.5, "num_classes": 10, "input_shape": card.input_shape, "device": CUDA}
-    classifier = SmoothedClassifier(build(card), dtype=dtype, votes_chunk=4096, gradient_chunk=4096, **settings)
+    model = ResizedClassifier(build(card), (56, 56)) if resized else build(card)
+    classifier = SmoothedClassifier(model, dtype=dtype, votes_chunk=4096, gradient_chunk=4096, **settings)
     classifier.lay_out(layout)
     x, labels = torch.rand((3, *card.input_shape), device=CUDA), torch.tensor(LABELS, device=CUDA)
     along = torch.rand((3, math.prod(card.input_shape)), device=CUDA)
