@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.smoothing.chunks import Piece
+from caa_cli.smoothing.frozen import frozen
 from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import LogRatio, Slopes, cotangent
 from caa_cli.smoothing.pilot import Pilot
-from caa_cli.smoothing.sampling import NoisyModel, count_votes, frozen, votes_of
+from caa_cli.smoothing.sampling import NoisyModel
 from caa_cli.smoothing.soft_model import Evaluated, SoftModel
+from caa_cli.smoothing.votes import count_votes, votes_of
 
 
 class WhiteBox(GradientSource):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -15,44 +14,15 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.runtime.words import counted, sizes
 from caa_cli.smoothing.chunks import Piece, plan_pieces
-from caa_cli.smoothing.depthwise import use_dense_gradients
+from caa_cli.smoothing.frozen import frozen
 from caa_cli.smoothing.noise import Key, NoiseSource
 from caa_cli.smoothing.recompute import graph_bytes, recompute_activations
-from caa_cli.smoothing.small_maps import use_matrices
+from caa_cli.smoothing.scratch import Scratch
+from caa_cli.smoothing.votes import count_votes, votes_of
 
 E = TypeVar("E", bound="NoisyModel")
 # Graphs of so many bytes may be kept at a time, where that saves evaluations.
 _GRAPH_BYTES = 2 * 2**30
-# `to(dtype)` would take the imaginary part from a model's complex tensors.
-_CASTS: dict[torch.dtype, Callable[[nn.Module], nn.Module]] = {
-    torch.float16: nn.Module.half,
-    torch.bfloat16: nn.Module.bfloat16,
-    torch.float32: nn.Module.float,
-    torch.float64: nn.Module.double,
-}
-
-
-class Scratch(threading.local):
-    """Memory that passes write their noisy inputs into, a thread its own. Classifiers of one model share it, so none
-    holds it twice."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._held: dict[tuple[str, torch.dtype], Tensor] = {}
-
-    def __reduce__(self) -> tuple[type[Scratch], tuple[torch.device]]:
-        return Scratch, (self._device,)  # a copy begins without memory
-
-    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A tensor of this shape in the memory of this name; what was there is overwritten."""
-        elements, key = math.prod(shape), (name, dtype)
-        if key not in self._held or self._held[key].numel() < elements:
-            self._held[key] = torch.empty(elements, device=self._device, dtype=dtype)
-        return self._held[key][:elements].view(shape)
-
-    def drop(self) -> None:
-        """Gives the memory back."""
-        self._held.clear()
 
 
 class NoisyModel:
@@ -79,8 +49,6 @@ class NoisyModel:
         """Raises UsageError for a σ or a dtype that can't be used."""
         if not 0.0 < sigma < math.inf:
             raise UsageError(f"sigma must be above 0, not {sigma}", "for instance sigma=0.5")
-        if dtype not in _CASTS:
-            raise UsageError(f"dtype is {dtype!r}", f"give one of {', '.join(map(str, _CASTS))}")
         self.device = torch.device(device)
         self.dtype = dtype
         self.model = frozen(model, self.device, dtype)
@@ -273,25 +241,3 @@ class NoisyModel:
 
 def _ignore(notice: str) -> None:
     """What is told to nobody."""
-
-
-def frozen(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The model on this device, in evaluation mode; its parameters take no gradients any more."""
-    model = _CASTS[dtype](model).to(device).eval().requires_grad_(False)
-    use_dense_gradients(model)
-    use_matrices(model)
-    return model
-
-
-def votes_of(logits: Tensor, piece: Piece) -> Tensor:
-    """Each sample's vote, (examples, samples) int64; one beyond the last class is an abstention."""
-    # The maximum is NaN if any logit is; argmax alone would make that NaN a vote.
-    top, winner = logits.max(dim=1)
-    winner = winner.masked_fill(top.isnan(), logits.shape[1])
-    return winner.view(piece.num_examples, piece.num_samples)
-
-
-def count_votes(counts: Tensor, votes: Tensor) -> None:
-    """Adds votes, (examples, samples) int64, to the counts of each class, (examples, classes + 1) int64; allocates
-    nothing."""
-    counts.scatter_(1, votes, 1, reduce="add")

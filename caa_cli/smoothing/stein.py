@@ -10,7 +10,8 @@ from torch import Tensor
 from caa_cli.smoothing.chunks import Piece
 from caa_cli.smoothing.gradient_source import GradientCost, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.noise import Key
-from caa_cli.smoothing.sampling import NoisyModel, count_votes
+from caa_cli.smoothing.sampling import NoisyModel
+from caa_cli.smoothing.votes import count_votes
 from caa_cli.smoothing.wiener import wiener_filter
 
 
