@@ -33,8 +33,9 @@ from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.training.denoiser import Denoiser
 from caa_cli.training.describe import next_command
 from caa_cli.training.feed import MemoryFeed
-from caa_cli.training.loop import Trainer, learning_rate_at
+from caa_cli.training.loop import Trainer
 from caa_cli.training.new_denoiser import NewDenoiser
+from caa_cli.training.optimizer import learning_rate_at
 from caa_cli.training.progress import EpochReport
 from caa_cli.training.state import Unfinished
 from caa_cli.training.step import Step

@@ -29,9 +29,10 @@ from caa_cli.training.consistency import Consistency
 from caa_cli.training.devices import Ranks
 from caa_cli.training.feed import MemoryFeed
 from caa_cli.training.gaussian import Gaussian
-from caa_cli.training.loop import Trainer, learning_rate_at
+from caa_cli.training.loop import Trainer
 from caa_cli.training.macer import Macer
 from caa_cli.training.new_classifier import NewClassifier
+from caa_cli.training.optimizer import learning_rate_at
 from caa_cli.training.smoothadv import SmoothAdv
 from caa_cli.training.stability import Stability
 from caa_cli.training.state import Unfinished
