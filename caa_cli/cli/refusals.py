@@ -74,5 +74,6 @@ def _no_such_option(context: typer.Context, unknown: str) -> UsageError:
     others = [name for name, command in commands.items() if any(unknown in each.opts for each in command.params)]
     if others and not meant:
         return UsageError(f"{problem}: it is an option of caa {', caa '.join(others)}", f"caa {others[0]} --help")
-    meant = meant or get_close_matches(word, takes_value, 1)
+    parts = [name for name in takes_value if len(word) > 2 and f"-{word}" in name]  # --eps for --pgd-epsilon
+    meant = meant or parts or get_close_matches(word, takes_value, 1)
     return UsageError(problem, f"did you mean --{' or --'.join(meant)}? {help_}" if meant else help_)

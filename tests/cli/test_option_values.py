@@ -187,6 +187,7 @@ def test_an_attack_that_can_prove_nothing_is_warned_of(option: str, what: str):
         ("attack --sampels 5", "caa attack has no --sampels", "did you mean --samples? caa attack --help"),
         ("compare --attack pgd", "caa compare has no --attack", "did you mean --attacks? caa compare --help"),
         ("attack --epsilon 1", "caa attack has no --epsilon", "did you mean --pgd-epsilon? caa attack --help"),
+        ("attack --eps 1", "caa attack has no --eps", "did you mean --pgd-epsilon? caa attack --help"),
         (
             "train --checkpoint a.pt",
             "caa train has no --checkpoint: it is an option of caa attack, ",
@@ -207,7 +208,7 @@ def test_an_unknown_option_is_answered_with_the_command_that_has_it_or_the_neare
     assert_clean_error(caa(*words.split()), 2, problem, hint)
 
 
-@pytest.mark.parametrize("words", ["attack --eps 1", "train --lr 1", "compare --files a.json", "attack -o a.json"])
+@pytest.mark.parametrize("words", ["certify --eps 1", "train --lr 1", "compare --files a.json", "attack -o a.json"])
 def test_an_option_like_no_other_is_answered_without_a_guess(words):
     command, option, *_ = words.split()
     result = caa(*words.split())
