@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from caa_cli.cli import generate, layers, options, running
+from caa_cli.cli.environment import is_typed
 from caa_cli.cli.generate import RUN, option
 from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.errors import UsageError
@@ -42,7 +43,7 @@ def certify(
     """Certify a smoothed classifier: the radius within which each prediction can't change."""
     given = locals() | given
     plan = layers.plan_of(CertifyPlan, given)
-    if plan.radius is not None and layers.source_of(context, "bound") == "COMMANDLINE":
+    if plan.radius is not None and is_typed(context, "bound"):
         raise UsageError(
             f"--bound {plan.bound} has no part in the decision on one --radius, by an exact test",
             "leave one of them out",

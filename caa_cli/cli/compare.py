@@ -10,6 +10,7 @@ import typer
 
 from caa_cli.cli import completion, generate, layers, options, running
 from caa_cli.cli.attack import attack
+from caa_cli.cli.environment import is_typed
 from caa_cli.cli.generate import option
 from caa_cli.config.attack_plan import AttackPlan, default_samples
 from caa_cli.config.attack_settings import declared, foreign
@@ -193,7 +194,7 @@ def _named_file(text: str) -> tuple[Path, str | None]:
 def _check_reading(context: typer.Context) -> None:
     """Raises UsageError for an option that says how to run attacks: where files are read, none is run."""
     for name in context.params:
-        if name not in _READING and _typed(context, name):
+        if name not in _READING and is_typed(context, name):
             raise UsageError(
                 f"{flag(name)} says how to run attacks, but files to read are named",
                 "leave it out, or leave the files out",
@@ -236,15 +237,11 @@ def _check_settings(context: typer.Context, attacks: list[str]) -> None:
     """Raises UsageError for a setting of an attack that is not run, which would be ignored."""
     for owner in ATTACKS:
         for name in declared(owner):
-            if owner not in attacks and _typed(context, name):
+            if owner not in attacks and is_typed(context, name):
                 raise UsageError(
                     f"{flag(name)} is a setting of {owner}, which --attacks does not name",
                     "leave it out, or add the attack",
                 )
-
-
-def _typed(context: typer.Context, name: str) -> bool:
-    return layers.source_of(context, name) == "COMMANDLINE"
 
 
 def _value(context: typer.Context, entry: NamedAttack, name: str, text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Settings from environment variables: CAA_<SUBCOMMAND>_<OPTION> sets that option of that subcommand."""
+"""Settings from environment variables: CAA_<SUBCOMMAND>_<OPTION> sets that option; and where a value comes from."""
 
 from __future__ import annotations
 
@@ -59,10 +59,20 @@ def _nearest(name: str, known: Iterable[str], prefix: str) -> str:
     return max(known, key=likeness)
 
 
+def source_of(context: typer.Context, name: str) -> str | None:
+    """Where an option's value comes from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP (the TOML file) or DEFAULT."""
+    source = context.get_parameter_source(name)
+    return None if source is None else source.name
+
+
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option was given on the command line."""
+    return source_of(context, name) == "COMMANDLINE"
+
+
 def variable_of(context: typer.Context, name: str) -> str | None:
     """The variable that an option's value comes from; None where it comes from elsewhere."""
-    source = context.get_parameter_source(name)
-    if source is None or source.name != "ENVIRONMENT":
+    if source_of(context, name) != "ENVIRONMENT":
         return None
     return next(str(parameter.envvar) for parameter in context.command.params if parameter.name == name)
 
@@ -72,11 +82,11 @@ def origins(context: typer.Context, problem: str) -> str:
     words = {word.strip(",.:;()") for word in problem.split()}
     clauses = []
     for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
+        source = source_of(context, parameter.name or "")
         where = {
             "ENVIRONMENT": f"the environment variable {parameter.envvar}",
             "DEFAULT_MAP": context.params.get("config"),
         }
-        if source is not None and source.name in where:
-            clauses += [f" ({flag} comes from {where[source.name]})" for flag in words.intersection(parameter.opts)]
+        if source in where:
+            clauses += [f" ({flag} comes from {where[source]})" for flag in words.intersection(parameter.opts)]
     return "".join(clauses)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import typer
 
+from caa_cli.cli.environment import is_typed, source_of
 from caa_cli.cli.values import number, shortened, whole
 from caa_cli.config import methods
 from caa_cli.config.attack_plan import AttackPlan
@@ -62,16 +63,9 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     return plan.with_shard_paths() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan
 
 
-def source_of(context: typer.Context, name: str) -> str | None:
-    """Where an option's value comes from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP (the TOML file) or DEFAULT."""
-    source = context.get_parameter_source(name)
-    return None if source is None else source.name
-
-
 def check_trust(context: typer.Context, option: str, attacks: str) -> None:
     """Raises UsageError where code would run that nobody named on the command line."""
-    typed = [source_of(context, name) == "COMMANDLINE" for name in (option, "trust_attack")]
-    if any(typed) or not names_code(attacks):
+    if is_typed(context, option) or is_typed(context, "trust_attack") or not names_code(attacks):
         return
     raise UsageError(
         f"{flag(option)} {shortened(attacks)} would run code, and it is not from the command line",

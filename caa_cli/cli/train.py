@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from caa_cli.cli import completion, generate, layers, options, running
+from caa_cli.cli.environment import is_typed
 from caa_cli.cli.generate import option
 from caa_cli.config.choices import (
     ARCHITECTURES,
@@ -167,5 +168,5 @@ def train(
 def _check_effect(context: typer.Context, plan: TrainPlan, name: str, choice: str, owner: str) -> None:
     """Raises UsageError for an option that was typed, but is of another choice; a recipe or a file may hold it."""
     chosen, of = getattr(plan, choice), f"{flag(choice)} {owner}"
-    if chosen != owner and layers.source_of(context, name) == "COMMANDLINE":
+    if chosen != owner and is_typed(context, name):
         raise UsageError(f"{flag(name)} is a setting of {of}, not of {chosen}", f"leave it out, or add {of}")

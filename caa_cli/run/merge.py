@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +90,7 @@ class MergeRun:
         for option, path in files.items():
             (SAFETENSORS if option == "--save-adversarial" else FileName()).check(option, path)
         for path in self.shards:
-            if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises for a name that is too long
+            if path.is_dir():
                 again = f"caa merge {path / '*.json'} --output {self.output}"
                 raise UsageError(f"{path} is a folder", f"name the results in it, those of one run: {again}")
         read = [*self.shards, *(sidecar(path, ".jsonl") for path in self.shards)]

@@ -20,7 +20,7 @@ from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
 from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.checkpoint import trained_with
 from caa_cli.models.limits import last_line
-from caa_cli.results.store.files import check_writable, write_atomically, writing
+from caa_cli.results.store.files import REPEAT, check_writable, write_atomically, writing
 from caa_cli.results.store.locks import locked
 from caa_cli.results.store.ownership import foreign_file, something_at
 from caa_cli.runtime.device import open_device, resolve_device
@@ -34,7 +34,7 @@ from caa_cli.training.loop import Trainer
 from caa_cli.training.new_classifier import new_classifier
 from caa_cli.training.new_denoiser import classifier_digest, new_denoiser
 from caa_cli.training.sources import Sources, open_sources
-from caa_cli.training.state import REPEAT, Unfinished, epoch_line
+from caa_cli.training.state import Unfinished, epoch_line
 from caa_cli.training.step import Method
 from caa_cli.training.trainee import Trainee
 

@@ -17,15 +17,12 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint_file import read_file
 from caa_cli.models.confined import read_confined
 from caa_cli.models.pickled import read_training
-from caa_cli.results.store.files import write_atomically, writing
+from caa_cli.results.store.files import REPEAT, write_atomically, writing
 from caa_cli.results.store.ownership import foreign_file
 from caa_cli.runtime.words import counted
 from caa_cli.training.describe import heldout_words
 from caa_cli.training.loop import Trainer
 from caa_cli.training.progress import EpochReport
-
-# What to do where a file can't be written.
-REPEAT = "free some space and repeat the command with --resume"
 
 
 @dataclass(frozen=True)

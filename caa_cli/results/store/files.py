@@ -17,6 +17,11 @@ from typing import Any
 from caa_cli.config.paths import behind_link
 from caa_cli.errors import CaaError
 
+# What to do where a file can't be written, and what is finished can be gone on with.
+REPEAT = "free some space and repeat the command with --resume"
+# The ending of files that are being written.
+_TEMPORARY = ".tmp"
+
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a temporary file in the same folder, sync it and rename it. Raises OSError and leaves `path` unchanged.
@@ -50,9 +55,6 @@ def discard(path: Path) -> None:
     """Remove a file that does no harm where that fails: no error takes the place of one that is under way."""
     with suppress(OSError):
         path.unlink()
-
-
-_TEMPORARY = ".tmp"
 
 
 def _temporary_beside(path: Path) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from caa_cli.results.class_names import names_of_classes
 from caa_cli.results.documents import KINDS, document_at, head
 from caa_cli.results.records import FAILED, Record
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, parse_result_file
-from caa_cli.results.store.files import check_writable, write_document, writing
+from caa_cli.results.store.files import REPEAT, check_writable, write_document, writing
 from caa_cli.results.store.journal import Journal, header_of, unfinished
 from caa_cli.results.store.locks import check_free, locked
 from caa_cli.results.store.ownership import check_intact, check_journals, check_result, check_side_file
@@ -229,7 +229,7 @@ class RunOutput(Generic[R]):
         try:
             yield
         except OSError:
-            with writing(path, self._advice("free some space and repeat the command with --resume")):
+            with writing(path, self._advice(REPEAT)):
                 raise
 
     def _advice(self, next_step: str) -> str:
