@@ -164,7 +164,8 @@ def show_error(error: CaaError) -> None:
 def guarded(command: Function) -> Function:
     """Turn Ctrl-C, SIGTERM and SIGUSR1 into exit code 130."""
 
-    @functools.wraps(command)
+    # From Python 3.14 on `wraps` alone would leave out annotations that `generate` has set.
+    @functools.wraps(command, assigned=(*functools.WRAPPER_ASSIGNMENTS, "__annotations__"))
     def run(*arguments: Any, **options: Any) -> None:
         try:
             with termination_interrupts():

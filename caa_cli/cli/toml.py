@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,11 +52,11 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
             raise UsageError(f"{path}: [{name}] has no setting {key!r}", _meant(key, settings[name], name))
         defaults[_parameter(key)] = value
     parameters = {p.name: p for p in context.command.params}
-    annotations = context.command.callback.__annotations__
+    annotations = inspect.signature(context.command.callback).parameters  # type: ignore[arg-type]
     checked: dict[str, Any] = {}
     for key, value in defaults.items():
         try:
-            checked[key] = _from_toml(parameters[key], annotations[key], value)
+            checked[key] = _from_toml(parameters[key], annotations[key].annotation, value)
         except typer.BadParameter as error:
             problem = f"{path}: {key.replace('_', '-')} = {error.message}"
             raise UsageError(

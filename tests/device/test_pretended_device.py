@@ -107,7 +107,8 @@ COUNTS = {
     "into the host's": (lambda t: torch.zeros(2, 3).copy_(t), (0, 1, 0)),
     "where": (lambda t: t.nonzero(), (1, 1, 0)),
     "by a mask": (lambda t: t[t > 2], (3, 1, 0)),
-    "into a mask": (lambda t: t.__setitem__(t > 2, 0.0), (4, 1, 0)),  # of the comparison, nonzero, the 0.0, and it
+    # Of the comparison, the ones, nonzero, and it; a single number may become a masked_fill.
+    "into a mask": (lambda t: t.__setitem__(t > 2, t.new_ones(3)), (4, 1, 0)),
     "by indices": (lambda t: t[t.long()[0, :1]], (2, 0, 0)),
     "by indices of the host": (lambda t: t[torch.tensor([0])], (1, 0, 1)),
     "by a list": (lambda t: t[[0, 1]], (1, 0, 1)),
