@@ -7,6 +7,7 @@ becomes the default map. A preset or a recipe takes the place of defaults.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import typer
@@ -36,11 +37,11 @@ P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
-    if "checkpoint" in given and not isinstance(given["checkpoint"], str):
-        given["checkpoint"], *members = given["checkpoint"] or [network_of(given.get("arch"))]
-        given["members"] = tuple(members)
-    measure = given.get("chunk_size") == "measure"
+    checkpoints, measure = given.get("checkpoint"), given.get("chunk_size") == "measure"
     given = {**given, "measure_chunks": measure}
+    if "checkpoint" in given:
+        given["checkpoint"], *members = checkpoints or ["demo"]
+        given["members"] = tuple(members)
     if given.get("indices") is not None:
         given["indices_file"], given["indices_list"] = file_or_list(given["indices"])
     if given.get("target") is not None:
@@ -58,6 +59,9 @@ def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     if "shard" in given:
         given["shard"] = Shard.parse(given["shard"], os.environ)
     plan = kind.of(**given)
+    if not isinstance(plan, TrainPlan) and not checkpoints:
+        # Last, because the hint for a missing checkpoint repeats the command: all else in it is right.
+        plan = replace(plan, checkpoint=network_of(plan.arch))
     check_distinct([("--config", given.get("config"))], plan.writes().items())
     # Automatic shards share one command line, so --output alone would name one file for all.
     return plan.with_shard_paths() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan

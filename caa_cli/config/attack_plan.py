@@ -155,18 +155,13 @@ class AttackPlan(ModelPlan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, count in default_samples(vars(self)).items():
-            object.__setattr__(self, name, count)
-        if self.samples is None:
-            by_default = samples_by_default(self.attack, self.gradient == VOTES)
-            object.__setattr__(self, "samples", by_default)
-        for name, other in AS_ANOTHER.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, getattr(self, other))
-        if self.settings is None:
-            object.__setattr__(self, "settings", attack_settings.spec_of(self.attack).settings())
+        by_votes = self.gradient == VOTES
+        self.fill_in(default_samples(vars(self)))
+        self.fill_in({"samples": samples_by_default(self.attack, by_votes)})
+        self.fill_in({name: getattr(self, other) for name, other in AS_ANOTHER.items()})
+        self.fill_in({"settings": attack_settings.spec_of(self.attack).settings()})
         self._check_gradient()
-        attack_settings.check(self.attack, self.settings, self.gradient == VOTES, self.targeted)
+        attack_settings.check(self.attack, self.settings, by_votes, self.targeted)
 
     @property
     def targeted(self) -> bool:
@@ -185,16 +180,12 @@ class AttackPlan(ModelPlan):
             return self
         return replace(self, target=str(classes.number_of(f"--target {self.target}", self.target)))
 
-    def config(self) -> dict[str, Any]:
-        """Every setting, as JSON; those of the attack by users' names, where `settings` stands."""
-        config: dict[str, Any] = {}
-        for name, value in super().config().items():
-            config |= attack_settings.flat(self.attack, self.settings) if name == "settings" else {name: value}
-        return config
+    def flat_settings(self) -> dict[str, Any]:
+        return attack_settings.flat(self.attack, self.settings)
 
     def compared_keys(self) -> list[str]:
-        names = [name for name in super().compared_keys() if name != "settings"]
-        return [*names, *attack_settings.flat(self.attack, self.settings)]
+        """As of every plan, with those of the attack last."""
+        return sorted(super().compared_keys(), key=self.flat_settings().__contains__)
 
     @property
     def surrogate_model(self) -> str | None:

@@ -11,10 +11,10 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from caa_cli.config.ranges import did_you_mean
 from caa_cli.errors import UsageError
 
 SECOND, LEAST_LIKELY, RANDOM = TARGET_RULES = ("second", "least-likely", "random")
@@ -68,11 +68,10 @@ class Classes:
     def _advice(self, text: str) -> str:
         if not self.names:
             return f"the classes have no names: give a number from 0 to {self.count - 1}, or a file"
-        by_case = {name.casefold(): name for name in self.names}
-        near = get_close_matches(text.casefold(), by_case, 1)
         several = ", ".join([*self.names[:10], *("…" for _ in self.names[10:11])])
-        meant = f"did you mean {by_case[near[0]]}? " if near else ""
-        return f"{meant}use a number, {', '.join(TARGET_RULES)}, a file, or a name: {several}"
+        return (
+            f"{did_you_mean(text, self.names)}use a number, {', '.join(TARGET_RULES)}, a file, or a name: {several}"
+        )
 
 
 def target_or_file(text: str) -> tuple[str | None, Path | None]:

@@ -147,8 +147,7 @@ class TrainPlan(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.settings is None:
-            object.__setattr__(self, "settings", METHODS[self.method].settings())  # frozen from here on
+        self.fill_in({"settings": METHODS[self.method].settings()})
         methods.check(self.method, self.settings)
         if self.denoises:
             self._check_denoiser()
@@ -158,9 +157,7 @@ class TrainPlan(Plan):
             "arch": DENOISER_ARCHITECTURES[0] if self.denoises else "small-cnn",
             "normalisation": "none" if self.denoises else DATASETS[self.dataset].normalisation,
         }
-        for name, value in defaults.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+        self.fill_in(defaults)
         check_distinct(self.reads(), self.writes().items())
 
     @property
@@ -221,14 +218,6 @@ class TrainPlan(Plan):
                     "add --classifier FILE" if self.denoises else "add --method denoiser, or leave it out",
                 )
 
-    def config(self) -> dict[str, Any]:
-        """Every setting, as JSON; those of all methods by name, where `settings` stands."""
-        config: dict[str, Any] = {}
-        for name, value in super().config().items():
-            config |= methods.flat(self.settings) if name == "settings" else {name: value}
-        return config
-
-    def compared_keys(self) -> list[str]:
-        names = super().compared_keys()
-        place = names.index("settings")
-        return [*names[:place], *methods.every_setting(), *names[place + 1 :]]
+    def flat_settings(self) -> dict[str, Any]:
+        """Those of all methods, None where this one lacks them."""
+        return methods.flat(self.settings)
