@@ -96,7 +96,7 @@ def settings_of(owner: object) -> tuple[Setting, ...]:
     return _read(owner)
 
 
-@cache
+@cache  # a function of its own, as mypy takes no class for hashable
 def _read(owner: Any) -> tuple[Setting, ...]:
     hints = get_type_hints(owner, include_extras=True)
     return tuple(_setting(f.name, hints[f.name], None if f.default is MISSING else f.default) for f in fields(owner))
