@@ -96,9 +96,8 @@ def compare(
     else:
         layers.check_trust(context, "attacks", attacks or "")
         FileName().check("--output", given["output"])
-        OneOf(TABLE_FORMATS).check(
-            "--format", given["format"]
-        )  # before what is missing: that hint repeats the command
+        # Before what is missing: that hint repeats the command.
+        OneOf(TABLE_FORMATS).check("--format", given["format"])
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
         plans = _plans(context, layers.with_preset(context, given), entries)
         shard = next(iter(plans.values())).shard
