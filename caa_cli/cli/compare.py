@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from caa_cli.cli import completion, generate, layers, options, running
 from caa_cli.cli.attack import attack
 from caa_cli.cli.environment import is_typed
-from caa_cli.cli.generate import option
+from caa_cli.cli.generate import COMPARISON, DATA, RUN, option
 from caa_cli.config.attack_plan import AttackPlan, default_samples
 from caa_cli.config.attack_settings import declared, foreign
 from caa_cli.config.attacks import ATTACKS
@@ -24,16 +25,23 @@ from caa_cli.config.ranges import FileName, OneOf, flag
 from caa_cli.errors import MissingSettingsError, UsageError
 from caa_cli.runtime.sharding import Shard
 
-_COMPARISON = generate.COMPARISON
+# Options of `caa attack` that a comparison has for each attack, or as others.
+_OF_ONE_ATTACK = ("attack", "name", "output", "figure")
+_TABLE, _PAGES = ("format", "bootstrap", "common_images"), ("figure_examples", "figure_certified", "html")
 # The options that apply where files are read; all others say how to run attacks.
-_READING = {"files", "reference", "output", "format", "html", "figure_examples", "figure_certified", "bootstrap"}
-_READING |= {"common_images", "seed", "config", "require", "json", "quiet", "overwrite", "dry_run"}
-_READING |= {spec.option for spec in PICTURES.values()}
+_READING = {"files", "reference", "output", "seed", "config", "require", "json", "quiet", "overwrite", "dry_run"}
+_READING |= {*_TABLE, *_PAGES, *generate.pictures()}
 
 
 @running.guarded
-@generate.with_options_of(attack, without=["attack", "name"])
-@generate.with_options(generate.pictures(), before="figure_examples")
+@generate.with_options(options.of(ComparePlan, COMPARISON, _TABLE), before="sweep")
+@generate.with_options(
+    generate.pictures()
+    | options.of(ComparePlan, COMPARISON, _PAGES)
+    | options.of(ComparePlan, RUN, ("output",))
+    | {name: taken for name, taken in generate.options_of(attack).items() if name not in _OF_ONE_ATTACK}
+)
+@generate.with_options(options.of(AttackPlan, DATA, options.MODEL_AND_IMAGES), before="attacks")
 def compare(
     context: typer.Context,
     files: Annotated[
@@ -44,13 +52,12 @@ def compare(
             "A name is shown in place of the attack's.",
         ),
     ] = None,
-    checkpoint: options.Checkpoint = None,
     attacks: Annotated[
         str | None,
         option(
             metavar="[NAME=]ATTACK[:KEY=VALUE]…,…",
             help=f"Which to run: {', '.join(ATTACKS)}; one may appear twice, with other settings and a name.",
-            panel=_COMPARISON,
+            panel=COMPARISON,
             choices=completion.attack_lists,
         ),
     ] = None,
@@ -60,69 +67,16 @@ def compare(
             metavar="LABEL",
             help="The attack that the others are held against, by its label or name.",
             show_default="the first",
-            panel=_COMPARISON,
+            panel=COMPARISON,
             choices=completion.attack_lists,
         ),
     ] = None,
-    format: Annotated[
-        str,
-        option(help=f"Format of the table: {', '.join(TABLE_FORMATS)}.", panel=_COMPARISON, choices=TABLE_FORMATS),
-    ] = ComparePlan.format,
-    bootstrap: Annotated[
-        int,
-        option(
-            metavar="N",
-            help="95% confidence intervals from N bootstrap resamples of the images; 0: none.",
-            panel=_COMPARISON,
-        ),
-    ] = ComparePlan.bootstrap,
-    common_images: Annotated[
-        bool,
-        option(
-            "--common-images",
-            help="Of results to read, compare the images that all have; without it, one that lacks some is refused.",
-            panel=_COMPARISON,
-        ),
-    ] = ComparePlan.common_images,
     sweep: Annotated[
         list[str] | None,
         option(
             metavar="KEY=V1,V2,…",
             help="Run each attack with each value of a setting; give it twice for all combinations of two.",
-            panel=_COMPARISON,
-        ),
-    ] = None,
-    figure_examples: Annotated[
-        Path | None,
-        option(
-            metavar="FILE.png",
-            help="Draw a few images under every attack (needs matplotlib); saves the adversarial images.",
-            panel=_COMPARISON,
-        ),
-    ] = None,
-    figure_certified: Annotated[
-        Path | None,
-        option(
-            metavar="FILE.png",
-            help="Draw the certified accuracy of every model, from results of caa certify (needs matplotlib).",
-            panel=_COMPARISON,
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None,
-        option(
-            metavar="FILE.html",
-            help="The whole comparison as one self-contained page (needs matplotlib).",
-            panel=_COMPARISON,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        option(
-            metavar="FILE.json",
-            help="Where to write the comparison; each attack's result goes to the same folder.",
-            show_default="compare.json when attacks are run",
-            panel=generate.RUN,
+            panel=COMPARISON,
         ),
     ] = None,
     **given: Any,
@@ -132,48 +86,36 @@ def compare(
     [bold]caa compare --checkpoint demo --attacks caa,caa:surrogate=gumbel[/] runs two;
     [bold]caa compare a.json b.json[/] reads two.
     """
-    if not files and output is None:
-        output = Path("compare.json")
+    if not files and given["output"] is None:
+        given["output"] = Path("compare.json")
+    named = [_named_file(file) for file in files or []]
     plans: dict[str, AttackPlan] = {}
     shard = Shard()
-    named = [_named_file(text) for text in files or ()]
     if files:
         _check_reading(context)
     else:
-        assert output is not None
         layers.check_trust(context, "attacks", attacks or "")
-        FileName().check("--output", output)
-        OneOf(TABLE_FORMATS).check("--format", format)  # before what is missing: that hint repeats the command
+        FileName().check("--output", given["output"])
+        # Before what is missing: that hint repeats the command.
+        OneOf(TABLE_FORMATS).check("--format", given["format"])
         entries = swept(parse_attacks(attacks or ""), parse_sweeps(sweep or []))
-        keep_images = html is not None or figure_examples is not None
-        given = layers.with_preset(context, given)
-        plans = _plans(context, {**given, "checkpoint": checkpoint, "figure": None}, entries, output, keep_images)
+        plans = _plans(context, layers.with_preset(context, given), entries)
         shard = next(iter(plans.values())).shard
-    plan = ComparePlan(
+    plan = ComparePlan.of(
+        **given,
         attacks=plans,
         files=tuple(path for path, _ in named),
         names={path: name for path, name in named if name is not None},
         reference=reference,
-        output=output,
-        format=format,
         figures={name: given[spec.option] for name, spec in PICTURES.items() if given[spec.option] is not None},
-        figure_examples=figure_examples,
-        figure_certified=figure_certified,
-        html=html,
         # --html alone is no reason to attack images again.
-        images_again=given["save_adversarial"] is not None or figure_examples is not None,
-        common_images=common_images,
-        bootstrap=bootstrap,
-        seed=given["seed"],
-        resume=given["resume"],
-        overwrite=given["overwrite"],
-        dry_run=given["dry_run"],
+        images_again=given["save_adversarial"] is not None or given["figure_examples"] is not None,
     )
-    check_distinct([("--config", given["config"])], plan.writes())
+    check_distinct([("--config", given["config"])], plan.writes().items())
     if shard.chosen:
         plan = plan.with_shard_paths(shard)
-    if given["json"] and format != ComparePlan.format:
-        raise UsageError(f"--json and --format {format} both want stdout", "leave one of them out")
+    if given["json"] and plan.format != ComparePlan.format:
+        raise UsageError(f"--json and --format {plan.format} both want stdout", "leave one of them out")
     from caa_cli.run.compare import CompareRun
 
     display = running.display_of(shard, given["quiet"], given["json"])
@@ -201,9 +143,7 @@ def _check_reading(context: typer.Context) -> None:
             )
 
 
-def _plans(
-    context: typer.Context, given: dict[str, Any], entries: list[NamedAttack], output: Path, keep_images: bool
-) -> dict[str, AttackPlan]:
+def _plans(context: typer.Context, given: dict[str, Any], entries: Sequence[NamedAttack]) -> dict[str, AttackPlan]:
     """A plan an attack, by label, each with a result of its own beside the comparison's."""
     if not given["checkpoint"] and ":" not in (given["arch"] or ""):
         raise UsageError(
@@ -215,6 +155,7 @@ def _plans(
     _check_settings(context, [entry.attack for entry in entries])
     # An attack with --samples of its own searches with them; certificate and verification are as for all.
     given |= default_samples(given)
+    output, keep_images = given["output"], given["html"] is not None or given["figure_examples"] is not None
     plans: dict[str, AttackPlan] = {}
     for entry in entries:
         if entry.label in plans:
@@ -222,9 +163,8 @@ def _plans(
         settings: dict[str, Any] = dict.fromkeys(foreign(entry.attack))
         settings |= {name: _value(context, entry, name, text) for name, text in entry.settings.items()}
         place = path_for_attack(output, entry.label, ".json")
-        plan = layers.plan_of(
-            AttackPlan, {**given, **settings, "attack": entry.attack, "name": entry.name, "output": place}
-        )
+        settings |= {"attack": entry.attack, "name": entry.name, "output": place, "figure": None}
+        plan = layers.plan_of(AttackPlan, {**given, **settings})
         if (images := plan.save_adversarial) is not None:
             plan = replace(plan, save_adversarial=path_for_attack(images, entry.label, images.suffix))
         elif keep_images:

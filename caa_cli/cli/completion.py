@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 from caa_cli.config.attack_settings import prefix
 from caa_cli.config.attacks import ATTACKS
-from caa_cli.config.choices import GRADIENTS, SURROGATE_MODEL
 from caa_cli.config.compared_settings import setting_names
 
 Completion = Callable[[str], list[str]]
@@ -25,12 +24,6 @@ def among(names: Iterable[str]) -> Completion:
 def checkpoints(incomplete: str) -> list[str]:
     """`demo` once it is begun; before, nothing, so that the shell offers files."""
     return ["demo"] if incomplete and "demo".startswith(incomplete) else []
-
-
-def gradients(incomplete: str) -> list[str]:
-    """The kinds of gradients; a surrogate's file is to follow its `=`."""
-    kinds = (f"{kind}=" if kind == SURROGATE_MODEL else kind for kind in GRADIENTS)
-    return [kind for kind in kinds if kind.startswith(incomplete)]
 
 
 def shards(incomplete: str) -> list[str]:

@@ -70,16 +70,9 @@ def is_typed(context: typer.Context, name: str) -> bool:
     return source_of(context, name) == "COMMANDLINE"
 
 
-def variable_of(context: typer.Context, name: str) -> str | None:
-    """The variable that an option's value comes from; None where it comes from elsewhere."""
-    if source_of(context, name) != "ENVIRONMENT":
-        return None
-    return next(str(parameter.envvar) for parameter in context.command.params if parameter.name == name)
-
-
 def origins(context: typer.Context, problem: str) -> str:
     """A clause for each option in `problem` that a variable or the TOML file has set: the user has not typed it."""
-    words = {word.strip(",.:;()") for word in problem.split()}
+    words = {word.strip(",.:;()'") for word in problem.split()}
     clauses = []
     for parameter in context.command.params:
         source = source_of(context, parameter.name or "")

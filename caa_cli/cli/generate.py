@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -17,13 +18,13 @@ from caa_cli.config import methods
 from caa_cli.config.attack_settings import declared
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.pictures import PICTURES
-from caa_cli.config.plan import Plan
-from caa_cli.config.ranges import OneOf, flag
-from caa_cli.config.settings import Setting, settings_of
+from caa_cli.config.ranges import flag
+from caa_cli.config.settings import Setting
 
 DATA, METHOD, COMPARISON, RUN, COMPUTE = "Model and data", "Method", "Comparison", "Run", "Compute"
-SEARCH = "Attack"
+SEARCH, CERTIFICATE = "Attack", "Certificate and verification"
 Command = TypeVar("Command", bound=Callable[..., None])
+Options = dict[str, inspect.Parameter]
 
 
 def option(
@@ -59,21 +60,14 @@ def _is_value(text: str, choices: Iterable[str] | Completion | None) -> bool:
     return number or (choices is not None and not callable(choices) and text in choices)
 
 
-def with_options_of(
-    source: Callable[..., None], before: str | None = None, without: Collection[str] = ()
-) -> Callable[[Command], Command]:
-    """Adds the parameters of another function as options, so that a new one there needs no change here."""
-    return with_options({name: p for name, p in _parameters(source).items() if name not in without}, before)
-
-
-def with_options(added: Mapping[str, inspect.Parameter], before: str | None = None) -> Callable[[Command], Command]:
+def with_options(added: Options, before: str | None = None) -> Callable[[Command], Command]:
     """Adds options before the command's option `before`, or at the end. They arrive as keyword arguments.
 
     Of two options with one name the command's own stays.
     """
 
     def extend(command: Command) -> Command:
-        parameters = _parameters(command)
+        parameters = options_of(command)
         names = list(parameters)
         place = len(names) if before is None else names.index(before)
         new = [name for name in added if name not in parameters]
@@ -83,93 +77,72 @@ def with_options(added: Mapping[str, inspect.Parameter], before: str | None = No
     return extend
 
 
-def attack_settings() -> dict[str, inspect.Parameter]:
+def attack_settings() -> Options:
     """The settings of all registered attacks, in one panel of the help for each attack."""
     return {
-        name: _optional(
-            name,
-            setting.kind,
-            setting.help,
-            setting.shown,
-            f"Only for the attack {attack}",
-            choices=_names([setting]),
-        )
+        name: _of_some(name, setting, f"Only for the attack {attack}")
         for attack in ATTACKS
         for name, setting in declared(attack).items()
     }
 
 
-def method_settings() -> dict[str, inspect.Parameter]:
+def method_settings() -> Options:
     """The settings of every training method; one that several methods have is one option."""
-    options: dict[str, inspect.Parameter] = {}
+    options: Options = {}
     for name, methods_ in methods.every_setting().items():
         several = [methods.declared(method)[name] for method in methods_]
         help = f"{', '.join(methods_)}: {next(setting.help for setting in several if setting.help)}"
         defaults = {method: setting.shown for method, setting in zip(methods_, several, strict=True)}
         alike = len(set(defaults.values())) == 1
         shown = several[0].shown if alike else ", ".join(f"{method} {value}" for method, value in defaults.items())
-        options[name] = _optional(name, several[0].kind, help, shown, METHOD, choices=_names(several))
+        options[name] = _of_some(name, replace(several[0], help=help, shown=shown), METHOD)
     return options
 
 
-def plan_settings(plan: type[Plan], panel: str, names: Iterable[str]) -> dict[str, inspect.Parameter]:
-    """Settings of a plan, with the help that it declares for them."""
-    by_name = {setting.field: setting for setting in settings_of(plan)}
-    options: dict[str, inspect.Parameter] = {}
-    for name in names:
-        setting = by_name[name]
-        has_default = setting.default is not None
-        about = option(
-            help=setting.help,
-            panel=panel,
-            choices=_names([setting]),
-            show_default=has_default or setting.shown or False,
-        )
-        kind = setting.kind if has_default else setting.kind | None
-        options[name] = _parameter(name, Annotated[kind, about], setting.default)
-    return options
+def _of_some(name: str, setting: Setting, panel: str) -> inspect.Parameter:
+    """The option of a setting that only some attacks or methods have: None where it is not given."""
+    metavar = "NAME" if setting.kind is str else None
+    return _of_setting(name, replace(setting, metavar=metavar, default=None), panel)
 
 
-def pictures() -> dict[str, inspect.Parameter]:
+def plan_setting(setting: Setting, panel: str) -> inspect.Parameter:
+    """The option of a plan's setting, with what the plan declares of it."""
+    return _of_setting(setting.field, setting, panel)
+
+
+def _of_setting(name: str, setting: Setting, panel: str) -> inspect.Parameter:
+    has_default = setting.default is not None
+    about = option(
+        *([flag(name)] if setting.kind is bool and not setting.default else []),  # without --no-…
+        help=setting.help,
+        panel=panel,
+        choices=setting.choices,
+        show_default=has_default or setting.shown or False,
+        metavar=setting.metavar,
+    )
+    return _parameter(name, setting.kind if has_default else setting.kind | None, about, setting.default)
+
+
+def pictures() -> Options:
     """The files of the pictures of a comparison."""
     return {
-        spec.option: _optional(spec.option, Path, spec.help, None, COMPARISON, "FILE.png")
+        spec.option: _parameter(
+            spec.option, Path | None, option(help=spec.help, panel=COMPARISON, metavar="FILE.png"), None
+        )
         for spec in PICTURES.values()
     }
 
 
-def _names(settings: Sequence[Setting]) -> Iterable[str] | None:
-    """The names that a setting may have, where it has one of a few."""
-    return next((check.names for setting in settings for check in setting.checks if isinstance(check, OneOf)), None)
-
-
-def _optional(
-    name: str,
-    kind: Any,
-    help: str,
-    default: str | None,
-    panel: str,
-    metavar: str | None = None,
-    choices: Iterable[str] | None = None,
-) -> inspect.Parameter:
-    if kind is str:
-        metavar = "NAME"
-    about = option(
-        flag(name), help=help, panel=panel, choices=choices, show_default=default or False, metavar=metavar
-    )
-    return _parameter(name, Annotated[kind | None, about], None)
-
-
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def _parameter(name: str, kind: Any, about: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, about])
 
 
 def with_strict_numbers(command: Command) -> Command:
     """The command with parsers of our own for whole numbers and numbers, and words for what its options take."""
-    return _with_parameters(command, _parameters(command))
+    return _with_parameters(command, options_of(command))
 
 
-def _parameters(command: Callable[..., None]) -> dict[str, inspect.Parameter]:
+def options_of(command: Callable[..., None]) -> Options:
     """By name, their annotations evaluated, without `**given`."""
     hints = get_type_hints(command, include_extras=True)
     return {
@@ -179,7 +152,7 @@ def _parameters(command: Callable[..., None]) -> dict[str, inspect.Parameter]:
     }
 
 
-def _with_parameters(command: Command, parameters: dict[str, inspect.Parameter]) -> Command:
+def _with_parameters(command: Command, parameters: Options) -> Command:
     for parameter in parameters.values():
         for info in get_args(parameter.annotation)[1:]:
             if isinstance(info, OptionInfo):

@@ -7,6 +7,8 @@ becomes the default map. A preset or a recipe takes the place of defaults.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import typer
@@ -36,31 +38,39 @@ P = TypeVar("P", AttackPlan, CertifyPlan, TrainPlan)
 
 def plan_of(kind: type[P], given: dict[str, Any]) -> P:
     """The plan from a command's options, which have the names of its settings; texts become values."""
-    if "checkpoint" in given and not isinstance(given["checkpoint"], str):
-        given["checkpoint"], *members = given["checkpoint"] or [network_of(given.get("arch"))]
+    checkpoints, given = given.get("checkpoint"), {**given}
+    if "checkpoint" in given:
+        given["checkpoint"], *members = checkpoints or ["demo"]
         given["members"] = tuple(members)
-    measure = given.get("chunk_size") == "measure"
-    given = {**given, "measure_chunks": measure}
-    if given.get("indices") is not None:
-        given["indices_file"], given["indices_list"] = file_or_list(given["indices"])
-    if given.get("target") is not None:
-        given["target"], given["target_file"] = target_or_file(given["target"])
     for prefix in ("", "classifier_"):
         if f"{prefix}mean" in given:
             given |= normalisation(given, prefix)
-    if measure:
-        given["chunk_size"] = None
-    if isinstance(given.get("max_memory"), str):
-        given["max_memory"] = parse_size(given["max_memory"], "--max-memory")
-    for name in ("batch_size", "chunk_size"):
+    for name, read in _TEXTS.items():
         if isinstance(given.get(name), str):
-            given[name] = automatic(given[name], flag(name))
-    if "shard" in given:
-        given["shard"] = Shard.parse(given["shard"], os.environ)
+            given |= read(given[name])
     plan = kind.of(**given)
+    if not isinstance(plan, TrainPlan) and not checkpoints:
+        # Last, because the hint for a missing checkpoint repeats the command: all else in it is right.
+        plan = replace(plan, checkpoint=network_of(plan.arch))
     check_distinct([("--config", given.get("config"))], plan.writes().items())
     # Automatic shards share one command line, so --output alone would name one file for all.
     return plan.with_shard_paths() if isinstance(plan, ModelPlan) and plan.shard.chosen else plan
+
+
+def _chunk_size(text: str) -> dict[str, Any]:
+    size = None if text == "measure" else automatic(text, "--chunk-size")
+    return {"chunk_size": size, "measure_chunks": text == "measure"}
+
+
+# The plan's settings, of options that are a text on the command line and something else in a plan.
+_TEXTS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "indices": lambda text: dict(zip(("indices_file", "indices_list"), file_or_list(text), strict=True)),
+    "target": lambda text: dict(zip(("target", "target_file"), target_or_file(text), strict=True)),
+    "max_memory": lambda text: {"max_memory": parse_size(text, "--max-memory")},
+    "batch_size": lambda text: {"batch_size": automatic(text, "--batch-size")},
+    "chunk_size": _chunk_size,
+    "shard": lambda text: {"shard": Shard.parse(text, os.environ)},
+}
 
 
 def check_trust(context: typer.Context, option: str, attacks: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import typer
 
-from caa_cli.cli.environment import variable_of
 from caa_cli.errors import UsageError
 
 # Where a context keeps the command line that was typed.
@@ -31,10 +30,7 @@ def refusal(context: typer.Context, error: Any) -> UsageError:
     """The parser's message, with what to type instead."""
     if type(error).__name__ == "NoSuchOption":  # of Click's, which typer does not export
         return _no_such_option(context, error.option_name)
-    parameter = getattr(error, "param", None)
-    variable = variable_of(context, parameter.name) if parameter is not None and parameter.name else None
-    origin = f" (from the environment variable {variable})" if variable is not None else ""
-    problem, hint = error.format_message() + origin, f"{context.command_path} --help"
+    problem, hint = error.format_message(), f"{context.command_path} --help"
     extra = re.search(r"unexpected extra argument.*\((.+)\)", problem)
     if extra and any(option.name == "checkpoint" for option in context.command.params):
         problem = f"{context.command_path} takes options only, not {extra[1]}"

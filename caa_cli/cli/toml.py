@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,11 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     for key, value in content.items():
         if isinstance(value, dict):
             if key not in settings:
-                near = get_close_matches(key, settings, 1)
-                hint = f"did you mean [{near[0]}]?" if near else f"its tables are [{'], ['.join(settings)}]"
-                raise UsageError(f"{path}: there is no subcommand for the table [{key}]", hint)
+                tables = [f"[{command}]" for command in settings]
+                raise UsageError(
+                    f"{path}: there is no subcommand for the table [{key}]",
+                    f"{did_you_mean(f'[{key}]', tables)}its tables are {', '.join(tables)}",
+                )
         elif not any(_parameter(key) in known for known in settings.values()):
             raise UsageError(
                 f"{path}: no subcommand has a setting {key!r}", _meant(key, set().union(*settings.values()), name)

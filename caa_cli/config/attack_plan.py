@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from caa_cli.config import attack_settings
-from caa_cli.config.attack_settings import AttackName
+from caa_cli.config.attack_settings import AttackName, samples_by_default
 from caa_cli.config.attacks import ATTACKS, SAMPLES
 from caa_cli.config.choices import (
     DTYPES,
@@ -26,8 +26,8 @@ from caa_cli.config.differences import AS_ANOTHER
 from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.presets import PRESETS
 from caa_cli.config.ranges import MOST_STEPS, SAFETENSORS, SIGMA, Count, FileName, OneOf, Word
-from caa_cli.config.settings import Called, Settings, Shown
-from caa_cli.config.targets import TARGET_RULES, Classes, TargetText, file_digest
+from caa_cli.config.settings import Called, Settings, Shown, Suggested, Takes
+from caa_cli.config.targets import FORMS, TARGET_RULES, Classes, TargetText, file_digest
 from caa_cli.errors import UsageError
 
 
@@ -42,17 +42,65 @@ class AttackPlan(ModelPlan):
     certify_samples, verify_samples: None: see `default_samples`.
     """
 
-    attack: Annotated[str, AttackName()] = "caa"
-    name: Annotated[str | None, Word(taken=ATTACKS)] = None
-    preset: Annotated[str | None, OneOf(PRESETS)] = None
+    attack: Annotated[
+        str,
+        AttackName(),
+        f"Which attack: {', '.join(ATTACKS)}; or one of yours: package.module:name, file.py:name.",
+        Suggested(ATTACKS),
+    ] = "caa"
+    name: Annotated[
+        str | None,
+        Word(taken=ATTACKS),
+        "What tables and pictures of caa compare call this attack.",
+        Takes("NAME"),
+    ] = None
+    preset: Annotated[
+        str | None,
+        OneOf(PRESETS),
+        f"Published settings, for options that are not given: {', '.join(PRESETS)}.",
+        Shown("none"),
+    ] = None
     settings: Settings = None  # type: ignore[assignment]  # filled in below
-    samples: Annotated[int, Count()] = None  # type: ignore[assignment]  # filled in below
-    iterations: Annotated[int, Count(most=MOST_STEPS)] = 100
-    attack_sigma: Annotated[float | None, SIGMA] = None
-    gradient: str = MODEL
-    target: Annotated[str | None, TargetText()] = None
+    samples: Annotated[
+        int,
+        Count(),
+        "Noise samples per step; caa and caa-newton use fewer where that is enough.",
+        Shown(f"{SAMPLES}; caa-newton by gradients: {samples_by_default('caa-newton')}"),
+    ] = None  # type: ignore[assignment]  # filled in below
+    iterations: Annotated[
+        int,
+        Count(most=MOST_STEPS),
+        "Most steps per image; of each restart (cw, autoattack, apgd-min) or rival class (caa --rivals).",
+    ] = 100
+    attack_sigma: Annotated[
+        float | None,
+        SIGMA,
+        "Noise level that the search assumes; certificate and verification use the true σ.",
+        Shown("the true σ"),
+    ] = None
+    gradient: Annotated[
+        str,
+        "Gradients for the search: the model's own, those of another checkpoint, or none (votes alone).",
+        Takes("|".join((MODEL, f"{SURROGATE_MODEL}=FILE", VOTES))),
+        Suggested((MODEL, f"{SURROGATE_MODEL}=", VOTES)),
+    ] = MODEL
+    target: Annotated[
+        str | None,
+        TargetText(),
+        "Reach one class: a number or name; the second or least likely one, or a random one, of each image; "
+        "or as a file lists them.",
+        Takes(FORMS),
+        Suggested(TARGET_RULES),
+        Shown("any but the label"),
+    ] = None
     target_file: Annotated[Path | None, Called("target"), FileName()] = None
-    search_dtype: Annotated[str, OneOf(DTYPES)] = None  # type: ignore[assignment]
+    search_dtype: Annotated[
+        str,
+        OneOf(DTYPES),
+        "Precision of the search alone, with a second copy of the weights; certificate, line search and "
+        "verification keep --dtype.",
+        Shown("as --dtype"),
+    ] = None  # type: ignore[assignment]
     selection_samples: Annotated[
         int,
         Count(),
@@ -80,8 +128,13 @@ class AttackPlan(ModelPlan):
         f"{FINISHES[0]}: after the search, shorten along the line to the clean image; {FINISHES[1]}: don't.",
     ] = LINE_SEARCH
     batch_size: Annotated[int | None, Count()] = None
-    output: Annotated[Path, FileName()] = Path("attack.json")
-    save_adversarial: Annotated[Path | None, SAFETENSORS] = None
+    output: Annotated[Path, FileName(), "Where to write the result.", Takes("FILE.json")] = Path("attack.json")
+    save_adversarial: Annotated[
+        Path | None, SAFETENSORS, "Also save the adversarial images.", Takes("FILE.safetensors")
+    ] = None
+    figure: Annotated[
+        Path | None, FileName(), "Draw a few images before and after (needs matplotlib).", Takes("FILE.png")
+    ] = None
 
     NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {
         "name",
@@ -102,18 +155,13 @@ class AttackPlan(ModelPlan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, count in default_samples(vars(self)).items():
-            object.__setattr__(self, name, count)
-        if self.samples is None:
-            by_default = attack_settings.samples_by_default(self.attack, self.gradient == VOTES)
-            object.__setattr__(self, "samples", by_default)
-        for name, other in AS_ANOTHER.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, getattr(self, other))
-        if self.settings is None:
-            object.__setattr__(self, "settings", attack_settings.spec_of(self.attack).settings())
+        by_votes = self.gradient == VOTES
+        self.fill_in(default_samples(vars(self)))
+        self.fill_in({"samples": samples_by_default(self.attack, by_votes)})
+        self.fill_in({name: getattr(self, other) for name, other in AS_ANOTHER.items()})
+        self.fill_in({"settings": attack_settings.spec_of(self.attack).settings()})
         self._check_gradient()
-        attack_settings.check(self.attack, self.settings, self.gradient == VOTES, self.targeted)
+        attack_settings.check(self.attack, self.settings, by_votes, self.targeted)
 
     @property
     def targeted(self) -> bool:
@@ -132,16 +180,12 @@ class AttackPlan(ModelPlan):
             return self
         return replace(self, target=str(classes.number_of(f"--target {self.target}", self.target)))
 
-    def config(self) -> dict[str, Any]:
-        """Every setting, as JSON; those of the attack by users' names, where `settings` stands."""
-        config: dict[str, Any] = {}
-        for name, value in super().config().items():
-            config |= attack_settings.flat(self.attack, self.settings) if name == "settings" else {name: value}
-        return config
+    def flat_settings(self) -> dict[str, Any]:
+        return attack_settings.flat(self.attack, self.settings)
 
     def compared_keys(self) -> list[str]:
-        names = [name for name in super().compared_keys() if name != "settings"]
-        return [*names, *attack_settings.flat(self.attack, self.settings)]
+        """As of every plan, with those of the attack last."""
+        return sorted(super().compared_keys(), key=self.flat_settings().__contains__)
 
     @property
     def surrogate_model(self) -> str | None:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.ranges import ALPHA, Count, FileName, Positive
-from caa_cli.config.settings import Shown
+from caa_cli.config.settings import Shown, Takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,13 @@ class CertifyPlan(ModelPlan):
         "Only decide whether each image is certified at this radius: far fewer samples.",
         Shown("the radius itself"),
     ] = None
-    output: Annotated[Path, FileName()] = Path("certify.json")
-    tsv: Annotated[Path | None, FileName()] = None
+    output: Annotated[Path, FileName(), "Where to write the result.", Takes("FILE.json")] = Path("certify.json")
+    tsv: Annotated[
+        Path | None, FileName(), "Also write a log in the format of Cohen et al. (2019).", Takes("FILE.tsv")
+    ] = None
+    figure: Annotated[
+        Path | None, FileName(), "Draw certified accuracy by radius (needs matplotlib).", Takes("FILE.png")
+    ] = None
 
     NOT_COMPARED: ClassVar[frozenset[str]] = ModelPlan.NOT_COMPARED | {"tsv"}
     WRITTEN = ("tsv", *ModelPlan.WRITTEN)

@@ -13,8 +13,9 @@ from caa_cli.config.choices import TABLE_FORMATS
 from caa_cli.config.named_attacks import NAME
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
+from caa_cli.config.plan import Plan
 from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, NameOf, OneOf, did_you_mean
-from caa_cli.config.settings import check_each
+from caa_cli.config.settings import Shown, Takes
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
 
@@ -32,7 +33,7 @@ def path_for_attack(path: Path, label: str, suffix: str) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparePlan:
+class ComparePlan(Plan):
     """attacks: those to run, by label; or files: results to read. output: None writes no document.
 
     names: of files that the user named.  reference: the label of the attack that the others are held against; None:
@@ -47,22 +48,50 @@ class ComparePlan:
     files: tuple[Path, ...] = ()
     names: dict[Path, str] = field(default_factory=dict)
     reference: str | None = None
-    output: Annotated[Path | None, FileName()] = None
-    format: Annotated[str, OneOf(TABLE_FORMATS)] = "table"
+    output: Annotated[
+        Path | None,
+        FileName(),
+        "Where to write the comparison; each attack's result goes to the same folder.",
+        Takes("FILE.json"),
+        Shown("compare.json when attacks are run"),
+    ] = None
+    format: Annotated[str, OneOf(TABLE_FORMATS), f"Format of the table: {', '.join(TABLE_FORMATS)}."] = "table"
     figures: dict[str, Path] = field(default_factory=dict)
-    figure_examples: Annotated[Path | None, FileName()] = None
-    figure_certified: Annotated[Path | None, FileName()] = None
-    html: Annotated[Path | None, NameOf(".html")] = None
+    figure_examples: Annotated[
+        Path | None,
+        FileName(),
+        "Draw a few images under every attack (needs matplotlib); saves the adversarial images.",
+        Takes("FILE.png"),
+    ] = None
+    figure_certified: Annotated[
+        Path | None,
+        FileName(),
+        "Draw the certified accuracy of every model, from results of caa certify (needs matplotlib).",
+        Takes("FILE.png"),
+    ] = None
+    html: Annotated[
+        Path | None,
+        NameOf(".html"),
+        "The whole comparison as one self-contained page (needs matplotlib).",
+        Takes("FILE.html"),
+    ] = None
     images_again: bool = False
-    common_images: bool = False
-    bootstrap: Annotated[int, Count(0, MOST_STEPS)] = 0
+    common_images: Annotated[
+        bool, "Of results to read, compare the images that all have; without it, one that lacks some is refused."
+    ] = False
+    bootstrap: Annotated[
+        int,
+        Count(0, MOST_STEPS),
+        "95% confidence intervals from N bootstrap resamples of the images; 0: none.",
+        Takes("N"),
+    ] = 0
     seed: Annotated[int, SEED] = 0
     resume: bool = False
     overwrite: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        check_each(self)
+        super().__post_init__()
         for name in self.names.values():
             NAME.check("the name", name)
         for option, path in self.pictures.values():
@@ -117,7 +146,7 @@ class ComparePlan:
 
     def _check_files(self) -> None:
         """No file of a comparison may be overwritten by another."""
-        check_distinct(self.reads(), self.writes())
+        check_distinct(self.reads(), self.writes().items())
 
     def reads(self) -> list[tuple[str, Path | None]]:
         """All files that the comparison or its attacks read, each with its description."""
@@ -126,13 +155,11 @@ class ComparePlan:
             *(read for attack in self.attacks.values() for read in attack.reads()),
         ]
 
-    def writes(self) -> list[tuple[str, Path | None]]:
-        """All files that the attacks and the comparison write, each with its description."""
-        return [
-            *(
-                (f"{what} of {label},", path)
-                for label, a in self.attacks.items()
-                for what, path in a.writes().items()
-            ),
-            *self.written().items(),
-        ]
+    def writes(self) -> dict[str, Path | None]:
+        """All files that the attacks and the comparison write, by what they are."""
+        of_attacks = {
+            f"{what} of {label},": path
+            for label, attack in self.attacks.items()
+            for what, path in attack.writes().items()
+        }
+        return {**of_attacks, **self.written()}

@@ -12,12 +12,14 @@ from caa_cli.config.differences import FORMERLY
 from caa_cli.config.model_plan import ModelPlan
 
 # The settings that decide which images are eligible and when an attack counts as verified: all attacks compared
-# share them. SEARCH: the further settings that every attack has.
+# share them. SEARCH: the further ones of a search, whichever attack it is.
 SHARED = (
     *(f.name for f in fields(ModelPlan) if f.name not in ModelPlan.NOT_COMPARED),
     *("selection_samples", "certify_samples", "verify_samples", "verification", "finish", "target"),
 )
-SEARCH = ("samples", "iterations", "attack_sigma", "gradient", "search_dtype")
+SEARCH = tuple(
+    f.name for f in fields(AttackPlan) if f.name not in {*SHARED, *AttackPlan.NOT_COMPARED, "attack", "settings"}
+)
 
 
 def setting_names(attack: str) -> list[str]:

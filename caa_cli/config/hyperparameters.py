@@ -25,6 +25,9 @@ from caa_cli.errors import UsageError
 
 # What multiplies, or is raised to a power with every round.
 _FACTOR, _ROUNDS = Positive(100.0), Count(most=30)
+_Rho = Annotated[
+    float, Between(0, 1), "APGD halves its step if a smaller share of steps than this improves the loss (ρ)."
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,9 +183,7 @@ class AutoAttack(PaperBaseline):
     ] = None
     minimise: Annotated[bool, "Search for the smallest radius: double until success, then bisect."] = False
     searches: Annotated[int, _ROUNDS, "Radii that --autoattack-minimise tries."] = 10
-    rho: Annotated[
-        float, Between(0, 1), "APGD halves its step if a smaller share of steps than this improves the loss (ρ)."
-    ] = 0.75
+    rho: _Rho = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,9 +263,7 @@ class ApgdMin(Settings):
         float | None, Positive(), "First L2 radius to try.", Shown("5 × certified radius, at least 0.1")
     ] = None
     searches: Annotated[int, _ROUNDS, "Radii to try: doubled until success, then bisected."] = 10
-    rho: Annotated[
-        float, Between(0, 1), "APGD halves its step if a smaller share of steps than this improves the loss (ρ)."
-    ] = 0.75
+    rho: _Rho = 0.75
 
 
 # Settings that older runs did not have, by flag: their default is what those runs did.

@@ -10,28 +10,14 @@ from typing import Annotated, Any, ClassVar, Self
 
 from caa_cli.config.bounds import BOUNDS, GOODMAN
 from caa_cli.config.certificates import CERTIFICATES, COHEN
-from caa_cli.config.choices import (
-    DTYPES,
-    ENSEMBLES,
-    SPLITS,
-)
+from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, ENSEMBLES, LOGITS, SPLITS
 from caa_cli.config.datasets import DATASETS
+from caa_cli.config.denoisers import DENOISERS
 from caa_cli.config.paths import check_distinct, sidecar
 from caa_cli.config.plan import Plan
-from caa_cli.config.ranges import (
-    ALPHA,
-    IMAGE_SIZE,
-    MEAN,
-    SEED,
-    SIGMA,
-    STD,
-    Count,
-    FileName,
-    OneOf,
-    flag,
-)
+from caa_cli.config.ranges import ALPHA, IMAGE_SIZE, MEAN, SEED, SIGMA, STD, Count, FileName, OneOf, flag
 from caa_cli.config.selection import default_limit, select
-from caa_cli.config.settings import Called
+from caa_cli.config.settings import Called, Shown, Suggested, Takes
 from caa_cli.config.targets import Classes
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
@@ -49,25 +35,51 @@ class ModelPlan(Plan):
 
     checkpoint: str
     members: tuple[str, ...] = ()
-    ensemble: Annotated[str | None, OneOf(ENSEMBLES)] = None
-    denoiser: Path | None = None
-    denoiser_arch: str | None = None
+    ensemble: Annotated[
+        str | None,
+        OneOf(ENSEMBLES),
+        "What several checkpoints make together: the mean of their logits or softmax, or the majority.",
+        Takes("|".join(ENSEMBLES)),
+        Shown(LOGITS),
+    ] = None
+    denoiser: Annotated[
+        Path | None,
+        f"A denoiser in front of the model, recognised by content: {', '.join(DENOISERS)}.",
+        Takes("FILE|FOLDER"),
+    ] = None
+    denoiser_arch: Annotated[
+        str | None,
+        "A denoiser of your own (or file.py:factory), with the weights of --denoiser or its own.",
+        Takes("package.module:factory"),
+    ] = None
     classifier_size: Annotated[int | None, IMAGE_SIZE] = None
-    arch: str | None = None
-    sigma: Annotated[float | None, SIGMA] = None
+    arch: Annotated[
+        str | None,
+        f"Architecture: {', '.join(ARCHITECTURES)}, timm:NAME, torchvision:NAME, or package.module:factory.",
+        Suggested(ARCHITECTURES),
+        Shown("the checkpoint's, or recognised"),
+    ] = None
+    sigma: Annotated[
+        float | None,
+        SIGMA,
+        "Standard deviation of the smoothing noise, for pixels in [0, 1].",
+        Shown("the checkpoint's"),
+    ] = None
     mean: Annotated[tuple[float, ...] | None, MEAN] = None
     std: Annotated[tuple[float, ...] | None, STD] = None
     trust_checkpoint: bool = False
-    dataset: Annotated[str | None, OneOf(DATASETS)] = None
+    dataset: Annotated[str | None, OneOf(DATASETS), f"One of: {', '.join(DATASETS)}.", Shown("the checkpoint's")] = (
+        None
+    )
     data_dir: Path | None = None
-    split: Annotated[str, OneOf(SPLITS)] = "test"
+    split: Annotated[str, OneOf(SPLITS), "test (for ImageNet, the validation images) or train."] = "test"
     image_size: Annotated[int | None, IMAGE_SIZE] = None
     image_resize: int | None = None
     interpolation: str | None = None
     download: bool = False
-    limit: Annotated[int | None, Count()] = None
-    skip: Annotated[int, Count(0)] = 0
-    every: Annotated[int, Count()] = 1
+    limit: Annotated[int | None, Count(), "Most images to work on.", Shown(f"all; {DEMO_LIMIT} of the demo")] = None
+    skip: Annotated[int, Count(0), "Leave out this many images at the start."] = 0
+    every: Annotated[int, Count(), "Only every N-th image, from --skip on.", Takes("N")] = 1
     indices_file: Annotated[Path | None, Called("indices")] = None
     indices_list: Annotated[str | None, Called("indices")] = None
     shard: Shard = field(default_factory=Shard)
@@ -82,7 +94,7 @@ class ModelPlan(Plan):
     seed: Annotated[int, SEED] = 0
 
     device: str = "auto"
-    dtype: Annotated[str, OneOf(DTYPES)] = "float32"
+    dtype: Annotated[str, OneOf(DTYPES), f"Precision of the model: {', '.join(DTYPES)}."] = "float32"
     chunk_size: Annotated[int | None, Count()] = None
     measure_chunks: bool = False
     max_memory: Annotated[int | None, Count(most=2**63)] = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -31,17 +32,34 @@ class Plan:
     def __post_init__(self) -> None:
         check_each(self)
 
+    def fill_in(self, defaults: Mapping[str, Any]) -> None:
+        """Sets what is None; only while the plan is made, which is frozen from then on."""
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    def flat_settings(self) -> dict[str, Any]:
+        """The settings of its attack or method, in the field `settings`, by users' names."""
+        return {}
+
     def config(self) -> dict[str, Any]:
-        """Every setting, as JSON."""
+        """Every setting, as JSON; those of its attack or method stand where `settings` is."""
 
         def plain(value: Any) -> Any:
             return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
-        return {name: plain(value) for name, value in asdict(self).items()}
+        config: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            config |= self.flat_settings() if name == "settings" else {name: plain(value)}
+        return config
 
     def compared_keys(self) -> list[str]:
         """The settings that decide a result: two runs that differ in one of them must not be mixed."""
-        return [f.name for f in fields(self) if f.name not in self.NOT_COMPARED]
+        keys: list[str] = []
+        for field in fields(self):
+            if field.name not in self.NOT_COMPARED:
+                keys += self.flat_settings() if field.name == "settings" else [field.name]
+        return keys
 
     def fingerprint(self, checkpoint_sha256: str) -> str:
         """A short digest of all that decides a result."""

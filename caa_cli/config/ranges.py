@@ -64,14 +64,14 @@ def Count(least: int = 1, most: int = MOST_SAMPLES, hint: str | None = None) -> 
     return Range(least, most, hint=hint)
 
 
-def Positive(most: float = LARGEST, hint: str | None = None) -> Range:  # noqa: N802
+def Positive(most: float = LARGEST) -> Range:  # noqa: N802
     """The range of numbers above 0."""
-    return Range(0, most, above=True, hint=hint)
+    return Range(0, most, above=True)
 
 
-def NotNegative(most: float = LARGEST) -> Range:  # noqa: N802
+def NotNegative() -> Range:  # noqa: N802
     """The range of numbers from 0 on."""
-    return Range(0, most)
+    return Range(0, LARGEST)
 
 
 def Between(low: float, high: float) -> Range:  # noqa: N802

@@ -51,7 +51,7 @@ def parse_indices(text: str, size: int) -> tuple[int, ...]:
     for position, part in enumerate(text.split(","), 1):
         where = f"entry {position}"
         first, dash, last = (word.strip() for word in part.partition("-"))
-        ends = [_number(word) for word in ((first, last) if dash else (first,))]
+        ends = [number_or_word(word) for word in ((first, last) if dash else (first,))]
         if not all(isinstance(end, int) for end in ends):
             raise UsageError(f"{shown}, {where}: {part.strip()!r} is no whole number and no range", _FORMS)
         low, high = ends[0], ends[-1]
@@ -72,13 +72,7 @@ def read_indices(path: Path, size: int) -> tuple[int, ...]:
 
     Raises UsageError, with the line, for what is no index of a split of `size`, and for one that comes twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
-        raise UsageError(
-            f"--indices {path} can't be read ({why})", f"name a file with an index a line, or {_FORMS}"
-        ) from error
+    text = text_of("--indices", path, f"an index a line, or {_FORMS}")
     indices = _checked(str(path), _entries(path, text), size, "write one index a line, from 0 on")
     if not indices:
         raise UsageError(f"--indices {path} lists no image", "write one index a line, from 0 on")
@@ -111,9 +105,18 @@ def _entries(path: Path, text: str) -> list[tuple[str, object]]:
         except (ValueError, RecursionError) as error:
             raise UsageError(f"--indices {path} is no JSON list ({error})", "write one index a line") from error
     lines = ((number, line.split("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
-    return [(f"line {number}", _number(word)) for number, word in lines if word]
+    return [(f"line {number}", number_or_word(word)) for number, word in lines if word]
 
 
-def _number(word: str) -> object:
-    """Convert digits to an int; int() alone would accept 1_000 and ³ too."""
+def text_of(option: str, path: Path, holding: str) -> str:
+    """The text of a file that an option names. holding: what such a file has. Raises UsageError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise UsageError(f"{option} {path} can't be read ({why})", f"name a file with {holding}") from error
+
+
+def number_or_word(word: str) -> int | str:
+    """The whole number that a word is, or the word; int() alone would accept 1_000 and ³ too."""
     return int(word) if word.isascii() and word.removeprefix("-").isdigit() and len(word) < 20 else word

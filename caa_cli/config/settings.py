@@ -6,12 +6,12 @@ Flags, help, environment variables, TOML keys, checks, labels and the record in 
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
-from caa_cli.config.ranges import flag
+from caa_cli.config.ranges import OneOf, flag
 from caa_cli.errors import UsageError
 
 S = TypeVar("S")
@@ -36,6 +36,20 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Takes:
+    """What the help says that the option takes, such as FILE, where the type would say too little."""
+
+    metavar: str
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """Values that a shell offers, of a setting that has others too."""
+
+    names: Iterable[str]
+
+
+@dataclass(frozen=True)
 class Formerly:
     """The value of the setting in files from before it existed, if that is not its default."""
 
@@ -46,7 +60,8 @@ class Formerly:
 class Setting:
     """One field of a dataclass. name: for users.  kind: the type of its values, None left out.
 
-    shown: the default as the help shows it.  formerly: the value in files that lack the setting.
+    help: empty for one that is no option of its own.  shown: the default as the help shows it.  choices: the values
+    that a shell offers.  formerly: the value in files that lack the setting.
     """
 
     field: str
@@ -55,6 +70,8 @@ class Setting:
     default: Any
     help: str
     shown: str | None
+    metavar: str | None
+    choices: Iterable[str] | None
     checks: tuple[Check, ...]
     formerly: Any
 
@@ -79,7 +96,7 @@ def settings_of(owner: object) -> tuple[Setting, ...]:
     return _read(owner)
 
 
-@cache
+@cache  # a function of its own, as mypy takes no class for hashable
 def _read(owner: Any) -> tuple[Setting, ...]:
     hints = get_type_hints(owner, include_extras=True)
     return tuple(_setting(f.name, hints[f.name], None if f.default is MISSING else f.default) for f in fields(owner))
@@ -90,7 +107,7 @@ def _setting(name: str, hint: Any, default: Any) -> Setting:
     if get_origin(kind) is types.UnionType:
         (kind,) = set(get_args(kind)) - {type(None)}
     by_type: dict[type, Any] = {type(word): word for word in about}
-    called, shown = by_type.get(Called), by_type.get(Shown)
+    called, shown, takes = by_type.get(Called), by_type.get(Shown), by_type.get(Takes)
     return Setting(
         field=name,
         name=called.name if called else name,
@@ -98,6 +115,8 @@ def _setting(name: str, hint: Any, default: Any) -> Setting:
         default=default,
         help=by_type.get(str, ""),
         shown=shown.default if shown else _shown(default),
+        metavar=takes.metavar if takes else None,
+        choices=next((word.names for word in about if isinstance(word, (OneOf, Suggested))), None),
         checks=tuple(word for word in about if hasattr(word, "check")),
         formerly=by_type[Formerly].value if Formerly in by_type else None,
     )

@@ -11,10 +11,11 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from caa_cli.config.ranges import did_you_mean
+from caa_cli.config.selection import number_or_word, text_of
 from caa_cli.errors import UsageError
 
 SECOND, LEAST_LIKELY, RANDOM = TARGET_RULES = ("second", "least-likely", "random")
@@ -39,11 +40,13 @@ class Classes:
 
     def number_of(self, source: str, named: object) -> int:
         """The number of a class by its number or name. Raises UsageError, with the nearest name, for no class."""
-        if isinstance(named, int) and not isinstance(named, bool):
-            return self._checked(source, named)
-        text = str(named).strip()
-        if _is_number(text):
-            return self._checked(source, int(text))
+        text = number_or_word(str(named).strip())
+        if isinstance(text, int):
+            if not 0 <= text < self.count:
+                raise UsageError(
+                    f"{source}: there is no class {text}", f"the model knows the classes 0 to {self.count - 1}"
+                )
+            return text
         same = [number for number, name in enumerate(self.names) if text.casefold() == name.casefold()]
         if len(same) > 1:
             raise UsageError(
@@ -58,21 +61,13 @@ class Classes:
         """`airplane (class 0)`, or the number where there is no name."""
         return f"{self.names[number]} (class {number})" if number < len(self.names) else f"class {number}"
 
-    def _checked(self, source: str, number: int) -> int:
-        if not 0 <= number < self.count:
-            raise UsageError(
-                f"{source}: there is no class {number}", f"the model knows the classes 0 to {self.count - 1}"
-            )
-        return number
-
     def _advice(self, text: str) -> str:
         if not self.names:
             return f"the classes have no names: give a number from 0 to {self.count - 1}, or a file"
-        by_case = {name.casefold(): name for name in self.names}
-        near = get_close_matches(text.casefold(), by_case, 1)
         several = ", ".join([*self.names[:10], *("…" for _ in self.names[10:11])])
-        meant = f"did you mean {by_case[near[0]]}? " if near else ""
-        return f"{meant}use a number, {', '.join(TARGET_RULES)}, a file, or a name: {several}"
+        return (
+            f"{did_you_mean(text, self.names)}use a number, {', '.join(TARGET_RULES)}, a file, or a name: {several}"
+        )
 
 
 def target_or_file(text: str) -> tuple[str | None, Path | None]:
@@ -80,7 +75,7 @@ def target_or_file(text: str) -> tuple[str | None, Path | None]:
 
     A rule goes first, then a number, then a file that exists, then the name of a class.
     """
-    if text in TARGET_RULES or _is_number(text):
+    if text in TARGET_RULES or isinstance(number_or_word(text), int):
         return text, None
     path = Path(text)
     # Path.is_file raises for a name that is too long.
@@ -161,11 +156,7 @@ Entries = Sequence[tuple[str, object, Any]]
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
-        raise UsageError(f"--target {path} can't be read ({why})", f"name a file with {_IN_A_FILE}") from error
+    return text_of("--target", path, _IN_A_FILE)
 
 
 def _json_entries(text: str) -> Entries:
@@ -183,7 +174,7 @@ def _json_entries(text: str) -> Entries:
         return [(f"entry {number}", number - 1, entry) for number, entry in enumerate(document, 1)]
     if document.keys() == {"index", "target"}:  # JSON lines of one line
         return _records([("line 1", document)])
-    return [(f"entry {key!r}", _index(key), entry) for key, entry in document.items()]
+    return [(f"entry {key!r}", number_or_word(key), entry) for key, entry in document.items()]
 
 
 def _records(entries: Sequence[tuple[str, Any]]) -> Entries:
@@ -212,16 +203,6 @@ def _text_entries(text: str) -> Entries:
     if not any(pair for _, pair in pairs):
         return [(where, number, line) for number, (where, line) in enumerate(lines)]
     return [
-        (where, _index(pair[1]), pair[2].strip()) if pair else (where, line, None)
+        (where, number_or_word(pair[1]), pair[2].strip()) if pair else (where, line, None)
         for (where, pair), (_, line) in zip(pairs, lines, strict=True)
     ]
-
-
-def _index(word: str) -> object:
-    return int(word) if _is_number(word) else word
-
-
-def _is_number(text: str) -> bool:
-    """Whether a text is a whole number; int() alone would accept 1_000 and ³ too."""
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) < 20

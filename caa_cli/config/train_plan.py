@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from caa_cli.config import methods
 from caa_cli.config.choices import (
+    ARCHITECTURES,
     AUGMENTATIONS,
     DENOISER_ARCHITECTURES,
     MSE,
@@ -18,7 +19,7 @@ from caa_cli.config.choices import (
 )
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS, MethodSettings
-from caa_cli.config.paths import check_distinct, sidecar
+from caa_cli.config.paths import TRAINING, TRAINING_LOG, check_distinct, sidecar
 from caa_cli.config.plan import Plan
 from caa_cli.config.ranges import (
     IMAGE_SIZE,
@@ -35,7 +36,8 @@ from caa_cli.config.ranges import (
     Range,
     flag,
 )
-from caa_cli.config.settings import Shown
+from caa_cli.config.recipes import RECIPES
+from caa_cli.config.settings import Shown, Suggested, Takes
 from caa_cli.errors import UsageError
 
 # What `--augment auto` stands for, by data set.
@@ -50,24 +52,46 @@ class TrainPlan(Plan):
     settings: the method's own; None: its defaults.  classifier…: behind a denoiser, which alone is trained.
     """
 
-    dataset: Annotated[str, OneOf(DATASETS)] = "mnist"
+    dataset: Annotated[str, OneOf(DATASETS), f"One of: {', '.join(DATASETS)}."] = "mnist"
     data_dir: Path | None = None
     download: bool = False
     image_size: Annotated[int | None, IMAGE_SIZE] = None
-    arch: str = None  # type: ignore[assignment]  # filled in below
-    normalisation: Annotated[str | None, OneOf(NORMALISATIONS)] = None
-    sigma: Annotated[float, SIGMA] = 0.5
+    arch: Annotated[
+        str,
+        f"Architecture: {', '.join(ARCHITECTURES)}, or package.module:factory; of a denoiser: "
+        f"{', '.join(DENOISER_ARCHITECTURES)}.",
+        Suggested((*ARCHITECTURES, *DENOISER_ARCHITECTURES)),
+        Shown(f"small-cnn; of a denoiser {DENOISER_ARCHITECTURES[0]}"),
+    ] = None  # type: ignore[assignment]  # filled in below
+    normalisation: Annotated[
+        str | None,
+        OneOf(NORMALISATIONS),
+        f"How images are normalised, after noise is added: {', '.join(NORMALISATIONS)}.",
+        Shown("the data set's"),
+    ] = None
+    sigma: Annotated[float, SIGMA, "Standard deviation of the noise to train for, for pixels in [0, 1]."] = 0.5
 
-    method: Annotated[str, OneOf(METHODS)] = "gaussian"
+    method: Annotated[str, OneOf(METHODS), f"Training method: {', '.join(METHODS)}."] = "gaussian"
     settings: MethodSettings = None  # type: ignore[assignment]  # filled in below
     classifier: str | None = None
-    classifier_arch: str | None = None
+    classifier_arch: Annotated[
+        str | None,
+        "denoiser: the classifier's architecture.",
+        Takes("NAME"),
+        Suggested(ARCHITECTURES),
+        Shown("the checkpoint's, or recognised"),
+    ] = None
     classifier_mean: Annotated[tuple[float, ...] | None, MEAN] = None
     classifier_std: Annotated[tuple[float, ...] | None, STD] = None
     classifier_size: Annotated[int | None, IMAGE_SIZE] = None
     trust_checkpoint: bool = False
 
-    recipe: str | None = None
+    recipe: Annotated[
+        str | None,
+        OneOf(RECIPES),
+        f"Settings of a published model, for options that are not given: {', '.join(RECIPES)}.",
+        Shown("none"),
+    ] = None
     epochs: Annotated[int, Count(most=MOST_STEPS), "Passes over the images."] = 50
     batch_size: Annotated[int, Count(most=MOST_STEPS), "Images per step."] = 128
     optimizer: Annotated[str, OneOf(OPTIMIZERS), f"{' or '.join(OPTIMIZERS)}."] = "adam"
@@ -96,10 +120,16 @@ class TrainPlan(Plan):
 
     seed: Annotated[int, SEED] = 0
     device: str = "auto"
-    dtype: Annotated[str, OneOf(TRAINING_DTYPES)] = "float32"
-    channels_last: bool = True
-    workers: Annotated[int, Count(0, 1024)] = 4
-    output: Annotated[Path, FileName()] = Path("model.safetensors")
+    dtype: Annotated[
+        str, OneOf(TRAINING_DTYPES), f"Precision of forward and backward passes: {', '.join(TRAINING_DTYPES)}."
+    ] = "float32"
+    channels_last: Annotated[bool, "Memory layout of images."] = True
+    workers: Annotated[
+        int, Count(0, 1024), "Processes that decode images, for data sets that are not held in memory."
+    ] = 4
+    output: Annotated[Path, FileName(), "Where to write the checkpoint.", Takes("FILE.safetensors")] = Path(
+        "model.safetensors"
+    )
     resume: bool = False
     overwrite: bool = False
     dry_run: bool = False
@@ -117,8 +147,7 @@ class TrainPlan(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.settings is None:
-            object.__setattr__(self, "settings", METHODS[self.method].settings())  # frozen from here on
+        self.fill_in({"settings": METHODS[self.method].settings()})
         methods.check(self.method, self.settings)
         if self.denoises:
             self._check_denoiser()
@@ -128,27 +157,25 @@ class TrainPlan(Plan):
             "arch": DENOISER_ARCHITECTURES[0] if self.denoises else "small-cnn",
             "normalisation": "none" if self.denoises else DATASETS[self.dataset].normalisation,
         }
-        for name, value in defaults.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        check_distinct(self.reads().items(), self.writes().items())
+        self.fill_in(defaults)
+        check_distinct(self.reads(), self.writes().items())
 
     @property
     def denoises(self) -> bool:
         """Whether what is trained is a denoiser."""
         return METHODS[self.method].denoises
 
-    def reads(self) -> dict[str, Path | None]:
-        """The files and folders that options name to be read."""
+    def reads(self) -> list[tuple[str, Path | None]]:
+        """The files and folders that options name to be read, each with its option."""
         classifier = None if self.classifier in (None, "demo") else Path(str(self.classifier))
-        return {"--data-dir": self.data_dir, "--classifier": classifier}
+        return [("--data-dir", self.data_dir), ("--classifier", classifier)]
 
     def writes(self) -> dict[str, Path | None]:
         """All that the run writes, by what it is."""
         return {
             "--output": self.output,
-            "the state of --output": sidecar(self.output, ".training"),
-            "the log of --output": sidecar(self.output, ".log.jsonl"),
+            "the state of --output": sidecar(self.output, TRAINING),
+            "the log of --output": sidecar(self.output, TRAINING_LOG),
         }
 
     def _check_denoiser(self) -> None:
@@ -191,14 +218,6 @@ class TrainPlan(Plan):
                     "add --classifier FILE" if self.denoises else "add --method denoiser, or leave it out",
                 )
 
-    def config(self) -> dict[str, Any]:
-        """Every setting, as JSON; those of all methods by name, where `settings` stands."""
-        config: dict[str, Any] = {}
-        for name, value in super().config().items():
-            config |= methods.flat(self.settings) if name == "settings" else {name: value}
-        return config
-
-    def compared_keys(self) -> list[str]:
-        names = super().compared_keys()
-        place = names.index("settings")
-        return [*names[:place], *methods.every_setting(), *names[place + 1 :]]
+    def flat_settings(self) -> dict[str, Any]:
+        """Those of all methods, None where this one lacks them."""
+        return methods.flat(self.settings)

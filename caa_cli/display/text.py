@@ -35,9 +35,9 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def number(value: float | None, digits: int = 3, unit: str = "") -> str:
-    """A rounded number with its unit; a dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}{unit}"
+def number(value: float | None, digits: int = 3) -> str:
+    """A rounded number; a dash for None."""
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def now() -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import assert_clean_error, caa, read_strict, timeless
-from typer.testing import Result
+from support import Result, assert_clean_error, caa, read_strict, timeless
 
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
 _TINY = "--checkpoint demo --limit 4 --samples 60 --verify-samples 600 --chunk-size 256 --device cpu --iterations 6"

@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from support import CHEAP, assert_clean_error, caa, demo_images, read_strict, timeless, write_mnist
-from typer.testing import Result
+from support import CHEAP, Result, assert_clean_error, caa, demo_images, read_strict, timeless, write_mnist
 
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard

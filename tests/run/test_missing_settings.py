@@ -62,6 +62,19 @@ def test_all_that_is_missing_is_named_at_once(folder, words, problems, command):
     assert result.stderr.endswith(f"{command}\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("attack --attack PGD", "--attack 'PGD' is not known"),
+        ("attack --ensemble votes", "--ensemble votes needs several checkpoints"),
+        ("certify --limit 0", "--limit must be at least 1"),
+    ],
+)
+def test_what_is_wrong_comes_before_what_is_missing(words: str, problem: str):
+    """The hint for what is missing repeats the command, which would be refused again."""
+    assert_clean_error(caa(*words.split()), 2, problem)
+
+
 def test_the_command_named_is_complete(folder):
     """With the capitals filled in it runs."""
     refused = caa("certify", "--checkpoint", "plain.pt", "--dataset", "demo", "--dry-run", "--json")
