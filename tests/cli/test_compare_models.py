@@ -299,6 +299,27 @@ def test_certified_accuracy_of_several_models(certificates, tmp_path):
     assert float(row["certified_accuracy@0.50_low"]) == pytest.approx(0.0675860, abs=1e-6)
 
 
+def test_certificates_older_than_a_setting_are_compared_and_merged(tmp_path):
+    """They were Cohen's before --certificate; without its name they were refused."""
+    shards = []
+    for index in range(2):
+        found = certification(certified([0.3, 0.8])[index::2])
+        found |= {"shard": {"index": index, "count": 2}}
+        found["config"] |= {"limit": 2, "certificate": "cohen"}
+        shards.append(write(tmp_path / f"{index}.json", found))
+    model = write(
+        tmp_path / "b.json", of_model(certification(certified([0.6, 0.6])), "b", "b.pt", certificate="cohen")
+    )
+    older = read_strict(shards[0])
+    del older["config"]["certificate"]
+    write(shards[0], older)
+    assert caa("compare", *shards, model).exit_code == 0
+    assert caa("merge", *shards, "--output", tmp_path / "all.json").exit_code == 0
+    write(shards[0], {**older, "config": {**older["config"], "certificate": "li"}})
+    for command in (["compare", *shards, model], ["merge", *shards, "--output", tmp_path / "other.json"]):
+        assert_clean_error(caa(*command), 2, "different settings: certificate (li and cohen)")
+
+
 def test_a_small_error_probability_is_a_power_of_ten_in_latex(tmp_path):
     one = certification(certified([0.3, 0.8]))
     path = write(tmp_path / "a.json", of_model(one, "a", "gaussian.pt", alpha=1e-5))

@@ -9,7 +9,6 @@ from typing import Any
 
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.certify_plan import CertifyPlan
-from caa_cli.config.differences import decisive
 from caa_cli.config.paths import sidecar
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
@@ -137,9 +136,7 @@ def _check_one_run(parts: Sequence[ResultFile[Any]]) -> None:
             raise UsageError(f"{first.path} is of caa {first.command} and {part.path} of caa {part.command}", hint)
     left_out = NOT_COMPARED[first.command]
     names = dict.fromkeys(name for part in parts for name in part.config if name not in left_out)
-    check_same(
-        parts, {name: [decisive(name, _setting(part, name)) for part in parts] for name in names}, lambda _: hint
-    )
+    check_same(parts, names, lambda _: hint)
     for part in parts[1:]:
         both = f"{first.path} and {part.path}"
         if part.surrogate != first.surrogate:
@@ -159,11 +156,6 @@ def _check_one_run(parts: Sequence[ResultFile[Any]]) -> None:
                 f"{both} are of different numbers of shards: {first.shard[1]} and {part.shard[1]}",
                 "name the files of one run's shards",
             )
-
-
-def _setting(part: ResultFile[Any], name: str) -> Any:
-    """A setting's value; an older file that lacks it counts as having the default, as in caa compare."""
-    return part.setting(name) if part.command == "attack" else part.config.get(name)
 
 
 def read_shard(path: Path, partial: bool = False) -> ResultFile[Any] | None:

@@ -52,7 +52,8 @@ class ResultFile(Generic[R]):
 
     @property
     def attack(self) -> str:
-        return str(self.config["attack"])
+        """The name of the attack; empty for certificates."""
+        return str(self.config.get("attack", ""))
 
     @property
     def name(self) -> str | None:

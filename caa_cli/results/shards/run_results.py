@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -94,23 +94,23 @@ def check_agreement(parts: Sequence[ResultFile[Any]]) -> None:
     """Raises UsageError unless all files share the checkpoint, the data and all settings but those of the search."""
     check_same(
         parts,
-        {name: [part.setting(name) for part in parts] for name in SHARED},
+        SHARED,
         lambda names: f"only settings of the search may differ; repeat the second {_flags(parts[0], names)}",
     )
 
 
 def check_same(
     parts: Sequence[ResultFile[Any]],
-    settings: dict[str, list[Any]],
+    settings: Iterable[str],
     advice: Callable[[Sequence[str]], str],
     one_model: bool = True,
 ) -> None:
     """Raises UsageError for files of different checkpoints (of `one_model`), settings or data.
 
-    settings: by name, one value for each file.  advice: the hint, given the names of the settings that differ.
+    settings: the names of those that have to agree.  advice: the hint, given the names of those that differ.
     """
     first = parts[0]
-    for position, part in enumerate(parts[1:], 1):
+    for part in parts[1:]:
         both = f"{first.path} and {part.path}"
         ours, theirs = model_digest(first.checkpoint), model_digest(part.checkpoint)
         if one_model and ours != theirs:
@@ -118,10 +118,11 @@ def check_same(
                 f"{both} are of different checkpoints (sha256 {str(ours)[:12]} and {str(theirs)[:12]})",
                 "put together results of one model",
             )
-        differing = [name for name, values in settings.items() if values[0] != values[position]]
+        values = {name: [decisive(name, file.setting(name)) for file in (first, part)] for name in settings}
+        differing = {name: pair for name, pair in values.items() if pair[0] != pair[1]}
         if differing:
-            shown = ", ".join(f"{name} ({settings[name][0]} and {settings[name][position]})" for name in differing)
-            raise UsageError(f"{both} were made with different settings: {shown}", advice(differing))
+            shown = ", ".join(f"{name} ({one} and {other})" for name, (one, other) in differing.items())
+            raise UsageError(f"{both} were made with different settings: {shown}", advice(list(differing)))
         if first.images != part.images:
             raise UsageError(
                 f"{both} are over different data: {_data(first)} and {_data(part)}",
