@@ -41,7 +41,8 @@ class CertifiedComparison:
     @property
     def radius(self) -> float | None:
         """The only radius that was decided on (`caa certify --radius`), if it was so."""
-        return _radius(self.models)
+        radius: float | None = self.models[0].parts[0].config.get("radius")
+        return radius
 
     def records(self, model: CertifiedModel) -> list[CertifyRecord]:
         return [model.records[index] for index in self.images]
@@ -99,7 +100,7 @@ def compare_certificates(
     if not finished:
         raise UsageError("no image is certified in all of the results", "finish them with --resume")
     records = [[model.records[index] for index in finished] for model in models]
-    radius = _radius(models)
+    radius = models[0].parts[0].config.get("radius")
     summaries = [
         summarise_certificates(mine, model.parts[0].config["samples"], sum(p.seconds for p in model.parts), radius)
         for model, mine in zip(models, records, strict=True)
@@ -113,10 +114,6 @@ def compare_certificates(
         notes=tuple(notes),
         partial=len(finished) < len(images) or any(model.interrupted for model in models),
     )
-
-
-def _radius(models: Sequence[CertifiedModel]) -> float | None:
-    return models[0].parts[0].config.get("radius")
 
 
 def _share(records: Sequence[CertifyRecord], radius: float) -> tuple[float, Interval]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from caa_cli.config.compared_settings import SHARED
 from caa_cli.config.schema import Natural, PositiveInt, SchemaError, Seconds, check
 from caa_cli.errors import CaaError
-from caa_cli.results.comparison import Comparison, compare_over
+from caa_cli.results.comparison import Comparison
 from caa_cli.results.documents import Checkpoint, Images
 from caa_cli.results.models import OF_EACH, ModelsComparison
 from caa_cli.results.records import AttackRecord
@@ -136,9 +136,9 @@ def _comparison(
     bootstrap = document["summary"]["bootstrap"]
     if bootstrap is not None and not resamples:
         resamples, seed = bootstrap["resamples"], bootstrap["seed"]
-    notes, partial = document["notes"], document["status"] != "complete"
+    notes, partial = tuple(document["notes"]), document["status"] != "complete"
     chosen = reference or document["reference"]
-    return compare_over(attacks, images, eligible, notes, partial, resamples, seed, chosen)
+    return Comparison(tuple(attacks), tuple(images), tuple(eligible), notes, partial, chosen, resamples, seed)
 
 
 def _attack(path: Path, document: Mapping[str, Any], label: str, entry: Mapping[str, Any]) -> AttackResult:

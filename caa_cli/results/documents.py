@@ -192,9 +192,15 @@ def check_header(header: Any, kind: Any = Header) -> None:
         _settings(header["command"])(header["config"])
     except SchemaError as error:
         raise error.within("config") from None
+    index, count = shard_of(header)
+    if index >= count:
+        raise SchemaError(f"{index} of {count}", "there is no shard")
+
+
+def shard_of(header: Mapping[str, Any]) -> tuple[int, int]:
+    """(index, count) of the shard that a run was; one of one where the header does not say it."""
     shard = header.get("shard") or {"index": 0, "count": 1}
-    if shard["index"] >= shard["count"]:
-        raise SchemaError(f"{shard['index']} of {shard['count']}", "there is no shard")
+    return shard["index"], shard["count"]
 
 
 def check_version(path: Path, header: Mapping[str, Any]) -> None:

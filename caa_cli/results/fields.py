@@ -130,7 +130,7 @@ def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None =
     damaged.
     """
     document = document or {}
-    shared = Comparison((), (), (), (), (), 0, (), False).summary
+    shared = Comparison((), (), (), (), False).summary
     of_attack = _flat(attack_summary([], figures([{}], [])[0], 0.0))
     del of_attack["examples"]  # in the document this is the list of examples
     summary, attacks = document.get("summary", {}), document.get("attacks", {})

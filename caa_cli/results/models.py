@@ -97,18 +97,19 @@ def compare_models(
     joined = {label: join(parts, gaps=common) for label, parts in groups.items()}
     among = held_by_all([attack for attacks in joined.values() for attack in attacks]) if common else None
     comparisons: dict[str, Comparison] = {}
+    first_attack = next(iter(joined.values()))[0].label
     for label, attacks in joined.items():
-        first = next(iter(joined.values()))[0].label
-        default = first if first in [attack.label for attack in attacks] else None
+        default = first_attack if first_attack in [attack.label for attack in attacks] else None
         comparisons[label] = compare(attacks, resamples, seed, reference or default, among)
     complete = [
         (label, set(comparison.images)) for label, comparison in comparisons.items() if not comparison.partial
     ]
     for label, images in complete[1:]:
         first, expected = complete[0]
-        for index in sorted(images ^ expected)[:1]:
+        if differing := images ^ expected:
             raise UsageError(
-                f"the results of {first} and {label} are over different images: only one of them has image {index}",
+                f"the results of {first} and {label} are over different images: only one of them has image "
+                f"{min(differing)}",
                 SAME_IMAGES,
             )
     return ModelsComparison(comparisons)

@@ -88,30 +88,33 @@ class CompareRun:
             )
 
     def _read(self) -> int:
-        again = None
-        if len(self.plan.files) == 1 and not self.plan.names:
-            again = read_comparison(self.plan.files[0], self.plan.bootstrap, self.plan.seed, self.plan.reference)
-            if again and self.plan.common_images:
-                raise UsageError(
-                    f"--common-images is of results of attacks, and {self.plan.files[0]} compares them already",
-                    "leave it out",
-                )
-        parts = [] if again else self._read_files()
-        comparison: AnyComparison = again[0] if again else _compared(parts, self.plan)
-        check_applicable(self.plan, comparison)
+        """Compare the results that are named, or show a comparison again that is the only one of them."""
+        plan = self.plan
+        again, parts, origin = None, list[ResultFile[Any]](), None
+        comparison: AnyComparison
+        if len(plan.files) == 1 and not plan.names:
+            again = read_comparison(plan.files[0], plan.bootstrap, plan.seed, plan.reference)
+        if again is None:
+            parts = self._read_files()
+            comparison = _compared(parts, plan)
+        elif plan.common_images:
+            problem = f"--common-images is of results of attacks, and {plan.files[0]} compares them already"
+            raise UsageError(problem, "leave it out")
+        else:
+            comparison, origin = again
+        check_applicable(plan, comparison)
         partial = comparison.partial or any(part.status != "complete" for part in parts)
         status = "partial" if partial else "complete"
         document = comparison.to_json(status)
         self.gate.check(fields_of_comparison(document))
-        if self.plan.dry_run:
-            what, count = (
-                ("models", "examples") if isinstance(comparison, CertifiedComparison) else ("attacks", "eligible")
-            )
+        if plan.dry_run:
+            certified = isinstance(comparison, CertifiedComparison)
+            what, count = ("models", "examples") if certified else ("attacks", "eligible")
             images = counted(document["summary"][count], "image")
             self.display.plan("caa compare", [(what, ", ".join(comparison.labels)), (count, images)])
             self.display.document(document)
             return DONE
-        fields = self.report.finish(comparison, status, replacing=True, origin=again and again[1])
+        fields = self.report.finish(comparison, status, origin)
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(PARTIAL if partial else DONE)
 
@@ -169,11 +172,7 @@ class CompareRun:
             display = AttackDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", messages)
             try:
                 code = run_attack(
-                    attack,
-                    display,
-                    self.resume_command,
-                    images_again=plan.images_again,
-                    classifiers=classifiers,
+                    attack, display, self.resume_command, images_again=plan.images_again, classifiers=classifiers
                 )
             except CaaError as error:
                 if not documents or "--resume" in (error.hint or ""):

@@ -13,11 +13,11 @@ from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attack_settings import foreign
 from caa_cli.config.compared_settings import SHARED, default_of, former_value, setting_names
 from caa_cli.config.differences import AS_ANOTHER
-from caa_cli.config.paths import sidecar
+from caa_cli.config.paths import JOURNAL, sidecar
 from caa_cli.config.schema import SchemaError, check, parse, shown
 from caa_cli.config.selection import default_limit, select
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.results.documents import Compared, Document, check_header, check_version, read_record
+from caa_cli.results.documents import Compared, Document, check_header, check_version, read_record, shard_of
 from caa_cli.results.records import Record
 from caa_cli.results.store.journal import read_journal
 
@@ -152,7 +152,7 @@ def read_document(path: Path, commands: Collection[str]) -> Any:
         raise CaaError(f"{path} is no result of {kinds}: it is no text", "name its --output") from error
     if not text.strip():
         raise CaaError(f"{path} is empty", _AGAIN)
-    if path.suffix == ".jsonl":
+    if path.suffix == JOURNAL:
         raise UsageError(
             f"{path} is the record of a run, not its result",
             f"finish that run with {kinds} … --resume, and name its --output",
@@ -204,14 +204,13 @@ def parse_result_file(path: Path, document: Any, commands: Collection[str] = ("a
 
 def read_unfinished(path: Path, status: str = "interrupted") -> ResultFile[Any]:
     """The result that the journal of a run with this --output has so far. Raises CaaError where it is damaged."""
-    header, records, _ = read_journal(sidecar(path, ".jsonl"))
+    header, records, _ = read_journal(sidecar(path, JOURNAL))
     summary = {"seconds": sum(record.seconds for record in records.values())}
     return _result_file(path, {**header, "status": status, "summary": summary}, records.values())
 
 
 def _result_file(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> ResultFile[Any]:
     """A result file from a document that has been checked, and its examples as records."""
-    shard = document.get("shard") or {"index": 0, "count": 1}
     return ResultFile(
         path=path,
         metadata={name: value for name, value in document.items() if name != "examples"},
@@ -221,7 +220,7 @@ def _result_file(path: Path, document: Mapping[str, Any], records: Iterable[Reco
         checkpoint=document["checkpoint"],
         environment=document.get("environment", {}),
         images=document.get("images", {}),
-        shard=(shard["index"], shard["count"]),
+        shard=shard_of(document),
         seconds=float(document["summary"]["seconds"]),
         records=tuple(records),
     )

@@ -17,7 +17,7 @@ from caa_cli.errors import UsageError
 from caa_cli.results.model_files import model_digest
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.shards.result_file import R, ResultFile
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, first_few
 
 # How many of the missing shards a message names.
 MOST_NAMED = 20
@@ -170,6 +170,12 @@ def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
     ]
 
 
+def varying(group: Sequence[AttackResult]) -> list[str]:
+    """The names of the settings in which runs of one attack differ."""
+    settings = [run.parts[0].attack_settings for run in group]
+    return [name for name in settings[0] if any(other.get(name) != settings[0][name] for other in settings[1:])]
+
+
 def union(parts: Sequence[ResultFile[R]], gaps: bool = False) -> dict[int, R]:
     """Unite the records of the files of one run, by image index.
 
@@ -204,9 +210,8 @@ def gaps_between(parts: Sequence[ResultFile[Any]]) -> list[str]:
     gaps = []
     for alike in selections.values():
         if absent := missing_shards(alike):
-            shown = ", ".join(map(str, absent[:MOST_NAMED])) + (", …" if len(absent) > MOST_NAMED else "")
             files = ", ".join(str(part.path) for part in alike)
-            gaps.append(f"shard {shown} of {alike[0].shard[1]} is missing beside {files}")
+            gaps.append(f"shard {first_few(absent, MOST_NAMED)} of {alike[0].shard[1]} is missing beside {files}")
     return gaps
 
 

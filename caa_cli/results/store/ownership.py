@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.paths import same_file, sidecar
+from caa_cli.config.paths import IMAGES, JOURNAL, same_file, sidecar
 from caa_cli.config.ranges import setting_of
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import COHEN_COLUMNS
@@ -51,7 +51,7 @@ def check_intact(path: Path) -> None:
 
 def check_journals(output: Path) -> None:
     """Raises UsageError where the journal or the images of a run would replace another kind of file."""
-    journal, images = sidecar(output, ".jsonl"), sidecar(output, ".images")
+    journal, images = sidecar(output, JOURNAL), sidecar(output, IMAGES)
     for path in (journal, images):
         check_writable(path, "--output")
     if something_at(journal):
