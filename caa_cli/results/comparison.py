@@ -10,8 +10,9 @@ from typing import Any
 
 from caa_cli.config.compare_plan import check_reference
 from caa_cli.config.compared_settings import SEARCH, SHARED
+from caa_cli.config.plan import fingerprint_of
 from caa_cli.results import bootstrap, metrics
-from caa_cli.results.documents import fingerprint_of, head
+from caa_cli.results.documents import head
 from caa_cli.results.line_search import hidden_by_line_search
 from caa_cli.results.metrics import Figures
 from caa_cli.results.proportions import LEVEL, Interval

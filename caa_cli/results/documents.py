@@ -5,8 +5,6 @@ Fields that are not declared here are kept, so that files of other minor version
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -172,11 +170,6 @@ def head(command: str, status: str | None = None) -> dict[str, Any]:
     created = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "status": status}
     of_result = created if status is not None else {}
     return {"schema_version": SCHEMA_VERSION, "tool_version": __version__, **of_result, "command": command}
-
-
-def fingerprint_of(value: object) -> str:
-    """A short digest of a value of JSON."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def agreed(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

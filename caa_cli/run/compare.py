@@ -11,15 +11,15 @@ from caa_cli.config.compare_plan import ComparePlan
 from caa_cli.display import AttackDisplay, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.presentation import AnyComparison
-from caa_cli.results.certified import CertifiedComparison, compare_certificates
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.comparison_document import read_comparison
+from caa_cli.results.comparison_of_certificates import CertifiedComparison, compare_certificates
+from caa_cli.results.comparison_of_models import compare_models
 from caa_cli.results.documents import KINDS, document_at, head
 from caa_cli.results.fields import compare_fields, fields_of_comparison
-from caa_cli.results.models import compare_models
 from caa_cli.results.requirements import Requirement
+from caa_cli.results.shards.by_model import by_model
 from caa_cli.results.shards.common_images import held_by_all
-from caa_cli.results.shards.models import by_model
 from caa_cli.results.shards.result_file import ResultFile, compared_files, parse_result_file, read_result_file
 from caa_cli.results.shards.run_results import AttackResult, join
 from caa_cli.results.store.attack_output import AttackOutput

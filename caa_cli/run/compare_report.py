@@ -11,11 +11,11 @@ from caa_cli.config.ranges import setting_of
 from caa_cli.display import Display
 from caa_cli.errors import UsageError
 from caa_cli.report.presentation import AnyComparison, present, title_of
-from caa_cli.results.certified import CertifiedComparison
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.comparison_document import KEPT
+from caa_cli.results.comparison_of_certificates import CertifiedComparison
+from caa_cli.results.comparison_of_models import ModelsComparison
 from caa_cli.results.fields import Fields, fields_of_comparison
-from caa_cli.results.models import ModelsComparison
 from caa_cli.results.store.compare_output import CompareOutput
 from caa_cli.results.store.files import write_atomically, write_document, writing
 from caa_cli.run.drawing import drawing

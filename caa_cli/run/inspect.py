@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from caa_cli.config.choices import ENSEMBLES
 from caa_cli.config.datasets import DATASETS
@@ -49,21 +49,18 @@ class Inspection:
 
     display: Display
     checkpoints: Sequence[str]
-    dataset: str | None
+    dataset: Annotated[str | None, OneOf(DATASETS)]
     overrides: Overrides
     trust: bool = False
-    ensemble: str | None = None
+    ensemble: Annotated[str | None, OneOf(ENSEMBLES)] = None
     denoiser: str | None = None
     denoiser_arch: str | None = None
 
     def execute(self) -> int:
         """Show it; returns the exit code: 1 if an architecture is not recognised or was not inspected, or if a run
         would be refused."""
-        if self.dataset is not None:
-            OneOf(DATASETS).check("--dataset", self.dataset)
+        check_each(self)
         check_each(self.overrides)
-        if self.ensemble is not None:
-            OneOf(ENSEMBLES).check("--ensemble", self.ensemble)
         read = cache(partial(inspect_weights, trust=self.trust))  # a file may hold gigabytes
         if len(self.checkpoints) == 1 and not self._front and self.overrides.arch is None:
             alone = denoiser_at(self.checkpoints[0], read, self.trust)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ from caa_cli.results.shards.progress import (
     state_of_comparison,
     total_of,
 )
-from caa_cli.results.shards.result_file import how_to_go_on
+from caa_cli.results.shards.result_file import how_to_go_on, located
 from caa_cli.results.shards.run_results import MOST_NAMED
 from caa_cli.results.store.journal import header_of
 from caa_cli.runtime.words import counted, first_few
@@ -128,11 +127,8 @@ def _outputs_at(place: Path) -> Iterator[Path]:
         yield output
         return
     # What caa compare and --shard auto write beside it, or in its place.
-    for attack in document.get("attacks", {}).values():
-        for file in map(Path, attack["files"]):
-            # The document names it from the folder where caa compare was typed.
-            places = (output.with_name(file.name), Path(os.path.normpath(output.parent / file)), file)
-            yield from [place for place in places if place.exists()][:1]
+    named = [file for attack in document.get("attacks", {}).values() for file in attack["files"]]
+    yield from (file for file in located(output, named) if file.exists())
     for part in sorted(output.parent.glob(f"{escape(output.stem)}.*")):
         run = part.with_name(part.name.removesuffix(JOURNAL))
         if run.suffix == output.suffix and run != output and _command_of(part) in KINDS:

@@ -15,8 +15,8 @@ from support import assert_clean_error, caa, parse_strict, read_strict
 
 from caa_cli.report.models import draw_by_model
 from caa_cli.results.certificates import CertifyRecord
-from caa_cli.results.models import compare_models
-from caa_cli.results.shards.models import by_model
+from caa_cli.results.comparison_of_models import compare_models
+from caa_cli.results.shards.by_model import by_model
 from caa_cli.results.shards.result_file import read_result_file
 
 FORMATS = ["table", "markdown", "latex", "csv", "json"]

@@ -219,7 +219,7 @@ def test_saving_holds_one_image_at_a_time(tmp_path):
     assert peak < 10e6
 
 
-ATTACKS = ("--attacks", "caa,pgd:epsilon=0.6", "--limit", "3")
+ATTACKS = ("--attacks", "caa,pgd:epsilon=0.6", "--limit", "2")
 
 
 def test_a_comparison_keeps_the_images_that_its_report_shows(tmp_path):

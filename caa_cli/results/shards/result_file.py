@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,12 +19,13 @@ from caa_cli.config.paths import JOURNAL, sidecar
 from caa_cli.config.schema import SchemaError, check, parse, shown
 from caa_cli.config.selection import default_limit, select
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.results.documents import Compared, Document, check_header, check_version, read_record, shard_of
+from caa_cli.results.documents import KINDS, Compared, Document, check_header, check_version, read_record, shard_of
 from caa_cli.results.records import Record
 from caa_cli.results.store.journal import read_journal
 
 R = TypeVar("R", bound=Record)
-_COMMANDS = ("attack", "certify", "compare")
+# The commands whose results are read.
+COMMANDS = (*KINDS, "compare")
 # Settings that default to another setting's value.
 _DEFAULTS_TO = {"attack_sigma": "sigma", "selection_samples": "samples", **AS_ANOTHER}
 
@@ -228,7 +231,7 @@ def _result_file(path: Path, document: Mapping[str, Any], records: Iterable[Reco
 
 def _of_another_command(path: Path, document: Mapping[str, Any], commands: Collection[str]) -> CaaError:
     command, hint = document.get("command"), f"name the files of {_kinds(commands)}"
-    if not isinstance(command, str) or command not in _COMMANDS:
+    if not isinstance(command, str) or command not in COMMANDS:
         return CaaError(f"{path} is no result of {_kinds(commands)}: its command is {shown(command)}", hint)
     if files := compared_files(path, document):
         hint = f"name the files that it compares (to merge, one attack's): {' '.join(files)}"
@@ -247,10 +250,24 @@ def compared_files(path: Path, document: Mapping[str, Any]) -> list[str]:
     except SchemaError:
         return []
     entries = [*document["attacks"].values(), *document.get("models", {}).values()]
-    named = [Path(file) for entry in entries for file in entry.get("files", [])]
-    beside = {file: path.with_name(file.name) for file in named}  # the current folder may be another one since
-    found = [beside[file] if beside[file].exists() and not file.exists() else file for file in named]
+    found = located(path, [file for entry in entries for file in entry.get("files", [])])
     return list(dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", str(file)) for file in found))
+
+
+def located(path: Path, files: Iterable[str]) -> list[Path]:
+    """The files that a result at `path` names, as they can be named here.
+
+    It names them from the folder where its command was typed, and they may have been moved together with it. So each
+    is looked for beside the result (unless two have one name), from its folder, and from the current one.
+    """
+    named = list(map(Path, dict.fromkeys(files)))
+    names = Counter(file.name for file in named)
+    found = []
+    for file in named:
+        places = [path.with_name(file.name)] if names[file.name] == 1 else []
+        places += [Path(os.path.normpath(path.parent / file)), file]
+        found.append(next((place for place in places if place.exists()), file))
+    return found
 
 
 def how_to_go_on(document: dict[str, Any]) -> str:

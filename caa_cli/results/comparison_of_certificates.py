@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from caa_cli.config.plan import fingerprint_of
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary, summarise_certificates
-from caa_cli.results.documents import agreed, fingerprint_of, head
+from caa_cli.results.documents import agreed, head
 from caa_cli.results.proportions import Interval, clopper_pearson
+from caa_cli.results.shards.by_model import MODEL_SETTINGS
 from caa_cli.results.shards.common_images import common_images, held_by_all, without_failures
-from caa_cli.results.shards.models import MODEL_SETTINGS
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.shards.run_results import RunResult, union
 

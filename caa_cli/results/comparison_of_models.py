@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from caa_cli.config.plan import fingerprint_of
 from caa_cli.errors import UsageError
 from caa_cli.results.comparison import Comparison, compare
-from caa_cli.results.documents import agreed, fingerprint_of, head
+from caa_cli.results.documents import agreed, head
 from caa_cli.results.records import AttackRecord
+from caa_cli.results.shards.by_model import MODEL_SETTINGS
 from caa_cli.results.shards.common_images import SAME_IMAGES, held_by_all
-from caa_cli.results.shards.models import MODEL_SETTINGS
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.shards.run_results import join
 
