@@ -20,7 +20,8 @@ from caa_cli.results.fields import compare_fields, fields_of_comparison
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.shards.by_model import by_model
 from caa_cli.results.shards.common_images import held_by_all
-from caa_cli.results.shards.result_file import ResultFile, compared_files, parse_result_file, read_result_file
+from caa_cli.results.shards.compared_files import compared_files, in_a_command
+from caa_cli.results.shards.result_file import ResultFile, parse_result_file, read_result_file
 from caa_cli.results.shards.run_results import AttackResult, join
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.compare_output import CompareOutput
@@ -125,7 +126,7 @@ class CompareRun:
             compared = {path: compared_files(path, document_at(path)) for path in self.plan.files}
             if len(compared) < 2 or not any(compared.values()):
                 raise
-            words = dict.fromkeys(file for path, files in compared.items() for file in files or [str(path)])
+            words = in_a_command([file for path, files in compared.items() for file in files or [path]])
             hint = f"name the files that are compared: caa compare {' '.join(words)}"
             raise UsageError(error.problem, hint) from error
 

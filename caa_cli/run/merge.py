@@ -23,7 +23,7 @@ from caa_cli.results.store.files import check_writable, write_atomically, write_
 from caa_cli.results.store.images import save_images
 from caa_cli.results.store.journal import unfinished
 from caa_cli.results.store.locks import check_free, locked
-from caa_cli.results.store.ownership import check_intact, check_result, check_side_file
+from caa_cli.results.store.ownership import check_intact, check_result, check_side_files
 from caa_cli.run.gate import Gate, warn_of_nothing
 from caa_cli.run.reporting import file_rows, rows_and_fields
 from caa_cli.runtime.signals import uninterrupted
@@ -103,11 +103,8 @@ class MergeRun:
             )
         if self.dry_run:
             return
-        for option, path in self.written.items():
-            check_writable(path, option)
-        held = check_result(self.output)
-        for option, path in self.side_files.items():
-            check_side_file(option, path, held, self.overwrite)
+        check_writable(self.output, "--output")
+        check_side_files(self.side_files, check_result(self.output), self.overwrite)
 
     def _check_replaced(self, document: dict[str, Any]) -> None:
         """Raise UsageError if --output holds a result that the merged one does not contain."""

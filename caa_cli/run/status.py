@@ -14,6 +14,7 @@ from caa_cli.config.paths import IMAGES, JOURNAL, TRAINING, TRAINING_LOG, sideca
 from caa_cli.display import Display, clock
 from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
 from caa_cli.results.documents import KINDS, document_at, head
+from caa_cli.results.shards.compared_files import compared_files
 from caa_cli.results.shards.progress import (
     COMPARISON,
     COMPLETE,
@@ -30,7 +31,7 @@ from caa_cli.results.shards.progress import (
     state_of_comparison,
     total_of,
 )
-from caa_cli.results.shards.result_file import how_to_go_on, located
+from caa_cli.results.shards.result_file import how_to_go_on
 from caa_cli.results.shards.run_results import MOST_NAMED
 from caa_cli.results.store.journal import header_of
 from caa_cli.runtime.words import counted, first_few
@@ -127,8 +128,7 @@ def _outputs_at(place: Path) -> Iterator[Path]:
         yield output
         return
     # What caa compare and --shard auto write beside it, or in its place.
-    named = [file for attack in document.get("attacks", {}).values() for file in attack["files"]]
-    yield from (file for file in located(output, named) if file.exists())
+    yield from (file for file in compared_files(output, document) if file.exists())
     for part in sorted(output.parent.glob(f"{escape(output.stem)}.*")):
         run = part.with_name(part.name.removesuffix(JOURNAL))
         if run.suffix == output.suffix and run != output and _command_of(part) in KINDS:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from comparing import document, record, write
+from requiring import CERTIFICATES, certification
 from support import CHEAP, assert_clean_error, attack, caa, journal_of, parse_strict, start, wait_until
 
 from caa_cli.results.records import FAILED
@@ -264,6 +265,13 @@ def test_results_of_one_name_in_several_folders_are_all_found(tmp_path, monkeypa
     assert caa("compare", *files, "--output", "one/c.json").exit_code == 0
     assert [run["output"] for run in status("one/c.json")["runs"]] == files
     assert_clean_error(caa("merge", "one/c.json", "--output", "x.json"), 2, "caa compare", " ".join(files))
+
+
+def test_the_certificates_of_a_comparison_are_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(Path("a.json"), certification(CERTIFICATES[:4]))
+    assert caa("compare", "a.json", "--output", "c.json").exit_code == 0
+    assert [run["output"] for run in status("c.json")["runs"]] == ["a.json"]
 
 
 def test_other_files_of_a_folder_are_passed_over(folder):

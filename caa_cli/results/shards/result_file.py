@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,11 +13,12 @@ from caa_cli.config.attack_settings import foreign
 from caa_cli.config.compared_settings import SHARED, default_of, former_value, setting_names
 from caa_cli.config.differences import AS_ANOTHER
 from caa_cli.config.paths import JOURNAL, sidecar
-from caa_cli.config.schema import SchemaError, check, parse, shown
+from caa_cli.config.schema import SchemaError, parse, shown
 from caa_cli.config.selection import default_limit, select
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.results.documents import KINDS, Compared, Document, check_header, check_version, read_record, shard_of
+from caa_cli.results.documents import KINDS, Document, check_header, check_version, read_record, shard_of
 from caa_cli.results.records import Record
+from caa_cli.results.shards.compared_files import compared_files, in_a_command
 from caa_cli.results.store.journal import read_journal
 
 R = TypeVar("R", bound=Record)
@@ -234,40 +232,8 @@ def _of_another_command(path: Path, document: Mapping[str, Any], commands: Colle
     if not isinstance(command, str) or command not in COMMANDS:
         return CaaError(f"{path} is no result of {_kinds(commands)}: its command is {shown(command)}", hint)
     if files := compared_files(path, document):
-        hint = f"name the files that it compares (to merge, one attack's): {' '.join(files)}"
+        hint = f"name the files that it compares (to merge, one attack's): {' '.join(in_a_command(files))}"
     return UsageError(f"{path} is a result of caa {command}, not of {_kinds(commands)}", hint)
-
-
-def compared_files(path: Path, document: Mapping[str, Any]) -> list[str]:
-    """The files that a result of `caa compare` at `path` compares, as they can be named here; empty for another one.
-
-    A shard's file stands for those of all shards, whose names differ in one mark alone.
-    """
-    if document.get("command") != "compare":
-        return []
-    try:
-        check(document, Compared)
-    except SchemaError:
-        return []
-    entries = [*document["attacks"].values(), *document.get("models", {}).values()]
-    found = located(path, [file for entry in entries for file in entry.get("files", [])])
-    return list(dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", str(file)) for file in found))
-
-
-def located(path: Path, files: Iterable[str]) -> list[Path]:
-    """The files that a result at `path` names, as they can be named here.
-
-    It names them from the folder where its command was typed, and they may have been moved together with it. So each
-    is looked for beside the result (unless two have one name), from its folder, and from the current one.
-    """
-    named = list(map(Path, dict.fromkeys(files)))
-    names = Counter(file.name for file in named)
-    found = []
-    for file in named:
-        places = [path.with_name(file.name)] if names[file.name] == 1 else []
-        places += [Path(os.path.normpath(path.parent / file)), file]
-        found.append(next((place for place in places if place.exists()), file))
-    return found
 
 
 def how_to_go_on(document: dict[str, Any]) -> str:

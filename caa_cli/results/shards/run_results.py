@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -101,7 +101,7 @@ def check_agreement(parts: Sequence[ResultFile[Any]]) -> None:
 
 def check_same(
     parts: Sequence[ResultFile[Any]],
-    settings: Iterable[str],
+    settings: Collection[str],
     advice: Callable[[Sequence[str]], str],
     one_model: bool = True,
 ) -> None:

@@ -17,7 +17,7 @@ from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, parse_r
 from caa_cli.results.store.files import REPEAT, check_writable, write_document, writing
 from caa_cli.results.store.journal import Journal, header_of, unfinished
 from caa_cli.results.store.locks import check_free, locked
-from caa_cli.results.store.ownership import check_intact, check_journals, check_result, check_side_file
+from caa_cli.results.store.ownership import check_intact, check_journals, check_result, check_side_files
 from caa_cli.runtime.sharding import Shard
 from caa_cli.runtime.signals import uninterrupted
 
@@ -49,11 +49,7 @@ class RunOutput(Generic[R]):
         check_free(self.journal.path, "--output")  # before its journal is taken for one of a run that was cut short
         check_journals(self.output)
         document = check_result(self.output)
-        record = document or header_of(self.journal.path)
-        for option, path in self.side_files.items():
-            if path is not None:
-                check_writable(path, option)
-                check_side_file(option, path, record, self.overwrite)
+        check_side_files(self.side_files, document or header_of(self.journal.path), self.overwrite)
         if self.resume:
             self.journal.check()
         self._check_unfinished()
