@@ -13,7 +13,7 @@ from caa_cli.config.certificates import CERTIFICATES, COHEN
 from caa_cli.config.choices import ARCHITECTURES, DEMO_LIMIT, DTYPES, ENSEMBLES, LOGITS, SPLITS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.denoisers import DENOISERS
-from caa_cli.config.paths import check_distinct, sidecar
+from caa_cli.config.paths import IMAGES, JOURNAL, check_distinct, sidecar
 from caa_cli.config.plan import Plan
 from caa_cli.config.ranges import ALPHA, IMAGE_SIZE, MEAN, SEED, SIGMA, STD, Count, FileName, OneOf, flag
 from caa_cli.config.selection import default_limit, select
@@ -170,7 +170,7 @@ class ModelPlan(Plan):
         """All files that the run writes, by description; those next to the result exist while it works."""
         return {
             "--output": self.output,
-            "the record of --output": sidecar(self.output, ".jsonl"),
-            "the images of --output": sidecar(self.output, ".images"),
+            "the record of --output": sidecar(self.output, JOURNAL),
+            "the images of --output": sidecar(self.output, IMAGES),
             **self.written(),
         }

@@ -26,7 +26,9 @@ def same_file(one: Path, other: Path) -> bool:
     return not _identities(one).isdisjoint(_identities(other))
 
 
-# What a training keeps beside its output: its state, and a log with a line for each epoch.
+# What a run keeps beside its output: its journal, and the adversarial images.
+JOURNAL, IMAGES = ".jsonl", ".images"
+# What a training keeps there: its state, and a log with a line for each epoch.
 TRAINING, TRAINING_LOG = ".training", ".log.jsonl"
 
 Named = Iterable[tuple[str, Path | None]]

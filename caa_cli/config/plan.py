@@ -68,5 +68,10 @@ class Plan:
         # Settings at their value of before they existed are left out, so that older fingerprints stay valid.
         before = formerly(config)
         settings = {key: value for key, value in settings.items() if key not in before or before[key] != value}
-        text = json.dumps([checkpoint_sha256, settings], sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint_of([checkpoint_sha256, settings])
+
+
+def fingerprint_of(value: object) -> str:
+    """A short digest of a value of JSON."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

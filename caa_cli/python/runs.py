@@ -27,13 +27,12 @@ from caa_cli.run.attack_pipeline import AttackPipeline
 from caa_cli.run.certify_pipeline import CertifyPipeline
 from caa_cli.run.progress import AttackProgress, CertifyProgress
 from caa_cli.run.registry import build_attack, search_dtype_of
+from caa_cli.run.threat_model import Access
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientSource
-from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
-from caa_cli.smoothing.stein import SteinEstimator
+from caa_cli.smoothing.gradients import SurrogateModel
 from caa_cli.tuning.choose import choose_chunks
 
-_SOURCES: dict[str, type[GradientSource]] = {MODEL: WhiteBox, VOTES: SteinEstimator}
 _GRADIENTS = "use 'model', 'votes' or another model"
 
 
@@ -179,9 +178,9 @@ def _with_gradients(
         return model, MODEL if model.differentiates else VOTES
     source: GradientSource
     if isinstance(gradient, str):
-        if gradient not in _SOURCES:
+        if gradient not in (MODEL, VOTES):
             raise UsageError(f"gradient {gradient!r} is not known", _GRADIENTS)
-        source, kind = _SOURCES[gradient](), gradient
+        source, kind = Access(gradient).gradients(), gradient
     else:
         network = gradient.model if isinstance(gradient, SmoothedClassifier) else gradient
         if not isinstance(network, nn.Module):

@@ -9,7 +9,7 @@ from caa_cli.display import number
 from caa_cli.report import escapes
 from caa_cli.report.latex import power
 from caa_cli.report.tables import Cell, as_grid, as_markdown
-from caa_cli.results.certified import CertifiedComparison
+from caa_cli.results.comparison_of_certificates import CertifiedComparison
 from caa_cli.runtime.words import counted
 
 # As many radii as fit in a terminal's width.

@@ -19,7 +19,7 @@ from caa_cli.report.escapes import drawn
 from caa_cli.report.figure import COLUMN, PAGE, RADIUS, EmptyPictureError, figure_style, wrapped, write_figure
 from caa_cli.report.plots import draw_legend, ink
 from caa_cli.results.certificates import CertifyRecord
-from caa_cli.results.models import ModelsComparison
+from caa_cli.results.comparison_of_models import ModelsComparison
 from caa_cli.results.records import FAILED
 
 _ACROSS = 3  # pictures in a row

@@ -9,9 +9,9 @@ from typing import Any
 from caa_cli.report import certified_table, tables, tables_by_model
 from caa_cli.report.headings import HEADINGS
 from caa_cli.report.latex import latex
-from caa_cli.results.certified import CertifiedComparison
 from caa_cli.results.comparison import Comparison
-from caa_cli.results.models import ModelsComparison
+from caa_cli.results.comparison_of_certificates import CertifiedComparison
+from caa_cli.results.comparison_of_models import ModelsComparison
 from caa_cli.runtime.words import counted
 
 AnyComparison = Comparison | ModelsComparison | CertifiedComparison

@@ -15,6 +15,7 @@ from caa_cli.report.escapes import drawn
 from caa_cli.report.figure import EmptyPictureError
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.metrics import Figures
+from caa_cli.results.shards.run_results import AttackResult, varying
 
 # The height of a row of success rates at infinite medians, as a share of the axis.
 _ROW = 0.13
@@ -35,27 +36,19 @@ class Sweep:
 
 def find_sweep(comparison: Comparison) -> Sweep | None:
     """Find the settings that vary: one key, or two where there is one attack. None for none or more."""
-    groups: dict[str, list[tuple[dict[str, Any], Figures]]] = {}
-    for attack, row in zip(comparison.attacks, comparison.figures, strict=True):
-        settings = {name: _hashable(value) for name, value in attack.parts[0].attack_settings.items()}
-        groups.setdefault(attack.attack, []).append((settings, row))
+    groups: dict[str, list[AttackResult]] = {}
+    for attack in comparison.attacks:
+        groups.setdefault(attack.attack, []).append(attack)
     groups = {name: group for name, group in groups.items() if len(group) > 1}
-    varying = dict.fromkeys(
-        name
-        for group in groups.values()
-        for name in group[0][0]
-        if len({settings.get(name) for settings, _ in group}) > 1
-    )
-    keys = tuple(varying)
+    keys = tuple(dict.fromkeys(name for group in groups.values() for name in varying(group)))
     if not 1 <= len(keys) <= (2 if len(groups) == 1 else 1):
         return None
-    return Sweep(
-        keys,
-        {
-            name: [(tuple(settings.get(key) for key in keys), row) for settings, row in group]
-            for name, group in groups.items()
-        },
-    )
+    points: dict[str, list[tuple[tuple[Any, ...], Figures]]] = {name: [] for name in groups}
+    for attack, row in zip(comparison.attacks, comparison.figures, strict=True):
+        if attack.attack in points:
+            settings = attack.parts[0].attack_settings
+            points[attack.attack].append((tuple(_hashable(settings.get(key)) for key in keys), row))
+    return Sweep(keys, points)
 
 
 def draw_sweep(axis: Any, comparison: Comparison) -> None:

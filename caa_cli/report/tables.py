@@ -15,9 +15,10 @@ from caa_cli.report import escapes
 from caa_cli.report.headings import FURTHER, HEADINGS, Heading
 from caa_cli.results.bootstrap import FEWEST
 from caa_cli.results.class_names import class_name
-from caa_cli.results.comparison import Comparison, finite
+from caa_cli.results.comparison import Comparison
 from caa_cli.results.metrics import Figures
 from caa_cli.results.proportions import Interval
+from caa_cli.results.records import finite
 from caa_cli.runtime.words import counted
 
 Cell = tuple[str, str]  # the value, and its interval or ""
@@ -147,8 +148,8 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 def as_json_rows(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as strict JSON, with null for infinity."""
-    plain_rows = [{k: finite(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
-    return json.dumps(plain_rows, indent=2, allow_nan=False) + "\n"
+    strict = [{name: finite(value) for name, value in row.items()} for row in rows]
+    return json.dumps(strict, indent=2, allow_nan=False) + "\n"
 
 
 def target_of(comparison: Comparison) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from caa_cli.report import escapes, tables
 from caa_cli.report.headings import HEADINGS
 from caa_cli.report.latex import latex as latex_of_one
-from caa_cli.results.models import ModelsComparison
+from caa_cli.results.comparison_of_models import ModelsComparison
 from caa_cli.runtime.words import counted
 
 

@@ -49,8 +49,8 @@ def _data(header: dict[str, Any]) -> str:
 
 def digest(header: dict[str, Any], checkpoint: str) -> str | None:
     """The digest of a model's content, in words; None where the header has no such checkpoint."""
-    digest = model_digest(_part(header, checkpoint))
-    return None if digest is None else f"sha256 {str(digest)[:12]}"
+    sha256 = model_digest(_part(header, checkpoint))
+    return None if sha256 is None else f"sha256 {str(sha256)[:12]}"
 
 
 def _shard(header: dict[str, Any]) -> str:

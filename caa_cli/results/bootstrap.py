@@ -19,6 +19,7 @@ from caa_cli.results.proportions import LEVEL, Interval, clopper_pearson
 
 # Where each image counts or does not. (`best_share` divides ties, which makes its exact interval wider than need be.)
 SHARES = ("success_rate", "best_share", "near_best_share", "nearer_share", "farther_share", "tied_share")
+_MEDIANS = tuple(f.name for f in fields(Columns) if f.name not in SHARES)
 # Even the widest interval that n values can give, from the smallest to the largest, holds the median with a
 # probability of no more than 1 − 2^(1−n): below 95% of fewer than six.
 FEWEST = 6
@@ -38,18 +39,18 @@ def intervals(columns: Sequence[Columns], resamples: int, seed: int) -> list[dic
     rows = [{name: _exact(getattr(column, name)) for name in SHARES} for column in columns]
     if not resamples:
         return rows
-    estimates = {(row, name): estimate for row, name, estimate in _estimates(columns)}
+    for row in rows:
+        row.update(dict.fromkeys((*_MEDIANS, "optimality")))
+    estimates = list(_estimates(columns))
     images = len(columns[0].success_rate) if columns else 0
-    drawn: dict[tuple[int, str], list[Array]] = {key: [] for key in estimates}
+    drawn: list[list[Array]] = [[] for _ in estimates]
     generator = np.random.default_rng(seed)
     for first in range(0, resamples if estimates else 0, _BLOCK):
         chosen = generator.integers(0, images, size=(min(_BLOCK, resamples - first), images))
-        for key, estimate in estimates.items():
-            drawn[key].append(estimate(chosen))
-    for row, exact in enumerate(rows):
-        for name in (*(f.name for f in fields(Columns) if f.name not in SHARES), "optimality"):
-            blocks = drawn.get((row, name))
-            exact[name] = _interval(np.concatenate(blocks)) if blocks else None
+        for blocks, (_, _, estimate) in zip(drawn, estimates, strict=True):
+            blocks.append(estimate(chosen))
+    for blocks, (attack, name, _) in zip(drawn, estimates, strict=True):
+        rows[attack][name] = _interval(np.concatenate(blocks))
     return rows
 
 
@@ -62,7 +63,7 @@ def _estimates(columns: Sequence[Columns]) -> Iterator[tuple[int, str, Estimate]
     """Attack, name and estimate, of resampled images (resamples, images), where there are enough values."""
     overall = np.array([column.overall_median_radius for column in columns], dtype=np.float64)
     for row, column in enumerate(columns):
-        for name in (f.name for f in fields(column) if f.name not in SHARES):
+        for name in _MEDIANS:
             values = np.array(getattr(column, name), dtype=np.float64)
             if np.count_nonzero(~np.isnan(values)) >= FEWEST:
                 yield row, name, _median_of(values)

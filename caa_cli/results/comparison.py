@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from statistics import median
 from typing import Any
 
 from caa_cli.config.compare_plan import check_reference
 from caa_cli.config.compared_settings import SEARCH, SHARED
-from caa_cli.results.bootstrap import intervals
-from caa_cli.results.documents import fingerprint_of, head
+from caa_cli.config.plan import fingerprint_of
+from caa_cli.results import bootstrap, metrics
+from caa_cli.results.documents import head
 from caa_cli.results.line_search import hidden_by_line_search
-from caa_cli.results.metrics import Figures, columns, figures
+from caa_cli.results.metrics import Figures
 from caa_cli.results.proportions import LEVEL, Interval
-from caa_cli.results.records import AttackRecord, summarise
+from caa_cli.results.records import ATTACKED, AttackRecord, finite, summarise
 from caa_cli.results.shards.common_images import common_images, number_of, without_failures
 from caa_cli.results.shards.run_results import AttackResult, check_agreement
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Attacks, each with a row of `figures` and of `intervals`, by name (all of them only with `resamples`).
+    """Attacks over the same images.
 
     images: the indices that every attack has finished.  eligible: those of them that are eligible in every file.
-    notes: what was left out, for a reader.  reference: the label of the attack that the others are held against.
-    seed: of the resamples.
+    notes: what was left out, for a reader.  reference: the label of the attack that the others are held against;
+    None: the first, whose label it becomes (UsageError: there is no such attack).  resamples, seed: of the bootstrap.
     """
 
     attacks: tuple[AttackResult, ...]
     images: tuple[int, ...]
     eligible: tuple[int, ...]
-    figures: tuple[Figures, ...]
-    intervals: tuple[dict[str, Interval | None], ...]
-    resamples: int
     notes: tuple[str, ...]
     partial: bool
     reference: str | None = None
+    resamples: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.reference is not None:
+            check_reference(self.reference, self.labels)
+        elif self.attacks:
+            object.__setattr__(self, "reference", self.labels[0])
 
     @property
     def labels(self) -> list[str]:
         return [attack.label for attack in self.attacks]
+
+    @cached_property
+    def figures(self) -> list[Figures]:
+        """A row for each attack."""
+        return metrics.figures(*self._table)
+
+    @cached_property
+    def intervals(self) -> list[dict[str, Interval | None]]:
+        """A row for each attack, by name; without resamples the exact ones alone."""
+        return bootstrap.intervals(metrics.columns(*self._table), self.resamples, self.seed)
+
+    @property
+    def _table(self) -> tuple[list[dict[int, AttackRecord]], tuple[int, ...], int]:
+        """(records of each attack, eligible images, position of the reference)."""
+        return [attack.records for attack in self.attacks], self.eligible, self.labels.index(str(self.reference))
 
     def records(self, attack: AttackResult) -> list[AttackRecord]:
         return [attack.records[index] for index in self.eligible]
@@ -86,7 +106,7 @@ class Comparison:
     def to_json(self, status: str) -> dict[str, Any]:
         """The document of `caa compare`, strict JSON."""
         first = self.attacks[0].parts[0]
-        bootstrap = {"resamples": self.resamples, "level": LEVEL, "seed": self.seed} if self.resamples else None
+        resampling = {"resamples": self.resamples, "level": LEVEL, "seed": self.seed} if self.resamples else None
         return {
             **head("compare", status),
             "config": self.config,
@@ -98,7 +118,7 @@ class Comparison:
             "indices": list(self.images),
             "notes": list(self.notes),
             "reference": self.reference,
-            "summary": {**self.summary, "bootstrap": bootstrap},
+            "summary": {**self.summary, "bootstrap": resampling},
             "attacks": {
                 attack.label: self._attack(attack, row, ends)
                 for attack, row, ends in zip(self.attacks, self.figures, self.intervals, strict=True)
@@ -125,9 +145,10 @@ class Comparison:
             "examples": [record.to_json() for record in records],
         }
 
-    def _broken(self, which: Any) -> int:
+    def _broken(self, by: Callable[[Iterable[bool]], bool]) -> int:
+        """How many images were broken. by: `any` or `all` of the attacks."""
         return sum(
-            which(attack.records[index].outcome == "attacked" for attack in self.attacks) for index in self.eligible
+            by(attack.records[index].outcome == ATTACKED for attack in self.attacks) for index in self.eligible
         )
 
 
@@ -152,11 +173,6 @@ def _intervals(ends: dict[str, Interval | None]) -> dict[str, list[float | None]
     return {**pairs, **{_IN_DOCUMENT[name]: pair for name, pair in pairs.items() if name in _IN_DOCUMENT}}
 
 
-def finite(value: float | None) -> float | None:
-    """The value as strict JSON has it: None for infinity, which is the median of an attack that fails too often."""
-    return None if value is None or math.isinf(value) else value
-
-
 def compare(
     attacks: Sequence[AttackResult],
     resamples: int = 0,
@@ -177,36 +193,8 @@ def compare(
     eligible = _eligible(attacks, finished, notes)
     notes += hidden_by_line_search(attacks, eligible)
     partial = len(finished) < len(images) or any(attack.interrupted for attack in attacks)
-    return compare_over(attacks, finished, eligible, notes, partial, resamples, seed, reference)
-
-
-def compare_over(
-    attacks: Sequence[AttackResult],
-    images: Sequence[int],
-    eligible: Sequence[int],
-    notes: Sequence[str],
-    partial: bool,
-    resamples: int,
-    seed: int,
-    reference: str | None,
-) -> Comparison:
-    """As `compare`, over images that are known already; see `Comparison`. Raises UsageError for no such reference."""
-    labels = [attack.label for attack in attacks]
-    if reference is not None:
-        check_reference(reference, labels)
-    position = 0 if reference is None else labels.index(reference)
-    records = [attack.records for attack in attacks]
     return Comparison(
-        attacks=tuple(attacks),
-        images=tuple(images),
-        eligible=tuple(eligible),
-        figures=tuple(figures(records, eligible, position)),
-        intervals=tuple(intervals(columns(records, eligible, position), resamples, seed)),
-        resamples=resamples,
-        notes=tuple(notes),
-        partial=partial,
-        reference=labels[position],
-        seed=seed,
+        tuple(attacks), tuple(finished), tuple(eligible), tuple(notes), partial, reference, resamples, seed
     )
 
 

@@ -10,12 +10,12 @@ from typing import Any, Literal, NotRequired, TypedDict
 from caa_cli.config.compared_settings import SHARED
 from caa_cli.config.schema import Natural, PositiveInt, SchemaError, Seconds, check
 from caa_cli.errors import CaaError
-from caa_cli.results.comparison import Comparison, compare_over
-from caa_cli.results.documents import Checkpoint, Images
-from caa_cli.results.models import OF_EACH, ModelsComparison
+from caa_cli.results.comparison import Comparison
+from caa_cli.results.comparison_of_models import OF_EACH, ModelsComparison
+from caa_cli.results.documents import KINDS, Checkpoint, Images
 from caa_cli.results.records import AttackRecord
-from caa_cli.results.shards.models import MODEL_SETTINGS
-from caa_cli.results.shards.result_file import ResultFile, check_origin, parse_result_file, read_document
+from caa_cli.results.shards.by_model import MODEL_SETTINGS
+from caa_cli.results.shards.result_file import COMMANDS, ResultFile, check_origin, parse_result_file, read_document
 from caa_cli.results.shards.run_results import AttackResult
 
 # What a comparison that is shown again keeps of the document that it comes from.
@@ -86,11 +86,11 @@ def read_comparison(
     resamples, seed, reference: in place of the document's, where they are given.  Raises CaaError for a file that is
     damaged, and UsageError for one that holds too little: of certificates, of a shard without images, of version 0.1.
     """
-    document = read_document(path, ("attack", "certify", "compare"))
+    document = read_document(path, COMMANDS)
     if not isinstance(document, dict) or document.get("command") != "compare":
         return None
     if not document.get("attacks") or not {"indices", "models"} & document.keys():
-        check_origin(path, document, ("attack", "certify"))  # which names the files that it compares
+        check_origin(path, document, KINDS)  # which names the files that it compares
     check_origin(path, document, ("compare",))
     result: Comparison | ModelsComparison
     try:
@@ -136,9 +136,9 @@ def _comparison(
     bootstrap = document["summary"]["bootstrap"]
     if bootstrap is not None and not resamples:
         resamples, seed = bootstrap["resamples"], bootstrap["seed"]
-    notes, partial = document["notes"], document["status"] != "complete"
+    notes, partial = tuple(document["notes"]), document["status"] != "complete"
     chosen = reference or document["reference"]
-    return compare_over(attacks, images, eligible, notes, partial, resamples, seed, chosen)
+    return Comparison(tuple(attacks), tuple(images), tuple(eligible), notes, partial, chosen, resamples, seed)
 
 
 def _attack(path: Path, document: Mapping[str, Any], label: str, entry: Mapping[str, Any]) -> AttackResult:

@@ -5,8 +5,6 @@ Fields that are not declared here are kept, so that files of other minor version
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -174,11 +172,6 @@ def head(command: str, status: str | None = None) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, "tool_version": __version__, **of_result, "command": command}
 
 
-def fingerprint_of(value: object) -> str:
-    """A short digest of a value of JSON."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
 def agreed(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The entries of the first document that all of them have with one value."""
     first, *others = documents
@@ -192,9 +185,15 @@ def check_header(header: Any, kind: Any = Header) -> None:
         _settings(header["command"])(header["config"])
     except SchemaError as error:
         raise error.within("config") from None
+    index, count = shard_of(header)
+    if index >= count:
+        raise SchemaError(f"{index} of {count}", "there is no shard")
+
+
+def shard_of(header: Mapping[str, Any]) -> tuple[int, int]:
+    """(index, count) of the shard that a run was; one of one where the header does not say it."""
     shard = header.get("shard") or {"index": 0, "count": 1}
-    if shard["index"] >= shard["count"]:
-        raise SchemaError(f"{shard['index']} of {shard['count']}", "there is no shard")
+    return shard["index"], shard["count"]
 
 
 def check_version(path: Path, header: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from sys import float_info
 from typing import Any
@@ -26,7 +26,7 @@ from caa_cli.results.records import (
 
 # float() also accepts 1_000 and digits of other scripts, which nobody means to type here.
 NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
-_AT_RADIUS = re.compile(rf"certified_accuracy@({NUMBER})")
+_AT_RADIUS = re.compile(rf"(.*)certified_accuracy@({NUMBER})", re.DOTALL)
 _OUTCOMES = (*ELIGIBLE, MISCLASSIFIED, ABSTAINED, FAILED, LABEL_IS_TARGET)
 # Fields that a run with --radius does not have.
 _NEEDS_RADII = ("average_certified_radius", "average_certified_radius_error", "median_radius")
@@ -37,7 +37,9 @@ class Fields:
     """The fields of one result.
 
     command: that wrote the result.  values: by name, None where there is no value.  listing: the names, in words.
-    is_empty: whether the result is about no image at all; `reason` says why.
+    is_empty: whether the result is about no image at all; `reason` says why.  certified: the records of which the
+    certified accuracy at any radius is a field, by what comes before its name.  radius: that of --radius, if it was
+    given: the only one then.
     """
 
     command: str
@@ -45,70 +47,33 @@ class Fields:
     listing: str
     is_empty: bool
     reason: str = "no image is eligible"
+    certified: Mapping[str, Sequence[CertifyRecord]] = field(default_factory=dict)
+    radius: float | None = None
 
     def check(self, name: str) -> None:
         """Raises UsageError, which suggests the nearest name, for an unknown field."""
-        if not self.has(name):
-            nearest = get_close_matches(name, self._suggestions(), 1)
+        if name not in self.values and self._at_radius(name) is None:
+            radius = "RADIUS" if self.radius is None else self.radius
+            names = [*self.values, *(f"{before}certified_accuracy@{radius}" for before in self.certified)]
+            nearest = get_close_matches(name, names, 1)
             hint = f"did you mean {nearest[0]}? " if nearest else ""
             raise UsageError(f"--require: {self.command} has no field {name!r}", f"{hint}its fields: {self.listing}")
 
-    def has(self, name: str) -> bool:
-        return name in self.values
-
     def value(self, name: str) -> float | None:
-        return self.values.get(name)
-
-    def _suggestions(self) -> Sequence[str]:
-        return [*self.values]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CertifyFields(Fields):
-    """Fields of a certification, with the certified accuracy at any radius. radius: that of --radius, if given."""
-
-    records: Sequence[CertifyRecord] = ()
-    radius: float | None = None
-    reason: str = "no image was read"
-
-    def has(self, name: str) -> bool:
-        return super().has(name) or self._radius_in(name) is not None
-
-    def value(self, name: str) -> float | None:
-        radius = self._radius_in(name)
-        if radius is None:
-            return super().value(name)
-        finished = [record for record in self.records if record.outcome != FAILED]
+        """The value of a field; None where it has none."""
+        if (at := self._at_radius(name)) is None:
+            return self.values.get(name)
+        records, radius = at
+        finished = [record for record in records if record.outcome != FAILED]
         return certified_share(finished, radius) if finished else None
 
-    def _radius_in(self, name: str) -> float | None:
+    def _at_radius(self, name: str) -> tuple[Sequence[CertifyRecord], float] | None:
+        """The records and the radius of a certified accuracy; None for a name of no such field."""
         match = _AT_RADIUS.fullmatch(name)
-        radius = float(match[1]) if match else math.inf
-        return radius if math.isfinite(radius) and self.radius in (None, radius) else None
-
-    def _suggestions(self) -> Sequence[str]:
-        return [*self.values, f"certified_accuracy@{'RADIUS' if self.radius is None else self.radius}"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelsFields(Fields):
-    """Fields of the certificates of several models: LABEL.FIELD. each: the fields of each model, by its label."""
-
-    each: Mapping[str, CertifyFields]
-
-    def has(self, name: str) -> bool:
-        return super().has(name) or self._of_model(name) is not None
-
-    def value(self, name: str) -> float | None:
-        of_model = self._of_model(name)
-        return super().value(name) if of_model is None else of_model[0].value(of_model[1])
-
-    def _of_model(self, name: str) -> tuple[CertifyFields, str] | None:
-        """The fields of the model that a name begins with, and the rest of the name."""
-        for label, fields in self.each.items():
-            if name.startswith(f"{label}.") and fields.has(name[len(label) + 1 :]):
-                return fields, name[len(label) + 1 :]
-        return None
+        if match is None or match[1] not in self.certified:
+            return None
+        radius = float(match[2])
+        return (self.certified[match[1]], radius) if math.isfinite(radius) and self.radius in (None, radius) else None
 
 
 def attack_fields(summary: AttackSummary | None = None) -> Fields:
@@ -119,7 +84,7 @@ def attack_fields(summary: AttackSummary | None = None) -> Fields:
 
 def certify_fields(
     summary: CertifySummary | None = None, records: Sequence[CertifyRecord] = (), radius: float | None = None
-) -> CertifyFields:
+) -> Fields:
     """The fields of a result of `caa certify`. radius: that of --radius, if it was given."""
     summary = summary or summarise_certificates((), 0, 0.0)
     values = {name: value for name, value in summary.to_json().items() if not isinstance(value, dict)}
@@ -129,7 +94,7 @@ def certify_fields(
         command, at = f"caa certify --radius {radius}", str(radius)
     listing = ", ".join([*values, f"certified_accuracy@{at}"])
     is_empty = summary.examples == summary.failed
-    return CertifyFields(command, values, listing, is_empty, records=records, radius=radius)
+    return Fields(command, values, listing, is_empty, "no image was read", {"": records}, radius)
 
 
 def fields_of_comparison(document: Mapping[str, Any]) -> Fields:
@@ -141,21 +106,21 @@ def fields_of_comparison(document: Mapping[str, Any]) -> Fields:
     return _of_models(document) if not attacks and document.get("models") else compare_fields(attacks, document)
 
 
-def _of_models(document: Mapping[str, Any]) -> ModelsFields:
-    """The fields of the certificates of several models."""
-    each = {}
+def _of_models(document: Mapping[str, Any]) -> Fields:
+    """The fields of the certificates of several models: LABEL.FIELD."""
+    radius = document["config"].get("radius")
+    values: dict[str, float | None] = {name: document["summary"][name] for name in ("models", "examples")}
+    certified, listing = dict[str, Sequence[CertifyRecord]](), ""
     for label, entry in document["models"].items():
         records = [CertifyRecord.from_json(example) for example in entry["examples"]]
-        radius = document["config"].get("radius")
-        summary = summarise_certificates(records, entry["samples"], entry["seconds"], radius)
-        each[label] = certify_fields(summary, records, radius)
-    values: dict[str, float | None] = {name: document["summary"][name] for name in ("models", "examples")}
-    values |= {f"{label}.{name}": value for label, entry in each.items() for name, value in entry.values.items()}
-    first = next(iter(each.values()))
-    listing = f"models, examples; and LABEL.FIELD, LABEL one of {', '.join(each)}"
-    return ModelsFields(
-        "caa compare", values, f"{listing}, FIELD one of {first.listing}", not values["examples"], each=each
-    )
+        one = certify_fields(
+            summarise_certificates(records, entry["samples"], entry["seconds"], radius), records, radius
+        )
+        values |= {f"{label}.{name}": value for name, value in one.values.items()}
+        certified[f"{label}."], listing = records, one.listing
+    labels = ", ".join(document["models"])
+    listing = f"models, examples; and LABEL.FIELD, LABEL one of {labels}, FIELD one of {listing}"
+    return Fields("caa compare", values, listing, not values["examples"], certified=certified, radius=radius)
 
 
 def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None = None) -> Fields:
@@ -165,7 +130,7 @@ def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None =
     damaged.
     """
     document = document or {}
-    shared = Comparison((), (), (), (), (), 0, (), False).summary
+    shared = Comparison((), (), (), (), False).summary
     of_attack = _flat(attack_summary([], figures([{}], [])[0], 0.0))
     del of_attack["examples"]  # in the document this is the list of examples
     summary, attacks = document.get("summary", {}), document.get("attacks", {})

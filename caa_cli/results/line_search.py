@@ -7,7 +7,7 @@ from itertools import groupby
 from statistics import median
 
 from caa_cli.config.choices import LINE_SEARCH
-from caa_cli.results.shards.run_results import AttackResult
+from caa_cli.results.shards.run_results import AttackResult, varying
 
 # A difference that a reader would look for, how many times smaller it has to be after the line search, and the fewest
 # images whose medians say anything.
@@ -18,7 +18,7 @@ def hidden_by_line_search(attacks: Sequence[AttackResult], images: Sequence[int]
     """Notes on attacks that ran with several values of one or two settings, by the images that every value broke."""
     searched = sorted((a for a in attacks if a.parts[0].setting("finish") == LINE_SEARCH), key=lambda a: a.attack)
     groups = [list(group) for _, group in groupby(searched, key=lambda attack: attack.attack)]
-    return [note for group in groups if 1 <= len(_varying(group)) <= 2 for note in _note(group, images)]
+    return [note for group in groups if 1 <= len(varying(group)) <= 2 for note in _note(group, images)]
 
 
 def _note(group: Sequence[AttackResult], images: Sequence[int]) -> list[str]:
@@ -31,7 +31,7 @@ def _note(group: Sequence[AttackResult], images: Sequence[int]) -> list[str]:
     after = _spread([median(record.radius or 0.0 for record in run) for run in runs])
     if before < max(_WORTH_A_NOTE, _HIDDEN * after):
         return []
-    names = " and ".join(name.replace("_", "-") for name in _varying(group))
+    names = " and ".join(name.replace("_", "-") for name in varying(group))
     return [
         f"the boundary line search hides most of what {names} does to {group[0].attack}: the medians of the searches "
         f"are up to {before:.1%} apart, and {after:.1%} after it; --finish none compares the searches themselves"
@@ -40,9 +40,3 @@ def _note(group: Sequence[AttackResult], images: Sequence[int]) -> list[str]:
 
 def _spread(medians: Sequence[float]) -> float:
     return max(medians) / min(medians) - 1.0
-
-
-def _varying(group: Sequence[AttackResult]) -> list[str]:
-    """The names of the settings in which the runs of one attack differ."""
-    settings = [run.parts[0].attack_settings for run in group]
-    return [name for name in settings[0] if any(other.get(name) != settings[0][name] for other in settings[1:])]

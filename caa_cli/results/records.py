@@ -23,15 +23,17 @@ LABEL_IS_TARGET = "label_is_target"
 ELIGIBLE = (ATTACKED, NOT_FOUND, NOT_VERIFIED)
 
 
+def finite(value: Any) -> Any:
+    """The value as strict JSON has it: None for NaN and infinity, the median of an attack that often fails."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class Jsonable:
     """A dataclass that a document holds."""
 
     def to_json(self) -> dict[str, Any]:
-        """Strict JSON, with null for infinity and NaN."""
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in vars(self).items()
-        }
+        """Strict JSON."""
+        return {name: finite(value) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -110,14 +111,13 @@ class AttackPipeline:
         self, todo: Sequence[int], search: Search, verifier: Verifier
     ) -> Iterator[tuple[AttackRecord, Image | None]]:
         """Certificate → search → verification. Images are certified only as the search has places for them."""
-        certify = self._certifier()
         waiting, searched = deque(todo), dict[int, CleanImage]()
         while waiting or search.busy:
             joining: list[Example] = []
             while waiting and len(joining) < search.free:
                 together = certified_together(self.classifier.votes_chunk, self.plan.selection_samples)
                 count = min(len(waiting), search.free - len(joining), together)
-                for clean in certify([waiting.popleft() for _ in range(count)]):
+                for clean in self._certify([waiting.popleft() for _ in range(count)]):
                     if clean.example is None:
                         yield clean.record, None
                     else:
@@ -146,49 +146,56 @@ class AttackPipeline:
             search_sigma=search_sigma,
         )
 
-    def _certifier(self) -> Callable[[list[int]], list[CleanImage]]:
-        """A function that reads and certifies the images of a few indices; those without a certificate come first."""
-        plan, targets = self.plan, self.targets
-        starting_points = None if self.classifier.differentiates else StartingPoints(self.images)
-        certifier = Certifier(
+    @cached_property
+    def _certifier(self) -> Certifier:
+        plan = self.plan
+        return Certifier(
             plan.selection_samples, plan.certify_samples, plan.alpha, plan.bound, plan.seed, plan.certificate
         )
 
-        def certify(indices: list[int]) -> list[CleanImage]:
-            began = time.perf_counter()
-            excluded, read = list[CleanImage](), dict[int, tuple[Tensor, int, int | None]]()
-            for index in indices:
-                try:
-                    image, label = read_example(self.images, index, self.classifier.num_classes)
-                except ImageError as error:
-                    excluded.append(CleanImage(index, self.images.label(index), 0.0, error=error.problem))
-                    continue
-                target = targets.before(index, label, self.classifier.num_classes)
-                if target == label:
-                    excluded.append(CleanImage(index, label, 0.0, target=target))
-                else:
-                    read[index] = image, label, target
-            if not read:
-                return excluded
-            x = torch.stack([image for image, _, _ in read.values()]).to(self.classifier.device)
-            certified = list[CleanImage]()
-            certificates = certifier.certify(
-                self.classifier, x, list(read), wanted=[label for _, label, _ in read.values()]
-            )
-            for index, image, certificate in zip(read, x, certificates, strict=True):
-                _, label, target = read[index]
-                clean, example = certificate, None
-                if clean.prediction == label and clean.confident:
-                    if targets.ranks:
-                        target = targets.among(clean, image, index, label, self.classifier)
-                        clean = replace(clean, evaluations=clean.evaluations + targets.evaluations())
-                    nearest = starting_points.near(image, label, target) if starting_points else None
-                    example = Example(index, image, label, clean.radius, nearest, target)
-                certified.append(CleanImage(index, label, 0.0, clean, example, target=target))
-            seconds = (time.perf_counter() - began) / len(read)
-            return excluded + [replace(clean, seconds=seconds) for clean in certified]
+    @cached_property
+    def _starting_points(self) -> StartingPoints | None:
+        return None if self.classifier.differentiates else StartingPoints(self.images)
 
-        return certify
+    def _certify(self, indices: Sequence[int]) -> list[CleanImage]:
+        """Read and certify the images of a few indices; those without a certificate come first."""
+        began, classifier = time.perf_counter(), self.classifier
+        excluded, read = list[CleanImage](), dict[int, tuple[Tensor, int, int | None]]()
+        for index in indices:
+            try:
+                image, label = read_example(self.images, index, classifier.num_classes)
+            except ImageError as error:
+                excluded.append(CleanImage(index, self.images.label(index), 0.0, error=error.problem))
+                continue
+            target = self.targets.before(index, label, classifier.num_classes)
+            if target == label:
+                excluded.append(CleanImage(index, label, 0.0, target=target))
+            else:
+                read[index] = image, label, target
+        if not read:
+            return excluded
+        x = torch.stack([image for image, _, _ in read.values()]).to(classifier.device)
+        labels = [label for _, label, _ in read.values()]
+        certificates = self._certifier.certify(classifier, x, list(read), wanted=labels)
+        certified = [
+            self._certified(index, image, label, target, certificate)
+            for (index, (_, label, target)), image, certificate in zip(read.items(), x, certificates, strict=True)
+        ]
+        seconds = (time.perf_counter() - began) / len(read)
+        return excluded + [replace(clean, seconds=seconds) for clean in certified]
+
+    def _certified(
+        self, index: int, image: Tensor, label: int, target: int | None, certificate: Certificate
+    ) -> CleanImage:
+        """An image with its certificate, and for the search if it is eligible."""
+        if certificate.prediction != label or not certificate.confident:
+            return CleanImage(index, label, 0.0, certificate, target=target)
+        if self.targets.ranks:
+            target = self.targets.among(certificate, image, index, label, self.classifier)
+            certificate = replace(certificate, evaluations=certificate.evaluations + self.targets.evaluations())
+        nearest = self._starting_points.near(image, label, target) if self._starting_points else None
+        example = Example(index, image, label, certificate.radius, nearest, target)
+        return CleanImage(index, label, 0.0, certificate, example, target=target)
 
     def _verify(
         self, searched_images: list[tuple[CleanImage, Finding]], verifier: Verifier

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 
 from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.display import Bar, Display, Rows
-from caa_cli.results.certificates import (
-    CertifyRecord,
-    CertifySummary,
-    cohen_log,
-    summarise_certificates,
-)
+from caa_cli.results.certificates import CertifyRecord, CertifySummary, cohen_log, summarise_certificates
 from caa_cli.results.fields import certify_fields
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.store.files import write_atomically

@@ -13,11 +13,9 @@ from caa_cli.results.documents import KINDS
 from caa_cli.results.fields import Fields, fields_of_comparison
 from caa_cli.results.requirements import Requirement, judge
 from caa_cli.results.shards.merged_result import summary_of
-from caa_cli.results.shards.result_file import check_origin, how_to_go_on, parse_result_file, read_document
+from caa_cli.results.shards.result_file import COMMANDS, check_origin, how_to_go_on, parse_result_file, read_document
 from caa_cli.run.gate import Gate, say_unmet
 from caa_cli.run.reporting import rows_and_fields
-
-_COMMANDS = (*KINDS, "compare")
 
 
 @dataclass
@@ -57,8 +55,8 @@ class CheckRun:
 
 def _read(path: Path) -> tuple[dict[str, Any], Fields]:
     """A result's document and its numbers: those of a run from its examples, whatever its summary says."""
-    document = read_document(path, _COMMANDS)
-    if check_origin(path, document, _COMMANDS) == "compare":
+    document = read_document(path, COMMANDS)
+    if check_origin(path, document, COMMANDS) == "compare":
         return document, _of_comparison(path, document)
     part = parse_result_file(path, document, KINDS)
     summary = summary_of(part, part.records, part.seconds)

@@ -11,16 +11,17 @@ from caa_cli.config.compare_plan import ComparePlan
 from caa_cli.display import AttackDisplay, Display
 from caa_cli.errors import DONE, INTERRUPTED, PARTIAL, CaaError, UsageError
 from caa_cli.report.presentation import AnyComparison
-from caa_cli.results.certified import CertifiedComparison, compare_certificates
 from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.comparison_document import read_comparison
+from caa_cli.results.comparison_of_certificates import CertifiedComparison, compare_certificates
+from caa_cli.results.comparison_of_models import compare_models
 from caa_cli.results.documents import KINDS, document_at, head
 from caa_cli.results.fields import compare_fields, fields_of_comparison
-from caa_cli.results.models import compare_models
 from caa_cli.results.requirements import Requirement
+from caa_cli.results.shards.by_model import by_model
 from caa_cli.results.shards.common_images import held_by_all
-from caa_cli.results.shards.models import by_model
-from caa_cli.results.shards.result_file import ResultFile, compared_files, parse_result_file, read_result_file
+from caa_cli.results.shards.compared_files import compared_files, in_a_command
+from caa_cli.results.shards.result_file import ResultFile, parse_result_file, read_result_file
 from caa_cli.results.shards.run_results import AttackResult, join
 from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.results.store.compare_output import CompareOutput
@@ -88,30 +89,33 @@ class CompareRun:
             )
 
     def _read(self) -> int:
-        again = None
-        if len(self.plan.files) == 1 and not self.plan.names:
-            again = read_comparison(self.plan.files[0], self.plan.bootstrap, self.plan.seed, self.plan.reference)
-            if again and self.plan.common_images:
-                raise UsageError(
-                    f"--common-images is of results of attacks, and {self.plan.files[0]} compares them already",
-                    "leave it out",
-                )
-        parts = [] if again else self._read_files()
-        comparison: AnyComparison = again[0] if again else _compared(parts, self.plan)
-        check_applicable(self.plan, comparison)
+        """Compare the results that are named, or show a comparison again that is the only one of them."""
+        plan = self.plan
+        again, parts, origin = None, list[ResultFile[Any]](), None
+        comparison: AnyComparison
+        if len(plan.files) == 1 and not plan.names:
+            again = read_comparison(plan.files[0], plan.bootstrap, plan.seed, plan.reference)
+        if again is None:
+            parts = self._read_files()
+            comparison = _compared(parts, plan)
+        elif plan.common_images:
+            problem = f"--common-images is of results of attacks, and {plan.files[0]} compares them already"
+            raise UsageError(problem, "leave it out")
+        else:
+            comparison, origin = again
+        check_applicable(plan, comparison)
         partial = comparison.partial or any(part.status != "complete" for part in parts)
         status = "partial" if partial else "complete"
         document = comparison.to_json(status)
         self.gate.check(fields_of_comparison(document))
-        if self.plan.dry_run:
-            what, count = (
-                ("models", "examples") if isinstance(comparison, CertifiedComparison) else ("attacks", "eligible")
-            )
+        if plan.dry_run:
+            certified = isinstance(comparison, CertifiedComparison)
+            what, count = ("models", "examples") if certified else ("attacks", "eligible")
             images = counted(document["summary"][count], "image")
             self.display.plan("caa compare", [(what, ", ".join(comparison.labels)), (count, images)])
             self.display.document(document)
             return DONE
-        fields = self.report.finish(comparison, status, replacing=True, origin=again and again[1])
+        fields = self.report.finish(comparison, status, origin)
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(PARTIAL if partial else DONE)
 
@@ -122,7 +126,7 @@ class CompareRun:
             compared = {path: compared_files(path, document_at(path)) for path in self.plan.files}
             if len(compared) < 2 or not any(compared.values()):
                 raise
-            words = dict.fromkeys(file for path, files in compared.items() for file in files or [str(path)])
+            words = in_a_command([file for path, files in compared.items() for file in files or [path]])
             hint = f"name the files that are compared: caa compare {' '.join(words)}"
             raise UsageError(error.problem, hint) from error
 
@@ -169,11 +173,7 @@ class CompareRun:
             display = AttackDisplay(self.display, f"{label} ({number} of {len(plan.attacks)})", messages)
             try:
                 code = run_attack(
-                    attack,
-                    display,
-                    self.resume_command,
-                    images_again=plan.images_again,
-                    classifiers=classifiers,
+                    attack, display, self.resume_command, images_again=plan.images_again, classifiers=classifiers
                 )
             except CaaError as error:
                 if not documents or "--resume" in (error.hint or ""):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from caa_cli.config.compare_plan import ComparePlan
@@ -12,11 +11,11 @@ from caa_cli.config.ranges import setting_of
 from caa_cli.display import Display
 from caa_cli.errors import UsageError
 from caa_cli.report.presentation import AnyComparison, present, title_of
-from caa_cli.results.certified import CertifiedComparison
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.comparison_document import KEPT
+from caa_cli.results.comparison_of_certificates import CertifiedComparison
+from caa_cli.results.comparison_of_models import ModelsComparison
 from caa_cli.results.fields import Fields, fields_of_comparison
-from caa_cli.results.models import ModelsComparison
 from caa_cli.results.store.compare_output import CompareOutput
 from caa_cli.results.store.files import write_atomically, write_document, writing
 from caa_cli.run.drawing import drawing
@@ -36,17 +35,10 @@ class CompareReport:
     gate: Gate
     command_line: str
 
-    def finish(
-        self,
-        comparison: AnyComparison,
-        status: str,
-        replacing: bool = False,
-        origin: Mapping[str, Any] | None = None,
-    ) -> Fields:
+    def finish(self, comparison: AnyComparison, status: str, origin: Mapping[str, Any] | None = None) -> Fields:
         """Write what was asked for, then show the table; returns its numbers.
 
-        replacing: what is written may be in place of another comparison, which is then refused.  origin: the document
-        that the comparison was read from.
+        origin: the document that the comparison was read from.
         """
         gallery = None
         if isinstance(comparison, Comparison) and (
@@ -57,7 +49,7 @@ class CompareReport:
             gallery = gallery_of(comparison)
         document = {**comparison.to_json(status), "command_line": self.command_line}
         document |= {name: value for name, value in (origin or {}).items() if name in KEPT}
-        if replacing:
+        if self.plan.files:  # of attacks that run, what is there has been compared before they began
             self.output.check_shown(document)
         # As in the result of any run, so that a later one knows them for its own.
         document["config"] |= {setting_of(option): str(path) for option, path in self.output.side_files.items()}
@@ -130,26 +122,21 @@ class CompareReport:
 
 def check_applicable(plan: ComparePlan, comparison: AnyComparison) -> None:
     """Raises UsageError for an option that says nothing about this kind of comparison."""
-    of_attacks: dict[str, object] = {
-        "--html": plan.html,
-        "--figure-examples": plan.figure_examples,
-        **dict(plan.pictures.values()),
-        "--reference": plan.reference,
-        "--bootstrap": plan.bootstrap or None,
-    }
-    for_one_model: dict[str, Path | None] = {"--html": plan.html, "--figure-examples": plan.figure_examples}
+    of_one_model = {"--html": plan.html, "--figure-examples": plan.figure_examples}
     if isinstance(comparison, CertifiedComparison):
+        others = {"--reference": plan.reference, "--bootstrap": plan.bootstrap or None}
         hint = "leave it out; --figure-certified FILE draws their curves"
-        _refuse(of_attacks, "is of results of caa attack, and these are of caa certify", hint)
+        why = "is of results of caa attack, and these are of caa certify"
+        _refuse({**of_one_model, **dict(plan.pictures.values()), **others}, why, hint)
         return
     hint = "name results of caa certify, or leave it out"
     _refuse({"--figure-certified": plan.figure_certified}, "is of results of caa certify", hint)
     if isinstance(comparison, ModelsComparison):
         models = ", ".join(comparison.comparisons)
-        _refuse(for_one_model, f"shows one model, and these are results of {models}", "name the files of one")
+        _refuse(of_one_model, f"shows one model, and these are results of {models}", "name the files of one")
 
 
-def _refuse(given: dict[str, Any], why: str, hint: str) -> None:
+def _refuse(given: Mapping[str, object], why: str, hint: str) -> None:
     for option, value in given.items():
         if value is not None:
             raise UsageError(f"{option} {why}", hint)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from caa_cli.display import Rows
 from caa_cli.models.limits import short
 from caa_cli.models.outline import listed
+from caa_cli.results.records import finite
 from caa_cli.runtime.words import counted, sizes
 
 # Deeper than any description of a training; a file may hold far deeper ones, to break whoever follows them.
@@ -17,10 +17,8 @@ _DEEPEST = 20
 
 def strict_json(value: Any, depth: int = _DEEPEST) -> Any:
     """The value with null for what JSON has no word for: NaN, infinities, and what lies too deep."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
     if not isinstance(value, (dict, list, tuple)):
-        return value
+        return finite(value)
     if depth == 0:
         return None
     if isinstance(value, dict):

@@ -42,11 +42,7 @@ class Forecast:
             rows.append(("backward evaluations", self._between("backward")))
         typical = None if self.typical is None else self._seconds(self.typical)
         time = _range(typical, self._seconds(self.most), clock)
-        return [
-            *rows,
-            ("time", f"{time}, as one batch took; start-up and the reading of images left out"),
-            memory,
-        ]
+        return [*rows, ("time", f"{time}, as one batch took; start-up and the reading of images left out"), memory]
 
     def to_json(self) -> dict[str, Any]:
         """For the document of a dry run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from caa_cli.results.comparison import Comparison
 from caa_cli.results.records import ATTACKED
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.shards.run_results import AttackResult
-from caa_cli.results.store.images import Image, kept_images
+from caa_cli.results.store.images import Image, StoredImages, kept_images
 
 # So that a picture, and what is in memory for it, does not grow with the comparison.
 MOST_ROWS, MOST_ATTACKS = 8, 8
@@ -28,7 +28,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
     attacks = comparison.attacks[:MOST_ATTACKS]
     labels = tuple(attack.label for attack in attacks)
     kept = [_kept(attack) for attack in attacks]
-    at_hand = [index for index in comparison.eligible if any(index in by_index for by_index in kept)]
+    at_hand = [index for index in comparison.eligible if any(index in images for images in kept)]
     if not at_hand:
         return Gallery(labels, (), (_why_none(comparison, attacks),))
     chosen = [at_hand[position] for position in spread(len(at_hand), MOST_ROWS)]
@@ -39,7 +39,7 @@ def gallery_of(comparison: Comparison) -> Gallery:
     rows = [
         GalleryRow(
             clean.get(index),
-            tuple(by_index[index][index] if index in by_index else None for by_index in kept),
+            tuple(images.get(index) for images in kept),
             tuple(attack.records[index] for attack in attacks),
             comparison.class_names or names,
         )
@@ -60,14 +60,12 @@ def _why_none(comparison: Comparison, attacks: Sequence[AttackResult]) -> str:
     return f"The adversarial images are not there any more: no file of these runs is at {files[0]}{more}"
 
 
-def _kept(attack: AttackResult) -> dict[int, Mapping[int, Image]]:
-    """The file that holds the image of each success, by index."""
-    return {
-        index: images
-        for part in attack.parts
-        for index, images in kept_images(part.config.get("save_adversarial"), part.path, part.fingerprint).items()
-        if index in attack.records and attack.records[index].outcome == ATTACKED
-    }
+def _kept(attack: AttackResult) -> StoredImages:
+    """The images of its successes."""
+    images = StoredImages()
+    for part in attack.parts:
+        images |= kept_images(part.config.get("save_adversarial"), part.path, part.fingerprint)
+    return images.of({index for index, record in attack.records.items() if record.outcome == ATTACKED})
 
 
 def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Image], ClassNames, list[str]]:

@@ -20,7 +20,7 @@ from caa_cli.results.store.output import RunOutput
 from caa_cli.results.store.ownership import is_named_by
 from caa_cli.run.dry_run import Forecast
 from caa_cli.run.gate import Gate, warn_of_nothing
-from caa_cli.run.reporting import Summary, files, rows_and_fields, showing
+from caa_cli.run.reporting import Summary, file_rows, rows_and_fields, showing
 from caa_cli.run.session import Session, open_session
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
@@ -186,7 +186,7 @@ class ImageRun(ABC, Generic[P, R]):
         plan = self.plan
         rows, fields = rows_and_fields(summary, records, document["config"].get("radius"))
         self.display.document(self.gate.judge(document, fields))
-        self.display.result("result", [*rows, *files(plan.output, plan.written())])
+        self.display.result("result", [*rows, *file_rows(plan.output, plan.written())])
         if not interrupted:
             warn_of_nothing(self.display, fields, plan.shard.count > 1)
 

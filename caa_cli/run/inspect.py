@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from caa_cli.config.choices import ENSEMBLES
 from caa_cli.config.datasets import DATASETS
@@ -49,21 +49,18 @@ class Inspection:
 
     display: Display
     checkpoints: Sequence[str]
-    dataset: str | None
+    dataset: Annotated[str | None, OneOf(DATASETS)]
     overrides: Overrides
     trust: bool = False
-    ensemble: str | None = None
+    ensemble: Annotated[str | None, OneOf(ENSEMBLES)] = None
     denoiser: str | None = None
     denoiser_arch: str | None = None
 
     def execute(self) -> int:
         """Show it; returns the exit code: 1 if an architecture is not recognised or was not inspected, or if a run
         would be refused."""
-        if self.dataset is not None:
-            OneOf(DATASETS).check("--dataset", self.dataset)
+        check_each(self)
         check_each(self.overrides)
-        if self.ensemble is not None:
-            OneOf(ENSEMBLES).check("--ensemble", self.ensemble)
         read = cache(partial(inspect_weights, trust=self.trust))  # a file may hold gigabytes
         if len(self.checkpoints) == 1 and not self._front and self.overrides.arch is None:
             alone = denoiser_at(self.checkpoints[0], read, self.trust)
@@ -122,19 +119,7 @@ class Inspection:
             classes = card.num_classes
         elif recognised is not None:
             classes = recognised.num_classes
-        chosen: tuple[tuple[float, ...], tuple[float, ...]] | None
-        if self.overrides.normalisation:  # like a run: what is not given (mean or std) is the card's
-            mean, std = (card.mean, card.std) if card else ((0.0,), (1.0,))
-            chosen = (self.overrides.mean or mean, self.overrides.std or std)
-        elif card is not None:
-            chosen = (card.mean, card.std)
-        else:
-            chosen = None if weights.module is not None else stored_normalisation(weights.tensors)
-            prepared = weights.preprocessing(self.overrides.arch)
-            if chosen is None and prepared is not None:
-                chosen = (prepared.mean, prepared.std)
-            if chosen is not None and resolved is not None:  # not in front of a network that has it inside
-                chosen = (resolved.mean, resolved.std)
+        chosen = self._normalisation(weights, resolved)
         channels = shape[0] if shape else recognised.channels if recognised else None
         sigma = self.overrides.sigma or (card.sigma if card else None)
         document: dict[str, Any] = {
@@ -156,7 +141,7 @@ class Inspection:
             "dataset": dataset,
             "sigma": sigma,
             "sigma_in_name": None if sigma else sigma_in_name(weights.path),
-            "normalisation": _normalisation(chosen),
+            "normalisation": None if chosen is None else _described(*chosen),
             "normalisations_to_try": [] if chosen else normalisations_to_try(layout, dataset, channels or 3),
             "training": {"method": card.method, "tool_version": card.tool_version, **card.training} if card else {},
             "names": [] if card is not None or recognised is not None else outline(weights.tensors),
@@ -188,6 +173,27 @@ class Inspection:
             taken = input_of(weights.module.float(), weights.preprocessing(None))
             return (None, None, None) if taken is None else (None, *taken)
         return None, None, None
+
+    def _normalisation(
+        self, weights: Weights, resolved: ModelCard | None
+    ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """(mean, std), as given or as the file has them; None where neither says them.
+
+        resolved: the card of a run, if there is one.
+        """
+        card = weights.card
+        if self.overrides.normalisation:  # like a run: what is not given (mean or std) is the card's
+            mean, std = (card.mean, card.std) if card else ((0.0,), (1.0,))
+            return self.overrides.mean or mean, self.overrides.std or std
+        if card is not None:
+            return card.mean, card.std
+        stored = None if weights.module is not None else stored_normalisation(weights.tensors)
+        prepared = weights.preprocessing(self.overrides.arch)
+        if stored is None and prepared is not None:
+            stored = prepared.mean, prepared.std
+        if stored is not None and resolved is not None:  # not in front of a network that has it inside
+            return resolved.mean, resolved.std
+        return stored
 
     def _untried(
         self, weights: Weights, shape: tuple[int, int, int] | None, classes: int | None
@@ -247,10 +253,7 @@ class Inspection:
         return shlex.join(words)
 
 
-def _normalisation(values: tuple[tuple[float, ...], tuple[float, ...]] | None) -> dict[str, Any] | None:
-    if values is None:
-        return None
-    mean, std = values
+def _described(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
     return {"mean": list(mean), "std": list(std), "preset": preset_of(mean, std)}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.paths import check_distinct, sidecar
+from caa_cli.config.paths import JOURNAL, check_distinct, sidecar
 from caa_cli.config.ranges import SAFETENSORS, FileName, setting_of
 from caa_cli.display import Display
 from caa_cli.errors import DONE, PARTIAL, UsageError
@@ -23,9 +23,9 @@ from caa_cli.results.store.files import check_writable, write_atomically, write_
 from caa_cli.results.store.images import save_images
 from caa_cli.results.store.journal import unfinished
 from caa_cli.results.store.locks import check_free, locked
-from caa_cli.results.store.ownership import check_intact, check_result, check_side_file
+from caa_cli.results.store.ownership import check_intact, check_result, check_side_files
 from caa_cli.run.gate import Gate, warn_of_nothing
-from caa_cli.run.reporting import files, rows_and_fields
+from caa_cli.run.reporting import file_rows, rows_and_fields
 from caa_cli.runtime.signals import uninterrupted
 
 _ADVICE = "the shards' own results are kept: free some space and repeat the command"
@@ -49,6 +49,7 @@ class MergeRun:
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.display, self.requirements)
+        self.written = {"--output": self.output, **self.side_files}
 
     def execute(self) -> int:
         """Run it; returns the exit code. Raises CaaError for whatever the user can mend."""
@@ -71,7 +72,7 @@ class MergeRun:
             self.display.document(merged.to_json({"output": str(self.output)}))
         else:
             self._write(merged, fields)
-        where = [] if self.dry_run else files(self.output, self.side_files)
+        where = [] if self.dry_run else file_rows(self.output, self.side_files)
         self.display.result("the shards together", [*rows, *where])
         warn_of_nothing(self.display, fields)
         return self.gate.exit_code(DONE if merged.status == "complete" else PARTIAL)
@@ -86,16 +87,15 @@ class MergeRun:
             self.display.warn(f"to try again, {how_to_go_on(part.metadata)}")
 
     def _check_files(self) -> None:
-        files = {"--output": self.output, **self.side_files}
-        for option, path in files.items():
+        for option, path in self.written.items():
             (SAFETENSORS if option == "--save-adversarial" else FileName()).check(option, path)
         for path in self.shards:
             if path.is_dir():
                 again = f"caa merge {path / '*.json'} --output {self.output}"
                 raise UsageError(f"{path} is a folder", f"name the results in it, those of one run: {again}")
-        read = [*self.shards, *(sidecar(path, ".jsonl") for path in self.shards)]
-        check_distinct([("a shard to read,", path) for path in read], files.items())
-        check_free(sidecar(self.output, ".jsonl"), "--output")
+        read = [*self.shards, *(sidecar(path, JOURNAL) for path in self.shards)]
+        check_distinct([("a shard to read,", path) for path in read], self.written.items())
+        check_free(sidecar(self.output, JOURNAL), "--output")
         if unfinished(self.output):
             raise UsageError(
                 f"beside --output {self.output} is the record of a run that was cut short: its result goes there",
@@ -103,11 +103,8 @@ class MergeRun:
             )
         if self.dry_run:
             return
-        for option, path in files.items():
-            check_writable(path, option)
-        held = check_result(self.output)
-        for option, path in self.side_files.items():
-            check_side_file(option, path, held, self.overwrite)
+        check_writable(self.output, "--output")
+        check_side_files(self.side_files, check_result(self.output), self.overwrite)
 
     def _check_replaced(self, document: dict[str, Any]) -> None:
         """Raise UsageError if --output holds a result that the merged one does not contain."""
@@ -133,9 +130,8 @@ class MergeRun:
     def _write(self, merged: Merged, fields: Fields) -> None:
         images, log = self.side_files.get("--save-adversarial"), self.side_files.get("--tsv")
         adversarial = merged_images(merged) if images is not None else {}
-        outputs = {"--output": self.output, **self.side_files}
-        document = merged.to_json({setting_of(option): str(path) for option, path in outputs.items()})
-        with locked(outputs), uninterrupted():
+        document = merged.to_json({setting_of(option): str(path) for option, path in self.written.items()})
+        with locked(self.written), uninterrupted():
             self._check_replaced(document)
             with writing(self.output, _ADVICE):
                 write_document(self.output, document)

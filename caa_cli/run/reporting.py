@@ -100,7 +100,7 @@ def certify_summary_rows(summary: CertifySummary, radius: float | None, time: st
     return rows
 
 
-def files(output: Path, others: Mapping[str, Path | None]) -> Rows:
+def file_rows(output: Path, others: Mapping[str, Path | None]) -> Rows:
     """Rows that name the files written; others: by option."""
     written = [(_FILES.get(option, option), str(path)) for option, path in others.items() if path and path.exists()]
     return [("results", str(output)), *written]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -11,10 +10,11 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.paths import TRAINING, TRAINING_LOG, sidecar
+from caa_cli.config.paths import IMAGES, JOURNAL, TRAINING, TRAINING_LOG, sidecar
 from caa_cli.display import Display, clock
 from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
 from caa_cli.results.documents import KINDS, document_at, head
+from caa_cli.results.shards.compared_files import compared_files
 from caa_cli.results.shards.progress import (
     COMPARISON,
     COMPLETE,
@@ -34,9 +34,8 @@ from caa_cli.results.shards.progress import (
 from caa_cli.results.shards.result_file import how_to_go_on
 from caa_cli.results.shards.run_results import MOST_NAMED
 from caa_cli.results.store.journal import header_of
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, first_few
 
-_JOURNAL, _IMAGES = ".jsonl", ".images"
 # per min: images per minute; idle: since the last write.
 _HEADINGS = ["run", "state", "done", "failed", "per min", "left", "idle"]
 
@@ -68,13 +67,15 @@ class StatusRun:
             rows.append(["together", state, done, str(total["failed"]), rate, left, ""])
         absent = [str(one.shard[0]) for one in runs if one.state == NOT_BEGUN and one.shard[1] > 1]
         missing = list(dict.fromkeys(absent))  # the attacks of a comparison lack the same
-        more = ", …" if len(missing) > MOST_NAMED else ""
-        caption = f"shards not begun: {', '.join(missing[:MOST_NAMED])}{more}. " if missing else ""
+        caption = f"shards not begun: {first_few(missing, MOST_NAMED)}. " if missing else ""
         caption += "Left: at the rate so far; together: that of the slowest."
         self.display.grid("caa status", _HEADINGS, rows, caption)
         for one in runs:
             if one.problem is not None:
                 self.display.warn(one.problem)
+        self._say_how_to_go_on(runs)
+
+    def _say_how_to_go_on(self, runs: Sequence[RunProgress]) -> None:
         stopped: dict[str, list[str]] = {}  # runs by advice: a comparison and its attacks go on with one command
         for one in runs:
             document = _document(one) if one.state not in (COMPLETE, RUNNING, NOT_BEGUN) else None
@@ -114,26 +115,22 @@ def _outputs_at(place: Path) -> Iterator[Path]:
     """The runs that one name stands for: a folder's, those of a comparison, the shards of one --output."""
     if place.is_dir():
         for entry in sorted(place.iterdir()):
-            if entry.suffix in (".json", _JOURNAL) and (_command_of(entry) or is_training(_trained(entry))):
+            if entry.suffix in (".json", JOURNAL) and (_command_of(entry) or is_training(_trained(entry))):
                 yield from _outputs_at(entry)
         yield from _comparisons(place, "*.json")
         return
     if is_training(trained := _trained(place)):
         yield trained
         return
-    output = place.with_name(place.name.removesuffix(_JOURNAL).removesuffix(_IMAGES))
+    output = place.with_name(place.name.removesuffix(JOURNAL).removesuffix(IMAGES))
     document = document_at(output)
-    if sidecar(output, _JOURNAL).exists() or (output.exists() and document.get("command") != "compare"):
+    if sidecar(output, JOURNAL).exists() or (output.exists() and document.get("command") != "compare"):
         yield output
         return
     # What caa compare and --shard auto write beside it, or in its place.
-    for attack in document.get("attacks", {}).values():
-        for file in map(Path, attack["files"]):
-            # The document names it from the folder where caa compare was typed.
-            places = (output.with_name(file.name), Path(os.path.normpath(output.parent / file)), file)
-            yield from [place for place in places if place.exists()][:1]
+    yield from (file for file in compared_files(output, document) if file.exists())
     for part in sorted(output.parent.glob(f"{escape(output.stem)}.*")):
-        run = part.with_name(part.name.removesuffix(_JOURNAL))
+        run = part.with_name(part.name.removesuffix(JOURNAL))
         if run.suffix == output.suffix and run != output and _command_of(part) in KINDS:
             yield run
     for name in (escape(output.name), f"{escape(output.stem)}.shard-*{escape(output.suffix)}"):

@@ -22,11 +22,7 @@ from caa_cli.smoothing.gradient_source import GradientCost, GradientSource
 from caa_cli.smoothing.gradients import SurrogateModel, WhiteBox
 from caa_cli.smoothing.stein import SteinEstimator
 
-_SOURCES: dict[str, type[GradientSource]] = {
-    MODEL: WhiteBox,
-    SURROGATE_MODEL: SurrogateModel,
-    VOTES: SteinEstimator,
-}
+_SOURCES: dict[str, type[GradientSource]] = {MODEL: WhiteBox, SURROGATE_MODEL: SurrogateModel, VOTES: SteinEstimator}
 
 
 @dataclass(frozen=True)

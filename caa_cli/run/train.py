@@ -15,7 +15,7 @@ from caa_cli.config.differences import differences
 from caa_cli.config.methods import METHODS
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.images import Images
-from caa_cli.display import Display
+from caa_cli.display import Bar, Display
 from caa_cli.errors import DONE, INTERRUPTED, CaaError, UsageError
 from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.checkpoint import trained_with
@@ -33,6 +33,7 @@ from caa_cli.training.evaluate import smoothed_accuracy
 from caa_cli.training.loop import Trainer
 from caa_cli.training.new_classifier import new_classifier
 from caa_cli.training.new_denoiser import classifier_digest, new_denoiser
+from caa_cli.training.progress import EpochReport
 from caa_cli.training.sources import Sources, open_sources
 from caa_cli.training.state import Unfinished, epoch_line
 from caa_cli.training.step import Method
@@ -148,28 +149,29 @@ class TrainRun:
             return INTERRUPTED
 
     def _train(self, trainer: Trainer, sources: Sources) -> None:
-        plan = self.plan
-        steps = trainer.steps()
-        total = plan.epochs * steps
-        with self.display.bar("steps", total, trainer.state.epoch * steps) as bar:
-            while trainer.state.epoch < plan.epochs:
-                before = trainer.state.epoch * steps
-
-                def on_batch(step: int, loss: float, accuracy: float | None, before: int = before) -> None:
-                    right = "" if accuracy is None else f" · noisy accuracy {100 * accuracy:.1f}%"
-                    epoch = before // steps + 1
-                    bar.update(before + step, f"epoch {epoch}/{plan.epochs} · loss {loss:.4g}{right}")
-
-                began = time.perf_counter()
-                try:
-                    report = trainer.run_epoch(on_batch)
-                except Exception as error:  # the network may be the user's code
-                    raise self._explained(error, trainer) from error
-                report.seconds = time.perf_counter() - began
+        epochs, steps = self.plan.epochs, trainer.steps()
+        with self.display.bar("steps", epochs * steps, trainer.state.epoch * steps) as bar:
+            while trainer.state.epoch < epochs:
+                report = self._run_epoch(trainer, bar)
                 if self.ranks.rank == 0:
                     with uninterrupted():
                         self.unfinished.save(trainer, sources.identity())
-                self.display.progress(epoch_line(report, plan.epochs))
+                self.display.progress(epoch_line(report, epochs))
+
+    def _run_epoch(self, trainer: Trainer, bar: Bar) -> EpochReport:
+        epoch, steps = trainer.state.epoch, trainer.steps()
+
+        def on_batch(step: int, loss: float, accuracy: float | None) -> None:
+            right = "" if accuracy is None else f" · noisy accuracy {100 * accuracy:.1f}%"
+            bar.update(epoch * steps + step, f"epoch {epoch + 1}/{self.plan.epochs} · loss {loss:.4g}{right}")
+
+        began = time.perf_counter()
+        try:
+            report = trainer.run_epoch(on_batch)
+        except Exception as error:  # the network may be the user's code
+            raise self._explained(error, trainer) from error
+        report.seconds = time.perf_counter() - began
+        return report
 
     def _explained(self, error: Exception, trainer: Trainer) -> Exception:
         """The error of an epoch as a CaaError with advice; the error itself where there is no advice."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def counted(count: int, noun: str, spec: str = "") -> str:
@@ -15,6 +15,11 @@ def ordinal(number: int) -> str:
     """The number as a place in a row: `1st`, `22nd`, `13th`."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
+
+
+def first_few(values: Sequence[object], most: int) -> str:
+    """The values in a row; of more than `most` the first ones, and `…`."""
+    return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")
 
 
 def sizes(shape: Iterable[int]) -> str:

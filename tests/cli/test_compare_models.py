@@ -15,8 +15,8 @@ from support import assert_clean_error, caa, parse_strict, read_strict
 
 from caa_cli.report.models import draw_by_model
 from caa_cli.results.certificates import CertifyRecord
-from caa_cli.results.models import compare_models
-from caa_cli.results.shards.models import by_model
+from caa_cli.results.comparison_of_models import compare_models
+from caa_cli.results.shards.by_model import by_model
 from caa_cli.results.shards.result_file import read_result_file
 
 FORMATS = ["table", "markdown", "latex", "csv", "json"]
@@ -297,6 +297,27 @@ def test_certified_accuracy_of_several_models(certificates, tmp_path):
     (row, _) = csv.DictReader(io.StringIO(caa("compare", *certificates, "--format", "csv").stdout))
     assert row["certified_accuracy@0.50"] == "0.5"
     assert float(row["certified_accuracy@0.50_low"]) == pytest.approx(0.0675860, abs=1e-6)
+
+
+def test_certificates_older_than_a_setting_are_compared_and_merged(tmp_path):
+    """They were Cohen's before --certificate; without its name they were refused."""
+    shards = []
+    for index in range(2):
+        found = certification(certified([0.3, 0.8])[index::2])
+        found |= {"shard": {"index": index, "count": 2}}
+        found["config"] |= {"limit": 2, "certificate": "cohen"}
+        shards.append(write(tmp_path / f"{index}.json", found))
+    model = write(
+        tmp_path / "b.json", of_model(certification(certified([0.6, 0.6])), "b", "b.pt", certificate="cohen")
+    )
+    older = read_strict(shards[0])
+    del older["config"]["certificate"]
+    write(shards[0], older)
+    assert caa("compare", *shards, model).exit_code == 0
+    assert caa("merge", *shards, "--output", tmp_path / "all.json").exit_code == 0
+    write(shards[0], {**older, "config": {**older["config"], "certificate": "li"}})
+    for command in (["compare", *shards, model], ["merge", *shards, "--output", tmp_path / "other.json"]):
+        assert_clean_error(caa(*command), 2, "different settings: certificate (li and cohen)")
 
 
 def test_a_small_error_probability_is_a_power_of_ten_in_latex(tmp_path):

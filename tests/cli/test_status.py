@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from comparing import document, record
+from comparing import document, record, write
+from requiring import CERTIFICATES, certification
 from support import CHEAP, assert_clean_error, attack, caa, journal_of, parse_strict, start, wait_until
 
 from caa_cli.results.records import FAILED
@@ -252,6 +253,25 @@ def test_files_of_a_comparison_are_found_from_another_folder(folder, monkeypatch
         "attack.shard-0-of-2.json",
         "attack.shard-1-of-2.json",
     ]
+
+
+def test_results_of_one_name_in_several_folders_are_all_found(tmp_path, monkeypatch):
+    """The comparison is beside one of them, whose name the other has too."""
+    monkeypatch.chdir(tmp_path)
+    files = [f"{name}/attack.json" for name in ("one", "two")]
+    for file, iterations in zip(files, (10, 20), strict=True):
+        Path(file).parent.mkdir()
+        write(Path(file), document([record(0, 1.5)], iterations=iterations, limit=1))
+    assert caa("compare", *files, "--output", "one/c.json").exit_code == 0
+    assert [run["output"] for run in status("one/c.json")["runs"]] == files
+    assert_clean_error(caa("merge", "one/c.json", "--output", "x.json"), 2, "caa compare", " ".join(files))
+
+
+def test_the_certificates_of_a_comparison_are_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(Path("a.json"), certification(CERTIFICATES[:4]))
+    assert caa("compare", "a.json", "--output", "c.json").exit_code == 0
+    assert [run["output"] for run in status("c.json")["runs"]] == ["a.json"]
 
 
 def test_other_files_of_a_folder_are_passed_over(folder):

@@ -91,7 +91,7 @@ def test_the_table_fits_a_terminal(width, longest):
 def named(comparison, label):
     """The comparison with its first attack under another name."""
     first, *others = comparison.attacks
-    return replace(comparison, attacks=(replace(first, label=label), *others))
+    return replace(comparison, attacks=(replace(first, label=label), *others), reference=label)
 
 
 def test_names_that_mean_something_to_a_format_are_escaped(comparison):

@@ -207,7 +207,7 @@ def test_saving_holds_one_image_at_a_time(tmp_path):
     """200 images of 600 kB: all of them at once would be 120 MB."""
     shape, count = (3, 224, 224), 200
     one = np.random.default_rng(0).random(shape, np.float32)
-    images = StoredImages({i: i for i in range(count)}, lambda place: one + np.float32(place))
+    images = StoredImages({i: lambda i=i: one + np.float32(i) for i in range(count)})
     records = [record(i, 1.0, adversarial_class=0) for i in range(count)]
     tracemalloc.start()
     save_images(tmp_path / "a.safetensors", images, records, "0")
@@ -219,7 +219,7 @@ def test_saving_holds_one_image_at_a_time(tmp_path):
     assert peak < 10e6
 
 
-ATTACKS = ("--attacks", "caa,pgd:epsilon=0.6", "--limit", "3")
+ATTACKS = ("--attacks", "caa,pgd:epsilon=0.6", "--limit", "2")
 
 
 def test_a_comparison_keeps_the_images_that_its_report_shows(tmp_path):

@@ -37,7 +37,7 @@ def comparison():
 def named(comparison, label):
     """The comparison with its first attack under another name."""
     first, *others = comparison.attacks
-    return replace(comparison, attacks=(replace(first, label=label), *others))
+    return replace(comparison, attacks=(replace(first, label=label), *others), reference=label)
 
 
 def rows_of(text, attack):

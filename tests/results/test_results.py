@@ -183,9 +183,10 @@ def test_one_run_at_a_time_writes_a_journal(tmp_path):
 @pytest.fixture
 def running(tmp_path):
     """The output of a run that has finished one example."""
-    output = RunOutput[AttackRecord](tmp_path / "runs" / "attack.json", header=HEADER)
+    output = RunOutput[AttackRecord](tmp_path / "runs" / "attack.json", {})
     output.output.parent.mkdir()
     with output.reserved():
+        output.load_finished(HEADER, [], [0, 1, 2])
         output.begin()
         output.add(record(0))
         yield output

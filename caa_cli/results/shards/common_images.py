@@ -8,7 +8,7 @@ from typing import Any
 from caa_cli.errors import UsageError
 from caa_cli.results.records import FAILED
 from caa_cli.results.shards.run_results import RunResult, gaps_between
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, first_few
 
 # What to do about results over different images.
 SAME_IMAGES = (
@@ -64,8 +64,7 @@ def without_failures(results: Sequence[RunResult[Any]], images: Sequence[int], n
 
 def number_of(indices: Sequence[int]) -> str:
     """How many images, and the first of them."""
-    shown = ", ".join(map(str, indices[:3])) + (", …" if len(indices) > 3 else "")
-    return f"{counted(len(indices), 'image')} ({shown})"
+    return f"{counted(len(indices), 'image')} ({first_few(indices, 3)})"
 
 
 def _check_complete(result: RunResult[Any], results: Sequence[RunResult[Any]]) -> None:

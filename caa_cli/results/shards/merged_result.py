@@ -9,18 +9,17 @@ from typing import Any
 
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.certify_plan import CertifyPlan
-from caa_cli.config.differences import decisive
-from caa_cli.config.paths import sidecar
+from caa_cli.config.paths import JOURNAL, sidecar
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
 from caa_cli.results.documents import KINDS, agreed, head
 from caa_cli.results.records import ATTACKED, FAILED, AttackSummary, summarise
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, read_result_file, read_unfinished
 from caa_cli.results.shards.run_results import MOST_NAMED, check_same, missing_shards, union
-from caa_cli.results.store.images import Image, StoredImages, kept_images
+from caa_cli.results.store.images import StoredImages, kept_images
 from caa_cli.results.store.journal import Journal
 from caa_cli.runtime.sharding import Shard
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, first_few
 
 NOT_COMPARED = {"attack": AttackPlan.NOT_COMPARED, "certify": CertifyPlan.NOT_COMPARED}
 # What a merged result records about each shard.
@@ -105,7 +104,7 @@ def merge(parts: Sequence[ResultFile[Any]], partial: bool = False) -> Merged:
         if not part.unfinished:
             continue
         missing = part.missing
-        shown = ", ".join(map(str, part.first_missing(3))) + (", …" if missing > 3 else "")
+        shown = first_few(part.first_missing(4), 3)
         what = f"{missing} of its images are missing ({shown})" if missing else "it was interrupted"
         if not partial:
             raise UsageError(
@@ -125,7 +124,7 @@ def _killed(parts: Sequence[ResultFile[Any]], partial: bool) -> list[ResultFile[
     """Shards that left a journal but no result, so that attack.shard-*.json does not match them."""
     first = parts[0]
     places = {Shard(*first.shard).sibling(first.path, index) for index in missing_shards(parts)} - {first.path}
-    killed = [place for place in sorted(places) if sidecar(place, ".jsonl").exists() and not place.exists()]
+    killed = [place for place in sorted(places) if sidecar(place, JOURNAL).exists() and not place.exists()]
     return [part for place in killed if (part := read_shard(place, partial)) is not None]
 
 
@@ -137,9 +136,7 @@ def _check_one_run(parts: Sequence[ResultFile[Any]]) -> None:
             raise UsageError(f"{first.path} is of caa {first.command} and {part.path} of caa {part.command}", hint)
     left_out = NOT_COMPARED[first.command]
     names = dict.fromkeys(name for part in parts for name in part.config if name not in left_out)
-    check_same(
-        parts, {name: [decisive(name, _setting(part, name)) for part in parts] for name in names}, lambda _: hint
-    )
+    check_same(parts, names, lambda _: hint)
     for part in parts[1:]:
         both = f"{first.path} and {part.path}"
         if part.surrogate != first.surrogate:
@@ -161,18 +158,13 @@ def _check_one_run(parts: Sequence[ResultFile[Any]]) -> None:
             )
 
 
-def _setting(part: ResultFile[Any], name: str) -> Any:
-    """A setting's value; an older file that lacks it counts as having the default, as in caa compare."""
-    return part.setting(name) if part.command == "attack" else part.config.get(name)
-
-
 def read_shard(path: Path, partial: bool = False) -> ResultFile[Any] | None:
     """Read a shard's result or, where it is allowed to be `partial`, the journal of its unfinished run.
 
     Returns None for a shard that was killed before its journal had a whole line. Raises CaaError; for a run that was
     killed it says how to finish it.
     """
-    journal = Journal[Any](sidecar(path, ".jsonl"))
+    journal = Journal[Any](sidecar(path, JOURNAL))
     written = read_result_file(path, KINDS) if path.exists() or not journal.path.exists() else None
     if written is not None and not (partial and written.status == "interrupted" and journal.begun):
         return written
@@ -193,22 +185,22 @@ def read_shard(path: Path, partial: bool = False) -> ResultFile[Any] | None:
     )
 
 
-def merged_images(merged: Merged) -> Mapping[int, Image]:
+def merged_images(merged: Merged) -> StoredImages:
     """The adversarial images that the shards saved, by index, read on demand.
 
     Raises CaaError where some were not saved.
     """
-    files: dict[int, Mapping[int, Image]] = {}
+    images = StoredImages()
     for part in merged.parts:
         saved = part.config.get("save_adversarial")
         wanted = {record.index for record in part.records if record.outcome == ATTACKED}
-        places = kept_images(saved, part.path, part.fingerprint)
-        lost = len(wanted - places.keys())
+        kept = kept_images(saved, part.path, part.fingerprint).of(wanted)
+        lost = len(wanted - kept.keys())
         if lost:
             raise CaaError(
                 f"the images of {lost} attacked examples of {part.path} are not at hand"
                 + (f": they should be in {saved}" if saved else ": its run had no --save-adversarial"),
                 f"{part.metadata.get('resume') or 'repeat it with --resume'} --save-adversarial FILE.safetensors",
             )
-        files |= {index: places[index] for index in wanted}
-    return StoredImages({index: index for index in files}, lambda index: files[index][index])
+        images |= kept
+    return images

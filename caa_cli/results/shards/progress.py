@@ -9,7 +9,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.paths import TRAINING, TRAINING_LOG, sidecar
+from caa_cli.config.paths import JOURNAL, TRAINING, TRAINING_LOG, sidecar
 from caa_cli.config.selection import read_indices
 from caa_cli.errors import CaaError
 from caa_cli.results.documents import KINDS, document_at
@@ -93,7 +93,7 @@ class RunProgress:
 
 def read_progress(output: Path) -> RunProgress:
     """The progress of the run with this --output. A journal that is newer than the result leads."""
-    journal = sidecar(output, ".jsonl")
+    journal = sidecar(output, JOURNAL)
     if is_training(output):
         return _of_training(output)
     if (state := state_of_comparison(output)) is not None:
@@ -125,7 +125,7 @@ def is_training(output: Path) -> bool:
 
 def state_of_comparison(output: Path) -> str | None:
     """How far `caa compare --output` is, its attacks apart; None where there is no sign of one."""
-    document = {} if sidecar(output, ".jsonl").exists() else document_at(output)
+    document = {} if sidecar(output, JOURNAL).exists() else document_at(output)
     if document.get("command", COMPARISON) != COMPARISON:
         return None
     if is_locked(lock := lock_of(output)):
@@ -147,20 +147,20 @@ def attack_of_comparison(output: Path) -> dict[str, Any]:
 
 def missing_progress(runs_read: Sequence[RunProgress]) -> list[RunProgress]:
     """The shards that have images, but neither a result nor a journal among these."""
-    runs: dict[str, list[RunProgress]] = {}
+    runs: dict[str, list[ResultFile[Any]]] = {}
     for one in runs_read:
         if one.part is not None and one.shard[1] > 1:
-            runs.setdefault(f"{one.run} {one.shard[1]}", []).append(one)
+            runs.setdefault(f"{one.run} {one.shard[1]}", []).append(one.part)
     missing, unread = [], {one.output for one in runs_read if one.part is None}
-    for several in runs.values():
-        first = several[0]
-        for index in missing_shards([one.part for one in several if one.part is not None]):
-            chosen = None if first.part is None else first.part.of_shard(index)
-            images = None if chosen is None else len(chosen)
-            output = first.output and Shard(*first.shard).sibling(first.output, index)
+    for parts in runs.values():
+        first = parts[0]
+        for index in missing_shards(parts):
+            chosen = first.of_shard(index)
+            output = Shard(*first.shard).sibling(first.path, index)
             if output not in unread:
-                place = None if output == first.output else output  # a name without the shard's number says nothing
-                missing.append(RunProgress(place, NOT_BEGUN, first.what, (index, first.shard[1]), images))
+                place = None if output == first.path else output  # a name without the shard's number says nothing
+                images = None if chosen is None else len(chosen)
+                missing.append(RunProgress(place, NOT_BEGUN, _what(first), (index, first.shard[1]), images))
     return missing
 
 
@@ -178,13 +178,11 @@ def total_of(progress: Iterable[RunProgress]) -> dict[str, Any]:
     return {
         "runs": len(progress),
         "complete": sum(one.state == COMPLETE for one in progress),
-        "images": None if None in images else sum(count for count in images if count is not None),
+        "images": None if None in images else sum(filter(None, images)),
         "done": sum(one.done for one in progress),
         "failed": sum(one.failed for one in progress),
         "images_per_second": sum(rates) if rates else None,
-        "seconds_left": None
-        if None in left
-        else max((seconds for seconds in left if seconds is not None), default=0.0),
+        "seconds_left": None if None in left else max([0.0, *filter(None, left)]),
     }
 
 
@@ -207,11 +205,10 @@ def _of_training(output: Path) -> RunProgress:
 def _of(output: Path, part: ResultFile[Any], newest: Path, running: bool) -> RunProgress:
     done = [record for record in part.records if record.outcome != FAILED]
     spent = sum(record.seconds for record in part.records)
-    what = f"{part.command} {part.attack}" if part.command == "attack" else part.command
     return RunProgress(
         output,
         RUNNING if running else part.status,
-        what,
+        _what(part),
         part.shard,
         images=images_of(part),
         done=len(done),
@@ -220,6 +217,11 @@ def _of(output: Path, part: ResultFile[Any], newest: Path, running: bool) -> Run
         updated=newest.stat().st_mtime,
         part=part,
     )
+
+
+def _what(part: ResultFile[Any]) -> str:
+    """What the run does, in words."""
+    return f"{part.command} {part.attack}".rstrip()
 
 
 def images_of(part: ResultFile[Any]) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,16 +12,18 @@ from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attack_settings import foreign
 from caa_cli.config.compared_settings import SHARED, default_of, former_value, setting_names
 from caa_cli.config.differences import AS_ANOTHER
-from caa_cli.config.paths import sidecar
-from caa_cli.config.schema import SchemaError, check, parse, shown
+from caa_cli.config.paths import JOURNAL, sidecar
+from caa_cli.config.schema import SchemaError, parse, shown
 from caa_cli.config.selection import default_limit, select
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.results.documents import Compared, Document, check_header, check_version, read_record
+from caa_cli.results.documents import KINDS, Document, check_header, check_version, read_record, shard_of
 from caa_cli.results.records import Record
+from caa_cli.results.shards.compared_files import compared_files, in_a_command
 from caa_cli.results.store.journal import read_journal
 
 R = TypeVar("R", bound=Record)
-_COMMANDS = ("attack", "certify", "compare")
+# The commands whose results are read.
+COMMANDS = (*KINDS, "compare")
 # Settings that default to another setting's value.
 _DEFAULTS_TO = {"attack_sigma": "sigma", "selection_samples": "samples", **AS_ANOTHER}
 
@@ -52,7 +53,8 @@ class ResultFile(Generic[R]):
 
     @property
     def attack(self) -> str:
-        return str(self.config["attack"])
+        """The name of the attack; empty for certificates."""
+        return str(self.config.get("attack", ""))
 
     @property
     def name(self) -> str | None:
@@ -151,7 +153,7 @@ def read_document(path: Path, commands: Collection[str]) -> Any:
         raise CaaError(f"{path} is no result of {kinds}: it is no text", "name its --output") from error
     if not text.strip():
         raise CaaError(f"{path} is empty", _AGAIN)
-    if path.suffix == ".jsonl":
+    if path.suffix == JOURNAL:
         raise UsageError(
             f"{path} is the record of a run, not its result",
             f"finish that run with {kinds} … --resume, and name its --output",
@@ -203,14 +205,13 @@ def parse_result_file(path: Path, document: Any, commands: Collection[str] = ("a
 
 def read_unfinished(path: Path, status: str = "interrupted") -> ResultFile[Any]:
     """The result that the journal of a run with this --output has so far. Raises CaaError where it is damaged."""
-    header, records, _ = read_journal(sidecar(path, ".jsonl"))
+    header, records, _ = read_journal(sidecar(path, JOURNAL))
     summary = {"seconds": sum(record.seconds for record in records.values())}
     return _result_file(path, {**header, "status": status, "summary": summary}, records.values())
 
 
 def _result_file(path: Path, document: Mapping[str, Any], records: Iterable[Record]) -> ResultFile[Any]:
     """A result file from a document that has been checked, and its examples as records."""
-    shard = document.get("shard") or {"index": 0, "count": 1}
     return ResultFile(
         path=path,
         metadata={name: value for name, value in document.items() if name != "examples"},
@@ -220,7 +221,7 @@ def _result_file(path: Path, document: Mapping[str, Any], records: Iterable[Reco
         checkpoint=document["checkpoint"],
         environment=document.get("environment", {}),
         images=document.get("images", {}),
-        shard=(shard["index"], shard["count"]),
+        shard=shard_of(document),
         seconds=float(document["summary"]["seconds"]),
         records=tuple(records),
     )
@@ -228,29 +229,11 @@ def _result_file(path: Path, document: Mapping[str, Any], records: Iterable[Reco
 
 def _of_another_command(path: Path, document: Mapping[str, Any], commands: Collection[str]) -> CaaError:
     command, hint = document.get("command"), f"name the files of {_kinds(commands)}"
-    if not isinstance(command, str) or command not in _COMMANDS:
+    if not isinstance(command, str) or command not in COMMANDS:
         return CaaError(f"{path} is no result of {_kinds(commands)}: its command is {shown(command)}", hint)
     if files := compared_files(path, document):
-        hint = f"name the files that it compares (to merge, one attack's): {' '.join(files)}"
+        hint = f"name the files that it compares (to merge, one attack's): {' '.join(in_a_command(files))}"
     return UsageError(f"{path} is a result of caa {command}, not of {_kinds(commands)}", hint)
-
-
-def compared_files(path: Path, document: Mapping[str, Any]) -> list[str]:
-    """The files that a result of `caa compare` at `path` compares, as they can be named here; empty for another one.
-
-    A shard's file stands for those of all shards, whose names differ in one mark alone.
-    """
-    if document.get("command") != "compare":
-        return []
-    try:
-        check(document, Compared)
-    except SchemaError:
-        return []
-    entries = [*document["attacks"].values(), *document.get("models", {}).values()]
-    named = [Path(file) for entry in entries for file in entry.get("files", [])]
-    beside = {file: path.with_name(file.name) for file in named}  # the current folder may be another one since
-    found = [beside[file] if beside[file].exists() and not file.exists() else file for file in named]
-    return list(dict.fromkeys(re.sub(r"\.shard-\d+-of-(\d+)", r".shard-*-of-\1", str(file)) for file in found))
 
 
 def how_to_go_on(document: dict[str, Any]) -> str:

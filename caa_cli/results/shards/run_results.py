@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -17,7 +17,7 @@ from caa_cli.errors import UsageError
 from caa_cli.results.model_files import model_digest
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.shards.result_file import R, ResultFile
-from caa_cli.runtime.words import counted
+from caa_cli.runtime.words import counted, first_few
 
 # How many of the missing shards a message names.
 MOST_NAMED = 20
@@ -94,23 +94,23 @@ def check_agreement(parts: Sequence[ResultFile[Any]]) -> None:
     """Raises UsageError unless all files share the checkpoint, the data and all settings but those of the search."""
     check_same(
         parts,
-        {name: [part.setting(name) for part in parts] for name in SHARED},
+        SHARED,
         lambda names: f"only settings of the search may differ; repeat the second {_flags(parts[0], names)}",
     )
 
 
 def check_same(
     parts: Sequence[ResultFile[Any]],
-    settings: dict[str, list[Any]],
+    settings: Collection[str],
     advice: Callable[[Sequence[str]], str],
     one_model: bool = True,
 ) -> None:
     """Raises UsageError for files of different checkpoints (of `one_model`), settings or data.
 
-    settings: by name, one value for each file.  advice: the hint, given the names of the settings that differ.
+    settings: the names of those that have to agree.  advice: the hint, given the names of those that differ.
     """
     first = parts[0]
-    for position, part in enumerate(parts[1:], 1):
+    for part in parts[1:]:
         both = f"{first.path} and {part.path}"
         ours, theirs = model_digest(first.checkpoint), model_digest(part.checkpoint)
         if one_model and ours != theirs:
@@ -118,10 +118,11 @@ def check_same(
                 f"{both} are of different checkpoints (sha256 {str(ours)[:12]} and {str(theirs)[:12]})",
                 "put together results of one model",
             )
-        differing = [name for name, values in settings.items() if values[0] != values[position]]
+        values = {name: [decisive(name, file.setting(name)) for file in (first, part)] for name in settings}
+        differing = {name: pair for name, pair in values.items() if pair[0] != pair[1]}
         if differing:
-            shown = ", ".join(f"{name} ({settings[name][0]} and {settings[name][position]})" for name in differing)
-            raise UsageError(f"{both} were made with different settings: {shown}", advice(differing))
+            shown = ", ".join(f"{name} ({one} and {other})" for name, (one, other) in differing.items())
+            raise UsageError(f"{both} were made with different settings: {shown}", advice(list(differing)))
         if first.images != part.images:
             raise UsageError(
                 f"{both} are over different data: {_data(first)} and {_data(part)}",
@@ -169,6 +170,12 @@ def labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:
     ]
 
 
+def varying(group: Sequence[AttackResult]) -> list[str]:
+    """The names of the settings in which runs of one attack differ."""
+    settings = [run.parts[0].attack_settings for run in group]
+    return [name for name in settings[0] if any(other.get(name) != settings[0][name] for other in settings[1:])]
+
+
 def union(parts: Sequence[ResultFile[R]], gaps: bool = False) -> dict[int, R]:
     """Unite the records of the files of one run, by image index.
 
@@ -203,9 +210,8 @@ def gaps_between(parts: Sequence[ResultFile[Any]]) -> list[str]:
     gaps = []
     for alike in selections.values():
         if absent := missing_shards(alike):
-            shown = ", ".join(map(str, absent[:MOST_NAMED])) + (", …" if len(absent) > MOST_NAMED else "")
             files = ", ".join(str(part.path) for part in alike)
-            gaps.append(f"shard {shown} of {alike[0].shard[1]} is missing beside {files}")
+            gaps.append(f"shard {first_few(absent, MOST_NAMED)} of {alike[0].shard[1]} is missing beside {files}")
     return gaps
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.config.attack_plan import AttackPlan
+from caa_cli.config.paths import IMAGES, sidecar
 from caa_cli.config.pictures import MOST_EXAMPLES
 from caa_cli.results.documents import document_at
 from caa_cli.results.records import ATTACKED, AttackRecord
@@ -58,8 +59,8 @@ class AttackOutput(RunOutput[AttackRecord]):
         enough = len(attacked) if self.save_adversarial is not None else MOST_EXAMPLES
         return lost[: max(0, enough - (len(attacked) - len(lost)))]
 
-    def kept_by(self, config: dict[str, Any]) -> Mapping[int, Mapping[int, Image]]:
-        """The files of images that an earlier run with this configuration kept, by index (see `kept_images`)."""
+    def kept_by(self, config: dict[str, Any]) -> StoredImages:
+        """The images that an earlier run with this configuration kept."""
         return kept_images(config.get("save_adversarial"), self.output, self.header["fingerprint"])
 
     def begin(self, shape: tuple[int, ...] = ()) -> None:
@@ -68,7 +69,7 @@ class AttackOutput(RunOutput[AttackRecord]):
         if self.resume and self.save_adversarial is None:
             self.header = self._with_images_saved_before(before.get("save_adversarial"))
         super().begin()
-        place = ImageJournal.place(self.output)
+        place = sidecar(self.output, IMAGES)
         with self.writing(place):
             if not self.records:
                 place.unlink(missing_ok=True)
@@ -76,9 +77,9 @@ class AttackOutput(RunOutput[AttackRecord]):
                 return
             self.images = ImageJournal(place, shape, self.header["fingerprint"])
             held = self.images.resume()
-            kept = {**self.kept_by(self.header["config"]), **self.kept_by(before)}
+            kept = self.kept_by(self.header["config"]) | self.kept_by(before)
             for index in self.records.keys() & kept.keys() - held:
-                self.images.append(index, kept[index][index])
+                self.images.append(index, kept[index])
                 held.add(index)
         attacked = {record.index for record in self.of(self.indices) if record.outcome == ATTACKED}
         for index in self._lost(attacked, held) if self.again else ():
@@ -114,8 +115,7 @@ class AttackOutput(RunOutput[AttackRecord]):
                 with self.writing(self.save_adversarial):
                     save_images(self.save_adversarial, adversarial, records, header["fingerprint"], header["shard"])
         elif self.held is not None:
-            kept = self.kept_by(self.held.config)
-            adversarial = StoredImages({index: index for index in kept}, lambda index: kept[index][index])
+            adversarial = self.kept_by(self.held.config)
         if self.figure is not None:
             with self.writing(self.figure):
                 draw(self.figure, adversarial, records)
@@ -123,5 +123,5 @@ class AttackOutput(RunOutput[AttackRecord]):
     def close(self, status: str) -> None:
         """As `RunOutput.close`; also removes the journal of images."""
         if status == "complete":
-            ImageJournal.place(self.output).unlink(missing_ok=True)
+            sidecar(self.output, IMAGES).unlink(missing_ok=True)
         super().close(status)

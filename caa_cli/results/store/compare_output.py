@@ -14,7 +14,7 @@ from caa_cli.results.store.ownership import (
     another_run,
     check_intact,
     check_result,
-    check_side_file,
+    check_side_files,
     is_named_by,
     marked,
     something_at,
@@ -38,14 +38,12 @@ class CompareOutput:
         The content of result files to read is not known yet; `check_shown` compares it.
         """
         plan = self.plan
-        for option, path in plan.written().items():
-            check_writable(path, option)
         if plan.output is not None:
+            check_writable(plan.output, "--output")
             self.held = check_result(plan.output)
             if not self.held and not plan.overwrite:
                 check_intact(plan.output)
-        for option, path in self.side_files.items():
-            check_side_file(option, path, self.held, plan.overwrite or bool(plan.files))
+        check_side_files(self.side_files, self.held, plan.overwrite or bool(plan.files))
         if not self.held or plan.overwrite or plan.files:
             return
         self._refuse(_other_attacks(self.held, list(plan.attacks), {}))

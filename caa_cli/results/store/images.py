@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from caa_cli.config.paths import sidecar
 from caa_cli.config.schema import check, parse
 from caa_cli.results.documents import ShardOf
 from caa_cli.results.records import ATTACKED, AttackRecord
@@ -23,27 +23,33 @@ from caa_cli.results.store.files import write_atomically
 Image = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StoredImages(Mapping[int, Image]):
-    """The images of a file by global index, read on demand: float32, of the shape of a model input.
+    """Images in files by global index, each read on demand: float32, of the shape of a model input.
 
-    places: the position of each in the file.  read: returns the image at a position.
+    read: returns the image, by index.
     """
 
-    places: dict[int, int]
-    read: Callable[[int], Image]
+    read: dict[int, Callable[[], Image]] = field(default_factory=dict)
 
     def __getitem__(self, index: int) -> Image:
-        return self.read(self.places[index])
+        return self.read[index]()
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.places)
+        return iter(self.read)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.read)
 
     def __contains__(self, index: object) -> bool:
-        return index in self.places  # Mapping.__contains__ would read the image
+        return index in self.read  # Mapping.__contains__ would read the image
+
+    def of(self, indices: Container[int]) -> StoredImages:
+        """Those of these indices alone."""
+        return StoredImages({index: read for index, read in self.read.items() if index in indices})
+
+    def __or__(self, other: StoredImages) -> StoredImages:
+        return StoredImages(self.read | other.read)
 
 
 class ImageJournal:
@@ -57,10 +63,6 @@ class ImageJournal:
         self.path, self.shape = path, tuple(shape)
         self._head = fingerprint.encode().ljust(16)[:16]
         self._entry = 8 + 4 * int(np.prod(self.shape))
-
-    @staticmethod
-    def place(output: Path) -> Path:
-        return sidecar(output, ".images")
 
     @staticmethod
     def is_one(path: Path) -> bool:
@@ -95,12 +97,12 @@ class ImageJournal:
 
     def read(self) -> StoredImages:
         """The images so far; the last one of an index counts."""
-        places: dict[int, int] = {}
+        images: dict[int, Callable[[], Image]] = {}
         with self.path.open("rb") as file:
             for start in range(len(self._head), self.path.stat().st_size - self._entry + 1, self._entry):
                 file.seek(start)
-                places.update({struct.unpack("<q", file.read(8))[0]: start})
-        return StoredImages(places, self._image)
+                images[struct.unpack("<q", file.read(8))[0]] = partial(self._image, start)
+        return StoredImages(images)
 
     def _image(self, start: int) -> Image:
         with self.path.open("rb") as file:
@@ -173,26 +175,24 @@ def saved_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def saved_images(path: Path, fingerprint: str) -> Mapping[int, Image]:
-    """The images that a run with this fingerprint saved, by index; empty for any other file."""
+def saved_images(path: Path, fingerprint: str) -> StoredImages:
+    """The images that a run with this fingerprint saved; none for any other file."""
     if saved_metadata(path).get("fingerprint") != fingerprint:
-        return {}
+        return StoredImages()
     try:
         file = safe_open(path, framework="numpy")
         images, indices = file.get_slice("images"), file.get_tensor("indices").tolist()
     except (OSError, SafetensorError, ValueError, AttributeError, TypeError):
-        return {}
-    return StoredImages({index: place for place, index in enumerate(indices)}, lambda place: images[place])
+        return StoredImages()
+    return StoredImages({index: partial(images.__getitem__, place) for place, index in enumerate(indices)})
 
 
-def kept_images(save_adversarial: str | None, result: Path, fingerprint: str) -> dict[int, Mapping[int, Image]]:
-    """The files of images that a run saved: for each index the images of the file that has it.
+def kept_images(save_adversarial: str | None, result: Path, fingerprint: str) -> StoredImages:
+    """The images that a run saved.
 
     A file is looked for where the result names it and beside the result, since both may have been moved together.
     """
-    by_index: dict[int, Mapping[int, Image]] = {}
-    named = Path(save_adversarial or "")
-    for place in (result.parent / named.name, named) if save_adversarial else ():
-        images = saved_images(place, fingerprint)
-        by_index |= dict.fromkeys(images, images)
-    return by_index
+    if not save_adversarial:
+        return StoredImages()
+    named = Path(save_adversarial)
+    return saved_images(result.parent / named.name, fingerprint) | saved_images(named, fingerprint)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from caa_cli.config.paths import sidecar
+from caa_cli.config.paths import JOURNAL, sidecar
 from caa_cli.config.schema import SchemaError, parse
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
@@ -157,7 +157,7 @@ def _agree(one: Record, other: Record) -> bool:
 
 def unfinished(output: Path) -> bool:
     """Whether the journal holds examples of an earlier run that no complete result holds."""
-    journal = Journal[Any](sidecar(output, ".jsonl"))
+    journal = Journal[Any](sidecar(output, JOURNAL))
     try:
         if not journal.begun:
             return False

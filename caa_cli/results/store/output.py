@@ -4,47 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from caa_cli.config.paths import sidecar
+from caa_cli.config.paths import JOURNAL, sidecar
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.agreement import disagreements
 from caa_cli.results.class_names import names_of_classes
-from caa_cli.results.documents import KINDS, document_at, head
+from caa_cli.results.documents import KINDS, document_at, head, shard_of
 from caa_cli.results.records import FAILED, Record
 from caa_cli.results.shards.result_file import ResultFile, how_to_go_on, parse_result_file
 from caa_cli.results.store.files import REPEAT, check_writable, write_document, writing
 from caa_cli.results.store.journal import Journal, header_of, unfinished
 from caa_cli.results.store.locks import check_free, locked
-from caa_cli.results.store.ownership import check_intact, check_journals, check_result, check_side_file
+from caa_cli.results.store.ownership import check_intact, check_journals, check_result, check_side_files
 from caa_cli.runtime.sharding import Shard
 from caa_cli.runtime.signals import uninterrupted
 
 R = TypeVar("R", bound=Record)
 
 
-@dataclass
 class RunOutput(Generic[R]):
     """The files of a run.
 
     side_files: further files that it writes, by option.  resume, overwrite: what to do with an earlier run's output.
+    header, compared, indices: see `load_finished`.  records: the finished examples.  held: an earlier result.
     """
 
-    output: Path
-    side_files: Mapping[str, Path | None] = field(default_factory=dict)
-    resume: bool = False
-    overwrite: bool = False
-    header: dict[str, Any] = field(default_factory=dict)
-    records: dict[int, R] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.journal = Journal[R](sidecar(self.output, ".jsonl"))
+    def __init__(
+        self, output: Path, side_files: Mapping[str, Path | None], resume: bool = False, overwrite: bool = False
+    ) -> None:
+        self.output, self.side_files, self.resume, self.overwrite = output, side_files, resume, overwrite
+        self.journal = Journal[R](sidecar(output, JOURNAL))
         self.source = self.journal.path  # where a resumed run's examples come from
-        self.held: ResultFile[R] | None = None
+        self.header: dict[str, Any] = {}
         self.compared: list[str] = []
         self.indices: Sequence[int] = ()
+        self.records: dict[int, R] = {}
+        self.held: ResultFile[R] | None = None
 
     def check(self, shard: Shard) -> None:
         """Check before any work that every file can be written and replaces nothing. Raises CaaError."""
@@ -52,11 +49,7 @@ class RunOutput(Generic[R]):
         check_free(self.journal.path, "--output")  # before its journal is taken for one of a run that was cut short
         check_journals(self.output)
         document = check_result(self.output)
-        record = document or header_of(self.journal.path)
-        for option, path in self.side_files.items():
-            if path is not None:
-                check_writable(path, option)
-                check_side_file(option, path, record, self.overwrite)
+        check_side_files(self.side_files, document or header_of(self.journal.path), self.overwrite)
         if self.resume:
             self.journal.check()
         self._check_unfinished()
@@ -68,7 +61,7 @@ class RunOutput(Generic[R]):
                 f"{how_to_go_on(document)}; or begin anew with another --output",
             )
         if not self.overwrite and shard.count > 1:
-            self._check_shards(shard)
+            self._check_shards(shard, document)
 
     def _check_unfinished(self) -> None:
         if not self.resume and not self.overwrite and unfinished(self.output):
@@ -77,18 +70,13 @@ class RunOutput(Generic[R]):
                 "add --resume to go on with it, or --overwrite to begin anew",
             )
 
-    def _check_shards(self, shard: Shard) -> None:
-        """Raises UsageError where this shard's result would replace that of another shard."""
+    def _check_shards(self, shard: Shard, document: dict[str, Any]) -> None:
+        """Raises UsageError where this shard's result would replace the document, which is another shard's."""
         if shard.chosen is not None:
             shard.check_siblings(self.output)
-        try:
-            held = document_at(self.output)["shard"]
-            other = Shard(held["index"], held["count"])
-        except (TypeError, KeyError):
-            return
-        if (other.index, other.count) != (shard.index, shard.count):
+        if document.get("command") in KINDS and shard_of(document) != (shard.index, shard.count):
             raise UsageError(
-                f"{self.output} holds {other}, and this is {shard}",
+                f"{self.output} holds {Shard(*shard_of(document))}, and this is {shard}",
                 "give each shard an --output of its own, or add --overwrite",
             )
 

@@ -7,10 +7,11 @@ format and some picture formats have no room for a mark: they are recognised by 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.paths import same_file, sidecar
+from caa_cli.config.paths import IMAGES, JOURNAL, same_file, sidecar
 from caa_cli.config.ranges import setting_of
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import COHEN_COLUMNS
@@ -51,7 +52,7 @@ def check_intact(path: Path) -> None:
 
 def check_journals(output: Path) -> None:
     """Raises UsageError where the journal or the images of a run would replace another kind of file."""
-    journal, images = sidecar(output, ".jsonl"), sidecar(output, ".images")
+    journal, images = sidecar(output, JOURNAL), sidecar(output, IMAGES)
     for path in (journal, images):
         check_writable(path, "--output")
     if something_at(journal):
@@ -63,13 +64,19 @@ def check_journals(output: Path) -> None:
         raise foreign_file("--output", images, "the images of a run")
 
 
-def check_side_file(option: str, path: Path, record: dict[str, Any], overwrite: bool) -> None:
-    """Raises UsageError where the file at `path` must not be replaced.
+def check_side_files(files: Mapping[str, Path | None], record: dict[str, Any], overwrite: bool) -> None:
+    """Raises CaaError where one of these files, by option, can't be written or must not be replaced.
 
     record: the document or the journal's header at --output; files that it names may be replaced.
     """
-    if not something_at(path):
-        return
+    for option, path in files.items():
+        if path is not None:
+            check_writable(path, option)
+            if something_at(path):
+                _check_replaceable(option, path, record, overwrite)
+
+
+def _check_replaceable(option: str, path: Path, record: dict[str, Any], overwrite: bool) -> None:
     if option == "--save-adversarial":
         replaceable = saved_metadata(path).get("fingerprint") is not None
     elif option == "--tsv":

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from caa_cli.config.plan import fingerprint_of
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary, summarise_certificates
-from caa_cli.results.documents import agreed, fingerprint_of, head
+from caa_cli.results.documents import agreed, head
 from caa_cli.results.proportions import Interval, clopper_pearson
+from caa_cli.results.shards.by_model import MODEL_SETTINGS
 from caa_cli.results.shards.common_images import common_images, held_by_all, without_failures
-from caa_cli.results.shards.models import MODEL_SETTINGS
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.shards.run_results import RunResult, union
 
@@ -41,7 +42,8 @@ class CertifiedComparison:
     @property
     def radius(self) -> float | None:
         """The only radius that was decided on (`caa certify --radius`), if it was so."""
-        return _radius(self.models)
+        radius: float | None = self.models[0].parts[0].config.get("radius")
+        return radius
 
     def records(self, model: CertifiedModel) -> list[CertifyRecord]:
         return [model.records[index] for index in self.images]
@@ -99,7 +101,7 @@ def compare_certificates(
     if not finished:
         raise UsageError("no image is certified in all of the results", "finish them with --resume")
     records = [[model.records[index] for index in finished] for model in models]
-    radius = _radius(models)
+    radius = models[0].parts[0].config.get("radius")
     summaries = [
         summarise_certificates(mine, model.parts[0].config["samples"], sum(p.seconds for p in model.parts), radius)
         for model, mine in zip(models, records, strict=True)
@@ -113,10 +115,6 @@ def compare_certificates(
         notes=tuple(notes),
         partial=len(finished) < len(images) or any(model.interrupted for model in models),
     )
-
-
-def _radius(models: Sequence[CertifiedModel]) -> float | None:
-    return models[0].parts[0].config.get("radius")
 
 
 def _share(records: Sequence[CertifyRecord], radius: float) -> tuple[float, Interval]:

@@ -15,7 +15,7 @@ from caa_cli.results.shards.run_results import by_label, check_same, grouped
 
 # What belongs to the model; all else that decides which images are eligible, and what a proof is, has to agree.
 MODEL_SETTINGS = ("arch", "mean", "std", "sigma", "ensemble", "denoiser_arch", "classifier_size")
-_OF_CERTIFICATES = [f.name for f in fields(CertifyPlan) if f.name not in {*MODEL_SETTINGS, *CertifyPlan.NOT_COMPARED}]
+_OF_CERTIFICATES = [f.name for f in fields(CertifyPlan) if f.name not in CertifyPlan.NOT_COMPARED]
 
 
 def by_model(parts: Sequence[ResultFile[R]]) -> dict[str, list[ResultFile[R]]]:
@@ -26,21 +26,16 @@ def by_model(parts: Sequence[ResultFile[R]]) -> dict[str, list[ResultFile[R]]]:
     """
     groups = grouped(parts, lambda one, other: _model(one) == _model(other))
     firsts = [group[0] for group in groups]
-    check_same(firsts, _settings(firsts), lambda _: "only the model may differ", one_model=False)
+    names = _OF_CERTIFICATES if parts[0].command == "certify" else SHARED
+    shared = [name for name in names if name not in MODEL_SETTINGS]
+    check_same(firsts, shared, lambda _: "only the model may differ", one_model=False)
     for group in groups if parts[0].command == "certify" else ():  # `join` checks those of attacks
-        check_same(group, _settings(group, MODEL_SETTINGS), lambda _: "name the results of one run of each model")
+        check_same(group, names, lambda _: "name the results of one run of each model")
     return by_label(_labels(firsts), groups, "but of different models")
 
 
 def _model(part: ResultFile[Any]) -> tuple[str, float]:
     return str(model_digest(part.checkpoint)), float(part.config["sigma"])
-
-
-def _settings(parts: Sequence[ResultFile[Any]], more: Sequence[str] = ()) -> dict[str, list[Any]]:
-    """The settings that must agree, and `more` of them of certificates, by name, one value for each file."""
-    if parts[0].command == "certify":
-        return {name: [part.config.get(name) for part in parts] for name in (*_OF_CERTIFICATES, *more)}
-    return {name: [part.setting(name) for part in parts] for name in SHARED if name not in MODEL_SETTINGS}
 
 
 def _labels(firsts: Sequence[ResultFile[Any]]) -> list[str]:

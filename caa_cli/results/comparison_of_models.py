@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from caa_cli.config.plan import fingerprint_of
 from caa_cli.errors import UsageError
 from caa_cli.results.comparison import Comparison, compare
-from caa_cli.results.documents import agreed, fingerprint_of, head
+from caa_cli.results.documents import agreed, head
 from caa_cli.results.records import AttackRecord
+from caa_cli.results.shards.by_model import MODEL_SETTINGS
 from caa_cli.results.shards.common_images import SAME_IMAGES, held_by_all
-from caa_cli.results.shards.models import MODEL_SETTINGS
 from caa_cli.results.shards.result_file import ResultFile
 from caa_cli.results.shards.run_results import join
 
@@ -97,18 +98,19 @@ def compare_models(
     joined = {label: join(parts, gaps=common) for label, parts in groups.items()}
     among = held_by_all([attack for attacks in joined.values() for attack in attacks]) if common else None
     comparisons: dict[str, Comparison] = {}
+    first_attack = next(iter(joined.values()))[0].label
     for label, attacks in joined.items():
-        first = next(iter(joined.values()))[0].label
-        default = first if first in [attack.label for attack in attacks] else None
+        default = first_attack if first_attack in [attack.label for attack in attacks] else None
         comparisons[label] = compare(attacks, resamples, seed, reference or default, among)
     complete = [
         (label, set(comparison.images)) for label, comparison in comparisons.items() if not comparison.partial
     ]
     for label, images in complete[1:]:
         first, expected = complete[0]
-        for index in sorted(images ^ expected)[:1]:
+        if differing := images ^ expected:
             raise UsageError(
-                f"the results of {first} and {label} are over different images: only one of them has image {index}",
+                f"the results of {first} and {label} are over different images: only one of them has image "
+                f"{min(differing)}",
                 SAME_IMAGES,
             )
     return ModelsComparison(comparisons)
