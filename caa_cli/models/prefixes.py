@@ -50,16 +50,17 @@ def without_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if first.setdefault(identity(tensor), name) == name}
 
 
-def spellings(names: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The tensors by name as they are, then without what does not belong to layers' names, then with the layers named
-    as in the networks here (`linear.weight`: `fc`)."""
-    spelt = dict(names)
-    yield spelt
-    for spell in (_cleared, _respelled):
-        before = spelt
-        spelt = {spell(name): tensor for name, tensor in spelt.items() if not name.startswith(UNUSED)}
-        if spelt.keys() != before.keys():
-            yield spelt
+def readings(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The pairs of `peelings`, each with the names as they are, then without what does not belong to layers' names,
+    then with the layers named as in the networks here (`linear.weight`: `fc`)."""
+    for prefix, names in peelings(tensors):
+        yield prefix, names
+        spelt = names
+        for spell in (_cleared, _respelled):
+            before = spelt
+            spelt = {spell(name): tensor for name, tensor in before.items() if not name.startswith(UNUSED)}
+            if spelt.keys() != before.keys():
+                yield prefix, spelt
 
 
 def _cleared(name: str) -> str:
@@ -91,7 +92,7 @@ def fit_names(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
         return next(iter(below.values()))
     if any(_is_constant(name, tensor) for name, tensor in wanted.items()):
         return dict(tensors)  # the network contains a normalisation, so the names are as saved
-    candidates = [dict(tensors), *(spelt for _, names in peelings(tensors) for spelt in spellings(names))]
+    candidates = [dict(tensors), *(names for _, names in readings(tensors))]
     return max(candidates, key=lambda names: (len(names.keys() & wanted.keys()), -len(names)))
 
 

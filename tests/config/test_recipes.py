@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from support import assert_clean_error, caa, parse_strict
 
-from caa_cli.config.choices import DENOISER_ARCHITECTURES, NORMALISATIONS
+from caa_cli.config.choices import ARCHITECTURES, DENOISER_ARCHITECTURES, NORMALISATIONS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
 from caa_cli.config.recipes import RECIPES
 from caa_cli.config.train_plan import TrainPlan
-from caa_cli.models.architectures import ARCHITECTURES
 
 
 def planned(*words: str, env: dict[str, str] | None = None) -> dict[str, Any]:
