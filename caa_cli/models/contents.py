@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import CaaError
-from caa_cli.models.limits import short, unusable
+from caa_cli.models.limits import short
 from caa_cli.models.preprocessing import Origin
 
 # Keys under which published training code stores the weights, in order of preference.
@@ -119,18 +118,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, str) and len(value) < 100 else None
-
-
-def refuse_integers(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raise CaaError for integers where a network wants weights: quantised, they have lost their scale."""
-    integers = {
-        name: tensor.dtype
-        for name, tensor in tensors.items()
-        if name in wanted and wanted[name].is_floating_point() and not tensor.is_floating_point()
-    }
-    if integers:
-        name, kind = next(iter(integers.items()))
-        raise unusable(path, name, f"of type {str(kind).removeprefix('torch.')}", len(integers))
 
 
 def oddity(tensor: Tensor) -> str | None:

@@ -14,7 +14,8 @@ from caa_cli.config.choices import ARCHITECTURES
 from caa_cli.errors import CaaError
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.prefixes import are_all, readings, without_copies
+from caa_cli.models.fit import difference
+from caa_cli.models.prefixes import readings, without_copies
 from caa_cli.runtime.words import counted
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -162,6 +163,6 @@ def _fits(candidate: Recognised, tensors: Mapping[str, Tensor]) -> bool:
     card = ModelCard(candidate.arch, candidate.num_classes, (candidate.channels, size, size))
     try:
         with torch.device("meta"):  # names and shapes only
-            return are_all(tensors, build(card).network.state_dict())
+            return difference(tensors, build(card).network.state_dict()) is None
     except (CaaError, RuntimeError):
         return False

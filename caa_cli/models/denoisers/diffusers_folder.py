@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import PositiveFloat, PositiveInt, SchemaError, Share, check
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.models.contents import refuse_integers
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.one_step import Diffusion, millions, one_step_denoiser
 from caa_cli.models.denoisers.schedules import (
@@ -23,6 +22,7 @@ from caa_cli.models.denoisers.schedules import (
     linear_betas,
     scaled_linear_betas,
 )
+from caa_cli.models.fit import refuse_integers
 from caa_cli.models.limits import short
 from caa_cli.runtime.words import counted
 

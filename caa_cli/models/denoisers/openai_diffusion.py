@@ -16,14 +16,13 @@ from torch import Tensor
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import PositiveInt, check
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.models.contents import refuse_integers
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.one_step import EPSILON, SAMPLE, Diffusion, millions, one_step_denoiser
 from caa_cli.models.denoisers.schedules import alpha_bars, cosine_betas, linear_betas
 from caa_cli.models.denoisers.unet import UNet
 from caa_cli.models.denoisers.unet_layout import FIRST, LAST, TIME, UNetLayout
+from caa_cli.models.fit import fit_names, refuse_integers
 from caa_cli.models.limits import short
-from caa_cli.models.prefixes import fit_names
 from caa_cli.runtime.words import counted
 
 
