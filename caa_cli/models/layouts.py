@@ -11,7 +11,6 @@ from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.prefixes import UNUSED
-from caa_cli.models.recognise import Recognised
 
 # Networks that were made for CIFAR-10, besides the thin ResNets.
 _FOR_CIFAR = re.compile(r"resnet\d+-a$|wrn-|densenet-|vgg\d+-cifar|resnet(18|50)-cifar")
@@ -29,7 +28,7 @@ class Layout:
     normalisations: tuple[str, ...] = ()
 
 
-def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
+def layout_of(weights: Weights) -> Layout:
     """The origin of the weights, inferred from the prefixes and containers that published code leaves."""
     if weights.card is not None:
         return Layout("caa", weights.card.dataset)
@@ -37,6 +36,7 @@ def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
         return Layout(weights.format, normalisations=("none",))
     if weights.module is not None or weights.refusal is not None:
         return Layout("a whole network, which may hold its normalisation", normalisations=("none",))
+    recognised = weights.recognised
     if recognised is None:
         return Layout("unknown")
     thin = re.fullmatch(r"resnet\d+", recognised.arch) and recognised.arch not in ("resnet18", "resnet50")
