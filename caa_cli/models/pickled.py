@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.errors import CaaError
-from caa_cli.models.archive import check_entries, entries_of, is_archive, is_exported, is_torchscript
+from caa_cli.models.archive import check_archive, is_archive, is_exported, is_torchscript, open_archive
 from caa_cli.models.confined import read_confined
 from caa_cli.models.contents import Contents, unwrap
 from caa_cli.models.exported import read_exported
@@ -63,14 +63,13 @@ def read_state(path: Path, content: bytes) -> dict[str, Any]:
     Raises CaaError, and any other exception for a damaged file.
     """
     if is_archive(content):
-        entries = entries_of(path, content)
-        if is_exported(entries):
+        archive = open_archive(path, content)
+        if is_exported(archive):
             return {"program": "torch.export"}
-        if is_torchscript(entries):
+        if is_torchscript(archive):
             return {"program": "TorchScript"}
-        check_entries(path, content, entries)
-    loaded = _load_plain(path, content)
-    contents = unwrap(loaded, _FORMAT)
+        check_archive(path, archive, len(content))
+    contents = unwrap(_load_plain(path, content), _FORMAT)
     if contents is None:
         raise _nothing(path)
     check_names(path, contents.tensors)
@@ -81,7 +80,7 @@ def read_state(path: Path, content: bytes) -> dict[str, Any]:
 def read_training(path: Path, content: bytes) -> Any:
     """The state saved by `caa train`; called in a child process."""
     if is_archive(content):
-        check_entries(path, content, entries_of(path, content))
+        check_archive(path, open_archive(path, content), len(content))
     return _load(content, safe=True)
 
 
