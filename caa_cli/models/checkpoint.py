@@ -27,7 +27,7 @@ from caa_cli.models.contents import Contents, identity, oddity
 from caa_cli.models.denoisers.card import DenoiserCard
 from caa_cli.models.factory import parse_call
 from caa_cli.models.hub_folder import read_hub_folder
-from caa_cli.models.libraries import LIBRARIES, library_preprocessing
+from caa_cli.models.libraries import library_preprocessing
 from caa_cli.models.limits import short, unusable
 from caa_cli.models.pickled import read_pickled
 from caa_cli.models.preprocessing import Preprocessing
@@ -72,9 +72,9 @@ class Weights(Contents):
         """How its origin, or the library that `arch` names, prepares images; None where neither says it."""
         if self.origin is not None:
             return self.origin.preprocessing
-        if (arch or "").partition(":")[0] not in LIBRARIES or self.card is not None:
+        if arch is None or ":" not in arch or self.card is not None:
             return None
-        call = parse_call("--arch", arch or "")
+        call = parse_call("--arch", arch)
         return library_preprocessing(call.source, call.name, call.settings, self.sha256)
 
 
