@@ -13,7 +13,7 @@ from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.factory import network_from, parse_call
-from caa_cli.models.layouts import layout_of, normalisations_to_try, sigma_in_name
+from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of, refuse_other_channels, sigma_in_name
 from caa_cli.models.load import probe
 from caa_cli.models.outline import listed, outline
 from caa_cli.models.prefixes import normalises, stored_normalisation
@@ -188,13 +188,8 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
             "use the data set it was trained on, or another checkpoint",
         )
     channels = input_shape[0]
-    fitting = [name for name, (mean, _) in NORMALISATIONS.items() if len(mean) in (1, channels)]
-    for name, preset in NORMALISATIONS.items():
-        if preset == (card.mean, card.std) and name not in fitting:
-            raise UsageError(
-                f"the normalisation {name} is for {counted(len(card.mean), 'channel')}, not {channels}",
-                f"use one of: {', '.join(fitting)}",
-            )
+    if (preset := preset_of(card.mean, card.std)) is not None:
+        refuse_other_channels(preset, channels)
     for name, values in (("mean", card.mean), ("std", card.std)):
         if len(values) not in (1, channels):
             several = f", or {channels} separated by commas" if channels > 1 else ""
