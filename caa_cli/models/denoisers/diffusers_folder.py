@@ -121,7 +121,7 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
         diffusion,
         lambda: DiffusersUNet(_unet(file, config)),
         family="diffusers",
-        arch=f"{_UNET} of {millions(sum(tensor.numel() for tensor in file.weights.tensors.values()))}",
+        arch=f"{_UNET} of {millions(file.weights.tensors)}",
         channels=config["in_channels"],
         size=size if isinstance(size, int) else None,
         multiple=2 ** (len(config["block_out_channels"]) - 1),

@@ -113,7 +113,7 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
         flags.diffusion,
         lambda: _network(layout, flags, tensors),
         family="openai-diffusion",
-        arch=f"U-Net of {millions(sum(tensor.numel() for tensor in tensors.values()))}",
+        arch=f"U-Net of {millions(tensors)}",
         channels=layout.channels,
         size=flags.image_size,
         multiple=layout.multiple,
