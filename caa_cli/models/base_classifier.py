@@ -141,9 +141,8 @@ class BaseClassifier:
     @property
     def size(self) -> int | None:
         """The height and width that classifiers take where that is not the images'; None also where they differ."""
-        sizes = {member.card.input_shape[1:] for member in self.members}
-        (height, width), several = next(iter(sizes)), len(sizes) > 1
-        return None if several or height != width or (height, width) == self.card.input_shape[1:] else height
+        shape = self.common("input_shape")
+        return None if shape is None or shape[1] != shape[2] or shape == self.card.input_shape else shape[1]
 
     def common(self, name: str) -> Any:
         """The value that the cards of all members have for this field; None where they differ."""
