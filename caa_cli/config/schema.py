@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, NotRequired, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
 
 from caa_cli.config.ranges import Range
 
@@ -42,6 +42,7 @@ class SchemaError(ValueError):
 
 
 Validator = Callable[[Any], None]
+T = TypeVar("T")
 
 
 def parse(text: str) -> Any:
@@ -63,6 +64,13 @@ def _refuse(constant: str) -> None:
 def check(value: Any, kind: Any) -> None:
     """Raises SchemaError, which names the place, unless the value has this type."""
     _checker(kind)(value)
+
+
+def dataclass_from(document: Any, kind: type[T]) -> T:
+    """The dataclass whose fields an object has; further fields are ignored. Raises SchemaError."""
+    check(document, kind)
+    known = hints(kind)
+    return kind(**{name: value for name, value in document.items() if name in known})
 
 
 def object_of(kinds: Mapping[str, Any], required: frozenset[str] = frozenset(), rest: Any = Any) -> Validator:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from caa_cli.data.decoding import COLOUR, GREY, ImageError, Recipe, decode, measure, open_image
-from caa_cli.data.images import spread
+from caa_cli.data.images import Images, spread
 from caa_cli.errors import UsageError
 from caa_cli.runtime.words import counted
 
@@ -24,7 +24,7 @@ _LOOKED_AT = 32
 
 
 @dataclass(frozen=True)
-class ImageFiles:
+class ImageFiles(Images):
     """A split of image files in class folders.
 
     Files are in the order of torchvision's ImageFolder: by class, then by name. An image is decoded on every request
@@ -48,13 +48,6 @@ class ImageFiles:
         """The same images cropped from others: with the shorter side resized to `resize`, interpolated so."""
         return replace(self, recipe=replace(self.recipe, resize=resize, interpolation=interpolation))
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    @property
-    def indices(self) -> range:
-        return range(len(self))
-
     @property
     def input_shape(self) -> tuple[int, int, int]:
         return self.recipe.shape
@@ -71,11 +64,7 @@ class ImageFiles:
         return open_image(str(self.path(index)), self.recipe.mode)
 
     def image(self, index: int) -> Tensor:
-        """Pixels (channels, height, width) float32 in [0, 1]. Raises ImageError for an unusable file."""
         return torch.from_numpy(decode(str(self.path(index)), self.recipe)).float() / 255.0
-
-    def label(self, index: int) -> int:
-        return int(self.labels[index])
 
 
 def class_folders(root: Path) -> list[str]:

@@ -1,68 +1,60 @@
-"""The interface of a data set, and data sets held in memory."""
+"""What every data set has, and data sets held in memory."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 from torch import Tensor
 
 from caa_cli.data.decoding import ImageError
 
 
-class Images(Protocol):
+class Images(ABC):
     """A split of a data set. An example's index is its position in the split, the same in every run and shard.
 
     labels: (N,) int64, available without reading an image.  notes: for the user.  class_names: by label; empty where
     there are none.
-    files_sha256: digest of the file names, which determine the indices; None without files.
     """
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    split: str
+    labels: Tensor
+    num_classes: int
+    notes: tuple[str, ...]
+    class_names: tuple[str, ...]
 
     @property
-    def split(self) -> str: ...
+    def files_sha256(self) -> str | None:
+        """The digest of the file names, which determine the indices; None without files."""
+        return None
 
     @property
-    def labels(self) -> Tensor: ...
-
-    @property
-    def num_classes(self) -> int: ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-
-    @property
-    def files_sha256(self) -> str | None: ...
-
-    @property
+    @abstractmethod
     def input_shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
-        ...
 
     @property
     def indices(self) -> Sequence[int]:
         """The index of every image."""
-        ...
+        return range(len(self))
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.labels)
 
+    @abstractmethod
     def image(self, index: int) -> Tensor:
         """Pixels (channels, height, width) float32 in [0, 1]. Raises ImageError for an unusable file."""
-        ...
 
-    def label(self, index: int) -> int: ...
+    def label(self, index: int) -> int:
+        return int(self.labels[index])
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class ImageSet(Images):
     """A split held in memory.
 
     images: (N, channels, height, width) uint8.  labels: (N,) int64.
@@ -75,14 +67,6 @@ class ImageSet:
     num_classes: int
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
-    files_sha256: None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def indices(self) -> Sequence[int]:
-        return range(len(self))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -90,11 +74,7 @@ class ImageSet:
         return channels, height, width
 
     def image(self, index: int) -> Tensor:
-        """Pixels (channels, height, width) float32 in [0, 1]."""
         return self.images[index].float() / 255.0
-
-    def label(self, index: int) -> int:
-        return int(self.labels[index])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from caa_cli.config.choices import ARCHITECTURES
 from caa_cli.errors import UsageError
 from caa_cli.models.card import ModelCard
 from caa_cli.models.cifar_networks import CifarDenseNet, CifarVgg, WideResNet
@@ -82,31 +83,11 @@ class LeNet(nn.Module):
         return logits
 
 
-def _torchvision(depth: int, stem: str) -> Builder:
-    return lambda num_classes, input_shape: torchvision_resnet(depth, num_classes, stem)
+def _torchvision(depth: str, stem: str) -> Builder:
+    return lambda num_classes, input_shape: torchvision_resnet(int(depth), num_classes, stem)
 
 
-# name → (builder, channels that the network requires; 0: those of the image)
-ARCHITECTURES: dict[str, tuple[Builder, int]] = {
-    "small-cnn": (small_cnn, 0),
-    "lenet": (LeNet, 0),
-    "resnet18": (_torchvision(18, "7x7"), 3),
-    "resnet50": (_torchvision(50, "7x7"), 3),
-    "resnet18-3x3": (_torchvision(18, "3x3"), 3),
-    "resnet50-3x3": (_torchvision(50, "3x3"), 3),
-    "resnet18-cifar": (_torchvision(18, "cifar"), 3),
-    "resnet50-cifar": (_torchvision(50, "cifar"), 3),
-    "resnet20": (partial(CifarResNet, 20, False), 0),
-    "resnet110": (partial(CifarResNet, 110, False), 0),
-    "resnet20-a": (partial(CifarResNet, 20, True), 0),
-    "wrn-28-10": (partial(WideResNet, 28, 10), 0),
-    "wrn-40-2": (partial(WideResNet, 40, 2), 0),
-    "densenet-40-12": (partial(CifarDenseNet, 40, 12, False), 0),
-    "vgg16-cifar": (partial(CifarVgg, 16), 0),
-}
-
-
-# torchvision's other depths, by their names in torchvision.
+# torchvision's ResNets by their names in torchvision.
 _TORCHVISION = re.compile(r"torchvision\.models:resnet(18|34|50|101|152)")
 
 
@@ -115,46 +96,49 @@ def runs_foreign_code(arch: str) -> bool:
     return ":" in arch and not _TORCHVISION.fullmatch(arch)
 
 
-def builder_of(arch: str) -> tuple[Builder, int]:
-    """(builder, required channels or 0). Raises UsageError for an unknown architecture.
+def _builder_of(arch: str) -> tuple[Builder, int]:
+    """(builder, channels that the network requires; 0: those of the image). Raises UsageError for an unknown one.
 
-    In addition to the table: its networks for CIFAR-10 in any depth and width that they come in, such as `resnet56`,
-    and `package.module:factory`.
+    Networks for CIFAR-10 come in any depth and width, `config.choices.ARCHITECTURES` names the usual ones.
     """
-    if arch in ARCHITECTURES:
-        return ARCHITECTURES[arch]
-    known = _TORCHVISION.fullmatch(arch)
-    if known:
-        return _torchvision(int(known[1]), "7x7"), 3
+    if arch == "small-cnn":
+        return small_cnn, 0
+    if arch == "lenet":
+        return LeNet, 0
+    if known := _TORCHVISION.fullmatch(arch):
+        return _torchvision(known[1], "7x7"), 3
     if ":" in arch:
         return partial(network_from, arch), 0
-    builder = _of_any_depth(arch)
-    if builder is not None:
-        return builder, 0
+    if known := re.fullmatch(r"resnet(18|50)(?:-(3x3|cifar))?", arch):
+        return _torchvision(known[1], known[2] or "7x7"), 3
+    if known := re.fullmatch(r"vgg(11|13|16|19)-cifar", arch):
+        return partial(CifarVgg, int(known[1])), 0
+    # resnet50 and resnet152 commonly mean torchvision's, although 50 = 6·8 + 2 and 152 = 6·25 + 2.
+    known = re.fullmatch(r"resnet(\d{1,4})(-a)?", arch)
+    if known and arch != "resnet152" and (blocks := _blocks(known[1], 2, 6)):
+        return partial(CifarResNet, blocks, bool(known[2])), 0
+    known = re.fullmatch(r"wrn-(\d{1,3})-([1-9]\d?)", arch)
+    if known and (blocks := _blocks(known[1], 4, 6)):
+        return partial(WideResNet, blocks, int(known[2])), 0
+    known = re.fullmatch(r"densenet-(bc-)?(\d{1,3})-([1-9]\d{,2})", arch)
+    if known and (layers := _blocks(known[2], 4, 6 if known[1] else 3)):
+        return partial(CifarDenseNet, layers, int(known[3]), bool(known[1])), 0
     raise UsageError(
         f"unknown architecture {arch!r}",
         f"use --arch with one of {', '.join(ARCHITECTURES)}, or package.module:factory",
     )
 
 
-def _of_any_depth(arch: str) -> Builder | None:
-    depth = re.fullmatch(r"resnet(\d{1,4})(-a)?", arch)
-    # resnet152 commonly means torchvision's, although 152 = 6·25 + 2.
-    if depth and int(depth[1]) % 6 == 2 and arch not in ("resnet2", "resnet2-a", "resnet152"):
-        return partial(CifarResNet, int(depth[1]), bool(depth[2]))
-    wide = re.fullmatch(r"wrn-(\d{1,3})-(\d{1,2})", arch)
-    if wide and int(wide[1]) > 4 and int(wide[1]) % 6 == 4:
-        return partial(WideResNet, int(wide[1]), int(wide[2]))
-    dense = re.fullmatch(r"densenet-(bc-)?(\d{1,3})-(\d{1,3})", arch)
-    if dense and int(dense[2]) > 4 and (int(dense[2]) - 4) % (6 if dense[1] else 3) == 0:
-        return partial(CifarDenseNet, int(dense[2]), int(dense[3]), bool(dense[1]))
-    stacked = re.fullmatch(r"vgg(11|13|16|19)-cifar", arch)
-    return partial(CifarVgg, int(stacked[1])) if stacked else None
+def _blocks(depth: str, others: int, layers: int) -> int:
+    """The blocks in each stage of a network of this depth, which has `layers` a block in its stages together, and
+    `others`; 0: there is none."""
+    blocks, rest = divmod(int(depth) - others, layers)
+    return 0 if rest else max(0, blocks)
 
 
 def build(card: ModelCard) -> NormalisedClassifier:
     """A newly initialised model for the card. Raises UsageError for an unknown architecture."""
-    builder, wanted = builder_of(card.arch)
+    builder, wanted = _builder_of(card.arch)
     channels = card.input_shape[0]
     repeat = 1 if wanted in (0, channels) else wanted
     if repeat > 1 and channels != 1:

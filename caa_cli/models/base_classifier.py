@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 
@@ -23,7 +23,6 @@ from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.runtime.words import counted, sizes
 
 Shape = tuple[int, int, int]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,26 +55,26 @@ class ModelFiles:
         UsageError where they differ."""
         if self.denoiser is not None and self.denoiser.sigma is not None:
             return self.denoiser.sigma
-        known = [(weights, weights.card.sigma) for weights in self.weights if weights.card and weights.card.sigma]
-        if (differing := _two_that_differ(known)) is not None:
-            (first, one), (second, another) = differing
-            raise UsageError(
-                f"{first.path} was trained with σ = {one:g}, {second.path} with {another:g}",
-                f"say which noise the ensemble is smoothed with, for instance --sigma {one:g}",
-            )
-        return known[0][1] if known else None
+        sigma: float | None = self._agreed("sigma", "with σ =", "noise the ensemble is smoothed with")
+        return sigma
 
     @property
     def dataset(self) -> str | None:
         """The data set that the checkpoints were trained on; None where they don't say. Raises UsageError where
         they differ."""
-        known = [(weights, weights.card.dataset) for weights in self.weights if weights.card and weights.card.dataset]
-        if (differing := _two_that_differ(known)) is not None:
-            (first, one), (second, another) = differing
-            raise UsageError(
-                f"{first.path} was trained on {one}, {second.path} on {another}",
-                f"say which images the ensemble is for, for instance --dataset {one}",
-            )
+        dataset: str | None = self._agreed("dataset", "on", "images the ensemble is for")
+        return dataset
+
+    def _agreed(self, name: str, trained: str, what: str) -> Any:
+        """The value of this field on the checkpoints' cards. Raises UsageError where they differ."""
+        known = [(held.path, value) for held in self.weights if held.card and (value := getattr(held.card, name))]
+        for path, value in known:
+            first, one = known[0]
+            if value != one:
+                raise UsageError(
+                    f"{first} was trained {trained} {one}, {path} {trained} {value}",
+                    f"say which {what}, for instance --{name} {one}",
+                )
         return known[0][1] if known else None
 
     def image_size(self, dataset: str, arch: str | None = None) -> int | None:
@@ -142,9 +141,8 @@ class BaseClassifier:
     @property
     def size(self) -> int | None:
         """The height and width that classifiers take where that is not the images'; None also where they differ."""
-        sizes = {member.card.input_shape[1:] for member in self.members}
-        (height, width), several = next(iter(sizes)), len(sizes) > 1
-        return None if several or height != width or (height, width) == self.card.input_shape[1:] else height
+        shape = self.common("input_shape")
+        return None if shape is None or shape[1] != shape[2] or shape == self.card.input_shape else shape[1]
 
     def common(self, name: str) -> Any:
         """The value that the cards of all members have for this field; None where they differ."""
@@ -178,33 +176,23 @@ def resolve_model(
     size: the height and width that the classifiers take; None: behind a denoiser as their checkpoints say, else
     those of the images. Raises UsageError where something is missing, or files, images and σ don't belong together.
     """
-    if files.denoiser is not None:
-        check_images(files.denoiser, input_shape, dataset)
-    members, notes = [], []
-    removed = files.denoiser.sigma if files.denoiser is not None else None
-    if overrides.sigma is not None and removed not in (None, overrides.sigma):
-        notes.append(f"--sigma {overrides.sigma:g} is not the {removed:g} that the denoiser was trained to remove")
-    overrides = replace(overrides, sigma=files.sigma if overrides.sigma is None else overrides.sigma)
-    for weights in files.weights:
-        height, width = (size, size) if size is not None else input_shape[1:]
-        if size is not None and weights.card is not None and weights.card.input_shape[1:] != (size, size):
-            raise UsageError(
-                f"--classifier-size {size} is not the size of the model's images, {sizes(weights.card.input_shape)}",
-                "leave it out, or name the size that the checkpoint was trained on",
+    denoiser, notes = files.denoiser, list[str]()
+    if denoiser is not None:
+        check_images(denoiser, input_shape, dataset)
+        if overrides.sigma is not None and denoiser.sigma not in (None, overrides.sigma):
+            notes.append(
+                f"--sigma {overrides.sigma:g} is not the {denoiser.sigma:g} that the denoiser was trained to remove"
             )
-        if size is None and files.denoiser is not None:
-            height, width = _size_taken(weights, overrides.arch) or input_shape[1:]
-        shape = (input_shape[0], height, width)
+    overrides = replace(overrides, sigma=files.sigma if overrides.sigma is None else overrides.sigma)
+    members, several = [], len(files.weights) > 1
+    for weights in files.weights:
+        shape = (input_shape[0], *_size_for(weights, overrides.arch, input_shape, size, denoiser is not None))
         try:
             card, remarks = resolve_card(weights, overrides, dataset, shape, num_classes, files.trust)
         except CaaError as error:
-            if len(files.weights) > 1 and str(weights.path) not in error.problem:
-                error.problem = f"{weights.path}: {error.problem}"
+            error.problem = _about(weights, error.problem, several)
             raise
-        several = len(files.weights) > 1
-        notes += [
-            f"{weights.path}: {note}" if several and str(weights.path) not in note else note for note in remarks
-        ]
+        notes += [_about(weights, remark, several) for remark in remarks]
         members.append(Member(weights, card))
     first = members[0]
     for member in members[1:]:
@@ -216,14 +204,14 @@ def resolve_model(
             )
     archs = dict.fromkeys(member.card.arch for member in members)
     card = replace(first.card, arch=" + ".join(archs), input_shape=input_shape)
-    kind = (ensemble or LOGITS) if len(members) > 1 else None
-    front = files.denoiser and with_weights_digest(files.denoiser, card.sigma or 0.0)
+    kind = (ensemble or LOGITS) if several else None
+    front = denoiser and with_weights_digest(denoiser, card.sigma or 0.0)
     return BaseClassifier(tuple(members), card, kind, front), list(dict.fromkeys(notes))
 
 
-def _two_that_differ(values: Sequence[tuple[Weights, T]]) -> tuple[tuple[Weights, T], tuple[Weights, T]] | None:
-    """The first of what checkpoints say, and the first that says something else; None where all say the same."""
-    return next(((values[0], other) for other in values[1:] if other[1] != values[0][1]), None)
+def _about(weights: Weights, text: str, several: bool) -> str:
+    """The text about a checkpoint, which is named where there are several."""
+    return f"{weights.path}: {text}" if several and str(weights.path) not in text else text
 
 
 def refuse_denoiser(weights: Weights) -> None:
@@ -238,10 +226,23 @@ def refuse_denoiser(weights: Weights) -> None:
         )
 
 
-def _size_taken(weights: Weights, arch: str | None) -> tuple[int, int] | None:
-    """The (height, width) of the images that a classifier takes; None where nothing says it."""
-    if weights.card is not None:
-        return weights.card.input_shape[1:]
+def _size_for(
+    weights: Weights, arch: str | None, input_shape: Shape, size: int | None, denoised: bool
+) -> tuple[int, int]:
+    """The (height, width) of the images that a member is given, for the parameters of `resolve_model`. Raises
+    UsageError for a `size` that is not its own."""
+    own = weights.card.input_shape if weights.card is not None else None
+    if size is not None:
+        if own is not None and own[1:] != (size, size):
+            raise UsageError(
+                f"--classifier-size {size} is not the size of the model's images, {sizes(own)}",
+                "leave it out, or name the size that the checkpoint was trained on",
+            )
+        return size, size
+    if not denoised:
+        return input_shape[1:]
+    if own is not None:
+        return own[1:]
     prepared = weights.preprocessing(arch)
-    size = prepared.size if prepared is not None else weights.recognised.size if weights.recognised else None
-    return None if size is None else (size, size)
+    taken = prepared.size if prepared is not None else weights.recognised.size if weights.recognised else None
+    return input_shape[1:] if taken is None else (taken, taken)

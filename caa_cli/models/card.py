@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from caa_cli.config.datasets import DATASETS, FOLDER, IMAGENET
 from caa_cli.config.ranges import Range
-from caa_cli.config.schema import check, shown
+from caa_cli.config.schema import dataclass_from, shown
 from caa_cli.errors import CaaError
 from caa_cli.models.limits import short
 from caa_cli.runtime.words import counted
@@ -72,10 +72,7 @@ class ModelCard:
         """The card in a safetensors header; None if there is none. Raises ValueError for an invalid card."""
         if "caa" not in metadata:
             return None
-        document = card_document(metadata["caa"])
-        check(document, ModelCard)
-        known = {f.name for f in fields(ModelCard)}
-        card = ModelCard(**{key: value for key, value in document.items() if key in known})
+        card = dataclass_from(card_document(metadata["caa"]), ModelCard)
         if any(isinstance(value, str) and len(value) > _LONGEST_NAME for value in vars(card).values()):
             raise ValueError("a name in it is too long")
         card = replace(card, class_names=checked_class_names(card.class_names, card.num_classes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +27,7 @@ from caa_cli.models.contents import Contents, identity, oddity
 from caa_cli.models.denoisers.card import DenoiserCard
 from caa_cli.models.factory import parse_call
 from caa_cli.models.hub_folder import read_hub_folder
-from caa_cli.models.libraries import LIBRARIES, library_preprocessing
+from caa_cli.models.libraries import library_preprocessing
 from caa_cli.models.limits import short, unusable
 from caa_cli.models.pickled import read_pickled
 from caa_cli.models.preprocessing import Preprocessing
@@ -46,13 +46,15 @@ _MOST_OVERLAP = 8
 class Weights(Contents):
     """The contents of a checkpoint: a file, a folder, or what a factory returned.
 
-    path: of it, or the factory's name. card: None for files without caa's metadata. size: in bytes.
+    path: of it, or the factory's name. size: in bytes. metadata: of a safetensors file, whatever they are.
+    card: None for files without caa's metadata.
     """
 
     path: Path
     sha256: str
     size: int
-    card: ModelCard | None
+    metadata: dict[str, str] = field(default_factory=dict)
+    card: ModelCard | None = None
 
     @cached_property
     def recognised(self) -> Recognised | None:
@@ -70,9 +72,9 @@ class Weights(Contents):
         """How its origin, or the library that `arch` names, prepares images; None where neither says it."""
         if self.origin is not None:
             return self.origin.preprocessing
-        if (arch or "").partition(":")[0] not in LIBRARIES or self.card is not None:
+        if arch is None or ":" not in arch or self.card is not None:
             return None
-        call = parse_call("--arch", arch or "")
+        call = parse_call("--arch", arch)
         return library_preprocessing(call.source, call.name, call.settings, self.sha256)
 
 
@@ -121,30 +123,33 @@ def read_weights(path: Path, trust: bool = False) -> Weights:
 def inspect_weights(path: Path, trust: bool = False) -> Weights:
     """As `read_weights`, but untrusted TorchScript is returned unopened, with its `refusal`."""
     if names_factory(str(path)):
-        return _whole(path, *read_factory(str(path)))
-    if path.is_dir():
-        return _whole(path, *read_hub_folder(path))
+        contents, sha256, size = read_factory(str(path))
+    elif path.is_dir():
+        contents, sha256, size = read_hub_folder(path)
+    else:
+        return _read(path, trust)
+    _check(path, contents)
+    return Weights(**vars(contents), path=path, sha256=sha256, size=size)
+
+
+def _read(path: Path, trust: bool) -> Weights:
+    """The contents of a file."""
     content, metadata = read_file(path)
     sha256, size, card = hashlib.sha256(content).hexdigest(), len(content), None
     try:
-        if metadata is not None:
+        if metadata is None:
+            contents = read_pickled(path, content, trust)
+        else:
             tensors, card = read_tensors(path, content), _card(path, metadata)
             # Of tied weights safetensors keeps one, and says which the others are.
             tied = {name: tensors[kept] for name, kept in metadata.items() if name not in tensors and kept in tensors}
             contents = Contents("safetensors", tensors | tied)
-        else:
-            contents = read_pickled(path, content, trust)
         del content
         if contents.refusal is None:
             _check(path, contents)
     except MemoryError as error:
         raise too_large(path, size) from error
-    return Weights(**vars(contents), path=path, sha256=sha256, size=size, card=card)
-
-
-def _whole(path: Path, contents: Contents, sha256: str, size: int) -> Weights:
-    _check(path, contents)
-    return Weights(**vars(contents), path=path, sha256=sha256, size=size, card=None)
+    return Weights(**vars(contents), path=path, sha256=sha256, size=size, metadata=metadata or {}, card=card)
 
 
 def _card(path: Path, metadata: dict[str, Any]) -> ModelCard | None:

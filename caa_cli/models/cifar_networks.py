@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from caa_cli.runtime.words import counted
-
 
 class _WideBlock(nn.Module):
     """Normalisation and ReLU before each of two 3×3 convolutions; a 1×1 convolution where the width changes."""
@@ -45,13 +43,10 @@ class _WideStage(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Zagoruyko and Komodakis' (2016) WRN-depth-width, depth 6n + 4: `conv1`, `block1.layer.0…`, `bn1`, `fc`."""
+    """Zagoruyko and Komodakis' (2016) WRN-depth-width of depth 6·blocks + 4: `conv1`, `block1.layer.0…`, `bn1`, …"""
 
-    def __init__(self, depth: int, width: int, num_classes: int, input_shape: Sequence[int]) -> None:
+    def __init__(self, blocks: int, width: int, num_classes: int, input_shape: Sequence[int]) -> None:
         super().__init__()
-        blocks, rest = divmod(depth - 4, 6)
-        if rest or blocks < 1 or width < 1:
-            raise ValueError(f"the depth of such a network is 6n + 4, not {depth}")
         self.conv1 = nn.Conv2d(input_shape[0], 16, 3, padding=1, bias=False)
         self.block1 = _WideStage(16, 16 * width, blocks, 1)
         self.block2 = _WideStage(16 * width, 32 * width, blocks, 2)
@@ -97,19 +92,16 @@ class _Transition(nn.Module):
 
 
 class CifarDenseNet(nn.Module):
-    """Huang et al.'s (2017) DenseNet of three blocks: `features.conv0`, `features.denseblock1.denselayer1…`.
+    """Huang et al.'s (2017) DenseNet of three blocks of `layers`: `features.denseblock1.denselayer1…`.
 
     With `bottleneck` the BC variant: 1×1 convolutions before the 3×3 ones, transitions that halve the channels, and
     2·growth channels to begin with instead of 16.
     """
 
     def __init__(
-        self, depth: int, growth: int, bottleneck: bool, num_classes: int, input_shape: Sequence[int]
+        self, layers: int, growth: int, bottleneck: bool, num_classes: int, input_shape: Sequence[int]
     ) -> None:
         super().__init__()
-        layers, rest = divmod(depth - 4, 6 if bottleneck else 3)
-        if rest or layers < 1 or growth < 1:
-            raise ValueError(f"no such network has {counted(depth, 'layer')}")
         width = 2 * growth if bottleneck else 16
         parts: dict[str, nn.Module] = {"conv0": nn.Conv2d(input_shape[0], width, 3, padding=1, bias=False)}
         for block in (1, 2, 3):
@@ -142,8 +134,6 @@ class CifarVgg(nn.Module):
 
     def __init__(self, depth: int, num_classes: int, input_shape: Sequence[int]) -> None:
         super().__init__()
-        if depth not in _VGG:
-            raise ValueError(f"VGG has {', '.join(map(str, _VGG))} layers, not {depth}")
         parts: list[nn.Module] = []
         channels = input_shape[0]
         for stage in _VGG[depth]:

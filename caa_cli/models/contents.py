@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import CaaError
-from caa_cli.models.limits import short, unusable
+from caa_cli.models.limits import short
 from caa_cli.models.preprocessing import Origin
 
 # Keys under which published training code stores the weights, in order of preference.
@@ -64,12 +63,9 @@ def unwrap(content: Any, format: str) -> Contents | None:
     for _ in range(_DEEPEST):
         if not isinstance(content, Mapping):
             break
-        key = next((key for key in _WEIGHTS if _leads_to_weights(content.get(key), _DEEPEST)), None)
-        inside = [name for name, value in content.items() if _holds_weights(value)]
-        if key is None and len(inside) == 1 and not _holds_weights(content):
-            key = inside[0]
+        key = _key_of_weights(content)
         if key is None:
-            content = _joined(content, inside)
+            content = _joined(content)
             break
         left = [(name, value) for name, value in content.items() if name != key][:_MOST_BESIDE]
         entries |= {short(name): _plain(value) for name, value in left}
@@ -83,6 +79,15 @@ def unwrap(content: Any, format: str) -> Contents | None:
     odd = {name: what for name, tensor in tensors.items() if (what := oddity(tensor)) is not None}
     usable = {name: tensor for name, tensor in tensors.items() if name not in odd}
     return Contents(format, usable, None, keys, entries, odd)
+
+
+def _key_of_weights(content: Mapping[Any, Any]) -> Any:
+    """The key of the entry that the weights are in; None where they are the entries, or parts of a network are."""
+    for key in _WEIGHTS:
+        if _leads_to_weights(content.get(key), _DEEPEST):
+            return key
+    inside = [key for key, value in content.items() if _holds_weights(value)]
+    return inside[0] if len(inside) == 1 and not _holds_weights(content) else None
 
 
 def _holds_weights(value: Any) -> bool:
@@ -103,9 +108,9 @@ def _leads_to_weights(value: Any, depth: int) -> bool:
     return _holds_weights(value) or any(_leads_to_weights(part, depth - 1) for part in deeper)
 
 
-def _joined(content: Mapping[Any, Any], inside: list[Any]) -> Mapping[Any, Any]:
-    """The content with the tensors of these entries (`backbone`, `head`) under the names that they have together."""
-    parts = {key: content[key] for key in inside if isinstance(content[key], Mapping)}
+def _joined(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The content with the tensors of its parts (`backbone`, `head`) under the names that they have together."""
+    parts = {key: value for key, value in content.items() if isinstance(value, Mapping) and _holds_weights(value)}
     joined = {f"{key}.{name}": value for key, part in parts.items() for name, value in part.items()}
     return {**joined, **{key: value for key, value in content.items() if key not in parts}}
 
@@ -119,18 +124,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, str) and len(value) < 100 else None
-
-
-def refuse_integers(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raise CaaError for integers where a network wants weights: quantised, they have lost their scale."""
-    integers = {
-        name: tensor.dtype
-        for name, tensor in tensors.items()
-        if name in wanted and wanted[name].is_floating_point() and not tensor.is_floating_point()
-    }
-    if integers:
-        name, kind = next(iter(integers.items()))
-        raise unusable(path, name, f"of type {str(kind).removeprefix('torch.')}", len(integers))
 
 
 def oddity(tensor: Tensor) -> str | None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint_file import CONFIG, read_file
-from caa_cli.models.contents import Contents, refuse_integers
+from caa_cli.models.contents import Contents
+from caa_cli.models.fit import fitted, refuse_integers
 from caa_cli.models.libraries import library_factory, need, timm_preprocessing
 from caa_cli.models.limits import short
-from caa_cli.models.prefixes import fit_names
 from caa_cli.models.preprocessing import Origin, Preprocessing
 from caa_cli.models.safetensors_file import read_tensors
 from caa_cli.runtime.words import counted
@@ -102,7 +102,11 @@ def _timm(folder: Path, config: Mapping[str, Any], content: bytes) -> tuple[nn.M
     if settings.get("dynamic_img_size") or settings.get("strict_img_size") is False:
         built["fixed_input_size"] = False  # then the images' size is none of the network's
     network = make(**{**settings, "num_classes": classes, "pretrained": False, "pretrained_cfg_overlay": built})
-    _load(folder, network, read_tensors(folder / WEIGHTS, content))
+    tensors = read_tensors(folder / WEIGHTS, content)
+    weights, difference = fitted(folder / WEIGHTS, tensors, network.state_dict())
+    if difference is not None:
+        raise _not_together(folder, difference)
+    network.load_state_dict(weights, strict=False)
     names = config.get("label_names") or stored.get("label_names") or config.get("labels") or ()
     described = config.get("label_descriptions") or stored.get("label_descriptions") or {}
     labels = tuple(str(described.get(label, label)) for label in names)
@@ -136,7 +140,7 @@ def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tu
         )
     wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *loading.get("mismatched_keys", ())]
     if wrong:
-        raise _not_together(folder, str(wrong[0]), len(wrong))
+        raise _not_together(folder, f"{short(wrong[0])} ({counted(len(wrong), 'such difference')})")
     refuse_integers(folder / WEIGHTS, read_tensors(folder / WEIGHTS, content), network.state_dict())
     names = tuple(labels.get(number, str(number)) for number in range(described.num_labels))
     processor = _json(folder / _PREPROCESSOR) if (folder / _PREPROCESSOR).is_file() else {}
@@ -204,21 +208,9 @@ def _length(value: Any) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
-def _load(folder: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    wanted = network.state_dict()
-    fitted = fit_names(tensors, wanted)
-    missing = [name for name in wanted if name not in fitted and not name.endswith("num_batches_tracked")]
-    wrong = [name for name, tensor in fitted.items() if name not in wanted or wanted[name].shape != tensor.shape]
-    if missing or wrong:
-        raise _not_together(folder, (wrong or missing)[0], len(missing) + len(wrong))
-    refuse_integers(folder / WEIGHTS, fitted, wanted)
-    network.load_state_dict(fitted, strict=False)
-
-
-def _not_together(folder: Path, name: str, count: int) -> CaaError:
+def _not_together(folder: Path, difference: str) -> CaaError:
     return CaaError(
-        f"the weights in {folder} don't go with its {CONFIG}: {short(name)} ({counted(count, 'such difference')})",
-        "download the whole folder again",
+        f"the weights in {folder} don't go with its {CONFIG}: {difference}", "download the whole folder again"
     )
 
 

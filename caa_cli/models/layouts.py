@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.config.datasets import DATASETS
+from caa_cli.errors import UsageError
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.prefixes import UNUSED
-from caa_cli.models.recognise import Recognised
+from caa_cli.runtime.words import counted
 
 # Networks that were made for CIFAR-10, besides the thin ResNets.
 _FOR_CIFAR = re.compile(r"resnet\d+-a$|wrn-|densenet-|vgg\d+-cifar|resnet(18|50)-cifar")
@@ -29,7 +32,7 @@ class Layout:
     normalisations: tuple[str, ...] = ()
 
 
-def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
+def layout_of(weights: Weights) -> Layout:
     """The origin of the weights, inferred from the prefixes and containers that published code leaves."""
     if weights.card is not None:
         return Layout("caa", weights.card.dataset)
@@ -37,6 +40,7 @@ def layout_of(weights: Weights, recognised: Recognised | None) -> Layout:
         return Layout(weights.format, normalisations=("none",))
     if weights.module is not None or weights.refusal is not None:
         return Layout("a whole network, which may hold its normalisation", normalisations=("none",))
+    recognised = weights.recognised
     if recognised is None:
         return Layout("unknown")
     thin = re.fullmatch(r"resnet\d+", recognised.arch) and recognised.arch not in ("resnet18", "resnet50")
@@ -80,15 +84,25 @@ def normalisations_to_try(layout: Layout, dataset: str | None, channels: int) ->
     """The names of all presets for this number of channels, the likeliest first."""
     usual = DATASETS[dataset].normalisation if dataset in DATASETS else "none"
     order = [*layout.normalisations, usual, *NORMALISATIONS]
-    return [name for name in dict.fromkeys(order) if _fits(name, channels)]
+    return [name for name in dict.fromkeys(order) if name == "none" or len(NORMALISATIONS[name][0]) == channels]
 
 
 def preset_of(mean: Sequence[float], std: Sequence[float]) -> str | None:
     """The name of the preset with this mean and std; None if there is none."""
-    for name, values in NORMALISATIONS.items():
-        if all(_same(preset, given) for preset, given in zip(values, (mean, std), strict=True)):
+    for name, preset in NORMALISATIONS.items():
+        if all(map(_same, preset, (mean, std))):
             return name
     return None
+
+
+def refuse_other_channels(name: str, channels: int) -> None:
+    """Raise UsageError for a preset that is not for images of so many channels."""
+    fitting = [each for each, (mean, _) in NORMALISATIONS.items() if len(mean) in (1, channels)]
+    if name not in fitting:
+        raise UsageError(
+            f"the normalisation {name} is for {counted(len(NORMALISATIONS[name][0]), 'channel')}, not {channels}",
+            f"use one of: {', '.join(fitting)}",
+        )
 
 
 def sigma_in_name(path: Path) -> str | None:
@@ -100,14 +114,7 @@ def sigma_in_name(path: Path) -> str | None:
     return None
 
 
-def _fits(name: str, channels: int) -> bool:
-    return name == "none" or len(NORMALISATIONS[name][0]) == channels
-
-
 def _same(one: Sequence[float], other: Sequence[float]) -> bool:
-    count = max(len(one), len(other))
-    return all(abs(a - b) < 1e-6 for a, b in zip(_repeated(one, count), _repeated(other, count), strict=True))
-
-
-def _repeated(values: Sequence[float], count: int) -> Sequence[float]:
-    return list(values) * count if len(values) == 1 else list(values)
+    """Whether the numbers are equal, of which a single one stands for every channel."""
+    together = len(one) == len(other) or 1 in (len(one), len(other))
+    return together and np.allclose(one, other, rtol=0, atol=1e-6)

@@ -59,13 +59,15 @@ def library_factory(option: str, library: str, name: str) -> Callable[..., Any]:
 
 
 def library_preprocessing(library: str, name: str, settings: Mapping[str, Any], sha256: str) -> Preprocessing | None:
-    """How the library prepares images for its network `name`; None where it doesn't say.
+    """How the library prepares images for its network `name`; None where it doesn't say, or is none of `LIBRARIES`.
 
     settings: those of the call. sha256: of the weights; torchvision publishes several with different crops.
     """
     if library == "timm":
         config = need("timm", f"--arch timm:{name}").get_pretrained_cfg(name)
         return None if config is None else timm_preprocessing(config.to_dict())
+    if library != "torchvision":
+        return None
     models = import_module("torchvision.models")
     try:
         published = models.get_model_weights(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
@@ -14,9 +14,8 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import NormalisedClassifier, build, runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
-from caa_cli.models.contents import refuse_integers
-from caa_cli.models.limits import last_line, short
-from caa_cli.models.prefixes import fit_names
+from caa_cli.models.fit import fitted
+from caa_cli.models.limits import last_line
 from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.runtime.words import counted, sizes
 
@@ -27,19 +26,14 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
         network = weights.module.float()
         _, repeat = probe(network, card.input_shape, str(weights.path))
         return NormalisedClassifier(network, card.mean, card.std, repeat)
-    ready_made = not runs_foreign_code(card.arch)
-    if ready_made:
-        try:
-            with torch.device("meta"):  # shapes only: those of an invalid card may exceed any memory
-                wanted = build(card).network.state_dict()
-        except RuntimeError as error:
-            raise CaaError(
-                f"no {card.arch} can be built as {weights.path} describes it ({error})", "update caa, or train again"
-            ) from error
-        tensors = _checked(weights, card, wanted)
-    model = build(card)
-    if not ready_made:  # a factory is called once
-        tensors = _checked(weights, card, model.network.state_dict())
+    foreign = runs_foreign_code(card.arch)
+    # A factory is called once. Of others the shapes first: those of an invalid card may exceed any memory.
+    model = build(card) if foreign else _on_meta(weights, card)
+    tensors, difference = fitted(weights.path, weights.tensors, model.network.state_dict())
+    if difference is not None:
+        raise _misfit(weights, card, difference)
+    if not foreign:
+        model = build(card)
     try:
         model.network.load_state_dict(tensors, strict=False)
     except RuntimeError as error:  # a user's network may override load_state_dict
@@ -47,7 +41,7 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
             f"the weights in {weights.path} don't fit {card.arch}: {error}",
             f"compare them with what the file holds: caa inspect {shlex.quote(str(weights.path))}",
         ) from error
-    if not ready_made:
+    if foreign:
         classes, model.repeat = probe(model.network, card.input_shape, card.arch)
         if classes != card.num_classes:  # which were read off a matrix of the weights
             raise UsageError(
@@ -57,6 +51,17 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
                 "the number",
             )
     return model
+
+
+def _on_meta(weights: Weights, card: ModelCard) -> NormalisedClassifier:
+    """The card's model without values. Raises CaaError where there can be none."""
+    try:
+        with torch.device("meta"):
+            return build(card)
+    except RuntimeError as error:
+        raise CaaError(
+            f"no {card.arch} can be built as {weights.path} describes it ({error})", "update caa, or train again"
+        ) from error
 
 
 def probe(network: nn.Module, input_shape: Sequence[int], name: str) -> tuple[int, int]:
@@ -123,38 +128,18 @@ def count_weights(weights: Weights) -> int:
     return sum(tensor.numel() for tensor in weights.tensors.values())
 
 
-def _checked(weights: Weights, card: ModelCard, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the network's names. Raises CaaError that describes the first difference."""
-    tensors = fit_names(weights.tensors, wanted)
-    missing = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in tensors if name not in wanted]
-    misshapen = [
-        f"{name} is {tuple(tensors[name].shape)}, wanted {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    if not (missing or unexpected or misshapen):
-        refuse_integers(weights.path, tensors, wanted)
-        return tensors
-    if misshapen:
-        detail = misshapen[0]
-    elif missing:
-        detail = f"{missing[0]} is missing" + (f", {short(unexpected[0])} is not known" if unexpected else "")
-    else:
-        detail = f"{short(unexpected[0])} is not known"
-    count = len(missing) + len(unexpected) + len(misshapen)
-    recognised = weights.recognised
-    size = (
-        f" on {recognised.channels}×{recognised.size}×{recognised.size} images"
-        if recognised and recognised.size
-        else ""
-    )
-    raise CaaError(
+def _misfit(weights: Weights, card: ModelCard, difference: str) -> CaaError:
+    """The error for weights that are not the card's. difference: the first, in words."""
+    found = weights.recognised
+    problem = (
         f"the weights in {weights.path} don't fit {card.arch} with {counted(card.num_classes, 'class')} on "
         f"{sizes(card.input_shape)} images: "
-        + (f"they are those of {recognised}{size}; " if recognised else "")
-        + f"{detail} ({counted(count, 'such difference')})",
-        f"use --arch {recognised.arch}, and the data set it was trained on (--dataset)"
-        if recognised
-        else "name the architecture they were trained with (--arch), and the data set (--dataset)",
+    )
+    if found is None:
+        hint = "name the architecture they were trained with (--arch), and the data set (--dataset)"
+        return CaaError(problem + difference, hint)
+    size = f" on {sizes((found.channels, found.size, found.size))} images" if found.size else ""
+    return CaaError(
+        f"{problem}they are those of {found}{size}; {difference}",
+        f"use --arch {found.arch}, and the data set it was trained on (--dataset)",
     )

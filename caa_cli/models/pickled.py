@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 from caa_cli.errors import CaaError
-from caa_cli.models.archive import check_entries, entries_of, is_archive, is_exported, is_torchscript
+from caa_cli.models.archive import check_archive, is_archive, is_exported, is_torchscript, open_archive
 from caa_cli.models.confined import read_confined
 from caa_cli.models.contents import Contents, unwrap
 from caa_cli.models.exported import read_exported
 from caa_cli.models.limits import check_names, short
-from caa_cli.models.torchscript import read_torchscript, untrusted
+from caa_cli.models.torchscript import read_torchscript
 from caa_cli.runtime.user_code import import_from
 
 _SAVE_STATE = "save its state dict instead: torch.save(model.state_dict(), 'weights.pt')"
+_TRUST = f"where it comes from, {_SAVE_STATE}; or, if you trust it like a program, add --trust-checkpoint"
 _FORMAT = "PyTorch"
 # Packages of what training code saves beside weights: settings, dates, numbers, paths.
 _BESIDE = {"argparse", "datetime", "numpy", "pathlib", "types"}
@@ -38,9 +39,9 @@ def read_pickled(path: Path, content: bytes, trust: bool) -> Contents:
 
     Untrusted TorchScript and torch.export are not loaded. Raises CaaError for anything else.
     """
+    if not (trust or is_archive(content) or content[:1] == b"\x80"):
+        raise _neither(path)
     try:
-        if not trust and not (is_archive(content) or content[:1] == b"\x80"):
-            raise _neither(path)
         fields = read_confined(read_state, path, content, _neither(path))
     except CaaError:
         if not trust:
@@ -54,7 +55,7 @@ def read_pickled(path: Path, content: bytes, trust: bool) -> Contents:
     program = fields["program"]
     if trust:
         return _PROGRAMS[program](path, content)
-    return Contents(f"{program}, not loaded", {}, refusal=untrusted(path, program))
+    return Contents(f"{program}, not loaded", {}, refusal=_untrusted(path, program))
 
 
 def read_state(path: Path, content: bytes) -> dict[str, Any]:
@@ -63,14 +64,13 @@ def read_state(path: Path, content: bytes) -> dict[str, Any]:
     Raises CaaError, and any other exception for a damaged file.
     """
     if is_archive(content):
-        entries = entries_of(path, content)
-        if is_exported(entries):
+        archive = open_archive(path, content)
+        if is_exported(archive):
             return {"program": "torch.export"}
-        if is_torchscript(entries):
+        if is_torchscript(archive):
             return {"program": "TorchScript"}
-        check_entries(path, content, entries)
-    loaded = _load_plain(path, content)
-    contents = unwrap(loaded, _FORMAT)
+        check_archive(path, archive, len(content))
+    contents = unwrap(_load_plain(path, content), _FORMAT)
     if contents is None:
         raise _nothing(path)
     check_names(path, contents.tensors)
@@ -81,7 +81,7 @@ def read_state(path: Path, content: bytes) -> dict[str, Any]:
 def read_training(path: Path, content: bytes) -> Any:
     """The state saved by `caa train`; called in a child process."""
     if is_archive(content):
-        check_entries(path, content, entries_of(path, content))
+        check_archive(path, open_archive(path, content), len(content))
     return _load(content, safe=True)
 
 
@@ -166,5 +166,11 @@ def _refusal(path: Path, what: str) -> CaaError:
     return CaaError(
         f"the checkpoint {path} is pickled with more than plain tensors ({what}); loading it could run code, "
         "so it isn't loaded",
-        f"where it comes from, {_SAVE_STATE}; or, if you trust it like a program, add --trust-checkpoint",
+        _TRUST,
     )
+
+
+def _untrusted(path: Path, program: str) -> CaaError:
+    """The error for an untrusted file: TorchScript can write files, and no inspection of its code excludes that;
+    loading a file of torch.export evaluates expressions in it."""
+    return CaaError(f"{path} is {program}, a program: running it could write files, so it isn't loaded", _TRUST)

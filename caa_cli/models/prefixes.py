@@ -8,9 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from caa_cli.errors import UsageError
 from caa_cli.models.contents import identity
-from caa_cli.models.limits import short
 
 # Published code adds at most three prefixes; a malicious file may repeat one a thousand times.
 _MOST = 8
@@ -31,7 +29,7 @@ def peelings(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Ten
     A prefix is the first part of a dotted name (`module.`, `model.`, `1.`), and is removed if all names share it.
     Constants of a normalisation are left out.
     """
-    off, names = "", {name: tensor for name, tensor in tensors.items() if not _is_constant(name, tensor)}
+    off, names = "", {name: tensor for name, tensor in tensors.items() if not is_constant(name, tensor)}
     for _ in range(_MOST + 1):
         if not names:
             return
@@ -50,16 +48,17 @@ def without_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if first.setdefault(identity(tensor), name) == name}
 
 
-def spellings(names: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The tensors by name as they are, then without what does not belong to layers' names, then with the layers named
-    as in the networks here (`linear.weight`: `fc`)."""
-    spelt = dict(names)
-    yield spelt
-    for spell in (_cleared, _respelled):
-        before = spelt
-        spelt = {spell(name): tensor for name, tensor in spelt.items() if not name.startswith(UNUSED)}
-        if spelt.keys() != before.keys():
-            yield spelt
+def readings(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The pairs of `peelings`, each with the names as they are, then without what does not belong to layers' names,
+    then with the layers named as in the networks here (`linear.weight`: `fc`)."""
+    for prefix, names in peelings(tensors):
+        yield prefix, names
+        spelt = names
+        for spell in (_cleared, _respelled):
+            before = spelt
+            spelt = {spell(name): tensor for name, tensor in before.items() if not name.startswith(UNUSED)}
+            if spelt.keys() != before.keys():
+                yield prefix, spelt
 
 
 def _cleared(name: str) -> str:
@@ -71,46 +70,6 @@ def _respelled(name: str) -> str:
     for other, ours in _SPELLINGS.items():
         name = re.sub(rf"(^|\.){re.escape(other)}", rf"\g<1>{ours}", name)
     return name
-
-
-def fit_names(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the names that match the most of `wanted`: without prefixes, and perhaps spelt differently.
-
-    Where the tensors below one prefix are all that is wanted, the others are left out: a loss, a second network.
-    Raises UsageError where two prefixes are that good, unless it is one network twice.
-    """
-    below = {
-        prefix: names for prefix in _prefixes_of(tensors, wanted) if are_all(names := _below(tensors, prefix), wanted)
-    }
-    if len({tuple(map(identity, names.values())) for names in below.values()}) > 1:
-        raise UsageError(
-            f"the file holds several such networks: their names begin with {' and '.join(map(short, sorted(below)))}",
-            "save the one that you mean on its own: torch.save(model.state_dict(), 'weights.pt')",
-        )
-    if below:
-        return next(iter(below.values()))
-    if any(_is_constant(name, tensor) for name, tensor in wanted.items()):
-        return dict(tensors)  # the network contains a normalisation, so the names are as saved
-    candidates = [dict(tensors), *(spelt for _, names in peelings(tensors) for spelt in spellings(names))]
-    return max(candidates, key=lambda names: (len(names.keys() & wanted.keys()), -len(names)))
-
-
-def _prefixes_of(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """The prefixes, none of them empty, below which the first wanted tensor is found."""
-    first = next(iter(wanted), "")
-    return [name.removesuffix(first) for name in tensors if first and name.endswith(f".{first}")]
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def are_all(names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
-    """Whether these have exactly the wanted names and shapes; PyTorch before 0.4.1 had no num_batches_tracked."""
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
-    return names.keys() | counters == wanted.keys() and all(
-        tensor.shape == wanted[name].shape for name, tensor in names.items()
-    )
 
 
 def stored_normalisation(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -131,7 +90,7 @@ def stored_normalisation(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ..
 
 def normalises(names: Mapping[str, Tensor]) -> bool:
     """Whether there is a mean of a normalisation layer among them."""
-    return any(_is_constant(name, tensor) and name.rpartition(".")[2] in _MEANS for name, tensor in names.items())
+    return any(is_constant(name, tensor) and name.rpartition(".")[2] in _MEANS for name, tensor in names.items())
 
 
 def _constants(tensors: Mapping[str, Tensor], endings: tuple[str, ...]) -> list[tuple[float, ...]]:
@@ -139,12 +98,13 @@ def _constants(tensors: Mapping[str, Tensor], endings: tuple[str, ...]) -> list[
     values = {
         tuple(round(value, 6) for value in tensor.flatten().double().tolist())
         for name, tensor in tensors.items()
-        if _is_constant(name, tensor) and name.rpartition(".")[2] in endings
+        if is_constant(name, tensor) and name.rpartition(".")[2] in endings
     }
     return list(values)
 
 
-def _is_constant(name: str, tensor: Tensor) -> bool:
+def is_constant(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor is one of a normalisation, or of weight averaging, not of a layer."""
     last = name.rpartition(".")[2]
     # Weight averaging (torch.optim.swa_utils) adds a counter of its steps.
     return (last in _MEANS + _STDS and tensor.numel() in (1, 3)) or name == "n_averaged"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from caa_cli.config.choices import ARCHITECTURES
 from caa_cli.errors import CaaError
-from caa_cli.models.architectures import ARCHITECTURES, build
+from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.prefixes import are_all, peelings, spellings, without_copies
+from caa_cli.models.fit import difference
+from caa_cli.models.prefixes import readings, without_copies
 from caa_cli.runtime.words import counted
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -56,84 +58,86 @@ class Recognised:
 
 def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
     """The architecture whose names and shapes all match these weights; None if there is none."""
-    for prefix, names in peelings(without_copies(tensors)):
-        for spelt in spellings(names):
-            shapes = {name: tuple(tensor.shape) for name, tensor in spelt.items()}
-            for recogniser in _RECOGNISERS:
-                candidate = recogniser(shapes, prefix)
-                if candidate is not None and _fits(candidate, spelt):
-                    # Kuang Liu's code, which calls them shortcuts, never pools after the stem.
-                    return replace(candidate, other=None) if any("shortcut." in name for name in names) else candidate
+    # Kuang Liu's code, which calls them shortcuts, never pools after the stem.
+    pools = not any("shortcut." in name for name in tensors)
+    for prefix, names in readings(without_copies(tensors)):
+        shapes = {name: tuple(tensor.shape) for name, tensor in names.items()}
+        for first, last, guess in _FAMILIES:
+            inputs, outputs = _shape(shapes, first, 4), _shape(shapes, last, 2)
+            if inputs is None or outputs is None or (guessed := guess(shapes)) is None:
+                continue
+            arch, size = guessed
+            other = f"{arch.removesuffix('-cifar')}-3x3" if pools and re.fullmatch(r"resnet\d+-cifar", arch) else None
+            found = Recognised(arch, outputs[0], inputs[1], size, prefix, other)
+            if _fits(found, names):
+                return found
     return None
 
 
-def _small_cnn(shapes: Shapes, prefix: str) -> Recognised | None:
-    first, flat, last = (_shape(shapes, f"{layer}.weight", rank) for layer, rank in ((0, 4), (5, 2), (7, 2)))
-    if first is None or flat is None or last is None:
-        return None
-    return Recognised("small-cnn", last[0], first[1], 4 * math.isqrt(flat[1] // 32), prefix)
+# An architecture that names and shapes suggest, with the height of its images if they say that too. Whether all
+# names and shapes are its own is asked later.
+Guess = tuple[str, int | None]
 
 
-def _lenet(shapes: Shapes, prefix: str) -> Recognised | None:
-    first, flat, last = (
-        _shape(shapes, f"{layer}.weight", rank) for layer, rank in (("conv1", 4), ("fc1", 2), ("fc2", 2))
-    )
-    if first is None or flat is None or last is None:
-        return None
-    return Recognised("lenet", last[0], first[1], 4 * math.isqrt(flat[1] // 50) + 12, prefix)
+def _small_cnn(shapes: Shapes) -> Guess | None:
+    flat = _shape(shapes, "5", 2)
+    return None if flat is None else ("small-cnn", 4 * math.isqrt(flat[1] // 32))
 
 
-def _thin_resnet(shapes: Shapes, prefix: str) -> Recognised | None:
-    first, last = _shape(shapes, "conv1.weight", 4), _shape(shapes, "fc.weight", 2)
-    blocks = _blocks(shapes, 3)
-    if first is None or last is None or len(set(blocks)) != 1 or _blocks(shapes, 4)[3]:
+def _lenet(shapes: Shapes) -> Guess | None:
+    flat = _shape(shapes, "fc1", 2)
+    return None if flat is None else ("lenet", 4 * math.isqrt(flat[1] // 50) + 12)
+
+
+def _thin_resnet(shapes: Shapes) -> Guess | None:
+    first, second, third, fourth = _blocks(shapes)
+    if not first == second == third or fourth:
         return None
     # He et al.'s option A has no weights where the shape changes.
     kind = "" if "layer2.0.downsample.0.weight" in shapes else "-a"
-    return Recognised(f"resnet{6 * blocks[0] + 2}{kind}", last[0], first[1], None, prefix)
+    return f"resnet{6 * first + 2}{kind}", None
 
 
-def _resnet(shapes: Shapes, prefix: str) -> Recognised | None:
-    first, last = _shape(shapes, "conv1.weight", 4), _shape(shapes, "fc.weight", 2)
-    depth = _DEPTHS.get((_blocks(shapes, 4), "layer1.0.conv3.weight" in shapes))
-    if first is None or last is None or depth is None:
+def _resnet(shapes: Shapes) -> Guess | None:
+    depth = _DEPTHS.get((_blocks(shapes), "layer1.0.conv3.weight" in shapes))
+    if depth is None:
         return None
-    built_in = f"resnet{depth}" in ARCHITECTURES
-    arch = f"resnet{depth}" if built_in else f"torchvision.models:resnet{depth}"
-    if first[2] == 3 and built_in:
-        return Recognised(f"{arch}-cifar", last[0], first[1], None, prefix, f"{arch}-3x3")
-    return Recognised(arch, last[0], first[1], None, prefix)
+    if f"resnet{depth}" not in ARCHITECTURES:
+        return f"torchvision.models:resnet{depth}", None
+    return f"resnet{depth}{'-cifar' if shapes['conv1.weight'][2] == 3 else ''}", None
 
 
-def _wide_resnet(shapes: Shapes, prefix: str) -> Recognised | None:
-    first, last = _shape(shapes, "conv1.weight", 4), _shape(shapes, "fc.weight", 2)
+def _wide_resnet(shapes: Shapes) -> Guess:
     blocks = _numbered(shapes, r"block1\.layer\.(\d+)\.")
-    if first is None or last is None or not blocks:
-        return None
-    return Recognised(f"wrn-{6 * blocks + 4}-{last[1] // 64}", last[0], first[1], None, prefix)
+    return f"wrn-{6 * blocks + 4}-{shapes['fc.weight'][1] // 64}", None
 
 
-def _densenet(shapes: Shapes, prefix: str) -> Recognised | None:
-    first, last = _shape(shapes, "features.conv0.weight", 4), _shape(shapes, "classifier.weight", 2)
+def _densenet(shapes: Shapes) -> Guess | None:
     layers = _numbered(shapes, r"features\.denseblock1\.denselayer(\d+)\.")
     bottleneck = "features.denseblock1.denselayer1.conv2.weight" in shapes
-    grown = _shape(shapes, f"features.denseblock1.denselayer1.conv{2 if bottleneck else 1}.weight", 4)
-    if first is None or last is None or grown is None or not layers:
+    grown = _shape(shapes, f"features.denseblock1.denselayer1.conv{2 if bottleneck else 1}", 4)
+    if grown is None:
         return None
     kind, depth = ("bc-", 6 * layers + 4) if bottleneck else ("", 3 * layers + 4)
-    return Recognised(f"densenet-{kind}{depth}-{grown[0]}", last[0], first[1], None, prefix)
+    return f"densenet-{kind}{depth}-{grown[0]}", None
 
 
-def _vgg(shapes: Shapes, prefix: str) -> Recognised | None:
-    first, last = _shape(shapes, "features.0.weight", 4), _shape(shapes, "classifier.weight", 2)
-    if first is None or last is None:
-        return None
+def _vgg(shapes: Shapes) -> Guess:
     convolutions = sum(name.startswith("features.") and len(shape) == 4 for name, shape in shapes.items())
     # Of 32 pixels five poolings leave one, which is all that the linear layer takes.
-    return Recognised(f"vgg{convolutions + 3}-cifar", last[0], first[1], 32, prefix)
+    return f"vgg{convolutions + 3}-cifar", 32
 
 
-_RECOGNISERS = (_small_cnn, _lenet, _thin_resnet, _resnet, _wide_resnet, _densenet, _vgg)
+# The first and the last layer of each family, which tell the channels and the classes, and what its weights suggest.
+_FAMILIES: tuple[tuple[str, str, Callable[[Shapes], Guess | None]], ...] = (
+    ("0", "7", _small_cnn),
+    ("conv1", "fc2", _lenet),
+    ("conv1", "fc", _thin_resnet),
+    ("conv1", "fc", _resnet),
+    ("conv1", "fc", _wide_resnet),
+    ("features.conv0", "classifier", _densenet),
+    ("features.0", "classifier", _vgg),
+)
 
 
 def _numbered(shapes: Shapes, pattern: str) -> int:
@@ -141,15 +145,16 @@ def _numbered(shapes: Shapes, pattern: str) -> int:
     return len({match[1] for name in shapes if (match := re.match(pattern, name))})
 
 
-def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...] | None:
-    shape = shapes.get(name, ())
+def _shape(shapes: Shapes, layer: str, rank: int) -> tuple[int, ...] | None:
+    """The shape of a layer's weight; None unless it has this many dimensions."""
+    shape = shapes.get(f"{layer}.weight", ())
     return shape if len(shape) == rank and all(shape) else None
 
 
-def _blocks(shapes: Shapes, stages: int) -> tuple[int, ...]:
-    """The number of residual blocks in each stage."""
+def _blocks(shapes: Shapes) -> tuple[int, ...]:
+    """The number of residual blocks in each of four stages."""
     names = {tuple(name.split(".")[:2]) for name in shapes}
-    return tuple(sum(stage == f"layer{number}" for stage, *_ in names) for number in range(1, stages + 1))
+    return tuple(sum(stage == f"layer{number}" for stage, *_ in names) for number in range(1, 5))
 
 
 def _fits(candidate: Recognised, tensors: Mapping[str, Tensor]) -> bool:
@@ -158,6 +163,6 @@ def _fits(candidate: Recognised, tensors: Mapping[str, Tensor]) -> bool:
     card = ModelCard(candidate.arch, candidate.num_classes, (candidate.channels, size, size))
     try:
         with torch.device("meta"):  # names and shapes only
-            return are_all(tensors, build(card).network.state_dict())
-    except (CaaError, RuntimeError, ValueError):
+            return difference(tensors, build(card).network.state_dict()) is None
+    except (CaaError, RuntimeError):
         return False

@@ -52,16 +52,13 @@ class _Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """He et al.'s (2016) ResNet of depth 6n + 2 for 32×32 images, with the tensors' names of Cohen et al.'s code.
+    """He et al.'s (2016) ResNet of depth 6·blocks + 2 for 32×32 images; its tensors are named as by Cohen et al.
 
     padded: their option A, shortcuts without weights; else Cohen et al.'s variant of option B.
     """
 
-    def __init__(self, depth: int, padded: bool, num_classes: int, input_shape: Sequence[int]) -> None:
+    def __init__(self, blocks: int, padded: bool, num_classes: int, input_shape: Sequence[int]) -> None:
         super().__init__()
-        blocks, rest = divmod(depth - 2, 6)
-        if rest or blocks < 1:
-            raise ValueError(f"the depth of such a network is 6n + 2, not {depth}")
         self.conv1 = nn.Conv2d(input_shape[0], 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = self._stage(16, 16, blocks, 1, padded)

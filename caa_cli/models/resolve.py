@@ -13,7 +13,7 @@ from caa_cli.models.architectures import runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.factory import network_from, parse_call
-from caa_cli.models.layouts import layout_of, normalisations_to_try, sigma_in_name
+from caa_cli.models.layouts import layout_of, normalisations_to_try, preset_of, refuse_other_channels, sigma_in_name
 from caa_cli.models.load import probe
 from caa_cli.models.outline import listed, outline
 from caa_cli.models.prefixes import normalises, stored_normalisation
@@ -99,58 +99,67 @@ def _described(
     weights: Weights, overrides: Overrides, dataset: str, input_shape: tuple[int, int, int], num_classes: int
 ) -> tuple[ModelCard, list[str]]:
     """(the inferred card of a file without metadata, notes on the assumptions)."""
-    notes: list[str] = []
-    recognised = weights.recognised
-    if weights.module is not None:
-        kinds = {"TorchScript": "torchscript", "torch.export": "torch-export"}
-        arch = kinds.get(weights.format, "module") if weights.origin is None else weights.origin.arch
-        classes, repeat = probe(weights.module.float(), input_shape, str(weights.path))
-        if overrides.arch not in (None, arch):
-            notes.append(f"--arch {overrides.arch} is not used: {weights.path} holds the whole network")
-        if repeat > 1:
-            notes.append("the network takes colour images: grey ones are repeated to three channels")
-    elif overrides.arch is not None:
-        arch, classes = overrides.arch, recognised.num_classes if recognised else _classes(weights, num_classes)
-    elif recognised is not None:
-        arch, classes = recognised.for_images(input_shape[1]), recognised.num_classes
-        if recognised.other is not None:
-            notes.append(_on_stem(recognised, arch, input_shape[1]))
-    else:
-        raise UsageError(
-            describe_unknown(weights),
-            "add --arch: a name of caa's, or package.module:factory for a network of your own",
-        )
+    arch, classes, notes = _network(weights, overrides.arch, input_shape, num_classes)
     names = weights.origin.class_names if weights.origin is not None else ()
     card = ModelCard(arch, classes, input_shape, dataset=dataset, class_names=names if len(names) == classes else ())
     if overrides.normalisation:
         return card, notes
+    mean, std, note = _normalisation(weights, card)
+    return replace(card, mean=mean, std=std), [*notes, *note]
+
+
+def _network(
+    weights: Weights, arch: str | None, input_shape: tuple[int, int, int], num_classes: int
+) -> tuple[str, int, list[str]]:
+    """(architecture, number of classes, notes). arch: as --arch says it; num_classes: of the images."""
+    recognised = weights.recognised
+    if weights.module is not None:
+        kinds = {"TorchScript": "torchscript", "torch.export": "torch-export"}
+        held = kinds.get(weights.format, "module") if weights.origin is None else weights.origin.arch
+        classes, repeat = probe(weights.module.float(), input_shape, str(weights.path))
+        notes = []
+        if arch not in (None, held):
+            notes.append(f"--arch {arch} is not used: {weights.path} holds the whole network")
+        if repeat > 1:
+            notes.append("the network takes colour images: grey ones are repeated to three channels")
+        return held, classes, notes
+    if arch is not None:
+        return arch, recognised.num_classes if recognised else _classes(weights, num_classes), []
+    if recognised is not None:
+        arch = recognised.for_images(input_shape[1])
+        notes = [] if recognised.other is None else [_on_stem(recognised, arch, input_shape[1])]
+        return arch, recognised.num_classes, notes
+    raise UsageError(
+        describe_unknown(weights), "add --arch: a name of caa's, or package.module:factory for a network of your own"
+    )
+
+
+def _normalisation(weights: Weights, card: ModelCard) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
+    """(mean, std, notes) for the card's network, as the checkpoint or its origin says, else the likeliest."""
     if weights.module is None and normalises(weights.tensors):
         # A factory is called once more than it has to be, and only where the question arises.
-        if runs_foreign_code(arch) and normalises(network_from(arch, classes, input_shape).state_dict()):
-            notes.append(
-                f"{arch} normalises images itself, by what is saved with its weights: none is added in front"
-            )
-            return card, notes
+        if runs_foreign_code(card.arch) and normalises(
+            network_from(card.arch, card.num_classes, card.input_shape).state_dict()
+        ):
+            note = f"{card.arch} normalises images itself, by what is saved with its weights: none is added in front"
+            return card.mean, card.std, [note]
         stored = stored_normalisation(weights.tensors)
         if stored is not None:
-            notes.append(
-                f"normalisation as saved beside the weights: mean {_list(stored[0])}, std {_list(stored[1])}"
-            )
-            return replace(card, mean=stored[0], std=stored[1]), notes
-    prepared = weights.preprocessing(arch)
+            mean, std = ("/".join(f"{value:g}" for value in values) for values in stored)
+            return *stored, [f"normalisation as saved beside the weights: mean {mean}, std {std}"]
+    prepared = weights.preprocessing(card.arch)
     if prepared is not None:
-        return replace(card, mean=prepared.mean, std=prepared.std), notes
-    layout = layout_of(weights, recognised)
-    likeliest, *alternatives = normalisations_to_try(layout, dataset, input_shape[0])
-    why = f"the likeliest for {layout.source}" if layout.normalisations else f"that of {dataset}"
+        return prepared.mean, prepared.std, []
+    layout = layout_of(weights)
+    likeliest, *others = normalisations_to_try(layout, card.dataset, card.input_shape[0])
+    why = f"the likeliest for {layout.source}" if layout.normalisations else f"that of {card.dataset}"
     if weights.module is not None:
         why = "the network may hold its own"
-    notes.append(
+    note = (
         f"{weights.path} does not say how its images are normalised: --normalisation {likeliest} is assumed "
-        f"({why}; others: {', '.join(alternatives)})"
+        f"({why}; others: {', '.join(others)})"
     )
-    mean, std = NORMALISATIONS[likeliest]
-    return replace(card, mean=mean, std=std), notes
+    return *NORMALISATIONS[likeliest], [note]
 
 
 def _on_stem(recognised: Recognised, arch: str, height: int) -> str:
@@ -179,13 +188,8 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
             "use the data set it was trained on, or another checkpoint",
         )
     channels = input_shape[0]
-    fitting = [name for name, (mean, _) in NORMALISATIONS.items() if len(mean) in (1, channels)]
-    for name, preset in NORMALISATIONS.items():
-        if preset == (card.mean, card.std) and name not in fitting:
-            raise UsageError(
-                f"the normalisation {name} is for {counted(len(card.mean), 'channel')}, not {channels}",
-                f"use one of: {', '.join(fitting)}",
-            )
+    if (preset := preset_of(card.mean, card.std)) is not None:
+        refuse_other_channels(preset, channels)
     for name, values in (("mean", card.mean), ("std", card.std)):
         if len(values) not in (1, channels):
             several = f", or {channels} separated by commas" if channels > 1 else ""
@@ -208,7 +212,3 @@ def describe_unknown(weights: Weights) -> str:
     names = listed(outline(weights.tensors))
     tensors = counted(len(weights.tensors), "tensor")
     return f"{weights.path} holds weights of no architecture that caa knows ({tensors}: {names})"
-
-
-def _list(values: tuple[float, ...]) -> str:
-    return "/".join(f"{value:g}" for value in values)

@@ -17,16 +17,6 @@ _DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropo
 _TRAINING = {"aten::batch_norm": 5, **{f"aten::{name}": 2 for name in _DROPOUTS}}
 
 
-def untrusted(path: Path, program: str) -> CaaError:
-    """The error for an untrusted file: TorchScript can write files, and no inspection of its code excludes that;
-    loading a file of torch.export evaluates expressions in it."""
-    return CaaError(
-        f"{path} is {program}, a program: running it could write files, so it isn't loaded",
-        "if you trust it like a program, add --trust-checkpoint; or, where it comes from, "
-        "save its state dict: torch.save(model.state_dict(), 'weights.pt')",
-    )
-
-
 def read_torchscript(path: Path, content: bytes) -> Contents:
     """The network in the file; loading may run its code. Raises CaaError for a damaged file, and for a
     network that tracing left in training mode."""

@@ -28,12 +28,10 @@ def read_factory(name: str) -> tuple[Contents, str, int]:
             asked = LIBRARIES[call.source]
             hint += f', or have {call.source} download its own: --arch "{call.source}:{call.name}({asked})"'
         raise UsageError(f"{name} returns other weights at every call: it holds none of its own", hint)
-    known = call.source in LIBRARIES
-    preprocessing = library_preprocessing(call.source, call.name, call.settings, sha256) if known else None
+    origin = Origin(name, library_preprocessing(call.source, call.name, call.settings, sha256))
     state = dict(network.state_dict())
-    origin = Origin(name, preprocessing)
-    size = sum(tensor.nbytes for tensor in state.values())
-    return Contents(f"the network of {call.source}:{call.name}", state, network, origin=origin), sha256, size
+    contents = Contents(f"the network of {call.source}:{call.name}", state, network, origin=origin)
+    return contents, sha256, sum(tensor.nbytes for tensor in state.values())
 
 
 def state_digest(network: nn.Module) -> str:

@@ -166,7 +166,7 @@ def _a_channel(name: str, values: Sequence[float] | None) -> tuple[float, ...] |
 def _likely_dataset(files: ModelFiles, checkpoint: str) -> str:
     """The data set that the files name, or whose images they look made for; else "folder"."""
     stored, weights = files.dataset, files.weights[0]
-    likely = DEMO if checkpoint == DEMO else layout_of(weights, weights.recognised).dataset
+    likely = DEMO if checkpoint == DEMO else layout_of(weights).dataset
     return next((name for name in (stored, likely) if name in DATASETS), "folder")
 
 

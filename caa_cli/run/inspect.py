@@ -105,7 +105,7 @@ class Inspection:
         """All that is known, as JSON; unknown values are null, and named in `missing` if a run needs them."""
         card = weights.card
         recognised = weights.recognised if card is None else None
-        layout = layout_of(weights, recognised)
+        layout = layout_of(weights)
         dataset = self.dataset or layout.dataset
         guessed, shape, classes = self._images(weights, dataset, recognised)
         dataset = dataset or guessed

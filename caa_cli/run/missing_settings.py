@@ -22,7 +22,7 @@ def check_settings(plan: ModelPlan, files: ModelFiles, dataset: str | None) -> N
 
 
 def _check_member(plan: ModelPlan, weights: Weights, dataset: str | None, sigma: float | None) -> None:
-    card, layout = weights.card, layout_of(weights, weights.recognised)
+    card, layout = weights.card, layout_of(weights)
     problems: list[str] = []
     flags: list[str] = []
     unsaid: list[str] = []

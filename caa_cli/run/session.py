@@ -151,7 +151,7 @@ class Session(Generic[P]):
             weights, stored, card = member.weights, member.weights.card, member.card
             if stored is not None and (stored.mean, stored.std) == (card.mean, card.std):
                 continue
-            layout = layout_of(weights, weights.recognised)
+            layout = layout_of(weights)
             presets = normalisations_to_try(layout, self.images.name, self.images.input_shape[0])
             alternatives = [name for name in presets if name != preset_of(card.mean, card.std)]
             warning = Plausibility(classifier, model, self.images, alternatives).warning()

@@ -16,6 +16,7 @@ from caa_cli.models.architectures import NormalisedClassifier, build
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import checkpoint_bytes, read_back
 from caa_cli.models.contents import oddity
+from caa_cli.models.layouts import refuse_other_channels
 from caa_cli.models.limits import last_line, unusable
 from caa_cli.models.load import probe
 from caa_cli.runtime.words import counted, sizes
@@ -45,7 +46,8 @@ class NewClassifier(Trainee):
 
 def new_classifier(plan: TrainPlan, images: Images) -> NewClassifier:
     """An untrained classifier for these images. Raises CaaError if it does not take them."""
-    card = _card(plan, images)
+    normalisation = plan.normalisation or "none"
+    card = _card(plan, images, normalisation)
     try:
         model = build(card)
     except RuntimeError as error:
@@ -61,7 +63,7 @@ def new_classifier(plan: TrainPlan, images: Images) -> NewClassifier:
         )
     if not any(weight.requires_grad for weight in model.parameters()):
         raise UsageError(f"{card.arch} has no weights to train", "let requires_grad be True for some of them")
-    classifier = NewClassifier(model, card, plan.normalisation or "none")
+    classifier = NewClassifier(model, card, normalisation)
     _rehearse(classifier, plan.output)
     return classifier
 
@@ -82,16 +84,11 @@ def _rehearse(classifier: NewClassifier, path: Path) -> None:
         ) from error
 
 
-def _card(plan: TrainPlan, images: Images) -> ModelCard:
+def _card(plan: TrainPlan, images: Images, normalisation: str) -> ModelCard:
     if images.num_classes < 2:
         raise UsageError(f"{images.name} has one class: a classifier needs two", "add images of another class")
-    mean, std = NORMALISATIONS[plan.normalisation or "none"]
-    if len(mean) not in (1, images.input_shape[0]):
-        raise UsageError(
-            f"--normalisation {plan.normalisation} is for {counted(len(mean), 'channel')}, {images.name} has "
-            f"{images.input_shape[0]}",
-            "use --normalisation none",
-        )
+    refuse_other_channels(normalisation, images.input_shape[0])
+    mean, std = NORMALISATIONS[normalisation]
     return ModelCard(
         arch=plan.arch,
         num_classes=images.num_classes,

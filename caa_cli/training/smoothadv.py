@@ -35,6 +35,8 @@ class SmoothAdv(settings.SmoothAdv):
 
 
 _SCALE = 1024.0
+# DDN's relative change of the norm per step.
+_GAMMA = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,11 @@ def pgd(smoothed: MeanPrediction, images: Tensor, labels: Tensor, epsilon: float
     return moved
 
 
-def ddn(
-    smoothed: MeanPrediction, images: Tensor, labels: Tensor, epsilon: float, steps: int, gamma: float = 0.05
-) -> Tensor:
+def ddn(smoothed: MeanPrediction, images: Tensor, labels: Tensor, epsilon: float, steps: int) -> Tensor:
     """Images attacked with decoupled direction and norm (Rony et al., 2019): the nearest misclassified point, else
     the last, at most epsilon away.
 
-    The norm starts at epsilon, shrinks by `gamma` where the prediction is wrong, and grows where it is correct.
+    The norm starts at epsilon, shrinks by 5% where the prediction is wrong, and grows by as much where it is correct.
     """
     delta = torch.zeros_like(images)
     norm = images.new_full((len(images), *[1] * (images.dim() - 1)), epsilon)
@@ -87,7 +87,7 @@ def ddn(
         length = norms(delta)
         nearer = wrong & (length < best_norm)
         best, best_norm = torch.where(nearer, delta, best), torch.where(nearer, length, best_norm)
-        norm = torch.where(wrong, norm * (1 - gamma), norm * (1 + gamma))
+        norm = torch.where(wrong, norm * (1 - _GAMMA), norm * (1 + _GAMMA))
         rate = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps))
         delta = delta + rate * direction
         delta = delta * (norm / norms(delta).clamp_min(1e-12))

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from support import assert_clean_error, caa, parse_strict
 
-from caa_cli.config.choices import DENOISER_ARCHITECTURES, NORMALISATIONS
+from caa_cli.config.choices import ARCHITECTURES, DENOISER_ARCHITECTURES, NORMALISATIONS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.methods import METHODS
 from caa_cli.config.recipes import RECIPES
 from caa_cli.config.train_plan import TrainPlan
-from caa_cli.models.architectures import ARCHITECTURES
 
 
 def planned(*words: str, env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def test_an_unknown_recipe_is_refused():
         (["--dtype", "float64"], "--dtype 'float64' is not known", "bfloat16"),
         (["--clip-norm", "0"], "--clip-norm must be above 0", "--clip-norm"),
         (["--normalisation", "svhn"], "--normalisation 'svhn' is not known", "cifar10"),
-        (["--normalisation", "cifar10"], "--normalisation cifar10 is for 3 channels, demo has 1", "none"),
+        (["--normalisation", "cifar10"], "normalisation cifar10 is for 3 channels, not 1", "none"),
         (["--heldout", "600"], "--heldout 600 leaves too few", "--heldout"),
         (["--method", "denoiser"], "none is given", "add --classifier FILE; or --objective mse"),
         (["--method", "denoiser", "--arch", "lenet"], "--arch lenet is no denoiser", "--classifier-arch lenet"),

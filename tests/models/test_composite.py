@@ -227,7 +227,7 @@ def test_an_ensemble_of_copies_votes_as_the_one_does(tmp_path):
     ("said", "problem"),
     [
         ({"num_classes": 11}, "knows 11 classes"),
-        ({"sigma": 0.25}, r"a was trained with σ = 0.5, .*b with 0.25"),
+        ({"sigma": 0.25}, r"a was trained with σ = 0.5, .*b with σ = 0.25"),
         ({"input_shape": (1, 14, 14)}, "takes 1×14×14 images, mnist has 1×28×28"),
         ({"dataset": "fashion-mnist"}, "a was trained on mnist, .*b on fashion-mnist"),
     ],

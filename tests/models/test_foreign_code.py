@@ -16,9 +16,11 @@ from support import ENVIRONMENT, assert_clean_error, assert_clean_text, caa, par
 from torch import nn
 from torchvision import models
 
+from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.errors import CaaError
+from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
-from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
+from caa_cli.models.checkpoint import DEMO_CHECKPOINT, checkpoint_bytes, read_weights
 from caa_cli.models.load import build_model
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -496,6 +498,14 @@ def test_a_checkpoint_that_is_not_there_is_answered_for_every_command_alike(tmp_
 )
 def test_a_normalisation_for_other_channels_is_refused_as_it_was_given(words, problem, hint):
     assert_clean_error(caa("attack", "--checkpoint", "demo", *words.split()), 2, problem, hint)
+
+
+def test_inspect_a_normalisation_that_begins_like_a_preset_and_has_a_channel_more(tmp_path):
+    mean, std = (*NORMALISATIONS["cifar10"][0], 0.5), (*NORMALISATIONS["cifar10"][1], 0.5)
+    card = ModelCard("small-cnn", 10, (4, 8, 8), mean, std, sigma=0.5)
+    (tmp_path / "x").write_bytes(checkpoint_bytes(build(card), card))
+    result = caa("inspect", tmp_path / "x", "--json")
+    assert parse_strict(result.stdout)["normalisation"] == {"mean": list(mean), "std": list(std), "preset": None}
 
 
 def test_a_size_that_the_classifier_does_not_take_is_not_blamed_on_the_data_set():

@@ -15,8 +15,6 @@ from scipy.special import ndtr, ndtri
 from support import assert_clean_error, caa, read_strict
 
 from caa_cli.config.bounds import BOUNDS
-from caa_cli.config.choices import ARCHITECTURES as NAMED
-from caa_cli.models.architectures import ARCHITECTURES
 from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.sequential import Decider
 
@@ -245,7 +243,3 @@ def test_a_radius_that_is_none_is_refused():
     result = caa("certify", "--checkpoint", "demo", "--radius", "0")
     assert result.exit_code == 2
     assert "error: --radius" in result.stderr
-
-
-def test_the_help_names_every_architecture():
-    assert tuple(ARCHITECTURES) == NAMED

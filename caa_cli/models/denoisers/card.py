@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Annotated, Any
-
-from safetensors import SafetensorError, safe_open
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated
 
 from caa_cli.config.ranges import Range
-from caa_cli.config.schema import check
-from caa_cli.models.card import FORMAT_VERSION, Scale, card_document, reading_card
+from caa_cli.config.schema import dataclass_from
+from caa_cli.models.card import FORMAT_VERSION, Scale, card_document
 
 # Not `caa`, as a classifier's card: a file is read as one or the other.
 _KEY = "caa_denoiser"
@@ -53,22 +50,7 @@ class DenoiserCard:
         """The card in a safetensors header; None if there is none. Raises ValueError for an invalid card."""
         if _KEY not in metadata:
             return None
-        document: dict[str, Any] = card_document(metadata[_KEY])
-        check(document, DenoiserCard)
-        known = {f.name for f in fields(DenoiserCard)}
-        card = DenoiserCard(**{key: value for key, value in document.items() if key in known})
+        document = card_document(metadata[_KEY])
+        card = dataclass_from(document, DenoiserCard)
         behind = document.get("classifier")
-        if behind is None:
-            return card
-        return replace(card, classifier=FrozenClassifier(behind["path"], behind["sha256"], behind["arch"]))
-
-
-def card_in(path: Path) -> DenoiserCard | None:
-    """The card of a file; None for a file without one. Raises CaaError for one that can't be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError):  # of another format
-        return None
-    with reading_card(path):
-        return DenoiserCard.from_metadata(metadata)
+        return card if behind is None else replace(card, classifier=dataclass_from(behind, FrozenClassifier))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
-from caa_cli.models.denoisers.fit import fitted
 from caa_cli.models.factory import made_by, parse_call
+from caa_cli.models.fit import fitted
 from caa_cli.models.limits import last_line, short
 from caa_cli.runtime.user_code import file_and_digest, import_from
 from caa_cli.runtime.words import sizes
@@ -33,10 +33,10 @@ def from_factory(name: str, file: DenoiserFile | None) -> Denoiser:
     def build(sigma: float) -> nn.Module:
         network = made_by("--denoiser-arch", name, {"sigma": sigma}).eval()
         if file is not None:
-            weights = fitted(file.weights, network.state_dict())
-            if weights is None:
+            weights, difference = fitted(file.weights.path, file.weights.tensors, network.state_dict())
+            if difference is not None:
                 raise CaaError(
-                    f"the weights in {file.path} don't fit {name}: {_difference(file, network)}",
+                    f"the weights in {file.path} don't fit {name}: {difference}",
                     "name the factory of the denoiser that they were trained with",
                 )
             network.load_state_dict(weights, strict=False)
@@ -69,15 +69,3 @@ def check_output(network: nn.Module, input_shape: Sequence[int], arch: str) -> N
             f"the denoiser {arch} gives {what} for two {images} images, where such images are wanted",
             "name the network that maps noisy images to clean ones; a classifier goes to --checkpoint",
         )
-
-
-def _difference(file: DenoiserFile, network: nn.Module) -> str:
-    """The first name that differs, in words."""
-    wanted, stored = network.state_dict(), file.weights.tensors
-    for name, tensor in wanted.items():
-        if name in stored and stored[name].shape != tensor.shape:
-            return f"{short(name)} is {tuple(stored[name].shape)}, wanted {tuple(tensor.shape)}"
-    missing, unknown = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
-    words = [f"{short(missing[0])} is missing"] if missing else []
-    words += [f"{short(unknown[0])} is not known"] if unknown else []
-    return ", ".join(words) or "its names differ"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from caa_cli.config.ranges import Range
-from caa_cli.config.schema import PositiveFloat, PositiveInt, SchemaError, Share, check
+from caa_cli.config.schema import PositiveFloat, PositiveInt, SchemaError, Share, check, dataclass_from
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.models.contents import refuse_integers
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.one_step import Diffusion, millions, one_step_denoiser
 from caa_cli.models.denoisers.schedules import (
@@ -23,6 +22,7 @@ from caa_cli.models.denoisers.schedules import (
     linear_betas,
     scaled_linear_betas,
 )
+from caa_cli.models.fit import refuse_integers
 from caa_cli.models.limits import short
 from caa_cli.runtime.words import counted
 
@@ -57,13 +57,11 @@ class Scheduler:
     rescale_betas_zero_snr: bool = False
 
     @staticmethod
-    def of(document: Mapping[str, Any]) -> Scheduler:
+    def of(document: dict[str, Any]) -> Scheduler:
         """Raises SchemaError for a process that is not of steps with β, or that this code doesn't know."""
         if "beta_schedule" not in document and document.get("trained_betas") is None:
             raise SchemaError("is missing", "beta_schedule")
-        check(dict(document), Scheduler)
-        names = {field.name for field in fields(Scheduler)}
-        scheduler = Scheduler(**{name: value for name, value in document.items() if name in names})
+        scheduler = dataclass_from(document, Scheduler)
         if not (scheduler.diffusion.alpha_bars > 0).any():
             raise SchemaError("leave nothing of an image after the first step", "its betas")
         return scheduler
@@ -123,7 +121,7 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
         diffusion,
         lambda: DiffusersUNet(_unet(file, config)),
         family="diffusers",
-        arch=f"{_UNET} of {millions(sum(tensor.numel() for tensor in file.weights.tensors.values()))}",
+        arch=f"{_UNET} of {millions(file.weights.tensors)}",
         channels=config["in_channels"],
         size=size if isinstance(size, int) else None,
         multiple=2 ** (len(config["block_out_channels"]) - 1),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from caa_cli.models.denoisers.convolutions import convolutions, fitted_denoiser
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
-from caa_cli.models.denoisers.fit import convolutions, fitted_denoiser
 from caa_cli.runtime.words import counted
 
 # As published; no file says so.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from caa_cli.models.denoisers.convolutions import convolutions, fitted_denoiser
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
-from caa_cli.models.denoisers.fit import convolutions, fitted_denoiser
 from caa_cli.runtime.words import counted
 
 # Four quarters of the image, 2×2 pixels of it each in one place.

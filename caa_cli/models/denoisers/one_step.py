@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -127,6 +127,6 @@ def one_step_denoiser(
     )
 
 
-def millions(weights: int) -> str:
-    """A number of weights as text."""
-    return f"{weights / 1e6:.3g} M weights"
+def millions(tensors: Mapping[str, Tensor]) -> str:
+    """How many weights a network has, as text."""
+    return f"{sum(tensor.numel() for tensor in tensors.values()) / 1e6:.3g} M weights"

@@ -13,7 +13,8 @@ from torch import nn
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.denoisers import DENOISERS
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.models.denoisers.card import card_in
+from caa_cli.models.card import reading_card
+from caa_cli.models.denoisers.card import DenoiserCard
 from caa_cli.models.denoisers.custom import CUSTOM, check_output, code_digest, from_factory, whole_network
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.read import read_denoiser
@@ -44,7 +45,8 @@ def open_denoiser(path: Path | None, arch: str | None = None, trust: bool = Fals
     if denoiser is None:
         raise _unknown(file)
     denoiser = replace(denoiser, path=str(path), sha256=file.sha256)
-    card = card_in(file.weights.path)
+    with reading_card(file.weights.path):
+        card = DenoiserCard.from_metadata(file.weights.metadata)
     return denoiser if card is None else replace(denoiser, sigma=card.sigma, dataset=card.dataset)
 
 

@@ -16,14 +16,13 @@ from torch import Tensor
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import PositiveInt, check
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.models.contents import refuse_integers
 from caa_cli.models.denoisers.denoiser import Denoiser, DenoiserFile
 from caa_cli.models.denoisers.one_step import EPSILON, SAMPLE, Diffusion, millions, one_step_denoiser
 from caa_cli.models.denoisers.schedules import alpha_bars, cosine_betas, linear_betas
 from caa_cli.models.denoisers.unet import UNet
 from caa_cli.models.denoisers.unet_layout import FIRST, LAST, TIME, UNetLayout
+from caa_cli.models.fit import fit_names, refuse_integers
 from caa_cli.models.limits import short
-from caa_cli.models.prefixes import fit_names
 from caa_cli.runtime.words import counted
 
 
@@ -114,7 +113,7 @@ def recognise(file: DenoiserFile) -> Denoiser | None:
         flags.diffusion,
         lambda: _network(layout, flags, tensors),
         family="openai-diffusion",
-        arch=f"U-Net of {millions(sum(tensor.numel() for tensor in tensors.values()))}",
+        arch=f"U-Net of {millions(tensors)}",
         channels=layout.channels,
         size=flags.image_size,
         multiple=layout.multiple,
