@@ -1,4 +1,4 @@
-"""Files named on a command line: whether two names are the same file, and where a file is written."""
+"""Files named on a command line: whether there is one, whether two names are the same, and where a file is written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from caa_cli.errors import UsageError
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something. Raises OSError where nobody can tell; Path.exists says no there from Python 3.14 on."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def behind_link(path: Path) -> Path:

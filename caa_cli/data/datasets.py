@@ -11,6 +11,7 @@ import torch
 
 from caa_cli.config.choices import SPLITS
 from caa_cli.config.datasets import DATASETS, DEMO, DatasetSpec
+from caa_cli.config.paths import exists
 from caa_cli.config.ranges import OneOf
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import ImageSet
@@ -57,8 +58,9 @@ def open_dataset(
     settings |= {"download": fetches} if spec.downloads else {}
     settings |= {"image_size": image_size} if spec.resized else {}
     try:
+        there = exists(data_dir)
         if not fetches and not data_dir.is_dir():
-            what = "is no folder" if data_dir.exists() else "does not exist"
+            what = "is no folder" if there else "does not exist"
             again = "repeat the command with --download, or " if spec.downloads else ""
             raise UsageError(
                 f"--data-dir {data_dir} {what}",

@@ -10,7 +10,7 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
-from caa_cli.config.paths import IMAGES, JOURNAL, TRAINING, TRAINING_LOG, sidecar
+from caa_cli.config.paths import IMAGES, JOURNAL, TRAINING, TRAINING_LOG, exists, sidecar
 from caa_cli.display import Display, clock
 from caa_cli.errors import DONE, ERROR, PARTIAL, CaaError, UsageError
 from caa_cli.results.documents import KINDS, document_at, head
@@ -95,7 +95,7 @@ def outputs_of(names: Sequence[Path]) -> list[Path]:
     outputs_named: dict[Path, None] = {}
     for name in names:
         try:
-            matching = [] if name.exists() else [Path(place) for place in sorted(glob(str(name)))]  # noqa: PTH207
+            matching = [] if exists(name) else [Path(place) for place in sorted(glob(str(name)))]  # noqa: PTH207
             outputs = [output for place in matching or [name] for output in _outputs_at(place)]
         except OSError as error:
             raise CaaError(

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from crashing import crash
 from safetensors.torch import save_file
 from support import COMMAND, ENVIRONMENT, assert_clean_error, caa, start, wait_until
 
@@ -134,33 +135,41 @@ def test_the_child_hands_back_the_very_same_tensors(legacy, fresh):
 
 
 ENDS = {
-    "memory": (b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R.", "takes more memory"),
-    "crash": (b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.", r"crash \(SIG"),
-    "damaged": (b"\x80\x02", "it is damaged"),
-    "code": (b"\x80\x02cos\nmkdir\nX\x03\x00\x00\x00ran\x85R.", "could run code"),
+    "memory": (
+        pickled.read_state,
+        b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R.",
+        "takes more memory",
+    ),
+    "crash": (crash, b"", r"crash \(SIGABRT"),
+    "damaged": (pickled.read_state, b"\x80\x02", "it is damaged"),
+    "code": (pickled.read_state, b"\x80\x02cos\nmkdir\nX\x03\x00\x00\x00ran\x85R.", "could run code"),
 }
 
 
 # A new interpreter takes seconds to start, and does the same from there on.
 @pytest.mark.parametrize(("end", "fresh"), [*((end, False) for end in ENDS), ("memory", True), ("crash", True)])
 def test_what_ends_the_child_is_one_message(end, fresh):
-    content, problem = ENDS[end]
+    read, content, problem = ENDS[end]
     before = psutil.Process().children()  # other tests' helpers of multiprocessing live as long as this process
     with pytest.raises(CaaError, match=problem) as caught:
-        read_confined(pickled.read_state, Path("x"), content, DAMAGED, fresh)
+        read_confined(read, Path("x"), content, DAMAGED, fresh)
     assert caught.value.hint
     assert not Path("ran").exists()
     assert psutil.Process().children() == before
 
 
-def endless_key() -> bytes:
-    """Hashing it takes 2¹⁰⁰ steps."""
-    steps = b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(100))
-    return b"\x80\x02})" + steps + b"K\x01s."
+def endless_keys() -> bytes:
+    """Two equal keys of a dictionary: comparing them takes 2¹⁰⁰ steps, and hashing them too before Python 3.14."""
+
+    def entry(first: int) -> bytes:
+        memo = (bytes([n]) for n in range(first, first + 100))
+        return b"G" + bytes(8) + b"".join(b"q" + n + b"h" + n + b"\x86" for n in memo) + b"K\x01s"
+
+    return b"\x80\x02}" + entry(0) + entry(100) + b"."
 
 
 def test_an_interrupt_ends_the_child_too():
-    Path("x").write_bytes(endless_key())
+    Path("x").write_bytes(endless_keys())
     process = start("inspect", "x")
     whole, children = psutil.Process(process.pid), []
 
