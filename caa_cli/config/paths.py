@@ -1,4 +1,4 @@
-"""Files named on a command line: whether there is one, whether two names are the same, and where a file is written."""
+"""Files named on a command line: whether there is one, whether two are the same, and where one is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caa_cli.errors import UsageError
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something. Raises OSError where nobody can tell; Path.exists says no there from Python 3.14 on."""
+    """Whether there is something. Raises OSError where nobody can tell; Python 3.14's Path.exists says no there."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

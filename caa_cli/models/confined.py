@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import fcntl
 import importlib
+import math
 import os
 import resource
 import select
@@ -32,6 +33,8 @@ from caa_cli.runtime.memory import is_out_of_memory
 _BYTES, _BYTES_PER_BYTE = 2**30, 2
 # Reading takes about a second per gigabyte. On a busy machine the wall-clock time is a multiple (`_WAIT`) of it.
 _SECONDS, _SECONDS_PER_BYTE, _WAIT = 5.0, 2e-8, 4
+# What a new interpreter may take to import PyTorch, from a cold disk.
+_START = 120.0
 # The descriptions of 20,000 tensors take 25 MB at most, including names of a thousand characters.
 _MOST_HEADER = 2**26
 _MEMORY, _DAMAGED = "memory", "damaged"
@@ -47,7 +50,7 @@ def read_confined(
     read: a module-level function. damaged: raised for any exception of `read` other than CaaError.
     fresh: use a new interpreter instead of a fork. Raises CaaError, also if the child exceeded a limit or died.
     """
-    deadline = time.monotonic() + _WAIT * _seconds(len(content))
+    deadline = time.monotonic() + _WAIT * _seconds(len(content)) + fresh * _START
     try:
         pid, source = (_spawn if fresh else _fork)(read, path, content)
     except OSError as error:
@@ -143,7 +146,7 @@ def _limit(size: int) -> None:
     with suppress(OSError):  # no /proc
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + _BYTES + _BYTES_PER_BYTE * size)
-    _lower(resource.RLIMIT_CPU, int(_seconds(size)))
+    _lower(resource.RLIMIT_CPU, math.ceil(time.process_time() + _seconds(size)))
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_CORE, 0)
 

@@ -158,6 +158,13 @@ def test_what_ends_the_child_is_one_message(end, fresh):
     assert psutil.Process().children() == before
 
 
+@pytest.mark.slow
+def test_starting_the_interpreter_does_not_count():
+    import slow_to_import
+
+    assert read_confined(slow_to_import.read, Path("x"), b"four", DAMAGED, fresh=True) == 4
+
+
 def endless_keys() -> bytes:
     """Two equal keys of a dictionary: comparing them takes 2¹⁰⁰ steps, and hashing them too before Python 3.14."""
 

@@ -22,7 +22,7 @@ NEVER_ONE = {
     "FEWEST",
     "MOST_ATTACKS",
     "_MOST_LISTED",
-    "sizes(card.input_shape)",
+    "sizes((found.channels, found.size, found.size))",
     "sizes(model.input_shape)",
     "image.numel()",
     "images",
