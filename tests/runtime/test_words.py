@@ -18,10 +18,10 @@ PLURALS = "|".join(counted(2, noun).removeprefix("2 ") for noun in NOUNS.split()
 # Expressions that a plural may follow: words, and numbers that are never 1.
 NEVER_ONE = {
     "' and '.join(map(str, classes))",
-    "', '.join(map(str, _VGG))",
     "FEWEST",
     "MOST_ATTACKS",
     "_MOST_LISTED",
+    "sizes(card.input_shape)",
     "sizes((found.channels, found.size, found.size))",
     "sizes(model.input_shape)",
     "image.numel()",
