@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from caa_cli.errors import CaaError
 from caa_cli.smoothing.chunks import Piece
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import Objective
@@ -38,11 +39,20 @@ class SoftModel:
     soft: Objective
 
     def evaluate(self, piece: Piece, graph: bool, lasting: bool = False) -> Evaluated:
-        """lasting: whether the noisy inputs outlive the next piece, which else overwrites them."""
+        """lasting: whether the noisy inputs outlive the next piece, which else overwrites them. Raises CaaError where
+        a graph is asked for of a model that changes its input."""
         noisy = self.classifier.noisy(self.x, self.keys, piece)
         noisy = (noisy.clone() if lasting else noisy).requires_grad_(graph)
-        with torch.set_grad_enabled(graph):
-            logits = self.model(noisy)
+        try:
+            with torch.set_grad_enabled(graph):
+                logits = self.model(noisy)
+        except RuntimeError as error:
+            if "a leaf Variable that requires grad" not in str(error):
+                raise
+            raise CaaError(
+                "the network changes its input in place, so it has no gradient there",
+                "begin its forward with a copy: x = x.clone()",
+            ) from error
         return Evaluated(noisy, logits, self._soft_predictions(logits.detach(), piece))
 
     def _soft_predictions(self, logits: Tensor, piece: Piece) -> Tensor:

@@ -61,6 +61,16 @@ def test_no_samples_are_refused_by_name(linear: Linear):
         linear.classifier.votes(linear.at(0.0)[None], samples=0)
 
 
+@pytest.mark.parametrize("first", [[nn.ReLU(inplace=True)], [nn.Flatten(), nn.ReLU(inplace=True)]])
+def test_a_network_that_changes_its_input_is_told_so(first: list[nn.Module]):
+    network = nn.Sequential(*first, nn.Flatten(), nn.Linear(64, 3))
+    classifier = SmoothedClassifier(network, sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
+    assert classifier.votes(X, 10).sum() == 30
+    with pytest.raises(CaaError, match="changes its input in place") as caught:
+        classifier.gradient(X, LABELS, 10)
+    assert "clone" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(
     ("scale", "distance"),
     [
