@@ -45,7 +45,7 @@ def margin(votes: Votes, total: int, sides: tuple[int, int], sigma: float) -> Ma
         float(margin_between(p[0], p[1], sigma)),
         math.sqrt(float(variance) / total),
         float(min(p.sum(), 1.0)),
-        bool(votes.max() == total),
+        bool((votes == total).any()),
     )
 
 
