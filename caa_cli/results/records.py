@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import median
 from typing import Any, ClassVar, Self
 
-from caa_cli.config.schema import SMALLEST, Length, Natural, SchemaError, Seconds, Share, check
+from caa_cli.config.schema import SMALLEST, Length, Natural, SchemaError, Seconds, Share, dataclass_from
 
 SCHEMA_VERSION = 1
 
@@ -49,9 +49,7 @@ class Record(Jsonable):
     @classmethod
     def from_json(cls, value: Any) -> Self:
         """Check and convert a JSON object; unknown fields are ignored. Raises SchemaError."""
-        check(value, cls)
-        known = {f.name for f in fields(cls)}
-        record = cls(**{key: content for key, content in value.items() if key in known})
+        record = dataclass_from(value, cls)
         if record.outcome not in cls.OUTCOMES:
             raise SchemaError(f"is {record.outcome[:40]!r}, not one of {', '.join(sorted(cls.OUTCOMES))}", "outcome")
         for name in record.required():
