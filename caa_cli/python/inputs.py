@@ -39,9 +39,7 @@ def check_arrays(
     if not bool(((x >= 0.0) & (x <= 1.0)).all()):
         raise UsageError("images has pixels that are not in [0, 1], or NaN", "divide bytes by 255")
     y = class_numbers("labels", [0] * len(x) if labels is None else labels, len(x))
-    wrong = y[(y < 0) | (y >= model.num_classes)]
-    if len(wrong):
-        raise UsageError(f"labels holds {int(wrong[0])}", f"the model knows the classes 0 to {model.num_classes - 1}")
+    model.labels_on_device(y, len(x))
     return ImageArrays("arrays", "test", x, y, model.num_classes, numbers=_indices(indices, len(x)))
 
 

@@ -143,7 +143,9 @@ class SmoothedClassifier(NoisyModel):
         labels: (examples,) int64. objective: None: log p̄_label − log p̄_rival, which an attack decreases; the rival
         is the most likely other class. The noise is that of `votes` with the same seed.
         """
-        x, labels = self.on_device(x), torch.as_tensor(labels).to(self.device)
+        x = self.on_device(x)
+        labels = self.labels_on_device(labels, len(x))
+        self.check_samples(samples)
         passed = self.surrogate(x, labels, Key.direct(len(x), seed), samples, objective or LogRatio(), pilot=samples)
         return passed.gradient
 

@@ -24,6 +24,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from caa_cli.errors import UsageError
+
 Draw = Callable[[Tensor, torch.Generator], object]
 
 
@@ -56,7 +58,10 @@ class Key:
 
     @staticmethod
     def direct(examples: int, seed: int = 0) -> list[Key]:
-        """Keys for a caller that asks for votes or gradients of so many examples."""
+        """Keys for a caller that asks for votes or gradients of so many examples. Raises UsageError for a seed that
+        64 bits do not hold."""
+        if not -(2**63) <= seed < 2**63:
+            raise UsageError(f"seed = {seed} is too large", "for instance seed=0")
         return [Key(seed, index, Purpose.DIRECT) for index in range(examples)]
 
     def block_seed(self, block: int) -> int:

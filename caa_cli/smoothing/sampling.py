@@ -109,8 +109,7 @@ class NoisyModel:
         """
         x = self.on_device(x)
         counts = self.no_counts(len(x))
-        if samples < 1:
-            raise UsageError(f"samples = {samples}: there are no votes without samples", "samples=1000")
+        self.check_samples(samples)
 
         def process(piece: Piece) -> None:
             winner = self.vote(self.noisy(x, keys, piece), piece)
@@ -132,6 +131,27 @@ class NoisyModel:
             raise UsageError(f"images has the shape {tuple(x.shape)}", f"the model takes (N, {takes})")
         if not x.is_floating_point():
             raise UsageError(f"images has the dtype {x.dtype}", "give floating-point pixels in [0, 1]: images / 255")
+
+    def labels_on_device(self, labels: Tensor, images: int) -> Tensor:
+        """The labels of so many images, also from an array, (images,) int64 on the device. Raises UsageError for
+        another number of labels, and for what is no class of the model."""
+        y = torch.as_tensor(labels)
+        if y.shape != (images,):
+            raise UsageError(f"labels has the shape {tuple(y.shape)}", f"give one number an image: ({images},)")
+        if images and (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool):
+            raise UsageError(f"labels has the dtype {y.dtype}", "give the number of each image's class")
+        wrong = y[(y < 0) | (y >= self.num_classes)]
+        if len(wrong):
+            raise UsageError(
+                f"labels holds {int(wrong[0])}", f"the model knows the classes 0 to {self.num_classes - 1}"
+            )
+        return y.to(self.device, torch.int64)
+
+    @staticmethod
+    def check_samples(samples: int) -> None:
+        """Raises UsageError for fewer than one."""
+        if samples < 1:
+            raise UsageError(f"samples = {samples}: there are no votes without samples", "samples=1000")
 
     def no_counts(self, examples: int) -> Tensor:
         """Zeros (examples, classes + 1) int64: one column a class, and a last one for abstentions."""

@@ -241,7 +241,11 @@ def returning(value: Any, classifier: Any, images: torch.Tensor, labels: Any, ge
         (partial(returning, lambda x: x.mul(255).to(torch.uint8)), "torch.uint8: pixels are real numbers"),
         (partial(returning, lambda x: x.log() - x.log() / 0), "NaN or infinity in 64 of 64 values"),
         (partial(returning, lambda x: x - 0.75), r"outside of \[0, 1\]: from -0.25 to -0.25"),
-        (lambda c, x, y, g: c.votes(x[0]), r"raised ValueError: images are \(N, 1, 8, 8\), not \(1, 8, 8\)"),
+        (lambda c, x, y, g: c.votes(x[0]), r"images has the shape \(1, 8, 8\): the model takes \(N, 1, 8, 8\)"),
+        (lambda c, x, y, g: c.votes(x, -1), "raised UsageError: samples = -1"),
+        (lambda c, x, y, g: c.gradient(x.repeat(3, 1, 1, 1), y), r"labels has the shape \(1,\): give .* \(3,\)"),
+        (lambda c, x, y, g: c.is_adversarial(x.repeat(3, 1, 1, 1), y), r"labels has the shape \(1,\)"),
+        (lambda c, x, y, g: c.gradient(x, y + 3), "labels holds 3: the model knows the classes 0 to 2"),
         (lambda c, x, y, g: exit(), "raised SystemExit"),
     ],
 )

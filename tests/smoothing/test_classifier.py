@@ -57,8 +57,36 @@ def test_the_gradient_does_not_depend_on_the_chunk(chunk: int, objective: LogRat
 
 
 def test_no_samples_are_refused_by_name(linear: Linear):
-    with pytest.raises(UsageError, match="samples = 0"):
-        linear.classifier.votes(linear.at(0.0)[None], samples=0)
+    x = linear.at(0.0)[None]
+    for call in (
+        linear.classifier.votes,
+        lambda x, samples: linear.classifier.gradient(x, torch.tensor([0]), samples),
+    ):
+        with pytest.raises(UsageError, match="samples = 0"):
+            call(x, samples=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1], r"^labels has the shape \(1,\)"),
+        ([[0, 1]], r"^labels has the shape \(1, 2\)"),
+        ([0.0, 1.0], r"^labels has the dtype torch.float32"),
+        ([0, 3], "^labels holds 3"),
+        ([-1, 0], "^labels holds -1"),
+    ],
+)
+def test_labels_that_are_not_one_class_an_image_are_refused(labels: list[int], message: str):
+    """One label for two images was taken for that of the first: the other's gradient was of no objective."""
+    with pytest.raises(UsageError, match=message):
+        make_small().gradient(X[:2], torch.tensor(labels), 10)
+
+
+def test_a_seed_of_more_than_64_bits_is_refused():
+    classifier = make_small()
+    assert classifier.votes(X, 10, seed=2**63 - 1).sum() == 30
+    with pytest.raises(UsageError, match=f"seed = {2**63}"):
+        classifier.votes(X, 10, seed=2**63)
 
 
 @pytest.mark.parametrize("first", [[nn.ReLU(inplace=True)], [nn.Flatten(), nn.ReLU(inplace=True)]])

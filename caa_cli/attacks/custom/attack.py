@@ -139,7 +139,7 @@ class CustomAttack(Attack[CustomState]):
         try:
             candidates, steps, lost = self._candidates(example, classifier, count)
         except (Exception, SystemExit) as error:  # the user's own code
-            if isinstance(error, CaaError):
+            if isinstance(error, CaaError) and not isinstance(error, UsageError):  # as where memory runs out
                 raise
             state.failures[row] = f"{short_name(self.origin.name)} {reason(error, self.origin.file)}"
             candidates, steps, lost = [], 1, 0

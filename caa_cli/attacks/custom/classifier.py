@@ -60,6 +60,7 @@ class AttackedClassifier:
 
     samples, iterations: as --samples and --iterations say; `samples` is the default number of noise samples of every
     evaluation here. Each call draws fresh noise, which depends on the run's seed and on the attacked image alone.
+    Raises UsageError for images of another shape, and where there is not one label an image.
     certified_radius: of the clean image, L2. starting_points: with --gradient votes, (M, *input_shape) images of
     other classes, nearest first; else None.
     """
@@ -110,30 +111,30 @@ class AttackedClassifier:
     def votes(self, images: Images, samples: int | None = None) -> Tensor:
         """How many noise samples each class gets, (N, classes) int64."""
         x = self._images(images)
-        return self.smoothed.keyed_votes(x, self._keys(len(x)), samples or self.samples)
+        return self.smoothed.keyed_votes(x, self._keys(len(x)), self._samples(samples))
 
     def is_adversarial(self, images: Images, labels: Labels, samples: int | None = None) -> Tensor:
         """Whether another class is confidently above the label, by the criterion of all attacks, (N,) bool."""
-        n = samples or self.samples
-        return adversarial(self.votes(images, n), self._labels(labels), n, self._alpha, self._bound)
+        n, votes = self._samples(samples), self.votes(images, samples)
+        return adversarial(votes, self.smoothed.labels_on_device(labels, len(votes)), n, self._alpha, self._bound)
 
     def smoothed_logits(self, images: Images, samples: int | None = None) -> Tensor:
         """log p̄, the log of the mean softmax over the noise, without a gradient: (N, classes) float32."""
         x = self._images(images)
-        return self.smoothed.log_mean(x, self._keys(len(x)), samples or self.samples)
+        return self.smoothed.log_mean(x, self._keys(len(x)), self._samples(samples))
 
     def gradient(self, images: Images, labels: Labels, samples: int | None = None) -> Tensor:
         """The gradient of log p̄_label − log p̄_rival, the most likely other class, like the images. Steps against it
         lead to the boundary."""
         x = self._images(images)
-        keys, classes = self._keys(len(x)), self._labels(labels)
-        return self.smoothed.surrogate(x, classes, keys, samples or self.samples, LogRatio()).gradient
+        classes, keys = self.smoothed.labels_on_device(labels, len(x)), self._keys(len(x))
+        return self.smoothed.surrogate(x, classes, keys, self._samples(samples), LogRatio()).gradient
 
     def as_module(self, samples: int | None = None, fresh: bool = True) -> nn.Module:
         """The smoothed logits as a network, images → log p̄ (N, classes), through which gradients flow back: what the
         attacks of other libraries take for a model. fresh: new noise at every call; else always the same, so that
         the network is a fixed function."""
-        return _Smoothed(self, samples or self.samples, None if fresh else self._keys(1)[0])
+        return _Smoothed(self, self._samples(samples), None if fresh else self._keys(1)[0])
 
     def random_seed(self, number: int) -> int:
         """One of several seeds that depend on the run's and on the attacked image alone."""
@@ -146,12 +147,14 @@ class AttackedClassifier:
 
     def _images(self, images: Images) -> Tensor:
         x = torch.as_tensor(images).detach().to(self.device, torch.float32)
-        if tuple(x.shape[1:]) != self.input_shape:
-            raise ValueError(f"images are (N, {', '.join(map(str, self.input_shape))}), not {tuple(x.shape)}")
+        self.smoothed.check_images(x)
         return x
 
-    def _labels(self, labels: Labels) -> Tensor:
-        return torch.as_tensor(labels).to(self.device, torch.int64)
+    def _samples(self, samples: int | None) -> int:
+        """How many noise samples an evaluation takes. Raises UsageError for fewer than one."""
+        count = samples or self.samples
+        self.smoothed.check_samples(count)
+        return count
 
 
 class _Plain(nn.Module):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caa_cli.errors import CaaError
 from caa_cli.runtime.device import rounding_kept
 
 # How far a pixel may lie outside of [0, 1] by rounding, beside the precision of its type.
@@ -77,7 +78,8 @@ def image_of(returned: object, clean: Tensor) -> Tensor:
 
 def reason(error: BaseException, file: str | None) -> str:
     """Why an attack failed, in words; for an exception of its code with the place in that file, where it has one."""
-    text = " ".join(str(error).split())[:_MOST_CHARACTERS]
+    said = f"{error.problem}: {error.hint}" if isinstance(error, CaaError) else str(error)
+    text = " ".join(said.split())[:_MOST_CHARACTERS]
     if isinstance(error, ProposalError):
         return text
     frames = traceback.extract_tb(error.__traceback__)
