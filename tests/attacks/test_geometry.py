@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caa_cli.attacks.caa.balls import Balls, ray_exit
-from caa_cli.attacks.common.projection import least_scale, limit_length, step_beyond
+from caa_cli.attacks.common.projection import least_scale, step_beyond
+from caa_cli.attacks.common.vectors import limit_length
 
 DIMENSIONS = 3
 

@@ -14,7 +14,7 @@ from networks import Linear, SmallNet, make_linear, make_small
 from scipy import stats
 from torch import Tensor, nn
 
-from caa_cli.attacks.baselines.baseline import unit
+from caa_cli.attacks.common.vectors import unit
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.logit_ratio import LogitRatio

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.baseline import Baseline, Evaluation, delta, set_perturbation, unit
+from caa_cli.attacks.baselines.baseline import Baseline, Evaluation, delta, set_perturbation
 from caa_cli.attacks.common.projection import least_scale, room_along
 from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.attacks.common.vectors import unit
 from caa_cli.config import hyperparameters as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.logit_ratio import LogitRatio

@@ -8,9 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.baseline import scale_to
-from caa_cli.attacks.common.projection import limit_length
 from caa_cli.attacks.common.state import Batch
+from caa_cli.attacks.common.vectors import limit_length, scale_to
 
 
 @dataclass

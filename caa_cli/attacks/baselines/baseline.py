@@ -16,6 +16,7 @@ from torch import Tensor
 
 from caa_cli.attacks.common.attack import Attack, State
 from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.attacks.common.vectors import unit
 from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost, GradientPass
@@ -96,16 +97,6 @@ class Baseline(Attack[State]):
         return hits
 
 
-def unit(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(unit vectors, lengths, lost) of gradients (..., dimensions). A gradient that is zero or not finite, or whose
-    squares are so in float32 (below 10⁻²³ or above 10¹⁹), is lost: its unit vector is zero, so that a step along it
-    goes nowhere."""
-    norm = gradient.norm(dim=-1)
-    lost = norm / norm != 1.0  # 0/0, ∞/∞ and NaN are NaN
-    direction = (gradient / norm[..., None]).masked_fill_(lost[..., None], 0.0)
-    return direction, norm, lost
-
-
 def delta(state: Batch) -> Tensor:
     """x − clean, (examples, dimensions)."""
     return (state.x - state.clean).flatten(1)
@@ -114,12 +105,6 @@ def delta(state: Batch) -> Tensor:
 def set_perturbation(state: Batch, perturbation: Tensor) -> None:
     """Sets x to clean + perturbation, in the box; perturbation: (examples, dimensions)."""
     state.x = (state.clean + perturbation.view_as(state.clean)).clamp(0.0, 1.0)
-
-
-def scale_to(vectors: Tensor, length: Tensor) -> Tensor:
-    """The vectors (examples, dimensions) at these lengths; zero vectors stay what they are."""
-    lengths: Tensor = vectors.norm(dim=1)
-    return vectors * (length / lengths.clamp(min=1e-12))[:, None]
 
 
 def max_l2(clean: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.baseline import Baseline, cosine, delta, max_l2, scale_to, set_perturbation
+from caa_cli.attacks.baselines.baseline import Baseline, cosine, delta, max_l2, set_perturbation
 from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.attacks.common.vectors import scale_to
 from caa_cli.config import hyperparameters as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.objective import CrossEntropy

@@ -8,8 +8,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.baseline import Baseline, set_perturbation, unit
+from caa_cli.attacks.baselines.baseline import Baseline, set_perturbation
 from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.attacks.common.vectors import unit
 from caa_cli.config import hyperparameters as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import PILOT, GradientCost

@@ -25,13 +25,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.caa.state import CaaEvaluation, CaaState, Verdict
 from caa_cli.attacks.caa.tangential import MEMORY, SHORTEST, SHRINK, slide
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.race import ranking_samples, top_classes
 from caa_cli.attacks.common.starting_points import begin_beyond, crossing_evaluations
 from caa_cli.attacks.common.state import Example
+from caa_cli.attacks.common.vectors import unit
 from caa_cli.config import hyperparameters as settings
 from caa_cli.config.choices import FIXED, GUMBEL, TANGENTIAL
 from caa_cli.config.settings import Settings

@@ -1,9 +1,11 @@
-"""Steps in the box [0, 1]: the nearest point beyond a plane, and moves of limited length."""
+"""Steps in the box [0, 1]: the nearest point beyond a plane."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from caa_cli.attacks.common.vectors import limit_length
 
 
 def least_scale(limits: Tensor, weights: Tensor, need: Tensor) -> Tensor:
@@ -43,12 +45,6 @@ def project_beyond(clean: Tensor, direction: Tensor, need: Tensor) -> Tensor:
     limits = room_along(clean, direction) * direction.abs()
     scale = least_scale(limits, direction.square(), need.clamp(min=0.0)).clamp(max=1e9)
     return (clean + scale[:, None] * direction).clamp(0.0, 1.0) - clean
-
-
-def limit_length(moves: Tensor, longest: Tensor) -> Tensor:
-    """The moves (rows, dimensions), those longer than `longest` (rows,) scaled down to it."""
-    lengths: Tensor = moves.norm(dim=1)
-    return moves * (longest / lengths.clamp(min=1e-12)).clamp(max=1.0)[:, None]
 
 
 def step_beyond(

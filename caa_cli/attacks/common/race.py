@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.elimination import most_runs, still_racing
 from caa_cli.attacks.common.runs import RunEvaluation, RunState, RunStep
 from caa_cli.attacks.common.state import Example
+from caa_cli.attacks.common.vectors import unit
 from caa_cli.config import hyperparameters as settings
 from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier

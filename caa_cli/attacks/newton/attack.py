@@ -24,11 +24,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.common.projection import step_beyond
 from caa_cli.attacks.common.race import Race, ranking_samples
 from caa_cli.attacks.common.runs import RunEvaluation, Runs, RunStep
 from caa_cli.attacks.common.state import Example
+from caa_cli.attacks.common.vectors import unit
 from caa_cli.config.attack_settings import samples_by_default
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.baselines.baseline import unit
 from caa_cli.attacks.common.projection import step_beyond
 from caa_cli.attacks.common.race import Race
 from caa_cli.attacks.common.runs import RunEvaluation, Runs, RunStep
 from caa_cli.attacks.common.starting_points import begin_beyond, crossing_evaluations
 from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.attacks.common.vectors import unit
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
