@@ -54,6 +54,7 @@ TARGETS = {
     "line_search": ("caa_cli/verification/line_search.py", _tests("verification", "line_search")),
     "criterion": ("caa_cli/attacks/common/criterion.py", _tests("attacks", "criterion", "targeted_attacks")),
     "balls": ("caa_cli/attacks/caa/balls.py", _tests("attacks", "geometry")),
+    "vectors": ("caa_cli/attacks/common/vectors.py", _tests("attacks", "geometry")),
     "projection": ("caa_cli/attacks/common/projection.py", [*_tests("attacks", "geometry"), *_PROJECTIONS]),
     "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),
     "elimination": ("caa_cli/attacks/common/elimination.py", _tests("attacks", "elimination")),
