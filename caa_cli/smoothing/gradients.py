@@ -108,14 +108,8 @@ def differentiate(
             slopes[key] = request.slopes(log_mean, rows)
             evaluations[rows] += again
         evaluated = pilot.evaluate(piece)
-        log_q = evaluated.log_q
-        shape = (piece.num_examples, piece.num_samples, *classifier.input_shape)
-        total = torch.empty((piece.num_examples, count, *classifier.input_shape), device=classifier.device)
-        at_logits = cotangent(log_q, slopes[key], scale).flatten(1, 2)
-        for number in range(count):
-            at_inputs = _at_inputs(evaluated, at_logits[number], retain_graph=number < count - 1)
-            torch.sum(at_inputs.view(*shape), dim=1, out=total[:, number])
-        log_total = torch.logsumexp(log_q.double(), dim=1) if request.log_mean else None
+        total = _summed_gradients(evaluated, cotangent(evaluated.log_q, slopes[key], scale))
+        log_total = torch.logsumexp(evaluated.log_q.double(), dim=1) if request.log_mean else None
         inputs, logits = evaluated.noisy.detach(), evaluated.logits.detach()
         winner = votes_of(logits, piece) if model is classifier.model else classifier.vote(inputs, piece)
         lengths = None if along is None else _lengths(inputs, x, along, piece) / samples
@@ -132,6 +126,18 @@ def differentiate(
     log_mean = (log_sum - math.log(samples)).float()
     classes = classifier.num_classes
     return GradientPass(counts[:, :classes], gradient, evaluations, samples * count, log_mean, moments.float())
+
+
+def _summed_gradients(evaluated: Evaluated, at_logits: Tensor) -> Tensor:
+    """The gradients of several functions at the image of each example, summed over a piece's samples: (examples,
+    functions, *input_shape) float32, from those at the logits, (functions, examples, samples, classes)."""
+    count, examples, samples, _ = at_logits.shape
+    shape = evaluated.noisy.shape[1:]
+    total = torch.empty((examples, count, *shape), device=at_logits.device)
+    for number, of_samples in enumerate(at_logits.flatten(1, 2)):
+        at_inputs = _at_inputs(evaluated, of_samples, retain_graph=number < count - 1)
+        torch.sum(at_inputs.view(examples, samples, *shape), dim=1, out=total[:, number])
+    return total
 
 
 def _at_inputs(evaluated: Evaluated, at_logits: Tensor, retain_graph: bool) -> Tensor:

@@ -44,26 +44,7 @@ class SteinEstimator(GradientSource):
     ) -> GradientPass:
         """As `WhiteBox.gradients`, with vote shares in place of soft predictions: `log_mean` is the log of the
         shares, and the slopes are taken at the shares of all samples, so that no pilot is needed."""
-        counts = classifier.no_counts(len(x))
-        sums: dict[int, Tensor] = {}
-
-        def process(piece: Piece) -> None:
-            rows = piece.examples
-            noisy = classifier.noisy(x, keys, piece)
-            winner = classifier.vote(noisy, piece)
-            noise = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) - x[rows].flatten(1)[:, None]
-            classes = winner.unique()
-            added = (winner[:, None] == classes[:, None]).float() @ noise
-            with_votes = classes.tolist()
-            for c in with_votes:
-                if c not in sums:
-                    sums[c] = torch.zeros_like(x).flatten(1)
-            # No allocation below: retrying after out-of-memory must not count twice.
-            count_votes(counts[rows], winner)
-            for number, c in enumerate(with_votes):
-                sums[c][rows] += added[:, number]
-
-        classifier.votes_chunk = classifier.run(process, len(x), samples, classifier.votes_chunk)
+        counts, sums = _sums_by_vote(classifier, x, keys, samples)
         votes = counts[:, : classifier.num_classes]
         shares, log_mean = votes / samples, log_shares(votes, samples)
         # (examples, gradients, classes) each; subtracting p_c amounts to subtracting the mean of a row of weights.
@@ -84,6 +65,34 @@ class SteinEstimator(GradientSource):
             flat = wiener_filter(flat.flatten(0, 1), variance.flatten(), classifier.input_shape).view_as(flat)
         gradient = flat.view(len(x), request.count, *classifier.input_shape)
         return GradientPass(votes, gradient, torch.full((len(x),), samples), 0, log_mean, moments, variance)
+
+
+def _sums_by_vote(
+    classifier: NoisyModel, x: Tensor, keys: Sequence[Key], samples: int
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """(votes (examples, classes + 1), with abstentions last; the sum of the noise over the votes for each class that
+    has any, (examples, dimensions) float32)."""
+    counts = classifier.no_counts(len(x))
+    sums: dict[int, Tensor] = {}
+
+    def process(piece: Piece) -> None:
+        rows = piece.examples
+        noisy = classifier.noisy(x, keys, piece)
+        winner = classifier.vote(noisy, piece)
+        noise = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) - x[rows].flatten(1)[:, None]
+        classes = winner.unique()
+        added = (winner[:, None] == classes[:, None]).float() @ noise
+        with_votes = classes.tolist()
+        for c in with_votes:
+            if c not in sums:
+                sums[c] = torch.zeros_like(x).flatten(1)
+        # No allocation below: retrying after out-of-memory must not count twice.
+        count_votes(counts[rows], winner)
+        for number, c in enumerate(with_votes):
+            sums[c][rows] += added[:, number]
+
+    classifier.votes_chunk = classifier.run(process, len(x), samples, classifier.votes_chunk)
+    return counts, sums
 
 
 def log_shares(votes: Tensor, samples: int) -> Tensor:

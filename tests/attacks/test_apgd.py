@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.baselines.apgd import ApgdState, advance, begin, checkpoints
-from caa_cli.attacks.common.loop import Batch, Example
+from caa_cli.attacks.common.loop import Example
 
 STEPS, RHO = 40, 0.75
 # Uphill on a bowl, elongated so that long steps overshoot: one target within the ball, one beyond it.
@@ -64,8 +64,9 @@ def new_state(rows: int) -> ApgdState:
     def each(value: float | int | bool) -> Tensor:
         return torch.full((rows,), value, dtype=torch.float64 if isinstance(value, float) else None)
 
-    return ApgdState(
-        **Batch.common(examples, 3),
+    return ApgdState.new(
+        examples,
+        3,
         epsilon=each(EPSILON),
         step_size=each(0.0),
         taken=each(0),

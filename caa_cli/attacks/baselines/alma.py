@@ -9,7 +9,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import Baseline, Evaluation, delta, set_perturbation
 from caa_cli.attacks.common.projection import least_scale, room_along
-from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.attacks.common.state import Batch, Example, clean_images
 from caa_cli.attacks.common.vectors import unit
 from caa_cli.config import hyperparameters as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -58,7 +58,7 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         return 0.9 if self.steps >= 500 else 0.5
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> AlmaState:
-        size, flat = len(examples), torch.stack([torch.zeros_like(example.image) for example in examples]).flatten(1)
+        size, zeros = len(examples), torch.zeros_like(clean_images(examples).flatten(1))
 
         def each(value: float) -> Tensor:
             return torch.full((size,), value)
@@ -66,8 +66,8 @@ class Alma(settings.Alma, Baseline[AlmaState]):
         return AlmaState.new(
             examples,
             classifier.num_classes,
-            square=torch.ones_like(flat),
-            momentum=flat,
+            square=torch.ones_like(zeros),
+            momentum=zeros,
             classes=torch.tensor([e.label if e.target is None else e.target for e in examples]),
             mu=each(self.mu_init),
             rho=each(self.rho_init),

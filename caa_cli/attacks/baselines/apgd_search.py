@@ -13,7 +13,7 @@ from torch import Tensor
 from caa_cli.attacks.baselines import apgd
 from caa_cli.attacks.baselines.apgd import ApgdState
 from caa_cli.attacks.baselines.baseline import Baseline, Evaluation
-from caa_cli.attacks.common.state import Example
+from caa_cli.attacks.common.state import Example, clean_images
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
@@ -100,7 +100,7 @@ class ApgdSearch(Baseline[S]):
     def first_run(self, examples: list[Example], classifier: SmoothedClassifier) -> SearchState:
         """The state of new examples."""
         size, device = len(examples), examples[0].image.device
-        flat = torch.stack([example.image for example in examples]).flatten(1)
+        flat = clean_images(examples).flatten(1)
         radius = [self.radius or max(5.0 * example.certified_radius, 0.1) for example in examples]
 
         def each(value: float | int | bool) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import Baseline, delta
-from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.attacks.common.state import Batch, Example, clean_images
 from caa_cli.config import hyperparameters as settings
 from caa_cli.config.choices import CLEAN_IMAGE
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -53,15 +53,15 @@ class CarliniWagner(settings.Cw, Baseline[CwState]):
         return max(10.0 / self.steps, 0.01) if self.learning_rate is None else self.learning_rate
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> CwState:
-        size, device = len(examples), examples[0].image.device
-        flat = torch.zeros((size, examples[0].image.numel()), device=device)
+        zeros = torch.zeros_like(clean_images(examples).flatten(1))
+        size, device = len(examples), zeros.device
         first = self.initial_constant if self.constant is None else self.constant
         state = CwState.new(
             examples,
             classifier.num_classes,
-            w=flat,
-            mean=flat.clone(),
-            square=flat.clone(),
+            w=zeros,
+            mean=zeros.clone(),
+            square=zeros.clone(),
             constant=torch.full((size,), first, device=device),
             lower=torch.zeros(size, device=device),
             upper=torch.full((size,), torch.inf, device=device),

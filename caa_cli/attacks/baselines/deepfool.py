@@ -106,12 +106,9 @@ class DeepFool(Linearising[DeepFoolState]):
     TYPICAL_SHARE = 0.2
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> DeepFoolState:
-        clean = torch.stack([example.image for example in examples])
-        none = torch.zeros((len(examples), 0), dtype=torch.int64, device=clean.device)
-        total = torch.zeros_like(clean.flatten(1))
-        state = DeepFoolState.new(examples, classifier.num_classes, rivals=none, total=total)
-        state.rivals = self.rivals_of(state, classifier)
-        return state
+        joined = Batch.new(examples, classifier.num_classes)
+        total = torch.zeros_like(joined.clean.flatten(1))
+        return DeepFoolState(rivals=self.rivals_of(joined, classifier), total=total, **vars(joined))
 
     def step(self, state: DeepFoolState, classifier: SmoothedClassifier) -> None:
         planes = self.linearise(state, classifier)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import Baseline, delta, set_perturbation
-from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.attacks.common.state import Batch, Example, clean_images
 from caa_cli.attacks.common.vectors import unit
 from caa_cli.config import hyperparameters as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -48,7 +48,7 @@ class Pdgd(settings.Pdgd, Baseline[PdgdState]):
         return max(50.0 / self.steps, 0.1) if self.dual_lr is None else self.dual_lr
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> PdgdState:
-        flat = torch.zeros_like(torch.stack([example.image for example in examples]).flatten(1))
+        flat = torch.zeros_like(clean_images(examples).flatten(1))
         log_ratio = torch.full_like(flat[:, 0], -math.log(self.dual_ratio_init))
         return PdgdState.new(
             examples,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from caa_cli.attacks.baselines.baseline import delta, set_perturbation
 from caa_cli.attacks.baselines.deepfool import DeepFoolState, Linearising
-from caa_cli.attacks.common.state import Example
+from caa_cli.attacks.common.state import Batch, Example
 from caa_cli.config import hyperparameters as settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
@@ -38,18 +38,10 @@ class Sdf(settings.Sdf, Linearising[SdfState]):
     TYPICAL_SHARE = 0.3
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> SdfState:
-        clean = torch.stack([example.image for example in examples])
-        still = torch.zeros_like(clean.flatten(1))
-        state = SdfState.new(
-            examples,
-            classifier.num_classes,
-            rivals=torch.zeros((len(examples), 0), dtype=torch.int64, device=clean.device),
-            total=still,
-            base=still,
-            at_base=torch.ones(len(examples), dtype=torch.bool, device=clean.device),
-        )
-        state.rivals = self.rivals_of(state, classifier)
-        return state
+        joined = Batch.new(examples, classifier.num_classes)
+        still = torch.zeros_like(joined.clean.flatten(1))
+        rivals, at_base = self.rivals_of(joined, classifier), torch.ones_like(joined.done)
+        return SdfState(rivals=rivals, total=still, base=still, at_base=at_base, **vars(joined))
 
     def budget(self, num_classes: int, cost: GradientCost = WhiteBox.cost) -> tuple[int, int]:
         forward, backward = super().budget(num_classes, cost)

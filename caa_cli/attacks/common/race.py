@@ -16,7 +16,7 @@ from torch import Tensor
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.elimination import most_runs, still_racing
 from caa_cli.attacks.common.runs import RunEvaluation, RunState, RunStep
-from caa_cli.attacks.common.state import Example
+from caa_cli.attacks.common.state import Example, clean_images
 from caa_cli.attacks.common.vectors import unit
 from caa_cli.config import hyperparameters as settings
 from caa_cli.config.settings import Settings
@@ -177,7 +177,7 @@ def top_classes(
 ) -> Tensor:
     """The `count` most likely classes but the label, most likely first, by a short evaluation of the mean softmax at
     the clean images: (examples, count) int64, or (examples, classes − 1) where there are no more."""
-    clean = torch.stack([example.image for example in examples])
+    clean = clean_images(examples)
     labels = torch.tensor([example.label for example in examples], device=clean.device)
     keys = [Key(seed, example.index, Purpose.START) for example in examples]
     log_mean = classifier.log_mean(clean, keys, ranking_samples(samples))

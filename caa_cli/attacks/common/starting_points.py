@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caa_cli.attacks.common.state import Batch, Example
+from caa_cli.attacks.common.state import Batch, Example, clean_images
 from caa_cli.config.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
@@ -65,7 +65,7 @@ def begin_beyond(
 
 def cross(examples: list[Example], classifier: SmoothedClassifier, count: int, seed: int) -> Crossings:
     """Bisects the segments from each clean image to its starting points, on common noise, for `count` crossings."""
-    clean = torch.stack([example.image for example in examples]).flatten(1)
+    clean = clean_images(examples).flatten(1)
     size = len(clean)
     crossings = Crossings(
         clean[:, None].repeat(1, count, 1),
@@ -79,36 +79,46 @@ def cross(examples: list[Example], classifier: SmoothedClassifier, count: int, s
         if example.starting_points is None or len(example.starting_points) == 0:
             continue
         ends = example.starting_points.to(clean.device).flatten(1)
-        key = Key(seed, example.index, Purpose.START)
-
-        def evaluate(share: Tensor, ends: Tensor = ends, row: int = row, key: Key = key) -> tuple[Tensor, Tensor]:
-            """(votes, the class with the most of them) at these shares of the segments."""
-            points = torch.lerp(clean[row], ends, share[:, None]).view(-1, *classifier.input_shape)
-            votes = classifier.keyed_votes(points, [key] * len(points), SAMPLES)
-            crossings.evaluations[row] += SAMPLES * len(points)
-            return votes, votes.argmax(dim=1)
-
-        def across(leaders: Tensor, example: Example = example) -> Tensor:
-            """Whether points at which these classes lead are beyond the boundary."""
-            return leaders != example.label if example.target is None else leaders == example.target
-
-        low, high = torch.zeros(len(ends), device=clean.device), torch.ones(len(ends), device=clean.device)
-        votes, rival = evaluate(high)
-        beyond = across(rival)
-        for _ in range(BISECTIONS):
-            middle = 0.5 * (low + high)
-            _, top = evaluate(middle)
-            over = across(top)
-            low, high = torch.where(over, low, middle), torch.where(over, middle, high)
-            rival = torch.where(over, top, rival)
-        distance = torch.where(beyond, high * (ends - clean[row]).norm(dim=1), torch.inf)
+        point, rival, distance, votes = _bisect(example, ends, classifier, seed)
         for rank, end in enumerate(_nearest_of_each(distance, rival, count)):
-            crossings.point[row, rank] = torch.lerp(clean[row], ends[end], high[end])
+            crossings.point[row, rank] = point[end]
             crossings.rival[row, rank] = rival[end]
             crossings.exists[row, rank] = True
             if rank == 0:
                 crossings.image[row], crossings.votes[row] = ends[end], votes[end]
+        crossings.evaluations[row] = len(ends) * SAMPLES * (BISECTIONS + 1)
     return crossings
+
+
+def _bisect(
+    example: Example, ends: Tensor, classifier: SmoothedClassifier, seed: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Bisects the segments from the clean image to these images, (M, dimensions), all at once.
+
+    Returns (the points just beyond the boundary, (M, dimensions); the class that leads at each; their distances from
+    the clean image, inf where the end is not beyond the boundary; the votes at the ends, (M, classes)).
+    """
+    clean, keys = example.image.flatten(), [Key(seed, example.index, Purpose.START)] * len(ends)
+
+    def votes_at(share: Tensor) -> Tensor:
+        points = torch.lerp(clean, ends, share[:, None]).view(-1, *classifier.input_shape)
+        return classifier.keyed_votes(points, keys, SAMPLES)
+
+    def beyond(leader: Tensor) -> Tensor:
+        return leader != example.label if example.target is None else leader == example.target
+
+    low, high = torch.zeros_like(ends[:, 0]), torch.ones_like(ends[:, 0])
+    at_ends = votes_at(high)
+    rival = at_ends.argmax(dim=1)
+    crosses = beyond(rival)
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        leader = votes_at(middle).argmax(dim=1)
+        over = beyond(leader)
+        low, high = torch.where(over, low, middle), torch.where(over, middle, high)
+        rival = torch.where(over, leader, rival)
+    distance = torch.where(crosses, high * (ends - clean).norm(dim=1), torch.inf)
+    return torch.lerp(clean, ends, high[:, None]), rival, distance, at_ends
 
 
 def _nearest_of_each(distance: Tensor, rival: Tensor, count: int) -> list[int]:

@@ -30,6 +30,11 @@ class Example:
     target: int | None = None
 
 
+def clean_images(examples: list[Example]) -> Tensor:
+    """The images of a batch, (examples, *input_shape)."""
+    return torch.stack([example.image for example in examples])
+
+
 @dataclass
 class Candidate:
     """A point to verify.
@@ -93,9 +98,9 @@ class Batch:
     KEPT = 3
 
     @classmethod
-    def common(cls, examples: list[Example], num_classes: int) -> dict[str, Any]:
-        """The fields above for a batch of new examples."""
-        clean = torch.stack([example.image for example in examples])
+    def new(cls, examples: list[Example], num_classes: int, **further: Any) -> Self:
+        """The state of examples that have just joined; further: the fields that a subclass adds."""
+        clean = clean_images(examples)
         size, device = len(examples), clean.device
 
         def counter(device: torch.device | str = "cpu") -> Tensor:
@@ -105,28 +110,24 @@ class Batch:
         targets = [example.target for example in examples if example.target is not None]
         if targets and len(targets) < size:
             raise ValueError("some examples have a target, and some have none")
-        return {
-            "clean": clean,
-            "x": clean.clone(),
-            "labels": labels,
-            "aim": Aim(torch.tensor(targets, device=device), targeted=True) if targets else Aim(labels),
-            "indices": torch.tensor([example.index for example in examples]),
-            "iteration": counter(),
-            "forward": counter(),
-            "backward": counter(),
-            "seconds": torch.zeros(size, dtype=torch.float64),
-            "lost_gradients": counter(device),
-            "done": torch.zeros(size, dtype=torch.bool, device=device),
-            "near_image": clean[:, None].repeat(1, cls.KEPT, *[1] * (clean.dim() - 1)),
-            "near_distance": torch.full((size, cls.KEPT), torch.inf, device=device),
-            "near_votes": torch.zeros((size, cls.KEPT, num_classes), dtype=torch.int64, device=device),
-            "near_confident": torch.zeros((size, cls.KEPT), dtype=torch.bool, device=device),
-        }
-
-    @classmethod
-    def new(cls, examples: list[Example], num_classes: int, **further: Any) -> Self:
-        """The state of examples that have just joined; further: the fields that a subclass adds."""
-        return cls(**cls.common(examples, num_classes), **further)
+        return cls(
+            clean=clean,
+            x=clean.clone(),
+            labels=labels,
+            aim=Aim(torch.tensor(targets, device=device), targeted=True) if targets else Aim(labels),
+            indices=torch.tensor([example.index for example in examples]),
+            iteration=counter(),
+            forward=counter(),
+            backward=counter(),
+            seconds=torch.zeros(size, dtype=torch.float64),
+            lost_gradients=counter(device),
+            done=torch.zeros(size, dtype=torch.bool, device=device),
+            near_image=clean[:, None].repeat(1, cls.KEPT, *[1] * (clean.dim() - 1)),
+            near_distance=torch.full((size, cls.KEPT), torch.inf, device=device),
+            near_votes=torch.zeros((size, cls.KEPT, num_classes), dtype=torch.int64, device=device),
+            near_confident=torch.zeros((size, cls.KEPT), dtype=torch.bool, device=device),
+            **further,
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -27,7 +27,7 @@ from torch import Tensor
 from caa_cli.attacks.common.projection import step_beyond
 from caa_cli.attacks.common.race import Race, ranking_samples
 from caa_cli.attacks.common.runs import RunEvaluation, Runs, RunStep
-from caa_cli.attacks.common.state import Example
+from caa_cli.attacks.common.state import Example, clean_images
 from caa_cli.attacks.common.vectors import unit
 from caa_cli.config.attack_settings import samples_by_default
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -134,7 +134,7 @@ class Newton(Race[NewtonState]):
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> NewtonState:
         rivals, evaluations = self.choose_rivals(examples, classifier)
-        clean = torch.stack([example.image for example in examples]).flatten(1)
+        clean = clean_images(examples).flatten(1)
         zeros = torch.zeros(rivals.shape, device=clean.device)
         points = clean[:, None].repeat(1, rivals.shape[1], 1)
         state = NewtonState.new(

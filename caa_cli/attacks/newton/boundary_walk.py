@@ -69,11 +69,11 @@ class BoundaryWalk(Race[WalkState]):
         return forward + crossing_evaluations(), backward
 
     def start(self, examples: list[Example], classifier: SmoothedClassifier) -> WalkState:
-        common = Batch.new(examples, classifier.num_classes)
-        crossings = begin_beyond(common, examples, classifier, self.rivals, self.seed)
-        home = (crossings.point - common.clean.flatten(1)[:, None]).norm(dim=2)
+        joined = Batch.new(examples, classifier.num_classes)
+        crossings = begin_beyond(joined, examples, classifier, self.rivals, self.seed)
+        home = (crossings.point - joined.clean.flatten(1)[:, None]).norm(dim=2)
         return WalkState(
-            **vars(common),
+            **vars(joined),
             rivals=crossings.rival,
             alive=crossings.exists.cpu(),
             point=crossings.point,
