@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.runtime.defaults import usual_defaults
+from caa_cli.runtime.words import counted, sizes
 from caa_cli.smoothing.frozen import frozen
 from caa_cli.smoothing.gradient_source import PILOT, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.gradients import WhiteBox
@@ -24,8 +25,6 @@ class SmoothedClassifier(NoisyModel):
     Votes are those of `model`; `gradients` says where gradients come from: the model itself (`WhiteBox`), another
     one (`SurrogateModel`), or the votes (`SteinEstimator`).
     """
-
-    PILOT = PILOT
 
     @usual_defaults()
     def __init__(
@@ -51,6 +50,17 @@ class SmoothedClassifier(NoisyModel):
         self.gradients: GradientSource = WhiteBox() if gradients is None else gradients
         self.gradients.move_to(self.device, self.dtype)
         self._search: SmoothedClassifier | None = None
+        # The name under which measured chunk sizes are kept.
+        self.arch = type(model).__name__
+        # By number; empty where they are not known.
+        self.class_names: tuple[str, ...] = ()
+        # Where the chunk sizes come from, for the record.
+        self.chosen = "set"
+
+    def __repr__(self) -> str:
+        shape, dtype = sizes(self.input_shape), str(self.dtype).removeprefix("torch.")
+        name = f"{type(self).__name__}: {self.arch}, σ = {self.sigma:g}"
+        return f"<{name}, {counted(self.num_classes, 'class')} of {shape} images, {dtype} on {self.device}>"
 
     @property
     def search(self) -> SmoothedClassifier:
@@ -68,14 +78,31 @@ class SmoothedClassifier(NoisyModel):
         return other
 
     def with_sigma(self, sigma: float) -> SmoothedClassifier:
-        other = super().with_sigma(sigma)
-        if other is not self and self._search is not None:
-            other._search = self._search.with_sigma(sigma)
+        """The same classifier smoothed with another σ; the model is shared, the chunk sizes are not."""
+        if sigma == self.sigma:
+            return self
+        other = copy.copy(self)
+        other.sigma = float(sigma)
+        other._search = None if self._search is None else self._search.with_sigma(sigma)
         return other
 
+    def lay_out(self, memory_format: torch.memory_format) -> None:
+        """Puts weights and inputs in this layout: contiguous or channels-last, whichever is faster for the model. The
+        noise stays the same; logits may change in their last bits."""
+        self.model.to(memory_format=memory_format)
+        self.memory_format = memory_format
+        self.gradients.lay_out(memory_format)
+
     def describe(self) -> dict[str, object]:
-        described = super().describe()
-        return described if self._search is None else {**described, "search": self._search.describe()}
+        """Chunk sizes and layout, for the record; they change no result beyond its last bits."""
+        return {
+            "votes_chunk": self.votes_chunk,
+            "gradient_chunk": self.gradient_chunk,
+            "memory_format": "channels_last" if self.memory_format == torch.channels_last else "contiguous",
+            "chosen": self.chosen,
+            **({"activations": "recomputed"} if self.recomputes else {}),
+            **({"search": self._search.describe()} if self._search is not None else {}),
+        }
 
     @property
     def differentiates(self) -> bool:
@@ -98,10 +125,6 @@ class SmoothedClassifier(NoisyModel):
             return 0
         beyond = min(pilot, self.limit_graphs()) - self.gradient_chunk
         return max(0, beyond) * graph_bytes(self.differentiated, self.grey())
-
-    def lay_out(self, memory_format: torch.memory_format) -> None:
-        super().lay_out(memory_format)
-        self.gradients.lay_out(memory_format)
 
     def surrogate(
         self,

@@ -104,7 +104,7 @@ class GradientSource(ABC):
         """Moves the source's weights, if it has any, to where the classifier works."""
 
     def lay_out(self, memory_format: torch.memory_format) -> None:  # noqa: B027
-        """Puts the source's weights, if it has any, in this layout, as `NoisyModel.lay_out` does."""
+        """Puts the source's weights, if it has any, in this layout, as `SmoothedClassifier.lay_out` does."""
 
     @abstractmethod
     def differentiated(self, classifier: NoisyModel) -> nn.Module | None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.runtime.memory import is_out_of_memory
-from caa_cli.runtime.words import counted, sizes
 from caa_cli.smoothing.chunks import Piece, plan_pieces
 from caa_cli.smoothing.frozen import frozen
 from caa_cli.smoothing.noise import Key, NoiseSource
@@ -20,7 +17,6 @@ from caa_cli.smoothing.recompute import graph_bytes, recompute_activations
 from caa_cli.smoothing.scratch import Scratch
 from caa_cli.smoothing.votes import count_votes, votes_of
 
-E = TypeVar("E", bound="NoisyModel")
 # Graphs of so many bytes may be kept at a time, where that saves evaluations.
 _GRAPH_BYTES = 2 * 2**30
 
@@ -61,45 +57,10 @@ class NoisyModel:
         self.graphs: int | None = None
         self.noise = NoiseSource(self.input_shape, self.device)
         self.memory_format = torch.contiguous_format
-        # The name under which measured chunk sizes are kept.
-        self.arch = type(model).__name__
-        # By number; empty where they are not known.
-        self.class_names: tuple[str, ...] = ()
-        # Where the chunk sizes come from, for the record.
-        self.chosen = "set"
         self._scratch = Scratch(self.device)
         # Whether blocks recompute their activations, and who is told when they begin to.
         self.recomputes = False
         self.notify: Callable[[str], None] = _ignore
-
-    def __repr__(self) -> str:
-        shape, dtype = sizes(self.input_shape), str(self.dtype).removeprefix("torch.")
-        name = f"{type(self).__name__}: {self.arch}, σ = {self.sigma:g}"
-        return f"<{name}, {counted(self.num_classes, 'class')} of {shape} images, {dtype} on {self.device}>"
-
-    def with_sigma(self: E, sigma: float) -> E:
-        """The same classifier smoothed with another σ; the model is shared, the chunk sizes are not."""
-        if sigma == self.sigma:
-            return self
-        other = copy.copy(self)
-        other.sigma = float(sigma)
-        return other
-
-    def lay_out(self, memory_format: torch.memory_format) -> None:
-        """Puts weights and inputs in this layout: contiguous or channels-last, whichever is faster for the model. The
-        noise stays the same; logits may change in their last bits."""
-        self.model.to(memory_format=memory_format)
-        self.memory_format = memory_format
-
-    def describe(self) -> dict[str, object]:
-        """Chunk sizes and layout, for the record; they change no result beyond its last bits."""
-        return {
-            "votes_chunk": self.votes_chunk,
-            "gradient_chunk": self.gradient_chunk,
-            "memory_format": "channels_last" if self.memory_format == torch.channels_last else "contiguous",
-            "chosen": self.chosen,
-            **({"activations": "recomputed"} if self.recomputes else {}),
-        }
 
     def keyed_votes(self, x: Tensor, keys: Sequence[Key], samples: int, start: int = 0) -> Tensor:
         """Hard votes of `samples` noise draws: x (examples, *input_shape) → (examples, classes) int64.
@@ -198,7 +159,8 @@ class NoisyModel:
         return chunk
 
     def recompute(self) -> bool:
-        """Make a backward pass keep less, or still less, where it can: whether it does. Gradients stay the same."""
+        """Let backward passes compute activations again, or more of them than before, instead of keeping them.
+        Returns whether there are any more; gradients stay the same."""
         if not recompute_activations(self.differentiated, self.grey()):
             return False
         if not self.recomputes:
@@ -207,7 +169,7 @@ class NoisyModel:
         return True
 
     def limit_graphs(self) -> int:
-        """The most samples whose graphs may be kept at a time, where a chunk is smaller; measured if not set."""
+        """`graphs`, which is measured where it is not known yet."""
         if self.graphs is None:
             self.graphs = _GRAPH_BYTES // max(1, graph_bytes(self.differentiated, self.grey()))
         return self.graphs
@@ -218,7 +180,7 @@ class NoisyModel:
 
     @property
     def differentiated(self) -> nn.Module:
-        """The model whose backward passes there are."""
+        """The model that gradients are taken of, by backward passes."""
         return self.model
 
     def _smaller(self, size: int) -> int:
