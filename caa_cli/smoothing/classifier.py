@@ -16,7 +16,7 @@ from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import GumbelGap, LogRatio, Objective, Slopes, rival_over_label, rivals_over_label
 from caa_cli.smoothing.recompute import graph_bytes
-from caa_cli.smoothing.sampling import NoisyModel
+from caa_cli.smoothing.sampling import NoisyModel, checked_sigma
 
 
 class SmoothedClassifier(NoisyModel):
@@ -82,7 +82,7 @@ class SmoothedClassifier(NoisyModel):
         if sigma == self.sigma:
             return self
         other = copy.copy(self)
-        other.sigma = float(sigma)
+        other.sigma = checked_sigma(sigma)
         other._search = None if self._search is None else self._search.with_sigma(sigma)
         return other
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.runtime.memory import is_out_of_memory
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.chunks import Piece, plan_pieces
 from caa_cli.smoothing.frozen import frozen
 from caa_cli.smoothing.noise import Key, NoiseSource
@@ -42,13 +43,16 @@ class NoisyModel:
         votes_chunk: int = 256,
         gradient_chunk: int = 256,
     ) -> None:
-        """Raises UsageError for a σ or a dtype that can't be used."""
-        if not 0.0 < sigma < math.inf:
-            raise UsageError(f"sigma must be above 0, not {sigma}", "for instance sigma=0.5")
+        """Raises UsageError for a setting that can't be used."""
+        if num_classes < 2:
+            raise UsageError(f"num_classes must be at least 2, not {num_classes}", "give the number of logits")
+        for name, chunk in (("votes_chunk", votes_chunk), ("gradient_chunk", gradient_chunk)):
+            if chunk < 1:
+                raise UsageError(f"{name} must be at least 1, not {chunk}", "leave it out, or give fewer samples")
         self.device = torch.device(device)
         self.dtype = dtype
         self.model = frozen(model, self.device, dtype)
-        self.sigma = float(sigma)
+        self.sigma = checked_sigma(sigma)
         self.num_classes = num_classes
         self.input_shape = tuple(input_shape)
         self.votes_chunk = votes_chunk
@@ -121,7 +125,18 @@ class NoisyModel:
     def vote(self, noisy: Tensor, piece: Piece) -> Tensor:
         """The model's vote on each noisy input of a piece, as `votes_of` gives it."""
         with torch.no_grad():
-            return votes_of(self.model(noisy), piece)
+            logits = self.model(noisy)
+        self.check_logits(logits, piece)
+        return votes_of(logits, piece)
+
+    def check_logits(self, logits: Tensor, piece: Piece) -> None:
+        """Raises UsageError unless there is one logit for each class: of others votes would be for another class."""
+        shape, wanted = tuple(logits.shape), (piece.size, self.num_classes)
+        if shape != wanted:
+            raise UsageError(
+                f"the network gives a tensor of shape {shape} for {counted(piece.size, 'image')}, not {wanted}",
+                "num_classes is the number of its logits",
+            )
 
     def run(
         self,
@@ -219,6 +234,13 @@ class NoisyModel:
             noisy = noisy.movedim(-1, 2) if last else noisy
         torch.add(noise, x[piece.examples, None], out=noisy)
         return noisy.flatten(0, 1).detach()
+
+
+def checked_sigma(sigma: float) -> float:
+    """Raises UsageError for a σ that can't be used."""
+    if not 0.0 < sigma < math.inf:
+        raise UsageError(f"sigma must be above 0, not {sigma}", "for instance sigma=0.5")
+    return float(sigma)
 
 
 def _ignore(notice: str) -> None:

@@ -53,6 +53,7 @@ class SoftModel:
                 "the network changes its input in place, so it has no gradient there",
                 "begin its forward with a copy: x = x.clone()",
             ) from error
+        self.classifier.check_logits(logits, piece)
         return Evaluated(noisy, logits, self._soft_predictions(logits.detach(), piece))
 
     def _soft_predictions(self, logits: Tensor, piece: Piece) -> Tensor:

@@ -82,6 +82,36 @@ def test_labels_that_are_not_one_class_an_image_are_refused(labels: list[int], m
         make_small().gradient(X[:2], torch.tensor(labels), 10)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"votes_chunk": -3}, "votes_chunk must"),
+        ({"gradient_chunk": 0}, "gradient_chunk must"),
+        ({}, "num_classes must"),
+    ],
+)
+def test_settings_with_which_nothing_would_be_counted_are_refused(setting: dict[str, int], message: str):
+    """A chunk below 0 left every vote out."""
+    with pytest.raises(UsageError, match=message):
+        SmoothedClassifier(SmallNet(), sigma=0.5, num_classes=3 if setting else 1, input_shape=(1, 8, 8), **setting)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_sigma_that_is_no_deviation_is_refused(linear: Linear, sigma: float):
+    for call in (linear.classifier.with_sigma, lambda sigma: make_linear(sigma=sigma)):
+        with pytest.raises(UsageError, match="sigma must be above 0"):
+            call(sigma)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_network_of_another_number_of_classes_is_refused(classes: int):
+    """Of one class more its votes counted as abstentions; of one fewer abstentions counted as votes for the last."""
+    classifier = SmoothedClassifier(SmallNet(), sigma=0.5, num_classes=classes, input_shape=(1, 8, 8))
+    for call in (classifier.votes, lambda x, samples: classifier.gradient(x, LABELS * 0, samples)):
+        with pytest.raises(UsageError, match=rf"of shape \(30, 3\) for 30 images, not \(30, {classes}\)"):
+            call(X, 10)
+
+
 def test_a_seed_of_more_than_64_bits_is_refused():
     classifier = make_small()
     assert classifier.votes(X, 10, seed=2**63 - 1).sum() == 30
