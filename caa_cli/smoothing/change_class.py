@@ -1,4 +1,4 @@
-"""Parts of somebody's network that get a method of ours, in place: their class becomes one derived from it."""
+"""Other methods for layers of somebody's network, in place: a layer's class becomes a class derived from it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def change_class(part: nn.Module, base: type[nn.Module]) -> None:
     set_class(part, type(kind.__name__, (base, kind), {"__module__": kind.__module__}))
 
 
-class Undone(nn.Module):
-    """A base for `change_class`: a copy of a part is of the class that the part had before."""
+class UndoneByCopying(nn.Module):
+    """A base for `change_class`: a copy of such a part, also by pickle, is of the class that the part had before."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return object.__new__, (class_before(type(self)),), self.__dict__

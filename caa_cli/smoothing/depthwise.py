@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
-from caa_cli.smoothing.change_class import Undone, change_class
+from caa_cli.smoothing.change_class import UndoneByCopying, change_class
 
 
 def use_dense_gradients(model: nn.Module) -> None:
-    """Make the strided depthwise convolutions of `model` compute their gradients so, where that is faster.
-
-    That is in bfloat16 on a CPU, for weights that take no gradients. What these layers compute stays the same.
+    """Make the strided depthwise convolutions of `model` compute their gradients in this way where it is faster: in
+    bfloat16 on a CPU, for weights that take no gradients. What these layers compute stays the same.
     """
     for layer in model.modules():
         if not isinstance(layer, nn.Conv2d) or isinstance(layer, _Dense):
@@ -30,8 +29,8 @@ def use_dense_gradients(model: nn.Module) -> None:
             change_class(layer, _Dense)
 
 
-class _Dense(Undone):
-    """The base of the classes of such layers."""
+class _Dense(UndoneByCopying):
+    """The base of the classes that such layers get."""
 
     def forward(self, x: Tensor) -> Any:
         slow = x.dtype == torch.bfloat16 and x.device.type == "cpu"

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from caa_cli.smoothing.change_class import Undone, change_class
+from caa_cli.smoothing.change_class import UndoneByCopying, change_class
 
 # A matrix larger than so many kernels would take longer to read than it saves.
 _LARGEST = 2
 
 
 def use_matrices(model: nn.Module) -> None:
-    """Make the convolutions of `model` such products on a CPU, where that is fewer multiplications.
+    """Make the convolutions of `model` compute such products on a CPU where these take fewer multiplications.
 
     For weights that take no gradients. What these layers compute stays the same, but for the order of its sums.
     """
@@ -34,8 +34,8 @@ def use_matrices(model: nn.Module) -> None:
             change_class(layer, _AsMatrix)
 
 
-class _AsMatrix(Undone, nn.Conv2d):
-    """The base of the classes of such layers.
+class _AsMatrix(UndoneByCopying, nn.Conv2d):
+    """The base of the classes that such layers get.
 
     matrix: (output pixels · channels, input pixels · channels), there from the first input on. A buffer, as it is
     weights, and nothing that a graph keeps for a sample.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from caa_cli.attacks.caa.attack import CertificationAware
 from caa_cli.attacks.caa.tangential import slide
 from caa_cli.attacks.common.loop import Example, Finding, Search
-from caa_cli.attacks.common.race import ranking_samples, top_classes
+from caa_cli.attacks.common.ranking import ranking_samples, top_classes
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.choices import RADIAL, REFINEMENTS, TANGENTIAL
 from caa_cli.run.registry import build_attack

@@ -28,7 +28,7 @@ from torch import Tensor
 from caa_cli.attacks.caa.state import CaaEvaluation, CaaState, Verdict
 from caa_cli.attacks.caa.tangential import MEMORY, SHORTEST, SHRINK, slide
 from caa_cli.attacks.common.attack import Attack
-from caa_cli.attacks.common.race import ranking_samples, top_classes
+from caa_cli.attacks.common.ranking import ranking_samples, top_classes
 from caa_cli.attacks.common.starting_points import begin_beyond, crossing_evaluations
 from caa_cli.attacks.common.state import Example
 from caa_cli.attacks.common.vectors import unit

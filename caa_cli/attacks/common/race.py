@@ -15,21 +15,19 @@ from torch import Tensor
 
 from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.elimination import most_runs, still_racing
+from caa_cli.attacks.common.ranking import ranking_samples, top_classes
 from caa_cli.attacks.common.runs import RunEvaluation, RunState, RunStep
-from caa_cli.attacks.common.state import Example, clean_images
+from caa_cli.attacks.common.state import Example
 from caa_cli.attacks.common.vectors import unit
 from caa_cli.config import hyperparameters as settings
 from caa_cli.config.settings import Settings
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.judge import margins_of, strongest_other
-from caa_cli.smoothing.noise import Key, Purpose
-from caa_cli.smoothing.objective import ANY_CLASS, likeliest_rivals
+from caa_cli.smoothing.objective import ANY_CLASS
 
 # An evaluation takes a first share of the samples up to the first of these shares of the steps, a second one up to
 # the second, and then a growing one, from a third to a fourth.
 _SAMPLES_UNTIL = (0.3, 0.5)
-# The most samples that rank the classes at the clean image. By 128 the nearest was now and then not among the first.
-_RANKING_SAMPLES = 375
 
 
 @dataclass(frozen=True)
@@ -129,10 +127,10 @@ class Race(settings.CaaNewton, Attack[RunState]):
         rivals, samples, aim = now.of(state.rivals), now.samples, state.aim.of(now.rows)
         # A target has to beat whichever class is strongest.
         labels = None if aim.targeted else aim.classes
-        points, keys = now.of(state.point), state.keys(self.seed, now.examples)
+        points, keys = now.of(state.point), state.keys(self.seed, now.rows_on_host)
         x = points.view(-1, *classifier.input_shape)
         passed = classifier.towards(x, labels, rivals, keys, samples, along)
-        examples = torch.tensor(now.examples)
+        examples = torch.tensor(now.rows_on_host)
         state.forward.index_add_(0, examples, passed.forward_evaluations)
         state.backward.index_add_(0, examples, torch.full_like(examples, passed.backward_evaluations))
         gradient = passed.gradient.flatten(1)
@@ -165,20 +163,3 @@ def margins(
     counts = votes.gather(1, pair)
     change = moments.gather(1, pair) * table.per_probability(counts)  # in float64
     return table.margin(counts).float(), ((change[:, 0] - change[:, 1]) / sigma**2).float()
-
-
-def ranking_samples(samples: int) -> int:
-    """How many samples `top_classes` takes of an image, all forward, where a step takes `samples`."""
-    return min(samples, _RANKING_SAMPLES)
-
-
-def top_classes(
-    examples: list[Example], classifier: SmoothedClassifier, count: int, seed: int, samples: int
-) -> Tensor:
-    """The `count` most likely classes but the label, most likely first, by a short evaluation of the mean softmax at
-    the clean images: (examples, count) int64, or (examples, classes − 1) where there are no more."""
-    clean = clean_images(examples)
-    labels = torch.tensor([example.label for example in examples], device=clean.device)
-    keys = [Key(seed, example.index, Purpose.START) for example in examples]
-    log_mean = classifier.log_mean(clean, keys, ranking_samples(samples))
-    return likeliest_rivals(log_mean, labels, min(count, classifier.num_classes - 1))

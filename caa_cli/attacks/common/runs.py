@@ -64,13 +64,13 @@ class Runs(Batch):
 class RunStep:
     """Runs that take a step together, one row a run.
 
-    rows, runs: (runs,) int64, which example and which of its runs, on the device.  examples: the rows, for the host.
+    rows, runs: (runs,) int64, which example and which of its runs, on the device.  rows_on_host: the same rows.
     iteration: the same for all of them.  samples: of each evaluation.
     """
 
     rows: Tensor
     runs: Tensor
-    examples: list[int]
+    rows_on_host: list[int]
     iteration: int
     samples: int
 

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from caa_cli.attacks.common.projection import step_beyond
-from caa_cli.attacks.common.race import Race, ranking_samples
+from caa_cli.attacks.common.race import Race
+from caa_cli.attacks.common.ranking import ranking_samples
 from caa_cli.attacks.common.runs import RunEvaluation, Runs, RunStep
 from caa_cli.attacks.common.state import Example, clean_images
 from caa_cli.attacks.common.vectors import unit
