@@ -34,7 +34,8 @@ class Piece:
         return self.samples.start == 0 and self.num_samples >= samples
 
     def cut(self, chunk: int, block: int) -> list[Piece]:
-        """Pieces of at most `chunk` samples that make up this one: by examples first, then by samples."""
+        """Smaller pieces that make up this one, unless it fits: cut between examples or, of one example, between
+        samples. So one example's samples may still be too many for the chunk, and have to be cut again."""
         if self.size <= chunk:
             return [self]
         if self.num_examples > 1:

@@ -87,34 +87,25 @@ class Search:
     def _findings(self, state: Batch, rows: list[int]) -> list[Finding]:
         # In one transfer from the device.
         columns = state.near_distance, state.near_confident, state.lost_gradients[:, None]
-        numbers, kept = torch.cat([column.double() for column in columns], dim=1).cpu(), state.KEPT
-        return [
-            self._finding(
-                state, row, numbers[row, :kept].tolist(), numbers[row, kept:-1].tolist(), int(numbers[row, -1])
-            )
-            for row in rows
-        ]
+        numbers = torch.cat([column.double() for column in columns], dim=1).tolist()
+        return [self._finding(state, row, numbers[row]) for row in rows]
 
-    def _finding(
-        self, state: Batch, row: int, distances: list[float], confident: list[float], lost_gradients: int
-    ) -> Finding:
-        example = self._examples.pop(int(state.indices[row]))
+    def _finding(self, state: Batch, row: int, numbers: list[float]) -> Finding:
+        """numbers: the distance of each candidate, whether each is confident, and the lost gradients."""
+        *near, lost_gradients = numbers
+        distances, confident = near[: state.KEPT], near[state.KEPT :]
+        candidates = [
+            Candidate(state.near_image[row, rank].clone(), distance, state.near_votes[row, rank].clone(), bool(sure))
+            for rank, (distance, sure) in enumerate(zip(distances, confident, strict=True))
+            if distance < float("inf")
+        ]
         return Finding(
-            example,
-            [
-                Candidate(
-                    state.near_image[row, rank].clone(),
-                    distance,
-                    state.near_votes[row, rank].clone(),
-                    bool(confident[rank]),
-                )
-                for rank, distance in enumerate(distances)
-                if distance < float("inf")
-            ],
+            self._examples.pop(int(state.indices[row])),
+            candidates,
             int(state.iteration[row]),
             int(state.forward[row]),
             int(state.backward[row]),
-            lost_gradients,
+            int(lost_gradients),
             float(state.seconds[row]),
             state.failure(row),
         )
