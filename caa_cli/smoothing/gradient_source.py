@@ -25,13 +25,16 @@ PILOT = 128
 
 @dataclass(frozen=True)
 class GradientRequest:
-    """The gradients that one pass takes.
+    """What a pass with gradients has to compute: the gradients of `count` functions J of the class probabilities.
 
-    soft: defines the soft predictions. slopes: of the `count` functions J of the class probabilities, ∂J/∂p̄ at a
-    given log p̄ (rows, classes), for a range of the examples: (count or 1, rows, classes) each, 1 where it is the same
-    for all. pilot: the samples whose mean that log p̄ is. along: (examples, dimensions) the directions of
-    `GradientPass.moments`. log_mean: whether `GradientPass.log_mean` is wanted. denoise: whether an estimator filters
-    its noise out; a caller that averages several gradients filters the average instead.
+    soft: how logits become soft predictions q, whose mean over the samples is p̄.
+    slopes: (log p̄ (rows, classes) of a range of the examples, that range) → ∂J/∂p̄ of every J there; each part
+    (count, rows, classes), or (1, rows, classes) where it is the same for all of them.
+    pilot: how many samples the p̄ is the mean of at which the slopes are taken.
+    along: (examples, dimensions) the directions of `GradientPass.moments`; None: there are no moments.
+    log_mean: whether `GradientPass.log_mean` is wanted.
+    denoise: whether an estimator filters its noise out of the gradient. A caller that averages several gradients
+    filters the average instead.
     """
 
     soft: Objective
@@ -50,8 +53,8 @@ class GradientPass:
     votes: (examples, classes) int64, of the classifier that is attacked.
     gradient: (examples, count, *input_shape) float32, ∂J/∂x of each function; `SmoothedClassifier.surrogate` and
     `towards` drop the second axis.
-    forward_evaluations: (examples,) int64 model evaluations, on the CPU, with those of the pilot that were evaluated
-    twice. backward_evaluations: of each example.
+    forward_evaluations: (examples,) int64 model evaluations, on the CPU; a pilot's samples that memory did not allow
+    to keep are evaluated twice, and count twice. backward_evaluations: the same number for every example.
     log_mean: (examples, classes) float32, log p̄: the log of the mean soft prediction over all n samples, the
     smoothed logits. −inf for every class where all samples abstained, or where it was not asked for.
     moments: (examples, classes + 1) float32, the mean over the samples of 1{vote = c} ⟨noise, direction⟩ where a

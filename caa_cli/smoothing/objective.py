@@ -20,7 +20,8 @@ from torch import Tensor
 
 # In the place of a rival: no class in particular.
 ANY_CLASS = -1
-# (log |∂J/∂p̄|, its sign), each (examples, classes); of several functions J, (functions, examples, classes).
+# (log |∂J/∂p̄|, its sign), each (examples, classes); of several functions J, (functions, examples, classes). In logs,
+# as 1/p̄ of an unlikely class exceeds float32, although its product with q, which is all that is used, does not.
 Slopes = tuple[Tensor, Tensor]
 
 
