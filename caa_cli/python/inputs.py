@@ -39,7 +39,7 @@ def check_arrays(
     if not bool(((x >= 0.0) & (x <= 1.0)).all()):
         raise UsageError("images has pixels that are not in [0, 1], or NaN", "divide bytes by 255")
     y = class_numbers("labels", [0] * len(x) if labels is None else labels, len(x))
-    model.labels_on_device(y, len(x))
+    model.check_labels(y, len(x))
     return ImageArrays("arrays", "test", x, y, model.num_classes, numbers=_indices(indices, len(x)))
 
 

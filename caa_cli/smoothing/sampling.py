@@ -98,19 +98,23 @@ class NoisyModel:
             raise UsageError(f"images has the dtype {x.dtype}", "give floating-point pixels in [0, 1]: images / 255")
 
     def labels_on_device(self, labels: Tensor, images: int) -> Tensor:
-        """The labels of so many images, also from an array, (images,) int64 on the device. Raises UsageError for
-        another number of labels, and for what is no class of the model."""
+        """The labels of so many images, also from an array, (images,) int64 on the device. Raises UsageError as
+        `check_labels` does."""
         y = torch.as_tensor(labels)
-        if y.shape != (images,):
-            raise UsageError(f"labels has the shape {tuple(y.shape)}", f"give one number an image: ({images},)")
-        if images and (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool):
-            raise UsageError(f"labels has the dtype {y.dtype}", "give the number of each image's class")
-        wrong = y[(y < 0) | (y >= self.num_classes)]
+        self.check_labels(y, images)
+        return y.to(self.device, torch.int64)
+
+    def check_labels(self, labels: Tensor, images: int) -> None:
+        """Raises UsageError unless these are the numbers of so many images' classes, (images,)."""
+        if labels.shape != (images,):
+            raise UsageError(f"labels has the shape {tuple(labels.shape)}", f"give one number an image: ({images},)")
+        if images and (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool):
+            raise UsageError(f"labels has the dtype {labels.dtype}", "give the number of each image's class")
+        wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if len(wrong):
             raise UsageError(
                 f"labels holds {int(wrong[0])}", f"the model knows the classes 0 to {self.num_classes - 1}"
             )
-        return y.to(self.device, torch.int64)
 
     @staticmethod
     def check_samples(samples: int) -> None:
