@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from caa_cli.errors import UsageError
-from caa_cli.smoothing.depthwise import use_dense_gradients
+from caa_cli.smoothing.input_gradients import use_faster_gradients
 from caa_cli.smoothing.small_maps import use_matrices
 
 # `to(dtype)` would take the imaginary part from a model's complex tensors.
@@ -28,6 +28,6 @@ def frozen(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     if dtype not in _CASTS:
         raise UsageError(f"dtype is {dtype!r}", f"give one of {', '.join(map(str, _CASTS))}")
     model = _CASTS[dtype](model).to(device).eval().requires_grad_(False)
-    use_dense_gradients(model)
+    use_faster_gradients(model)
     use_matrices(model)
     return model

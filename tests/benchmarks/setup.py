@@ -57,9 +57,9 @@ def fresh(arch: str, input_shape: tuple[int, int, int], device: str = "cpu") -> 
     return smoothed(build(card), card, device)
 
 
-def untrained(arch: str, size: int) -> torch.nn.Module:
-    """A network of 1,000 classes for RGB images of this size, its weights frozen."""
-    card = ModelCard(arch, 1000, (3, size, size), (0.5,), (0.5,), sigma=0.5)
+def untrained(arch: str, size: int, channels: int = 3) -> torch.nn.Module:
+    """A network of 1,000 classes for images of this size, its weights frozen."""
+    card = ModelCard(arch, 1000, (channels, size, size), (0.5,), (0.5,), sigma=0.5)
     return build(card).eval().requires_grad_(False)
 
 
