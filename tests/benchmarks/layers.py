@@ -1,8 +1,8 @@
 """What layers that are computed in other ways save: passes of a network on a CPU.
 
 Of an untrained network of --arch (as `caa attack` takes it) for images of --channels and --size pixels, in --dtype
-(bfloat16 in channels-last). Prints JSON: processor seconds an image for votes, and for a forward and backward pass, the
-median of rounds in turn, by PyTorch and by `caa`; and the angle between the two gradients in degrees.
+(bfloat16 in channels-last). Prints JSON: processor seconds an image for votes, and for a forward and backward pass,
+the median of rounds in turn, by PyTorch and by `caa`; and the angle between the two gradients in degrees.
 
     python tests/benchmarks/layers.py gradients
     python tests/benchmarks/layers.py gradients --arch torchvision:mobilenet_v2 --size 224 --batch 8

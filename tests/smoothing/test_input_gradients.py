@@ -44,7 +44,7 @@ LAYERS = pytest.mark.parametrize("make", [depthwise_layer, first_layer])
 
 def inputs(layer, *size):
     torch.manual_seed(1)
-    return torch.randn(2, layer.in_channels, *(size or (8, 8)), dtype=layer.weight.dtype)
+    return torch.randn(2, layer.in_channels, *(size or (8, 6)), dtype=layer.weight.dtype)
 
 
 def gradient(layer, x, at_outputs=None):
