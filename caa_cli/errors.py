@@ -25,6 +25,10 @@ class CaaError(Exception):
         self.hint = hint
         self.exit_code = exit_code
 
+    def __str__(self) -> str:
+        """What a traceback ends with, in Python."""
+        return self.problem if self.hint is None else f"{self.problem} ({self.hint})"
+
     def with_advice(self, advice: str) -> CaaError:
         """The same error with one more thing to do."""
         return CaaError(self.problem, f"{self.hint}; {advice}" if self.hint else advice, self.exit_code)

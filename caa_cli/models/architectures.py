@@ -96,7 +96,7 @@ def runs_foreign_code(arch: str) -> bool:
     return ":" in arch and not _TORCHVISION.fullmatch(arch)
 
 
-def _builder_of(arch: str) -> tuple[Builder, int]:
+def builder_of(arch: str) -> tuple[Builder, int]:
     """(builder, channels that the network requires; 0: those of the image). Raises UsageError for an unknown one.
 
     Networks for CIFAR-10 come in any depth and width, `config.choices.ARCHITECTURES` names the usual ones.
@@ -138,7 +138,7 @@ def _blocks(depth: str, others: int, layers: int) -> int:
 
 def build(card: ModelCard) -> NormalisedClassifier:
     """A newly initialised model for the card. Raises UsageError for an unknown architecture."""
-    builder, wanted = _builder_of(card.arch)
+    builder, wanted = builder_of(card.arch)
     channels = card.input_shape[0]
     repeat = 1 if wanted in (0, channels) else wanted
     if repeat > 1 and channels != 1:

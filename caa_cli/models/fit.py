@@ -54,11 +54,8 @@ def fit_names(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
     Where the tensors below one prefix are all that is wanted, the others are left out: a loss, a second network.
     Raises UsageError where two prefixes are that good, unless it is one network twice.
     """
-    below = {
-        prefix: names
-        for prefix in _prefixes_of(tensors, wanted)
-        if difference(names := _below(tensors, prefix), wanted) is None
-    }
+    named = {prefix: _below(tensors, prefix) for prefix in _prefixes_of(tensors, wanted)}
+    below = {prefix: names for prefix, names in named.items() if difference(names, wanted) is None}
     if len({tuple(map(identity, names.values())) for names in below.values()}) > 1:
         raise UsageError(
             f"the file holds several such networks: their names begin with {' and '.join(map(short, sorted(below)))}",
@@ -66,9 +63,9 @@ def fit_names(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
         )
     if below:
         return next(iter(below.values()))
-    if any(is_constant(name, tensor) for name, tensor in wanted.items()):
-        return dict(tensors)  # the network contains a normalisation, so the names are as saved
-    candidates = [dict(tensors), *(names for _, names in readings(tensors))]
+    # `readings` take a normalisation for no part of the network.
+    contained = any(is_constant(name, tensor) for name, tensor in wanted.items())
+    candidates = [dict(tensors), *(named.values() if contained else (names for _, names in readings(tensors)))]
     return max(candidates, key=lambda names: (len(names.keys() & wanted.keys()), -len(names)))
 
 

@@ -109,7 +109,8 @@ def _refuse_mixing(network: nn.Module, images: Tensor, logits: Tensor, name: str
 def input_of(network: nn.Module, prepared: Preprocessing | None = None) -> tuple[tuple[int, int, int], int] | None:
     """(shape of the images that the network takes, number of classes), found by trying usual ones; None: none fits.
 
-    Many networks take images of any size: of 1,000 classes they are taken to be of 224 pixels, else of 32.
+    Many networks take images of any size: of 1,000 classes they are taken to be of 224 pixels, else of 32 in colour
+    and of 28 in grey. A colour network that begins with its normalisation may take grey ones too.
     """
     sizes = (prepared.size,) if prepared is not None else (32, 28, 224)
     fitting = []
@@ -119,8 +120,9 @@ def input_of(network: nn.Module, prepared: Preprocessing | None = None) -> tuple
             if repeat == 1:
                 fitting.append(((channels, size, size), classes))
     large = [entry for entry in fitting if entry[1] >= 1000 and entry[0][1] > 32]
+    colour = [entry for entry in fitting if entry[0][0] == 3]
     grey = [entry for entry in fitting if entry[0] == (1, 28, 28)]
-    return next(iter([*large, *grey, *fitting]), None)
+    return next(iter([*large, *colour, *grey, *fitting]), None)
 
 
 def count_weights(weights: Weights) -> int:

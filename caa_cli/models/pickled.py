@@ -154,7 +154,8 @@ def _load_trusted(path: Path, content: bytes) -> Any:
 def _neither(path: Path) -> CaaError:
     return CaaError(
         f"{path} is neither safetensors nor a PyTorch checkpoint, or it is damaged",
-        "copy it again, or check that it is the right file",
+        "copy it again, or check that it is the right file; weights of another format (ONNX, Keras, JAX) go into a "
+        "network of PyTorch first: torch.save(model.state_dict(), 'weights.pt')",
     )
 
 

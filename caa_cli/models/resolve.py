@@ -9,7 +9,7 @@ from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.ranges import MEAN, SIGMA, STD
 from caa_cli.errors import UsageError
-from caa_cli.models.architectures import runs_foreign_code
+from caa_cli.models.architectures import builder_of, runs_foreign_code
 from caa_cli.models.card import ModelCard
 from caa_cli.models.checkpoint import Weights
 from caa_cli.models.factory import network_from, parse_call
@@ -124,6 +124,7 @@ def _network(
             notes.append("the network takes colour images: grey ones are repeated to three channels")
         return held, classes, notes
     if arch is not None:
+        builder_of(arch)  # an unknown one is refused before anything is shown of the run
         return arch, recognised.num_classes if recognised else _classes(weights, num_classes), []
     if recognised is not None:
         arch = recognised.for_images(input_shape[1])
@@ -136,12 +137,15 @@ def _network(
 
 def _normalisation(weights: Weights, card: ModelCard) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
     """(mean, std, notes) for the card's network, as the checkpoint or its origin says, else the likeliest."""
-    if weights.module is None and normalises(weights.tensors):
+    if normalises(weights.tensors):
+        whole = weights.module is not None
         # A factory is called once more than it has to be, and only where the question arises.
-        if runs_foreign_code(card.arch) and normalises(
-            network_from(card.arch, card.num_classes, card.input_shape).state_dict()
+        if whole or (
+            runs_foreign_code(card.arch)
+            and normalises(network_from(card.arch, card.num_classes, card.input_shape).state_dict())
         ):
-            note = f"{card.arch} normalises images itself, by what is saved with its weights: none is added in front"
+            network = weights.path if whole else card.arch
+            note = f"{network} normalises images itself, by what is saved with its weights: none is added in front"
             return card.mean, card.std, [note]
         stored = stored_normalisation(weights.tensors)
         if stored is not None:

@@ -37,7 +37,6 @@ def plain_names(function: Callable[P, R]) -> Callable[P, R]:
         except CaaError as error:
             error.problem = plain(error.problem)
             error.hint = None if error.hint is None else plain(error.hint)
-            error.args = (error.problem if error.hint is None else f"{error.problem} ({error.hint})",)
             raise
 
     return call

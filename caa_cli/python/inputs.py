@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -22,6 +22,8 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 Images = Tensor | NDArray[Any] | Sequence[Any]
 Labels = Tensor | ArrayLike
 
+_SMOOTHED = "caa.SmoothedClassifier(network, sigma=…, num_classes=…, input_shape=…)"
+
 
 def check_arrays(
     model: SmoothedClassifier, images: Images, labels: Labels | None, indices: Sequence[int] | None
@@ -30,14 +32,17 @@ def check_arrays(
     if not isinstance(model, SmoothedClassifier):
         raise UsageError(
             f"model is a {type(model).__name__}, not a SmoothedClassifier",
-            "caa.load(…) gives one, or caa.SmoothedClassifier(network, sigma=…, num_classes=…, input_shape=…)",
+            f"caa.load(…) gives one, or {_SMOOTHED}",
         )
     check_network("model", model.model, model, "give SmoothedClassifier the input_shape and num_classes it has")
     x = as_tensor("images", images)
     model.check_images(x)
     x = x.float()
     if not bool(((x >= 0.0) & (x <= 1.0)).all()):
-        raise UsageError("images has pixels that are not in [0, 1], or NaN", "divide bytes by 255")
+        raise UsageError(
+            "images has pixels that are not in [0, 1], or NaN",
+            "divide bytes by 255, and leave normalisation to the model: the noise is added before it",
+        )
     y = class_numbers("labels", [0] * len(x) if labels is None else labels, len(x))
     model.check_labels(y, len(x))
     return ImageArrays("arrays", "test", x, y, model.num_classes, numbers=_indices(indices, len(x)))
@@ -62,7 +67,7 @@ def class_numbers(name: str, values: Any, images: int) -> Tensor:
     if numbers.shape != (images,):
         raise UsageError(f"{name} has the shape {tuple(numbers.shape)}", f"give one number an image: ({images},)")
     if images and (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
-        raise UsageError(f"{name} has the dtype {numbers.dtype}", "give the number of each image's class")
+        raise UsageError(f"{name} has the dtype {numbers.dtype}", f"give whole numbers, for instance {name}.long()")
     return numbers.long()
 
 
@@ -90,6 +95,8 @@ def whole_numbers(name: str, values: Iterable[Any]) -> list[int]:
 
 def path_text(name: str, value: Any) -> str:
     """The path as a text. Raises UsageError for what is no path."""
+    if isinstance(value, (nn.Module, Mapping)):  # a network or its weights, which would fill the screen
+        raise UsageError(f"{name} must be a path, not a {type(value).__name__}", f"smooth a network by {_SMOOTHED}")
     if not isinstance(value, (str, PathLike)):
         raise UsageError(f"{name} must be a path, not {value!r}", f"for instance {name}='folder/name'")
     return os.fspath(value)

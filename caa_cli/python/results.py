@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary
-from caa_cli.results.records import ATTACKED, FAILED, AttackRecord, AttackSummary, Record
+from caa_cli.results.records import ATTACKED, ELIGIBLE, FAILED, AttackRecord, AttackSummary, Record
 from caa_cli.runtime.words import counted
 
 Floats = NDArray[np.float64]
@@ -84,10 +84,12 @@ class AttackResults(Results):
         return np.asarray(self.outcome == ATTACKED)
 
     def __repr__(self) -> str:
-        s, failed = self.summary, self.summary.outcomes.get(FAILED)
+        s = self.summary
         radius = "" if s.median_radius is None else f", median radius {s.median_radius:.3f}"
-        more = f", {failed} failed" if failed else ""
-        return f"<AttackResults: {s.attacked} of {s.eligible} eligible images attacked{radius}{more}>"
+        counts = sorted(s.outcomes.items(), key=lambda item: item[0] == FAILED)
+        others = "".join(f", {n} {outcome.replace('_', ' ')}" for outcome, n in counts if outcome not in ELIGIBLE)
+        why = "".join(f": {error}" for error in self.error[self.outcome == FAILED][:1])
+        return f"<AttackResults: {s.attacked} of {s.eligible} eligible images attacked{radius}{others}{why}>"
 
     @classmethod
     def of(

@@ -52,7 +52,8 @@ class Gate:
             else:
                 say_unmet(self.display, str(verdict))
         if self.verdicts and not unmet:
-            self.display.note(f"requirements met: {', '.join(map(str, self.verdicts))}")
+            plural = "" if len(self.verdicts) == 1 else "s"
+            self.display.note(f"requirement{plural} met: {', '.join(map(str, self.verdicts))}")
         return REQUIREMENT_NOT_MET if unmet and not launched else code
 
 

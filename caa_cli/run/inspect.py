@@ -187,7 +187,7 @@ class Inspection:
             return self.overrides.mean or mean, self.overrides.std or std
         if card is not None:
             return card.mean, card.std
-        stored = None if weights.module is not None else stored_normalisation(weights.tensors)
+        stored = stored_normalisation(weights.tensors)
         prepared = weights.preprocessing(self.overrides.arch)
         if stored is None and prepared is not None:
             stored = prepared.mean, prepared.std

@@ -28,7 +28,7 @@ def _check_member(plan: ModelPlan, weights: Weights, dataset: str | None, sigma:
     unsaid: list[str] = []
     if card is None and weights.module is None and weights.recognised is None and plan.arch is None:
         problems.append(describe_unknown(weights))
-        flags.append("--arch ARCH")
+        flags.append("--arch PACKAGE.MODULE:FACTORY")
     if dataset is None:
         unsaid.append("which data set it was trained on")
         flags.append(f"--dataset {layout.dataset or 'D'}")

@@ -52,7 +52,7 @@ def test_a_requirement_is_no_part_of_the_configuration(run):
     before = read_strict(output)
     result = caa(*words, "--resume", "--require", "median_radius < 99")
     assert result.exit_code == 0, result.output
-    assert "requirements met: median_radius < 99 (found" in result.stderr
+    assert "requirement met: median_radius < 99 (found" in result.stderr
     assert read_strict(output)["examples"] == before["examples"]
     assert read_strict(output)["fingerprint"] == before["fingerprint"]
 

@@ -232,6 +232,23 @@ def test_constants_of_a_normalisation_are_used_once(arch):
     assert document["normalisation"]["mean"] == list(card.mean)
 
 
+def test_a_misfit_below_a_prefix_names_the_shape_that_differs():
+    scope: dict[str, type] = {}
+    exec(FACTORY, scope)
+    state = {f"model.{name}": value for name, value in scope["Normalised"]().state_dict().items()}
+    state["model.network.head.bias"] = torch.zeros(7)
+    torch.save({"state_dict": state}, "weights.pt")
+    result = caa("certify", "--checkpoint", "weights.pt", "--arch", "nets.mine:Normalised", *RUN)
+    assert_clean_error(result, 1, "network.head.bias is (7,), wanted (10,) (1 such difference)")
+
+
+def test_an_unknown_architecture_is_refused_before_anything_is_shown():
+    torch.save(network(5).state_dict(), "weights.pt")
+    result = caa("certify", "--checkpoint", "weights.pt", "--arch", "mine", *RUN)
+    assert_clean_error(result, 2, "unknown architecture 'mine'", "package.module:factory")
+    assert "smoothing" not in result.stderr
+
+
 def test_tied_weights_are_found_where_safetensors_keeps_them_once():
     scope: dict[str, type] = {}
     exec(FACTORY, scope)
@@ -257,7 +274,8 @@ def test_where_nothing_is_found_the_names_are_listed():
     result = caa("inspect", "x")
     assert "model.body.* (2 tensors), model.head.* (2 tensors)" in result.stdout
     result = caa("certify", "--checkpoint", "x", *RUN)
-    assert_clean_error(result, 2, "(4 tensors: model.body.* (2 tensors), model.head.* (2 tensors))", "--arch ARCH")
+    names = "(4 tensors: model.body.* (2 tensors), model.head.* (2 tensors))"
+    assert_clean_error(result, 2, names, "--arch PACKAGE.MODULE:FACTORY")
 
 
 def test_torchvision_by_name_with_its_own_preparation(tmp_path):
@@ -350,6 +368,15 @@ def test_a_missing_library_is_one_message_with_the_command(monkeypatch):
     assert_clean_error(result, 1, "needs timm", "pip install 'caa-cli[timm]'")
 
 
+class Centred(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.25))
+
+    def forward(self, x):
+        return x - self.mean
+
+
 class Colour(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -366,6 +393,7 @@ class Colour(nn.Module):
         (lambda: Colour(1000), (3, 224, 224)),
         (lambda: network(4), (1, 28, 28)),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 28 * 28, 10)), (3, 28, 28)),
+        (lambda: nn.Sequential(Centred(), Colour(10)), (3, 32, 32)),  # takes grey images too
     ],
 )
 def test_the_images_of_a_whole_network_are_those_that_it_takes(made, shape):

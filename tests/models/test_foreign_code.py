@@ -130,6 +130,20 @@ def test_torchscript_takes_a_normalisation_in_front(tmp_path):
     torch.testing.assert_close(model(images), own((images - 0.1307) / 0.3081), rtol=1e-5, atol=1e-6)
 
 
+def test_torchscript_that_holds_its_normalisation_is_said_to(tmp_path):
+    normalisation = nn.Module()
+    for name, value in (("mean", 0.1307), ("std", 0.3081)):
+        normalisation.register_buffer(name, torch.tensor([value]))
+    own = network()
+    own.add_module("normalisation", normalisation)
+    path = script(own, tmp_path / "x")
+    _, card, notes = target(path, Overrides(sigma=0.5), trust=True)
+    assert card.mean == (0.0,)
+    assert "normalises images itself" in notes[0]
+    document = json.loads(caa("inspect", path, "--trust-checkpoint", "--json").stdout)
+    assert document["missing"] == ["σ", "data set"]
+
+
 def test_grey_images_are_repeated_for_a_network_of_colour_images(tmp_path):
     own = network(channels=3)
     model, _, notes = target(script(own, tmp_path / "x"), Overrides(sigma=0.5), trust=True)
@@ -536,4 +550,4 @@ def test_inspect_what_is_not_recognised(tmp_path):
     assert "PACKAGE.MODULE:FACTORY" in result.stdout
     assert_clean_error(caa("inspect", tmp_path / "missing"), 2, "does not exist")
     (tmp_path / "y").write_text("no checkpoint", encoding="utf-8")
-    assert_clean_error(caa("inspect", tmp_path / "y"), 1, "neither safetensors nor")
+    assert_clean_error(caa("inspect", tmp_path / "y"), 1, "neither safetensors nor", "ONNX")

@@ -109,6 +109,7 @@ def test_a_misclassified_image_has_no_adversarial_one(model, data):
     assert np.isnan(results.radius[0])
     assert results.adversarial_class[0] == -1
     assert repr(results).startswith("<AttackResults: 1 of 1 eligible images attacked, median radius ")
+    assert repr(results).endswith(", 1 misclassified>")
 
 
 def test_an_attack_of_ones_own_is_judged_too(model, data):
@@ -124,7 +125,8 @@ def test_an_attack_of_ones_own_is_judged_too(model, data):
     with pytest.raises(caa_cli.UsageError, match="did you mean reach"):
         caa_cli.attack(model, images[:1], labels[:1], jump, reech=8.0)
     broken = caa_cli.attack(model, images[:1], labels[:1], lambda c, x, y, g: x.sum(), **settings)
-    assert repr(broken) == "<AttackResults: 0 of 0 eligible images attacked, 1 failed>"
+    assert repr(broken).startswith("<AttackResults: 0 of 0 eligible images attacked, 1 failed: ")
+    assert broken.error[0] in repr(broken)
 
 
 def test_gradients_of_votes_and_of_another_model(model, data):
@@ -227,12 +229,12 @@ def test_a_network_may_work_in_the_memory_of_its_images():
 
 WRONG = {
     "uint8": ({"images": np.zeros((1, 1, 28, 28), np.uint8)}, "images has the dtype torch.uint8"),
-    "range": ({"images": torch.full((1, 1, 28, 28), 2.0)}, r"not in \[0, 1\]"),
+    "range": ({"images": torch.full((1, 1, 28, 28), 2.0)}, r"not in \[0, 1\].*leave normalisation to the model"),
     "nan": ({"images": torch.full((1, 1, 28, 28), torch.nan)}, r"not in \[0, 1\], or NaN"),
     "shape": ({"images": torch.zeros(28, 28)}, r"images has the shape \(28, 28\)"),
     "text": ({"images": [["a"]]}, "images is no array of numbers"),
     "class": ({"labels": [10]}, "labels holds 10"),
-    "floats": ({"labels": [0.5]}, "labels has the dtype"),
+    "floats": ({"labels": [0.5]}, r"labels has the dtype.*labels\.long\(\)"),
     "many labels": ({"labels": [1, 2]}, r"labels has the shape \(2,\)"),
     "indices": ({"indices": [1, 2]}, "indices must hold one number for each image"),
     "negative": ({"indices": [-1]}, "indices must hold"),
@@ -404,6 +406,8 @@ def test_images_that_there_are_not(wrong, message):
         ({"std": [0.0]}, "^std must be above 0"),
         ({"checkpoint": 5}, "^checkpoint must be a path, not 5"),
         ({"checkpoint": ["demo", None]}, "^checkpoint must be a path, not None"),
+        ({"checkpoint": torch.nn.Flatten()}, "^checkpoint must be a path, not a Flatten .*SmoothedClassifier"),
+        ({"checkpoint": {"weight": torch.zeros(1)}}, "^checkpoint must be a path, not a dict"),
         ({"checkpoint": []}, "^checkpoint names no file"),
         ({"denoiser": 5}, "^denoiser must be a path, not 5"),
         ({"arch": 5}, "^arch must be a text, not 5"),
@@ -423,7 +427,7 @@ def test_loading_refuses_values_of_another_type(wrong, message):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"sigma": -0.5}, r"^sigma must be above 0, not -0\.5"),
+        ({"sigma": -0.5}, r"^sigma must be above 0, not -0\.5 \(for instance sigma=0\.5\)"),
         ({"sigma": float("nan")}, "^sigma must be above 0, not nan"),
         ({"dtype": "float32"}, "^dtype is 'float32'"),
         ({"dtype": torch.int64}, r"^dtype is torch\.int64"),
