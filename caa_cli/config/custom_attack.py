@@ -157,7 +157,9 @@ def _typed(attack: str, setting: Setting, value: Any) -> Any:
             raise ValueError(value)
     except ValueError as error:
         name = {bool: "true or false", int: "a whole number"}.get(kind, "a number")
-        raise UsageError(f"--attack {attack}: {setting.name}={value} is not {name}", "correct it") from error
+        raise UsageError(
+            f"--attack {attack}: {setting.name}={value} is not {name}", f"its default is {setting.default}"
+        ) from error
     return value
 
 

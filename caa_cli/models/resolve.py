@@ -48,8 +48,8 @@ def resolve_card(
     trust: the checkpoint may name a factory to import.
     Raises UsageError if a required value is known from neither, or if images and model don't match.
     """
-    if overrides.arch is not None and ":" in overrides.arch:
-        parse_call("--arch", overrides.arch)  # refused before anything is shown
+    if overrides.arch is not None:  # refused before anything is shown
+        parse_call("--arch", overrides.arch) if ":" in overrides.arch else builder_of(overrides.arch)
     if weights.card is None:
         card, notes = _described(weights, overrides, dataset, input_shape, num_classes)
     else:
@@ -85,13 +85,19 @@ def _overridden(card: ModelCard, overrides: Overrides, dataset: str) -> list[str
         notes.append(f"--arch {overrides.arch} overrides the checkpoint's {card.arch}")
     if overrides.sigma is not None and card.sigma is not None and overrides.sigma != card.sigma:
         notes.append(f"--sigma {overrides.sigma:g} overrides the {card.sigma:g} that the checkpoint was trained with")
-    for name in ("mean", "std"):  # without dashes: they may be those of --normalisation
-        values = getattr(overrides, name), getattr(card, name)
-        if values[0] is not None and values[0] != values[1]:
-            here, there = (",".join(f"{number:g}" for number in each) for each in values)
-            notes.append(f"{name} {here} overrides the checkpoint's {there}")
+    notes += _normalised_otherwise(overrides, card.mean, card.std)
     if card.dataset not in (None, dataset) and dataset != "demo":
         notes.append(f"--dataset {dataset} overrides the {card.dataset} that the checkpoint was trained on")
+    return notes
+
+
+def _normalised_otherwise(overrides: Overrides, mean: tuple[float, ...], std: tuple[float, ...]) -> list[str]:
+    """Notes on what is given in place of the checkpoint's mean and std."""
+    notes = []
+    for name, here, there in (("mean", overrides.mean, mean), ("std", overrides.std, std)):
+        if here is not None and here != there:  # without dashes: they may be those of --normalisation
+            given, saved = (",".join(f"{number:g}" for number in values) for values in (here, there))
+            notes.append(f"{name} {given} overrides the checkpoint's {saved}")
     return notes
 
 
@@ -102,10 +108,32 @@ def _described(
     arch, classes, notes = _network(weights, overrides.arch, input_shape, num_classes)
     names = weights.origin.class_names if weights.origin is not None else ()
     card = ModelCard(arch, classes, input_shape, dataset=dataset, class_names=names if len(names) == classes else ())
+    itself = _normalising(weights, card)
+    stored = None if itself else stored_normalisation(weights.tensors)
     if overrides.normalisation:
-        return card, notes
-    mean, std, note = _normalisation(weights, card)
-    return replace(card, mean=mean, std=std), [*notes, *note]
+        if itself and (overrides.mean, overrides.std) != NORMALISATIONS["none"]:
+            notes.append(
+                f"{itself} normalises images itself: with a normalisation in front they are normalised twice"
+            )
+        return card, notes if stored is None else [*notes, *_normalised_otherwise(overrides, *stored)]
+    if itself:
+        note = f"{itself} normalises images itself, by what is saved with its weights: none is added in front"
+        return card, [*notes, note]
+    mean, std, more = _normalisation(weights, card, stored)
+    return replace(card, mean=mean, std=std), [*notes, *more]
+
+
+def _normalising(weights: Weights, card: ModelCard) -> str | None:
+    """The name of the card's network if constants saved with its weights are its own; else None."""
+    if not normalises(weights.tensors):
+        return None
+    if weights.module is not None:
+        return str(weights.path)
+    if not runs_foreign_code(card.arch):
+        return None
+    # A factory is called once more than it has to be, and only where the question arises.
+    network = network_from(card.arch, card.num_classes, card.input_shape)
+    return card.arch if normalises(network.state_dict()) else None
 
 
 def _network(
@@ -124,7 +152,6 @@ def _network(
             notes.append("the network takes colour images: grey ones are repeated to three channels")
         return held, classes, notes
     if arch is not None:
-        builder_of(arch)  # an unknown one is refused before anything is shown of the run
         return arch, recognised.num_classes if recognised else _classes(weights, num_classes), []
     if recognised is not None:
         arch = recognised.for_images(input_shape[1])
@@ -135,22 +162,13 @@ def _network(
     )
 
 
-def _normalisation(weights: Weights, card: ModelCard) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
-    """(mean, std, notes) for the card's network, as the checkpoint or its origin says, else the likeliest."""
-    if normalises(weights.tensors):
-        whole = weights.module is not None
-        # A factory is called once more than it has to be, and only where the question arises.
-        if whole or (
-            runs_foreign_code(card.arch)
-            and normalises(network_from(card.arch, card.num_classes, card.input_shape).state_dict())
-        ):
-            network = weights.path if whole else card.arch
-            note = f"{network} normalises images itself, by what is saved with its weights: none is added in front"
-            return card.mean, card.std, [note]
-        stored = stored_normalisation(weights.tensors)
-        if stored is not None:
-            mean, std = ("/".join(f"{value:g}" for value in values) for values in stored)
-            return *stored, [f"normalisation as saved beside the weights: mean {mean}, std {std}"]
+def _normalisation(
+    weights: Weights, card: ModelCard, stored: tuple[tuple[float, ...], tuple[float, ...]] | None
+) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
+    """(mean, std, notes) for the card's network, as stored or as its origin says, else the likeliest."""
+    if stored is not None:
+        mean, std = ("/".join(f"{value:g}" for value in values) for values in stored)
+        return *stored, [f"normalisation as saved beside the weights: mean {mean}, std {std}"]
     prepared = weights.preprocessing(card.arch)
     if prepared is not None:
         return prepared.mean, prepared.std, []

@@ -65,6 +65,11 @@ def markup(text: str) -> str:
     return html.escape(visible(text))
 
 
+def whole_words(text: str) -> str:
+    """A text escaped for HTML, in which no line breaks after a hyphen: `--limit` and `%-C` stay whole."""
+    return re.sub(r"\S*-\S*", r'<span class="word">\g<0></span>', markup(text))
+
+
 def breakable(label: str) -> str:
     """The label of an attack escaped for HTML, in which a line may break between its settings."""
     return markup(label).replace(":", ":<wbr/>")

@@ -12,7 +12,7 @@ from caa_cli.config.custom_attack import CODE, PREFIX
 from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.pictures import PICTURES, SWEEP
 from caa_cli.config.ranges import flag
-from caa_cli.report.escapes import breakable, markup
+from caa_cli.report.escapes import breakable, markup, whole_words
 from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.gallery import Gallery, gallery_html
 from caa_cli.report.headings import FURTHER, HEADINGS, Heading, meaning
@@ -100,12 +100,12 @@ def _origin(comparison: Comparison) -> dict[str, Any]:
 
 def _command(document: Mapping[str, Any]) -> str:
     command = document.get("command_line")
-    return f"<h2>Command</h2>\n<pre>{markup(command)}</pre>" if command else ""
+    return f"<h2>Command</h2>\n<pre>{whole_words(command)}</pre>" if command else ""
 
 
 def _results(comparison: Comparison, headings: Sequence[Heading], name: str) -> str:
     """A table, and what its columns mean."""
-    head = "".join(f'<th scope="col">{markup(text)}</th>' for text in ("attack", *(h.text for h in headings)))
+    head = "".join(f'<th scope="col">{whole_words(text)}</th>' for text in ("attack", *(h.text for h in headings)))
     rows = []
     bold = [best(comparison, heading) for heading in headings]
     for position, (label, row) in enumerate(zip(comparison.labels, cells(comparison, headings), strict=True)):
@@ -188,7 +188,7 @@ def _table(name: str, pairs: Mapping[str, Any]) -> str:
 
 def _row(name: str, value: Any, about: str | None = None) -> str:
     meaning = "" if about is None else f"<td>{markup(about)}</td>"
-    return f'<tr><th scope="row">{markup(name)}</th><td>{markup(_text(value))}</td>{meaning}</tr>'
+    return f'<tr><th scope="row">{markup(name)}</th><td>{whole_words(_text(value))}</td>{meaning}</tr>'
 
 
 def _scrolled(name: str, table: str) -> str:

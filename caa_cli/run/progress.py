@@ -58,9 +58,12 @@ class AttackProgress(Progress[AttackRecord]):
         summary = summarise(records, 0.0)
         if not summary.eligible:
             return ""
+        attacked = f"{100 * (summary.success_rate or 0):.0f}% attacked"
+        if not summary.attacked:
+            return attacked
         return (
-            f"{100 * (summary.success_rate or 0):.0f}% attacked · median radius "
-            f"{number(summary.median_radius)} · {number(summary.median_percent_over_certified, 0)} %-C"
+            f"{attacked} · median radius {number(summary.median_radius)} · "
+            f"{number(summary.median_percent_over_certified, 0)} %-C"
         )
 
     def show_step(self, state: Batch) -> None:

@@ -82,19 +82,17 @@ def certify_summary_rows(summary: CertifySummary, radius: float | None, time: st
         ("certified accuracy", shares or "–"),
     ]
     if radius is None:
-        error = number(summary.average_certified_radius_error)
-        rows.append(
-            (
-                "average radius",
-                f"{number(summary.average_certified_radius)} ± {error} (standard error), n = {summary.samples}",
-            )
-        )
+        error = summary.average_certified_radius_error  # None of a single image
+        spread = "" if error is None else f" ± {number(error)} (standard error)"
+        rows.append(("average radius", f"{number(summary.average_certified_radius)}{spread}, n = {summary.samples}"))
         rows.append(("median radius", f"{number(summary.median_radius)}  (L2, pixels in [0, 1])"))
     else:
         rows[0] = ("images", f"{summary.examples}, {summary.undecided} undecided{failed}")
         mean = summary.mean_samples or 0.0
-        fewer = round(summary.samples / max(mean, 1.0))
-        compared = f", {fewer} times fewer than {summary.samples}" if fewer > 1 else f" of at most {summary.samples}"
+        fewer = summary.samples / max(mean, 1.0)
+        compared = f" of at most {summary.samples}"
+        if fewer > 1.5:
+            compared = f", {fewer:.{1 if fewer < 10 else 0}f} times fewer than {summary.samples}"
         rows.append(("samples", f"{mean:,.0f} per image{compared}"))
     rows.append(("time", f"{time}; {summary.evaluations:,} forward evaluations"))
     return rows

@@ -204,6 +204,10 @@ def open_session(plan: P, display: Display) -> Session[P]:
     )
     for text in (*notes, *images.notes):
         display.warn(text)
+    if plan.data_dir is not None and dataset == DEMO:
+        display.warn(
+            f"--data-dir {plan.data_dir} is not used: the images of demo come with caa; --dataset names others"
+        )
     classes = classes_of(images, base.card)
     resolved = plan.resolve(
         base.card.sigma,

@@ -79,7 +79,7 @@ class TrainRun:
         open_device(device)
         if plan.download and self.ranks.count > 1:
             raise UsageError("several processes would all --download at once", "download first, with one process")
-        sources = open_sources(plan, device)
+        sources = open_sources(plan, device, self.display.note)
         torch.manual_seed(plan.seed)  # the initial weights; all that follows has generators of its own
         trainee = (new_denoiser if plan.denoises else new_classifier)(plan, sources.images)
         self._check_batch_size(trainee)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +44,8 @@ class Sources:
         return {"images": len(self.images), "files_sha256": self.images.files_sha256}
 
 
-def open_sources(plan: TrainPlan, device: torch.device) -> Sources:
-    """The images of a run. Raises CaaError if some are missing or don't match."""
+def open_sources(plan: TrainPlan, device: torch.device, notify: Callable[[str], object]) -> Sources:
+    """The images of a run; notify: told of what takes long. Raises CaaError if some are missing or don't match."""
     images = _open(plan, "train")
     notes = images.notes
     test: Images | None = None
@@ -65,7 +66,7 @@ def open_sources(plan: TrainPlan, device: torch.device) -> Sources:
             )
         else:
             notes = tuple(dict.fromkeys((*notes, *test.notes)))
-    return Sources(*_feeds(plan, images, device), images, test, notes)
+    return Sources(*_feeds(plan, images, device, notify), images, test, notes)
 
 
 def _open(plan: TrainPlan, split: str) -> ImageSet | ImageFiles:
@@ -74,7 +75,9 @@ def _open(plan: TrainPlan, split: str) -> ImageSet | ImageFiles:
     )
 
 
-def _feeds(plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device) -> tuple[Feed, Feed]:
+def _feeds(
+    plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device, notify: Callable[[str], object]
+) -> tuple[Feed, Feed]:
     """(training images, held-out images). The latter are evenly spaced, as files are sorted by class."""
     total, chosen = len(images), augmentation(plan)
     count = min(HELDOUT_MOST, total // HELDOUT_SHARE) if plan.heldout is None else plan.heldout
@@ -96,6 +99,8 @@ def _feeds(plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device)
             FileFeed(images, training, device, chosen, plan.workers),
             FileFeed(images, kept, device, "none", plan.workers),
         )
+    if isinstance(images, ImageFiles):
+        notify(f"decoding {counted(total, 'image')} of {images.name}, to be held in memory")
     loaded = load(images)
     if (most := int(loaded.labels.max())) >= images.num_classes:
         raise UsageError(

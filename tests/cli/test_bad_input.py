@@ -278,6 +278,11 @@ def test_mnist_files_that_do_not_belong_together_are_refused(tmp_path):
     assert_clean_error(result, 2, "MNIST", hint=" ")
 
 
+def test_a_data_dir_that_is_not_used_is_said(tmp_path):
+    words = ["certify", *DEMO, "--dataset", "demo", "--data-dir", tmp_path, "--limit", "1", "--samples", "10"]
+    assert "is not used: the images of demo come with caa" in caa(*words, "--chunk-size", "10").stderr
+
+
 def test_a_data_dir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     assert_clean_error(caa("attack", *DEMO, "--dataset", "mnist", "--data-dir", "file"), 2, "file", "--dataset demo")

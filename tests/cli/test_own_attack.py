@@ -173,7 +173,7 @@ def test_ctrl_c_in_it_is_an_interruption(here):
         ("mine.py:constant", 2, "constant is a int and can't be called", "(classifier, images, labels, generator)"),
         ("mine.py:two", 2, "two(a, b) is not called as an attack is", "(classifier, images, labels, generator)"),
         ("mine.py:attack:size=3", 2, "has no argument 'size'", "it has: stride"),
-        ("mine.py:attack:stride=far", 2, "stride=far is not a number", None),
+        ("mine.py:attack:stride=far", 2, "stride=far is not a number", "its default is 2.5"),
         ("mine.py:attack:stride", 2, "'stride' is not of the form KEY=VALUE", None),
         ("mine.py:", 2, "not of the form", "(classifier, images, labels, generator)"),
         ("broken.py:attack", 1, "importing broken.py failed (ZeroDivisionError", "python broken.py"),

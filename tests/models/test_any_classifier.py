@@ -232,6 +232,25 @@ def test_constants_of_a_normalisation_are_used_once(arch):
     assert document["normalisation"]["mean"] == list(card.mean)
 
 
+@pytest.mark.parametrize(
+    ("arch", "given", "note"),
+    [
+        ("nets.mine:Normalised", (0.5,), "nets.mine:Normalised normalises images itself"),
+        ("nets.mine:Normalised", (0.0,), None),
+        ("nets.mine:Net(5)", (0.5,), "mean 0.5 overrides the checkpoint's 0.25"),
+    ],
+)
+def test_a_normalisation_beside_that_of_the_file_is_said(arch, given, note):
+    scope: dict[str, type] = {}
+    exec(FACTORY, scope)
+    torch.save(scope["Normalised"]().state_dict(), "weights.pt")
+    weights = read_weights(find_checkpoint("weights.pt"))
+    std = (0.5,) if given != (0.0,) else (1.0,)
+    card, notes = resolve_card(weights, Overrides(arch, 0.5, given, std), "mnist", (1, 28, 28), 10)
+    assert card.mean == given
+    assert [text[: len(note or "")] for text in notes] == ([note] if note else [])
+
+
 def test_a_misfit_below_a_prefix_names_the_shape_that_differs():
     scope: dict[str, type] = {}
     exec(FACTORY, scope)

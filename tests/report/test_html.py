@@ -102,9 +102,16 @@ def test_the_page_has_its_command_date_and_version(comparison):
     page = page_of(
         comparison, command_line="caa compare 'a b.json' --html x", tool_version="9.8", created="2001-02-03"
     )
-    assert "<pre>caa compare &#x27;a b.json&#x27; --html x</pre>" in page
+    assert '<pre>caa compare &#x27;a b.json&#x27; <span class="word">--html</span> x</pre>' in page
     assert "caa 9.8, 2001-02-03" in page
     assert "<pre>" not in page_of(comparison)
+
+
+def test_no_line_breaks_after_a_hyphen(comparison):
+    page = page_of(comparison)
+    assert '<th scope="col"><span class="word">%-C</span></th>' in page
+    assert '<th scope="col"><span class="word">near-best</span> %</th>' in page
+    assert ".word { display: inline-block; max-width: 100%; }" in page
 
 
 def test_what_is_nested_is_a_row_each(comparison):

@@ -30,8 +30,8 @@ def folder(tmp_path, monkeypatch) -> Path:
         (
             "attack --checkpoint foreign.pt --attack pgd",
             ["which data set", "which noise", "no architecture that caa knows"],
-            "caa attack --checkpoint foreign.pt --attack pgd --arch PACKAGE.MODULE:FACTORY --dataset D --data-dir DIR "
-            "--sigma S",
+            "caa attack --checkpoint foreign.pt --attack pgd "
+            "--arch PACKAGE.MODULE:FACTORY --dataset D --data-dir DIR --sigma S",
         ),
         (
             "certify --checkpoint plain.pt",

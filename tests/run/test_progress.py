@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from comparing import record
 
 from caa_cli.run.progress import AttackProgress
 
@@ -25,3 +26,9 @@ def test_where_a_search_is(steps, shown):
     progress = AttackProgress(bar, 10, lambda: [])
     progress.show_step(Batch(indices=torch.arange(40, 40 + len(steps)), iteration=torch.tensor(steps)))
     assert updates[-1] == (0, "", shown)
+
+
+def test_radii_are_named_once_there_are_any():
+    progress = AttackProgress(SimpleNamespace(update=lambda *_: None), 10, lambda: [])
+    assert progress.describe([record(0, None)]) == "0% attacked"
+    assert progress.describe([record(0, None), record(1, 2.0)]).startswith("50% attacked · median radius 2.000 · ")

@@ -35,3 +35,20 @@ def test_medians_over_successes_alone_say_so(radii, of_which: str):
     rows = dict(rows_and_fields(summarise(records, 1.0), records, None)[0])
     assert rows["median radius"].endswith(f"  ({of_which}L2, pixels in [0, 1])")
     assert rows["%-C"].endswith(f"  ({of_which}median excess over the certified radius)")
+
+
+@pytest.mark.parametrize(
+    ("drawn", "compared"),
+    [(2000, " of at most 3000"), (1980, ", 1.5 times fewer than 3000"), (200, ", 15 times fewer than 3000")],
+)
+def test_what_one_radius_saves_is_not_rounded_up(drawn: int, compared: str):
+    records = [CertifyRecord(0, 0, ABSTAINED, samples=drawn)]
+    rows = dict(rows_and_fields(summarise_certificates(records, 3000, 1.0, 0.75), records, 0.75)[0])
+    assert rows["samples"] == f"{drawn:,} per image{compared}"
+
+
+@pytest.mark.parametrize(("images", "shown"), [(1, "0.000, n = 100"), (2, "0.000 ± 0.000 (standard error), n = 100")])
+def test_one_image_has_no_standard_error(images: int, shown: str):
+    records = CERTIFICATES[:images]
+    rows = dict(rows_and_fields(summarise_certificates(records, 100, 1.0), records, None)[0])
+    assert rows["average radius"] == shown

@@ -182,6 +182,7 @@ def test_the_same_images_are_not_both_trained_and_tested_on(tmp_path: Path):
     result = caa("train", "--dataset", "folder", "--data-dir", tmp_path, *words, "--output", output)
     assert result.exit_code == 0, result.output
     assert "no test images to evaluate" in result.stderr
+    assert result.stderr.startswith("decoding 20 images of folder, to be held in memory\n")
     card = read_weights(output).card
     assert card is not None
     assert "smoothed_accuracy" not in card.training
