@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 import zipfile
@@ -461,7 +462,8 @@ def test_a_wrong_normalisation_is_noticed(tmp_path, flags):
     result = caa("certify", "--checkpoint", path, *RUN, *flags.split())
     assert result.exit_code == 0, result.output
     assert "warning: accuracy under noise is" in result.stderr
-    assert "with --normalisation mnist it is 9" in result.stderr
+    # On a busy machine it is tried on fewer images, of which all may be right.
+    assert re.search(r"with --normalisation mnist it is (9\d|100)%", result.stderr)
 
 
 def test_the_right_normalisation_is_left_alone(tmp_path):
@@ -474,7 +476,8 @@ def test_the_right_normalisation_is_left_alone(tmp_path):
 
 def test_a_flag_that_spoils_a_described_checkpoint_is_noticed():
     result = caa("certify", "--checkpoint", "demo", *RUN, "--mean", "5", "--std", "10")
-    assert "with --normalisation mnist it is 9" in result.stderr
+    # On a busy machine it is tried on fewer images, of which all may be right.
+    assert re.search(r"with --normalisation mnist it is (9\d|100)%", result.stderr)
 
 
 def test_a_model_that_guesses_is_noticed(tmp_path):
