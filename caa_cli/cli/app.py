@@ -9,6 +9,7 @@ import typer
 
 from caa_cli import __version__
 from caa_cli.cli.attack import attack
+from caa_cli.cli.bash import whole_words
 from caa_cli.cli.certify import certify
 from caa_cli.cli.check import check
 from caa_cli.cli.compare import compare
@@ -55,7 +56,8 @@ def main() -> None:
     streams.prepare()
     collector.rest_at_exit()
     try:
-        app(prog_name="caa")  # also as `python -m caa_cli`
+        with whole_words():
+            app(prog_name="caa")  # also as `python -m caa_cli`
     except CaaError as error:  # of --help and --version; a subcommand shows its errors itself
         show_error(error)
         sys.exit(error.exit_code)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,7 +50,7 @@ finally:
 def offered(typed: str, script: str = COMMAND) -> list[str]:
     """The completions of the last word, with bash's variables; nothing is typed of it yet after a space."""
     words = typed.split(" ")
-    variables = {"_CAA_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    variables = {"_CAA_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env={**ENVIRONMENT, **variables}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -117,18 +122,62 @@ def test_what_is_typed_already_is_heeded(typed: str, expected: list[str]):
     assert offered(typed) == expected
 
 
-def test_bash_itself_fills_in_a_name(tmp_path: Path):
-    """Through the script that is installed, in a bash of its own."""
-    caa = tmp_path / "caa"
-    caa.write_text(f"#!{sys.executable}\n{COMMAND}\n")
-    caa.chmod(0o755)
-    environment = {**ENVIRONMENT, "PATH": f"{tmp_path}:{ENVIRONMENT['PATH']}"}
-    asked = {**environment, "_CAA_COMPLETE": "source_bash"}
-    source = subprocess.run([caa], env=asked, capture_output=True, text=True, check=True).stdout
-    script = f"""{source}
-        COMP_WORDS=(caa attack --bound good); COMP_CWORD=3
-        _caa_completion caa
-        echo "${{COMPREPLY[@]}}"
-    """
-    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["goodman"], done.stderr
+class Bash:
+    """An interactive bash in a terminal, with the script that `caa --install-completion` installs."""
+
+    def __init__(self, folder: Path, settings: str) -> None:
+        caa = folder / "caa"
+        caa.write_text(f"#!{sys.executable}\n{COMMAND}\n")
+        caa.chmod(0o755)
+        environment = {**ENVIRONMENT, "PATH": f"{folder}:{ENVIRONMENT['PATH']}", "TERM": "dumb"}
+        asked = {**environment, "_CAA_COMPLETE": "source_bash"}
+        source = subprocess.run([caa], env=asked, capture_output=True, text=True, check=True).stdout
+        (folder / "rc").write_text(f"{source}\n{settings}\nPS1='ready '\n")
+        self._terminal, bash = pty.openpty()
+        command = ["bash", "--noprofile", "--rcfile", folder / "rc", "-i"]
+        streams = {"stdin": bash, "stdout": bash, "stderr": bash}
+        self._process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+        os.close(bash)
+        self._shown("ready ")
+
+    def fill_in(self, line: str, end: str) -> str:
+        """What Tab adds to the line, which should be `end`; the line is then deleted."""
+        os.write(self._terminal, f"{line}\t".encode())
+        shown = self._shown(line + end)
+        os.write(self._terminal, b"\x15")
+        return shown.rpartition(line)[2].strip("\a ")
+
+    def _shown(self, expected: str) -> str:
+        """What the terminal shows, until that is expected, or for ten seconds."""
+        shown, until = "", time.monotonic() + 10
+        while expected not in shown and (left := until - time.monotonic()) > 0:
+            if select.select([self._terminal], [], [], left)[0]:
+                shown += os.read(self._terminal, 4096).decode()
+        return shown
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._terminal)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ends"),
+    [
+        (
+            "",
+            {
+                "caa attack --bound=good": "man",
+                "caa compare --attacks x=ddn:initial-norm=1,caa:unders": "hoot=",
+                "caa compare --attacks=caa:unders": "hoot=",
+                "caa compare --attacks caa:step-min=0.1 --bound good": "man",
+            },
+        ),
+        ("COMP_WORDBREAKS=' '", {"caa attack --bound=good": "man", "caa compare --attacks=caa:unders": "hoot="}),
+    ],
+    ids=["words parted at = and :", "words parted at blanks"],
+)
+def test_bash_itself_fills_in_what_is_begun(tmp_path: Path, settings: str, ends: dict[str, str]):
+    with closing(Bash(tmp_path, settings)) as bash:
+        for line, end in ends.items():
+            assert bash.fill_in(line, end) == end
