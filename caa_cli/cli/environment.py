@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -14,6 +15,9 @@ from caa_cli.errors import UsageError
 
 # Variables that set no option. CAA_DATA names the tests' data; scripts keep in CAA_VERSION which release to install.
 _OTHER_VARIABLES = ("CAA_CACHE_DIR", "CAA_TUNING_CACHE", "CAA_DATA", "CAA_VERSION")
+# Between values of an option that may be repeated. Checkpoints are separated as in PATH: the name of one may hold
+# spaces. Spaces separate requirements, but not beside an operator: `eligible >= 4 seconds < 9` is two of them.
+_SEPARATORS = {"checkpoint": os.pathsep, "require": r"(?<![<>=!\s])\s+(?![<>=!\s])"}
 
 
 def name_variables(command: TyperCommand) -> None:
@@ -22,13 +26,13 @@ def name_variables(command: TyperCommand) -> None:
         ends_at_once = parameter.is_eager and getattr(parameter, "is_flag", False)
         if parameter.param_type_name == "option" and not ends_at_once:
             parameter.envvar = f"CAA_{command.name}_{parameter.name}".upper()
-        if parameter.name == "checkpoint":  # several are separated as in PATH: the name of one may hold spaces
-            parameter.value_from_envvar = partial(_paths, parameter)  # type: ignore[method-assign]
+        if parameter.name in _SEPARATORS:
+            parameter.value_from_envvar = partial(_several, parameter)  # type: ignore[method-assign]
 
 
-def _paths(option: Any, context: typer.Context) -> list[str] | None:
+def _several(option: Any, context: typer.Context) -> list[str] | None:
     value = option.resolve_envvar_value(context)
-    return value.split(os.pathsep) if value else None
+    return re.split(_SEPARATORS[option.name], value.strip()) if value else None
 
 
 def check_variables(context: typer.Context) -> None:

@@ -61,6 +61,8 @@ def test_a_requirement_comes_from_the_environment_and_the_configuration_file_too
     words, _, _ = run
     both = "eligible>=1 eligible>=7"
     assert unmet(caa(*words, "--resume", env={"CAA_ATTACK_REQUIRE": both}).stderr) == ["eligible>=7 (found 1)"]
+    spaced = " eligible >= 1\n  eligible>= 7 "
+    assert unmet(caa(*words, "--resume", env={"CAA_ATTACK_REQUIRE": spaced}).stderr) == ["eligible>= 7 (found 1)"]
     (tmp_path / "c.toml").write_text('[attack]\nrequire = ["eligible >= 1", "eligible >= 8"]\n')
     result = caa(*words, "--resume", "--config", tmp_path / "c.toml")
     assert (result.exit_code, unmet(result.stderr)) == (4, ["eligible >= 8 (found 1)"])
