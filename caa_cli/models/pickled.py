@@ -26,10 +26,12 @@ from caa_cli.runtime.user_code import import_from
 _SAVE_STATE = "save its state dict instead: torch.save(model.state_dict(), 'weights.pt')"
 _TRUST = f"where it comes from, {_SAVE_STATE}; or, if you trust it like a program, add --trust-checkpoint"
 _FORMAT = "PyTorch"
-# Packages of what training code saves beside weights: settings, dates, numbers, paths.
-_BESIDE = {"argparse", "datetime", "numpy", "pathlib", "types"}
-# How many different classes and functions of theirs a file may name.
+# How many classes and functions a file may name beside those of plain tensors.
 _MOST_BESIDE = 30
+# The only ones of Python itself. Others are called to do something, such as `getattr` and `exec`.
+_BUILT_IN = {"dict", "float", "frozenset", "int", "list", "object", "range", "slice", "str", "tuple"}
+# In place of those that hold entries of their own, which may be the weights.
+_CONTAINERS = [(lambda *_: {}, "collections.defaultdict"), (lambda *_: [], "collections.deque")]
 # Files that are programs, by what wrote them.
 _PROGRAMS = {"TorchScript": read_torchscript, "torch.export": read_exported}
 
@@ -109,25 +111,35 @@ def _refuse_tensors(value: Any, depth: int = 20) -> None:
 
 
 def _load_plain(path: Path, content: bytes) -> Any:
-    """The object in the file, with a `_LeftOut` in place of each of `_BESIDE`. Raises CaaError for any other object,
-    and whatever else a damaged file leads to."""
-    left_out: set[str] = set()
+    """The object in the file, with a `_LeftOut` in place of whatever is no plain tensor, number, text or container.
+
+    Raises CaaError for what may hold weights or is made to do something, and whatever else a damaged file leads to.
+    """
+    left_out: list[str] = []
     while True:
         try:
-            with torch.serialization.safe_globals([(_LeftOut, name) for name in left_out]):
+            with torch.serialization.safe_globals([*_CONTAINERS, *((_LeftOut, name) for name in left_out)]):
                 return _load(content, safe=True)
         except Exception as error:
             found = re.search(r"(?:Unsupported (?:global|class).*?|unsupported )GLOBAL (\S+)", str(error), re.DOTALL)
             name = found[1] if found else ""
-            if name.partition(".")[0] in _BESIDE and name not in left_out and len(left_out) < _MOST_BESIDE:
-                left_out.add(name)
+            if name in _BUILT_IN:
+                name = f"builtins.{name}"
+            if _may_be_left_out(name) and name not in left_out and len(left_out) < _MOST_BESIDE:
+                left_out.append(name)
                 continue
             # The weights_only reader supports only older pickle protocols.
             pickle = content[:1] == b"\x80" and "Unsupported operand" in str(error)
             if name or pickle or left_out:
-                what = short(name or min(left_out, default="written by pickle itself"))
+                what = short(name or next(iter(left_out), "written by pickle itself"))
                 raise _refusal(path, what) from error
             raise
+
+
+def _may_be_left_out(name: str) -> bool:
+    """Whether an object beside the weights may be of this class or function: not of PyTorch's, which may be weights,
+    nor of Python's, which is named without a module."""
+    return "." in name and name.partition(".")[0] != "torch"
 
 
 def _load(content: bytes, safe: bool) -> Any:

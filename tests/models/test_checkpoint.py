@@ -7,11 +7,16 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 from argparse import Namespace
-from dataclasses import replace
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -382,7 +387,26 @@ def test_what_lies_beside_the_weights_and_is_no_plain_number_is_left_out(tmp_pat
     assert read_weights(path).entries == {"lr": None, "seed": None, "loss": None, "epoch": 3}
 
 
+class Split(Enum):
+    TRAIN = "train"
+
+
+@dataclass
+class Config:
+    """Of a training script, whose module may not be there when the file is read."""
+
+    widths: list[int]
+    split: Split = Split.TRAIN
+
+
 BESIDE = {
+    "config": Config([16, 32]),
+    "schedule": partial(replace, 0.1),
+    "optimizer": Config,
+    "history": defaultdict(list, loss=[0.5, 0.4]),
+    "recent": deque([0.5, 0.4], maxlen=2),
+    "seen": Counter("aab"),
+    "frozen": frozenset({"conv1"}),
     "args": Namespace(lr=0.1, folder=Path("runs")),
     "settings": SimpleNamespace(depth=20),
     "accuracy": np.float64(0.5),
@@ -394,7 +418,7 @@ BESIDE = {
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_objects_beside_the_weights_are_left_out_where_they_are_numbers_or_settings(tmp_path, legacy):
+def test_objects_beside_the_weights_are_left_out_whatever_they_are_of(tmp_path, legacy):
     path = tmp_path / "model.pt"
     torch.save({**BESIDE, "state_dict": STATE}, path, _use_new_zipfile_serialization=not legacy)
     weights = read_weights(path)
@@ -403,7 +427,38 @@ def test_objects_beside_the_weights_are_left_out_where_they_are_numbers_or_setti
     assert weights.entries == dict.fromkeys(BESIDE)
 
 
-@pytest.mark.parametrize("value", [SimpleNamespace(weights=STATE), {"a": np.zeros(2), "b": nn.Linear(2, 2)}])
+def test_a_class_beside_the_weights_need_not_be_here(tmp_path, monkeypatch):
+    with monkeypatch.context() as there:
+        there.setattr(Config, "__module__", "train")
+        there.setitem(sys.modules, "train", sys.modules[__name__])
+        torch.save({"config": Config([16]), "state_dict": STATE}, tmp_path / "model.pt")
+    with pytest.raises(ModuleNotFoundError):
+        torch.load(tmp_path / "model.pt", weights_only=False)
+    assert read_weights(tmp_path / "model.pt").tensors.keys() == STATE.keys()
+
+
+def test_a_function_beside_the_weights_is_not_called(tmp_path):
+    mark = tmp_path / "ran"
+
+    class Caller:
+        def __reduce__(self):
+            return subprocess.call, (["touch", str(mark)],)
+
+    torch.save({"epoch": Caller(), "state_dict": STATE}, tmp_path / "model.pt")
+    assert read_weights(tmp_path / "model.pt").tensors.keys() == STATE.keys()
+    assert not mark.exists()
+    torch.load(tmp_path / "model.pt", weights_only=False)
+    assert mark.exists()
+
+
+def test_weights_in_a_defaultdict_are_read(tmp_path):
+    torch.save(defaultdict(list, STATE), tmp_path / "model.pt")
+    assert read_weights(tmp_path / "model.pt").tensors.keys() == STATE.keys()
+
+
+@pytest.mark.parametrize(
+    "value", [SimpleNamespace(weights=STATE), Config([STATE]), {"a": np.zeros(2), "b": nn.Linear(2, 2)}]
+)
 def test_objects_that_hold_tensors_or_code_are_not_left_out(tmp_path, value):
     torch.save({"other": value, "ema": STATE}, tmp_path / "model.pt")
     assert "pickled with more than plain tensors" in refused(tmp_path / "model.pt").problem
