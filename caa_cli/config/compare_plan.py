@@ -14,7 +14,7 @@ from caa_cli.config.named_attacks import NAME
 from caa_cli.config.paths import check_distinct
 from caa_cli.config.pictures import PICTURES
 from caa_cli.config.plan import Plan
-from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, NameOf, OneOf, did_you_mean
+from caa_cli.config.ranges import MOST_STEPS, SEED, Count, FileName, NameOf, OneOf, ZeroOr, did_you_mean
 from caa_cli.config.settings import Shown, Takes
 from caa_cli.errors import UsageError
 from caa_cli.runtime.sharding import Shard
@@ -81,7 +81,7 @@ class ComparePlan(Plan):
     ] = False
     bootstrap: Annotated[
         int,
-        Count(0, MOST_STEPS),
+        ZeroOr(Count(40, MOST_STEPS, "beyond each end of a 95% interval lies one resample of 40; 1000 are usual")),
         "95% confidence intervals from N bootstrap resamples of the images; 0: none.",
         Takes("N"),
     ] = 0

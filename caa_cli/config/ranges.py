@@ -55,6 +55,17 @@ class Range:
             )
 
 
+@dataclass(frozen=True)
+class ZeroOr:
+    """0, or a number in the range."""
+
+    range: Range
+
+    def check(self, option: str, value: float) -> None:
+        if value != 0 and value not in self.range:
+            raise UsageError(f"{option} must be 0, or {self.range}, not {value}", self.range.hint)
+
+
 def _shown(end: float) -> str:
     return f"{end:,}" if isinstance(end, int) else f"{end:g}"
 

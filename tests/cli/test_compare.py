@@ -309,7 +309,8 @@ def test_wrong_usage_is_said_before_anything_runs(tmp_path, monkeypatch):
     one = write(tmp_path / "a.json", document([record(0, 1.0)]))
     for words, problem in [
         (["--format", "xml"], "--format 'xml' is not known"),
-        (["--bootstrap", "-1"], "--bootstrap must be at least 0"),
+        (["--bootstrap", "-1"], "--bootstrap must be 0, or at least 40"),
+        (["--bootstrap", "39"], "--bootstrap must be 0, or at least 40"),
         (["--output", one], "is the same file as a result to read"),
         (["--output", "c.json", "--html", "c.json"], "is the same file as --output"),
         (["--figure", "c.xyz"], "no picture format is called '.xyz'"),

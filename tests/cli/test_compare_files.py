@@ -277,7 +277,7 @@ def test_images_that_are_eligible_in_one_file_only_are_left_out_and_said(tmp_pat
 
 def test_nothing_eligible_is_a_table_of_dashes(tmp_path):
     path = write(tmp_path / "a.json", document([record(0, None, outcome="misclassified", certified=None)]))
-    result = caa("compare", path, "--bootstrap", "10", "--output", tmp_path / "c.json")
+    result = caa("compare", path, "--bootstrap", "40", "--output", tmp_path / "c.json")
     assert result.exit_code == 0, result.output
     assert read_strict(tmp_path / "c.json")["attacks"]["caa"]["best_share"] is None
     assert "0 eligible of 1 image" in result.stdout

@@ -59,7 +59,7 @@ def test_a_table_by_model_and_attack(files):
 
 def test_each_model_is_a_comparison_of_its_own(files, tmp_path):
     """What the files of one model say does not depend on the other models."""
-    together = caa("compare", *files, "--output", tmp_path / "all.json", "--bootstrap", "20")
+    together = caa("compare", *files, "--output", tmp_path / "all.json", "--bootstrap", "40")
     assert together.exit_code == 0, together.output
     found = read_strict(tmp_path / "all.json")
     assert list(found["attacks"]) == ["gaussian/caa", "gaussian/ddn", "smoothadv/caa", "smoothadv/ddn"]
@@ -67,7 +67,7 @@ def test_each_model_is_a_comparison_of_its_own(files, tmp_path):
         "gaussian": "models/gaussian.pt",
         "smoothadv": "models/smoothadv.pt",
     }
-    alone = parse_strict(caa("compare", *files[2:], "--json", "--bootstrap", "20").stdout)
+    alone = parse_strict(caa("compare", *files[2:], "--json", "--bootstrap", "40").stdout)
     assert {**found["attacks"]["smoothadv/ddn"], "model": None} == {**alone["attacks"]["ddn"], "model": None}
     assert found["models"]["smoothadv"]["summary"] == alone["summary"]
     assert (found["summary"]["models"], found["summary"]["eligible"]) == (2, 6)
@@ -364,7 +364,7 @@ def test_the_curves_of_certified_accuracy(certificates, tmp_path):
 def test_what_certificates_can_not_be_compared_with(certificates, files, tmp_path):
     one = certificates[0]
     assert_clean_error(caa("compare", one, files[0]), 2, "is of caa certify and", "results of one of the two")
-    for words in (["--reference", "x"], ["--bootstrap", "9"], ["--html", "x.html"], ["--figure", "x.png"]):
+    for words in (["--reference", "x"], ["--bootstrap", "40"], ["--html", "x.html"], ["--figure", "x.png"]):
         hint = "leave it out; --figure-certified FILE draws their curves"
         assert_clean_error(caa("compare", *certificates, *words), 2, f"{words[0]} is of results of caa attack", hint)
     nothing = caa("compare", tmp_path / "none.json")

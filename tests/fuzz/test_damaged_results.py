@@ -121,7 +121,7 @@ def test_damaged_results_are_refused_or_read_as_they_are(tmp_path, count, pictur
         words = ["compare", path, *([other] if number % 2 else []), "--format", FORMATS[number % len(FORMATS)]]
         if pictures:
             words += [word for k, option in enumerate(PICTURES) for word in (option, tmp_path / f"{k}.png")]
-            words += ["--html", tmp_path / "page.html", "--bootstrap", "10"]
+            words += ["--html", tmp_path / "page.html", "--bootstrap", "40"]
         counts[f"compare {outcome(what, *words)}"] += 1
         counts[f"merge {outcome(what, 'merge', path, '--output', output, *['--partial'][number % 2 :])}"] += 1
         if output.exists():

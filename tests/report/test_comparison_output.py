@@ -119,7 +119,7 @@ def test_a_comparison_from_the_command_line(tmp_path):
     assert found["summary"]["broken_by_all"] == 2
     assert found["summary"]["broken_by_any"] == 3
     assert_as_by_hand(found)
-    again = parse_strict(caa("compare", tmp_path / "c.json", "--bootstrap", "9", "--json").stdout)
+    again = parse_strict(caa("compare", tmp_path / "c.json", "--bootstrap", "40", "--json").stdout)
     for attack in again["attacks"].values():
         assert attack["intervals"].keys() - attack.keys() == set(SHORTER)
         assert all(attack["intervals"][old] == attack["intervals"][f"{old}_over_certified"] for old in SHORTER)

@@ -96,7 +96,7 @@ def test_attacks_on_several_models_are_shown_again(tmp_path):
             found = document([record(i, r and r + len(files), certified=0.7) for i, r in enumerate(radii)], attack)
             found["checkpoint"] |= {"path": f"{name}.safetensors", "sha256": digest * 64}
             files.append(write(tmp_path / f"{name}-{attack}.json", found))
-    first = caa("compare", *files, "--output", tmp_path / "compare.json", "--bootstrap", "30", "--format", "latex")
+    first = caa("compare", *files, "--output", tmp_path / "compare.json", "--bootstrap", "40", "--format", "latex")
     assert first.exit_code == 0, first.output
     for file in files:
         file.unlink()
@@ -129,9 +129,9 @@ def test_one_of_no_eligible_image_is_shown_again(tmp_path, outcome, models):
 
 def test_intervals_and_reference_can_be_others(tmp_path):
     compared(tmp_path)
-    result = caa("compare", tmp_path / "compare.json", "--bootstrap", "20", "--reference", "pgd", "--json")
+    result = caa("compare", tmp_path / "compare.json", "--bootstrap", "40", "--reference", "pgd", "--json")
     found = parse_strict(result.stdout)
-    assert found["summary"]["bootstrap"]["resamples"] == 20
+    assert found["summary"]["bootstrap"]["resamples"] == 40
     assert found["reference"] == "pgd"
     assert_clean_error(caa("compare", tmp_path / "compare.json", "--reference", "x"), 2, "--reference x is none")
 
