@@ -7,6 +7,7 @@ import functools
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,7 +126,7 @@ def help_style() -> Iterator[None]:
 def errors_shown(context: typer.Context) -> Iterator[None]:
     """A CaaError that is raised meanwhile, or a want of memory, ends the command, with a message and an exit code."""
     try:
-        with _memory_heeded("resume" in context.params):
+        with _memory_heeded("resume" in context.params), _exit_refused():
             yield
     except CaaError as error:
         if isinstance(error, MissingSettingsError):
@@ -153,6 +154,22 @@ def _memory_heeded(resumes: bool) -> Iterator[None]:
             raise
         again = "; what is finished is kept, for --resume" if resumes else ""
         raise CaaError("there is not enough memory", f"free some, or raise its limit (ulimit -v){again}") from error
+
+
+@contextmanager
+def _exit_refused() -> Iterator[None]:
+    """A context that turns a sys.exit() of the user's code, such as a network's, into a CaaError: it would end caa
+    without a word, and perhaps with exit code 0."""
+    try:
+        yield
+    except SystemExit as error:
+        frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        code, line = [place for place in frames if place[0].co_qualname != "Quitter.__call__"][-1]  # that of exit()
+        if code.co_name == "on_broken_pipe":  # Rich's, where nobody reads its output
+            raise
+        raise CaaError(
+            f"{code.co_qualname} ended caa ({code.co_filename}, line {line})", "let it raise an exception instead"
+        ) from error
 
 
 def show_error(error: CaaError) -> None:

@@ -316,6 +316,26 @@ def write_factory(name: str) -> None:
     torch.save(network().state_dict(), "weights.pt")
 
 
+@pytest.mark.parametrize(("forward_pass", "ends"), [(1, "sys.exit()"), (9, "exit(0)")])
+def test_a_network_must_not_end_caa(forward_pass, ends):
+    name = f"leaving{forward_pass}"
+    write_factory(name)
+    code = f"""{FACTORY}
+class Leaving(Net):
+    passes = 0
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes == {forward_pass}:
+            {ends}
+        return super().forward(x)
+"""
+    Path(f"{name}.py").write_text(code, encoding="utf-8")
+    line = 1 + code.splitlines().index(f"            {ends}")
+    result = caa("certify", "--checkpoint", "weights.pt", "--arch", f"{name}:Leaving", *RUN)
+    assert_clean_error(result, 1, f"Leaving.forward ended caa ({Path(name).resolve()}.py, line {line})", "exception")
+
+
 @pytest.mark.parametrize("factory", ["plain", "told", "Net"])
 def test_a_factory_of_the_current_folder(factory):
     write_factory(f"mynet_{factory}")
