@@ -19,12 +19,14 @@ from caa_cli.models.limits import last_line
 from caa_cli.models.preprocessing import Preprocessing
 from caa_cli.runtime.words import counted, sizes
 
+_OTHER_IMAGES = "check --dataset: it has to have the images it was made for"
+
 
 def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
     """The card's model with these weights. Raises CaaError if names or shapes don't match."""
     if weights.module is not None:
         network = weights.module.float()
-        _, repeat = probe(network, card.input_shape, str(weights.path))
+        _, repeat = probe(network, card.input_shape, f"the network of {weights.path}")
         return NormalisedClassifier(network, card.mean, card.std, repeat)
     foreign = runs_foreign_code(card.arch)
     # A factory is called once. Of others the shapes first: those of an invalid card may exceed any memory.
@@ -42,7 +44,7 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
             f"compare them with what the file holds: caa inspect {shlex.quote(str(weights.path))}",
         ) from error
     if foreign:
-        classes, model.repeat = probe(model.network, card.input_shape, card.arch)
+        classes, model.repeat = probe(model.network, card.input_shape, f"the network of {card.arch}")
         if classes != card.num_classes:  # which were read off a matrix of the weights
             raise UsageError(
                 f"{card.arch} gives {counted(classes, 'logit')} for an image, not one for each of "
@@ -64,16 +66,21 @@ def _on_meta(weights: Weights, card: ModelCard) -> NormalisedClassifier:
         ) from error
 
 
-def probe(network: nn.Module, input_shape: Sequence[int], name: str) -> tuple[int, int]:
+def probe(
+    network: nn.Module, input_shape: Sequence[int], name: str, hint: str = _OTHER_IMAGES, like: Tensor | None = None
+) -> tuple[int, int]:
     """(number of classes, number of channels that grey images are repeated to), from forward passes of two images.
+
+    name: of the network, for messages.  like: of whose type and device the images are, and never repeated.
 
     Raises CaaError if the network rejects images of `input_shape`, does not return logits, or mixes images up.
     """
     network.eval()
     channels, height, width = input_shape
     problem = ""
-    for repeat in (1, 3) if channels == 1 else (1,):
+    for repeat in (1, 3) if channels == 1 and like is None else (1,):
         images = torch.rand(3, channels * repeat, height, width, generator=torch.Generator().manual_seed(0))
+        images = images if like is None else images.to(like)
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # PyTorch's warnings on how the network is written
@@ -88,7 +95,7 @@ def probe(network: nn.Module, input_shape: Sequence[int], name: str) -> tuple[in
             continue
         what = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         problem = f"gives {what} for two images, where logits of shape (2, classes) are wanted"
-    raise CaaError(f"the network of {name} {problem}", "check --dataset: it has to have the images it was made for")
+    raise CaaError(f"{name} {problem}", hint)
 
 
 def _refuse_mixing(network: nn.Module, images: Tensor, logits: Tensor, name: str) -> None:
@@ -100,7 +107,7 @@ def _refuse_mixing(network: nn.Module, images: Tensor, logits: Tensor, name: str
 
     if not alike(network(images[[0, 2]])) and alike(network(images[:2].clone())):
         raise CaaError(
-            f"the network of {name} gives an image other logits beside other images",
+            f"{name} gives an image other logits beside other images",
             "a classifier that is certified looks at each image alone: its batch normalisation needs running "
             "statistics (track_running_stats)",
         )

@@ -144,7 +144,7 @@ def _network(
     if weights.module is not None:
         kinds = {"TorchScript": "torchscript", "torch.export": "torch-export"}
         held = kinds.get(weights.format, "module") if weights.origin is None else weights.origin.arch
-        classes, repeat = probe(weights.module.float(), input_shape, str(weights.path))
+        classes, repeat = probe(weights.module.float(), input_shape, f"the network of {weights.path}")
         notes = []
         if arch not in (None, held):
             notes.append(f"--arch {arch} is not used: {weights.path} holds the whole network")

@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from caa_cli.data.images import ImageArrays
-from caa_cli.errors import UsageError
-from caa_cli.models.limits import last_line
-from caa_cli.runtime.words import sizes
+from caa_cli.errors import CaaError, UsageError
+from caa_cli.models.load import probe
+from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
 Images = Tensor | NDArray[Any] | Sequence[Any]
@@ -51,14 +51,15 @@ def check_arrays(
 def check_network(name: str, network: nn.Module, model: SmoothedClassifier, hint: str) -> None:
     """Raises UsageError unless the network takes the model's images, and gives a logit for each of its classes."""
     try:
-        with torch.no_grad():
-            logits = network.eval()(model.grey().expand(2, *model.input_shape).contiguous())
-    except Exception as error:  # foreign code may raise anything
-        raise UsageError(f"{name} can't take {sizes(model.input_shape)} images ({last_line(error)})", hint) from error
-    shape, wanted = tuple(getattr(logits, "shape", ())), (2, model.num_classes)
-    if shape != wanted:
-        what = f"a tensor of shape {shape}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise UsageError(f"{name} gives {what} for two images, not {wanted}", hint)
+        classes, _ = probe(network, model.input_shape, name, hint, like=model.grey())
+    except CaaError as error:
+        raise UsageError(error.problem, error.hint) from error
+    if classes != model.num_classes:
+        raise UsageError(
+            f"{name} gives {counted(classes, 'logit')} for an image, not one for each of "
+            f"{counted(model.num_classes, 'class')}",
+            hint,
+        )
 
 
 def class_numbers(name: str, values: Any, images: int) -> Tensor:

@@ -55,7 +55,7 @@ def new_classifier(plan: TrainPlan, images: Images) -> NewClassifier:
         raise UsageError(
             f"no {card.arch} can be built for {size} images ({error})", "use another --arch, or --image-size"
         ) from error
-    classes, model.repeat = probe(model.network, card.input_shape, card.arch)
+    classes, model.repeat = probe(model.network, card.input_shape, f"the network of {card.arch}")
     if classes != card.num_classes:
         raise UsageError(
             f"{card.arch} has {counted(classes, 'class')}, {card.dataset} has {card.num_classes}",

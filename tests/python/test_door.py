@@ -275,7 +275,7 @@ def linear(inputs, classes):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (linear(784, 9), r"^gradient gives a tensor of shape \(2, 9\) for two images, not \(2, 10\)"),
+        (linear(784, 9), "^gradient gives 9 logits for an image, not one for each of 10 classes"),
         (linear(783, 10), "^gradient can't take 1×28×28 images .*783"),
         (torch.nn.Identity(), r"^gradient gives a tensor of shape \(2, 1, 28, 28\) for two images"),
     ],
@@ -301,8 +301,12 @@ def test_a_surrogate_stays_as_it_is(data):
 def test_a_network_of_other_images_or_classes_than_it_is_said_to_have_is_refused():
     images = torch.rand(1, 3, 2, 2)
     for network, message in (
-        (linear(12, 4), r"^model gives a tensor of shape \(2, 4\)"),
+        (linear(12, 4), "^model gives 4 logits for an image"),
         (linear(4, 3), "^model can't take"),
+        (
+            torch.nn.Sequential(linear(12, 3), torch.nn.BatchNorm1d(3, track_running_stats=False)),
+            "^model gives an image other logits beside other images",
+        ),
     ):
         classifier = caa_cli.SmoothedClassifier(network, sigma=0.25, num_classes=3, input_shape=(3, 2, 2))
         with pytest.raises(caa_cli.UsageError, match=message):
