@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -178,6 +179,20 @@ def test_threads_may_share_a_classifier(model, data):
     wanted = everything(0)
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(everything, range(8))) == [wanted] * 8
+
+
+def test_a_call_that_waits_for_the_attack_which_waits_for_it_says_so(model, data):
+    images, labels = data[0][:1], data[1][:1]
+    within = Thread(target=caa_cli.certify, args=(model, images, labels), kwargs={"samples": 100})
+
+    def attack(classifier, images, labels, generator):
+        within.start()
+        within.join(8)  # for ever, in an attack that knows no better
+        return images
+
+    with pytest.warns(UserWarning, match="calls of caa take turns, and another thread's has not ended"):
+        caa_cli.attack(model, images, labels, attack, samples=100, verify_samples=1000)
+    within.join()
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
