@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
@@ -15,6 +14,7 @@ from caa_cli.config.attack_settings import declared, prefix, spec_of
 from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.presets import preset_of_attack
+from caa_cli.config.ranges import did_you_mean
 from caa_cli.config.settings import Setting, settings_of
 from caa_cli.errors import UsageError
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -88,8 +88,7 @@ def _place_of(key: str, full: Collection[str], known: Collection[str]) -> str:
         return "the attack is the argument `method`: method='caa'"
     if key in _OF_MODEL:
         return f"the model has it: caa.load(…, {key}=…)"
-    near = get_close_matches(key, full, 1)
-    return f"did you mean {near[0]}?" if near else f"it has: {', '.join(sorted(known))}"
+    return did_you_mean(key, full).rstrip() or f"it has: {', '.join(sorted(known))}"
 
 
 def _of_model(model: SmoothedClassifier) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from sys import float_info
 from typing import Any
 
+from caa_cli.config.ranges import did_you_mean
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary, certified_share, summarise_certificates
 from caa_cli.results.comparison import Comparison, attack_summary
@@ -55,9 +55,8 @@ class Fields:
         if name not in self.values and self._at_radius(name) is None:
             radius = "RADIUS" if self.radius is None else self.radius
             names = [*self.values, *(f"{before}certified_accuracy@{radius}" for before in self.certified)]
-            nearest = get_close_matches(name, names, 1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise UsageError(f"--require: {self.command} has no field {name!r}", f"{hint}its fields: {self.listing}")
+            hint = f"{did_you_mean(name, names)}its fields: {self.listing}"
+            raise UsageError(f"--require: {self.command} has no field {name!r}", hint)
 
     def value(self, name: str) -> float | None:
         """The value of a field; None where it has none."""
