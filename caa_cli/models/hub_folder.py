@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from caa_cli.errors import CaaError, UsageError
@@ -62,7 +63,9 @@ def read_hub_folder(folder: Path) -> tuple[Contents, str, int]:
     if metadata is None:
         raise CaaError(f"{folder / WEIGHTS} is no safetensors file", "download the folder again")
     try:
-        network, origin = (_transformers if _of_transformers(config) else _timm)(folder, config, content)
+        network, origin = (
+            _transformers(folder, config) if _of_transformers(config) else _timm(folder, config, content)
+        )
     except CaaError:
         raise
     except Exception as error:  # whatever a library makes of a wrong configuration
@@ -113,7 +116,7 @@ def _timm(folder: Path, config: Mapping[str, Any], content: bytes) -> tuple[nn.M
     return network, Origin(f"timm:{name}", timm_preprocessing(stored), labels)
 
 
-def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tuple[nn.Module, Origin]:
+def _transformers(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module, Origin]:
     package = need("transformers", f"--checkpoint {folder}")
     kind = next(iter(config.get("architectures") or [str(config["model_type"])]))
     if not str(kind).endswith("ForImageClassification"):
@@ -141,7 +144,8 @@ def _transformers(folder: Path, config: Mapping[str, Any], content: bytes) -> tu
     wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *loading.get("mismatched_keys", ())]
     if wrong:
         raise _not_together(folder, f"{short(wrong[0])} ({counted(len(wrong), 'such difference')})")
-    refuse_integers(folder / WEIGHTS, read_tensors(folder / WEIGHTS, content), network.state_dict())
+    # Of the tensors only their types are looked at: the file is mapped, and not read again.
+    refuse_integers(folder / WEIGHTS, load_file(folder / WEIGHTS), network.state_dict())
     names = tuple(labels.get(number, str(number)) for number in range(described.num_labels))
     processor = _json(folder / _PREPROCESSOR) if (folder / _PREPROCESSOR).is_file() else {}
     origin = Origin(f"transformers:{kind}", _preprocessing(processor, config), names)
