@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,10 @@ _MOST_BESIDE = 30
 # The only ones of Python itself. Others are called to do something, such as `getattr` and `exec`.
 _BUILT_IN = {"dict", "float", "frozenset", "int", "list", "object", "range", "slice", "str", "tuple"}
 # In place of those that hold entries of their own, which may be the weights.
-_CONTAINERS = [(lambda *_: {}, "collections.defaultdict"), (lambda *_: [], "collections.deque")]
+_CONTAINERS: list[tuple[Callable[..., Any], str]] = [
+    (lambda *_: {}, "collections.defaultdict"),
+    (lambda *_: [], "collections.deque"),
+]
 # Files that are programs, by what wrote them.
 _PROGRAMS = {"TorchScript": read_torchscript, "torch.export": read_exported}
 

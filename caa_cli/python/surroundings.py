@@ -22,8 +22,8 @@ def apart() -> Iterator[None]:
     """A context in which PyTorch works as in a command, a thread at a time, and random numbers stay the caller's."""
     if not _turn.acquire(timeout=_PATIENCE):
         warnings.warn(
-            "waiting: calls of caa take turns, and another thread's has not ended. If its attack is your own and waits "
-            "for this thread, neither will end: call caa in the attack's thread",
+            "waiting: calls of caa take turns, and another thread's has not ended. If its attack is your own and "
+            "waits for this thread, neither will end: call caa in the attack's thread",
             stacklevel=5,
         )
         _turn.acquire()
