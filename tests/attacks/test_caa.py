@@ -7,26 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from networks import Linear, SmallNet, make_linear, make_small
+from networks import SmallNet, make_linear, make_small
+from stepping import attack_at
 from torch import nn
 
 from caa_cli.attacks.caa.attack import CertificationAware
 from caa_cli.attacks.caa.state import CaaState
-from caa_cli.attacks.common.loop import Example, Finding, Search
+from caa_cli.attacks.common.loop import Example, Search
 from caa_cli.config.choices import FIXED, SAMPLE_SCHEDULES, STAGED
 from caa_cli.smoothing.bounds import separation
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.verification.verifier import Verifier
 
 DISTANCES = (1.0, 1.2, 1.5, 1.8, 2.2)
-
-
-def attack_at(
-    linear: Linear, distances: tuple[float, ...], attack: CertificationAware, batch: int = 3
-) -> list[Finding]:
-    examples = [Example(index, linear.at(distance), 1) for index, distance in enumerate(distances)]
-    found = list(Search(attack, linear.classifier, batch).run(examples))
-    return sorted(found, key=lambda finding: finding.example.index)
 
 
 @pytest.mark.parametrize("sigma", [0.25, 0.5])

@@ -13,6 +13,7 @@ from networks import make_linear, make_small
 from scipy import stats
 from scipy.linalg import hadamard
 from scipy.optimize import minimize
+from stepping import attack_at
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -35,12 +36,6 @@ from caa_cli.verification.verifier import Verifier
 
 DISTANCES = (0.6, 1.0, 1.6, 2.4)
 RIVAL = torch.tensor([1])
-
-
-def attack_at(linear, distances, attack, batch=1):
-    examples = [Example(index, linear.at(distance), 1) for index, distance in enumerate(distances)]
-    found = list(Search(attack, linear.classifier, batch).run(examples))
-    return sorted(found, key=lambda finding: finding.example.index)
 
 
 @pytest.mark.parametrize("sigma", [0.25, 0.5])
@@ -248,7 +243,7 @@ def test_the_smoothed_logits_are_those_that_come_with_a_gradient():
     assert torch.allclose(classifier.log_mean(x, keys, 300), with_gradient, atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), need=st.floats(-0.5, 1.2))
 def test_the_shortest_step_to_a_half_space_within_the_box(seed: int, need: float):
     generator = np.random.default_rng(seed)

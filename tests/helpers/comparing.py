@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +198,9 @@ def comparison_of(
         for n, found in enumerate(records)
     ]
     return compare(join(parts), resamples, reference=reference)
+
+
+def named(comparison: Comparison, label: str) -> Comparison:
+    """The comparison with its first attack under another name."""
+    first, *others = comparison.attacks
+    return replace(comparison, attacks=(replace(first, label=label), *others), reference=label)

@@ -1,6 +1,9 @@
-"""A linear model, an attack at a known distance from its plane, and one step of it."""
+"""A linear model, an attack at known distances from its plane, whole or one step of it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +13,7 @@ from torch import nn
 
 from caa_cli.attacks.caa.attack import CertificationAware
 from caa_cli.attacks.caa.state import CaaState
-from caa_cli.attacks.common.loop import Example
+from caa_cli.attacks.common.loop import Example, Finding, Search
 from caa_cli.config.choices import FIXED
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
@@ -26,6 +29,13 @@ def plane() -> Linear:
         layer.bias.zero_()
     model = nn.Sequential(nn.Flatten(), layer)
     return Linear(SmoothedClassifier(model, sigma=0.5, num_classes=2, input_shape=IMAGE), weight, 0.0)
+
+
+def attack_at(linear: Linear, distances: Sequence[float], attack: Any, batch: int = 3) -> list[Finding]:
+    """What the attack finds from class 1 at these distances, in their order."""
+    examples = [Example(index, linear.at(distance), 1) for index, distance in enumerate(distances)]
+    found = Search(attack, linear.classifier, batch).run(examples)
+    return sorted(found, key=lambda finding: finding.example.index)
 
 
 def begin(attack: CertificationAware, linear: Linear, clean: float, x: float, label: int = 1) -> CaaState:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import replace
 
 import pytest
-from comparing import assert_as_by_hand, by_index, comparison_of, document, record, write
+from comparing import assert_as_by_hand, by_index, comparison_of, document, named, record, write
 from rich.console import Console
 from support import caa, parse_strict, read_strict
 
@@ -21,11 +20,6 @@ from caa_cli.report.tables import as_csv, as_json_rows, cells, explanation, grid
 
 # The names of intervals that are not those of values.
 SHORTER = ("median_percent", "overall_median_percent", "common_median_percent")
-
-
-@pytest.fixture(scope="module")
-def comparison():
-    return comparison_of(by_index([[2.0, 2.0], [1.0, 1.5], [3.0, 2.99], [None, 4.0]]), resamples=50)
 
 
 def test_csv_is_read_back_with_every_digit(comparison):
@@ -86,12 +80,6 @@ def test_the_table_fits_a_terminal(width, longest):
     assert sum("───" in line for line in shown.splitlines()) == 1
     assert "∞" in shown
     assert len(explanation(found)) < 300
-
-
-def named(comparison, label):
-    """The comparison with its first attack under another name."""
-    first, *others = comparison.attacks
-    return replace(comparison, attacks=(replace(first, label=label), *others), reference=label)
 
 
 def test_names_that_mean_something_to_a_format_are_escaped(comparison):

@@ -8,7 +8,7 @@ import subprocess
 import xml.etree.ElementTree as ET
 
 import pytest
-from comparing import by_index, comparison_of, document, record, write
+from comparing import document, record, write
 from matplotlib.image import imread
 from support import caa
 from typer.main import get_command
@@ -20,11 +20,6 @@ from caa_cli.report.html import report
 from caa_cli.report.plots import inline_svg
 from caa_cli.report.selection import chosen_by, listed
 from caa_cli.report.sweep import find_sweep
-
-
-@pytest.fixture(scope="module")
-def comparison():
-    return comparison_of(by_index([[2.0, 2.0], [1.0, 1.5], [3.0, 2.99], [None, 4.0]]), resamples=50)
 
 
 def page_of(comparison, gallery=None, **others):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from comparing import by_index, comparison_of, document
+from comparing import by_index, comparison_of, document, named
 
 from caa_cli.report import escapes
 from caa_cli.report.headings import FURTHER, HEADINGS, meaning
@@ -32,12 +31,6 @@ def comparison():
         for n, found in enumerate(records)
     ]
     return compare(join(parts), 50)
-
-
-def named(comparison, label):
-    """The comparison with its first attack under another name."""
-    first, *others = comparison.attacks
-    return replace(comparison, attacks=(replace(first, label=label), *others), reference=label)
 
 
 def rows_of(text, attack):

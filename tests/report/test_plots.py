@@ -24,11 +24,6 @@ from caa_cli.report.plots import evaluations, excess, proportion, write_picture
 from caa_cli.results.certificates import CertifyRecord
 
 
-@pytest.fixture(scope="module")
-def comparison():
-    return comparison_of(by_index([[2.0, 2.0], [1.0, 1.5], [3.0, 2.99], [None, 4.0]]), resamples=50)
-
-
 @pytest.mark.parametrize("name", PICTURES)
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_pictures_are_written(comparison, tmp_path, name, suffix):
