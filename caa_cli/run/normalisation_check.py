@@ -18,7 +18,7 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 
 # The check takes at most this time over all normalisations, and at most so many images and samples of each.
-_SECONDS, _IMAGES, _SAMPLES = 2.0, 64, 4
+MOST_SECONDS, _IMAGES, _SAMPLES = 2.0, 64, 4
 _FEWEST_IMAGES = 12
 # A preset is better if its accuracy is higher by so many standard errors of the paired difference, and by _GAIN.
 _ERRORS, _GAIN = 3.0, 0.05
@@ -45,7 +45,7 @@ class Plausibility:
         x, labels, indices = self._sample()
         if not indices:
             return None
-        affordable = int(_SECONDS / self._seconds(x[0], indices[0])) // (1 + len(self.presets))
+        affordable = int(MOST_SECONDS / self._seconds(x[0], indices[0])) // (1 + len(self.presets))
         count = min(len(indices), affordable)
         if count < min(_FEWEST_IMAGES, len(indices)):
             return "the normalisation was not checked: the model is too slow here to measure its accuracy"
