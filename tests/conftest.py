@@ -9,7 +9,12 @@ from pathlib import Path
 
 import environment  # noqa: F401, first of all
 import pytest
+from hypothesis import HealthCheck, settings
 from networks import Linear, make_linear
+
+# How long an example takes says more of what else the machine does.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -112,7 +112,7 @@ def test_any_class_above_the_label_counts_whichever_is_followed():
     assert float(state.near_distance[0, 0]) == pytest.approx(2.5, rel=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), longest=st.floats(0.05, 0.5), across=st.floats(-0.3, 0.3))
 def test_a_slide_stays_in_the_box_and_comes_nearer_in_its_half_space(seed: int, longest: float, across: float):
     generator = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ def walk(origin: np.ndarray, direction: np.ndarray, centres: np.ndarray, radii: 
     raise AssertionError("the ray never left the balls")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 10_000), balls=st.integers(1, 8), spread=st.floats(0.1, 2.0))
 def test_the_exit_is_where_walking_leaves_the_union(seed: int, balls: int, spread: float):
     rng = np.random.default_rng(seed)
@@ -183,7 +183,7 @@ def test_an_example_without_balls_has_no_way_to_go():
     assert ways_out(Balls(1, 2, torch.device("cpu"))) == [0.0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 10_000), need=st.floats(0.0, 3.0))
 def test_the_least_scale_is_where_the_limited_sum_reaches_what_is_needed(seed: int, need: float):
     """min(limit, λ·weight) summed over the pixels, some of which have no weight or no room."""

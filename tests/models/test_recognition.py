@@ -233,7 +233,7 @@ LENET_STATE = PublishedLeNet().state_dict()
 PREFIXES = ("_orig_mod.", "module.", "model.", "network.", "1.", "net.", "classifier.", "anything.")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(stack=st.lists(st.sampled_from(PREFIXES), max_size=5), lenet=st.booleans())
 def test_prefixes_come_off_in_any_order(stack, lenet):
     state, prefix = LENET_STATE if lenet else SMALL_STATE, "".join(stack)
@@ -243,7 +243,7 @@ def test_prefixes_come_off_in_any_order(stack, lenet):
     assert found.prefix == prefix
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(names=st.dictionaries(st.text(max_size=12), st.lists(st.integers(0, 3), max_size=4), max_size=8))
 def test_weights_of_anything_else_are_not_recognised(names):
     assert recognise({name: torch.zeros(shape) for name, shape in names.items()}) is None

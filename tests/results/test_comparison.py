@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from comparing import COLUMNS, assert_as_by_hand, by_hand, by_index, comparison_of, document, record, tables
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from caa_cli.report.headings import FURTHER, HEADINGS
@@ -101,7 +101,6 @@ def test_neither_the_order_of_images_nor_of_attacks_matters(table, data):
             assert getattr(mixed[position], name) == pytest.approx(value, nan_ok=True), name
 
 
-@settings(deadline=None)
 @given(table=tables, data=st.data())
 def test_every_column_of_the_table_follows_from_the_examples(table, data):
     """Recomputed by other code from the document's records, and compared with what is shown. Half a unit of the last
@@ -140,7 +139,6 @@ def test_every_column_of_the_table_follows_from_the_examples(table, data):
     assert document["summary"]["broken_by_all"] == sum(len(mine) == len(table[0]) for mine in radii)
 
 
-@settings(deadline=None)
 @given(table=tables, count=st.integers(1, 4), data=st.data())
 def test_shards_in_any_order_are_the_whole(table, count, data):
     records = by_index(table)

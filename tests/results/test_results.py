@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
@@ -121,14 +121,12 @@ def journal_of(folder: Path, entries) -> Journal:
     return journal
 
 
-@settings(deadline=None)  # each example writes to the disk and syncs
 @given(entries=st.lists(records, unique_by=lambda entry: entry.index, max_size=8))
 def test_journal_gives_back_what_it_was_given(entries, tmp_path_factory):
     journal = journal_of(tmp_path_factory.mktemp("journal"), entries)
     assert Journal(journal.path).resume(HEADER, ["samples", "seed"]) == entries
 
 
-@settings(deadline=None)  # each example writes to the disk and syncs
 @given(entries=st.lists(records, unique_by=lambda entry: entry.index, min_size=1, max_size=4), data=st.data())
 def test_a_journal_cut_anywhere_keeps_its_whole_lines_and_goes_on(entries, data, tmp_path_factory):
     journal = journal_of(tmp_path_factory.mktemp("journal"), entries)

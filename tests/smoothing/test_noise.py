@@ -22,7 +22,7 @@ def draw(key: Key, start: int, count: int, shape: tuple[int, ...] = SHAPE) -> to
     return out[0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     start=st.integers(0, 300),
     count=st.integers(1, 200),

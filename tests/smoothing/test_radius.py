@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mpmath import exp, log, mp, mpf, sqrt
 from scipy.stats import norm
@@ -70,7 +70,6 @@ def test_the_maxima_are_those_of_a_search_in_forty_digits(lower: float, upper: f
 
 
 @everyone
-@settings(deadline=None)
 @given(one=shares, other=shares, more=st.floats(0.0, 0.1))
 def test_no_radius_is_larger_than_cohens_and_better_votes_never_shorten_it(name, one, other, more):
     radius = radius_of(name)

@@ -39,7 +39,7 @@ def outputs_and_gradient(layer, x):
     return y.detach(), torch.autograd.grad(y, x, torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape))[0]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     kernel=PAIRS,
     stride=PAIRS,

@@ -56,7 +56,7 @@ def test_the_generator_decides():
 
 
 @given(width=st.integers(1, 700), height=st.integers(1, 700), seed=st.integers(0, 2**32))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_random_crops_lie_in_the_image(width: int, height: int, seed: int):
     left, top, wide, high = crop_box(width, height, random.Random(seed))
     assert left >= 0

@@ -198,7 +198,7 @@ def test_ddn_ends_near_a_linear_boundary():
     steps=st.integers(1, 6),
     attack=st.sampled_from([pgd, ddn]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_inner_attacks_stay_in_the_ball_and_the_box(seed: int, epsilon: float, steps: int, attack: Any):
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand((4, 1, 10, 10), generator=generator)
@@ -225,7 +225,7 @@ def test_every_method_takes_the_settings_that_are_declared_for_it():
 
 
 @given(seed=st.integers(0, 2**32 - 1), exponent=st.integers(-40, 30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_direction_has_length_one_however_small_the_gradient(seed: int, exponent: int):
     x = torch.randn((3, 1, 4, 4), generator=torch.Generator().manual_seed(seed))
     assert torch.allclose(norms(unit(x * 10.0**exponent)), torch.ones(3, 1, 1, 1), atol=1e-3)

@@ -48,7 +48,7 @@ def passing_probability(counts: list[int], both: list[int], share: float) -> flo
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=4), st.sampled_from([0.3, 0.05, 0.001]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_an_even_point_passes_with_at_most_its_level_whatever_votes_fall_on_other_classes(steps, level):
     both = np.cumsum(steps).tolist()
     drawn = [15 * (stage + 1) for stage in range(len(both))]
