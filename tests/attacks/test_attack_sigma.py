@@ -52,31 +52,31 @@ def test_a_wrong_sigma_is_not_mixed_with_the_right_one(tmp_path):
 def test_it_comes_from_a_file_and_is_shown(tmp_path):
     config = tmp_path / "c.toml"
     config.write_text("[attack]\nattack-sigma = 0.4\n")
-    result = caa("attack", "--checkpoint", "demo", "--config", config, "--dry-run", "--json")
+    result = caa("attack", "--checkpoint", "demo", "--config", config, "--chunk-size", "64", "--dry-run", "--json")
     assert parse_strict(result.stdout)["config"]["attack_sigma"] == 0.4
     assert "takes σ to be 0.4" in result.stderr
 
 
-@pytest.mark.parametrize("finish", ["ray", "none"])
-@pytest.mark.parametrize("share", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("share", [0.5, 2.0])
 @pytest.mark.parametrize(
     "method",
     [CertificationAware(sample_schedule=FIXED), Pgd(), DeepFool(), Fmn(steps=40)],
     ids=lambda method: type(method).__name__,
 )
-def test_on_a_linear_model_the_boundary_is_the_same_for_every_sigma(method, share, finish):
+def test_on_a_linear_model_the_boundary_is_the_same_for_every_sigma(method, share):
     """So the verified radius stays what it is: the distance, and the margin that a proof at the true σ takes."""
     linear, distances = make_linear(gradient_chunk=2048, votes_chunk=2048), (0.9, 1.5)
     examples = [Example(index, linear.at(distance), 1) for index, distance in enumerate(distances)]
     sigma = share * linear.classifier.sigma
     search = Search(replace(method, samples=1000), linear.classifier.with_sigma(sigma), 2)
-    verifier = Verifier(samples=40_000, probe_samples=4000, finish=finish, search_sigma=sigma)
     for finding in search.run(examples):
         distance = distances[finding.example.index]
-        proved = verifier.verify(finding, linear.classifier)
-        assert proved.radius is not None
         # Without the finish the search's last step is in it too.
-        assert 0.995 * distance <= proved.radius <= (1.05 if finish == "ray" else 1.25) * distance
+        for finish, most in (("ray", 1.05), ("none", 1.25)):
+            verifier = Verifier(samples=40_000, probe_samples=4000, finish=finish, search_sigma=sigma)
+            proved = verifier.verify(finding, linear.classifier)
+            assert proved.radius is not None
+            assert 0.995 * distance <= proved.radius <= most * distance
 
 
 def test_the_proof_is_at_the_true_sigma():

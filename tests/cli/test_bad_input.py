@@ -6,6 +6,7 @@ import gzip
 import resource
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -341,6 +342,20 @@ def run_on_a_full_disk(size: int, *words: str | Path) -> str:
     return result.stderr
 
 
+@pytest.fixture(scope="module")
+def older(tmp_path_factory) -> bytes:
+    """A result that is there already, of another seed."""
+    output = tmp_path_factory.mktemp("older") / "attack.json"
+    attack(output, "--limit", "1", "--seed", "5")
+    return output.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> list[dict[str, Any]]:
+    """The examples of a run that finds all the room it needs."""
+    return timeless(attack(tmp_path_factory.mktemp("whole") / "attack.json", "--limit", "5"))
+
+
 @pytest.mark.parametrize(
     ("size", "words"),
     [
@@ -350,10 +365,9 @@ def run_on_a_full_disk(size: int, *words: str | Path) -> str:
     ],
     ids=["journal", "result", "images"],
 )
-def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, size, words):
+def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, older, whole, size, words):
     output = tmp_path / "attack.json"
-    attack(output, "--limit", "1", "--seed", "5")
-    older = output.read_bytes()
+    output.write_bytes(older)
     stderr = run_on_a_full_disk(size, "attack", *CHEAP, "--output", output, *words, "--overwrite")
     assert_clean_text(stderr, "File too large", "--resume")
     assert str(output) + ".jsonl" in stderr
@@ -363,11 +377,11 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, size, words):
     assert kept > 0
     assert "what is finished is kept in" in stderr
 
-    resumed = attack(output, *words, "--resume")
-    whole = attack(tmp_path / "whole.json", *(word.replace("a.safe", "b.safe") for word in words))
-    assert timeless(resumed) == timeless(whole)
+    resumed = timeless(attack(output, *words, "--resume"))
+    assert len(resumed) == int(words[1])
+    assert resumed == whole[: len(resumed)]
     if "--save-adversarial" in words:
-        found = [example for example in whole["examples"] if example["outcome"] == "attacked"]
+        found = [example for example in resumed if example["outcome"] == "attacked"]
         assert load_file(tmp_path / "a.safetensors")["indices"].tolist() == [example["index"] for example in found]
 
 

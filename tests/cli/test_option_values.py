@@ -158,7 +158,7 @@ def test_toml_may_write_numbers_lists_and_texts_as_one_would(tmp_path: Path):
     file = tmp_path / "c.toml"
     text = "sigma = 1\nchunk-size = 64\nmean = 0.5\nstd = [0.5]\nquiet = true\nmax-memory = '4GiB'\nstep-max = 1\n"
     file.write_text(text, encoding="utf-8")
-    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--json", "--config", file)
+    result = caa("attack", "--checkpoint", "demo", "--chunk-size", "64", "--dry-run", "--json", "--config", file)
     assert result.exit_code == 0, result.output
     config = parse_strict(result.stdout)["config"]
     assert (config["sigma"], config["chunk_size"], config["mean"], config["std"]) == (1.0, 64, [0.5], [0.5])
@@ -174,10 +174,10 @@ def test_variables_are_checked_as_flags_are():
 
 @pytest.mark.parametrize(("option", "what"), [("--certify-samples", "certify"), ("--verify-samples", "verify")])
 def test_an_attack_that_can_prove_nothing_is_warned_of(option: str, what: str):
-    result = caa("attack", "--checkpoint", "demo", "--dry-run", option, "1")
+    result = caa("attack", "--checkpoint", "demo", "--chunk-size", "64", "--dry-run", option, "1")
     assert result.exit_code == 0, result.output
     assert f"{option} 1 can {what} nothing: not even a unanimous vote is enough at α = 0.005" in result.stderr
-    assert "unanimous" not in caa("attack", "--checkpoint", "demo", "--dry-run").stderr
+    assert "unanimous" not in caa("attack", "--checkpoint", "demo", "--chunk-size", "64", "--dry-run").stderr
 
 
 @pytest.mark.parametrize(

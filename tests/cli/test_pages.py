@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def test_the_files_that_a_page_names_are_there(page: Path):
     assert [name for name in sorted(named - RECIPES) if not (ROOT / name).exists()] == []
 
 
+@cache
 def options(subcommand: str) -> set[str]:
     parameters = typer.main.get_command(app).commands[subcommand].params  # type: ignore[attr-defined]
     return {"--help", *(word for parameter in parameters for word in [*parameter.opts, *parameter.secondary_opts])}

@@ -308,11 +308,11 @@ def test_an_attack_may_have_a_default_of_samples_a_step_and_what_is_verified_is_
     assert [default_of(name, "samples") for name in ("pgd", "caa-newton", "one of later")] == [1500, own, 1500]
 
 
-def test_the_help_and_a_comparison_have_the_defaults(tmp_path):
+def test_the_help_and_a_comparison_have_the_defaults():
     own = ATTACKS["caa-newton"].samples
     shown = " ".join(caa("attack", "--help").stdout.replace("│", "").split())
     assert f"1500; caa-newton by gradients: {own}" in shown
-    words = ("--attacks", "caa,caa-newton", "--dry-run", "--json", "--output", tmp_path / "c.json")
+    words = ("--attacks", "caa,caa-newton", "--chunk-size", "64", "--dry-run", "--json")
     planned = parse_strict(caa("compare", "--checkpoint", "demo", *words).stdout)["attacks"]
     assert [attack["config"]["samples"] for attack in planned.values()] == [1500, own]
     assert [attack["config"]["selection_samples"] for attack in planned.values()] == [1500, 1500]
@@ -330,7 +330,7 @@ def test_the_help_and_a_comparison_have_the_defaults(tmp_path):
     ],
 )
 def test_too_few_samples_for_any_point_to_count_are_warned_of(words: str, option: str | None):
-    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--limit", "1", *words.split())
+    result = caa("attack", "--checkpoint", "demo", "--chunk-size", "64", "--dry-run", "--limit", "1", *words.split())
     assert result.exit_code == 0, result.output
     warned = [line for line in result.stderr.splitlines() if "not even a unanimous vote" in line]
     assert [line.split()[1] for line in warned] == ([option] if option else [])

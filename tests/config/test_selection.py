@@ -194,11 +194,12 @@ def test_the_command_line_takes_them(tmp_path, monkeypatch):
     assert timeless == [{k: v for k, v in e.items() if k != "seconds"} for e in every["examples"]]
 
     monkeypatch.setenv("CAA_ATTACK_INDICES", str(tmp_path / "i.txt"))
-    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--json")
+    dry = ("attack", "--checkpoint", "demo", "--chunk-size", "64", "--dry-run", "--json")
+    result = caa(*dry)
     assert json.loads(result.stdout)["images"] == 2
     monkeypatch.delenv("CAA_ATTACK_INDICES")
     (tmp_path / "c.toml").write_text(f'[attack]\nindices = "{tmp_path / "i.txt"}"\n')
-    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--json", "--config", tmp_path / "c.toml")
+    result = caa(*dry, "--config", tmp_path / "c.toml")
     assert json.loads(result.stdout)["images"] == 2
 
 

@@ -16,10 +16,11 @@ from caa_cli.models import confined
 
 MOST_BYTES, MOST_SECONDS = 4 * 2**30, 30
 # All that goes before the work itself, which is that of an honest file.
+DRY = ("--limit", "1", "--chunk-size", "64", "--dry-run")
 COMMANDS = (
     ("inspect", "x"),
-    ("attack", "--checkpoint", "x", "--dataset", "demo", "--sigma", "0.5", "--dry-run"),
-    ("attack", "--checkpoint", "demo", "--gradient", "surrogate-model=x", "--limit", "1", "--dry-run"),
+    ("attack", "--checkpoint", "x", "--dataset", "demo", "--sigma", "0.5", *DRY),
+    ("attack", "--checkpoint", "demo", "--gradient", "surrogate-model=x", *DRY),
 )
 
 

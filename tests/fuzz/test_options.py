@@ -145,6 +145,8 @@ def option_set(choose: random.Random, folder: Path) -> tuple[list[str], dict[str
             )
         else:
             words += [parameter.opts[0]] if parameter.is_flag else [parameter.opts[0], value]
+    if "chunk_size" in options and not any("chunk" in given for given in [*words, *env, *toml]):
+        env[f"CAA_{name}_CHUNK_SIZE".upper()] = "64"  # a dry run times eight chunks
     if toml:
         file = folder / "c.toml"
         file.write_text(choose.choice(["", f"[{name}]\n"]) + "\n".join(toml), encoding="utf-8")

@@ -86,7 +86,7 @@ def test_too_little_says_what_would_do_and_that_does(tmp_path):
 @linux
 def test_a_limit_changes_no_result(tmp_path):
     """A chunk as large as asked for would take more."""
-    words = ["attack", *CHEAP, "--limit", "1", "--samples", "8000", "--chunk-size", "8000", "--iterations", "3"]
+    words = ["attack", *CHEAP, "--limit", "1", "--samples", "4000", "--chunk-size", "4000", "--iterations", "1"]
     code, _, peak = alone(*words, "--output", tmp_path / "free.json")
     assert code == 0
     # What PyTorch alone holds differs by 200 MB between machines, so the limit is what a small chunk would do with.
@@ -121,10 +121,11 @@ limit_device(classifier.device, limit)
 classifier.votes_chunk = classifier.gradient_chunk = largest_chunk(classifier, limit, gradients=True)
 x, keys = torch.rand(1, 3, 200, 200), [Key(0, 0, Purpose.SEARCH)]
 found = [limit, classifier.gradient_chunk]
-for samples, parts in ((40, 1), (80, 1), (80, 4)):
+chunk = classifier.gradient_chunk
+for chunks, parts in ((1, 1), (3, 1), (2, 4)):
     classifier.gradient_chunk //= parts
-    classifier.keyed_votes(x, keys, samples)
-    classifier.surrogate(x, torch.tensor([0]), keys, samples, LogRatio())
+    classifier.keyed_votes(x, keys, chunks * chunk)
+    classifier.surrogate(x, torch.tensor([0]), keys, chunks * chunk, LogRatio())
     found.append(peak_resident())
 print(json.dumps(found))
 """
@@ -132,8 +133,8 @@ print(json.dumps(found))
 
 @linux
 def test_large_images_stay_below_the_limit_however_many_samples():
-    """About 13 MB a sample: 60 of them at once would not fit. All gradients fill their chunks, one after the other in
-    one process; the last keeps several chunks' graphs for its pilot."""
+    """About 13 MB a sample: three chunks would not fit. All gradients fill their chunks, one after the other in one
+    process; the last keeps several chunks' graphs for its pilot."""
     command = [sys.executable, "-c", BIG_IMAGES]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
     limit, chunk, few, many, waiting = json.loads(done.stdout)

@@ -212,7 +212,7 @@ def test_the_accuracy_is_under_the_radius_that_was_decided(tmp_path: Path):
     ],
 )
 def test_settings_that_can_certify_nothing_are_warned_of(words: list[str], said: str):
-    result = caa("certify", "--checkpoint", "demo", "--dry-run", *words)
+    result = caa("certify", "--checkpoint", "demo", "--chunk-size", "64", "--dry-run", *words)
     assert result.exit_code == 0
     assert said in result.stderr
 
@@ -226,7 +226,7 @@ def test_whether_a_radius_can_be_decided_at_all_does_not_depend_on_the_bound(bou
     assert decider.largest_radius(0.5) == pytest.approx(RADIUS_LIMIT, rel=1e-9)
     for radius, possible in ((RADIUS_LIMIT - 1e-6, True), (RADIUS_LIMIT + 1e-6, False)):
         assert (decider.verdict(1000, 1000, float(ndtr(radius / 0.5)), decider.share()) is True) == possible
-        words = ["--dry-run", "--samples", "1000", "--radius", f"{radius:.9f}"]
+        words = ["--dry-run", "--chunk-size", "64", "--samples", "1000", "--radius", f"{radius:.9f}"]
         result = caa("certify", "--checkpoint", "demo", *words, env={"CAA_CERTIFY_BOUND": bound})
         assert result.exit_code == 0
         assert ("not even a unanimous vote reaches" in result.stderr) == (not possible)

@@ -271,7 +271,7 @@ def clean_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(request: pytest.FixtureRequest, clean_classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A denoiser that was trained for that classifier."""
     path = tmp_path_factory.mktemp("denoiser") / "den.safetensors"
-    words = ["--classifier", clean_classifier, "--sigma", "0.8", "--mse-epochs", "6", "--epochs", "9"]
+    words = ["--classifier", clean_classifier, "--sigma", "0.8", "--mse-epochs", "3", "--epochs", "5"]
     words += ["--arch", request.param, "--evaluate-samples", "20", "--batch-size", "32"]
     result = caa("train", *SMALL, *words, "--output", path)
     assert result.exit_code == 0, result.output
@@ -327,7 +327,7 @@ def test_the_file_says_what_it_was_trained_for(trained: Path, clean_classifier: 
     assert (facts["method"], facts["objective"], facts["mse_epochs"], facts["sigma"]) == (
         "denoiser",
         "stability",
-        6,
+        3,
         0.8,
     )
     assert facts["classifier_sha256"] == digest
