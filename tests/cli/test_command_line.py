@@ -14,6 +14,7 @@ from statistics import median
 
 import numpy as np
 import pytest
+from forking import fork
 from rich.markup import render
 from safetensors.numpy import load_file
 from support import (
@@ -26,7 +27,6 @@ from support import (
     parse_strict,
     read_strict,
     read_terminal,
-    start,
     timeless,
     write_mnist,
 )
@@ -201,7 +201,7 @@ def test_without_a_terminal_the_lines_are_plain(run):
 
 def test_on_a_terminal_a_bar_is_shown(tmp_path):
     terminal, other_end = pty.openpty()
-    process = start("attack", *CHEAP, "--limit", "1", "--output", tmp_path / "a.json", stderr=other_end)
+    process = fork("attack", *CHEAP, "--limit", "1", "--output", tmp_path / "a.json", stderr=other_end)
     os.close(other_end)
     shown = read_terminal(terminal)
     process.communicate()
@@ -243,7 +243,7 @@ def _paths(files):
 
 def test_defaults_then_file_then_environment_then_flags(tmp_path):
     def samples(*words, env=None):
-        result = caa("attack", "--checkpoint", "demo", "--dry-run", "--json", *words, env=env)
+        result = caa("attack", "--checkpoint", "demo", "--chunk-size", "64", "--dry-run", "--json", *words, env=env)
         return parse_strict(result.stdout)["config"]["samples"]
 
     file = tmp_path / "caa.toml"
@@ -258,7 +258,7 @@ def test_defaults_then_file_then_environment_then_flags(tmp_path):
 def test_a_file_may_set_what_all_subcommands_share(tmp_path):
     file = tmp_path / "caa.toml"
     file.write_text("seed = 7\nepochs = 3\n[attack]\nverify-samples = 5000\nmean = [0.5]\n")
-    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--json", "--config", file)
+    result = caa("attack", "--checkpoint", "demo", "--chunk-size", "64", "--dry-run", "--json", "--config", file)
     config = parse_strict(result.stdout)["config"]
     assert (config["seed"], config["verify_samples"], config["mean"]) == (7, 5000, [0.5])
 
@@ -267,7 +267,7 @@ def test_a_file_may_name_the_attack_at_its_top(tmp_path):
     """`attack` is an option as well as a subcommand."""
     file = tmp_path / "caa.toml"
     file.write_text('attack = "caa"\n')
-    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--json", "--config", file)
+    result = caa("attack", "--checkpoint", "demo", "--chunk-size", "64", "--dry-run", "--json", "--config", file)
     assert result.exit_code == 0, repr(result.exception)
     assert parse_strict(result.stdout)["config"]["attack"] == "caa"
 
@@ -288,7 +288,7 @@ def test_a_file_may_name_the_attack_at_its_top(tmp_path):
 def test_a_file_that_makes_no_sense_is_refused(tmp_path, text, hint):
     file = tmp_path / "caa.toml"
     file.write_text(text)
-    result = caa("attack", "--checkpoint", "demo", "--dry-run", "--config", file)
+    result = caa("attack", "--checkpoint", "demo", "--chunk-size", "64", "--dry-run", "--config", file)
     assert_clean_error(result, 2, str(file), hint)
     assert result.stdout == ""
 
@@ -359,7 +359,7 @@ def test_another_seed_gives_another_result(run, tmp_path):
 
 
 def test_a_flag_that_overrides_the_checkpoint_is_said_aloud():
-    words = ["attack", "--checkpoint", "demo", "--dry-run", "--sigma"]
+    words = ["attack", "--checkpoint", "demo", "--chunk-size", "64", "--dry-run", "--sigma"]
     assert "warning: --sigma 0.4 overrides the 0.5" in caa(*words, "0.4", "--quiet").stderr
     assert "warning" not in caa(*words, "0.5").stderr
     unnormalised = caa(*words, "0.5", "--normalisation", "none", "--quiet").stderr

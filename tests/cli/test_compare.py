@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from comparing import assert_as_by_hand, document, record, write
+from forking import fork
 from support import (
     CHEAP,
     assert_clean_error,
@@ -17,7 +18,6 @@ from support import (
     journal_of,
     parse_strict,
     read_strict,
-    start,
     timeless,
     wait_until,
 )
@@ -147,7 +147,7 @@ def test_adversarial_images_are_kept_attack_by_attack(tmp_path):
 def test_settings_come_from_a_file_too(tmp_path):
     config = tmp_path / "c.toml"
     config.write_text('seed = 7\n[compare]\nattacks = ["caa", "caa:iterations=5"]\niterations = 8\n')
-    words = ("--checkpoint", "demo", "--config", config, "--dry-run", "--json", "--output", tmp_path / "c.json")
+    words = ("--checkpoint", "demo", "--config", config, "--chunk-size", "64", "--dry-run", "--json")
     result = caa("compare", *words)
     assert result.exit_code == 0, result.output
     said = parse_strict(result.stdout)["attacks"]
@@ -157,8 +157,8 @@ def test_settings_come_from_a_file_too(tmp_path):
 def test_one_sweep_in_a_file_needs_no_list(tmp_path):
     config = tmp_path / "c.toml"
     config.write_text('sweep = "samples=50,100"\n')
-    words = ("--checkpoint", "demo", "--attacks", "caa", "--config", config, "--dry-run", "--json")
-    result = caa("compare", *words, "--output", tmp_path / "c.json")
+    words = ("--checkpoint", "demo", "--config", config, "--chunk-size", "64", "--dry-run", "--json")
+    result = caa("compare", "--attacks", "caa", *words)
     assert result.exit_code == 0, result.output
     assert [a["config"]["samples"] for a in parse_strict(result.stdout)["attacks"].values()] == [50, 100]
 
@@ -167,7 +167,7 @@ def signalled(output: Path, signum: int, label: str, limit: int, *more: str) -> 
     """A comparison that is signalled when it has finished an image with this attack."""
     journal = Path(f"{path_for_attack(output, label, '.json')}.jsonl")
     words = ("compare", *CHEAP, "--attacks", TWO, "--limit", limit, "--output", output, *more)
-    process = start(*words)
+    process = fork(*words)
     wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 2, process)
     os.kill(process.pid, signum)
     _, stderr = process.communicate()

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from comparing import document, record, write
+from forking import fork
 from requiring import CERTIFICATES, certification
-from support import CHEAP, assert_clean_error, attack, caa, journal_of, parse_strict, start, wait_until
+from support import CHEAP, assert_clean_error, attack, caa, journal_of, parse_strict, wait_until
 
 from caa_cli.results.records import FAILED
 from caa_cli.results.shards.progress import images_of
@@ -296,7 +297,7 @@ def test_a_run_at_work_is_running_and_is_not_disturbed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [word for word in CHEAP if word != "8"]
     words[words.index("--iterations")] = "--quiet"
-    process = start("compare", *words, "--attacks", "caa,ddn:iterations=20", "--limit", "3", "--output", "c.json")
+    process = fork("compare", *words, "--attacks", "caa,ddn:iterations=20", "--limit", "3", "--output", "c.json")
     states = set[tuple[str, ...]]()
 
     def at_work() -> bool:
@@ -329,17 +330,21 @@ def test_a_comparison_cut_short_between_two_attacks_is_not_complete(tmp_path, mo
     """All attacks that have begun are complete, so only the comparison can say that there are more to come."""
     monkeypatch.chdir(tmp_path)
     words = ["--quiet", "--attacks", "caa,ddn", "--limit", "1", "--output", "c.json"]
-    script = """
-from caa_cli.run import attack
-run = attack.run_attack
-def once(plan, *words, **settings):
-    if plan.attack == "ddn":
-        print("caa is done", flush=True)
-        import time; time.sleep(120)
-    return run(plan, *words, **settings)
-attack.run_attack = once
-"""
-    process = start("compare", *CHEAP, *words, before=script)
+
+    def wait_between() -> None:
+        from caa_cli.run import attack
+
+        run = attack.run_attack
+
+        def once(plan, *words, **settings):
+            if plan.attack == "ddn":
+                print("caa is done", flush=True)
+                time.sleep(120)
+            return run(plan, *words, **settings)
+
+        attack.run_attack = once
+
+    process = fork("compare", *CHEAP, *words, before=wait_between)
     assert process.stdout is not None
     assert process.stdout.readline() == "caa is done\n"
     for name in ("c.json", "."):
@@ -364,7 +369,7 @@ attack.run_attack = once
 def test_a_comparison_and_its_attack_are_finished_by_one_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["--quiet", "--attacks", "caa,ddn", "--limit", "50", "--output", "c.json"]
-    process, journal = start("compare", *CHEAP, *words), Path("c.caa.json.jsonl")
+    process, journal = fork("compare", *CHEAP, *words), Path("c.caa.json.jsonl")
     wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1, process)
     process.send_signal(signal.SIGINT)
     process.communicate()
@@ -375,7 +380,7 @@ def test_a_comparison_and_its_attack_are_finished_by_one_command(tmp_path, monke
 
 def test_a_process_that_was_killed_no_longer_runs(tmp_path):
     journal = tmp_path / "a.json.jsonl"
-    process = start("attack", *CHEAP, "--limit", "50", "--quiet", "--output", tmp_path / "a.json")
+    process = fork("attack", *CHEAP, "--limit", "50", "--quiet", "--output", tmp_path / "a.json")
     wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1, process)
     assert status(tmp_path / "a.json", code=3)["runs"][0]["state"] == "running"
     os.kill(process.pid, signal.SIGKILL)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import CHEAP, assert_clean_error, attack, caa, read_strict
+from support import CHEAP, CHEAP_SETTINGS, assert_clean_error, attack, caa, read_strict
 
 import caa_cli
 
@@ -127,8 +127,7 @@ def test_results_with_and_without_a_target_are_not_compared():
 def test_python_has_the_targets_of_the_command():
     model, (images, labels) = caa_cli.load("demo", device="cpu"), caa_cli.load_images("demo")
     found = attack(Path("a.json"), "--target", "least-likely", "--limit", "2")
-    cheap = {"samples": 100, "iterations": 8, "step_min": 0.4, "step_max": 0.8, "verify_samples": 1000}
-    cheap |= {"method": "caa", "chunk_size": 256}
+    cheap = {**CHEAP_SETTINGS, "method": "caa"}
     images, labels = images[:2], labels[:2]
     results = caa_cli.attack(model, images, labels, target="least-likely", **cheap)
     assert results.target.tolist() == [example["target"] for example in found["examples"]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import typer
-from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
+from support import CHEAP, CHEAP_SETTINGS, assert_clean_error, caa, parse_strict, read_strict
 
 import caa_cli
 from caa_cli.cli import layers
@@ -144,13 +144,13 @@ def test_a_run_has_the_presets_settings_and_its_name(run):
     result, found, _ = run
     config = found["config"]
     assert (config["preset"], config["surrogate"], config["finish"]) == ("paper", "gumbel", "none")
-    assert (config["certify_samples"], config["samples"], config["step_max"]) == (1500, 100, 0.8)
+    assert (config["certify_samples"], config["samples"], config["step_max"]) == (1500, 64, 1.0)
     # No early end, and all samples at every step.
     assert [example["iterations"] for example in found["examples"]] == [8, 8]
     assert found["examples"][1]["lost_gradients"] > 0, "the draws are saturated on the second image"
     shown = " ".join(result.stderr.split())
     assert "preset paper (Et Tu Certifications): --verification intervals" in shown
-    assert "--patience 0 --sample-schedule fixed --surrogate gumbel; as given: --samples 100" in shown
+    assert "--patience 0 --sample-schedule fixed --surrogate gumbel; as given: --samples 64" in shown
 
 
 def test_without_a_line_search_a_verified_point_is_a_candidate(tmp_path: Path):
@@ -196,15 +196,14 @@ def test_a_comparison_runs_with_it(tmp_path: Path):
     settings = {label: held["settings"] for label, held in found["attacks"].items()}
     assert settings["caa"]["surrogate"] == "gumbel"
     assert settings["pgd"]["pgd_gumbel_temperature"] == 0.01
-    assert settings["caa-newton"]["samples"] == 100
+    assert settings["caa-newton"]["samples"] == 64
 
 
 def test_python_takes_it_too(run):
     _, found, _ = run
     images, labels = caa_cli.load_images("demo")
     model = caa_cli.load("demo", device="cpu")
-    cheap = {"samples": 100, "iterations": 8, "step_min": 0.4, "step_max": 0.8, "verify_samples": 1000}
-    results = caa_cli.attack(model, images[:2], labels[:2], "caa", preset="paper", chunk_size=256, **cheap)
+    results = caa_cli.attack(model, images[:2], labels[:2], "caa", preset="paper", **CHEAP_SETTINGS)
     for name in ("radius_search", "iterations", "forward_evaluations"):
         expected = [example[name] for example in found["examples"]]
         assert results.to_dict()[name].tolist() == pytest.approx(

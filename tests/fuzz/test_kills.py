@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,11 @@ import pytest
 from safetensors.numpy import load_file
 from support import CHEAP, caa
 
-# What PyTorch imports with its first gradient, and with its first optimiser.
-LATE = ("torch.fx.experimental.symbolic_shapes", "torch._dynamo")
-# Each process begins where all is imported already: a kill then falls into the work.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["support", *(f"caa_cli.run.{name}" for name in ("attack", "certify", "compare", "train")), *LATE]
-)
+# Each process begins where all is imported already: a kill then falls into the work. PyTorch imports the last two
+# with its first gradient, and with its first optimiser.
+PROCESSES = multiprocessing.get_context("fork")
+PIPELINES = [f"caa_cli.run.{name}" for name in ("attack", "certify", "compare", "train")]
+IMPORTED = [*PIPELINES, "torch.fx.experimental.symbolic_shapes", "torch._dynamo"]
 
 CERTIFY = "certify --checkpoint demo --samples 2000 --limit 4 --chunk-size 256 --device cpu"
 TRAIN = "train --dataset demo --epochs 3 --evaluate-samples 0 --device cpu"
@@ -67,7 +66,7 @@ class Command:
         """The exit code, of a process that is killed at its `last`-th event, or `after` so many seconds."""
         self.folder.mkdir(exist_ok=True)
         words = [word.replace("{}", str(self.folder)) for word in RUNS[self.name]]
-        seen, began = PROCESSES.Value("i", 0), time.monotonic()
+        seen, began = PROCESSES.Value("i", 0, lock=False), time.monotonic()  # a kill may not leave it locked
         process = PROCESSES.Process(target=work, args=([*words, "--resume"], str(self.folder), last, seen))
         process.start()
         process.join(after)
@@ -138,6 +137,8 @@ def kill(name: str, folder: Path, kills: int, moments: random.Random) -> Counter
 
 
 def kill_all(folder: Path, kills: int, seed: int) -> None:
+    for module in IMPORTED:
+        import_module(module)
     moments, done = random.Random(seed), Counter[str]()
     for name in RUNS:
         done += kill(name, folder, kills, moments)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from support import COMMAND
 
-# Cheap settings of every search and verification.
-STEPS = "--step-min 0.4 --step-max 0.8"
-FEW = "--samples 100 --iterations 8 --verify-samples 1000 --chunk-size 256 --device cpu"
+# Cheap settings of every search and verification, as of support.CHEAP.
+STEPS = "--step-min 0.5 --step-max 1.0"
+FEW = "--samples 64 --iterations 8 --verify-samples 1000 --chunk-size 256 --device cpu"
 
 
 def run(folder: Path, script: str, *shell: str, code: int = 0) -> str:

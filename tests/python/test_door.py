@@ -13,21 +13,12 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
-from support import attack, caa, parse_strict, read_strict
+from support import CHEAP_SETTINGS, attack, caa, parse_strict, read_strict
 
 import caa_cli
 from caa_cli.python.errors import plain
 from caa_cli.results.records import ATTACKED, MISCLASSIFIED
 
-# As `support.CHEAP` says it to the command.
-CHEAP = {
-    "samples": 100,
-    "iterations": 8,
-    "step_min": 0.4,
-    "step_max": 0.8,
-    "verify_samples": 1000,
-    "chunk_size": 256,
-}
 NEWTON = {"newton_steps": 6, "samples": 100, "verify_samples": 1000, "chunk_size": 256}
 
 
@@ -62,13 +53,13 @@ def test_a_loaded_model_says_what_it_is(model):
 def test_an_attack_is_the_commands_to_the_bit(model, data, tmp_path):
     images, labels = data
     document = attack(tmp_path / "a.json", "--limit", "3", "--save-adversarial", tmp_path / "a.safetensors")
-    results = caa_cli.attack(model, images[:3], labels[:3], "caa", **CHEAP)
+    results = caa_cli.attack(model, images[:3], labels[:3], "caa", **CHEAP_SETTINGS)
     columns_are_the_commands(results, document["examples"])
     told = {k: v for k, v in document["summary"].items() if "seconds" not in k}
     assert {k: v for k, v in results.summary.to_json().items() if "seconds" not in k} == told
     lengths = np.linalg.norm((results.adversarial - images[:3].numpy()).reshape(3, -1).astype(float), axis=1)
     assert lengths == pytest.approx(results.radius, abs=1e-9, nan_ok=True)
-    alone = caa_cli.attack(model, images[2:3].numpy(), [int(labels[2])], "caa", indices=[2], **CHEAP)
+    alone = caa_cli.attack(model, images[2:3].numpy(), [int(labels[2])], "caa", indices=[2], **CHEAP_SETTINGS)
     assert alone.radius[0] == results.radius[2]
 
 
@@ -103,7 +94,7 @@ def test_certificates_are_the_commands(model, data, radius, tmp_path):
 def test_a_misclassified_image_has_no_adversarial_one(model, data):
     images, labels = data
     wrong = (int(labels[1]) + 1) % 10
-    results = caa_cli.attack(model, images[1:3], [wrong, int(labels[2])], "caa", **CHEAP)
+    results = caa_cli.attack(model, images[1:3], [wrong, int(labels[2])], "caa", **CHEAP_SETTINGS)
     assert results.outcome.tolist() == [MISCLASSIFIED, ATTACKED]
     assert results.success.tolist() == [False, True]
     assert np.isnan(results.adversarial[0]).all()
@@ -119,7 +110,7 @@ def test_an_attack_of_ones_own_is_judged_too(model, data):
         return (images - reach * gradient / gradient.norm()).clamp(0, 1)
 
     images, labels = data
-    settings = {name: CHEAP[name] for name in ("samples", "verify_samples", "chunk_size")}
+    settings = {name: CHEAP_SETTINGS[name] for name in ("samples", "verify_samples", "chunk_size")}
     results = caa_cli.attack(model, images[:1], labels[:1], jump, reach=8.0, **settings)
     assert results.outcome.tolist() == [ATTACKED]
     assert results.backward_evaluations[0] == 100
@@ -132,7 +123,7 @@ def test_an_attack_of_ones_own_is_judged_too(model, data):
 
 def test_gradients_of_votes_and_of_another_model(model, data):
     images, labels = data
-    settings = {**CHEAP, "iterations": 12}
+    settings = {**CHEAP_SETTINGS, "iterations": 12}
     votes = caa_cli.attack(model, images[:6], labels[:6], "caa", gradient="votes", **settings)
     assert votes.backward_evaluations.sum() == 0
     other = caa_cli.attack(model, images[:1], labels[:1], "caa", gradient=model, **settings)
@@ -354,7 +345,7 @@ def test_an_interruption_keeps_what_is_done(model, data, function, monkeypatch):
     call = getattr(caa_cli, function)
     settings = {"samples": 300, "chunk_size": 100}
     if function == "attack":
-        settings = {**CHEAP, "method": "caa", "batch_size": 1}
+        settings = {**CHEAP_SETTINGS, "method": "caa", "batch_size": 1}
     enough = 10**9
     call(model, images[:1], labels[:1], **settings)
     enough, wanted = len(calls) + 1, call(model, images[:1], labels[:1], **settings)

@@ -192,7 +192,7 @@ def test_settings_of_every_search_are_swept_without_touching_the_rule(tmp_path):
     found = read_strict(tmp_path / "c.json")
     assert [a["settings"]["samples"] for a in found["attacks"].values()] == [50, 100, 400] * 2
     assert "samples" not in found["config"]
-    assert (found["config"]["selection_samples"], found["config"]["verify_samples"]) == (100, 1000)
+    assert (found["config"]["selection_samples"], found["config"]["verify_samples"]) == (64, 1000)
     assert found["config"]["iterations"] == 8
     clean = [
         [(e["index"], e["prediction"], e["expectation"], e["certified_radius"]) for e in a["examples"]]

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forking import fork
 from safetensors.numpy import load_file
 from safetensors.torch import save
 from support import (
@@ -23,7 +24,6 @@ from support import (
     caa,
     journal_of,
     read_strict,
-    start,
     timeless,
     wait_until,
 )
@@ -31,7 +31,8 @@ from support import (
 from caa_cli.models.checkpoint import DEMO_CHECKPOINT, read_weights
 
 # Enough images that a signal sent after the first few falls into the middle of the run.
-MANY = ["--limit", "12"]
+IMAGES = 18
+MANY = ["--limit", str(IMAGES)]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def lines(output: Path) -> int:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, signum):
     output, images = tmp_path / "attack.json", tmp_path / "a.safetensors"
-    process = start("attack", *CHEAP, *MANY, "--save-adversarial", images, "--output", output)
+    process = fork("attack", *CHEAP, *MANY, "--save-adversarial", images, "--output", output)
     wait_until(lambda: lines(output) >= 2, process)
     process.send_signal(signum)
     _, stderr = process.communicate()
@@ -61,10 +62,10 @@ def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, 
     document = read_strict(output)
     done = {example["index"] for example in document["examples"]}
     assert document["status"] == "interrupted"
-    assert 1 <= len(done) < 12
+    assert 1 <= len(done) < IMAGES
     assert timeless(document) == [example for example in timeless(whole[0]) if example["index"] in done]
     assert document["summary"]["examples"] == len(done)
-    assert f"{len(done)} of 12 images done" in stderr
+    assert f"{len(done)} of {IMAGES} images done" in stderr
     # The signal may fall between the line of an image in the journal and its place in the document.
     kept = lines(output)
     assert len(done) <= kept <= len(done) + 1
@@ -86,7 +87,7 @@ def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, 
 def test_an_interruption_is_said_although_it_ended_the_reader_of_stdout(tmp_path, words):
     """As in `caa attack | tee log`: Ctrl-C reaches both."""
     output = tmp_path / ("c.caa.json" if "compare" in words else "c.json")
-    process = start(*words, *CHEAP, *MANY, "--output", tmp_path / "c.json")
+    process = fork(*words, *CHEAP, *MANY, "--output", tmp_path / "c.json")
     assert process.stdout is not None
     assert process.stderr is not None
     wait_until(lambda: lines(output) >= 2, process)
@@ -100,8 +101,8 @@ def test_an_interruption_is_said_although_it_ended_the_reader_of_stdout(tmp_path
 def test_the_command_that_goes_on_has_the_settings_that_came_from_variables(tmp_path):
     output = tmp_path / "an attack.json"
     settings = {"CAA_ATTACK_SAMPLES": "60", "CAA_ATTACK_OUTPUT": str(output), "CAA_ATTACK_LIMIT": "12"}
-    words = [word for word in CHEAP if word not in ("--samples", "100")]
-    process = start("attack", *words, env={**ENVIRONMENT, **settings})
+    words = [word for word in CHEAP if word not in ("--samples", "64")]
+    process = fork("attack", *words, env={**ENVIRONMENT, **settings})
     wait_until(lambda: lines(output) >= 1, process)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate()
@@ -175,7 +176,7 @@ def test_an_older_result_does_not_hide_a_run_that_was_killed(tmp_path, whole):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--samples", "101"], "samples (100 there, 101 here)"),
+        (["--samples", "65"], "samples (64 there, 65 here)"),
         (["--sigma", "0.4"], "sigma (0.5 there, 0.4 here)"),
         (["--seed", "1"], "seed (0 there, 1 here)"),
         (["--iterations", "9"], "iterations (8 there, 9 here)"),
@@ -210,7 +211,7 @@ def test_what_changes_no_result_may_change(tmp_path, whole):
     output = unfinished(tmp_path, whole, done=10)
     document = attack(output, *MANY, "--resume", "--batch-size", "1")
     assert timeless(document)[:10] == timeless(whole[0])[:10]
-    assert [example["index"] for example in document["examples"]] == list(range(12))
+    assert [example["index"] for example in document["examples"]] == list(range(IMAGES))
 
 
 def test_a_finished_run_goes_on_with_a_larger_limit(tmp_path, whole):
@@ -266,7 +267,7 @@ def straight(tmp_path_factory):
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path, straight):
     output, unfinished = tmp_path / "m.safetensors", tmp_path / "m.safetensors.training"
-    process = start(*TRAIN.split(), "--output", output)
+    process = fork(*TRAIN.split(), "--output", output)
     wait_until(unfinished.exists, process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
@@ -295,7 +296,7 @@ def test_a_training_stopped_during_its_evaluation_is_not_lost(tmp_path):
     """The last epoch is saved by then; what is said must not be that nothing was finished."""
     output, unfinished = tmp_path / "m.safetensors", tmp_path / "m.safetensors.training"
     words = "train --dataset demo --epochs 1 --evaluate-samples 1000000 --device cpu"
-    process = start(*words.split(), "--output", output)
+    process = fork(*words.split(), "--output", output)
     wait_until(unfinished.exists, process)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=1)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forking import fork
 from safetensors.numpy import load_file
 from support import (
     CHEAP,
@@ -16,7 +17,6 @@ from support import (
     journal_of,
     parse_strict,
     read_strict,
-    start,
     timeless,
     wait_until,
 )
@@ -323,7 +323,7 @@ def test_trainings_follow_the_same_rule(tmp_path, monkeypatch):
 
 def refused_meanwhile(begun: Path, first: list[str], *others: list[str]) -> None:
     """Runs `first` in a process of its own, and the others once it has begun to write; none of them may."""
-    process = start(*first)
+    process = fork(*first)
     wait_until(lambda: begun.exists() and begun.stat().st_size, process)
     try:
         for words in others:

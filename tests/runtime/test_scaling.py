@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
+from forking import fork
 from support import (
     CHEAP,
     COMMAND,
     ENVIRONMENT,
     attack,
     caa,
+    ended,
     rank_of,
     read_strict,
     start,
@@ -27,7 +29,8 @@ from support import (
     wait_until,
 )
 
-IMAGES = 16
+IMAGES = 24
+EACH = IMAGES // 2  # of two shards
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "guides" / "scaling-out.md"
 
 
@@ -59,12 +62,6 @@ def merged(folder: Path, images: int = IMAGES):
     return read_strict(folder / "all.json")
 
 
-def ended(process: subprocess.Popen[str], code: int = 0) -> str:
-    _, stderr = process.communicate(timeout=240)
-    assert process.returncode == code, stderr
-    return stderr
-
-
 def run_words(folder: Path, images: int = IMAGES) -> list[str | Path]:
     return ["attack", *CHEAP, "--limit", str(images), "--output", folder / "attack.json"]
 
@@ -75,20 +72,21 @@ def test_two_ranks_of_torchrun_one_of_them_killed_are_the_run_in_one_process(tmp
     process = torchrun(*words)
     wait_until(lambda: all(len(finished(shard_file(tmp_path, k))) >= 2 for k in range(2)), process)
     os.kill(rank_of(process, 1), signal.SIGKILL)
-    stderr = ended(process, code=1)
+    _, stderr = ended(process, code=1)
     assert not shard_file(tmp_path, 1).exists()
     # The other one was ended by torchrun and has saved what it had.
-    assert re.search(r"interrupted: \d+ of 8 images done and saved in .*shard-0-of-2", stderr)
+    assert re.search(rf"interrupted: \d+ of {EACH} images done and saved in .*shard-0-of-2", stderr)
     assert read_strict(shard_file(tmp_path, 0))["status"] == "interrupted"
     refused = caa("merge", *(shard_file(tmp_path, k) for k in range(2)), "--output", tmp_path / "all.json")
     assert refused.exit_code == 2
     assert "finish it with: RANK=" in refused.stderr
 
-    stderr = ended(torchrun(*words))
-    assert "images done already" in stderr
     for rank in range(2):
-        assert f"{rank} of 2: process {rank} of torchrun's 2" in stderr
-        assert f"shard {rank} of 2: images 8/8" in stderr
+        result = caa(*words, env={"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)})
+        assert result.exit_code == 0, result.output
+        assert "images done already" in result.stderr
+        assert f"{rank} of 2: process {rank} of torchrun's 2" in result.stderr
+        assert f"shard {rank} of 2: images {EACH}/{EACH}" in result.stderr
     document = merged(tmp_path)
     assert timeless(document) == timeless(whole)
     assert document["fingerprint"] == whole["fingerprint"]
@@ -106,16 +104,11 @@ def test_torchrun_itself_starts_a_killed_rank_again(tmp_path, whole):
     assert timeless(merged(tmp_path)) == timeless(whole)
 
 
-def test_torchrun_and_another_shard_are_one_message(tmp_path):
-    stderr = ended(torchrun(*run_words(tmp_path), "--shard", "0/4"), code=1)
-    assert "--shard 0/4, but this is process" in stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("loading", [True, False], ids=["while loading", "while working"])
 def test_sigusr1_saves_what_is_finished(tmp_path, loading):
     output = tmp_path / "a.json"
-    process = start("attack", *CHEAP, "--limit", "100", "--output", output)
+    begin = start if loading else fork
+    process = begin("attack", *CHEAP, "--limit", "100", "--output", output)
     if loading:
         # The first module that a subcommand loads: signals are heeded by then.
         wait_until(lambda: b"torch" in Path(f"/proc/{process.pid}/maps").read_bytes(), process)
@@ -123,7 +116,7 @@ def test_sigusr1_saves_what_is_finished(tmp_path, loading):
         wait_until(lambda: len(finished(output)) >= 2, process)
     process.send_signal(signal.SIGUSR1)
     process.send_signal(signal.SIGTERM)  # Slurm may send both, or one twice
-    stderr = ended(process, code=130)
+    _, stderr = ended(process, code=130)
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
     if not loading:
@@ -134,38 +127,40 @@ def test_sigusr1_saves_what_is_finished(tmp_path, loading):
 
 def test_a_node_that_dies_between_writing_and_renaming(tmp_path, whole):
     """The result is not there, its images are in the record, and a half-written file is not taken for it."""
-    dies = "import os, pathlib\npathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9)\n" + COMMAND
+
+    def die_in_time() -> None:
+        Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
     words = [*run_words(tmp_path), "--shard", "1/2"]
-    process = subprocess.Popen([sys.executable, "-c", dies, *map(str, words)], env=ENVIRONMENT)
-    assert process.wait(timeout=240) == -signal.SIGKILL
+    ended(fork(*words, before=die_in_time), code=-signal.SIGKILL)
     output = tmp_path / "attack.json"
     assert not output.exists()
     assert sorted(finished(output)) == list(range(IMAGES))[1::2]
     refused = caa("merge", output, "--output", tmp_path / "all.json")
-    assert "is not there: its run ended before it could write it, with 8 images finished" in refused.stderr
+    assert f"is not there: its run ended before it could write it, with {EACH} images finished" in refused.stderr
     result = caa(*words, "--resume")
-    assert "8 images done already" in result.stderr
+    assert f"{EACH} images done already" in result.stderr
     assert timeless(read_strict(output)) == timeless(whole)[1::2]
 
 
 @pytest.mark.parametrize(("kills", "images"), [(3, 12), pytest.param(50, 64, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_lose_and_double_no_image(tmp_path, kills, images):
-    """Two shards of a Slurm array in turn; the moments fall into loading, working and writing."""
+    """Two shards of a Slurm array in turn; the moments fall into reading, working and writing."""
     moments = random.Random(kills)
     settings = {"SLURM_ARRAY_TASK_MIN": "4", "SLURM_ARRAY_TASK_MAX": "5", "SLURM_ARRAY_TASK_COUNT": "2"}
     words = [*run_words(tmp_path, images), "--shard", "auto", "--resume", "--quiet"]
     killed = life = 0
-    loading = 2.0
+    first = 0.0
     while killed < kills:
         index = life % 2
         life += 1
         assert life < 3 * kills, "the runs end before they can be killed"
         before, began = len(finished(shard_file(tmp_path, index))), time.monotonic()
-        process = start(*words, env={**ENVIRONMENT, **settings, "SLURM_ARRAY_TASK_ID": str(4 + index)})
+        process = fork(*words, env={**ENVIRONMENT, **settings, "SLURM_ARRAY_TASK_ID": str(4 + index)})
         if life == 1:
             wait_until(lambda: finished(shard_file(tmp_path, 0)), process)
-            loading = time.monotonic() - began
-        moment = began + loading * moments.uniform(0.3, 1.4)
+            first = time.monotonic() - began
+        moment = began + first * moments.uniform(0.3, 2.0)
         while time.monotonic() < moment and process.poll() is None:
             time.sleep(0.01)
         process.kill()

@@ -1,35 +1,45 @@
-"""Colours and live bars: on a terminal, in a log, in CI, and as the user asks, each in a real process."""
+"""Colours and live bars: on a terminal, in a log, in CI, and as the user asks, each in a real process.
+
+That of the help is a new interpreter: typer reads the variables when it is imported.
+"""
 
 from __future__ import annotations
 
 import os
 import pty
 import re
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from forking import fork
 from support import ENVIRONMENT, read_terminal, start
+
+from caa_cli.display import Display
 
 COLOUR = re.compile(r"\x1b\[([0-9]+;)*3[0-7]m")
 
 
-def output(terminal: bool, *words: str, **environment: str) -> str:
-    """stderr and stdout of the command, both on a terminal or both in a pipe."""
-    settings = {"env": {**ENVIRONMENT, **environment}}
+def output(terminal: bool, *words: str, show: Callable[[], Any] | None = None, **environment: str) -> str:
+    """stderr and stdout of the command, or of what else shows something, both on a terminal or both in a pipe."""
+    begin = start if "--help" in words else fork
+    settings: dict[str, Any] = {"env": {**ENVIRONMENT, **environment}}
+    if show is not None:
+        settings["before"] = lambda: sys.exit(show())
     if not terminal:
-        process = start(*words, **settings)
+        process = begin(*words, **settings)
         return "".join(process.communicate())
     ours, theirs = pty.openpty()
-    process = start(*words, stdout=theirs, stderr=theirs, **settings)
+    process = begin(*words, stdout=theirs, stderr=theirs, **settings)
     os.close(theirs)
     shown = read_terminal(ours)
     process.wait()
     return shown
 
 
-SHOW_TABLE = """
-from caa_cli.display import Display
-Display().grid("title", ["name", "value"], [["alpha", "1"]], "caption")
-"""
+def show_table() -> None:
+    Display().grid("title", ["name", "value"], [["alpha", "1"]], "caption")
 
 
 @pytest.mark.parametrize(
@@ -50,13 +60,9 @@ Display().grid("title", ["name", "value"], [["alpha", "1"]], "caption")
     ],
 )
 @pytest.mark.parametrize("what", ["help", "error", "table"])
-def test_colours_are_for_terminals_and_for_those_who_ask(
-    monkeypatch, what: str, terminal: bool, environment, coloured: bool
-):
+def test_colours_are_for_terminals_and_for_those_who_ask(what: str, terminal: bool, environment, coloured: bool):
     words = {"help": "attack --help", "error": "attack --checkpoint demo --alpha 2", "table": ""}[what]
-    if what == "table":
-        monkeypatch.setattr("support.COMMAND", SHOW_TABLE)
-    shown = output(terminal, *words.split(), **environment)
+    shown = output(terminal, *words.split(), show=show_table if what == "table" else None, **environment)
     assert "alpha" in shown
     assert (COLOUR.search(shown) is not None) == coloured
 
@@ -68,11 +74,9 @@ def test_an_empty_variable_counts_as_not_set():
     assert not COLOUR.search(shown)
 
 
-SHOW_BAR = """
-from caa_cli.display import Display
-with Display().bar("images", 2) as bar:
-    bar.update(1, "half")
-"""
+def show_bar() -> None:
+    with Display().bar("images", 2) as bar:
+        bar.update(1, "half")
 
 
 @pytest.mark.parametrize(
@@ -86,9 +90,8 @@ with Display().bar("images", 2) as bar:
         (False, {"TTY_COMPATIBLE": "1"}, False),
     ],
 )
-def test_a_bar_is_drawn_only_for_somebody_who_watches(monkeypatch, terminal: bool, environment, live: bool):
-    monkeypatch.setattr("support.COMMAND", SHOW_BAR)
-    shown = output(terminal, **environment)
+def test_a_bar_is_drawn_only_for_somebody_who_watches(terminal: bool, environment, live: bool):
+    shown = output(terminal, show=show_bar, **environment)
     assert ("━" in shown) == live
     assert ("images 1/2 · half" in shown) != live
 

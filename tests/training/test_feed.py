@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forking import fork
 from PIL import Image
-from support import COMMAND, ENVIRONMENT, assert_clean_error, assert_clean_text, caa, write_mnist
+from support import assert_clean_error, assert_clean_text, caa, write_mnist
 from torch import nn
 
 from caa_cli.data.datasets import open_dataset
@@ -131,7 +132,7 @@ def test_imagenet_is_trained_on_from_its_files(tmp_path: Path):
         write_tree(tmp_path / split, classes, 8, 40)
     (tmp_path / "train" / classes[0] / "3.png").write_bytes(b"cut off")
     checkpoint = tmp_path / "model.safetensors"
-    words = ["--dataset", "imagenet", "--data-dir", tmp_path, "--image-size", "32", "--arch", "resnet18"]
+    words = ["--dataset", "imagenet", "--data-dir", tmp_path, "--image-size", "32", "--arch", "resnet20"]
     words += [*TRAIN, "--optimizer", "sgd", "--workers", "1", "--evaluate-samples", "2", "--heldout", "2"]
     result = caa("train", *words, "--output", checkpoint)
     assert result.exit_code == 0, result.output
@@ -255,12 +256,12 @@ def test_a_state_that_is_being_saved_is_saved_in_full(tmp_path: Path):
 def test_a_batch_beyond_the_memory_is_told_with_what_would_help(tmp_path: Path, dtype: str, advised: bool):
     """The noisy images of one step take 19 GB, and the process is allowed 17."""
     words = ["train", "--dataset", "demo", *TRAIN, "--batch-size", "600", "--draws", "10000", "--dtype", dtype]
-    limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({2**34}, {2**34}))\n{COMMAND}"
-    command = [sys.executable, "-c", limited, *words, "--output", str(tmp_path / "m")]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    assert result.returncode == 1
-    assert_clean_text(result.stderr, "cpu is out of memory", "use a smaller --batch-size")
-    assert ("--dtype bfloat16" in result.stderr) == advised
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (2**34, 2**34))
+    process = fork(*words, "--output", tmp_path / "m", before=limit)
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert_clean_text(stderr, "cpu is out of memory", "use a smaller --batch-size")
+    assert ("--dtype bfloat16" in stderr) == advised
 
 
 def test_a_network_that_does_not_take_the_images_is_refused(tmp_path: Path):

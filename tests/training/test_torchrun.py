@@ -1,4 +1,4 @@
-"""One training in two real processes, as torchrun starts them: it learns, and a kill costs nothing finished."""
+"""One training in two real processes, torchrun's or like them: it learns, and a kill costs nothing finished."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import time
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import pytest
 import torch
-from support import COMMAND, assert_clean_error, caa, rank_of, torchrun
+from forking import fork
+from support import COMMAND, ENVIRONMENT, assert_clean_error, caa, ended, rank_of, torchrun, wait_until
+from torch.distributed import TCPStore
 
 from caa_cli.models.checkpoint import read_weights
 
@@ -32,17 +31,14 @@ if os.path.exists("/proc/self/task"):
 """
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
-    """What the processes wrote to stdout and stderr; none of them is left, even where one hangs."""
-    try:
-        stdout, stderr = process.communicate(timeout=180)
-    except subprocess.TimeoutExpired:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
-        _, stderr = process.communicate()
-        raise AssertionError(f"a process hangs; stderr so far:\n{stderr}") from None
-    assert process.returncode == code, stderr
-    return stdout, stderr
+def two_ranks(*words: str | Path) -> str:
+    """What the command writes to stderr in two processes that meet at a store of this one, as torchrun's do."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": store.host, "MASTER_PORT": str(store.port)}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    ranks = [{**ENVIRONMENT, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    processes = [fork(*words, env=environment) for environment in ranks]
+    return "".join(ended(process)[1] for process in processes)
 
 
 class Whole(NamedTuple):
@@ -56,7 +52,7 @@ class Whole(NamedTuple):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     output = tmp_path_factory.mktemp("whole") / "model.safetensors"
-    return Whole(output, *finish(torchrun(*TRAIN, output, script=THREADS + COMMAND)))
+    return Whole(output, *ended(torchrun(*TRAIN, output, script=THREADS + COMMAND)))
 
 
 def test_two_processes_learn_together_and_one_of_them_reports(whole: Whole):
@@ -81,15 +77,11 @@ def test_a_killed_process_is_survived_and_resumed_to_the_same_weights(tmp_path: 
     output = tmp_path / "model.safetensors"
     unfinished = tmp_path / "model.safetensors.training"
     process = torchrun(*TRAIN, output)
-    deadline = time.monotonic() + 120
-    while not unfinished.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(unfinished.exists, process)
     os.kill(rank_of(process, victim), signal.SIGKILL)
-    finish(process, code=1)
+    ended(process, code=1)
     assert not output.exists()
-    assert "going on after epoch" in finish(torchrun(*TRAIN, output, "--resume"))[1]
+    assert "going on after epoch" in two_ranks(*TRAIN, output, "--resume")
     assert output.read_bytes() == whole.output.read_bytes()
 
 
@@ -97,7 +89,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path):
     """Each has half of every batch; without noise, the mean of their gradients is that of the batch."""
     plain = "--method gaussian --sigma 1e-9 --epochs 1 --optimizer sgd --learning-rate 0.1 --heldout 0"
     together, alone = tmp_path / "together.safetensors", tmp_path / "alone.safetensors"
-    finish(torchrun(*TRAIN, together, *plain.split()))
+    assert "2 processes" in two_ranks(*TRAIN, together, *plain.split())
     assert caa(*TRAIN, alone, *plain.split()).exit_code == 0
     one, other = read_weights(alone).tensors, read_weights(together).tensors
     assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5) for name in one)
@@ -132,4 +124,4 @@ def test_an_error_of_one_process_alone_is_said(tmp_path: Path):
         "import os, sys; sys.argv[0] = 'caa'\nif os.environ['RANK'] == '1': sys.argv[-1] = '/nowhere/m'\n" + COMMAND
     )
     process = torchrun(*TRAIN, tmp_path / "m", script=script)
-    assert "process 1: " in finish(process, code=1)[1]
+    assert "process 1: " in ended(process, code=1)[1]

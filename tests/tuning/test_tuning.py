@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from forking import fork
 from networks import make_small
-from support import ENVIRONMENT, attack, caa, read_strict, start, timeless
+from support import ENVIRONMENT, attack, caa, read_strict, timeless
 from torch import nn
 
 from caa_cli.smoothing.classifier import SmoothedClassifier
@@ -189,7 +190,7 @@ def test_a_result_names_the_chunk_that_memory_allowed(tmp_path, monkeypatch):
 def test_two_processes_at_once_do_each_other_no_harm(tmp_path):
     environment = {**ENVIRONMENT, "CAA_TUNING_CACHE": "on", "CAA_CACHE_DIR": str(tmp_path / "cache")}
     words = ["certify", "--checkpoint", "demo", "--limit", "1", "--samples", "100", "--quiet"]
-    running = [start(*words, "--output", tmp_path / f"{n}.json", env=environment) for n in range(2)]
+    running = [fork(*words, "--output", tmp_path / f"{n}.json", env=environment) for n in range(2)]
     for process in running:
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr

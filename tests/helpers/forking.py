@@ -1,0 +1,61 @@
+"""The command in a copy of this process. It begins at once: a new interpreter takes 2 s to import PyTorch.
+
+For what a command does at its work; how it is loaded, its streams' encodings and its end are `support.start`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from support import ENVIRONMENT
+
+from caa_cli.cli.app import main
+
+
+def fork(
+    *words: str | Path,
+    before: Callable[[], Any] = lambda: None,
+    env: Mapping[str, str] = ENVIRONMENT,
+    **settings: Any,
+) -> subprocess.Popen[str]:
+    """Runs the command, its output in pipes; before: what the copy does first."""
+
+    def begin() -> None:
+        os.closerange(3, 1024)  # among them the pipe that tells Popen of a failure to begin: it waits for its end
+        os.environ.clear()
+        os.environ.update(env)
+        become(words, before)
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(["caa"], preexec_fn=begin, restore_signals=False, **pipes | settings)  # noqa: PLW1509
+
+
+def become(words: Sequence[str | Path], before: Callable[[], Any] = lambda: None) -> NoReturn:
+    """The rest of a forked process, as the command that was typed, with the streams 1 and 2."""
+    code = 70
+    try:
+        # A shell starts background jobs with Ctrl-C ignored, and children inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        sys.argv = ["caa", *map(str, words)]
+        try:
+            before()
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+    finally:
+        os._exit(code)
