@@ -144,7 +144,7 @@ def test_a_run_has_the_presets_settings_and_its_name(run):
     result, found, _ = run
     config = found["config"]
     assert (config["preset"], config["surrogate"], config["finish"]) == ("paper", "gumbel", "none")
-    assert (config["certify_samples"], config["samples"], config["step_max"]) == (1500, 64, 1.0)
+    assert (config["certify_samples"], config["samples"], config["step_max"]) == (1500, 64, 0.9)
     # No early end, and all samples at every step.
     assert [example["iterations"] for example in found["examples"]] == [8, 8]
     assert found["examples"][1]["lost_gradients"] > 0, "the draws are saturated on the second image"

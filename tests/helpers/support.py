@@ -32,7 +32,7 @@ CHEAP_SETTINGS = {
     "samples": 64,
     "iterations": 8,
     "step_min": 0.5,
-    "step_max": 1.0,
+    "step_max": 0.9,
     "verify_samples": 1000,
     "chunk_size": 256,
 }
