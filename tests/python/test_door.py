@@ -113,7 +113,7 @@ def test_an_attack_of_ones_own_is_judged_too(model, data):
     settings = {name: CHEAP_SETTINGS[name] for name in ("samples", "verify_samples", "chunk_size")}
     results = caa_cli.attack(model, images[:1], labels[:1], jump, reach=8.0, **settings)
     assert results.outcome.tolist() == [ATTACKED]
-    assert results.backward_evaluations[0] == 100
+    assert results.backward_evaluations[0] == settings["samples"]
     with pytest.raises(caa_cli.UsageError, match="did you mean reach"):
         caa_cli.attack(model, images[:1], labels[:1], jump, reech=8.0)
     broken = caa_cli.attack(model, images[:1], labels[:1], lambda c, x, y, g: x.sum(), **settings)
