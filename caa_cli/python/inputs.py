@@ -18,6 +18,7 @@ from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.load import probe
 from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.sampling import check_whole_numbers
 
 Images = Tensor | NDArray[Any] | Sequence[Any]
 Labels = Tensor | ArrayLike
@@ -65,10 +66,7 @@ def check_network(name: str, network: nn.Module, model: SmoothedClassifier, hint
 def class_numbers(name: str, values: Any, images: int) -> Tensor:
     """A class for each image, int64 on the CPU. Raises UsageError for other types and shapes."""
     numbers = as_tensor(name, values)
-    if numbers.shape != (images,):
-        raise UsageError(f"{name} has the shape {tuple(numbers.shape)}", f"give one number an image: ({images},)")
-    if images and (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
-        raise UsageError(f"{name} has the dtype {numbers.dtype}", f"give whole numbers, for instance {name}.long()")
+    check_whole_numbers(name, numbers, images)
     return numbers.long()
 
 

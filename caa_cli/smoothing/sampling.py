@@ -113,10 +113,7 @@ class NoisyModel:
 
     def check_labels(self, labels: Tensor, images: int) -> None:
         """Raises UsageError unless these are the numbers of so many images' classes, (images,)."""
-        if labels.shape != (images,):
-            raise UsageError(f"labels has the shape {tuple(labels.shape)}", f"give one number an image: ({images},)")
-        if images and (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool):
-            raise UsageError(f"labels has the dtype {labels.dtype}", "give the number of each image's class")
+        check_whole_numbers("labels", labels, images)
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if len(wrong):
             raise UsageError(
@@ -245,6 +242,14 @@ class NoisyModel:
             noisy = noisy.movedim(-1, 2) if last else noisy
         torch.add(noise, x[piece.examples, None], out=noisy)
         return noisy.flatten(0, 1).detach()
+
+
+def check_whole_numbers(name: str, numbers: Tensor, images: int) -> None:
+    """Raises UsageError unless there is one for each image, (images,)."""
+    if numbers.shape != (images,):
+        raise UsageError(f"{name} has the shape {tuple(numbers.shape)}", f"give one number an image: ({images},)")
+    if images and (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
+        raise UsageError(f"{name} has the dtype {numbers.dtype}", f"give whole numbers, for instance {name}.long()")
 
 
 def checked_sigma(sigma: float) -> float:

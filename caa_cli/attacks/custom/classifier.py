@@ -152,7 +152,7 @@ class AttackedClassifier:
 
     def _samples(self, samples: int | None) -> int:
         """How many noise samples an evaluation takes. Raises UsageError for fewer than one."""
-        count = samples or self.samples
+        count = self.samples if samples is None else samples
         self.smoothed.check_samples(count)
         return count
 
