@@ -223,7 +223,7 @@ def test_a_run_that_finds_nothing_has_its_share_of_the_steps():
 
 
 def test_on_the_command_line_and_in_a_comparison(tmp_path):
-    words = [*CHEAP, "--limit", "2"]
+    words = [*CHEAP, "--limit", "2", "--samples", "100"]
     output = tmp_path / "attack.json"
     result = caa("attack", *words, "--refine", "tangential", "--rivals", "20", "--output", output)
     assert result.exit_code == 0, result.output

@@ -656,8 +656,9 @@ def test_damaged_files_are_counted_and_named(tmp_path, workers):
     write_tree(tmp_path, names)
     for index in (3, 70, 200, 299):
         (tmp_path / names[index]).write_bytes(b"nonsense")
-    with pytest.raises(ImageError, match=r"^4 of 300 images.*003\.png.*070\.png.*200\.png.*and 1 more$"):
+    with pytest.raises(ImageError) as caught:
         load(open_folder(tmp_path), workers=workers)
+    assert re.fullmatch(r"4 of 300 images.*003\.png.*070\.png.*200\.png.*and 1 more", caught.value.problem)
 
 
 def test_a_worker_needs_no_torch():

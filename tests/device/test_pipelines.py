@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pkgutil import resolve_name
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -35,6 +36,7 @@ from caa_cli.results.records import ATTACKED, AttackRecord
 from caa_cli.run.attack_pipeline import AttackPipeline
 from caa_cli.run.certify_pipeline import CertifyPipeline
 from caa_cli.run.registry import build_attack
+from caa_cli.smoothing import input_gradients
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientSource
 from caa_cli.smoothing.gradients import SurrogateModel
@@ -91,10 +93,11 @@ def real(request: pytest.FixtureRequest) -> bool:
 
 
 def on_both(work: Callable[[str], T], real: bool) -> tuple[T, T]:
-    """What some work returns on the CPU, and on the device."""
+    """What some work returns on the CPU, by the gradients that a GPU has, and on the device."""
     with nullcontext() if real else PretendedDevice():
         there = work(CUDA)
-    return work(CPU), there
+    with patch.object(input_gradients, "is_faster_in_blocks", return_value=False):
+        return work(CPU), there
 
 
 def classifier_on(device: str, gradients: GradientSource | None = None) -> SmoothedClassifier:

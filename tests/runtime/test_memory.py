@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -170,8 +171,9 @@ def test_a_gpu_that_others_have_filled_and_too_low_a_limit_are_told_apart(monkey
 
     monkeypatch.setattr(torch, "zeros", full)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: share)
-    with pytest.raises(CaaError, match=r"cuda:0 can't be used: CUDA (error: )?out of memory\.?$") as caught:
+    with pytest.raises(CaaError) as caught:
         open_device(torch.device("cuda:0"))
+    assert re.fullmatch(r"cuda:0 can't be used: CUDA (error: )?out of memory\.?", caught.value.problem)
     assert "--device" in (caught.value.hint or "")
     assert ("--max-memory" in (caught.value.hint or "")) == limited
 

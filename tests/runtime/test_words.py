@@ -23,7 +23,6 @@ NEVER_ONE = {
     "_MOST_LISTED",
     "sizes(card.input_shape)",
     "sizes((found.channels, found.size, found.size))",
-    "sizes(model.input_shape)",
     "image.numel()",
     "images",
     "kind",
