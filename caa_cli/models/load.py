@@ -45,13 +45,14 @@ def build_model(weights: Weights, card: ModelCard) -> NormalisedClassifier:
         ) from error
     if foreign:
         classes, model.repeat = probe(model.network, card.input_shape, f"the network of {card.arch}")
-        if classes != card.num_classes:  # which were read off a matrix of the weights
-            raise UsageError(
-                f"{card.arch} gives {counted(classes, 'logit')} for an image, not one for each of "
-                f"{counted(card.num_classes, 'class')}",
-                "use the data set it was trained on (--dataset); a factory that has a parameter num_classes is given "
-                "the number",
-            )
+        # The card's number of classes was read off a matrix of the weights.
+        check_classes(
+            card.arch,
+            classes,
+            card.num_classes,
+            "use the data set it was trained on (--dataset); a factory that has a parameter num_classes is given "
+            "the number",
+        )
     return model
 
 
@@ -96,6 +97,15 @@ def probe(
         what = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         problem = f"gives {what} for two images, where logits of shape (2, classes) are wanted"
     raise CaaError(f"{name} {problem}", hint)
+
+
+def check_classes(name: str, found: int, wanted: int, hint: str) -> None:
+    """Raises UsageError unless a network of this name has as many logits as there are classes."""
+    if found != wanted:
+        raise UsageError(
+            f"{name} gives {counted(found, 'logit')} for an image, not one for each of {counted(wanted, 'class')}",
+            hint,
+        )
 
 
 def _refuse_mixing(network: nn.Module, images: Tensor, logits: Tensor, name: str) -> None:

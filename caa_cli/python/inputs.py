@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from caa_cli.data.images import ImageArrays
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.models.load import probe
-from caa_cli.runtime.words import counted
+from caa_cli.models.load import check_classes, probe
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.sampling import check_whole_numbers
 
@@ -55,12 +54,7 @@ def check_network(name: str, network: nn.Module, model: SmoothedClassifier, hint
         classes, _ = probe(network, model.input_shape, name, hint, like=model.grey())
     except CaaError as error:
         raise UsageError(error.problem, error.hint) from error
-    if classes != model.num_classes:
-        raise UsageError(
-            f"{name} gives {counted(classes, 'logit')} for an image, not one for each of "
-            f"{counted(model.num_classes, 'class')}",
-            hint,
-        )
+    check_classes(name, classes, model.num_classes, hint)
 
 
 def class_numbers(name: str, values: Any, images: int) -> Tensor:

@@ -78,7 +78,7 @@ def image_of(returned: object, clean: Tensor) -> Tensor:
 
 def reason(error: BaseException, file: str | None) -> str:
     """Why an attack failed, in words; for an exception of its code with the place in that file, where it has one."""
-    said = f"{error.problem}: {error.hint}" if isinstance(error, CaaError) else str(error)
+    said = ": ".join(filter(None, (error.problem, error.hint))) if isinstance(error, CaaError) else str(error)
     text = " ".join(said.split())[:_MOST_CHARACTERS]
     if isinstance(error, ProposalError):
         return text
