@@ -11,7 +11,10 @@ from caa_cli.cli.generate import CERTIFICATE, COMPUTE, DATA, RUN, SEARCH
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.runtime.collector import importing
 
-_SEARCH = ("attack", "trust_attack", "preset", "samples", "iterations", "attack_sigma", "gradient", "target")
+_SEARCH = (
+    *("attack", "trust_attack", "preset", "samples", "iterations", "restarts"),
+    *("attack_sigma", "gradient", "target"),
+)
 _CERTIFICATE = (
     *("alpha", "bound", "certificate", "selection_samples", "certify_samples", "verify_samples"),
     *("verification", "finish"),

@@ -70,8 +70,11 @@ class AttackPlan(ModelPlan):
     iterations: Annotated[
         int,
         Count(most=MOST_STEPS),
-        "Most steps per image; of each restart (cw, autoattack, apgd-min) or rival class (caa --rivals).",
+        "Most steps of a search; of each round (cw, autoattack, apgd-min) or rival class (caa --rivals).",
     ] = 100
+    restarts: Annotated[
+        int, Count(most=1000), "Searches of each image, each on noise of its own; the nearest result is verified."
+    ] = 1
     attack_sigma: Annotated[
         float | None,
         SIGMA,

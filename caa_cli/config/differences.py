@@ -16,6 +16,7 @@ _ON_DRAWS = [name for name, spec in ATTACKS.items() if issubclass(spec.settings,
 FORMERLY = {
     "verification": INTERVALS,
     "certificate": COHEN,
+    "restarts": 1,
     **hyperparameters.FORMERLY,
     **dict.fromkeys(f"{attack}_gumbel_temperature" for attack in _ON_DRAWS),
     **dict.fromkeys(["target", "ensemble", "denoiser_arch", "classifier_size", "image_resize", "interpolation"]),

@@ -96,7 +96,8 @@ class AttackPipeline:
         """
         sigma = self.plan.attack_sigma or self.classifier.sigma
         batch = searched_together(self.plan, self.attack, self.classifier.search)
-        search = Search(self.attack, self.classifier.search.with_sigma(sigma), batch, self.on_step)
+        classifier = self.classifier.search.with_sigma(sigma)
+        search = Search(self.attack, classifier, batch, self.on_step, self.plan.restarts)
         verifier = self._verifier(sigma)
         try:
             yield from self._work_through(todo, search, verifier)

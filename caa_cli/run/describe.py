@@ -21,7 +21,8 @@ from caa_cli.verification.rules import RULES
 
 def attack_rows(plan: AttackPlan, attack: Attack[Any], classes: Classes) -> Rows:
     """The rows of an attack before it runs; `plan` is the resolved one."""
-    rows = [("attack", f"{plan.attack}: {attack.in_words()}, seed {plan.seed}")]
+    searches = f", the nearest of {plan.restarts} searches" if plan.restarts > 1 else ""
+    rows = [("attack", f"{plan.attack}: {attack.in_words()}{searches}, seed {plan.seed}")]
     if plan.preset is not None:
         rows.append(("preset", _preset(plan)))
     if plan.gradient == VOTES:
@@ -105,5 +106,5 @@ def evaluations(
     clean = plan.selection_samples + plan.certify_samples + choice
     rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
     verification = rule.evaluations(plan.selection_samples, typical)
-    searching = images * share * forward
-    return Evaluations(images * (clean + verification) + searching, images * share * backward, searching)
+    searches = images * plan.restarts * share
+    return Evaluations(images * (clean + verification) + searches * forward, searches * backward, searches * forward)

@@ -71,6 +71,8 @@ class AttackProgress(Progress[AttackRecord]):
         which = f"image {int(state.indices[0])}" if len(state) == 1 else counted(len(state), "image")
         first, last = int(state.iteration.min()), int(state.iteration.max())
         steps = f"step {first}" if first == last else f"steps {first}–{last}"
+        if len(state) == 1 and state.search[0] > 0:
+            steps = f"search {int(state.search[0]) + 1}, {steps}"
         self.bar.update(self.done, self.text, f"{which}: {steps}")
 
 

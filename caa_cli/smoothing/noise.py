@@ -1,6 +1,6 @@
 """Keyed noise: the noise of an example depends on its key alone.
 
-A key is (seed, global example index, purpose, iteration). Its stream of samples is cut into blocks of a fixed
+A key is (seed, global example index, purpose, iteration, search). Its stream of samples is cut into blocks of a fixed
 number of samples, and each block has a generator seed hashed from the key and the block's number. So batch, chunk
 size and shard change nothing, any sample can be redrawn without those before it, and search, certification and
 verification never share a draw.
@@ -49,12 +49,13 @@ class Purpose(IntEnum):
 
 @dataclass(frozen=True)
 class Key:
-    """Names one stream of noise samples."""
+    """Names one stream of noise samples. iteration: below 2³².  search: which of the searches of the same image."""
 
     seed: int
     index: int
     purpose: Purpose
     iteration: int = 0
+    search: int = 0
 
     @staticmethod
     def direct(examples: int, seed: int = 0) -> list[Key]:
@@ -66,7 +67,8 @@ class Key:
 
     def block_seed(self, block: int) -> int:
         """A 63-bit seed for one block: BLAKE2b of the key and the block's number."""
-        packed = struct.pack("<qqqqq", self.seed, self.index, int(self.purpose), self.iteration, block)
+        number = self.iteration + (self.search << 32)
+        packed = struct.pack("<qqqqq", self.seed, self.index, int(self.purpose), number, block)
         digest = hashlib.blake2b(packed, digest_size=8).digest()
         return int.from_bytes(digest, "little") >> 1
 

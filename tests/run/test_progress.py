@@ -18,13 +18,20 @@ class Batch(SimpleNamespace):
 
 
 @pytest.mark.parametrize(
-    ("steps", "shown"), [([3], "image 40: step 3"), ([3, 3], "2 images: step 3"), ([5, 3], "2 images: steps 3–5")]
+    ("steps", "earlier", "shown"),
+    [
+        ([3], 0, "image 40: step 3"),
+        ([3], 1, "image 40: search 2, step 3"),
+        ([3, 3], 1, "2 images: step 3"),
+        ([5, 3], 0, "2 images: steps 3–5"),
+    ],
 )
-def test_where_a_search_is(steps, shown):
+def test_where_a_search_is(steps, earlier, shown):
     updates: list[tuple[Any, ...]] = []
     bar = SimpleNamespace(update=lambda *words: updates.append(words))
     progress = AttackProgress(bar, 10, lambda: [])
-    progress.show_step(Batch(indices=torch.arange(40, 40 + len(steps)), iteration=torch.tensor(steps)))
+    search = torch.full((len(steps),), earlier)
+    progress.show_step(Batch(indices=40 + torch.arange(len(steps)), iteration=torch.tensor(steps), search=search))
     assert updates[-1] == (0, "", shown)
 
 

@@ -42,11 +42,8 @@ def test_any_cut_of_a_stream_gives_the_same_samples(start: int, count: int, cut:
 
 
 def test_every_part_of_a_key_matters():
-    keys = [
-        Key(seed, index, purpose, iteration)
-        for seed, index, purpose, iteration in itertools.product((0, 1), (0, 5), (1, 3, 5), (0, 1))
-    ]
-    keys = [Key(k.seed, k.index, Purpose(k.purpose), k.iteration) for k in keys]
+    purposes = Purpose.SELECTION, Purpose.SEARCH, Purpose.VERIFICATION
+    keys = [Key(*parts) for parts in itertools.product((0, 1), (0, 5), purposes, (0, 1, 32), (0, 1))]
     first = {draw(key, 0, 1).flatten()[0].item() for key in keys}
     assert len(first) == len(keys)
     assert len({key.block_seed(block) for key in keys for block in range(50)}) == 50 * len(keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -18,7 +18,7 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.logit_ratio import LogitRatio
-from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.noise import Purpose
 from caa_cli.smoothing.objective import Objective, OneOfTwo
 
 
@@ -166,7 +166,10 @@ class ApgdSearch(Baseline[S]):
         if not rows:
             return
         runs = (self.most_runs * state.searched + state.run).tolist()
-        keys = [Key(self.seed, int(state.indices[row]), Purpose.START, runs[row]) for row in rows]
+        keys = [
+            replace(key, purpose=Purpose.START, iteration=runs[row])
+            for row, key in zip(rows, state.keys(self.seed, rows), strict=True)
+        ]
         drawn = state.x.new_empty((len(rows), 1, *state.x.shape[1:]))
         classifier.noise.gaussian(drawn, keys, 0, 1.0)
         normals = torch.zeros_like(state.x)

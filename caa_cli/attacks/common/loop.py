@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,13 +21,18 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 
 @dataclass
 class Search:
-    """Runs an attack over examples that join and leave, at most `batch` at a time; on_step sees every state."""
+    """Runs an attack over examples that join and leave, at most `batch` at a time; on_step sees every state.
+
+    restarts: the searches of an example, each on noise of its own. The next begins in the place of the one before.
+    """
 
     attack: Attack[Any]
     classifier: SmoothedClassifier
     batch: int = 1
     on_step: Callable[[Batch], None] = lambda state: None
+    restarts: int = 1
     _examples: dict[int, Example] = field(default_factory=dict)
+    _earlier: dict[int, Finding] = field(default_factory=dict)
     _state: Batch | None = None
 
     def run(self, examples: Iterable[Example]) -> Iterator[Finding]:
@@ -82,17 +87,33 @@ class Search:
             state.take(staying)
         else:
             self._state = None
-        return findings
+        return self._search_again(findings)
+
+    def _search_again(self, findings: list[Finding]) -> list[Finding]:
+        """Begins the next search of examples that have further ones; returns the findings of the others."""
+        over, again = list[Finding](), list[Example]()
+        for last in findings:
+            example, earlier = last.example, self._earlier.pop(last.example.index, None)
+            finding = last if earlier is None else last.joined(earlier)
+            if finding.error is None and example.search + 1 < self.restarts:
+                self._earlier[example.index] = finding
+                again.append(replace(example, search=example.search + 1, found=finding.boundary_distance))
+            else:
+                over.append(finding)
+        self.join(again)
+        return over
 
     def _findings(self, state: Batch, rows: list[int]) -> list[Finding]:
         # In one transfer from the device.
-        columns = state.near_distance, state.near_confident, state.lost_gradients[:, None]
+        single = state.lost_gradients[:, None], state.boundary_distances()[:, None]
+        columns = state.near_distance, state.near_confident, *single
         numbers = torch.cat([column.double() for column in columns], dim=1).tolist()
         return [self._finding(state, row, numbers[row]) for row in rows]
 
     def _finding(self, state: Batch, row: int, numbers: list[float]) -> Finding:
-        """numbers: the distance of each candidate, whether each is confident, and the lost gradients."""
-        *near, lost_gradients = numbers
+        """numbers: the distance of each candidate, whether each is confident, the lost gradients, and the distance of
+        the boundary."""
+        *near, lost_gradients, boundary_distance = numbers
         distances, confident = near[: state.KEPT], near[state.KEPT :]
         candidates = [
             Candidate(state.near_image[row, rank].clone(), distance, state.near_votes[row, rank].clone(), bool(sure))
@@ -107,5 +128,6 @@ class Search:
             int(state.backward[row]),
             int(lost_gradients),
             float(state.seconds[row]),
+            boundary_distance,
             state.failure(row),
         )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from caa_cli.attacks.common.state import Example, clean_images
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.noise import Purpose
 from caa_cli.smoothing.objective import likeliest_rivals
 
 # The most samples that rank the classes. By 128 the nearest was now and then not among the first.
@@ -26,6 +26,6 @@ def top_classes(
     the clean images: (examples, count) int64, or (examples, classes − 1) where there are no more."""
     clean = clean_images(examples)
     labels = torch.tensor([example.label for example in examples], device=clean.device)
-    keys = [Key(seed, example.index, Purpose.START) for example in examples]
+    keys = [example.key(seed, Purpose.START) for example in examples]
     log_mean = classifier.log_mean(clean, keys, ranking_samples(samples))
     return likeliest_rivals(log_mean, labels, min(count, classifier.num_classes - 1))

@@ -40,6 +40,12 @@ class Runs(Batch):
             "slope_weight": torch.full_like(like, _SLOPE_WEIGHT),
         }
 
+    def boundary_distances(self) -> Tensor:
+        """As `Batch.boundary_distances`: of a run that was not given up, or of a nearer adversarial point."""
+        run = torch.where(self.on_device(self.alive), self.boundary_distance, torch.inf).amin(dim=1)
+        point = torch.where(self.near_confident, self.near_distance, torch.inf).amin(dim=1)
+        return torch.where(self.near_distance[:, 0].isfinite(), torch.minimum(run, point), torch.inf)
+
     def offer(self, now: RunStep, votes: Tensor, confident: Tensor, unconfirmed: Tensor | None) -> None:
         """Remembers the points of these runs that are adversarial, or to be kept as unconfirmed candidates."""
         shape = self.rivals.shape

@@ -14,7 +14,7 @@ from torch import Tensor
 from caa_cli.attacks.common.state import Batch, Example, clean_images
 from caa_cli.config.bounds import GOODMAN
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.noise import Purpose
 
 # Votes of an evaluation, and evaluations along a segment: a hundredth of it is far less than a step of what follows.
 SAMPLES, BISECTIONS = 64, 7
@@ -98,7 +98,7 @@ def _bisect(
     Returns (the points just beyond the boundary, (M, dimensions); the class that leads at each; their distances from
     the clean image, inf where the end is not beyond the boundary; the votes at the ends, (M, classes)).
     """
-    clean, keys = example.image.flatten(), [Key(seed, example.index, Purpose.START)] * len(ends)
+    clean, keys = example.image.flatten(), [example.key(seed, Purpose.START)] * len(ends)
 
     def votes_at(share: Tensor) -> Tensor:
         points = torch.lerp(clean, ends, share[:, None]).view(-1, *classifier.input_shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -20,6 +21,8 @@ class Example:
     certified_radius: of the clean image, L2, for attacks whose search depends on it.
     starting_points: (M, *input_shape) images of other classes, for searches that begin beyond the boundary.
     target: the class to reach; None: any but the label.
+    search: how many searches of it came before this one, and found: the distance of the nearest boundary that they
+    found, as estimated; inf where they found none.
     """
 
     index: int
@@ -28,6 +31,12 @@ class Example:
     certified_radius: float = 0.0
     starting_points: Tensor | None = None
     target: int | None = None
+    search: int = 0
+    found: float = math.inf
+
+    def key(self, seed: int, purpose: Purpose) -> Key:
+        """Noise of this search, before its first step."""
+        return Key(seed, self.index, purpose, search=self.search)
 
 
 def clean_images(examples: list[Example]) -> Tensor:
@@ -53,7 +62,8 @@ class Candidate:
 class Finding:
     """The result of one example's search: its nearest candidates, nearest first, and what they cost.
 
-    error: why the search failed, where it did.
+    boundary_distance: of the nearest boundary, as estimated; inf where none was found.  error: why the search failed,
+    where it did.
     """
 
     example: Example
@@ -63,12 +73,29 @@ class Finding:
     backward_evaluations: int
     lost_gradients: int
     seconds: float
+    boundary_distance: float = math.inf
     error: str | None = None
 
     @property
     def confident(self) -> Candidate | None:
         """The nearest candidate that was adversarial on search noise."""
         return next((candidate for candidate in self.candidates if candidate.confident), None)
+
+    def joined(self, earlier: Finding) -> Finding:
+        """The result of this search and of earlier ones of the same image: the nearer one's candidates."""
+        nearer, other = (self, earlier) if self.boundary_distance < earlier.boundary_distance else (earlier, self)
+        sure = [other.confident] if nearer.confident is None and other.confident is not None else []
+        return Finding(
+            self.example,
+            nearer.candidates + sure,
+            earlier.iterations + self.iterations,
+            earlier.forward_evaluations + self.forward_evaluations,
+            earlier.backward_evaluations + self.backward_evaluations,
+            earlier.lost_gradients + self.lost_gradients,
+            earlier.seconds + self.seconds,
+            nearer.boundary_distance,
+            self.error,
+        )
 
 
 @dataclass
@@ -84,6 +111,8 @@ class Batch:
     labels: Tensor  # (E,) int64
     aim: Aim  # to get away from these labels, or to reach the targets
     indices: Tensor  # (E,) int64 global example indices, on the CPU
+    search: Tensor  # (E,) int64 how many searches of the example came before, on the CPU
+    found: Tensor  # (E,) the distance of the nearest boundary that they found, on the CPU
     iteration: Tensor  # (E,) int64 steps taken, on the CPU
     forward: Tensor  # (E,) int64 model evaluations, on the CPU
     backward: Tensor  # (E,) int64 of them with a gradient, on the CPU
@@ -116,6 +145,8 @@ class Batch:
             labels=labels,
             aim=Aim(torch.tensor(targets, device=device), targeted=True) if targets else Aim(labels),
             indices=torch.tensor([example.index for example in examples]),
+            search=torch.tensor([example.search for example in examples]),
+            found=torch.tensor([example.found for example in examples]),
             iteration=counter(),
             forward=counter(),
             backward=counter(),
@@ -151,15 +182,19 @@ class Batch:
             else:
                 value.extend(more)
 
+    def boundary_distances(self) -> Tensor:
+        """Of the nearest boundary that each search found, as estimated, (E,); inf where it found none."""
+        return self.near_distance[:, 0]
+
     def failure(self, row: int) -> str | None:
         """Why the search of an example failed; None where it did not."""
         return None
 
     def keys(self, seed: int, rows: Sequence[int] | None = None) -> list[Key]:
         """The search noise of these examples, or of all, at their current iteration."""
-        numbered = list(zip(self.indices.tolist(), self.iteration.tolist(), strict=True))
-        rows = range(len(numbered)) if rows is None else rows
-        return [Key(seed, numbered[row][0], Purpose.SEARCH, numbered[row][1]) for row in rows]
+        numbers = torch.stack([self.indices, self.iteration, self.search], dim=1).tolist()
+        chosen = numbers if rows is None else [numbers[row] for row in rows]
+        return [Key(seed, index, Purpose.SEARCH, iteration, search) for index, iteration, search in chosen]
 
     def on_device(self, value: Tensor) -> Tensor:
         """A value that the host knows, on the CPU, where the images are; the host does not wait for it to arrive."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -28,7 +28,7 @@ from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientCost
 from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.judge import count_of, judge_of, largest_other
-from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.smoothing.noise import Purpose
 
 
 class PerExample(list[Any]):
@@ -172,7 +172,8 @@ class CustomAttack(Attack[CustomState]):
 
     def _judge(self, state: CustomState, row: int, number: int, classifier: SmoothedClassifier) -> None:
         """Draws the votes of x and remembers it, unless its label is confidently ahead."""
-        key = Key(self.seed, int(state.indices[row]), Purpose.PROPOSAL, 1 + number)
+        (searched,) = state.keys(self.seed, [row])
+        key = replace(searched, purpose=Purpose.PROPOSAL, iteration=1 + number)
         votes = state.near_votes.new_zeros((len(state), classifier.num_classes))
         votes[row] = classifier.keyed_votes(state.x[row : row + 1], [key], self.samples)[0]
         state.forward[row] += self.samples

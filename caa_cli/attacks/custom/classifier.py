@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ class AttackedClassifier:
         bound: str,
         seed: int,
     ) -> None:
-        self.smoothed, self._index, self._seed = classifier, example.index, seed
+        self.smoothed, self._key = classifier, example.key(seed, Purpose.SEARCH)
         self.certified_radius, self.starting_points = example.certified_radius, example.starting_points
         self._alpha, self._bound = alpha, bound
         self.samples, self.iterations = samples, iterations
@@ -138,12 +138,12 @@ class AttackedClassifier:
 
     def random_seed(self, number: int) -> int:
         """One of several seeds that depend on the run's and on the attacked image alone."""
-        return Key(self._seed, self._index, Purpose.PROPOSAL).block_seed(number)
+        return replace(self._key, purpose=Purpose.PROPOSAL).block_seed(number)
 
     def _keys(self, rows: int) -> list[Key]:
         """The noise of one call, the same for all its images."""
         self._calls += 1
-        return [Key(self._seed, self._index, Purpose.SEARCH, self._calls - 1)] * rows
+        return [replace(self._key, iteration=self._calls - 1)] * rows
 
     def _images(self, images: Images) -> Tensor:
         x = torch.as_tensor(images).detach().to(self.device, torch.float32)
