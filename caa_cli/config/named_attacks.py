@@ -85,7 +85,7 @@ def _setting(text: str, attack: str, key: str) -> str:
     """The name in AttackPlan; an attack's own name need not be said again before its settings."""
     name = setting_of(key)
     names = [*declared(attack), *SEARCH]
-    for known in (name, prefix(attack) + name):
+    for known in (prefix(attack) + name, name):  # an attack of the user's may have a setting of any name
         if known in names:
             return known
     if name in SHARED:

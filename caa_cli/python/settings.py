@@ -71,8 +71,9 @@ def attack_plan(
     known = {s.name: s for s in settings_of(AttackPlan) if s.name not in _NOT_SETTINGS or s.name in _KEPT} | declared(
         attack
     )
-    # A name without its attack, where that is no other setting's name.
-    full = {key.removeprefix(start): key for key in declared(attack)} | {key: key for key in known}
+    # A name without its attack, where that is no other setting's name; the user's own code may have any name.
+    short = {key.removeprefix(start): key for key in declared(attack)}
+    full = short | {key: key for key in known} | (short if custom_attack.is_custom(attack) else {})
     for key in settings:
         if key not in full:
             raise UsageError(f"{attack} has no setting {key!r}", _place_of(key, full, known))

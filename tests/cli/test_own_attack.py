@@ -147,6 +147,17 @@ def test_its_arguments_can_be_swept(here):
     assert "argument" not in page
 
 
+def test_its_argument_may_have_the_name_of_an_option(here):
+    code = (
+        "def attack(classifier, images, labels, generator, restarts=1):\n    return 1.0 - images * (restarts == 5)\n"
+    )
+    (here / "named.py").write_text(code, encoding="utf-8")
+    run("compare", *TINY, "--limit", "1", "--attacks", "named.py:attack:restarts=5", "--output", "c.json")
+    (found,) = (read_strict(path) for path in here.glob("c.*.json"))
+    assert (found["config"]["argument_restarts"], found["config"]["restarts"]) == (5, 1)
+    assert found["summary"]["eligible"] == 1
+
+
 def test_a_dry_run_says_that_its_cost_is_unknown(here):
     result = run("attack", *TINY, "--attack", "mine.py:attack", "--dry-run")
     assert "unknown: the attack's code decides" in result.output

@@ -116,6 +116,14 @@ def test_an_attack_of_ones_own_is_judged_too(model, data):
     assert results.backward_evaluations[0] == settings["samples"]
     with pytest.raises(caa_cli.UsageError, match="did you mean reach"):
         caa_cli.attack(model, images[:1], labels[:1], jump, reech=8.0)
+    asked: list[int] = []
+
+    def counted(classifier, images, labels, generator, restarts=1):
+        asked.append(restarts)
+        return 1.0 - images
+
+    caa_cli.attack(model, images[:1], labels[:1], counted, restarts=5, **settings)
+    assert asked == [5], "its own argument, not the option of that name"
     broken = caa_cli.attack(model, images[:1], labels[:1], lambda c, x, y, g: x.sum(), **settings)
     assert repr(broken).startswith("<AttackResults: 0 of 0 eligible images attacked, 1 failed: ")
     assert broken.error[0] in repr(broken)
