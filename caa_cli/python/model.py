@@ -26,6 +26,7 @@ from caa_cli.python.surroundings import apart
 from caa_cli.runtime.device import numeric_mode, open_device, resolve_device
 from caa_cli.runtime.words import counted
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.sampling import checked_shape
 
 
 @plain_names
@@ -86,7 +87,7 @@ def load(
     front = None if denoiser is None else Path(path_text("denoiser", denoiser))
     files = ModelFiles.read([plan.checkpoint, *plan.members], front, denoiser_arch, trust_checkpoint)
     name = plan.dataset or _likely_dataset(files, plan.checkpoint)
-    shape = None if input_shape is None else _shape(input_shape)
+    shape = None if input_shape is None else checked_shape(input_shape)
     if plan.dataset is None and files.denoiser is None and plan.classifier_size is None:
         _check_images(files.weights[0], shape, num_classes)
     shape, classes = _images_of(files, DATASETS[name], shape, num_classes)
@@ -140,15 +141,6 @@ def load_images(
         )
     images = torch.stack([opened.image(index) for index in chosen]) if chosen else torch.zeros(0, *opened.input_shape)
     return images, opened.labels[torch.from_numpy(np.asarray(chosen, dtype=np.int64))]
-
-
-def _shape(given: Sequence[int]) -> tuple[int, int, int]:
-    sizes = whole_numbers("input_shape", given)
-    if len(sizes) != 3 or min(sizes) < 1:
-        raise UsageError(
-            f"input_shape must be channels, height and width, not {given!r}", "for instance input_shape=(3, 32, 32)"
-        )
-    return sizes[0], sizes[1], sizes[2]
 
 
 def _a_channel(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -34,12 +34,13 @@ class SmoothedClassifier(NoisyModel):
         sigma: float,
         num_classes: int,
         input_shape: Sequence[int],
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
         gradients: GradientSource | None = None,
         **chunks: int,
     ) -> None:
-        """input_shape: (channels, height, width) of an image. gradients: None: the model's own.
+        """input_shape: (channels, height, width) of an image. device: None: where the model is. gradients: None: the
+        model's own.
 
         The model is moved to the device and put into evaluation mode, and its parameters take no gradients any more.
         chunks: votes_chunk and gradient_chunk, as `NoisyModel` takes them.

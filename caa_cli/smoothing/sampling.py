@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
+from itertools import chain
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.runtime.device import resolve_device
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.runtime.words import counted
 from caa_cli.smoothing.chunks import Piece, plan_pieces
@@ -39,23 +43,28 @@ class NoisyModel:
         sigma: float,
         num_classes: int,
         input_shape: Sequence[int],
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
         votes_chunk: int = 256,
         gradient_chunk: int = 256,
     ) -> None:
         """Raises UsageError for a setting that can't be used."""
-        if num_classes < 2:
-            raise UsageError(f"num_classes must be at least 2, not {num_classes}", "give the number of logits")
+        if not isinstance(model, nn.Module):
+            what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+            raise UsageError(f"model is {what}, not a network", "give a torch.nn.Module from images to logits")
+        if not isinstance(num_classes, int) or num_classes < 2:
+            raise UsageError(
+                f"num_classes must be a whole number, at least 2, not {num_classes!r}", "give the number of logits"
+            )
         for name, chunk in (("votes_chunk", votes_chunk), ("gradient_chunk", gradient_chunk)):
             if chunk < 1:
                 raise UsageError(f"{name} must be at least 1, not {chunk}", "leave it out, or give fewer samples")
-        self.device = torch.device(device)
-        self.dtype = dtype
-        self.model = frozen(model, self.device, dtype)
         self.sigma = checked_sigma(sigma)
         self.num_classes = num_classes
-        self.input_shape = tuple(input_shape)
+        self.input_shape = checked_shape(input_shape)
+        self.device = _device(device, model)
+        self.dtype = dtype
+        self.model = frozen(model, self.device, dtype)
         self.votes_chunk = votes_chunk
         self.gradient_chunk = gradient_chunk
         # The most samples whose graphs may be kept where a chunk is smaller; None: not measured yet.
@@ -254,9 +263,33 @@ def check_whole_numbers(name: str, numbers: Tensor, images: int) -> None:
 
 def checked_sigma(sigma: float) -> float:
     """Raises UsageError for a σ that can't be used."""
-    if not 0.0 < sigma < math.inf:
-        raise UsageError(f"sigma must be above 0, not {sigma}", "for instance sigma=0.5")
+    if not isinstance(sigma, Real) or not 0.0 < sigma < math.inf:
+        raise UsageError(f"sigma must be above 0, not {sigma!r}", "for instance sigma=0.5")
     return float(sigma)
+
+
+def checked_shape(given: Sequence[int]) -> tuple[int, int, int]:
+    """The shape of an image as Python's integers. Raises UsageError for any other."""
+    try:
+        channels, height, width = (operator.index(size) for size in given)
+    except (TypeError, ValueError):
+        channels = height = width = 0
+    if min(channels, height, width) < 1:
+        raise UsageError(
+            f"input_shape must be channels, height and width, not {given!r}", "for instance input_shape=(3, 32, 32)"
+        )
+    return channels, height, width
+
+
+def _device(given: torch.device | str | None, network: nn.Module) -> torch.device:
+    """The device that is named; None: that of the network. Raises UsageError."""
+    if given is None:
+        tensors = chain(network.parameters(), network.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+    try:
+        return resolve_device("auto") if given == "auto" else torch.device(given)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(f"device {given!r} is not known", "use 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
 
 
 def _ignore(notice: str) -> None:

@@ -121,8 +121,8 @@ def test_graphs_that_wait_are_dropped_where_memory_runs_out():
 
 def test_fewer_graphs_may_wait_of_a_network_that_keeps_more():
     def limit(depth: int) -> int:
-        network = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(depth)])
-        return SmoothedClassifier(network, sigma=0.5, num_classes=64, input_shape=(64,)).limit_graphs()
+        network = nn.Sequential(nn.Flatten(), *[nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(depth)])
+        return SmoothedClassifier(network, sigma=0.5, num_classes=64, input_shape=(1, 8, 8)).limit_graphs()
 
     assert limit(4) > 100_000
     assert limit(40) == pytest.approx(limit(4) / 10, rel=0.1)
