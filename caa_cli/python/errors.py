@@ -12,11 +12,18 @@ from caa_cli.errors import CaaError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# A flag, and its value, a number or the capitals that stand for one; before that a command to type, which stays one.
-_FLAG = re.compile(r"\bcaa (?!or\b)[a-z]+ .*|--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?: ([A-Z]+\b|[0-9]+(?:\.[0-9]+)?))?")
+# A flag, and its value: a number, the capitals that stand for one, or a word that ends the clause. Before that a
+# command to type, which stays one.
+_FLAG = re.compile(
+    r"\bcaa (?!or\b)[a-z]+ .*"
+    r"|--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?: ([A-Z]+\b|[0-9]+(?:\.[0-9]+)?)| (?!out\b)([a-z][a-z0-9-]*)(?=[,;]|$))?"
+)
 
 # Arguments that Python calls otherwise.
 _CALLED = {"attack": "method"}
+
+# Flags without a value.
+_SWITCHES = {"download", "trust-checkpoint"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -46,9 +53,10 @@ def plain(text: str) -> str:
     """The text with settings named as Python does."""
 
     def name(match: re.Match[str]) -> str:
-        flag, value = match.groups()
+        flag, value, word = match.groups()
         if flag is None:
             return match[0]
-        return _CALLED.get(flag, flag.replace("-", "_")) + (f"={value}" if value else "")
+        given = value or (word and repr(word)) or ("True" if flag in _SWITCHES else "")
+        return _CALLED.get(flag, flag.replace("-", "_")) + (f"={given}" if given else "")
 
     return _FLAG.sub(name, text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,7 @@ from caa_cli.config.choices import MODEL, SURROGATE_MODEL, VOTES
 from caa_cli.config.model_plan import ModelPlan
 from caa_cli.display import Display
 from caa_cli.errors import UsageError
-from caa_cli.python.errors import Interrupted, plain_names
+from caa_cli.python.errors import Interrupted, plain, plain_names
 from caa_cli.python.inputs import Images, Labels, check_arrays, check_network
 from caa_cli.python.results import AttackResults, CertifyResults
 from caa_cli.python.settings import attack_plan, certify_plan
@@ -25,6 +26,7 @@ from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.results.store.images import Image
 from caa_cli.run.attack_pipeline import AttackPipeline
 from caa_cli.run.certify_pipeline import CertifyPipeline
+from caa_cli.run.feasibility import attack_warnings, certify_warnings
 from caa_cli.run.progress import AttackProgress, CertifyProgress
 from caa_cli.run.registry import build_attack, search_dtype_of
 from caa_cli.run.threat_model import Access
@@ -78,6 +80,7 @@ def certify(
         certificate=certificate,
         radius=radius,
     )
+    _warn(certify_warnings(plan, model.num_classes))
     _choose_chunks(model, plan, gradients=False)
     records: list[CertifyRecord] = []
     began = time.perf_counter()
@@ -145,7 +148,9 @@ def attack(
     dtype = search_dtype_of(plan, model.device)
     model = model if dtype is None else model.searched_in(dtype)
     targets = targets_of(target, plan, model, arrays)
-    pipeline = AttackPipeline(plan, build_attack(plan), model, arrays, targets=targets)
+    search = build_attack(plan)
+    _warn(attack_warnings(plan, search, model.num_classes))
+    pipeline = AttackPipeline(plan, search, model, arrays, targets=targets)
     _choose_chunks(model, plan, gradients=model.differentiates)
     records: dict[int, AttackRecord] = {}
     adversarial: dict[int, Image] = {}
@@ -192,6 +197,12 @@ def _with_gradients(
     if isinstance(source, SurrogateModel):
         check_network("gradient", source.model, model, "give a model of the same images and classes")
     return other, kind
+
+
+def _warn(problems: Iterable[str]) -> None:
+    """Python warnings of the call in the caller's own code."""
+    for problem in problems:
+        warnings.warn(plain(problem), stacklevel=5)
 
 
 def _choose_chunks(model: SmoothedClassifier, plan: ModelPlan, gradients: bool) -> None:

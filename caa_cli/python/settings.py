@@ -77,7 +77,7 @@ def attack_plan(
     for key in settings:
         if key not in full:
             raise UsageError(f"{attack} has no setting {key!r}", _place_of(key, full, known))
-    typed = _typed(known, {full[key]: value for key, value in settings.items()})
+    typed = {full[key]: typed_value(key, known[full[key]].kind, value) for key, value in settings.items()}
     typed = preset_of_attack(typed.get("preset"), attack) | typed
     plan = AttackPlan.of(**_of_model(model), attack=name, gradient=gradient, **target, **typed)
     return plan.resolve(model.sigma)

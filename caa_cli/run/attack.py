@@ -24,6 +24,7 @@ from caa_cli.run.batch_size import search_bytes, searched_together
 from caa_cli.run.describe import attack_rows, evaluations
 from caa_cli.run.drawing import drawing
 from caa_cli.run.dry_run import Forecast
+from caa_cli.run.feasibility import attack_warnings
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
 from caa_cli.run.progress import AttackProgress
@@ -33,11 +34,9 @@ from caa_cli.run.threat_model import Access, find_surrogate, open_access
 from caa_cli.runtime.device import resolve_device
 from caa_cli.runtime.sharding import Shard
 from caa_cli.runtime.words import counted
-from caa_cli.smoothing.certify import Certifier
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.tuning.pace import measure_pace
 from caa_cli.tuning.precision import advise_precision
-from caa_cli.verification.rules import RULES
 
 
 @dataclass
@@ -72,23 +71,8 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
         return [*self.session.describe(), *attack_rows(self.plan, self.attack, self.session.classes)]
 
     def warn_if_impossible(self) -> None:
-        plan, classes = self.plan, self.session.card.num_classes
-
-        def separable(samples: int) -> bool:
-            return bool(Certifier(samples=samples, alpha=plan.alpha, bound=plan.bound).best(classes).confident)
-
-        rule = RULES[plan.verification](plan.verify_samples, plan.alpha, plan.bound)
-        findable = self.attack.PROPOSES_UNCONFIRMED or separable(self.attack.samples_a_step()[1])
-        for option, what, samples, possible in (
-            ("--samples", "find", plan.samples, findable),
-            ("--certify-samples", "certify", plan.certify_samples, separable(plan.certify_samples)),
-            ("--verify-samples", "verify", plan.verify_samples, rule.can_pass(classes)),
-        ):
-            if not possible:
-                self.display.warn(
-                    f"{option} {samples} can {what} nothing: not even a unanimous vote is enough "
-                    f"at α = {plan.alpha:g}"
-                )
+        for warning in attack_warnings(self.plan, self.attack, self.session.card.num_classes):
+            self.display.warn(warning)
 
     def forecast(self, classifier: SmoothedClassifier) -> Forecast:
         plan, cost, images = self.plan, self.access.cost, len(self.session.indices)

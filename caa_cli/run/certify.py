@@ -12,9 +12,10 @@ from caa_cli.results.fields import certify_fields
 from caa_cli.results.requirements import Requirement
 from caa_cli.results.store.files import write_atomically
 from caa_cli.results.store.output import RunOutput
-from caa_cli.run.certify_pipeline import CertifyPipeline, certifier_of, decider_of
+from caa_cli.run.certify_pipeline import CertifyPipeline, decider_of
 from caa_cli.run.drawing import drawing
 from caa_cli.run.dry_run import Evaluations, Forecast
+from caa_cli.run.feasibility import certify_warnings
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
 from caa_cli.run.progress import CertifyProgress
@@ -68,24 +69,8 @@ class CertifyRun(ImageRun[CertifyPlan, CertifyRecord]):
         return f"exact bounds, α = {plan.alpha:g} shared out over {stages}"
 
     def warn_if_impossible(self) -> None:
-        plan = self.plan
-        if plan.radius is None:
-            most = float(
-                certifier_of(plan).best(self.session.card.num_classes).radius(plan.sigma or 0.0, plan.certificate)
-            )
-        else:
-            most = decider_of(plan).largest_radius(plan.sigma or 0.0)
-        samples = counted(plan.samples, "sample")
-        if most <= 0.0:
-            self.display.warn(
-                f"with {samples} at α = {plan.alpha:g} not even a unanimous vote certifies anything: raise --samples "
-                "or --alpha"
-            )
-        elif plan.radius is not None and most <= plan.radius:
-            self.display.warn(
-                f"with {samples} at α = {plan.alpha:g} not even a unanimous vote reaches the radius "
-                f"{plan.radius:g} (at most {most:.3f}): raise --samples"
-            )
+        for warning in certify_warnings(self.plan, self.session.card.num_classes):
+            self.display.warn(warning)
 
     def write_side_files(self, records: Sequence[CertifyRecord]) -> None:
         plan = self.plan

@@ -13,6 +13,7 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
+from pretended_device import PretendedDevice
 from support import CHEAP_SETTINGS, attack, caa, parse_strict, read_strict
 
 import caa_cli
@@ -431,7 +432,7 @@ def test_images_that_there_are_not(wrong, message):
         ({"arch": 5}, "^arch must be a text, not 5"),
         ({"num_classes": 0}, "^num_classes must be at least 1"),
         ({"input_shape": (28, 28)}, r"^input_shape must be channels, height and width, not \(28, 28\)"),
-        ({"input_shape": 28}, "^input_shape must be a list of whole numbers, not 28"),
+        ({"input_shape": 28}, "^input_shape must be channels, height and width, not 28"),
         ({"input_shape": (3, 32, 32)}, r"^input_shape=\(3, 32, 32\), and .*demo.safetensors has \(1, 28, 28\)"),
         ({"num_classes": 5}, "^num_classes=5, and .*demo.safetensors has 10"),
         ({"dtype": torch.int8}, "^dtype 'int8' is not known"),
@@ -447,14 +448,46 @@ def test_loading_refuses_values_of_another_type(wrong, message):
     [
         ({"sigma": -0.5}, r"^sigma must be above 0, not -0\.5 \(for instance sigma=0\.5\)"),
         ({"sigma": float("nan")}, "^sigma must be above 0, not nan"),
+        ({"sigma": "0.5"}, "^sigma must be above 0, not '0.5'"),
         ({"dtype": "float32"}, "^dtype is 'float32'"),
         ({"dtype": torch.int64}, r"^dtype is torch\.int64"),
+        ({"model": torch.nn.Flatten}, r"^model is the class Flatten, not a network"),
+        ({"model": torch.relu}, r"^model is a builtin_function_or_method, not a network"),
+        ({"input_shape": 28}, "^input_shape must be channels, height and width, not 28"),
+        ({"input_shape": (3, 4)}, r"^input_shape must be channels, height and width, not \(3, 4\)"),
+        ({"input_shape": (1.0, 3, 4)}, r"^input_shape must be channels, height and width"),
+        ({"input_shape": (0, 3, 4)}, r"^input_shape must be channels, height and width"),
+        ({"num_classes": 3.0}, "^num_classes must be a whole number, at least 2, not 3.0"),
+        ({"device": "gpu"}, "^device 'gpu' is not known"),
     ],
 )
 def test_a_classifier_of_ones_own_refuses_values_that_can_not_be_used(wrong, message):
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     with pytest.raises(caa_cli.UsageError, match=message):
-        caa_cli.SmoothedClassifier(network, **{"sigma": 0.5, "num_classes": 3, "input_shape": (1, 3, 4), **wrong})
+        caa_cli.SmoothedClassifier(
+            **{"model": network, "sigma": 0.5, "num_classes": 3, "input_shape": (1, 3, 4), **wrong}
+        )
+
+
+def test_a_network_is_smoothed_where_it_is():
+    settings = {"sigma": 0.5, "num_classes": 3, "input_shape": (1, 3, 4)}
+    with PretendedDevice():
+        network = linear(12, 3).to("cuda:0")
+        assert str(caa_cli.SmoothedClassifier(network, **settings).device) == "cuda:0"
+        assert str(caa_cli.SmoothedClassifier(network, device="cpu", **settings).device) == "cpu"
+    assert str(caa_cli.SmoothedClassifier(torch.nn.Flatten(), **settings).device) == "cpu"
+    assert str(caa_cli.SmoothedClassifier(torch.nn.Flatten(), device="auto", **settings).device) in ("cpu", "cuda")
+
+
+def test_too_few_samples_are_warned_of():
+    model = caa_cli.load("demo", device="cpu")
+    images, labels = caa_cli.load_images("demo", indices=[0])
+    with pytest.warns(UserWarning, match=r"^with 5 samples .* raise samples or alpha$") as warned:
+        caa_cli.certify(model, images, samples=5, chunk_size=8)
+    assert warned[0].filename == __file__
+    with pytest.warns(UserWarning, match=r"^verify_samples=5 can verify nothing") as warned:
+        caa_cli.attack(model, images, labels, samples=100, certify_samples=1000, verify_samples=5, chunk_size=8)
+    assert warned[0].filename == __file__
 
 
 def test_loading_says_what_it_overrides():
@@ -510,7 +543,13 @@ def test_a_type_checker_sees_the_types(tmp_path):
 
 
 def test_messages_name_arguments_and_leave_commands_as_they_are():
-    assert plain("try --seed 3, or caa inspect --checkpoint a.pt") == "try seed=3, or caa inspect --checkpoint a.pt"
+    for said, meant in (
+        ("try --seed 3, or caa inspect --checkpoint a.pt", "try seed=3, or caa inspect --checkpoint a.pt"),
+        ("use --device cpu, or --attack caa-newton", "use device='cpu', or method='caa-newton'"),
+        ("leave --rivals out; or add --trust-checkpoint", "leave rivals out; or add trust_checkpoint=True"),
+        ("--normalisation mnist is assumed", "normalisation mnist is assumed"),
+    ):
+        assert plain(said) == meant
     with pytest.raises(caa_cli.UsageError, match="add data_dir=DIR, "):
         caa_cli.load_images("mnist")
     with pytest.raises(caa_cli.UsageError, match=r"for instance seed=0"):
