@@ -31,16 +31,27 @@ _Refused: Any = typer.BadParameter.__base__
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
-class Command(TyperCommand):
+class Helpful:
+    """A command's help in caa's style, and no type behind a switch, which takes no value."""
+
+    def format_help(self, context: typer.Context, formatter: Any) -> None:
+        with help_style():
+            super().format_help(context, formatter)  # type: ignore[misc]
+
+    def get_params(self, context: typer.Context) -> list[Any]:
+        parameters: list[Any] = super().get_params(context)  # type: ignore[misc]
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return parameters
+
+
+class Command(Helpful, TyperCommand):  # type: ignore[misc]
     """A subcommand: it reads its options' environment variables, and shows errors as a message and an exit code."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         name_variables(self)
-
-    def format_help(self, context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        with help_style():
-            super().format_help(context, formatter)
 
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         context.meta[TYPED] = shlex.join([*context.command_path.split(), *args])
@@ -58,12 +69,8 @@ class Command(TyperCommand):
             return super().invoke(context)
 
 
-class Group(TyperGroup):
+class Group(Helpful, TyperGroup):  # type: ignore[misc]
     """`caa` itself: a subcommand that is not known is shown as any other error."""
-
-    def format_help(self, context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        with help_style():
-            super().format_help(context, formatter)
 
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if not args:  # the help is shown

@@ -54,4 +54,4 @@ def parser_of(annotation: Any) -> Callable[[Any], Any] | None:
 def metavar_of(annotation: Any) -> str:
     """What an option takes, for the help: the words of versions of typer differ."""
     kind = kinds(annotation)[0]
-    return "" if kind is bool else f"<{(get_args(kind) or (kind,))[0].__name__}>"
+    return f"<{(get_args(kind) or (kind,))[0].__name__}>"

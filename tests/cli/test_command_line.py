@@ -134,6 +134,14 @@ def test_the_help_puts_parentheses_around_words_only():
         assert text in shown
 
 
+def test_the_help_shows_no_type_behind_a_switch():
+    """Typer 0.29 and later: `--help <bool>`."""
+    for words in (["--help"], ["attack", "--help"]):
+        shown = caa(*words).stdout
+        assert "--help" in shown
+        assert "bool" not in shown
+
+
 def test_result_has_the_fixed_names(run):
     _, document, _ = run
     assert document.keys() >= TOP
