@@ -143,9 +143,10 @@ def refuse_foreign(
     for other, settings in declared.items():
         for setting in settings:
             if given.get(setting) is not None and setting not in declared[name]:
+                own = ", ".join(map(flag, declared[name])) or "no settings of its own"
                 raise UsageError(
                     f"{flag(setting)} is a setting of the {what} {other}, not of {name}",
-                    f"leave it out; {name} has {', '.join(map(flag, declared[name])) or 'no settings of its own'}",
+                    f"leave it out, or use --{what} {other}; {name} has {own}",
                 )
 
 

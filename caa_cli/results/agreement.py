@@ -40,11 +40,10 @@ def _part(header: dict[str, Any], name: str) -> dict[str, Any]:
 def _data(header: dict[str, Any]) -> str:
     """The number of images and the digest of their files, in words."""
     images = _part(header, "images")
-    return (
-        "none"
-        if not images
-        else f"{counted(images.get('count', 0), 'image')}, files {str(images.get('files_sha256'))[:12]}"
-    )
+    if not images:
+        return "none"
+    digest = images.get("files_sha256")
+    return counted(images.get("count", 0), "image") + (f", files {str(digest)[:12]}" if digest else "")
 
 
 def digest(header: dict[str, Any], checkpoint: str) -> str | None:

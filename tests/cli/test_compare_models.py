@@ -368,7 +368,7 @@ def test_what_certificates_can_not_be_compared_with(certificates, files, tmp_pat
         hint = "leave it out; --figure-certified FILE draws their curves"
         assert_clean_error(caa("compare", *certificates, *words), 2, f"{words[0]} is of results of caa attack", hint)
     nothing = caa("compare", tmp_path / "none.json")
-    assert_clean_error(nothing, 1, "can't be read", "name result files of caa attack or caa certify or caa compare")
+    assert_clean_error(nothing, 1, "can't be read", "name result files of caa attack, caa certify or caa compare")
     found = of_model(certification(certified([0.3])), "c", "c.pt")
     assert_clean_error(caa("compare", one, write(tmp_path / "c.json", found)), 2, "c and gaussian are over different")
     found = of_model(certification(certified([0.3] * 4)), "c", "c.pt", samples=7)

@@ -133,7 +133,9 @@ def test_labels_tell_files_of_one_name_apart(here):
 def test_its_arguments_are_named_as_they_are_written(here):
     refused = caa("attack", *TINY, "--attack", "mine.py:attack", "--step-min", "0.4")
     problem = "--step-min is a setting of the attack caa, not of mine.py:attack"
-    assert_clean_error(refused, 2, problem, "leave it out; mine.py:attack has mine.py:attack:stride")
+    assert_clean_error(
+        refused, 2, problem, "leave it out, or use --attack caa; mine.py:attack has mine.py:attack:stride"
+    )
 
 
 def test_its_arguments_can_be_swept(here):

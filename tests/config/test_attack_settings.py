@@ -102,6 +102,7 @@ def test_every_setting_has_an_option_a_help_text_and_a_range():
         ("--attack ddn --step-min 0.2", "--step-min is a setting of the attack caa, not of ddn"),
         ("--attack ddn --surrogate gumbel", "--surrogate is a setting of the attack caa"),
         ("--pgd-epsilon 0.2", "--pgd-epsilon is a setting of the attack pgd, not of caa"),
+        ("--pgd-epsilon 0.2", "leave it out, or use --attack pgd; caa has --overshoot, "),
         ("--attack pgd --autoattack-minimise", "--autoattack-minimise is a setting of the attack autoattack"),
         ("--attack pgd --pgd-epsilon 0", "--pgd-epsilon"),
         ("--attack pgd --pgd-epsilon nan", "--pgd-epsilon"),

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.results.agreement import disagreements
 from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.results.store.files import check_writable, write_atomically
 from caa_cli.results.store.images import ImageJournal, save_images, saved_images
@@ -502,3 +503,12 @@ def test_no_images_is_a_file_too(tmp_path):
     path = tmp_path / "a.safetensors"
     save_images(path, {}, [], "run")
     assert len(load_file(path)["images"]) == 0
+
+
+def test_images_that_are_no_files_differ_by_their_number_alone():
+    there, here = (
+        {"command": "attack", "config": {}, "images": {"count": count, "files_sha256": None}}
+        for count in (100, 10_000)
+    )
+    what = "the data set's files, so that an index means another image"
+    assert disagreements(there, here, []) == [f"{what} (100 images there, 10000 images here)"]

@@ -170,7 +170,8 @@ _AGAIN = (
 
 
 def _kinds(commands: Collection[str]) -> str:
-    return " or ".join(f"caa {command}" for command in commands)
+    *others, last = (f"caa {command}" for command in commands)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def check_origin(path: Path, document: Any, commands: Collection[str]) -> str:
