@@ -24,6 +24,7 @@ from caa_cli.config.pictures import PICTURES
 from caa_cli.config.ranges import FileName, OneOf, flag
 from caa_cli.errors import MissingSettingsError, UsageError
 from caa_cli.runtime.sharding import Shard
+from caa_cli.runtime.words import first_few
 
 # Options of `caa attack` that a comparison has for each attack, or as others.
 _OF_ONE_ATTACK = ("attack", "name", "output", "figure")
@@ -92,7 +93,7 @@ def compare(
     plans: dict[str, AttackPlan] = {}
     shard = Shard()
     if files:
-        _check_reading(context)
+        _check_reading(context, files, attacks)
     else:
         layers.check_trust(context, "attacks", attacks or "")
         FileName().check("--output", given["output"])
@@ -133,13 +134,15 @@ def _named_file(text: str) -> tuple[Path, str | None]:
     return Path(path), name
 
 
-def _check_reading(context: typer.Context) -> None:
+def _check_reading(context: typer.Context, files: list[str], attacks: str | None) -> None:
     """Raises UsageError for an option that says how to run attacks: where files are read, none is run."""
+    hint = "leave it out, or leave the files out"
+    if attacks and (attacks.endswith(",") or files[0].startswith(",")):  # `caa, pgd` are two words to a shell
+        hint = f"write attacks without spaces between them: --attacks {''.join([attacks, *files])}"
     for name in context.params:
         if name not in _READING and is_typed(context, name):
             raise UsageError(
-                f"{flag(name)} says how to run attacks, but files to read are named",
-                "leave it out, or leave the files out",
+                f"{flag(name)} says how to run attacks, but files to read are named: {first_few(files, 3)}", hint
             )
 
 

@@ -37,6 +37,11 @@ def decisive(name: str, value: Any) -> Any:
     return value.partition("=")[0] if name == "gradient" and isinstance(value, str) else value
 
 
+def in_words(value: Any) -> str:
+    """A value as messages show it."""
+    return "not set" if value is None else str(value)
+
+
 def differences(recorded: dict[str, Any], requested: dict[str, Any], compared: list[str]) -> list[str]:
     """Where two configurations differ in a setting that decides results, in words.
 
@@ -46,7 +51,7 @@ def differences(recorded: dict[str, Any], requested: dict[str, Any], compared: l
     if recorded.get("attack") != requested.get("attack"):
         compared = ["attack", *(key for key in compared if key != "attack" and key in recorded and key in requested)]
     return [
-        f"{_WORDS.get(key, key)} ({recorded.get(key)} there, {requested.get(key)} here)"
+        f"{_WORDS.get(key, key)} ({in_words(recorded.get(key))} there, {in_words(requested.get(key))} here)"
         for key in compared
         if decisive(key, recorded.get(key)) != decisive(key, requested.get(key))
     ]

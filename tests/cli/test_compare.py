@@ -294,6 +294,12 @@ def test_settings_are_named_as_options_are():
     assert found.label == "caa:step-min=0.2:step-max=0.3"
 
 
+@pytest.mark.parametrize("words", ["caa, pgd, ddn", "caa ,pgd, ddn", "caa , pgd , ddn"])
+def test_spaces_in_a_list_of_attacks_are_told_from_files(words):
+    refused = caa("compare", "--checkpoint", "demo", "--attacks", *words.split())
+    assert_clean_error(refused, 2, "files to read are named", "without spaces between them: --attacks caa,pgd,ddn")
+
+
 def test_running_and_reading_are_not_mixed(tmp_path):
     assert_clean_error(caa("compare"), 2, "neither --checkpoint nor result files", "caa compare")
     hint = "caa compare --checkpoint demo --limit 2 --attacks caa,pgd"

@@ -117,7 +117,7 @@ def test_what_can_not_be_read_is_refused(tmp_path):
         (changed("config.alpha", 0.01), "different settings: alpha (0.005 and 0.01)"),
         (changed("config.mean", [0.1]), "different settings: mean ([0.5] and [0.1])"),
         (changed("config.samples", 100), "different settings: selection_samples (1500 and 100)"),
-        (changed("config.verify_samples", 100), "different settings: verify_samples (None and 100)"),
+        (changed("config.verify_samples", 100), "different settings: verify_samples (not set and 100)"),
         (changed("config.finish", "none"), "different settings: finish (ray and none)"),
         (changed("config.seed", 1), "different settings: seed (0 and 1)"),
         (changed("images.count", 99), "are over different data: 100 images and 99 images"),

@@ -112,7 +112,7 @@ def test_a_dry_run_only_checks(tmp_path):
         ({"overshoot": 2.0}, "different settings: overshoot (1.05 and 2.0)"),
         ({"attack": "pgd"}, "different settings: attack (caa and pgd)"),
         ({"skip": 3}, "different selections of the images: skip (0 and 3)"),
-        ({"indices_file": "x.txt"}, "different selections of the images: indices_file (None and x.txt)"),
+        ({"indices_file": "x.txt"}, "different selections of the images: indices_file (not set and x.txt)"),
     ],
 )
 def test_shards_of_different_runs_are_refused(tmp_path, change, problem):

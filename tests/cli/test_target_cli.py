@@ -121,7 +121,7 @@ def test_a_comparison_has_one_target_for_all_attacks():
 def test_results_with_and_without_a_target_are_not_compared():
     attack(Path("a.json"), "--limit", "1")
     attack(Path("b.json"), "--limit", "1", "--target", "second")
-    assert_clean_error(caa("compare", "a.json", "b.json"), 2, "target (None and second)")
+    assert_clean_error(caa("compare", "a.json", "b.json"), 2, "target (not set and second)")
 
 
 def test_python_has_the_targets_of_the_command():

@@ -102,7 +102,6 @@ def test_every_setting_has_an_option_a_help_text_and_a_range():
         ("--attack ddn --step-min 0.2", "--step-min is a setting of the attack caa, not of ddn"),
         ("--attack ddn --surrogate gumbel", "--surrogate is a setting of the attack caa"),
         ("--pgd-epsilon 0.2", "--pgd-epsilon is a setting of the attack pgd, not of caa"),
-        ("--pgd-epsilon 0.2", "leave it out, or use --attack pgd; caa has --overshoot, "),
         ("--attack pgd --autoattack-minimise", "--autoattack-minimise is a setting of the attack autoattack"),
         ("--attack pgd --pgd-epsilon 0", "--pgd-epsilon"),
         ("--attack pgd --pgd-epsilon nan", "--pgd-epsilon"),
@@ -121,6 +120,11 @@ def test_every_setting_has_an_option_a_help_text_and_a_range():
 )
 def test_what_makes_no_sense_is_refused(words, problem):
     assert_clean_error(caa("attack", "--checkpoint", "demo", *words.split()), 2, problem)
+
+
+def test_a_setting_of_another_attack_comes_with_how_to_choose_that_one():
+    refused = caa("attack", "--checkpoint", "demo", "--pgd-epsilon", "0.2")
+    assert_clean_error(refused, 2, "--pgd-epsilon is a setting", "or use --attack pgd; caa has --overshoot, ")
 
 
 def test_a_setting_decides_the_result_and_so_the_fingerprint():

@@ -167,7 +167,7 @@ def test_a_result_of_before_there_were_targets_is_an_untargeted_one():
     before = {name: value for name, value in now.config().items() if not name.startswith("target")}
     assert differences(before, now.config(), now.compared_keys()) == []
     targeted = plan(target="second")
-    assert differences(before, targeted.config(), targeted.compared_keys()) == ["target (None there, second here)"]
+    assert differences(before, targeted.config(), targeted.compared_keys()) == ["target (not set there, second here)"]
 
 
 TAKE_TARGETS = {"caa", "caa-newton", "pgd", "cw", "autoattack", "ddn", "fmn", "alma"}

@@ -9,6 +9,7 @@ from typing import Any
 
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.certify_plan import CertifyPlan
+from caa_cli.config.differences import in_words
 from caa_cli.config.paths import JOURNAL, sidecar
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifySummary, summarise_certificates
@@ -143,7 +144,7 @@ def _check_one_run(parts: Sequence[ResultFile[Any]]) -> None:
             raise UsageError(f"{both} took their gradients from different checkpoints", hint)
         if part.selection != first.selection:
             differing = ", ".join(
-                f"{name} ({value} and {part.selection[name]})"
+                f"{name} ({in_words(value)} and {in_words(part.selection[name])})"
                 for name, value in first.selection.items()
                 if part.selection[name] != value
             )

@@ -10,7 +10,7 @@ from typing import Any, Generic
 
 from caa_cli.config.compared_settings import SEARCH, SHARED
 from caa_cli.config.custom_attack import short_name
-from caa_cli.config.differences import decisive
+from caa_cli.config.differences import decisive, in_words
 from caa_cli.config.named_attacks import label_of
 from caa_cli.config.ranges import flag
 from caa_cli.errors import UsageError
@@ -121,7 +121,7 @@ def check_same(
         values = {name: [decisive(name, file.setting(name)) for file in (first, part)] for name in settings}
         differing = {name: pair for name, pair in values.items() if pair[0] != pair[1]}
         if differing:
-            shown = ", ".join(f"{name} ({one} and {other})" for name, (one, other) in differing.items())
+            shown = ", ".join(f"{name} ({in_words(a)} and {in_words(b)})" for name, (a, b) in differing.items())
             raise UsageError(f"{both} were made with different settings: {shown}", advice(list(differing)))
         if first.images != part.images:
             raise UsageError(
