@@ -15,7 +15,7 @@ from caa_cli.config.certify_plan import CertifyPlan
 from caa_cli.config.model_plan import ModelPlan
 from caa_cli.config.presets import preset_of_attack
 from caa_cli.config.ranges import did_you_mean
-from caa_cli.config.settings import Setting, settings_of
+from caa_cli.config.settings import settings_of
 from caa_cli.errors import UsageError
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
@@ -48,7 +48,9 @@ def certify_plan(model: SmoothedClassifier, **settings: Any) -> CertifyPlan:
 
 
 def _certify_plan(of_model: Mapping[str, Any], settings: Mapping[str, Any]) -> CertifyPlan:
-    return CertifyPlan.of(**of_model, **_typed({s.name: s for s in settings_of(CertifyPlan)}, settings))
+    kinds = {setting.name: setting.kind for setting in settings_of(CertifyPlan)}
+    typed = {name: typed_value(name, kinds[name], value) for name, value in settings.items()}
+    return CertifyPlan.of(**of_model, **typed)
 
 
 def attack_plan(
@@ -97,13 +99,9 @@ def _of_model(model: SmoothedClassifier) -> dict[str, Any]:
     return {"checkpoint": model.arch, "sigma": model.sigma, "dtype": str(model.dtype).removeprefix("torch.")}
 
 
-def _typed(declared: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as the settings' types have them: whole numbers of any library are int. Raises UsageError."""
-    return {name: typed_value(name, declared[name].kind, value) for name, value in given.items()}
-
-
 def typed_value(name: str, kind: Any, value: Any) -> Any:
-    """The value as the setting's type has it, or None. Raises UsageError for a value of another type."""
+    """The value as the setting's type has it, whole numbers of any library as int; or None. Raises UsageError for a
+    value of another type."""
     if value is None:
         return None
     if kind is int and not isinstance(value, bool) and hasattr(value, "__index__"):
