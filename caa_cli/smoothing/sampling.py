@@ -6,7 +6,6 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from itertools import chain
-from numbers import Real
 from typing import Any
 
 import torch
@@ -52,15 +51,11 @@ class NoisyModel:
         if not isinstance(model, nn.Module):
             what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
             raise UsageError(f"model is {what}, not a network", "give a torch.nn.Module from images to logits")
-        if not isinstance(num_classes, int) or num_classes < 2:
-            raise UsageError(
-                f"num_classes must be a whole number, at least 2, not {num_classes!r}", "give the number of logits"
-            )
         for name, chunk in (("votes_chunk", votes_chunk), ("gradient_chunk", gradient_chunk)):
             if chunk < 1:
                 raise UsageError(f"{name} must be at least 1, not {chunk}", "leave it out, or give fewer samples")
         self.sigma = checked_sigma(sigma)
-        self.num_classes = num_classes
+        self.num_classes = _checked_classes(num_classes)
         self.input_shape = checked_shape(input_shape)
         self.device = _device(device, model)
         self.dtype = dtype
@@ -263,9 +258,26 @@ def check_whole_numbers(name: str, numbers: Tensor, images: int) -> None:
 
 def checked_sigma(sigma: float) -> float:
     """Raises UsageError for a σ that can't be used."""
-    if not isinstance(sigma, Real) or not 0.0 < sigma < math.inf:
+    try:
+        fits = 0.0 < sigma < math.inf
+    except TypeError:
+        fits = False
+    if not fits:
         raise UsageError(f"sigma must be above 0, not {sigma!r}", "for instance sigma=0.5")
     return float(sigma)
+
+
+def _checked_classes(given: int) -> int:
+    """The number of classes as Python's integer. Raises UsageError for any other."""
+    try:
+        number = operator.index(given)
+    except TypeError:
+        number = 0
+    if number < 2:
+        raise UsageError(
+            f"num_classes must be a whole number, at least 2, not {given!r}", "give the number of logits"
+        )
+    return number
 
 
 def checked_shape(given: Sequence[int]) -> tuple[int, int, int]:

@@ -469,6 +469,15 @@ def test_a_classifier_of_ones_own_refuses_values_that_can_not_be_used(wrong, mes
         )
 
 
+def test_a_classifier_of_ones_own_takes_numbers_of_any_library():
+    settings = {"sigma": np.float32(0.5), "num_classes": np.int64(3), "input_shape": np.array([1, 3, 4])}
+    classifier = caa_cli.SmoothedClassifier(linear(12, 3), **settings)
+    assert classifier.input_shape == (1, 3, 4)
+    assert type(classifier.num_classes) is int
+    labels, sigma = torch.tensor([0, 2]), torch.tensor(0.5)
+    caa_cli.SmoothedClassifier(linear(12, 3), sigma=sigma, num_classes=labels.max() + 1, input_shape=(1, 3, 4))
+
+
 def test_a_network_is_smoothed_where_it_is():
     settings = {"sigma": 0.5, "num_classes": 3, "input_shape": (1, 3, 4)}
     with PretendedDevice():
