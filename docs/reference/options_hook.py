@@ -32,8 +32,8 @@ def tables(command: str) -> str:
 
 def row(parameter: Any) -> str:
     """One option: its names and what it takes, its default, its help."""
-    takes = "" if parameter.is_flag else f" {parameter.metavar}"
-    names = " / ".join([*parameter.opts, *parameter.secondary_opts])
+    takes = "" if parameter.is_flag else f" `{parameter.metavar}`"
+    names = " / ".join(map(unbroken, [*parameter.opts, *parameter.secondary_opts]))
     # Some defaults are a part of the help text, marked for the terminal.
     meaning, _, marked = (parameter.help or "").partition(" [dim]\\[default: ")
     shown, value = parameter.show_default, parameter.default
@@ -45,6 +45,11 @@ def row(parameter: Any) -> str:
         default = f"`{value}`"
     else:
         default = ""
-    meaning = re.sub(r"(?<![\w`-])--[a-z][a-z-]*", r"`\g<0>`", meaning)
+    meaning = re.sub(r"(?<![\w`-])--[a-z][a-z-]*", lambda match: unbroken(match[0]), meaning)
     # A | in code begins no cell, and a backslash before it would be shown.
-    return f"| `{names}{takes}` | {default} | {meaning} |"
+    return f"| {names}{takes} | {default} | {meaning} |"
+
+
+def unbroken(name: str) -> str:
+    """An option's name as code, which no line breaks at a hyphen."""
+    return f'`{name}`{{: style="white-space: nowrap"}}'

@@ -55,5 +55,5 @@ def test_the_page_of_all_options_has_every_option_of_every_command():
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert set(sections) == set(commands)
     for name, text in sections.items():
-        shown = set(re.findall(r"--[a-z][a-z-]*", " ".join(re.findall(r"^\| `(.*?)`", text, flags=re.MULTILINE))))
+        shown = set(re.findall(r"--[a-z][a-z-]*", " ".join(re.findall(r"^\| (.*?) \|", text, flags=re.MULTILINE))))
         assert shown == {word for word in options(name) if word.startswith("--")} - {"--help"}
