@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -24,6 +25,16 @@ def check_empty(words: Sequence[str]) -> None:
         if not word or (option.startswith("--") and equals and not value):
             what = option or (f"the word after {before}" if before else "the first word")
             raise UsageError(f"{what} is empty", "give a value, or leave it out; is a variable of the shell not set?")
+
+
+def check_files(words: Sequence[str], parameters: Iterable[Any]) -> None:
+    """Raise UsageError for a folder where a file has to be named: a path does not keep the slash that says so."""
+    files = {name: p.metavar for p in parameters if (p.metavar or "").startswith("FILE.") for name in p.opts}
+    for before, word in pairwise(["", *words]):
+        option, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+        if equals and value.endswith("/") and option in files:
+            name = option[2:] + Path(files[option]).suffix
+            raise UsageError(f"{option} {value} names no file but a folder", f"for instance {option} {value}{name}")
 
 
 def refusal(context: typer.Context, error: Any) -> UsageError:

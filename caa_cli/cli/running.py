@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from caa_cli.cli.environment import check_variables, name_variables, origins
-from caa_cli.cli.refusals import TYPED, check_empty, refusal
+from caa_cli.cli.refusals import TYPED, check_empty, check_files, refusal
 from caa_cli.cli.values import shortened
 from caa_cli.errors import INTERRUPTED, WRONG_USAGE, CaaError, MissingSettingsError, UsageError
 from caa_cli.runtime import streams
@@ -56,7 +56,9 @@ class Command(Helpful, TyperCommand):  # type: ignore[misc]
     def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         context.meta[TYPED] = shlex.join([*context.command_path.split(), *args])
         with refusals_shown(context):
-            check_empty(args if not context.resilient_parsing else [])
+            if not context.resilient_parsing:
+                check_empty(args)
+                check_files(args, self.params)
             return super().parse_args(context, args)
 
     def invoke(self, context: typer.Context) -> Any:  # type: ignore[override]

@@ -103,6 +103,17 @@ def test_a_name_without_a_file_is_wrong_usage(folder, name):
         assert_clean_error(caa(*ATTACK, "--output", name), 1, "is a folder", "name a file in it")
 
 
+def test_a_folder_that_does_not_exist_is_not_taken_for_the_name_of_a_file(folder):
+    """Without its slash, `results/` would be a file in the current folder."""
+    before = listing(folder)
+    for words in (ATTACK, CERTIFY, COMPARE, ["merge", "a.json"]):
+        hint = "for instance --output results/output.json"
+        assert_clean_error(caa(*words, "--output", "results/"), 2, "--output results/ names no file but a folder", hint)
+    refused = caa(*ATTACK, "--figure=results/")
+    assert_clean_error(refused, 2, "--figure results/ names no file but a folder", "--figure results/figure.png")
+    assert listing(folder) == before
+
+
 def test_no_file_is_named_as_another_format(folder):
     """It would be written in its own, and no reader of the other could read it."""
     before = listing(folder)
