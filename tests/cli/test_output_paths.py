@@ -107,8 +107,8 @@ def test_a_folder_that_does_not_exist_is_not_taken_for_the_name_of_a_file(folder
     """Without its slash, `results/` would be a file in the current folder."""
     before = listing(folder)
     for words in (ATTACK, CERTIFY, COMPARE, ["merge", "a.json"]):
-        hint = "for instance --output results/output.json"
-        assert_clean_error(caa(*words, "--output", "results/"), 2, "--output results/ names no file but a folder", hint)
+        refused = caa(*words, "--output", "results/")
+        assert_clean_error(refused, 2, "--output results/ names no file but a folder", "--output results/output.json")
     refused = caa(*ATTACK, "--figure=results/")
     assert_clean_error(refused, 2, "--figure results/ names no file but a folder", "--figure results/figure.png")
     assert listing(folder) == before
