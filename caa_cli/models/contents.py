@@ -72,13 +72,21 @@ def unwrap(content: Any, format: str) -> Contents | None:
         keys += (str(key),)
         content = content[key]
     if isinstance(content, nn.Module):
-        return Contents(format, dict(content.state_dict()), content, keys, entries)
+        return Contents(format, dict(content.state_dict()), on_one_device(content), keys, entries)
     if not isinstance(content, Mapping):
         return None
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     odd = {name: what for name, tensor in tensors.items() if (what := oddity(tensor)) is not None}
     usable = {name: tensor for name, tensor in tensors.items() if name not in odd}
     return Contents(format, usable, None, keys, entries, odd)
+
+
+def on_one_device(network: nn.Module) -> nn.Module:
+    """The network, in which `nn.DataParallel` calls what it wraps: it would want the GPUs that it was made for."""
+    for module in network.modules():
+        if isinstance(module, nn.DataParallel):
+            module.device_ids = []
+    return network
 
 
 def _key_of_weights(content: Mapping[Any, Any]) -> Any:

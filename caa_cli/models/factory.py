@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from caa_cli.errors import CaaError, UsageError
+from caa_cli.models.contents import on_one_device
 from caa_cli.models.libraries import LIBRARIES, library_factory
 from caa_cli.runtime.user_code import find_callable, import_from
 
@@ -80,7 +81,8 @@ def network_from(name: str, num_classes: int, input_shape: Sequence[int]) -> nn.
 def made_by(option: str, name: str, offered: Mapping[str, Any]) -> nn.Module:
     """The network that the callable `name` returns, called with those of the arguments `offered` that it takes.
 
-    It is in float32.  option: that names it. Raises UsageError or CaaError if importing or calling it fails.
+    It is in float32 on the CPU, wherever the callable puts it.  option: that names it. Raises UsageError or CaaError
+    if importing or calling it fails.
     """
     call = parse_call(option, name)
     with import_from(Path.cwd()):
@@ -110,7 +112,7 @@ def made_by(option: str, name: str, offered: Mapping[str, Any]) -> nn.Module:
                 f"{name} returned a network that can't be used: its {entry} is {what}",
                 "return one that is complete, its parameters and buffers ordinary tensors",
             )
-    return network.float()
+    return on_one_device(network).cpu().float()
 
 
 def _takes(factory: Callable[..., Any], key: str, call: FactoryCall) -> bool:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from networks import quantised
 from PIL import Image
+from pretended_device import PretendedDevice
 from safetensors.torch import load_file, save_file, save_model
 from support import assert_clean_error, caa
 from torch import nn
@@ -142,6 +143,37 @@ def test_a_factory_may_return_a_network_of_any_precision(dtype):
     for checkpoint, arch in (("weights.pt", "nets/mine.py:other"), ("nets/mine.py:other", None)):
         model, _, _ = built(checkpoint, arch)
         assert model(torch.rand(2, 1, 28, 28)).dtype == torch.float32
+
+
+def plain() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+
+def parallel() -> nn.Module:
+    """In parts that a machine with a GPU has wrapped."""
+    wrapped = nn.DataParallel(plain())
+    wrapped.device_ids, wrapped.output_device, wrapped.dim = [0], 0, 0
+    wrapped.src_device_obj = torch.device("cuda:0")
+    return nn.Sequential(wrapped)
+
+
+def test_a_network_that_was_made_for_several_gpus_runs_on_one_device():
+    torch.save(parallel(), "whole.pt")
+    for checkpoint, trust in ((f"{__name__}:parallel", False), ("whole.pt", True)):
+        found = load(checkpoint, sigma=0.5, dataset="mnist", mean=(0.0,), trust_checkpoint=trust, device="cpu")
+        same(found.model, plain(), torch.rand(2, 1, 28, 28))
+
+
+def on_gpu() -> nn.Module:
+    return plain().to("cuda:0")
+
+
+def test_a_factory_may_put_its_network_on_a_gpu():
+    """As published ones do; the network is tried out on the CPU all the same."""
+    with PretendedDevice():
+        model, _, _ = built(f"{__name__}:on_gpu")
+        assert model(torch.rand(2, 1, 28, 28)).device.type == "cpu"
 
 
 @pytest.mark.parametrize(
