@@ -118,7 +118,10 @@ class BaseClassifier:
     @property
     def arch(self) -> str:
         """All parts by name, for the chunk sizes that are kept."""
-        return f"{self.denoiser.arch}, {self.card.arch}" if self.denoiser is not None else self.card.arch
+        parts = [] if self.denoiser is None else [self.denoiser.arch]
+        shapes = dict.fromkeys(member.card.input_shape for member in self.members)
+        parts += [f"resized to {sizes(shape)}" for shape in shapes if shape != self.card.input_shape]
+        return ", ".join([*parts, self.card.arch])
 
     @property
     def record(self) -> dict[str, Any]:

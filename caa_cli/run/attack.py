@@ -93,7 +93,7 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
             reserve = search_bytes(self.plan, self.attack, access, session.card.input_shape)
             classifier = session.load_classifier(self.display, access, self.search_dtype, reserve)
             self.classifiers[name] = classifier
-            advise_precision(classifier, self.plan, access.tuning_name(session.card.arch), self.display)
+            advise_precision(classifier, self.plan, access.tuning_name(session.base.arch), self.display)
         return self.classifiers[name]
 
     def begin(self) -> None:

@@ -22,6 +22,7 @@ from caa_cli.models.denoisers.ffdnet import FFDNet
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import LogRatio, strongest_rival
+from caa_cli.tuning.cache import model_key
 
 GENERATOR = torch.Generator().manual_seed(1)
 X = torch.rand(5, 1, 8, 8, generator=GENERATOR)
@@ -210,6 +211,15 @@ def test_a_classifier_of_its_own_size_behind_a_denoiser(tmp_path):
         assert torch.allclose(plain.model(x), alone.model(small), atol=1e-6)
     with pytest.raises(UsageError, match=r"has \(1, 16, 16\) .*classifier_size"):
         caa_cli.load(path, input_shape=(1, 40, 40), device="cpu")
+
+
+def test_chunk_sizes_are_kept_for_each_size_of_the_classifiers_images(tmp_path):
+    """Each sample of a larger one takes more memory; names and shapes of the weights are the same."""
+    torch.save(build(ModelCard("resnet8", 10, (1, 28, 28))).network.state_dict(), tmp_path / "c.pt")
+    save_dncnn(dncnn(1, 3, 4), tmp_path / "den.pt")
+    settings = {"sigma": 0.5, "dataset": "mnist", "denoiser": tmp_path / "den.pt", "mean": (0.0,), "device": "cpu"}
+    small, large = (caa_cli.load(tmp_path / "c.pt", classifier_size=size, **settings) for size in (32, 64))
+    assert model_key(small, small.arch) != model_key(large, large.arch)
 
 
 def test_an_ensemble_of_copies_votes_as_the_one_does(tmp_path):
