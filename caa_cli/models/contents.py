@@ -40,6 +40,7 @@ class Contents:
 
     format: its description.  tensors: weights by name.  module: the network, if the file holds a whole one.
     keys: the path of container keys to the weights, such as ("state_dict",).
+    passed_over: other keys under which there are weights, such as averages of these.
     entries: the other entries of the containers, with values that are numbers or short texts, else None.
     odd: the reason why a weight can't be used, by name; these are not among the tensors.
     refusal: the reason why the file was not loaded; None if it was.
@@ -50,6 +51,7 @@ class Contents:
     tensors: dict[str, Tensor]
     module: nn.Module | None = None
     keys: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
     entries: dict[str, Any] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
     refusal: CaaError | None = None
@@ -59,6 +61,7 @@ class Contents:
 def unwrap(content: Any, format: str) -> Contents | None:
     """The contents of a loaded object; None if it holds neither weights nor a network."""
     keys: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
     entries: dict[str, Any] = {}
     for _ in range(_DEEPEST):
         if not isinstance(content, Mapping):
@@ -70,15 +73,16 @@ def unwrap(content: Any, format: str) -> Contents | None:
         left = [(name, value) for name, value in content.items() if name != key][:_MOST_BESIDE]
         entries |= {short(name): _plain(value) for name, value in left}
         keys += (str(key),)
+        passed_over += tuple(name for name in _WEIGHTS if name != key and _holds_weights(content.get(name)))
         content = content[key]
     if isinstance(content, nn.Module):
-        return Contents(format, dict(content.state_dict()), on_one_device(content), keys, entries)
+        return Contents(format, dict(content.state_dict()), on_one_device(content), keys, passed_over, entries)
     if not isinstance(content, Mapping):
         return None
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     odd = {name: what for name, tensor in tensors.items() if (what := oddity(tensor)) is not None}
     usable = {name: tensor for name, tensor in tensors.items() if name not in odd}
-    return Contents(format, usable, None, keys, entries, odd)
+    return Contents(format, usable, None, keys, passed_over, entries, odd)
 
 
 def on_one_device(network: nn.Module) -> nn.Module:

@@ -106,6 +106,11 @@ def _described(
 ) -> tuple[ModelCard, list[str]]:
     """(the inferred card of a file without metadata, notes on the assumptions)."""
     arch, classes, notes = _network(weights, overrides.arch, input_shape, num_classes)
+    if weights.passed_over:
+        notes.append(
+            f"{weights.path} holds several sets of weights: those under {'.'.join(weights.keys)} are used, "
+            f"others are under {', '.join(weights.passed_over)}"
+        )
     names = weights.origin.class_names if weights.origin is not None else ()
     card = ModelCard(arch, classes, input_shape, dataset=dataset, class_names=names if len(names) == classes else ())
     itself = _normalising(weights, card)

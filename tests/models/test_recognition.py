@@ -251,10 +251,14 @@ def test_weights_of_anything_else_are_not_recognised(names):
 
 def test_averaged_weights_come_second(tmp_path):
     state, average = SMALL_STATE, {name: value + 1 for name, value in SMALL_STATE.items()}
-    torch.save({"model_ema": average, "model": state}, tmp_path / "x")
-    assert torch.equal(read_weights(tmp_path / "x").tensors["0.weight"], state["0.weight"])
-    torch.save({"ema": average}, tmp_path / "y")
-    assert torch.equal(read_weights(tmp_path / "y").tensors["0.weight"], average["0.weight"])
+    torch.save({"model_ema": average, "model": state, "ema": 0.9}, tmp_path / "x")
+    torch.save({"ema": average, "optimizer": {"state": {0: {"step": state["0.weight"]}}}}, tmp_path / "y")
+    said = "those under model are used, others are under model_ema"
+    for name, wanted, note in (("x", state, [said]), ("y", average, [])):
+        weights = read_weights(tmp_path / name)
+        assert torch.equal(weights.tensors["0.weight"], wanted["0.weight"])
+        _, notes = resolve_card(weights, Overrides(sigma=0.5), "mnist", (1, 28, 28), 10)
+        assert [text.rpartition(": ")[2] for text in notes if "under" in text] == note
 
 
 def test_certify_runs_on_a_published_layout_without_a_word_on_its_architecture(tmp_path, monkeypatch):
