@@ -165,6 +165,11 @@ class TrainPlan(Plan):
         """Whether what is trained is a denoiser."""
         return METHODS[self.method].denoises
 
+    @property
+    def augmentation(self) -> str:
+        """What `augment` stands for: `auto` is the usual one of the data set."""
+        return DATASETS[self.dataset].augment if self.augment == "auto" else self.augment
+
     def reads(self) -> list[tuple[str, Path | None]]:
         """The files and folders that options name to be read, each with its option."""
         classifier = None if self.classifier in (None, "demo") else Path(str(self.classifier))

@@ -50,9 +50,8 @@ def load(images: ImageSet | ImageFiles, workers: int | None = None) -> ImageSet:
         raise ImageError(
             f"{len(broken)} of {counted(len(images), 'image')} can't be used: {'; '.join(broken[:MOST_NAMED])}{more}"
         )
-    return ImageSet(
-        images.name, images.split, torch.from_numpy(pixels), images.labels, images.num_classes, images.notes
-    )
+    name, split, notes, names = images.name, images.split, images.notes, images.class_names
+    return ImageSet(name, split, torch.from_numpy(pixels), images.labels, images.num_classes, notes, names)
 
 
 def _decoded(paths: list[str], recipe: Recipe, workers: int | None) -> Iterator[NDArray[np.uint8] | str]:

@@ -1,4 +1,4 @@
-"""Whole networks that are no file of weights: what a factory returns, and a folder of the Hugging Face Hub."""
+"""Networks that a factory of the user's returns with their weights."""
 
 from __future__ import annotations
 

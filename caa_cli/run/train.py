@@ -27,7 +27,7 @@ from caa_cli.runtime.device import open_device, resolve_device
 from caa_cli.runtime.memory import is_out_of_memory, memory_held
 from caa_cli.runtime.signals import uninterrupted
 from caa_cli.runtime.words import counted
-from caa_cli.training.describe import forecast_rows, next_command, plan_rows, result_rows
+from caa_cli.training.describe import epoch_line, forecast_rows, next_command, plan_rows, result_rows
 from caa_cli.training.devices import Ranks
 from caa_cli.training.evaluate import smoothed_accuracy
 from caa_cli.training.loop import Trainer
@@ -35,7 +35,7 @@ from caa_cli.training.new_classifier import new_classifier
 from caa_cli.training.new_denoiser import classifier_digest, new_denoiser
 from caa_cli.training.progress import EpochReport
 from caa_cli.training.sources import Sources, open_sources
-from caa_cli.training.state import Unfinished, epoch_line
+from caa_cli.training.state import Unfinished
 from caa_cli.training.step import Method
 from caa_cli.training.trainee import Trainee
 

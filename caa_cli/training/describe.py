@@ -1,4 +1,4 @@
-"""Rows for the display that describe a training run: its plan and its result."""
+"""What the display says of a training run: its plan, its epochs and its result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from caa_cli.config.datasets import DATASETS
 from caa_cli.config.recipes import RECIPES
 from caa_cli.config.sizes import show_size
 from caa_cli.config.train_plan import TrainPlan
@@ -18,11 +17,6 @@ from caa_cli.runtime.words import counted
 from caa_cli.training.devices import Ranks
 from caa_cli.training.progress import EpochReport, TrainingState
 from caa_cli.training.trainee import Trainee
-
-
-def augmentation(plan: TrainPlan) -> str:
-    """The augmentation of a run; `auto` is the usual one of its data set."""
-    return DATASETS[plan.dataset].augment if plan.augment == "auto" else plan.augment
 
 
 def plan_rows(
@@ -39,7 +33,7 @@ def plan_rows(
     if plan.clip_norm:
         optimizer += f", gradients clipped to {plan.clip_norm:g}"
     processes = f", {counted(ranks.count, 'process')}" if ranks.count > 1 else ""
-    images = f"{training} of {plan.dataset} to train on, {heldout} held out, augmentation {augmentation(plan)}"
+    images = f"{training} of {plan.dataset} to train on, {heldout} held out, augmentation {plan.augmentation}"
     rows = [
         *trainee.describe(),
         ("images", images),
@@ -102,6 +96,18 @@ def heldout_words(report: EpochReport | None) -> str:
     accuracy, mse = report.heldout_accuracy, report.heldout_mse
     right = [] if accuracy is None else [f"{100 * accuracy:.2f}% right"]
     return ", ".join(right + ([] if mse is None else [f"squared error {mse:.4g}"]))
+
+
+def epoch_line(report: EpochReport, epochs: int) -> str:
+    """A line on an epoch, for the display."""
+    accuracy = "" if report.train_accuracy is None else f"noisy accuracy {100 * report.train_accuracy:.2f}%, "
+    measured = heldout_words(report)
+    heldout = f"held-out {measured}, " if measured else ""
+    unreadable = f", {counted(report.unreadable, 'image')} unreadable" if report.unreadable else ""
+    return (
+        f"epoch {report.epoch}/{epochs}: loss {report.loss:.4g}, {accuracy}{heldout}"
+        f"{report.seconds:.1f} s{unreadable}"
+    )
 
 
 def next_command(plan: TrainPlan) -> str:

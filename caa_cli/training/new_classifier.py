@@ -18,7 +18,7 @@ from caa_cli.models.checkpoint import checkpoint_bytes, read_back
 from caa_cli.models.contents import oddity
 from caa_cli.models.layouts import refuse_other_channels
 from caa_cli.models.limits import last_line, unusable
-from caa_cli.models.load import probe
+from caa_cli.models.load import check_classes, probe
 from caa_cli.runtime.words import counted, sizes
 from caa_cli.training.trainee import Trainee, count_parameters
 
@@ -56,11 +56,8 @@ def new_classifier(plan: TrainPlan, images: Images) -> NewClassifier:
             f"no {card.arch} can be built for {size} images ({error})", "use another --arch, or --image-size"
         ) from error
     classes, model.repeat = probe(model.network, card.input_shape, f"the network of {card.arch}")
-    if classes != card.num_classes:
-        raise UsageError(
-            f"{card.arch} has {counted(classes, 'class')}, {card.dataset} has {card.num_classes}",
-            "let it have as many: a factory that has a parameter num_classes is given the number",
-        )
+    hint = "let it have as many: a factory that has a parameter num_classes is given the number"
+    check_classes(card.arch, classes, card.num_classes, hint)
     if not any(weight.requires_grad for weight in model.parameters()):
         raise UsageError(f"{card.arch} has no weights to train", "let requires_grad be True for some of them")
     classifier = NewClassifier(model, card, normalisation)

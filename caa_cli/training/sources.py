@@ -17,7 +17,6 @@ from caa_cli.data.load import load
 from caa_cli.errors import UsageError
 from caa_cli.runtime.words import counted, sizes
 from caa_cli.training.augment import RESIZED_CROP
-from caa_cli.training.describe import augmentation
 from caa_cli.training.feed import Feed, FileFeed, MemoryFeed
 
 # Held-out images: a tenth of the training images, but at most as many as suffice to compare epochs.
@@ -79,7 +78,7 @@ def _feeds(
     plan: TrainPlan, images: ImageSet | ImageFiles, device: torch.device, notify: Callable[[str], object]
 ) -> tuple[Feed, Feed]:
     """(training images, held-out images). The latter are evenly spaced, as files are sorted by class."""
-    total, chosen = len(images), augmentation(plan)
+    total, chosen = len(images), plan.augmentation
     count = min(HELDOUT_MOST, total // HELDOUT_SHARE) if plan.heldout is None else plan.heldout
     if total < 2:
         raise UsageError(f"{images.name} has 1 image: training takes two or more", "add images")

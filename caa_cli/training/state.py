@@ -19,10 +19,7 @@ from caa_cli.models.confined import read_confined
 from caa_cli.models.pickled import read_training
 from caa_cli.results.store.files import REPEAT, write_atomically, writing
 from caa_cli.results.store.ownership import foreign_file
-from caa_cli.runtime.words import counted
-from caa_cli.training.describe import heldout_words
 from caa_cli.training.loop import Trainer
-from caa_cli.training.progress import EpochReport
 
 
 @dataclass(frozen=True)
@@ -144,15 +141,3 @@ def _begins(path: Path, beginning: bytes) -> bool:
     """Whether the file begins with these bytes or is empty."""
     with path.open("rb") as file:
         return file.read(len(beginning)) in (beginning, b"")
-
-
-def epoch_line(report: EpochReport, epochs: int) -> str:
-    """A line on an epoch, for the display."""
-    accuracy = "" if report.train_accuracy is None else f"noisy accuracy {100 * report.train_accuracy:.2f}%, "
-    measured = heldout_words(report)
-    heldout = f"held-out {measured}, " if measured else ""
-    unreadable = f", {counted(report.unreadable, 'image')} unreadable" if report.unreadable else ""
-    return (
-        f"epoch {report.epoch}/{epochs}: loss {report.loss:.4g}, {accuracy}{heldout}"
-        f"{report.seconds:.1f} s{unreadable}"
-    )

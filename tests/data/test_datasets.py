@@ -647,7 +647,7 @@ def test_workers_decode_what_this_process_does(tmp_path, workers):
     assert torch.equal(held.labels, images.labels)
     for index in range(0, 600, 37):
         assert torch.equal(held.image(index), images.image(index))
-    assert (held.name, held.split, held.num_classes) == ("folder", "test", 3)
+    assert (held.name, held.split, held.num_classes, held.class_names) == ("folder", "test", 3, ("a", "b", "c"))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

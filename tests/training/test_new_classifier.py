@@ -49,6 +49,7 @@ class Training(nn.Module):
 
 def pair(): return Training(lambda logits: (logits, logits))
 def fails(): return Training(lambda logits: {}["no such thing"])
+def seven(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 7))
 def tied(): return Net(tied=True)
 def parts():
     whole = torch.arange(10.0)
@@ -100,6 +101,11 @@ def test_a_network_that_fails_in_training_is_one_message(file: Path, name: str, 
     words = ["--dataset", "demo", "--arch", f"{file}:{name}", "--epochs", "1", "--evaluate-samples", "0"]
     for more in ([], ["--dry-run"]):
         assert_clean_error(caa("train", *words, *more), 1, problem, hint)
+
+
+def test_a_network_of_other_classes_is_refused_before_training(file: Path):
+    result = caa("train", "--dataset", "demo", "--arch", f"{file}:seven", "--epochs", "1", "--output", "a")
+    assert_clean_error(result, 2, "seven gives 7 logits for an image, not one for each of 10 classes", "num_classes")
 
 
 def test_networks_that_take_one_layout_are_trained_and_trained_for_in_it(file: Path):
