@@ -22,6 +22,7 @@ from caa_cli.config.choices import NORMALISATIONS
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.checkpoint import find_checkpoint, read_weights
 from caa_cli.models.factory import parse_call
+from caa_cli.models.libraries import timm_preprocessing
 from caa_cli.models.load import build_model, input_of
 from caa_cli.models.resolve import Overrides, resolve_card
 from caa_cli.python.model import load
@@ -564,6 +565,10 @@ def test_a_folder_of_timm_of_before_its_configuration_had_two_parts(tmp_path):
     weights = read_weights(find_checkpoint("hub"))
     assert (weights.preprocessing(None).mean, weights.preprocessing(None).size) == ((0.5, 0.4, 0.3), 160)
     assert weights.origin.class_names == ("cat", "dog", "n3")
+
+
+def test_the_length_that_timm_resizes_to_is_rounded_down():
+    assert timm_preprocessing({"input_size": (3, 224, 224), "crop_pct": 0.9}).resize == 248
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from caa_cli.training.augment import crop_and_flip, crop_box
+from caa_cli.training.feed import MemoryFeed
 
 
 def crops(image: torch.Tensor, padding: int) -> dict[bytes, tuple[int, int, bool]]:
@@ -63,3 +64,25 @@ def test_random_crops_lie_in_the_image(width: int, height: int, seed: int):
     assert top >= 0
     assert 1 <= wide <= width - left
     assert 1 <= high <= height - top
+
+
+def test_random_crops_are_of_all_areas_and_shapes():
+    draws = random.Random(0)
+    boxes = [crop_box(1000, 1000, draws) for _ in range(2000)]
+    areas = [wide * high / 1e6 for _, _, wide, high in boxes]
+    ratios = [wide / high for _, _, wide, high in boxes]
+    assert 0.079 < min(areas) < 0.09
+    assert 0.9 < max(areas) <= 1
+    assert 0.745 < min(ratios) < 0.77
+    assert 1.3 < max(ratios) < 1.34
+
+
+def test_flips_are_not_cropped_too():
+    images = torch.randint(256, (20, 1, 7, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    feed = MemoryFeed(images, torch.zeros(20).long(), torch.device("cpu"), "flip")
+    ((found, _),) = feed.batches([torch.arange(20)], torch.Generator().manual_seed(1))
+    same = {torch.equal(a / 255, b) for a, b in zip(images, found, strict=True)}
+    assert same == {True, False}
+    assert all(
+        torch.equal(a / 255, b) or torch.equal(a.flip(-1) / 255, b) for a, b in zip(images, found, strict=True)
+    )

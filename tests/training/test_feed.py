@@ -17,12 +17,14 @@ from PIL import Image
 from support import assert_clean_error, assert_clean_text, caa, write_mnist
 from torch import nn
 
+from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.files import ImageFiles
 from caa_cli.data.imagenet import wnids
 from caa_cli.errors import CaaError
 from caa_cli.models.checkpoint import read_weights
 from caa_cli.training.feed import FileFeed, MemoryFeed
+from caa_cli.training.sources import open_sources
 
 CPU = torch.device("cpu")
 
@@ -98,6 +100,38 @@ def test_a_batch_of_nothing_readable_ends_the_training_with_a_message(files: Ima
         files.path(index).write_bytes(b"no image")
     with pytest.raises(CaaError, match="can be read"):
         batches(FileFeed(files, range(12), CPU, "none", workers))
+
+
+def dark_to_light(root: Path) -> None:
+    ramp = np.broadcast_to(np.linspace(0, 255, 16).astype(np.uint8)[None, :, None], (16, 16, 3))
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for number in range(20):
+            Image.fromarray(np.ascontiguousarray(ramp)).save(root / name / f"{number}.png")
+
+
+def test_half_of_the_resized_crops_are_mirrored(tmp_path: Path):
+    dark_to_light(tmp_path / "train")
+    found = open_dataset("folder", tmp_path, "train")
+    assert isinstance(found, ImageFiles)
+    images = torch.cat([images for images, _ in batches(FileFeed(found, range(40), CPU, "resized-crop-flip", 0))])
+    mirrored = int((images[..., 0].mean(dim=(1, 2)) > images[..., -1].mean(dim=(1, 2))).sum())
+    assert 10 <= mirrored <= 30
+
+
+@pytest.mark.parametrize(
+    ("dataset", "augment"), [("demo", "crop-flip"), ("folder", "crop-flip"), ("folder", "resized-crop-flip")]
+)
+def test_held_out_images_lie_evenly_among_the_others_and_are_not_augmented(
+    files: ImageFiles, tmp_path: Path, dataset: str, augment: str
+):
+    plan = TrainPlan(dataset=dataset, data_dir=tmp_path, augment=augment, heldout=4, evaluate_samples=0, workers=0)
+    sources = open_sources(plan, CPU, lambda note: None)
+    every = len(sources.images) // 4
+    ((images, labels),) = sources.heldout.batches([torch.arange(4)], torch.Generator())
+    assert torch.equal(images, torch.stack([sources.images.image(every * place) for place in range(4)]))
+    assert labels.tolist() == [sources.images.label(every * place) for place in range(4)]
+    assert len(sources.train) == len(sources.images) - 4
 
 
 def test_memory_and_files_agree(files: ImageFiles):

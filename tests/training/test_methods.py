@@ -192,6 +192,14 @@ def test_ddn_ends_near_a_linear_boundary():
     assert bool((length > 0.8 * distance).all())
 
 
+def test_ddn_begins_with_the_longest_move():
+    normal = torch.randn(100, generator=torch.Generator().manual_seed(1))
+    images, labels = torch.full((3, 1, 10, 10), 0.5), torch.zeros(3, dtype=torch.int64)
+    model = MeanPrediction(Half(-normal, sharpness=1e-3), torch.zeros(3, 1, 10, 10), draws=1)
+    moved = ddn(model, images, labels, epsilon=1.2, steps=1)
+    assert torch.allclose(norms(moved - images).flatten(), torch.tensor(1.2), rtol=1e-3)
+
+
 @given(
     seed=st.integers(0, 2**32 - 1),
     epsilon=st.floats(0.01, 3.0),
@@ -208,6 +216,14 @@ def test_inner_attacks_stay_in_the_ball_and_the_box(seed: int, epsilon: float, s
     assert float(norms(moved - images).max()) <= epsilon * (1 + 1e-5) + 6e-7
     assert float(moved.min()) >= -1e-6
     assert float(moved.max()) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("inner_attack", ["pgd", "ddn"])
+def test_smoothadv_trains_on_the_noise_of_its_attack(inner_attack: str):
+    """With next to no move it is Gaussian augmentation under the first noise that is drawn."""
+    model = network()
+    method = SmoothAdv(draws=3, epsilon=1e-9, warmup=0, inner_attack=inner_attack)
+    assert outcome(method, model)[0] == pytest.approx(outcome(Gaussian(draws=3), model)[0], abs=1e-7)
 
 
 def test_the_attack_of_smoothadv_grows_with_the_epochs():

@@ -8,7 +8,10 @@ import pytest
 import torch
 from support import assert_clean_error, caa
 
+from caa_cli.config.train_plan import TrainPlan
+from caa_cli.data.datasets import open_dataset
 from caa_cli.models.checkpoint import read_weights
+from caa_cli.training.new_classifier import new_classifier
 
 NETWORKS = """
 import torch
@@ -78,6 +81,14 @@ def test_tensors_that_share_memory_are_saved(file: Path, name: str):
     assert torch.equal(tensors["first.weight"], tensors["second.weight"]) == (name == "tied")
     found = caa("certify", "--checkpoint", output, "--arch", arch, "--samples", "100", "--limit", "1")
     assert found.exit_code == 0, found.output
+
+
+def test_a_classifier_normalises_as_its_card_says():
+    plan, images = TrainPlan(dataset="demo"), open_dataset("demo", None, "train")
+    made = new_classifier(plan, images)
+    assert (made.card.mean, made.card.std) == ((0.1307,), (0.3081,))
+    x = images.image(0)[None]
+    assert torch.allclose(made.network(x), made.network.network((x - 0.1307) / 0.3081), atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "problem"), [("mask", "mask"), ("wavy", "wave"), ("repeated", "same")])

@@ -17,6 +17,7 @@ from torch import nn
 
 from caa_cli.config.train_plan import TrainPlan
 from caa_cli.data.datasets import ImageSet, open_dataset
+from caa_cli.display import Display
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.architectures import build
 from caa_cli.models.card import ModelCard
@@ -25,6 +26,7 @@ from caa_cli.models.load import build_model
 from caa_cli.smoothing.bounds import leader
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.noise import Key, Purpose
+from caa_cli.training import evaluate
 from caa_cli.training.consistency import Consistency
 from caa_cli.training.devices import Ranks
 from caa_cli.training.feed import MemoryFeed
@@ -181,6 +183,39 @@ def test_what_a_network_draws_itself_is_drawn_again_after_resuming():
     assert torch.equal(weights(resumed.model), weights(whole.model))
 
 
+def test_held_out_images_are_judged_as_in_use_and_under_the_same_noise_in_every_epoch():
+    """Of a network that hardly moves all epochs say the same, though it drops other pixels in training."""
+    history = train(TrainPlan(epochs=3, learning_rate=1e-12), arch=f"{__name__}:dropping", count=20).state.history
+    assert len({report.heldout_accuracy for report in history}) == 1
+
+
+class Attacking(Gaussian):
+    """Looks at the network as an attack in a loss does."""
+
+    def loss(self, step: Step) -> Outcome:
+        with step.frozen() as model:
+            once, again = model(step.images), model(step.images)
+        assert torch.equal(once, again)
+        assert not once.requires_grad
+        assert not torch.equal(step.forward(step.images), step.forward(step.images))
+        return super().loss(step)
+
+
+def test_an_attack_in_a_loss_sees_the_network_as_in_use():
+    train(TrainPlan(epochs=1), arch=f"{__name__}:dropping", count=20, method=Attacking())
+
+
+def test_the_weights_of_the_best_epoch_are_kept():
+    running = trainer(TrainPlan(epochs=2))
+    running.run_epoch(quiet)
+    first = weights(running.model)
+    running.state.history[0].heldout_accuracy = 1.0
+    running.run_epoch(quiet)
+    kept = [running.state.best_weights[name].flatten() for name, _ in running.model.named_parameters()]
+    assert torch.equal(torch.cat(kept), first)
+    assert not torch.equal(weights(running.model), first)
+
+
 def test_a_state_of_version_0_7_0_is_resumed():
     """Its optimizer did not update all weights in one kernel, which alone takes scaled gradients."""
     plan = TrainPlan(epochs=2, dtype="float16", channels_last=False, batch_size=4)
@@ -203,6 +238,8 @@ def test_schedules():
         [0.1, 0.1, 0.01, 0.01, 0.001]
     )
     assert learning_rate_at(TrainPlan(learning_rate=0.1), 7) == 0.1
+    (only,) = train(replace(cosine, epochs=1)).state.history
+    assert only.learning_rate == learning_rate_at(replace(cosine, epochs=1), 4 / 5), "that of the last of five steps"
 
 
 def test_clipping_bounds_the_step():
@@ -262,6 +299,22 @@ def test_weights_that_are_not_to_be_trained_stay_as_they_are():
     now = list(running.model.parameters())
     assert torch.equal(now[0], of_first)
     assert not any(torch.equal(*pair) for pair in zip(now[1:], of_others, strict=True))
+
+
+class NoiseMeter(nn.Module):
+    """Class 1 for images that vary by more than 0.25."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        above = x.flatten(1).std(dim=1) - 0.25
+        return torch.stack([-above, above], dim=1)
+
+
+def test_the_accuracy_at_the_end_is_that_under_the_noise_of_the_plan():
+    black = ImageSet("black", "test", torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([1, 1, 0]), 2)
+    for sigma, right in ((0.5, 2), (0.01, 1)):
+        plan = TrainPlan(sigma=sigma, evaluate_samples=10)
+        found = evaluate.smoothed_accuracy(NoiseMeter(), 2, black, torch.device("cpu"), plan, Display(quiet=True))
+        assert found["smoothed_accuracy"] == right / 3
 
 
 def smoothed_accuracy(images: ImageSet, count: int, samples: int) -> float:

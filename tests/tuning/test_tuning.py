@@ -17,7 +17,7 @@ from torch import nn
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientSource
 from caa_cli.smoothing.gradients import SurrogateModel
-from caa_cli.tuning.cache import cache_folder, tuned
+from caa_cli.tuning.cache import cache_folder, model_key, tuned
 from caa_cli.tuning.sweep import Tuning, best_chunk, sweep, tune_chunks
 
 
@@ -85,6 +85,14 @@ def test_another_network_dtype_number_of_threads_or_kind_of_run_is_measured_sepa
         torch.set_num_threads(threads)
     assert use(measurement)[0] == "cache"
     assert len(list(folder.iterdir())) == 6
+
+
+def test_images_of_another_size_are_measured_separately():
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
+    one, other = (
+        SmoothedClassifier(network, sigma=0.5, num_classes=3, input_shape=(1, size, size)) for size in (8, 16)
+    )
+    assert model_key(one, "net") != model_key(other, "net")
 
 
 @pytest.mark.parametrize(
