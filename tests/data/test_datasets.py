@@ -360,6 +360,15 @@ def test_grey_images_stay_grey_if_most_are(tmp_path):
         grey.image(late)
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA"])
+def test_images_of_two_tones_and_grey_ones_with_transparency_are_grey(tmp_path, mode):
+    write_tree(tmp_path, ["a/0.png"], mode="L")
+    grey = picture(0, mode="L").convert(mode)
+    grey.save(tmp_path / "a/0.png")
+    image = open_folder(tmp_path).image(0)
+    assert np.array_equal(255 * image.numpy(), np.array(grey.convert("L"))[None])
+
+
 def test_a_grey_image_may_come_first_in_a_folder_of_colour(tmp_path):
     write_tree(tmp_path / "mixed", ["a/0.png"], mode="L")
     write_tree(tmp_path / "mixed", ["a/1.png", "b/0.png", "b/1.png"])
