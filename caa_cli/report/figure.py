@@ -115,6 +115,11 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(drawn(line.replace(": ", ":")) for line in lines)
 
 
+def is_wide(least: float, most: float) -> bool:
+    """Whether numbers between these span so much that a logarithmic axis is clearer."""
+    return least > 0 and most >= 8 * least
+
+
 # The metadata field of each format that takes the mark.
 _MARKED_IN = {"png": "Comment", "svg": "Description", "pdf": "Subject", "eps": "Creator", "ps": "Creator"}
 

@@ -17,7 +17,7 @@ import numpy as np
 from caa_cli.config.pictures import PICTURES
 from caa_cli.report.colours import INK, styles
 from caa_cli.report.escapes import drawn
-from caa_cli.report.figure import COLUMN, RADIUS, EmptyPictureError, figure_style, wrapped, write_figure
+from caa_cli.report.figure import COLUMN, RADIUS, EmptyPictureError, figure_style, is_wide, wrapped, write_figure
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.records import ATTACKED, AttackRecord
 from caa_cli.results.shards.run_results import AttackResult
@@ -93,9 +93,12 @@ def evaluations(axis: Any, comparison: Comparison, relative: bool | None = None)
         axis.set_yscale("symlog", linthresh=1.0)
         axis.set_ylim(bottom=-0.1)
         axis.yaxis.set_major_formatter("{x:g}")
-    low, high = axis.get_xlim()
-    if low > 0 and high > 8 * low:
+    # The limits of a linear axis have a margin, which begins below zero where the numbers are far apart.
+    drawn_here = [other.dataLim for other in axis.get_shared_x_axes().get_siblings(axis)]
+    few, many = min(limits.x0 for limits in drawn_here), max(limits.x1 for limits in drawn_here)
+    if is_wide(few, many):
         axis.set_xscale("log")
+        low, high = axis.get_xlim()
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k
         axis.xaxis.set_minor_formatter(NullFormatter())

@@ -12,7 +12,7 @@ import numpy as np
 from caa_cli.config.custom_attack import PREFIX
 from caa_cli.report.colours import INK, colour_of
 from caa_cli.report.escapes import drawn
-from caa_cli.report.figure import EmptyPictureError
+from caa_cli.report.figure import EmptyPictureError, is_wide
 from caa_cli.results.comparison import Comparison
 from caa_cli.results.metrics import Figures
 from caa_cli.results.shards.run_results import AttackResult, varying
@@ -104,7 +104,7 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
         axis.axvline(comparison.config["sigma"], color=INK, linewidth=0.8, label="the true σ")
     if not numeric:
         axis.set_xticks(range(len(values)), [drawn(str(value)) for value in values])
-    elif _spread_out(values):
+    elif is_wide(values[0], values[-1]):
         axis.set_xscale("log")
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.set_xticks([], minor=True)
@@ -146,11 +146,6 @@ def _finite(radius: float | None) -> float:
 
 def _axis_name(setting: str) -> str:
     return "attacker's σ" if setting == "attack_sigma" else drawn(setting.removeprefix(PREFIX).replace("_", "-"))
-
-
-def _spread_out(values: Sequence[float]) -> bool:
-    """Whether the (sorted) values span so much that a logarithmic axis is clearer."""
-    return values[0] > 0 and values[-1] >= 8 * values[0]
 
 
 def _numbers(values: Sequence[Any]) -> bool:

@@ -198,14 +198,20 @@ def test_models_on_which_different_settings_vary_make_no_picture_together(tmp_pa
     assert "s.png is not drawn: it shows all models on the same axes" in shown.stderr
 
 
-def test_marks_of_several_models_are_as_far_from_either_edge(tmp_path):
+@pytest.mark.parametrize(("few", "many", "scale"), [(6000, 6200, "linear"), (6000, 600_000, "log")])
+def test_marks_of_several_models_are_as_far_from_either_edge(tmp_path, few, many, scale):
+    """On a logarithmic axis where the models together need one."""
     files = []
-    for name, evaluations in (("a", 6200), ("b", 6000)):
+    for name, evaluations in (("a", many), ("b", few)):
         one = document([record(0, 1.0, forward_evaluations=evaluations, backward_evaluations=0)])
         files.append(write(tmp_path / f"{name}.json", of_model(one, name, f"{name}.pt")))
     _, axes, _ = by_models(files, "evaluations")
+    assert [axis.get_xscale() for axis in axes] == [scale, scale]
     low, high = axes[0].get_xlim()
-    assert 6000 - low == pytest.approx(high - 6200)
+    if scale == "log":
+        assert few / low == pytest.approx(high / many)
+    else:
+        assert few - low == pytest.approx(high - many)
 
 
 @pytest.mark.parametrize(
