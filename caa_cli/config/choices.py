@@ -23,6 +23,8 @@ ENSEMBLES = {
 # tf32 is float32 with the products on a GPU rounded to TF32 (`runtime.device.numeric_mode`).
 DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
 SPLITS = ("test", "train")
+# How images are resized, as Pillow names it.
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 TABLE_FORMATS = ("table", "markdown", "latex", "csv", "json")
 
 # The default number of images of the demo.

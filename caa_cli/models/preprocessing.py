@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from caa_cli.config.choices import INTERPOLATIONS
 from caa_cli.config.datasets import DATASETS
 from caa_cli.config.ranges import MEAN, STD
-
-# As Pillow names them.
-INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.attack_settings import declared
 from caa_cli.config.attacks import ATTACKS
 from caa_cli.config.certify_plan import CertifyPlan
-from caa_cli.config.choices import SPLITS
+from caa_cli.config.choices import INTERPOLATIONS, SPLITS
 from caa_cli.config.ranges import Range
 from caa_cli.config.schema import (
     Natural,
@@ -145,7 +145,8 @@ _SETTINGS: dict[str, Any] = {
     "every": PositiveInt,
     "limit": PositiveInt | None,
     "split": Literal[SPLITS],
-    "image_size": Annotated[int, Range(1, 10_000)] | None,
+    **dict.fromkeys(("image_size", "image_resize"), Annotated[int, Range(1, 10_000)] | None),
+    "interpolation": Literal[INTERPOLATIONS] | None,
     # Null in files of runs that left them open.
     **dict.fromkeys(("selection_samples", "certify_samples", "verify_samples"), int | None),
     "radius": PositiveFloat | None,

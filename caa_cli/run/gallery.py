@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_cli.data.datasets import open_dataset
+from caa_cli.data.files import ImageFiles
 from caa_cli.data.images import spread
 from caa_cli.errors import CaaError
 from caa_cli.report.gallery import Gallery, GalleryRow
@@ -70,14 +71,17 @@ def _kept(attack: AttackResult) -> StoredImages:
 
 def _clean(part: ResultFile[Any], indices: Sequence[int]) -> tuple[dict[int, Image], ClassNames, list[str]]:
     """The originals and the class names out of the data set that the run says it was on; and why there are none."""
-    data_dir, size = part.setting("data_dir"), part.setting("image_size")
+    name, data_dir = part.setting("dataset"), part.setting("data_dir")
     try:
         images = open_dataset(
-            part.setting("dataset"), data_dir and Path(data_dir), part.setting("split"), image_size=size
+            name, data_dir and Path(data_dir), part.setting("split"), image_size=part.setting("image_size")
         )
         recorded = part.images.get("count"), part.images.get("files_sha256")
         if (len(images), images.files_sha256) != recorded:
-            return {}, {}, [f"Without the clean images: {data_dir} holds other data now"]
+            return {}, {}, [f"Without the clean images: {data_dir or name} holds other data now"]
+        resize, interpolation = part.setting("image_resize"), part.setting("interpolation")
+        if isinstance(images, ImageFiles) and resize is not None and interpolation is not None:
+            images = images.prepared(resize, interpolation)
         names = {str(number): name for number, name in enumerate(images.class_names)}
         return {index: images.image(index).numpy() for index in indices}, names, []
     except CaaError as error:

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from comparing import document, record, write
 from matplotlib.image import imread
+from PIL import Image
 from support import CHEAP, caa, demo_images, read_strict, timeless
 
+from caa_cli.data.datasets import open_dataset
 from caa_cli.report.figure import EmptyPictureError
 from caa_cli.report.gallery import draw_gallery, gallery_html
 from caa_cli.report.html import report
@@ -160,6 +162,24 @@ def test_images_of_another_run_or_damaged_ones_are_not_shown(tmp_path):
     assert gallery(path).rows == ()
 
 
+def test_clean_images_are_resized_as_those_that_were_attacked(tmp_path):
+    """As the library of the checkpoint's network does, which the result says."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    for folder in "ab":
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "data" / folder / "x.png")
+    images = open_dataset("folder", tmp_path / "data", "test", image_size=16).prepared(20, "bicubic")
+    settings = {"dataset": "folder", "data_dir": str(tmp_path / "data"), "image_size": 16}
+    settings |= {"image_resize": 20, "interpolation": "bicubic", "save_adversarial": str(tmp_path / "a.safetensors")}
+    records = [record(0, 1.0, adversarial_class=1)]
+    save_images(tmp_path / "a.safetensors", {0: images.image(0).numpy()}, records, "0")
+    run = document(records, **settings)
+    run["images"] = {"count": 2, "files_sha256": images.files_sha256}
+    (shown,) = gallery(write(tmp_path / "a.json", run)).rows
+    np.testing.assert_array_equal(shown.clean, images.image(0))
+    assert shown.scale == 0.0
+
+
 @pytest.mark.parametrize(
     ("settings", "note"),
     [
@@ -168,7 +188,7 @@ def test_images_of_another_run_or_damaged_ones_are_not_shown(tmp_path):
             {"dataset": "mnist", "data_dir": "/nowhere"},
             "Without the clean images: --data-dir /nowhere does not exist",
         ),
-        ({"split": "train"}, "holds other data now"),
+        ({"split": "train"}, "Without the clean images: demo holds other data now"),
     ],
 )
 def test_without_the_data_set_the_adversarial_images_are_shown_alone(tmp_path, settings, note):
