@@ -19,6 +19,7 @@ from caa_cli.results.proportions import LEVEL, Interval
 from caa_cli.results.records import ATTACKED, AttackRecord, finite, summarise
 from caa_cli.results.shards.common_images import common_images, number_of, without_failures
 from caa_cli.results.shards.run_results import AttackResult, check_agreement
+from caa_cli.runtime.words import counted
 
 
 @dataclass(frozen=True)
@@ -179,17 +180,21 @@ def compare(
     seed: int = 0,
     reference: str | None = None,
     among: Set[int] | None = None,
+    usable: Set[int] | None = None,
 ) -> Comparison:
     """Compare attacks.
 
     reference: the label of the attack that the others are held against; None: the first.  among: the images to take
-    of those that all attacks have; None: they have the same.  Raises UsageError where images or mandatory settings
-    differ, or there is no such attack.
+    of those that all attacks have; None: they have the same.  usable: those that no other model lacks; None: all.
+    Raises UsageError where images or mandatory settings differ, or there is no such attack.
     """
     check_agreement([part for attack in attacks for part in attack.parts])
     notes: list[str] = []
     images = common_images(attacks, notes, among=among)
     finished = without_failures(attacks, images, notes)
+    if usable is not None and not usable.issuperset(finished):
+        finished = [index for index in finished if index in usable]
+        notes.append(f"compared on {counted(len(finished), 'image')} that all models have finished")
     eligible = _eligible(attacks, finished, notes)
     notes += hidden_by_line_search(attacks, eligible)
     partial = len(finished) < len(images) or any(attack.interrupted for attack in attacks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,9 @@ from caa_cli.results.comparison import Comparison, compare
 from caa_cli.results.documents import agreed, head
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.shards.by_model import MODEL_SETTINGS
-from caa_cli.results.shards.common_images import SAME_IMAGES, held_by_all
+from caa_cli.results.shards.common_images import SAME_IMAGES, held_by_all, without_failures
 from caa_cli.results.shards.result_file import ResultFile
-from caa_cli.results.shards.run_results import join
+from caa_cli.results.shards.run_results import AttackResult, join
 
 # What the document has of each model apart, besides the settings of the model.
 OF_EACH = ("checkpoint", "environment", "reference", "summary", "indices", "class_names", "notes")
@@ -93,18 +94,27 @@ def compare_models(
 
     groups: see `by_model`.  reference: for all models; None: the first attack of the first model, and of a model that
     lacks it the first.  common: on the images that all results have.  Raises UsageError where images differ, unless
-    `common`.
+    `common`; those that failed, or that an interrupted run has not come to, are left out for all models.
     """
     joined = {label: join(parts, gaps=common) for label, parts in groups.items()}
-    among = held_by_all([attack for attacks in joined.values() for attack in attacks]) if common else None
+    if not common:
+        _check_same_images(joined)
+    results = [attack for attacks in joined.values() for attack in attacks]
+    held = held_by_all(results)
+    if not held:
+        raise UsageError("the results have no finished image in common", "finish them with --resume")
+    usable = set(without_failures(results, sorted(held), []))
+    first_attack = results[0].label
     comparisons: dict[str, Comparison] = {}
-    first_attack = next(iter(joined.values()))[0].label
     for label, attacks in joined.items():
         default = first_attack if first_attack in [attack.label for attack in attacks] else None
-        comparisons[label] = compare(attacks, resamples, seed, reference or default, among)
-    complete = [
-        (label, set(comparison.images)) for label, comparison in comparisons.items() if not comparison.partial
-    ]
+        comparisons[label] = compare(attacks, resamples, seed, reference or default, held if common else None, usable)
+    return ModelsComparison(comparisons)
+
+
+def _check_same_images(joined: Mapping[str, Sequence[AttackResult]]) -> None:
+    """Raises UsageError for models over different images, unless a run was interrupted."""
+    complete = [(label, held_by_all(each)) for label, each in joined.items() if not any(a.interrupted for a in each)]
     for label, images in complete[1:]:
         first, expected = complete[0]
         if differing := images ^ expected:
@@ -113,4 +123,3 @@ def compare_models(
                 f"{min(differing)}",
                 SAME_IMAGES,
             )
-    return ModelsComparison(comparisons)

@@ -113,6 +113,23 @@ def test_one_attack_is_the_reference_for_all_models_that_have_it(files, tmp_path
     assert "against the first attack of each model." in " ".join(caa("compare", files[0], files[3]).stdout.split())
 
 
+@pytest.mark.parametrize("words", [[], ["--common-images"]])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_models_are_compared_on_images_that_none_lacks(files, tmp_path, words, interrupted):
+    """Neither those at which one failed nor those that one has not come to."""
+    records = [record(0, 1.0), record(1, 2.0), record(2, None, outcome="failed", error="damaged")]
+    one = of_model(document(records[: 2 if interrupted else 3]), "c", "c.pt")
+    part = write(tmp_path / "c.json", {**one, "status": "interrupted" if interrupted else "partial"})
+    for order in ([part, *files], [*files, part]):
+        shown = caa("compare", *order, *words, "--output", tmp_path / "o.json")
+        assert shown.exit_code == 3, shown.output
+        assert "Eligible of 2 images: " in shown.stdout
+        assert "gaussian: compared on 2 images that all" in shown.stderr
+        assert {tuple(model["indices"]) for model in read_strict(tmp_path / "o.json")["models"].values()} == {(0, 1)}
+    apart = write(tmp_path / "d.json", {**of_model(document([record(5, 1.0)]), "d", "d.pt"), "status": "interrupted"})
+    assert_clean_error(caa("compare", *files, apart, *words), 2, "have no finished image in common")
+
+
 def test_only_the_model_may_differ(files, tmp_path):
     def refused(problem, **settings):
         other = write(tmp_path / "o.json", of_model(document([record(0, 1.0)], **settings), "c", "o.pt"))
