@@ -113,6 +113,17 @@ def test_an_image_that_was_attacked_again_is_no_damage(tmp_path):
     assert Journal(path).resume(HEADER, [])[1] == again
 
 
+def test_an_image_of_a_result_that_was_copied_and_attacked_again_is_no_damage(tmp_path):
+    """A finished run that is to keep its images goes on from its result; on another device they differ."""
+    journal = Journal(tmp_path / "j")
+    journal.start(HEADER)
+    journal.append(AttackRecord.from_json(attacked(0)), AttackRecord.from_json(attacked(1)))
+    again = AttackRecord.from_json(attacked(0, 1.25))
+    journal.append(again)
+    journal.close()
+    assert Journal(tmp_path / "j").resume(HEADER, [])[0] == again
+
+
 def test_a_certificate_needs_its_prediction_and_says_whether_it_is_right(tmp_path):
     settings = {"samples": 1000}
     good = CertifyRecord(0, 3, "certified", prediction=3, radius=0.5, correct=True, votes_top=900).to_json()

@@ -26,7 +26,7 @@ class Journal(Generic[R]):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: Any = None
-        self._finished_before: set[int] = set()
+        self._finished: set[int] = set()  # the images that it has a result of
 
     @property
     def begun(self) -> bool:
@@ -46,6 +46,7 @@ class Journal(Generic[R]):
         """Begin anew, discarding earlier content. Raises CaaError while another run writes to it."""
         self.reserve()
         self._file.truncate(0)
+        self._finished = set()
         self._append([{"schema_version": SCHEMA_VERSION, **header}])
 
     def resume(self, header: dict[str, Any], compared: list[str]) -> list[R]:
@@ -71,7 +72,7 @@ class Journal(Generic[R]):
         # Drop a line that a kill cut off.
         self._file.truncate(intact)
         finished = [record for record in records.values() if record.outcome != FAILED]
-        self._finished_before = {record.index for record in finished}
+        self._finished = {record.index for record in finished}
         return finished
 
     def check(self) -> None:
@@ -82,7 +83,8 @@ class Journal(Generic[R]):
     def append(self, *records: R) -> None:
         """Append examples. A repeated one is marked `again`, to tell it from damage."""
         again = {"again": True}
-        self._append([{**r.to_json(), **(again if r.index in self._finished_before else {})} for r in records])
+        self._append([{**r.to_json(), **(again if r.index in self._finished else {})} for r in records])
+        self._finished |= {record.index for record in records if record.outcome != FAILED}
 
     @property
     def is_lost(self) -> bool:
