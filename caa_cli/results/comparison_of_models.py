@@ -47,7 +47,7 @@ class ModelsComparison:
         return {
             "models": len(summaries),
             "attacks": len(self.labels),
-            "examples": max(summary["examples"] or 0 for summary in summaries),
+            "examples": max((summary["examples"] or 0 for summary in summaries), default=0),
             "eligible": sum(summary["eligible"] or 0 for summary in summaries),
         }
 

@@ -13,6 +13,7 @@ from caa_cli.config.ranges import did_you_mean
 from caa_cli.errors import UsageError
 from caa_cli.results.certificates import CertifyRecord, CertifySummary, certified_share, summarise_certificates
 from caa_cli.results.comparison import Comparison, attack_summary
+from caa_cli.results.comparison_of_models import ModelsComparison
 from caa_cli.results.metrics import figures
 from caa_cli.results.records import (
     ABSTAINED,
@@ -129,19 +130,23 @@ def compare_fields(labels: Collection[str], document: Mapping[str, Any] | None =
     damaged.
     """
     document = document or {}
-    shared = Comparison((), (), (), (), False).summary
+    summary, attacks, models = (document.get(name, {}) for name in ("summary", "attacks", "models"))
+    of_model = Comparison((), (), (), (), False).summary
+    shared = ModelsComparison({}).summary if models else of_model
     of_attack = _flat(attack_summary([], figures([{}], [])[0], 0.0))
     del of_attack["examples"]  # in the document this is the list of examples
-    summary, attacks = document.get("summary", {}), document.get("attacks", {})
     values: dict[str, float | None] = {}
     for label in labels:
         entry = _flat(attacks.get(label, {}))
         values |= {f"{label}.{name}": _number(entry.get(name), f"{label}.{name}") for name in of_attack}
-    for model, entry in document.get("models", {}).items():
-        values |= {f"{model}.{name}": _number(entry["summary"].get(name), f"{model}.{name}") for name in shared}
+    for model, entry in models.items():
+        values |= {f"{model}.{name}": _number(entry["summary"].get(name), f"{model}.{name}") for name in of_model}
     values |= {name: _number(summary.get(name), name) for name in shared}
-    of_each = f"LABEL one of {', '.join(labels)}, FIELD one of {', '.join(of_attack)}"
-    listing = f"{', '.join(shared)}; and LABEL.FIELD, {of_each}"
+    listing = (
+        f"{', '.join(shared)}; LABEL.FIELD, LABEL one of {', '.join(labels)}, FIELD one of {', '.join(of_attack)}"
+    )
+    if models:
+        listing += f"; MODEL.FIELD, MODEL one of {', '.join(models)}, FIELD one of {', '.join(of_model)}"
     return Fields("caa compare", values, listing, not values["eligible"])
 
 
