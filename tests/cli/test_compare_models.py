@@ -75,7 +75,9 @@ def test_each_model_is_a_comparison_of_its_own(files, tmp_path):
     assert caa("check", tmp_path / "all.json", *words, "--require", "models==2").exit_code == 0
     for name in ("other/ddn.success_rate", "broken_by_all"):  # which is of each model alone
         unknown = caa("check", tmp_path / "all.json", "--require", f"{name}<0.7")
-        assert_clean_error(unknown, 2, f"no field '{name}'", "MODEL.FIELD, MODEL one of gaussian, smoothadv, FIELD one")
+        assert_clean_error(
+            unknown, 2, f"no field '{name}'", "MODEL.FIELD, MODEL one of gaussian, smoothadv, FIELD one"
+        )
 
 
 def test_the_checkpoint_at_another_sigma_is_another_model(tmp_path):
@@ -314,6 +316,10 @@ def test_certified_accuracy_of_several_models(certificates, tmp_path):
     assert found["models"]["macer"]["intervals"]["certified_accuracy@0.75"] == [0.0, pytest.approx(0.6023646)]
     assert re.search(r"gaussian +75\.0 +75\.0 +50\.0 +50\.0 +25\.0 +25\.0 +0\.0 +0\.600 +0\.286", shown.stdout)
     assert "4 images" in shown.stdout
+    other = parse_strict(caa("compare", *certificates[::-1], "--json").stdout)["models"]
+    assert all(
+        other[label]["certified_accuracy"] == model["certified_accuracy"] for label, model in found["models"].items()
+    )
     for name in FORMATS:
         text = caa("compare", *certificates, "--format", name).stdout
         assert "gaussian" in text
@@ -321,6 +327,17 @@ def test_certified_accuracy_of_several_models(certificates, tmp_path):
     (row, _) = csv.DictReader(io.StringIO(caa("compare", *certificates, "--format", "csv").stdout))
     assert row["certified_accuracy@0.50"] == "0.5"
     assert float(row["certified_accuracy@0.50_low"]) == pytest.approx(0.0675860, abs=1e-6)
+
+
+def test_of_many_radii_the_table_has_every_second_or_fourth(tmp_path):
+    path = write(tmp_path / "a.json", of_model(certification(certified([4.1, 2.1, None])), "a", "a.pt"))
+    heading, _, row = caa("compare", path, "--format", "markdown").stdout.splitlines()[:3]
+    shares = ["0.00 %", "0.50 %", "1.00 %", "1.50 %", "2.00 %", "2.50 %", "3.00 %", "3.50 %", "4.00 %"]
+    (_, *named, _, _, _), (_, label, *values, _, _, _) = (
+        [cell.strip() for cell in line.split("|")] for line in (heading, row)
+    )
+    assert (named, label) == (["model", *shares], "a")
+    assert [value.split()[0] for value in values] == ["66.7"] * 5 + ["33.3"] * 4
 
 
 def test_certificates_older_than_a_setting_are_compared_and_merged(tmp_path):

@@ -134,6 +134,7 @@ def test_shards_of_different_runs_are_refused(tmp_path, change, problem):
     [
         ("checkpoint", {"sha256": "b" * 64}, "are of different checkpoints (sha256 aaaaaaaaaaaa and bbbbbbbbbbbb)"),
         ("images", {"count": 99, "files_sha256": None}, "are over different data: 100 images and 99 images"),
+        ("surrogate_model", {"sha256": "c" * 64}, "took their gradients from different checkpoints"),
         ("shard", {"index": 1, "count": 4}, "are of different numbers of shards: 3 and 4"),
         ("shard", {"index": 4, "count": 3}, "there is no shard 4 of 3"),
         ("command", "compare", "is a result of caa compare, not of caa attack or caa certify"),
@@ -181,6 +182,13 @@ def test_an_unfinished_shard_is_refused_with_the_command_that_finishes_it(tmp_pa
     assert found["gaps"] == [f"{files[1]}: 1 of its images are missing (4)"]
     # What was joined so can't pass for a whole.
     assert_clean_error(caa("merge", tmp_path / "all.json", "--output", tmp_path / "b.json"), 2, "is unfinished")
+
+
+def test_an_interrupted_shard_of_listed_images_is_unfinished(tmp_path):
+    """How many of them it lacks is not known here."""
+    files = shards(tmp_path, indices_file="i.txt")
+    write(files[1], {**shard(1, indices_file="i.txt"), "status": "interrupted"})
+    assert_clean_error(merge(tmp_path, *files)[0], 2, "1.json is unfinished: it was interrupted", "--partial")
 
 
 def test_a_missing_shard_is_left_out_if_it_may_be(tmp_path):

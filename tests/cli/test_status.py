@@ -145,7 +145,31 @@ def test_failed_images_are_counted(folder):
     path.write_text(json.dumps({**document, "status": "partial"}))
     found = status(path, "attack.shard-1-of-2.json", code=3)
     assert (found["runs"][0]["state"], found["runs"][0]["done"], found["runs"][0]["failed"]) == ("partial", 2, 1)
+    assert found["runs"][0]["seconds_left"] == 0.0  # it has ended
     assert found["total"]["failed"] == 1
+
+
+def test_images_of_an_earlier_part_of_the_run_count_too(folder):
+    """It went on with fewer images asked for, and keeps those beyond."""
+    path = Path("attack.shard-0-of-2.json")
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps({**found, "config": {**found["config"], "limit": 3}}))
+    assert [(run["done"], run["images"]) for run in status(path, code=3)["runs"] if run["state"] == "complete"] == [
+        (3, 3)
+    ]
+
+
+def test_a_record_that_is_newer_than_the_result_leads(folder):
+    """The run was interrupted, went on and was killed; of an older one, which a kill left, the result has all."""
+    path, journal = Path("attack.shard-0-of-2.json"), Path("attack.shard-0-of-2.json.jsonl")
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps({**found, "status": "interrupted", "examples": found["examples"][:1]}))
+    journal.write_bytes(b"".join(journal_of(found)[:3]))
+    for age, expected in ((-10.0, ("interrupted", 1)), (10.0, ("unfinished", 2))):
+        written = path.stat().st_mtime + age
+        os.utime(journal, (written, written))
+        run = status(path, "attack.shard-1-of-2.json", code=3)["runs"][0]
+        assert (run["state"], run["done"]) == expected
 
 
 def test_a_damaged_file_is_named_and_the_others_are_shown(folder):

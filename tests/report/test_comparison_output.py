@@ -16,7 +16,7 @@ from caa_cli.display import Display
 from caa_cli.report.headings import HEADINGS
 from caa_cli.report.html import report
 from caa_cli.report.latex import latex
-from caa_cli.report.tables import as_csv, as_json_rows, cells, explanation, grid_rows, markdown, plain
+from caa_cli.report.tables import as_csv, as_json_rows, best, cells, explanation, grid_rows, markdown, plain
 
 # The names of intervals that are not those of values.
 SHORTER = ("median_percent", "overall_median_percent", "common_median_percent")
@@ -80,6 +80,17 @@ def test_the_table_fits_a_terminal(width, longest):
     assert sum("───" in line for line in shown.splitlines()) == 1
     assert "∞" in shown
     assert len(explanation(found)) < 300
+
+
+def test_what_looks_the_same_is_as_good_and_nothing_is_minus_zero():
+    """Radii 0.0001 apart in a column of three digits, and an excess of −0.001%."""
+    found = comparison_of(by_index([[1.0, 1.0001, 1.5], [1.0, 1.0001, 1.5]]))
+    radius = next(heading for heading in HEADINGS if heading.figure == "overall_median_radius")
+    assert [row[0][0] for row in cells(found, [radius])] == ["1.000", "1.000", "1.500"]
+    assert best(found, radius) == {0, 1}
+    certified = comparison_of([{0: record(0, 0.99999)}])
+    percent = next(heading for heading in HEADINGS if heading.figure == "overall_median_percent")
+    assert cells(certified, [percent])[0][0][0] == "0"
 
 
 def test_names_that_mean_something_to_a_format_are_escaped(comparison):

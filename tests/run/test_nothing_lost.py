@@ -286,6 +286,18 @@ def test_comparisons_follow_the_same_rule(folder, finished, monkeypatch):
         assert (folder / place[1]).read_bytes() == before
         assert caa("compare", "c.caa.json", *place, "--overwrite").exit_code == 0
 
+    # With fewer images it is another one, and in another order the same.
+    assert caa(*read, "--output", "all.json").exit_code == 0
+    for name in read[1:]:
+        found = read_strict(folder / name)
+        (folder / f"fewer.{name}").write_text(
+            json.dumps({**found, "examples": found["examples"][:1], "status": "partial"})
+        )
+    fewer = caa("compare", *(f"fewer.{name}" for name in read[1:]), "--output", "all.json")
+    assert_clean_error(fewer, 2, "all.json is another comparison: 1 of the images under caa are missing")
+    assert caa(*read, "--figure", "all.svg").exit_code == 0
+    assert caa("compare", *read[:0:-1], "--figure", "all.svg").exit_code == 0
+
 
 def test_merging_replaces_only_what_the_shards_hold(folder, finished):
     for shard in "01":
