@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import pytest
 from support import CHEAP, assert_clean_error, caa
 
 from caa_cli.config.schema import SchemaError
-from caa_cli.errors import CaaError
+from caa_cli.errors import CaaError, UsageError
 from caa_cli.results.certificates import CertifyRecord
 from caa_cli.results.records import AttackRecord
 from caa_cli.results.store.journal import Journal, header_of, read_journal
@@ -137,6 +138,25 @@ def test_a_certificate_needs_its_prediction_and_says_whether_it_is_right(tmp_pat
     header, records, _ = read_journal(written(tmp_path / "j", good, command="certify", config=settings))
     assert header["config"] == settings
     assert records[0] == CertifyRecord.from_json(good)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "fits"), [((0, 2), (1, 2), False), ((1, 2), (1, 2), True), ((1, 2), (0, 1), True)]
+)
+def test_a_shard_goes_on_with_its_own_journal_alone(tmp_path, theirs, ours, fits):
+    """The whole run takes what a shard has of it."""
+    there, here = ({"shard": {"index": index, "count": count}} for index, count in (theirs, ours))
+    journal = Journal(written(tmp_path / "j", attacked(0), **there))
+    with nullcontext() if fits else pytest.raises(UsageError, match=r"shard \(0/2 there, 1/2 here\)"):
+        assert len(journal.resume({**HEADER, **here}, [])) == 1
+    journal.close()
+
+
+def test_a_journal_of_before_the_data_were_recorded_is_gone_on_with(tmp_path):
+    older = {name: value for name, value in HEADER.items() if name != "images"}
+    lines = [{"schema_version": 1, **older}, attacked(0)]
+    (tmp_path / "j").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert len(Journal(tmp_path / "j").resume(HEADER, [])) == 1
 
 
 def test_what_another_version_may_have_added_is_passed_over(tmp_path):
