@@ -192,7 +192,7 @@ def compare(
     notes: list[str] = []
     images = common_images(attacks, notes, among=among)
     finished = without_failures(attacks, images, notes)
-    if usable is not None and not usable.issuperset(finished):
+    if usable is not None and not set(finished) <= usable:
         finished = [index for index in finished if index in usable]
         notes.append(f"compared on {counted(len(finished), 'image')} that all models have finished")
     eligible = _eligible(attacks, finished, notes)
