@@ -38,9 +38,9 @@ def test_a_run_is_given_up_when_its_boundary_is_too_far_behind(step, sizes, aliv
     assert racing(alive, sizes, list(range(len(alive))), step) == left
 
 
-def racing(alive: list[bool], sizes: list[float], rivals: list[int], step: int, found: float = FAR) -> list[bool]:
+def racing(alive: list[bool], sizes: list[float], rivals: list[int], step: int) -> list[bool]:
     rows = (torch.tensor([row]) for row in (alive, sizes, rivals))
-    return still_racing(*rows, torch.tensor([step]), 20, torch.tensor([found]))[0].tolist()
+    return still_racing(*rows, torch.tensor([step]), 20)[0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -65,25 +65,10 @@ def test_a_run_without_a_class_is_not_compared_with_ended_ones():
     assert racing(alive, sizes, [ANY_CLASS, 3, 4, 5, 6], 4) == [True, False, True, False, True]
 
 
-@pytest.mark.parametrize(
-    ("step", "found", "left"),
-    [
-        (3, 0.5, [True, True]),
-        (4, 0.81, [True, True]),
-        (4, 0.805, [False, True]),
-        (4, 0.75, [False, False]),
-        (14, 0.95, [False, False]),
-        (14, 1.1, [True, True]),
-    ],
-)
-def test_a_boundary_that_an_earlier_search_found_counts_like_a_run(step, found, left):
-    assert racing([True, True], [1.01, 1.0] if step > 3 else [FAR, FAR], [3, 4], step, found) == left
-
-
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_all_runs_are_evaluated_once_however_few_steps_there_are(steps: int):
     start = torch.ones(1, 4, dtype=torch.bool), torch.full((1, 4), FAR), torch.arange(4)[None], torch.tensor([0])
-    assert still_racing(*start, steps, torch.tensor([0.1])).all()
+    assert still_racing(*start, steps).all()
 
 
 def test_a_run_that_follows_the_class_of_an_ended_one_goes_on():
@@ -96,6 +81,5 @@ def test_no_more_runs_race_than_are_announced(rivals: int):
         alive = torch.ones(1, rivals, dtype=torch.bool)
         for step in range(steps):
             classes = torch.arange(rivals)[None]
-            distance, found = torch.ones(1, rivals), torch.tensor([FAR])
-            alive = still_racing(alive, distance, classes, torch.tensor([step]), steps, found)
+            alive = still_racing(alive, torch.ones(1, rivals), classes, torch.tensor([step]), steps)
             assert int(alive.sum()) == most_runs(step, steps, rivals)

@@ -27,16 +27,13 @@ def most_runs(step: int, steps: int, rivals: int) -> int:
     return min([rivals, *(most for share, most in _FIELD if step >= _first(share, steps))])
 
 
-def still_racing(
-    alive: Tensor, distance: Tensor, rivals: Tensor, iteration: Tensor, steps: int, found: Tensor
-) -> Tensor:
+def still_racing(alive: Tensor, distance: Tensor, rivals: Tensor, iteration: Tensor, steps: int) -> Tensor:
     """Which runs go on, (examples, R) bool: all but those too far behind, those beyond the most that may, and those
     whose class a nearer run follows.
 
     alive: (examples, R) bool.  distance: (examples, R) of each boundary as estimated, inf where there is no estimate.
     rivals: (examples, R) their classes; a run that has ANY_CLASS and a finite distance counts like the nearest.
-    iteration: (examples,) the step that each example is about to take, of `steps`.  found: (examples,) the distance
-    that earlier searches found, as if of a run. All on the CPU.
+    iteration: (examples,) the step that each example is about to take, of `steps`. All on the CPU.
     """
     nearest = torch.where(alive & (rivals != ANY_CLASS), distance, torch.inf).amin(dim=1, keepdim=True)
     distance = torch.where((rivals == ANY_CLASS) & distance.isfinite(), nearest, distance)
@@ -45,8 +42,7 @@ def still_racing(
     rank = distance.argsort(dim=1, stable=True).argsort(dim=1)
     limits = [(most_runs(step, steps, rivals.shape[1]), _lead(step, steps)) for step in iteration.tolist()]
     most, lead = torch.tensor(limits, dtype=distance.dtype).unbind(dim=1)
-    first = torch.minimum(distance.amin(dim=1), found)
-    behind = distance > (first * (1.0 + lead))[:, None]
+    behind = distance > distance.amin(dim=1, keepdim=True) * (1.0 + lead[:, None])
     same_class = rivals[:, :, None] == rivals[:, None, :]
     repeats = (same_class & (rank[:, :, None] > rank[:, None, :])).any(dim=2)
     return alive & (rank < most[:, None]) & ~behind & ~repeats

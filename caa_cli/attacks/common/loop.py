@@ -97,7 +97,7 @@ class Search:
             finding = last if earlier is None else last.joined(earlier)
             if finding.error is None and example.search + 1 < self.restarts:
                 self._earlier[example.index] = finding
-                again.append(replace(example, search=example.search + 1, found=finding.boundary_distance))
+                again.append(replace(example, search=example.search + 1))
             else:
                 over.append(finding)
         self.join(again)

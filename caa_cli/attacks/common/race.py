@@ -105,7 +105,7 @@ class Race(settings.CaaNewton, Attack[RunState]):
     def step(self, state: RunState, classifier: SmoothedClassifier) -> None:
         # How many runs go on decides how much is computed, so the host has to know.
         distance, rivals = torch.stack([state.boundary_distance, state.rivals.float()]).cpu()
-        state.alive = still_racing(state.alive, distance, rivals, state.iteration, self.steps, state.found)
+        state.alive = still_racing(state.alive, distance, rivals, state.iteration, self.steps)
         state.done |= state.on_device(~state.alive.any(dim=1))
         # Examples that joined at different times are at different steps, with different numbers of samples.
         for iteration in state.iteration.unique().tolist():

@@ -21,8 +21,7 @@ class Example:
     certified_radius: of the clean image, L2, for attacks whose search depends on it.
     starting_points: (M, *input_shape) images of other classes, for searches that begin beyond the boundary.
     target: the class to reach; None: any but the label.
-    search: how many searches of it came before this one, and found: the distance of the nearest boundary that they
-    found, as estimated; inf where they found none.
+    search: how many searches of it came before this one.
     """
 
     index: int
@@ -32,7 +31,6 @@ class Example:
     starting_points: Tensor | None = None
     target: int | None = None
     search: int = 0
-    found: float = math.inf
 
     def key(self, seed: int, purpose: Purpose) -> Key:
         """Noise of this search, before its first step."""
@@ -112,7 +110,6 @@ class Batch:
     aim: Aim  # to get away from these labels, or to reach the targets
     indices: Tensor  # (E,) int64 global example indices, on the CPU
     search: Tensor  # (E,) int64 how many searches of the example came before, on the CPU
-    found: Tensor  # (E,) the distance of the nearest boundary that they found, on the CPU
     iteration: Tensor  # (E,) int64 steps taken, on the CPU
     forward: Tensor  # (E,) int64 model evaluations, on the CPU
     backward: Tensor  # (E,) int64 of them with a gradient, on the CPU
@@ -146,7 +143,6 @@ class Batch:
             aim=Aim(torch.tensor(targets, device=device), targeted=True) if targets else Aim(labels),
             indices=torch.tensor([example.index for example in examples]),
             search=torch.tensor([example.search for example in examples]),
-            found=torch.tensor([example.found for example in examples]),
             iteration=counter(),
             forward=counter(),
             backward=counter(),
