@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from caa_cli.data.images import ImageArrays
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.models.load import check_classes, probe
+from caa_cli.smoothing.arguments import check_whole_numbers
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.sampling import check_whole_numbers
 
 Images = Tensor | NDArray[Any] | Sequence[Any]
 Labels = Tensor | ArrayLike

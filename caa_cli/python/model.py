@@ -25,8 +25,8 @@ from caa_cli.python.settings import model_plan, typed_value
 from caa_cli.python.surroundings import apart
 from caa_cli.runtime.device import numeric_mode, open_device, resolve_device
 from caa_cli.runtime.words import counted
+from caa_cli.smoothing.arguments import checked_shape
 from caa_cli.smoothing.classifier import SmoothedClassifier
-from caa_cli.smoothing.sampling import checked_shape
 
 
 @plain_names

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from caa_cli.runtime.defaults import usual_defaults
 from caa_cli.runtime.words import counted, sizes
+from caa_cli.smoothing.arguments import checked_sigma
 from caa_cli.smoothing.frozen import frozen
 from caa_cli.smoothing.gradient_source import PILOT, GradientPass, GradientRequest, GradientSource
 from caa_cli.smoothing.gradients import WhiteBox
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import GumbelGap, LogRatio, Objective, Slopes, rival_over_label, rivals_over_label
 from caa_cli.smoothing.recompute import graph_bytes
-from caa_cli.smoothing.sampling import NoisyModel, checked_sigma
+from caa_cli.smoothing.sampling import NoisyModel
 
 
 class SmoothedClassifier(NoisyModel):

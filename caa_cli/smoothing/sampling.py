@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import CaaError, UsageError
-from caa_cli.runtime.device import resolve_device
 from caa_cli.runtime.memory import is_out_of_memory
 from caa_cli.runtime.words import counted
+from caa_cli.smoothing.arguments import (
+    check_is_network,
+    check_whole_numbers,
+    checked_classes,
+    checked_device,
+    checked_shape,
+    checked_sigma,
+)
 from caa_cli.smoothing.chunks import Piece, plan_pieces
 from caa_cli.smoothing.frozen import frozen, use_faster_layers
 from caa_cli.smoothing.noise import Key, NoiseSource
@@ -48,16 +52,14 @@ class NoisyModel:
         gradient_chunk: int = 256,
     ) -> None:
         """Raises UsageError for a setting that can't be used."""
-        if not isinstance(model, nn.Module):
-            what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-            raise UsageError(f"model is {what}, not a network", "give a torch.nn.Module from images to logits")
+        check_is_network(model)
         for name, chunk in (("votes_chunk", votes_chunk), ("gradient_chunk", gradient_chunk)):
             if chunk < 1:
                 raise UsageError(f"{name} must be at least 1, not {chunk}", "leave it out, or give fewer samples")
         self.sigma = checked_sigma(sigma)
-        self.num_classes = _checked_classes(num_classes)
+        self.num_classes = checked_classes(num_classes)
         self.input_shape = checked_shape(input_shape)
-        self.device = _device(device, model)
+        self.device = checked_device(device, model)
         self.dtype = dtype
         self.model = frozen(model, self.device, dtype)
         self.votes_chunk = votes_chunk
@@ -246,62 +248,6 @@ class NoisyModel:
             noisy = noisy.movedim(-1, 2) if last else noisy
         torch.add(noise, x[piece.examples, None], out=noisy)
         return noisy.flatten(0, 1).detach()
-
-
-def check_whole_numbers(name: str, numbers: Tensor, images: int) -> None:
-    """Raises UsageError unless there is one for each image, (images,)."""
-    if numbers.shape != (images,):
-        raise UsageError(f"{name} has the shape {tuple(numbers.shape)}", f"give one number an image: ({images},)")
-    if images and (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
-        raise UsageError(f"{name} has the dtype {numbers.dtype}", f"give whole numbers, for instance {name}.long()")
-
-
-def checked_sigma(sigma: float) -> float:
-    """Raises UsageError for a σ that can't be used."""
-    try:
-        fits = 0.0 < sigma < math.inf
-    except TypeError:
-        fits = False
-    if not fits:
-        raise UsageError(f"sigma must be above 0, not {sigma!r}", "for instance sigma=0.5")
-    return float(sigma)
-
-
-def _checked_classes(given: int) -> int:
-    """The number of classes as Python's integer. Raises UsageError for any other."""
-    try:
-        number = operator.index(given)
-    except TypeError:
-        number = 0
-    if number < 2:
-        raise UsageError(
-            f"num_classes must be a whole number, at least 2, not {given!r}", "give the number of logits"
-        )
-    return number
-
-
-def checked_shape(given: Sequence[int]) -> tuple[int, int, int]:
-    """The shape of an image as Python's integers. Raises UsageError for any other."""
-    try:
-        channels, height, width = (operator.index(size) for size in given)
-    except (TypeError, ValueError):
-        channels = height = width = 0
-    if min(channels, height, width) < 1:
-        raise UsageError(
-            f"input_shape must be channels, height and width, not {given!r}", "for instance input_shape=(3, 32, 32)"
-        )
-    return channels, height, width
-
-
-def _device(given: torch.device | str | None, network: nn.Module) -> torch.device:
-    """The device that is named; None: that of the network. Raises UsageError."""
-    if given is None:
-        tensors = chain(network.parameters(), network.buffers())
-        return next((tensor.device for tensor in tensors), torch.device("cpu"))
-    try:
-        return resolve_device("auto") if given == "auto" else torch.device(given)
-    except (RuntimeError, TypeError) as error:
-        raise UsageError(f"device {given!r} is not known", "use 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
 
 
 def _ignore(notice: str) -> None:
