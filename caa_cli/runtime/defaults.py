@@ -7,13 +7,17 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from caa_cli.runtime.device import repeatable
+
 
 @contextmanager
 def usual_defaults() -> Iterator[None]:
     """A context with the defaults of a new process: tensors are float32, on the CPU, and may take part in gradients,
-    and no operation chooses a precision of its own (autocast). Afterwards they are as before."""
+    and no operation chooses a precision of its own (autocast, TF32) or an order of its own. Afterwards they are as
+    before."""
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
+        stack.enter_context(repeatable())
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         for kind in ("cpu", "cuda"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -34,20 +34,32 @@ def resolve_device(name: str, local: int | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device {name!r} is no device", "use auto, cpu, cuda or cuda:1") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device {name!r} is not supported", "use auto, cpu, cuda or cuda:1")
+    _check_there(device)
+    return device
+
+
+def _check_there(device: torch.device, option: str = "--device ") -> None:
+    """Raises CaaError for a GPU that PyTorch doesn't find."""
+    hint = f"use {option}cpu, or {option}auto"
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            here = f"this machine has {counted(count, 'CUDA device')}" if count else "this machine has no usable GPU"
-            raise CaaError(f"--device {name} is not there: {here}", "use --device cpu, or --device auto")
-    elif device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise CaaError(
-                f"--device {name} is not there: this machine has no usable Apple GPU",
-                "use --device cpu, or --device auto",
-            )
-    elif device.type != "cpu":
-        raise UsageError(f"--device {name!r} is not supported", "use auto, cpu, cuda or cuda:1")
-    return device
+        if (device.index or 0) < count:
+            return
+        if count:
+            here = f"this machine has {counted(count, 'CUDA device')}"
+        elif torch.backends.cuda.is_built():
+            here = "PyTorch finds no GPU with a driver on this machine"
+            hint = f"see what nvidia-smi and CUDA_VISIBLE_DEVICES say, or {hint}"
+        else:
+            here = "this PyTorch was built without CUDA"
+            hint = f"install one that has it (pytorch.org), or {hint}"
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        here = "this machine has no usable Apple GPU"
+    else:
+        return
+    raise CaaError(f"{option}{device} is not there: {here}", hint)
 
 
 def process_device(local: int, instead: str = "") -> torch.device:
@@ -78,13 +90,14 @@ def open_device(device: torch.device) -> None:
 
 
 @contextmanager
-def opening(device: torch.device) -> Iterator[None]:
+def opening(device: torch.device, option: str = "--device ") -> Iterator[None]:
     """A context for what may be the first use of the device. Raises CaaError where it can't be used."""
     try:
         yield
     except RuntimeError as error:
+        _check_there(device, option)
         first = str(error).splitlines()[0]
-        hint = "others may be using it (nvidia-smi says who); wait, or choose another with --device cuda:1 or cpu"
+        hint = f"others may be using it (nvidia-smi says who); wait, or choose another with {option}cuda:1 or cpu"
         # Only PyTorch's own allocator knows of the limit.
         if isinstance(error, torch.OutOfMemoryError) and torch.cuda.get_per_process_memory_fraction(device) < 1.0:
             hint = f"raise --max-memory, or leave it out; where that is not the cause, {hint}"
@@ -115,6 +128,22 @@ def rounding_kept() -> Iterator[None]:
         yield
     finally:
         _round_products(before)
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """A context in which cuDNN computes the same again from the same numbers, and rounds convolutions to TF32 only
+    where matrix products are, by `numeric_mode` or by the caller's choice. Then as before."""
+    cudnn = torch.backends.cudnn
+    with ExitStack() as stack:
+        stack.callback(setattr, cudnn, "deterministic", cudnn.deterministic)
+        cudnn.deterministic = True
+        # PyTorch refuses to say it after a caller has chosen by its newer switches (fp32_precision).
+        with suppress(RuntimeError):
+            convolutions, products = cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+            stack.callback(setattr, cudnn, "allow_tf32", convolutions)
+            cudnn.allow_tf32 = products
+        yield
 
 
 def weights_dtype(name: str, device: torch.device, option: str = "--dtype") -> torch.dtype:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import UsageError
-from caa_cli.runtime.device import resolve_device
+from caa_cli.runtime.device import opening, resolve_device
 
 
 def check_is_network(model: object) -> None:
@@ -67,11 +67,14 @@ def checked_shape(given: Sequence[int]) -> tuple[int, int, int]:
 
 
 def checked_device(given: torch.device | str | None, network: nn.Module) -> torch.device:
-    """The device that is named; None: that of the network. Raises UsageError."""
+    """The device that is named; None: that of the network. Raises CaaError for one that can't be used."""
     if given is None:
         tensors = chain(network.parameters(), network.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
     try:
-        return resolve_device("auto") if given == "auto" else torch.device(given)
+        device = resolve_device("auto") if given == "auto" else torch.device(given)
     except (RuntimeError, TypeError) as error:
         raise UsageError(f"device {given!r} is not known", "use 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
+    with opening(device, "device="):
+        torch.zeros(1, device=device)
+    return device

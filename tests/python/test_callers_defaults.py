@@ -94,3 +94,37 @@ def test_images_that_take_gradients_are_voted_on(images: tuple[torch.Tensor, tor
     gradients = [model.gradient(given, images[1], samples=100) for given in (x, images[0])]
     assert torch.equal(*gradients)
     assert x.grad is None
+
+
+class Recording(torch.nn.Linear):
+    """Also keeps cuDNN's switches, which say how a GPU computes it."""
+
+    seen: set[tuple[bool, bool]] = set()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.add((torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32))
+        return super().forward(x.flatten(1))
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_a_network_of_ones_own_is_repeated_exactly_and_rounded_as_its_products(
+    rounded: bool, images: tuple[torch.Tensor, torch.Tensor]
+):
+    """PyTorch rounds convolutions on a GPU to TF32 unless it is told not to, but not matrix products."""
+    cudnn, (x, y) = torch.backends.cudnn, images
+    before = cudnn.deterministic, cudnn.allow_tf32
+    network = Recording(784, 10)
+    torch.set_float32_matmul_precision("high" if rounded else "highest")
+    cudnn.deterministic, cudnn.allow_tf32 = False, True
+    try:
+        model = caa_cli.SmoothedClassifier(network, sigma=0.5, num_classes=10, input_shape=(1, 28, 28))
+        model.gradient(x, y, samples=20)
+        predicted = model.votes(x, samples=20).argmax(dim=1)
+        caa_cli.certify(model, x, samples=1000, chunk_size=256)
+        caa_cli.attack(model, x, predicted, **SHORT)
+        assert network.seen == {(True, rounded)}
+        assert (cudnn.deterministic, cudnn.allow_tf32) == (False, True)
+    finally:
+        network.seen.clear()
+        torch.set_float32_matmul_precision("highest")
+        cudnn.deterministic, cudnn.allow_tf32 = before

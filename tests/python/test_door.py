@@ -488,6 +488,16 @@ def test_a_network_is_smoothed_where_it_is():
     assert str(caa_cli.SmoothedClassifier(torch.nn.Flatten(), device="auto", **settings).device) in ("cpu", "cuda")
 
 
+@pytest.mark.skipif(torch.cuda.device_count() > 7, reason="has such a GPU")
+def test_a_gpu_that_is_not_there_is_refused_in_words():
+    network, settings = linear(12, 3), {"sigma": 0.5, "num_classes": 3, "input_shape": (1, 3, 4)}
+    for number in ("cuda:7", torch.device("cuda", 7)):
+        with pytest.raises(caa_cli.CaaError, match=r"^device=cuda:7 is not there: .*device=cpu"):
+            caa_cli.SmoothedClassifier(network, device=number, **settings)
+    with pytest.raises(caa_cli.CaaError, match=r"^device cuda:7 is not there: .*device='cpu'"):
+        caa_cli.load("demo", device="cuda:7")
+
+
 def test_too_few_samples_are_warned_of():
     model = caa_cli.load("demo", device="cpu")
     images, labels = caa_cli.load_images("demo", indices=[0])

@@ -170,6 +170,8 @@ def test_a_gpu_that_others_have_filled_and_too_low_a_limit_are_told_apart(monkey
         raise error
 
     monkeypatch.setattr(torch, "zeros", full)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: share)
     with pytest.raises(CaaError) as caught:
         open_device(torch.device("cuda:0"))
