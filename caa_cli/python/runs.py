@@ -26,7 +26,7 @@ from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.results.store.images import Image
 from caa_cli.run.attack_pipeline import AttackPipeline
 from caa_cli.run.certify_pipeline import CertifyPipeline
-from caa_cli.run.feasibility import attack_warnings, certify_warnings
+from caa_cli.run.feasibility import attack_warnings, certify_warnings, gradient_warnings
 from caa_cli.run.progress import AttackProgress, CertifyProgress
 from caa_cli.run.registry import build_attack, search_dtype_of
 from caa_cli.run.threat_model import Access
@@ -149,7 +149,7 @@ def attack(
     model = model if dtype is None else model.searched_in(dtype)
     targets = targets_of(target, plan, model, arrays)
     search = build_attack(plan)
-    _warn(attack_warnings(plan, search, model.num_classes))
+    _warn([*attack_warnings(plan, search, model.num_classes), *gradient_warnings(model.search)])
     pipeline = AttackPipeline(plan, search, model, arrays, targets=targets)
     _choose_chunks(model, plan, gradients=model.differentiates)
     records: dict[int, AttackRecord] = {}

@@ -24,7 +24,7 @@ from caa_cli.run.batch_size import search_bytes, searched_together
 from caa_cli.run.describe import attack_rows, evaluations
 from caa_cli.run.drawing import drawing
 from caa_cli.run.dry_run import Forecast
-from caa_cli.run.feasibility import attack_warnings
+from caa_cli.run.feasibility import attack_warnings, gradient_warnings
 from caa_cli.run.gate import Gate
 from caa_cli.run.image_run import ImageRun
 from caa_cli.run.progress import AttackProgress
@@ -94,6 +94,8 @@ class AttackRun(ImageRun[AttackPlan, AttackRecord]):
             classifier = session.load_classifier(self.display, access, self.search_dtype, reserve)
             self.classifiers[name] = classifier
             advise_precision(classifier, self.plan, access.tuning_name(session.base.arch), self.display)
+            for warning in gradient_warnings(classifier.search):
+                self.display.warn(warning)
         return self.classifiers[name]
 
     def begin(self) -> None:

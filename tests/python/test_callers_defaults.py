@@ -99,7 +99,9 @@ def test_images_that_take_gradients_are_voted_on(images: tuple[torch.Tensor, tor
 class Recording(torch.nn.Linear):
     """Also keeps cuDNN's switches, which say how a GPU computes it."""
 
-    seen: set[tuple[bool, bool]] = set()
+    def __init__(self) -> None:
+        super().__init__(28 * 28, 10)
+        self.seen: set[tuple[bool, bool]] = set()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.seen.add((torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32))
@@ -113,7 +115,7 @@ def test_a_network_of_ones_own_is_repeated_exactly_and_rounded_as_its_products(
     """PyTorch rounds convolutions on a GPU to TF32 unless it is told not to, but not matrix products."""
     cudnn, (x, y) = torch.backends.cudnn, images
     before = cudnn.deterministic, cudnn.allow_tf32
-    network = Recording(784, 10)
+    network = Recording()
     torch.set_float32_matmul_precision("high" if rounded else "highest")
     cudnn.deterministic, cudnn.allow_tf32 = False, True
     try:
@@ -125,6 +127,5 @@ def test_a_network_of_ones_own_is_repeated_exactly_and_rounded_as_its_products(
         assert network.seen == {(True, rounded)}
         assert (cudnn.deterministic, cudnn.allow_tf32) == (False, True)
     finally:
-        network.seen.clear()
         torch.set_float32_matmul_precision("highest")
         cudnn.deterministic, cudnn.allow_tf32 = before
