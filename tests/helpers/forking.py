@@ -9,9 +9,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, NoReturn
 
 from support import ENVIRONMENT
@@ -35,6 +37,20 @@ def fork(
 
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(["caa"], preexec_fn=begin, restore_signals=False, **pipes | settings)  # noqa: PLW1509
+
+
+def signals_itself(signum: int, condition: Callable[[], bool]) -> Callable[[], None]:
+    """What `fork` does first so that the process gets the signal once the condition holds.
+
+    It waits where the process waits: on a busy machine another one may be given no time until this one has ended.
+    """
+
+    def watch() -> None:
+        while not condition():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signum)
+
+    return Thread(target=watch, daemon=True).start
 
 
 def become(words: Sequence[str | Path], before: Callable[[], Any] = lambda: None) -> NoReturn:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from forking import fork
+from forking import fork, signals_itself
 from safetensors.numpy import load_file
 from safetensors.torch import save
 from support import (
@@ -52,9 +52,8 @@ def lines(output: Path) -> int:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, signum):
     output, images = tmp_path / "attack.json", tmp_path / "a.safetensors"
-    process = fork("attack", *CHEAP, *MANY, "--save-adversarial", images, "--output", output)
-    wait_until(lambda: lines(output) >= 2, process)
-    process.send_signal(signum)
+    sends = signals_itself(signum, lambda: lines(output) >= 2)
+    process = fork("attack", *CHEAP, *MANY, "--save-adversarial", images, "--output", output, before=sends)
     _, stderr = process.communicate()
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
