@@ -26,7 +26,8 @@ class NormalisedClassifier(nn.Module):
     """Pixels in [0, 1] → normalisation → network → logits.
 
     Normalisation is part of the model, so that noise is added to pixels and comes before it. Grey images are
-    repeated to the three channels of a colour network here, after the noise: the channels share one draw.
+    repeated to the three channels of a colour network here, after the noise: the channels share one draw. They may be
+    normalised as colour images are, each channel by numbers of its own.
     """
 
     mean: Tensor

@@ -165,7 +165,10 @@ def _check(path: Path, contents: Contents) -> None:
             name, what = next(iter(odd.items()))
             raise unusable(path, name, what, len(odd))
         if not tensors:
-            raise CaaError(f"the checkpoint {path} holds no tensors", "name the file that holds the weights")
+            raise CaaError(
+                f"the checkpoint {path} holds no tensors",
+                "name the file that holds the weights; of NumPy arrays make tensors first, with torch.from_numpy",
+            )
     else:  # buffers of a network may hold infinities, as in a mask
         parameters = dict(contents.module.named_parameters())
         tensors = {name: tensor for name, tensor in parameters.items() if oddity(tensor) is None}

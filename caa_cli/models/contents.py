@@ -86,10 +86,15 @@ def unwrap(content: Any, format: str) -> Contents | None:
 
 
 def on_one_device(network: nn.Module) -> nn.Module:
-    """The network, in which `nn.DataParallel` calls what it wraps: it would want the GPUs that it was made for."""
+    """The network, which can be moved as a whole: `nn.DataParallel` calls what it wraps, as it would want the GPUs
+    that it was made for, and tensors that are plain attributes, such as the mean of a normalisation, are buffers."""
     for module in network.modules():
         if isinstance(module, nn.DataParallel):
             module.device_ids = []
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Tensor):
+                delattr(module, name)
+                module.register_buffer(name, value, persistent=False)
     return network
 
 
@@ -98,8 +103,11 @@ def _key_of_weights(content: Mapping[Any, Any]) -> Any:
     for key in _WEIGHTS:
         if _leads_to_weights(content.get(key), _DEEPEST):
             return key
+    if _holds_weights(content):
+        return None
     inside = [key for key, value in content.items() if _holds_weights(value)]
-    return inside[0] if len(inside) == 1 and not _holds_weights(content) else None
+    inside = inside or [key for key, value in content.items() if _leads_to_weights(value, 1)]
+    return inside[0] if len(inside) == 1 else None
 
 
 def _holds_weights(value: Any) -> bool:
@@ -116,7 +124,9 @@ def _holds_weights(value: Any) -> bool:
 
 def _leads_to_weights(value: Any, depth: int) -> bool:
     """Whether weights lie in a container's entry, or deeper in it: settings are kept under such keys too."""
-    deeper = value.values() if depth and isinstance(value, Mapping) else ()
+    parts = value.items() if depth and isinstance(value, Mapping) else ()
+    # An optimizer numbers its averages of the weights.
+    deeper = [part for name, part in parts if isinstance(name, str)]
     return _holds_weights(value) or any(_leads_to_weights(part, depth - 1) for part in deeper)
 
 

@@ -71,6 +71,7 @@ def resolve_card(
             "add --sigma, for instance --sigma 0.5",
         )  # fmt: skip
     _check_fit(card, dataset, input_shape, num_classes)
+    _check_normalisation(weights, card)
     if card.num_classes > num_classes and DATASETS[dataset].open_classes:
         notes.append(
             f"the model knows {counted(card.num_classes, 'class')}, the images have {num_classes}: "
@@ -214,16 +215,32 @@ def _check_fit(card: ModelCard, dataset: str, input_shape: tuple[int, int, int],
             f"the model knows {counted(card.num_classes, 'class')}, {dataset} has {num_classes}",
             "use the data set it was trained on, or another checkpoint",
         )
-    channels = input_shape[0]
+
+
+def _check_normalisation(weights: Weights, card: ModelCard) -> None:
+    """Raise UsageError for a normalisation of other channels than those of the images, or of the network."""
+    channels = card.input_shape[0]
+    several = {len(card.mean), len(card.std)} - {1}
+    if several == {3} and channels == 1 and _takes_colour(weights, card):
+        return
     if (preset := preset_of(card.mean, card.std)) is not None:
         refuse_other_channels(preset, channels)
     for name, values in (("mean", card.mean), ("std", card.std)):
         if len(values) not in (1, channels):
-            several = f", or {channels} separated by commas" if channels > 1 else ""
+            commas = f", or {channels} separated by commas" if channels > 1 else ""
             raise UsageError(
                 f"--{name} has {counted(len(values), 'value')}, one for each channel, but the images have {channels}",
-                f"give one value{several}",
+                f"give one value{commas}",
             )
+
+
+def _takes_colour(weights: Weights, card: ModelCard) -> bool:
+    """Whether the network takes colour images, so that the grey ones of the card are repeated to three channels."""
+    if weights.module is None and not runs_foreign_code(card.arch):
+        return builder_of(card.arch)[1] == 3
+    # A factory is called once more than it has to be, and only where the question arises.
+    network = weights.module or network_from(card.arch, card.num_classes, card.input_shape)
+    return probe(network.float(), card.input_shape, f"the network of {card.arch}")[1] == 3
 
 
 def _classes(weights: Weights, expected: int) -> int:

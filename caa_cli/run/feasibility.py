@@ -38,8 +38,9 @@ def gradient_warnings(classifier: SmoothedClassifier) -> Iterator[str]:
     """What makes gradients of this classifier weak."""
     if classifier.differentiates and _gives_probabilities(classifier):
         yield (
-            "the network returns probabilities, not logits: gradients are those of a second softmax, which is flat, so "
-            "attacks may end further away or find nothing. Let it return what is before its softmax, or log_softmax"
+            "the network returns probabilities, not logits: gradients are those of a second softmax, which is flat, "
+            "so attacks may end further away or find nothing. Let it return what is before its softmax, or "
+            "log_softmax in its place"
         )
 
 

@@ -166,15 +166,28 @@ def test_a_network_that_was_made_for_several_gpus_runs_on_one_device():
         same(found.model, plain(), torch.rand(2, 1, 28, 28))
 
 
+class Normalising(nn.Module):
+    """With a plain tensor, as Cohen et al. have it: `to` and `cpu` leave it where it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = torch.tensor([0.3]).to("cuda:0")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - self.mean.view(1, -1, 1, 1)
+
+
 def on_gpu() -> nn.Module:
-    return plain().to("cuda:0")
+    return nn.Sequential(Normalising(), plain()).to("cuda:0")
 
 
 def test_a_factory_may_put_its_network_on_a_gpu():
-    """As published ones do; the network is tried out on the CPU all the same."""
+    """As published ones do; the network is tried out on the CPU all the same, and may go back."""
     with PretendedDevice():
         model, _, _ = built(f"{__name__}:on_gpu")
         assert model(torch.rand(2, 1, 28, 28)).device.type == "cpu"
+        assert model.to("cuda:0")(torch.rand(2, 1, 28, 28).to("cuda:0")).device.type == "cuda"
+        assert not any("mean" in name for name in model.network.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -236,6 +249,10 @@ CONTAINERS = {
     "beside settings": lambda state: {"model": {"kind": "a", "width": {"least": 5}}, "params": {}, "weights": state},
     "Lightning's": lambda state: {
         "state_dict": {**{f"model.{name}": value for name, value in state.items()}, "loss.weight": torch.ones(2)}
+    },
+    "two deep": lambda state: {
+        "epoch": 1,
+        "run": {"classifier": state, "adam": {"state": {0: {"exp_avg": torch.ones(3)}}}},
     },
     "parts": lambda state: {
         part: {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(part)}

@@ -381,6 +381,13 @@ def test_odd_contents_are_refused_before_a_value_is_looked_at(tmp_path, content,
     assert problem in error.problem
 
 
+def test_weights_that_are_numpy_arrays_are_told_how_to_become_tensors(tmp_path):
+    path = file_with(tmp_path, torch_file(tmp_path, {"state_dict": {"0.weight": np.ones((3, 3))}}), "model.pt")
+    error = refused(path, Overrides("small-cnn", 0.5))
+    assert "holds no tensors" in error.problem
+    assert "torch.from_numpy" in error.hint
+
+
 def test_what_lies_beside_the_weights_and_is_no_plain_number_is_left_out(tmp_path):
     beside = {"lr": float("nan"), "seed": 10**400, "loss": torch.empty(1, device="meta"), "epoch": torch.tensor(3)}
     path = file_with(tmp_path, torch_file(tmp_path, {"state_dict": STATE, **beside}), "model.pt")

@@ -8,6 +8,7 @@ import shutil
 import sys
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -584,3 +585,24 @@ def test_inspect_what_is_not_recognised(tmp_path):
     assert_clean_error(caa("inspect", tmp_path / "missing"), 2, "does not exist")
     (tmp_path / "y").write_text("no checkpoint", encoding="utf-8")
     assert_clean_error(caa("inspect", tmp_path / "y"), 1, "neither safetensors nor", "ONNX")
+
+
+@pytest.mark.parametrize("held", ["weights", "network", "factory"])
+def test_grey_images_of_a_colour_network_may_be_normalised_as_colour_images(tmp_path, held):
+    """A torchvision ResNet that was fine-tuned on MNIST with ImageNet's mean and std, for instance."""
+    torch.manual_seed(0)
+    reference = models.resnet18(num_classes=10).eval() if held == "weights" else network(channels=3).eval()
+    mean, std = NORMALISATIONS["imagenet"]
+    overrides = Overrides(sigma=0.5, mean=mean, std=std)
+    if held == "weights":
+        torch.save(reference.state_dict(), tmp_path / "x")
+        overrides = replace(overrides, arch="resnet18")
+    elif held == "network":
+        script(reference, tmp_path / "x")
+    else:
+        torch.save(reference.state_dict(), tmp_path / "x")
+        overrides = replace(overrides, arch=f"{__name__}:Net(channels=3)")
+    model, _, _ = target(tmp_path / "x", overrides, trust=True)
+    images = torch.rand(2, 1, 28, 28)
+    normalised = (images.repeat(1, 3, 1, 1) - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(model.eval()(images), reference(normalised), rtol=1e-4, atol=1e-5)
