@@ -44,27 +44,27 @@ class NamedAttack:
         return replace(NamedAttack._parse(unnamed), name=name)
 
     @staticmethod
-    def _parse(text: str) -> NamedAttack:
+    def _parse(text: str, option: str = "--attacks") -> NamedAttack:
         attack, *pairs = _parts(text)
-        AttackName().check("--attacks", attack)
+        AttackName().check(option, attack)
         settings: dict[str, str] = {}
         for pair in pairs:
             key, equals, value = (part.strip() for part in pair.partition("="))
             if not equals or not value:
                 raise UsageError(
-                    f"--attacks {text!r}: {pair!r} is not of the form KEY=VALUE",
+                    f"{option} {text!r}: {pair!r} is not of the form KEY=VALUE",
                     f"for instance --attacks {attack},{attack}:iterations=50",
                 )
-            name = _setting(text, attack, key)
+            name = _setting(f"{option} {text!r}", attack, key)
             if name in settings:
-                raise UsageError(f"--attacks {text!r} says {key} twice", "leave one of them out")
+                raise UsageError(f"{option} {text!r} says {key} twice", "leave one of them out")
             settings[name] = value
         return NamedAttack(attack, settings)
 
     def with_settings(self, pairs: Sequence[str]) -> NamedAttack:
         """The attack with further settings, KEY=VALUE, which its name gets too."""
         name = self.name and ":".join([self.name, *pairs])
-        return replace(self._parse(":".join([label_of(self.attack, self.settings), *pairs])), name=name)
+        return replace(self._parse(":".join([label_of(self.attack, self.settings), *pairs]), "--sweep"), name=name)
 
 
 def _parts(text: str) -> list[str]:
@@ -81,8 +81,9 @@ def _parts(text: str) -> list[str]:
     return parts
 
 
-def _setting(text: str, attack: str, key: str) -> str:
-    """The name in AttackPlan; an attack's own name need not be said again before its settings."""
+def _setting(entry: str, attack: str, key: str) -> str:
+    """The name in AttackPlan; an attack's own name need not be said again before its settings. entry: as messages
+    begin, with the option."""
     name = setting_of(key)
     names = [*declared(attack), *SEARCH]
     for known in (prefix(attack) + name, name):  # an attack of the user's may have a setting of any name
@@ -90,12 +91,12 @@ def _setting(text: str, attack: str, key: str) -> str:
             return known
     if name in SHARED:
         raise UsageError(
-            f"--attacks {text!r}: {key} has to be the same for all attacks",
+            f"{entry}: {key} has to be the same for all attacks",
             f"give it for all of them: {flag(name)}",
         )
     others = [known.removeprefix(prefix(attack)).replace("_", "-") for known in names]
     hint = f"{did_you_mean(key, others)}use one of: {', '.join(others)}"
-    raise UsageError(f"--attacks {text!r}: {attack} has no setting {key!r}", hint)
+    raise UsageError(f"{entry}: {attack} has no setting {key!r}", hint)
 
 
 def parse_attacks(text: str) -> list[NamedAttack]:

@@ -94,7 +94,8 @@ def draw_gallery(path: Path, gallery: Gallery, title: str, fingerprint: str = ""
     from matplotlib.figure import Figure
 
     if not gallery.rows:
-        raise EmptyPictureError("; ".join(gallery.notes))
+        notes = "; ".join(gallery.notes)
+        raise EmptyPictureError(notes[:1].lower() + notes[1:])
     columns, rows = 1 + len(gallery.labels), 2 * len(gallery.rows)
     with figure_style():
         figure = Figure(figsize=(0.95 * columns + 0.1, 1.1 * rows + 0.6), layout="constrained")

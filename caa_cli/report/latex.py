@@ -111,5 +111,4 @@ def power(value: float) -> str:
 
 def _number(text: str) -> str:
     """A number or a range, with the signs of TeX."""
-    signed = re.sub(r"(?<!\d)-(?=\d)", "$-$", text)
-    return signed.replace("–", "--").replace("∞", r"$\infty$")
+    return text.replace("−", "$-$").replace("–", "--").replace("∞", r"$\infty$")

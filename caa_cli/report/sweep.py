@@ -19,6 +19,8 @@ from caa_cli.results.shards.run_results import AttackResult, varying
 
 # The height of a row of success rates at infinite medians, as a share of the axis.
 _ROW = 0.13
+# Of labels below a picture that is as wide as a column, with the spaces between them.
+_CHARACTERS = 40
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,10 @@ def _lines(axis: Any, sweep: Sweep, comparison: Comparison) -> None:
     if sweep.keys == ("attack_sigma",):
         axis.axvline(comparison.config["sigma"], color=INK, linewidth=0.8, label="the true σ")
     if not numeric:
-        axis.set_xticks(range(len(values)), [drawn(str(value)) for value in values])
+        _label(axis, range(len(values)), [drawn(str(value)) for value in values])
     elif is_wide(values[0], values[-1]):
         axis.set_xscale("log")
-        axis.set_xticks(values, [f"{value:g}" for value in values])
+        _label(axis, values, [f"{value:g}" for value in values])
         axis.set_xticks([], minor=True)
     axis.margins(x=0.07, y=0.16)
     low, high = axis.get_ylim()
@@ -126,17 +128,23 @@ def _map(axis: Any, sweep: Sweep) -> None:
         success[at] = figures.success_rate or 0.0
     mesh = axis.pcolormesh(np.ma.masked_invalid(radii), cmap="viridis")
     middle = np.nanmean(radii) if np.isfinite(radii).any() else 0.0
+    size = min(8.0, 50.0 / len(columns))
     for (row, column), rate in success.items():
         radius = radii[row, column]
         text = f"{'∞' if np.isnan(radius) else f'{radius:.3f}'}\n{rate:.0%}"
         colour = INK if np.isnan(radius) else "#ffffff" if radius < middle else "#000000"
-        axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
-    axis.set_xticks(np.arange(len(columns)) + 0.5, [drawn(str(value)) for value in columns])
+        axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color=colour)
+    _label(axis, np.arange(len(columns)) + 0.5, [drawn(str(value)) for value in columns])
     axis.set_yticks(np.arange(len(rows)) + 0.5, [drawn(str(value)) for value in rows])
     axis.set(xlabel=_axis_name(sweep.keys[1]), ylabel=_axis_name(sweep.keys[0]))
     axis.grid(False)
     if np.isfinite(radii).any():
         axis.figure.colorbar(mesh, ax=axis, label="median L2 radius over all eligible images")
+
+
+def _label(axis: Any, places: Sequence[float], labels: Sequence[str]) -> None:
+    """Label the values of the horizontal axis, upright where they would run into one another."""
+    axis.set_xticks(places, labels, rotation=90 if sum(map(len, labels)) + 2 * len(labels) > _CHARACTERS else 0)
 
 
 def _finite(radius: float | None) -> float:

@@ -50,7 +50,8 @@ def _shown(value: float | None, heading: Heading) -> str:
         return "–"
     if math.isinf(value):
         return "∞"
-    return f"{round(value * heading.factor, heading.digits) + 0.0:.{heading.digits}f}"  # + 0.0: no -0
+    text = f"{round(value * heading.factor, heading.digits) + 0.0:.{heading.digits}f}"  # + 0.0: no -0
+    return text.replace("-", "−")
 
 
 def best(comparison: Comparison, heading: Heading) -> set[int]:

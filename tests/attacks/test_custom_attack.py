@@ -236,7 +236,10 @@ def returning(value: Any, classifier: Any, images: torch.Tensor, labels: Any, ge
     [
         (raises, "raised ValueError: no way out \\(.*test_custom_attack.py, line "),
         (partial(returning, None), "returned NoneType, not a tensor"),
-        (partial(returning, np.zeros((1, 1, 8, 8))), "returned ndarray, not a tensor"),
+        (
+            partial(returning, np.zeros((1, 1, 8, 8))),
+            "returned a NumPy array, not a tensor: torch.from_numpy makes one of it",
+        ),
         (partial(returning, lambda x: x[0]), r"shape \(1, 8, 8\), not \(1, 1, 8, 8\)"),
         (partial(returning, lambda x: x.mul(255).to(torch.uint8)), "torch.uint8: pixels are real numbers"),
         (partial(returning, lambda x: x.log() - x.log() / 0), "NaN or infinity in 64 of 64 values"),

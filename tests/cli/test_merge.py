@@ -110,7 +110,7 @@ def test_a_dry_run_only_checks(tmp_path):
         ({"alpha": 0.01}, "different settings: alpha (0.005 and 0.01)"),
         ({"seed": 3, "samples": 9}, "different settings: seed (0 and 3), samples (1500 and 9)"),
         ({"overshoot": 2.0}, "different settings: overshoot (1.05 and 2.0)"),
-        ({"attack": "pgd"}, "different settings: attack (caa and pgd)"),
+        ({"attack": "pgd", "samples": 9}, "different settings: attack (caa and pgd)"),
         ({"skip": 3}, "different selections of the images: skip (0 and 3)"),
         ({"indices_file": "x.txt"}, "different selections of the images: indices_file (not set and x.txt)"),
     ],
@@ -126,6 +126,7 @@ def test_shards_of_different_runs_are_refused(tmp_path, change, problem):
     write(files[1], other)
     result, found = merge(tmp_path, *files)
     assert_clean_error(result, 2, problem, "caa compare")
+    assert ("samples" in result.stderr) == ("samples" in problem), "of another attack"
     assert found is None
 
 

@@ -13,7 +13,7 @@ from support import caa, parse_strict, read_strict
 
 from caa_cli.config.choices import TABLE_FORMATS
 from caa_cli.display import Display
-from caa_cli.report.headings import HEADINGS
+from caa_cli.report.headings import FURTHER, HEADINGS
 from caa_cli.report.html import report
 from caa_cli.report.latex import latex
 from caa_cli.report.tables import as_csv, as_json_rows, best, cells, explanation, grid_rows, markdown, plain
@@ -91,6 +91,14 @@ def test_what_looks_the_same_is_as_good_and_nothing_is_minus_zero():
     certified = comparison_of([{0: record(0, 0.99999)}])
     percent = next(heading for heading in HEADINGS if heading.figure == "overall_median_percent")
     assert cells(certified, [percent])[0][0][0] == "0"
+
+
+def test_a_negative_number_has_a_minus_and_no_hyphen():
+    found = comparison_of(by_index([[1.0], [0.75]]), resamples=100)
+    difference = next(heading for heading in FURTHER if heading.figure == "median_radius_difference")
+    assert cells(found, [difference])[1][0][0] == "−0.250"
+    assert "−0.250" in report(found, found.to_json("complete"))
+    assert "$-$0.250" in latex(found)
 
 
 def test_names_that_mean_something_to_a_format_are_escaped(comparison):

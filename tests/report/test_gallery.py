@@ -148,7 +148,7 @@ def test_without_images_it_says_so(tmp_path):
     result = caa("compare", lost, "--html", tmp_path / "c.html", "--figure-examples", tmp_path / "e.png")
     assert result.exit_code == 0, result.output
     assert gone in (tmp_path / "c.html").read_text(encoding="utf-8")
-    assert "e.png is not drawn: The adversarial images are not there" in result.stderr
+    assert "e.png is not drawn: the adversarial images are not there" in result.stderr
     never = gallery(attacked(tmp_path, "c", 2, save=False))
     assert "--save-adversarial" in gallery_html(never)
 

@@ -14,7 +14,7 @@ from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 from caa_cli.config.named_attacks import NamedAttack, parse_sweeps, swept
 from caa_cli.config.pictures import PICTURES
 from caa_cli.errors import UsageError
-from caa_cli.report.figure import COLUMN, EmptyPictureError
+from caa_cli.report.figure import COLUMN, EmptyPictureError, figure_style
 from caa_cli.report.html import report
 from caa_cli.report.plots import ink
 from caa_cli.report.sweep import draw_sweep, find_sweep
@@ -61,7 +61,7 @@ def test_every_attack_takes_every_value():
         (["step-max=1,2,1"], "caa", "--sweep 'step-max=1,2,1' has 1 twice"),
         (["step-max=1,2", "overshoot=1.1,1.2", "patience=1,2"], "caa", "varies 3 settings"),
         (["step-max=1,2", "overshoot=1.1,1.2"], "caa,caa:patience=1", "two settings of several attacks"),
-        (["speed=1,2"], "caa", "caa has no setting 'speed'"),
+        (["speed=1,2"], "caa", "--sweep 'caa:speed=1': caa has no setting 'speed'"),
         (["alpha=0.01,0.02"], "caa", "alpha has to be the same for all attacks"),
         (["step-max=1,2"], "caa:step-max=3", "says step-max twice"),
     ],
@@ -236,3 +236,28 @@ def test_a_sweep_comes_from_a_file_too(tmp_path):
     result = caa("compare", *DRY, "--config", config)
     assert result.exit_code == 0, result.output
     assert len(parse_strict(result.stdout)["attacks"]) == 4
+
+
+@pytest.mark.parametrize("count", [3, 12])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        lambda n: {"iterations": 10 * 5**n},
+        lambda n: {"surrogate": f"gumbel-{n}"},
+        lambda n: {"step_max": round(0.25 + n / 100, 2), "overshoot": 1.05},
+    ],
+    ids=["logarithmic", "words", "map"],
+)
+def test_labels_do_not_run_into_one_another(settings, count):
+    varied = [settings(n) for n in range(count)]
+    varied += [setting | {"overshoot": 1.1} for setting in varied if "overshoot" in setting]
+    with figure_style():
+        figure = Figure(figsize=(COLUMN, 2.6), layout="constrained")
+        axis = figure.subplots()
+        draw_sweep(axis, comparison_of(*varied))
+        figure.canvas.draw()
+        boxes = [label.get_window_extent() for label in axis.get_xticklabels()]
+        cells = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == count
+    for together in (boxes, *([cells] if len(varied) > count else [])):
+        assert not any(one.overlaps(other) for one, other in combinations(together, 2))

@@ -58,6 +58,8 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
 
 def image_of(returned: object, clean: Tensor) -> Tensor:
     """What an attack returned for one image as that image's candidate, like `clean`. Raises ProposalError."""
+    if isinstance(returned, np.ndarray):
+        raise ProposalError("returned a NumPy array, not a tensor: torch.from_numpy makes one of it")
     if not isinstance(returned, Tensor):
         raise ProposalError(f"returned {type(returned).__name__}, not a tensor")
     shape = (1, *clean.shape)

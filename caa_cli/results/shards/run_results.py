@@ -120,6 +120,8 @@ def check_same(
             )
         values = {name: [decisive(name, file.setting(name)) for file in (first, part)] for name in settings}
         differing = {name: pair for name, pair in values.items() if pair[0] != pair[1]}
+        if "attack" in differing:  # whose settings the other one lacks
+            differing = {"attack": differing["attack"]}
         if differing:
             shown = ", ".join(f"{name} ({in_words(a)} and {in_words(b)})" for name, (a, b) in differing.items())
             raise UsageError(f"{both} were made with different settings: {shown}", advice(list(differing)))
