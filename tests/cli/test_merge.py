@@ -233,6 +233,13 @@ def test_a_shard_that_was_killed_is_named_with_the_command_that_goes_on(tmp_path
     assert_clean_error(merge(tmp_path, *files)[0], 1, "is no record of a run")
 
 
+def test_a_shard_that_has_a_result_is_merged_only_where_it_is_named(tmp_path):
+    files = [write(tmp_path / f"a.shard-{k}-of-3.json", shard(k)) for k in range(3)]
+    killed(tmp_path, files[1].name, shard(1), done=1)
+    _, found = merge(tmp_path, files[0], files[2], "--partial")
+    assert found["gaps"] == ["shard 1 of 3 is missing"]
+
+
 def test_one_record_alone_can_be_made_a_partial_result(tmp_path):
     place = killed(tmp_path, "1.json", shard(1), done=2)
     result, found = merge(tmp_path, place, "--partial")

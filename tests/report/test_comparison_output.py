@@ -94,7 +94,7 @@ def test_what_looks_the_same_is_as_good_and_nothing_is_minus_zero():
 
 
 def test_a_negative_number_has_a_minus_and_no_hyphen():
-    found = comparison_of(by_index([[1.0], [0.75]]), resamples=100)
+    found = comparison_of(by_index([[1.0, 0.75]]), resamples=100)
     difference = next(heading for heading in FURTHER if heading.figure == "median_radius_difference")
     assert cells(found, [difference])[1][0][0] == "−0.250"
     assert "−0.250" in report(found, found.to_json("complete"))

@@ -24,7 +24,7 @@ from caa_cli.results.records import AttackRecord, summarise
 from caa_cli.results.store.files import check_writable, write_atomically
 from caa_cli.results.store.images import ImageJournal, save_images, saved_images
 from caa_cli.results.store.journal import Journal, read_journal, unfinished
-from caa_cli.results.store.locks import lock_of, locked
+from caa_cli.results.store.locks import lock, lock_of, locked
 from caa_cli.results.store.output import RunOutput
 
 SETTINGS = {"attack": "caa", "sigma": 0.5, "samples": 100, "seed": 0}
@@ -197,6 +197,42 @@ def test_a_journal_that_was_removed_meanwhile_is_written_anew(running):
     assert list(read_journal(running.journal.path)[1]) == [0, 1]
     running.add(record(2))
     assert list(read_journal(running.journal.path)[1]) == [0, 1, 2]
+
+
+def test_a_copy_to_the_journal_that_was_killed_is_completed(tmp_path):
+    """A result is gone on with: its journal leads, and in the end has all of it, so that it suffices alone."""
+    header = {**HEADER, "shard": {"index": 0, "count": 1}, "environment": {}, "images": {"count": 3}}
+    finished = RunOutput[AttackRecord](tmp_path / "attack.json", {}, resume=True)
+    finished.header = header
+    finished.finish("interrupted", summarise([], 1.0).to_json(), [record(0), record(1)])
+    finished.journal.start(header)
+    finished.journal.append(record(0, radius=1.25))
+    finished.journal.close()
+    with finished.reserved():
+        finished.load_finished(header, [], [0, 1, 2])
+        finished.begin()
+        found = read_journal(finished.journal.path)[1]
+    assert {index: kept.radius for index, kept in found.items()} == {0: 1.25, 1: 1.5}
+    assert finished.records == found
+    assert finished.journal.path.read_bytes().count(b"\n") == 3, "each example once"
+
+
+class Racing(type(Path())):
+    """A file that its last holder removes after it was opened here, and before it is locked."""
+
+    def open(self, *arguments, **settings):
+        file = super().open(*arguments, **settings)
+        if not self.with_name("removed").exists():
+            self.with_name("removed").touch()
+            self.unlink()
+        return file
+
+
+def test_a_lock_is_of_the_file_that_has_the_name(tmp_path):
+    """Else two runs would each have the lock: one of the file that is there, one of the file that was."""
+    path = Racing(tmp_path / "a.lock")
+    with lock(path, path, "--output"), pytest.raises(CaaError, match="another run is writing"):
+        lock(tmp_path / "a.lock", path, "--output")
 
 
 class Interrupting(AttackRecord):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
@@ -75,6 +76,30 @@ def test_the_chunks_of_the_run_are_timed(source: str):
     batches.clear()
     assert measure_pace(classifier, search=False).backward == 0.0
     assert set(batches) == {32}
+
+
+def test_the_time_of_a_backward_pass_is_without_that_of_the_forward_pass(monkeypatch):
+    """By a clock that goes on by a second for each sample forwards, and by three for each backwards."""
+    now = 0.0
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+
+    def forward(module, inputs, outputs):
+        nonlocal now
+        now += len(outputs)
+
+    def backward(module, inputs, outputs):
+        nonlocal now
+        now += 3 * len(outputs[0])
+
+    network.register_forward_hook(forward)
+    network.register_full_backward_hook(backward)
+    classifier = SmoothedClassifier(
+        network, sigma=0.5, num_classes=3, input_shape=(1, 2, 2), votes_chunk=32, gradient_chunk=64
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "perf_counter", lambda: now)
+        pace = measure_pace(classifier, search=True)
+    assert (pace.forward, pace.search_forward, pace.backward) == (1.0, 1.0, 3.0)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,16 @@ def test_a_figure_attacks_no_more_images_again_than_it_shows(tmp_path):
     assert timeless(read_strict(output))[:14] == timeless(first)
 
 
+def test_a_figure_attacks_no_more_images_again_than_it_lacks(tmp_path):
+    output, kept = tmp_path / "a.json", tmp_path / "a.safetensors"
+    first = attack(output, "--limit", "3", "--save-adversarial", kept)
+    attacked = sum(example["outcome"] == "attacked" for example in first["examples"])
+    attack(output, "--limit", "14", "--resume")
+    result = caa("attack", *CHEAP, "--limit", "14", "--output", output, "--resume", "--figure", tmp_path / "f.png")
+    assert result.exit_code == 0, result.output
+    assert f"attacking {MOST_EXAMPLES - attacked} images again" in result.stderr
+
+
 def test_images_that_were_kept_are_drawn_or_moved_without_an_attack(folder, finished, monkeypatch):
     assert again("--save-adversarial", "b.safetensors", "--resume").exit_code == 0
     assert (folder / "b.safetensors").read_bytes() == finished["a.safetensors"]

@@ -200,6 +200,24 @@ def test_ddn_begins_with_the_longest_move():
     assert torch.allclose(norms(moved - images).flatten(), torch.tensor(1.2), rtol=1e-3)
 
 
+class Prescribed:
+    """In place of a smoothed classifier: always right, with these directions of the loss, one a step."""
+
+    def __init__(self, *directions: list[float]) -> None:
+        self.directions = iter(directions)
+
+    def ascent(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor(next(self.directions)).view(1, 1, 1, 2), labels
+
+
+def test_the_steps_of_ddn_become_shorter():
+    """From 1 to 0.01 by a cosine, so that half-way a step is 0.505 long; the move is 5% longer each time."""
+    images, labels = torch.full((1, 1, 1, 2), 0.5), torch.zeros(1, dtype=torch.int64)
+    moved = ddn(Prescribed([1.0, 0.0], [0.0, 1.0]), images, labels, epsilon=0.2, steps=2)
+    expected = torch.tensor([0.21, 0.505])
+    assert torch.allclose((moved - images).flatten(), 0.2 * expected / expected.norm(), atol=1e-6)
+
+
 @given(
     seed=st.integers(0, 2**32 - 1),
     epsilon=st.floats(0.01, 3.0),
