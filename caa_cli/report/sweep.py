@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from caa_cli.config.custom_attack import PREFIX
 from caa_cli.report.colours import INK, colour_of
@@ -142,7 +143,7 @@ def _map(axis: Any, sweep: Sweep) -> None:
         axis.figure.colorbar(mesh, ax=axis, label="median L2 radius over all eligible images")
 
 
-def _label(axis: Any, places: Sequence[float], labels: Sequence[str]) -> None:
+def _label(axis: Any, places: ArrayLike, labels: Sequence[str]) -> None:
     """Label the values of the horizontal axis, upright where they would run into one another."""
     axis.set_xticks(places, labels, rotation=90 if sum(map(len, labels)) + 2 * len(labels) > _CHARACTERS else 0)
 
