@@ -32,7 +32,7 @@ Function = TypeVar("Function", bound=Callable[..., None])
 
 
 class Helpful:
-    """A command's help in caa's style, and no type behind a switch, which takes no value."""
+    """A command's help in caa's style: no type behind a switch, which takes no value, nor behind an argument."""
 
     def format_help(self, context: typer.Context, formatter: Any) -> None:
         with help_style():
@@ -43,6 +43,10 @@ class Helpful:
         for parameter in parameters:
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""
+            elif parameter.param_type_name == "argument":
+                # Typer 0.29 and later put brackets and dots around the words, and a type behind them.
+                parameter.get_usage_pieces = lambda _, words=parameter.metavar: [words]
+                parameter.display_type_rich = lambda ctx: None
         return parameters
 
 

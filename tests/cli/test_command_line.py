@@ -142,6 +142,24 @@ def test_the_help_shows_no_type_behind_a_switch():
         assert "bool" not in shown
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("inspect", "[FILE]…"),
+        ("compare", "[[NAME=]FILE.json]…"),
+        ("merge", "FILE.json…"),
+        ("status", "FILE…"),
+        ("check", "FILE.json…"),
+    ],
+)
+def test_the_help_shows_arguments_as_they_are_typed(command, words):
+    """Typer 0.29 and later: `[[FILE]…]...` and `<list[str]>`."""
+    shown = caa(command, "--help").stdout
+    usage = [line.strip() for line in shown.splitlines() if "Usage" in line]
+    assert usage == [f"Usage: caa {command} [OPTIONS] {words}"]
+    assert "list[" not in shown
+
+
 def test_result_has_the_fixed_names(run):
     _, document, _ = run
     assert document.keys() >= TOP
