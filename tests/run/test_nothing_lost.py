@@ -225,6 +225,23 @@ def test_what_caa_did_not_write_is_never_replaced(tmp_path, what):
     assert contents(tmp_path) == {"file": FOREIGN[what]}
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "name", "kind"),
+    [
+        (["attack"], "--save-adversarial", "a.json", "a file of adversarial images"),
+        (["attack"], "--figure", "a.png", "a picture"),
+        (["compare", "--attacks", "caa"], "--html", "a.json", "a page"),
+    ],
+)
+def test_a_result_in_the_way_of_another_file_is_not_called_foreign(tmp_path, command, option, name, kind):
+    """A result that is named by mistake is a file that caa wrote, too."""
+    place = tmp_path / name
+    place.write_text('{"schema_version": 1}')
+    words = [*command, *CHEAP, "--output", tmp_path / "c.json", option, place, "--overwrite"]
+    assert_clean_error(caa(*words), 2, f"{place} is in the way of {option}: it is not {kind} that caa wrote")
+    assert contents(tmp_path) == {name: b'{"schema_version": 1}'}
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".images"])
 def test_what_caa_did_not_write_beside_the_result_is_never_replaced(tmp_path, suffix):
     (tmp_path / f"a.json{suffix}").write_text("not ours\n")

@@ -21,6 +21,12 @@ from caa_cli.results.store.images import ImageJournal, saved_metadata
 
 _MARK = re.compile(rb"made by caa(?: \(([0-9a-f]{16})\))?")
 _HEADER = b'{"schema_version"'
+# What `foreign_file` calls the files of these options; those of all others are pictures.
+_KINDS = {
+    "--save-adversarial": "a file of adversarial images",
+    "--tsv": "such a file of this run",
+    "--html": "a page",
+}
 
 
 def mark(fingerprint: str = "") -> str:
@@ -84,7 +90,7 @@ def _check_replaceable(option: str, path: Path, record: dict[str, Any], overwrit
     else:
         replaceable = marked(path) is not None or is_named_by(record, option, path)
     if not replaceable:
-        raise foreign_file(option, path, "such a file of this run" if option == "--tsv" else "a file")
+        raise foreign_file(option, path, _KINDS.get(option, "a picture"))
     if not overwrite and not is_named_by(record, option, path):
         raise another_run(option, path)
 
