@@ -64,7 +64,7 @@ def certify(
       data set, and the settings of a command, the results are that command's.
     - `radius`: decide only whether each image is certified at this radius, with far fewer samples.
     - `chunk_size`: noise samples per pass. None: measured once for each model and machine.
-    - The other settings are those of the flags with the same names.
+    - The other settings are those of the flags with the same names, and have their defaults.
 
     Raises UsageError for a setting or array that doesn't fit; Interrupted, with what is done, on Ctrl-C.
     """
