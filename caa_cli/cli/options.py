@@ -204,7 +204,7 @@ def _written(
         bool,
         option(
             "--dry-run",
-            help="Only load the model, time one batch and show how long it would take; nothing is written.",
+            help="Only load the model, time one batch and show how long it would take; no result is written.",
             panel=RUN,
         ),
     ] = False,
