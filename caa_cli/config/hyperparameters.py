@@ -167,7 +167,7 @@ class DeepFool(PaperBaseline):
     candidates: Annotated[
         int,
         Count(2, MOST_STEPS, hint="the label is one of them"),
-        "How many of the likeliest classes to consider, the label included.",
+        "How many of the most likely classes to consider, the label included.",
     ] = 10
 
 
