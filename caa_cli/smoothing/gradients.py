@@ -111,8 +111,9 @@ def differentiate(
         total = _summed_gradients(evaluated, cotangent(evaluated.log_q, slopes[key], scale))
         log_total = torch.logsumexp(evaluated.log_q.double(), dim=1) if request.log_mean else None
         inputs, logits = evaluated.noisy.detach(), evaluated.logits.detach()
-        winner = votes_of(logits, piece) if model is classifier.model else classifier.vote(inputs, piece)
+        # Before the vote: a model may overwrite what it is given.
         lengths = None if along is None else _lengths(inputs, x, along, piece) / samples
+        winner = votes_of(logits, piece) if model is classifier.model else classifier.vote(inputs, piece)
         # No allocation below: retrying after out-of-memory must not count twice.
         count_votes(counts[rows], winner)
         if lengths is not None:

@@ -72,27 +72,29 @@ def _sums_by_vote(
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """(votes (examples, classes + 1), with abstentions last; the sum of the noise over the votes for each class that
     has any, (examples, dimensions) float32)."""
-    counts = classifier.no_counts(len(x))
+    counts, clean = classifier.no_counts(len(x)), x.flatten(1).float()
     sums: dict[int, Tensor] = {}
 
     def process(piece: Piece) -> None:
         rows = piece.examples
         noisy = classifier.noisy(x, keys, piece)
+        # Before the vote: a model may overwrite what it is given.
+        noise = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) - clean[rows, None]
         winner = classifier.vote(noisy, piece)
-        noise = noisy.float().reshape(piece.num_examples, piece.num_samples, -1) - x[rows].flatten(1)[:, None]
         classes = winner.unique()
         added = (winner[:, None] == classes[:, None]).float() @ noise
         with_votes = classes.tolist()
         for c in with_votes:
             if c not in sums:
-                sums[c] = torch.zeros_like(x).flatten(1)
+                sums[c] = torch.zeros_like(clean)
         # No allocation below: retrying after out-of-memory must not count twice.
         count_votes(counts[rows], winner)
         for number, c in enumerate(with_votes):
             sums[c][rows] += added[:, number]
 
     classifier.votes_chunk = classifier.run(process, len(x), samples, classifier.votes_chunk)
-    return counts, sums
+    # In the order of the classes, and not in that in which the images of the batch have met them.
+    return counts, dict(sorted(sums.items()))
 
 
 def log_shares(votes: Tensor, samples: int) -> Tensor:

@@ -39,6 +39,19 @@ class NoBackward(torch.autograd.Function):
         raise AssertionError("a backward pass through the target")
 
 
+class InPlace(nn.Module):
+    """A model that overwrites its input on the way, which changes nothing of what it gives back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.model(x)
+        x.zero_()
+        return logits
+
+
 class Closed(nn.Module):
     """A model that can be asked and not differentiated."""
 
@@ -134,6 +147,36 @@ def test_neither_chunk_nor_batch_changes_the_gradient_of_votes(chunk: int):
         x[1:2], labels[1:2], rivals[1:2], keys(3)[1:2], 300
     )
     assert torch.allclose(whole.gradient[1:2], alone.gradient, atol=1e-4)
+
+
+@pytest.mark.parametrize("gradients", [SteinEstimator, lambda: SurrogateModel(make_small().model)])
+def test_a_target_may_overwrite_its_input_where_it_is_not_differentiated(gradients):
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels, rivals, along = torch.tensor([0, 1]), torch.tensor([1, 2]), torch.full((2, 64), 1 / 8)
+    target, careless = make_small(gradients=gradients()), make_small(gradients=gradients())
+    careless.model = InPlace(careless.model)
+    one, other = (each.towards(x, labels, rivals, keys(2), 300, along) for each in (target, careless))
+    assert one.moments.any()
+    for name in ("votes", "gradient", "moments"):
+        assert torch.equal(getattr(other, name), getattr(one, name)), name
+
+
+def test_images_in_float64_have_a_gradient_by_votes_as_well():
+    linear = make_linear(votes_chunk=2048)
+    x, labels = linear.at(0.2)[None], torch.tensor([1])
+    classifier = votes_only(linear)
+    assert torch.equal(classifier.gradient(x.double(), labels, 200), classifier.gradient(x, labels, 200))
+
+
+def test_the_images_beside_it_leave_no_trace_in_a_gradient_by_votes():
+    """Not in the last bit: where an image has a pass of its own, its sums are added up in one order of classes."""
+    sectors = make_sectors(votes_chunk=300, gradients=SteinEstimator())
+    # All votes of the first image are for class 2, so its sum is there before those of classes 0 and 1.
+    x, labels = torch.stack([sectors.at(3.0, 240), sectors.at(0.1, 30)]), torch.tensor([2, 0])
+    beside = sectors.classifier.surrogate(x, labels, keys(2), 300, LogRatio())
+    alone = sectors.classifier.surrogate(x[1:], labels[1:], keys(2)[1:], 300, LogRatio())
+    assert beside.votes[0].tolist() == [0, 0, 300]
+    assert torch.equal(beside.gradient[1], alone.gradient[0])
 
 
 def test_where_all_votes_agree_there_is_no_gradient():
