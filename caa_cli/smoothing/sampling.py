@@ -167,8 +167,9 @@ class NoisyModel:
         release: frees memory that `process` holds from piece to piece, and says whether there was any; then the piece
         is done again as it is.
         """
-        if self.model.training:  # a caller may have trained it on meanwhile
-            self.model.eval()
+        for model in {self.model, self.differentiated}:  # a caller may have trained them on meanwhile
+            if model.training:
+                model.eval()
         pieces = plan_pieces(examples, samples, chunk, self.noise.block, start)
         while pieces:
             piece = pieces.popleft()

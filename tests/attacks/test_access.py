@@ -292,6 +292,15 @@ def test_a_surrogate_that_is_the_target_gives_what_the_white_box_does(attack):
         assert other.forward_evaluations == one.forward_evaluations + one.backward_evaluations
 
 
+def test_a_surrogate_that_was_trained_on_is_in_evaluation_mode_again():
+    surrogate = nn.Sequential(nn.Dropout(0.5), make_small().model)
+    classifier = make_small(gradients=SurrogateModel(surrogate))
+    x, labels = torch.full((1, 1, 8, 8), 0.5), torch.tensor([0])
+    before = classifier.gradient(x, labels, 100)
+    surrogate.train()
+    assert torch.equal(classifier.gradient(x, labels, 100), before)
+
+
 def test_votes_are_the_targets_and_gradients_the_surrogates():
     other = make_linear(seed=1)
     target = make_linear(seed=0, gradients=SurrogateModel(other.classifier.model))
