@@ -20,6 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from caa_cli.smoothing.change_class import change_class, class_before, set_class
+from caa_cli.smoothing.in_place import differentiating
 
 # A Sequential of at least so many single layers is cut up.
 _LONG = 6
@@ -48,10 +49,10 @@ def recompute_activations(model: nn.Module, example: Tensor) -> bool:
 def graph_bytes(model: nn.Module, example: Tensor) -> int:
     """Bytes, at most, that a backward pass of one input keeps. Counted without keeping them, so nothing runs out.
 
-    A tensor that two distant layers keep is counted twice.
+    A tensor that two distant layers keep is counted twice. Raises CaaError for a model that changes its input.
     """
     kept = _Kept(model)
-    with torch.enable_grad(), saved_tensors_hooks(kept.count, lambda _: example):
+    with torch.enable_grad(), saved_tensors_hooks(kept.count, lambda _: example), differentiating():
         model(example.detach().requires_grad_(True))
     return kept.total
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from caa_cli.errors import CaaError
 from caa_cli.smoothing.chunks import Piece
+from caa_cli.smoothing.in_place import differentiating
 from caa_cli.smoothing.noise import Key
 from caa_cli.smoothing.objective import Objective
 from caa_cli.smoothing.sampling import NoisyModel
@@ -43,16 +43,8 @@ class SoftModel:
         a graph is asked for of a model that changes its input."""
         noisy = self.classifier.noisy(self.x, self.keys, piece)
         noisy = (noisy.clone() if lasting else noisy).requires_grad_(graph)
-        try:
-            with torch.set_grad_enabled(graph):
-                logits = self.model(noisy)
-        except RuntimeError as error:
-            if "a leaf Variable that requires grad" not in str(error):
-                raise
-            raise CaaError(
-                "the network changes its input in place, so it has no gradient there",
-                "begin its forward with a copy: x = x.clone()",
-            ) from error
+        with torch.set_grad_enabled(graph), differentiating():
+            logits = self.model(noisy)
         self.classifier.check_logits(logits, piece)
         return Evaluated(noisy, logits, self._soft_predictions(logits.detach(), piece))
 

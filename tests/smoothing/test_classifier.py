@@ -120,12 +120,13 @@ def test_a_seed_of_more_than_64_bits_is_refused():
 
 
 @pytest.mark.parametrize("first", [[nn.ReLU(inplace=True)], [nn.Flatten(), nn.ReLU(inplace=True)]])
-def test_a_network_that_changes_its_input_is_told_so(first: list[nn.Module]):
+@pytest.mark.parametrize("samples", [10, 300])  # in one chunk, and in several, whose graphs are measured first
+def test_a_network_that_changes_its_input_is_told_so(first: list[nn.Module], samples: int):
     network = nn.Sequential(*first, nn.Flatten(), nn.Linear(64, 3))
     classifier = SmoothedClassifier(network, sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
-    assert classifier.votes(X, 10).sum() == 30
+    assert classifier.votes(X, samples).sum() == 3 * samples
     with pytest.raises(CaaError, match="changes its input in place") as caught:
-        classifier.gradient(X, LABELS, 10)
+        classifier.gradient(X, LABELS, samples)
     assert "clone" in str(caught.value.hint)
 
 
