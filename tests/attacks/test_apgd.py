@@ -122,3 +122,50 @@ def test_a_new_run_leaves_the_other_examples_where_they_are():
     assert torch.equal(state.x[1], before)
     assert state.taken.tolist() == [0, 12]
     assert float(state.step_size[0]) == 2 * float(state.epsilon[0])
+
+
+# Losses of a run of STEPS points, whose intervals have 8, 7, 6, 5, 4, 3, 2, 2 and 2 steps.
+#   8: 7 of 8 steps rise, but none above the first point: at the first checkpoint that halves nothing.
+#   7: 6 of 7 rise and the best stays: it is halved.  6: 5 of 6, but it was just halved.  5: 4 of 5, halved again.
+#   4: 3 of 4 rise, to a new best.  3: all rise, below that best: halved.  2: they rise above it.
+#   2: one of two rises: halved.  2: the same.
+LOSSES = torch.tensor(
+    [9.0, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5]
+    + [6.0, 10, 11, 2, 3, 4, 5, 12, 13, 14, 13, 14, 13]
+)
+HALVINGS = [15, 26, 33, 37, 39]
+# Of the first interval's 8 steps 5 rise, which are too few.
+FEW = torch.cat([torch.tensor([1.0, 2, 3, 2, 3, 2, 3, 2, 3]), LOSSES[9:]])
+
+
+def halvings(state: ApgdState, losses: Tensor) -> list[list[int]]:
+    """The points, by example, after which the step size of a run with these losses, (points, examples), is halved."""
+    begin(state, torch.ones(len(state), dtype=torch.bool), torch.ones(len(state), 4))
+    found: list[list[int]] = [[] for _ in range(len(state))]
+    for point, loss in enumerate(losses):
+        before = state.step_size
+        advance(state, loss, torch.zeros(len(state), 4), STEPS, RHO)
+        for row in (state.step_size < before).nonzero()[:, 0].tolist():
+            found[row].append(point)
+    return found
+
+
+def test_a_step_is_halved_where_the_loss_rises_seldom_or_its_best_stays():
+    assert halvings(new_state(1), LOSSES[:, None]) == [HALVINGS]
+    assert halvings(new_state(1), FEW[:, None])[0][0] == 8
+
+
+def test_a_run_is_as_the_first_whatever_the_one_before_it_has_left():
+    state = new_state(2)
+    halvings(state, 20.0 + LOSSES[:13, None].expand(-1, 2))  # ended within an interval
+    assert halvings(state, torch.stack([LOSSES, FEW], dim=1)) == halvings(
+        new_state(2), torch.stack([LOSSES, FEW], dim=1)
+    )
+
+
+def test_a_point_whose_loss_is_no_number_is_the_worst_of_its_run():
+    losses = LOSSES.clone()
+    losses[0] = torch.nan
+    worst = LOSSES.clone()
+    worst[0] = -1000.0
+    assert halvings(new_state(1), losses[:, None]) == halvings(new_state(1), worst[:, None])

@@ -55,6 +55,7 @@ TARGETS = {
     "criterion": ("caa_cli/attacks/common/criterion.py", _tests("attacks", "criterion", "targeted_attacks")),
     "balls": ("caa_cli/attacks/caa/balls.py", _tests("attacks", "geometry")),
     "vectors": ("caa_cli/attacks/common/vectors.py", _tests("attacks", "geometry")),
+    "apgd": ("caa_cli/attacks/baselines/apgd.py", _tests("attacks", "apgd")),
     "projection": ("caa_cli/attacks/common/projection.py", [*_tests("attacks", "geometry"), *_PROJECTIONS]),
     "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),
     "elimination": ("caa_cli/attacks/common/elimination.py", _tests("attacks", "elimination")),

@@ -19,7 +19,8 @@ class ApgdState(Batch):
     epsilon: the radius of the ball, on the CPU.  taken: points that this run has evaluated, on the CPU.
     previous: the point before x.
     best, best_direction, best_loss: of the best point of the run.  last_loss: of the last point.
-    gains: steps since the last checkpoint that raised the loss.  loss_at_check, halved_at_check: at that checkpoint.
+    gains: steps since the last checkpoint that raised the loss.  loss_at_check, halved_at_check: at that checkpoint, the
+    best loss and whether it halved the step; before the first one the latter is True, so the former does not matter.
     """
 
     epsilon: Tensor
@@ -86,7 +87,6 @@ def _record_first(state: ApgdState, loss: Tensor, direction: Tensor, begins: Ten
     state.best_direction = torch.where(begins[:, None], direction, state.best_direction)
     state.best_loss = torch.where(begins, loss, state.best_loss)
     state.last_loss = torch.where(begins, loss, state.last_loss)
-    state.loss_at_check = torch.where(begins, loss, state.loss_at_check)
     state.gains = torch.where(begins, 0, state.gains)
 
 
