@@ -186,6 +186,58 @@ def test_where_all_votes_agree_there_is_no_gradient():
     assert passed.votes.tolist() == [[0, 500]]
 
 
+def test_classes_without_votes_count_as_half_a_vote():
+    passed = votes_only(make_linear()).surrogate(
+        make_linear().at(3.0)[None], torch.tensor([1]), keys(1), 500, LogRatio()
+    )
+    assert passed.log_mean.tolist() == [pytest.approx([math.log(0.5 / 500), 0.0])]
+
+
+class AbstainsAbove(nn.Module):
+    """The classes of a linear model by the first half of the pixels; no class where the last one is above grey."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        lead = x.flatten(1)[:, :32].sum(dim=1, keepdim=True) - 16
+        logits = torch.cat([torch.zeros_like(lead), lead], dim=1)
+        return torch.where(x[:, :, -1:, -1].flatten(1) > 0.5, torch.nan, logits)
+
+
+def test_a_sample_that_abstains_has_no_say_in_a_gradient_from_votes():
+    """Here whether a sample votes depends on a pixel that has no part in how it does."""
+    samples, sigma = 4000, 0.5
+    classifier = SmoothedClassifier(
+        AbstainsAbove(), sigma=sigma, num_classes=2, input_shape=(1, 8, 8), gradients=SteinEstimator()
+    )
+    x, labels, rivals = torch.full((1, 1, 8, 8), 0.5), torch.tensor([0]), torch.tensor([1])
+    passed = classifier.towards(x, labels, rivals, keys(1), samples, torch.zeros(1, 64))
+    cast = int(passed.votes.sum())
+    assert cast == pytest.approx(samples / 2, rel=0.1)
+    gradient = passed.gradient.flatten()
+    # Of log p_1 − log p_0 with p_1 = p_0 = 1/4: 4 ∂p_1, and ∂p_1 = φ(0)/(2σ√32) along each of these pixels.
+    slope = 4 / (2 * math.sqrt(2 * math.pi) * sigma * math.sqrt(32))
+    noise = math.sqrt(8 / samples) / sigma  # of every pixel, as the weights are 4 and −4, each for a quarter
+    assert float(gradient[:32].mean()) == pytest.approx(2 * slope, abs=3 * noise / math.sqrt(32))
+    assert abs(float(gradient[-1])) < 3 * noise
+
+
+def test_a_gradient_that_is_followed_at_once_is_filtered_and_one_to_be_averaged_is_not():
+    linear = make_linear(votes_chunk=2048)
+    classifier, x, labels = votes_only(linear), linear.at(0.2)[None], torch.tensor([1])
+    raw = classifier.towards(x, labels, 1 - labels, keys(1), 500, torch.zeros(1, 400))
+    followed = classifier.surrogate(x, labels, keys(1), 500, LogRatio())
+    assert raw.variance is not None
+    filtered = wiener_filter(-raw.gradient.flatten(1), raw.variance, classifier.input_shape)
+    assert torch.allclose(followed.gradient.flatten(1), filtered, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(filtered, -raw.gradient.flatten(1), rtol=0.1)
+
+
+def test_the_filter_treats_rows_as_columns_also_of_an_image_that_is_not_square():
+    gradient = torch.randn(1, 2, 24, 6, generator=torch.Generator().manual_seed(0)).cumsum(dim=2)
+    upright = wiener_filter(gradient.flatten(1), torch.ones(1), (2, 24, 6)).view(2, 24, 6)
+    lying = wiener_filter(gradient.mT.flatten(1), torch.ones(1), (2, 6, 24)).view(2, 6, 24)
+    assert torch.allclose(upright, lying.mT, atol=1e-5)
+
+
 def test_the_filter_leaves_a_clean_gradient_as_it_is_and_takes_noise_from_a_smooth_one():
     generator = torch.Generator().manual_seed(0)
     gradient = torch.randn(2, 3 * 8 * 6, generator=generator)

@@ -129,10 +129,8 @@ def test_a_new_run_leaves_the_other_examples_where_they_are():
 #   7: 6 of 7 rise and the best stays: it is halved.  6: 5 of 6, but it was just halved.  5: 4 of 5, halved again.
 #   4: 3 of 4 rise, to a new best.  3: all rise, below that best: halved.  2: they rise above it.
 #   2: one of two rises: halved.  2: the same.
-LOSSES = torch.tensor(
-    [9.0, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5]
-    + [6.0, 10, 11, 2, 3, 4, 5, 12, 13, 14, 13, 14, 13]
-)
+FIRST_INTERVALS = [9.0, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5]
+LOSSES = torch.tensor([*FIRST_INTERVALS, 6, 10, 11, 2, 3, 4, 5, 12, 13, 14, 13, 14, 13])
 HALVINGS = [15, 26, 33, 37, 39]
 # Of the first interval's 8 steps 5 rise, which are too few.
 FEW = torch.cat([torch.tensor([1.0, 2, 3, 2, 3, 2, 3, 2, 3]), LOSSES[9:]])

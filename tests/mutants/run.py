@@ -55,6 +55,12 @@ TARGETS = {
     "criterion": ("caa_cli/attacks/common/criterion.py", _tests("attacks", "criterion", "targeted_attacks")),
     "balls": ("caa_cli/attacks/caa/balls.py", _tests("attacks", "geometry")),
     "vectors": ("caa_cli/attacks/common/vectors.py", _tests("attacks", "geometry")),
+    "stein": ("caa_cli/smoothing/stein.py", _tests("attacks", "access")),
+    "wiener": ("caa_cli/smoothing/wiener.py", _tests("attacks", "access")),
+    **{
+        name: (f"caa_cli/attacks/baselines/{name}.py", _tests("attacks", "written_out", "baselines"))
+        for name in ("alma", "cw", "ddn", "fmn")
+    },
     "apgd": ("caa_cli/attacks/baselines/apgd.py", _tests("attacks", "apgd")),
     "projection": ("caa_cli/attacks/common/projection.py", [*_tests("attacks", "geometry"), *_PROJECTIONS]),
     "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),

@@ -19,8 +19,8 @@ class ApgdState(Batch):
     epsilon: the radius of the ball, on the CPU.  taken: points that this run has evaluated, on the CPU.
     previous: the point before x.
     best, best_direction, best_loss: of the best point of the run.  last_loss: of the last point.
-    gains: steps since the last checkpoint that raised the loss.  loss_at_check, halved_at_check: at that checkpoint, the
-    best loss and whether it halved the step; before the first one the latter is True, so the former does not matter.
+    gains: steps since the last checkpoint that raised the loss.  loss_at_check: the best one there, of no account
+    before it.  halved_at_check: whether it halved the step; True before it.
     """
 
     epsilon: Tensor
