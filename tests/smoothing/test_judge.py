@@ -10,7 +10,7 @@ from caa_cli.config.bounds import BOUNDS
 from caa_cli.config.certificates import CERTIFICATES
 from caa_cli.smoothing import judge as module
 from caa_cli.smoothing.bounds import leader, separation
-from caa_cli.smoothing.judge import CountTable, count_of, judge_of, largest_other, margins_of
+from caa_cli.smoothing.judge import CountTable, count_of, judge_of, largest_other, margins_of, strongest_other
 from caa_cli.smoothing.margin import bounded, margin_between, margin_per_probability
 
 SIGMA = 0.5
@@ -79,4 +79,5 @@ def test_a_margin_and_its_slope_are_those_of_the_probabilities():
 def test_the_other_class_with_the_most_votes_may_have_none():
     votes = torch.tensor([[5, 0, 0], [1, 4, 4]])
     assert largest_other(votes, torch.tensor([0, 1])).tolist() == [0, 4]
+    assert strongest_other(votes, torch.tensor([0, 1])).tolist() == [1, 2]
     assert count_of(votes, torch.tensor([0, 2])).tolist() == [5, 4]

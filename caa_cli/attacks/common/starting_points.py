@@ -6,6 +6,7 @@ of other classes is bisected to where the label loses its lead, or the target ga
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -124,7 +125,7 @@ def _bisect(
 def _nearest_of_each(distance: Tensor, rival: Tensor, count: int) -> list[int]:
     """Up to `count` numbers of segments with a finite distance, nearest first, one for each rival."""
     chosen: dict[int, int] = {}
-    for number in distance.argsort().tolist():
-        if distance[number] < torch.inf:
-            chosen.setdefault(int(rival[number]), number)
+    for length, number, other in sorted(zip(distance.tolist(), range(len(distance)), rival.tolist(), strict=True)):
+        if length < math.inf:
+            chosen.setdefault(other, number)
     return list(chosen.values())[:count]
