@@ -58,7 +58,7 @@ TARGETS = {
     "stein": ("caa_cli/smoothing/stein.py", _tests("attacks", "access")),
     "wiener": ("caa_cli/smoothing/wiener.py", _tests("attacks", "access")),
     **{
-        name: (f"caa_cli/attacks/baselines/{name}.py", _tests("attacks", "written_out", "baselines"))
+        name: (f"caa_cli/attacks/baselines/{name}.py", _tests("attacks", "written_out"))
         for name in ("alma", "cw", "ddn", "fmn")
     },
     "apgd": ("caa_cli/attacks/baselines/apgd.py", _tests("attacks", "apgd")),
@@ -66,6 +66,7 @@ TARGETS = {
     "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),
     "elimination": ("caa_cli/attacks/common/elimination.py", _tests("attacks", "elimination")),
     "newton": ("caa_cli/attacks/newton/attack.py", _tests("attacks", "newton_steps", "newton")),
+    "boundary_walk": ("caa_cli/attacks/newton/boundary_walk.py", _tests("attacks", "walk_steps")),
     "input_gradients": ("caa_cli/smoothing/input_gradients.py", _tests("smoothing", "input_gradients")),
     "depthwise": ("caa_cli/smoothing/depthwise.py", _tests("smoothing", "input_gradients")),
     "few_channels": ("caa_cli/smoothing/few_channels.py", _tests("smoothing", "input_gradients")),
