@@ -19,10 +19,10 @@ from caa_cli.attacks.common.attack import Attack
 from caa_cli.attacks.common.loop import Example, Search
 from caa_cli.smoothing.classifier import SmoothedClassifier
 
-STEPS, ROUNDS = 30, 5
+STEPS, ROUNDS = 30, 6
 # Five equal votes are confident at this level.
 VOTES = {"samples": 5, "alpha": 0.4}
-CW = {"steps": STEPS, "initial_constant": 0.01, "binary_search_steps": ROUNDS, "learning_rate": 0.1}
+CW = {"steps": STEPS, "initial_constant": 0.1, "binary_search_steps": ROUNDS, "learning_rate": 0.1}
 Rule = Callable[[SmallNet, Tensor, int], list[Tensor]]
 
 
@@ -91,7 +91,7 @@ def first_rate(clean: Tensor, gradient: Tensor, wanted: float) -> float:
     return high
 
 
-def alma(average: float, check: int, tau: float = 0.95) -> Rule:
+def alma(average: float, check: int, tau: float = 0.95, gamma: float = 1.2, length: float = 0.1) -> Rule:
     def points_of(model: SmallNet, clean: Tensor, label: int) -> list[Tensor]:
         def constraint(x: Tensor) -> Tensor:
             highest = model(x[None])[0].sort(descending=True).values
@@ -110,7 +110,7 @@ def alma(average: float, check: int, tau: float = 0.95) -> Rule:
             if step == 0:
                 checked = y
             elif (step + 1) % check == 0:
-                rho = rho if success < math.inf or y < tau * checked else 1.2 * rho
+                rho = rho if success < math.inf or y < tau * checked else gamma * rho
                 checked = y
             if step > 0:
                 mu = min(max(average * mu + (1 - average) * slope_of_penalty(y, mu, rho), 1e-6), 1e12)
@@ -120,7 +120,7 @@ def alma(average: float, check: int, tau: float = 0.95) -> Rule:
             if step > 0:
                 total = total + delta / delta.norm()
             else:
-                rate = first_rate(clean, total, 0.1)
+                rate = first_rate(clean, total, length)
             decay = 0.01 ** ((step - success) / (STEPS - success)) if success < math.inf else 1.0
             square = average * square + (1 - average) * total**2
             momentum = average * momentum + total / (square.sqrt() + 1e-8)
@@ -133,7 +133,7 @@ def alma(average: float, check: int, tau: float = 0.95) -> Rule:
 
 def cw(confidence: float) -> Rule:
     def points_of(model: SmallNet, clean: Tensor, label: int) -> list[Tensor]:
-        constant, lower, upper, points = 0.01, 0.0, math.inf, []
+        constant, lower, upper, points = 0.1, 0.0, math.inf, []
         for _ in range(ROUNDS):
             w = torch.atanh((2 * clean - 1) * (1 - 1e-6)).requires_grad_(True)
             adam, succeeded = torch.optim.Adam([w], lr=0.1), False
@@ -157,7 +157,10 @@ RULES: dict[str, tuple[Attack, Rule]] = {
     "fmn": (Fmn(steps=STEPS, **VOTES), fmn),
     "alma, 0.9": (Alma(steps=STEPS, average=0.9, **VOTES), alma(0.9, 10)),
     "alma, checked often": (Alma(steps=STEPS, check_steps=2, **VOTES), alma(0.5, 2)),
-    "alma, checked strictly": (Alma(steps=STEPS, check_steps=2, tau=0.2, **VOTES), alma(0.5, 2, 0.2)),
+    "alma, checked strictly": (
+        Alma(steps=STEPS, check_steps=2, tau=0.5, gamma=3.0, init_lr_distance=0.01, **VOTES),
+        alma(0.5, 2, 0.5, 3.0, 0.01),
+    ),
     "cw": (CarliniWagner(**CW, **VOTES), cw(0.0)),
     "cw, confident": (CarliniWagner(confidence=0.5, **CW, **VOTES), cw(0.5)),
 }
@@ -174,6 +177,7 @@ def test_without_noise_every_point_is_that_of_the_rule_written_out(name: str):
     labels = model(images).argmax(dim=1).tolist()
     examples = [Example(i, image, label) for i, (image, label) in enumerate(zip(images, labels, strict=True))]
     classifier = SmoothedClassifier(model, sigma=1e-7, num_classes=3, input_shape=(1, 8, 8))
+    within = 2e-3 if name.startswith("alma") else 1e-4  # RMSProp magnifies the last bits
     points: list[Tensor] = []
     list(Search(attack, classifier, 3, lambda state: points.append(state.x.clone())).run(examples))
     crossed = 0
@@ -181,7 +185,7 @@ def test_without_noise_every_point_is_that_of_the_rule_written_out(name: str):
         expected = rule(model, image, label)
         for step, (ours, theirs) in enumerate(zip(points, expected, strict=True)):
             if (step + 1) % STEPS:  # where a round of C&W ends, the next has begun already
-                assert torch.allclose(ours[row], theirs, atol=2e-3), (row, step)
+                assert torch.allclose(ours[row], theirs, atol=within), (row, step)
         crossed += sum(margin(model, x, label).item() < 0 for x in expected)
     assert 0 < crossed < 3 * len(points), "some points are adversarial, and some not"
 
