@@ -196,3 +196,26 @@ def test_what_the_authors_have_for_long_runs_is_made_to_fit_short_ones(steps: in
     assert CarliniWagner(steps=steps, learning_rate=0.3).rate == 0.3
     assert Alma(steps=steps).weight == average
     assert Alma(steps=steps, average=0.7).weight == 0.7
+
+
+class OutOfReach(torch.nn.Module):
+    """The first class leads by far more than any image of the box can change."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.flatten(1).mean(dim=1, keepdim=True)
+        return torch.cat([20.0 - mean, mean], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("attack", "length"), [(Ddn(steps=3, initial_norm=50.0, **VOTES), "norm"), (Fmn(steps=3, **VOTES), "epsilon")]
+)
+def test_no_perturbation_is_to_be_longer_than_the_box_allows(attack: Attack, length: str):
+    image = torch.linspace(0, 1, 64).view(1, 8, 8)
+    classifier = SmoothedClassifier(OutOfReach(), sigma=1e-3, num_classes=2, input_shape=(1, 8, 8))
+    lengths: list[float] = []
+    list(
+        Search(attack, classifier, 1, lambda state: lengths.append(float(getattr(state, length)))).run(
+            [Example(0, image, 0)]
+        )
+    )
+    assert lengths == [pytest.approx(longest(image))] * 3
