@@ -66,6 +66,7 @@ TARGETS = {
     "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),
     "elimination": ("caa_cli/attacks/common/elimination.py", _tests("attacks", "elimination")),
     "newton": ("caa_cli/attacks/newton/attack.py", _tests("attacks", "newton_steps", "newton")),
+    "runs": ("caa_cli/attacks/common/runs.py", _tests("attacks", "runs")),
     "boundary_walk": ("caa_cli/attacks/newton/boundary_walk.py", _tests("attacks", "walk_steps")),
     "input_gradients": ("caa_cli/smoothing/input_gradients.py", _tests("smoothing", "input_gradients")),
     "depthwise": ("caa_cli/smoothing/depthwise.py", _tests("smoothing", "input_gradients")),
