@@ -101,6 +101,11 @@ def test_the_ratio_has_the_value_and_the_gradient_of_its_definition(tolerance: f
     assert float((passed.gradient - x.grad).norm() / x.grad.norm()) < 1e-4
 
 
+def test_where_the_first_classes_are_even_the_ratio_is_a_number():
+    even = torch.full((1, 4), -1.4)
+    assert LogitRatio().value(even, torch.tensor([0])).tolist() == [0.0]
+
+
 def test_of_two_classes_the_ratio_is_the_margin():
     z = torch.tensor([[0.7, 0.3], [0.2, 0.8]]).log()
     labels = torch.tensor([0, 0])
