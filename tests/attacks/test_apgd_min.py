@@ -12,7 +12,7 @@ from caa_cli.attacks.common.loop import Batch, Example, Search
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.logit_ratio import TargetedRatio
 from caa_cli.smoothing.noise import Key
-from caa_cli.smoothing.objective import CrossEntropy, OneOfTwo
+from caa_cli.smoothing.objective import CrossEntropy, OneOfTwo, Reversed
 
 SHAPE = (1, 8, 8)
 
@@ -48,6 +48,16 @@ def test_every_example_has_its_own_objective_however_the_batch_is_cut():
         keys = [Key.direct(4, 0)[row]]
         expected = make_small().surrogate(x[row : row + 1], labels[row : row + 1], keys, 100, alone).gradient
         assert torch.allclose(whole[row], expected[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("made", [Reversed, lambda objective: objective.on_draws(0.1)], ids=["reversed", "on draws"])
+def test_what_is_made_of_an_objective_that_depends_on_the_example_does_too(made):
+    z = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).log_softmax(dim=1)
+    labels, targets, rows = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 2, 0, 3]), slice(1, 3)
+    objective = made(TargetedRatio(targets))
+    whole, some = objective.slopes(z, labels), objective.of(rows).slopes(z[rows], labels[rows])
+    for part, of_some in zip(whole, some, strict=True):
+        assert torch.equal(part[rows], of_some)
 
 
 def several(classes: int = 5) -> tuple[SmoothedClassifier, Tensor]:
