@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -44,6 +45,13 @@ def findings() -> list[Finding]:
     return found
 
 
+def drawing(key: Key, *starts: int) -> Drawing[list[list[int]]]:
+    votes = []
+    for start in starts:
+        votes.append((yield Draw(GREY, key, 100, start)).tolist())
+    return votes
+
+
 def contents(verified: Verified) -> list[object]:
     image = None if verified.image is None else verified.image.tolist()
     return [image, *list(vars(verified).values())[1:]]
@@ -74,16 +82,33 @@ def test_a_pass_holds_as_many_images_as_a_chunk(chunk: int, images: int):
 def test_as_many_samples_from_elsewhere_in_the_noise_are_another_pass():
     classifier, key = Passes(10_000), Key(0, 1, Purpose.VERIFICATION)
 
-    def drawing(*starts: int) -> Drawing[list[list[int]]]:
-        votes = []
-        for start in starts:
-            votes.append((yield Draw(GREY, key, 100, start)).tolist())
-        return votes
-
-    found = {number: votes for number, votes, _ in draw_together([drawing(0, 100), drawing(100)], classifier)}
+    found = {
+        number: votes for number, votes, _ in draw_together([drawing(key, 0, 100), drawing(key, 100)], classifier)
+    }
     expected = [classifier.keyed_votes(GREY[None], [key], 100, start)[0].tolist() for start in (0, 100)]
     assert expected[0] != expected[1]
     assert found == {0: expected, 1: expected[1:]}
+
+
+def test_those_behind_go_first_so_that_the_others_can_go_on_with_them():
+    classifier = Passes(10_000)
+    ahead, behind = (Key(0, index, Purpose.VERIFICATION) for index in range(2))
+    list(draw_together([drawing(ahead, 100, 200), drawing(behind, 0, 100, 200)], classifier))
+    assert classifier.images == [1, 2, 2]
+
+
+def test_each_image_has_its_share_of_the_time_of_a_pass(monkeypatch: pytest.MonkeyPatch):
+    classifier, took = Passes(10_000), iter([8.0, 2.0])
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def slow(*_: object) -> None:
+        clock[0] += next(took)
+
+    classifier.model.register_forward_hook(slow)
+    together, longer = (Key(0, index, Purpose.VERIFICATION) for index in range(2))
+    found = draw_together([drawing(together, 0), drawing(longer, 0, 100)], classifier)
+    assert {number: seconds for number, _, seconds in found} == {0: 4.0, 1: 6.0}
 
 
 def test_what_a_chunk_does_not_hold_together_is_finished_one_after_another():
