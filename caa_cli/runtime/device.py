@@ -34,7 +34,7 @@ def resolve_device(name: str, local: int | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device {name!r} is no device", "use auto, cpu, cuda or cuda:1") from error
-    if device.type not in ("cpu", "cuda", "mps"):
+    if device.type not in ("cpu", "cuda"):  # an Apple GPU has no float64, which sums of votes and gradients need
         raise UsageError(f"--device {name!r} is not supported", "use auto, cpu, cuda or cuda:1")
     _check_there(device)
     return device
@@ -42,23 +42,18 @@ def resolve_device(name: str, local: int | None = None) -> torch.device:
 
 def _check_there(device: torch.device, option: str = "--device ") -> None:
     """Raises CaaError for a GPU that PyTorch doesn't find."""
-    hint = f"use {option}cpu, or {option}auto"
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) < count:
-            return
-        if count:
-            here = f"this machine has {counted(count, 'CUDA device')}"
-        elif torch.backends.cuda.is_built():
-            here = "PyTorch finds no GPU with a driver on this machine"
-            hint = f"see what nvidia-smi and CUDA_VISIBLE_DEVICES say, or {hint}"
-        else:
-            here = "this PyTorch was built without CUDA"
-            hint = f"install one that has it (pytorch.org), or {hint}"
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        here = "this machine has no usable Apple GPU"
-    else:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type != "cuda" or (device.index or 0) < count:
         return
+    hint = f"use {option}cpu, or {option}auto"
+    if count:
+        here = f"this machine has {counted(count, 'CUDA device')}"
+    elif torch.backends.cuda.is_built():
+        here = "PyTorch finds no GPU with a driver on this machine"
+        hint = f"see what nvidia-smi and CUDA_VISIBLE_DEVICES say, or {hint}"
+    else:
+        here = "this PyTorch was built without CUDA"
+        hint = f"install one that has it (pytorch.org), or {hint}"
     raise CaaError(f"{option}{device} is not there: {here}", hint)
 
 
@@ -153,8 +148,6 @@ def weights_dtype(name: str, device: torch.device, option: str = "--dtype") -> t
             f"{option} tf32 needs an NVIDIA GPU of the Ampere generation or later; this is {describe_device(device)}",
             f"use {option} float32",
         )
-    if name == "float64" and device.type == "mps":
-        raise UsageError(f"{option} float64 is not there on an Apple GPU", f"use {option} float32, or --device cpu")
     dtype: torch.dtype = torch.float32 if name == _TF32 else getattr(torch, name)
     return dtype
 
