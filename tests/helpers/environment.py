@@ -11,9 +11,12 @@ import gc
 import os
 import re
 import shutil
+import signal
 import tempfile
 
 gc.disable()
+# A shell starts what runs in its background with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _CACHE = tempfile.mkdtemp(prefix="caa-tests-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)

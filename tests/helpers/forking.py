@@ -6,7 +6,6 @@ For what a command does at its work; how it is loaded, its streams' encodings an
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -50,15 +49,13 @@ def signals_itself(signum: int, condition: Callable[[], bool]) -> Callable[[], N
             time.sleep(0.005)
         os.kill(os.getpid(), signum)
 
-    return Thread(target=watch, daemon=True).start
+    return lambda: Thread(target=watch, daemon=True).start()  # made in the child: a fork ends its parent's threads
 
 
 def become(words: Sequence[str | Path], before: Callable[[], Any] = lambda: None) -> NoReturn:
     """The rest of a forked process, as the command that was typed, with the streams 1 and 2."""
     code = 70
     try:
-        # A shell starts background jobs with Ctrl-C ignored, and children inherit that.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         sys.argv = ["caa", *map(str, words)]

@@ -13,14 +13,6 @@ from caa_cli.results.store.attack_output import AttackOutput
 from caa_cli.runtime.signals import termination_interrupts, uninterrupted
 
 
-@pytest.fixture(autouse=True)
-def _interruptible():
-    """A shell starts what runs in its background with Ctrl-C ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_is_heeded_after_the_writing(signum):
     done = []
