@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 
 import pytest
 from comparing import assert_as_by_hand, document, record, write
-from forking import fork
+from forking import fork, signals_itself
 from support import (
     CHEAP,
     assert_clean_error,
@@ -19,7 +18,6 @@ from support import (
     parse_strict,
     read_strict,
     timeless,
-    wait_until,
 )
 
 from caa_cli.config.compare_plan import path_for_attack
@@ -167,9 +165,8 @@ def signalled(output: Path, signum: int, label: str, limit: int, *more: str) -> 
     """A comparison that is signalled when it has finished an image with this attack."""
     journal = Path(f"{path_for_attack(output, label, '.json')}.jsonl")
     words = ("compare", *CHEAP, "--attacks", TWO, "--limit", limit, "--output", output, *more)
-    process = fork(*words)
-    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 2, process)
-    os.kill(process.pid, signum)
+    sends = signals_itself(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 2, signum)
+    process = fork(*words, before=sends)
     _, stderr = process.communicate()
     return process.returncode, stderr
 

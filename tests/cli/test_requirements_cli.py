@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from comparing import FAILED, document, record, write
-from forking import fork
+from forking import fork, signals_itself
 from merging import shards
 from requiring import CERTIFICATES, RECORDS, certification, unmet
-from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict, wait_until
+from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
 
 CERTIFY = ["certify", "--checkpoint", "demo", "--samples", "200", "--chunk-size", "256", "--device", "cpu"]
 RANKS = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}
@@ -210,9 +210,9 @@ def test_a_certification_of_nothing_warns_aloud(tmp_path):
 def test_an_interrupted_run_is_not_judged(tmp_path):
     output = tmp_path / "attack.json"
     journal = tmp_path / "attack.json.jsonl"
-    process = fork("attack", *CHEAP, "--limit", "30", "--output", output, "--json", "--require", "eligible>=99")
-    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1, process)
-    process.send_signal(signal.SIGINT)
+    sends = signals_itself(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1, signal.SIGINT)
+    words = ("attack", *CHEAP, "--limit", "30", "--output", output, "--json", "--require", "eligible>=99")
+    process = fork(*words, before=sends)
     stdout, stderr = process.communicate()
     assert process.returncode == 130, stderr
     assert "requirement" not in stderr.replace("--require", "")

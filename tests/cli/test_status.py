@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from comparing import document, record, write
-from forking import fork
+from forking import fork, signals_itself
 from requiring import CERTIFICATES, certification
 from support import CHEAP, assert_clean_error, attack, caa, journal_of, parse_strict, wait_until
 
@@ -393,10 +393,9 @@ def test_a_comparison_cut_short_between_two_attacks_is_not_complete(tmp_path, mo
 def test_a_comparison_and_its_attack_are_finished_by_one_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["--quiet", "--attacks", "caa,ddn", "--limit", "50", "--output", "c.json"]
-    process, journal = fork("compare", *CHEAP, *words), Path("c.caa.json.jsonl")
-    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1, process)
-    process.send_signal(signal.SIGINT)
-    process.communicate()
+    journal = tmp_path / "c.caa.json.jsonl"
+    sends = signals_itself(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1, signal.SIGINT)
+    fork("compare", *CHEAP, *words, before=sends).communicate()
     notes = caa("status", ".").stderr
     assert notes.startswith("c.caa.json, c.json: finish it with: caa compare ")
     assert notes.count("--resume") == 1

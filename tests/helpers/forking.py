@@ -38,8 +38,8 @@ def fork(
     return subprocess.Popen(["caa"], preexec_fn=begin, restore_signals=False, **pipes | settings)  # noqa: PLW1509
 
 
-def signals_itself(signum: int, condition: Callable[[], bool]) -> Callable[[], None]:
-    """What `fork` does first so that the process gets the signal once the condition holds.
+def signals_itself(condition: Callable[[], bool], *signals: int) -> Callable[[], None]:
+    """What `fork` does first so that the process gets these signals once the condition holds.
 
     It waits where the process waits: on a busy machine another one may be given no time until this one has ended.
     """
@@ -47,7 +47,8 @@ def signals_itself(signum: int, condition: Callable[[], bool]) -> Callable[[], N
     def watch() -> None:
         while not condition():
             time.sleep(0.005)
-        os.kill(os.getpid(), signum)
+        for signum in signals:
+            os.kill(os.getpid(), signum)
 
     return lambda: Thread(target=watch, daemon=True).start()  # made in the child: a fork ends its parent's threads
 

@@ -52,7 +52,7 @@ def lines(output: Path) -> int:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, signum):
     output, images = tmp_path / "attack.json", tmp_path / "a.safetensors"
-    sends = signals_itself(signum, lambda: lines(output) >= 2)
+    sends = signals_itself(lambda: lines(output) >= 2, signum)
     process = fork("attack", *CHEAP, *MANY, "--save-adversarial", images, "--output", output, before=sends)
     _, stderr = process.communicate()
     assert process.returncode == 130, stderr
@@ -86,12 +86,11 @@ def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, 
 def test_an_interruption_is_said_although_it_ended_the_reader_of_stdout(tmp_path, words):
     """As in `caa attack | tee log`: Ctrl-C reaches both."""
     output = tmp_path / ("c.caa.json" if "compare" in words else "c.json")
-    process = fork(*words, *CHEAP, *MANY, "--output", tmp_path / "c.json")
+    sends = signals_itself(lambda: lines(output) >= 2, signal.SIGINT)
+    process = fork(*words, *CHEAP, *MANY, "--output", tmp_path / "c.json", before=sends)
     assert process.stdout is not None
     assert process.stderr is not None
-    wait_until(lambda: lines(output) >= 2, process)
     process.stdout.close()
-    process.send_signal(signal.SIGINT)
     stderr = process.stderr.read()
     assert process.wait() == 130, stderr
     assert f"go on with: caa {words[0]}" in stderr
@@ -101,9 +100,8 @@ def test_the_command_that_goes_on_has_the_settings_that_came_from_variables(tmp_
     output = tmp_path / "an attack.json"
     settings = {"CAA_ATTACK_SAMPLES": "60", "CAA_ATTACK_OUTPUT": str(output), "CAA_ATTACK_LIMIT": "12"}
     words = [word for word in CHEAP if word not in ("--samples", "64")]
-    process = fork("attack", *words, env={**ENVIRONMENT, **settings})
-    wait_until(lambda: lines(output) >= 1, process)
-    process.send_signal(signal.SIGTERM)
+    sends = signals_itself(lambda: lines(output) >= 1, signal.SIGTERM)
+    process = fork("attack", *words, env={**ENVIRONMENT, **settings}, before=sends)
     _, stderr = process.communicate()
     assert process.returncode == 130, stderr
     (said,) = [line.split("go on with: ")[1] for line in stderr.splitlines() if "go on with: " in line]
@@ -266,9 +264,7 @@ def straight(tmp_path_factory):
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path, straight):
     output, unfinished = tmp_path / "m.safetensors", tmp_path / "m.safetensors.training"
-    process = fork(*TRAIN.split(), "--output", output)
-    wait_until(unfinished.exists, process)
-    process.send_signal(signal.SIGINT)
+    process = fork(*TRAIN.split(), "--output", output, before=signals_itself(unfinished.exists, signal.SIGINT))
     _, stderr = process.communicate()
     assert "Traceback" not in stderr
     assert not output.exists()
