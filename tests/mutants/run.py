@@ -61,6 +61,7 @@ TARGETS = {
         name: (f"caa_cli/attacks/baselines/{name}.py", _tests("attacks", "written_out"))
         for name in ("alma", "cw", "ddn", "fmn")
     },
+    "sdf": ("caa_cli/attacks/baselines/sdf.py", _tests("attacks", "sdf")),
     "apgd": ("caa_cli/attacks/baselines/apgd.py", _tests("attacks", "apgd")),
     "projection": ("caa_cli/attacks/common/projection.py", [*_tests("attacks", "geometry"), *_PROJECTIONS]),
     "caa": ("caa_cli/attacks/caa/attack.py", _tests("attacks", "caa_step", "caa_runs", "caa", "caa_refine")),

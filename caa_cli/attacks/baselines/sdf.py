@@ -52,11 +52,10 @@ class Sdf(settings.Sdf, Linearising[SdfState]):
 
     def step(self, state: SdfState, classifier: SmoothedClassifier) -> None:
         planes = self.linearise(state, classifier)
-        outward = planes.outward
-        crossed = planes.adversarial & ~state.at_base
+        outward, crossed = planes.outward, planes.adversarial
         projected = state.base + (delta(state) * outward).sum(dim=1, keepdim=True) * outward
         projected = (state.clean.flatten(1) + projected).clamp(0.0, 1.0) - state.clean.flatten(1)
-        reached = planes.adversarial & state.at_base
+        reached = crossed & state.at_base
         # In the last step what is left is the nearest adversarial point.
         end = torch.where(state.per_image(reached), state.x, state.near_image[:, 0])
         over = reached | state.on_device(state.iteration == self.steps - 1)
