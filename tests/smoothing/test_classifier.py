@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from caa_cli.attacks.common.vectors import unit
 from caa_cli.errors import CaaError, UsageError
 from caa_cli.smoothing.classifier import SmoothedClassifier
+from caa_cli.smoothing.gradient_source import GradientPass
+from caa_cli.smoothing.gradients import SurrogateModel
 from caa_cli.smoothing.logit_ratio import LogitRatio
 from caa_cli.smoothing.noise import Key, Purpose
 from caa_cli.smoothing.objective import CrossEntropy, GumbelGap, LogRatio, Objective, strongest_rival
@@ -264,6 +266,27 @@ def test_the_pilot_costs_evaluations_where_its_graphs_may_not_wait(chunk: int, g
     torch.testing.assert_close(passed.gradient, whole.gradient, rtol=1e-5, atol=1e-6)
     assert torch.equal(passed.votes, whole.votes)
     assert torch.allclose(passed.log_mean, whole.log_mean, atol=1e-6)
+
+
+class Squared(SmallNet):
+    """Its backward pass needs the very inputs that it was given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * x)
+
+
+def test_chunks_of_the_pilot_that_wait_keep_their_noise():
+    """The chunks evaluated meanwhile draw theirs in the same memory."""
+    rivals, along = torch.tensor([1, 2, 0]), torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+
+    def passed(chunk: int) -> GradientPass:
+        classifier = make_small(gradient_chunk=chunk, gradients=SurrogateModel(Squared(seed=1)))
+        return classifier.towards(X, LABELS, rivals, KEYS, 300, along)
+
+    waited, whole = passed(50), passed(100_000)
+    assert torch.equal(waited.votes, make_small().keyed_votes(X, KEYS, 300))
+    torch.testing.assert_close(waited.moments, whole.moments, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(waited.gradient, whole.gradient, rtol=1e-4, atol=1e-6)
 
 
 class OutOfMemoryLate(nn.Module):
