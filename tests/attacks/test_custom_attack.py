@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from networks import Linear, make_linear, make_small
+from prescribed import prescribed, recording
 from pretended_device import PretendedDevice
 from torch import nn
 
 import caa_cli as caa
 from caa_cli.attacks.baselines.ddn import Ddn
 from caa_cli.attacks.common.loop import Search
-from caa_cli.attacks.common.state import Example, Finding
+from caa_cli.attacks.common.state import Batch, Example, Finding
 from caa_cli.attacks.custom.classifier import AttackedClassifier
 from caa_cli.config.attack_plan import AttackPlan
 from caa_cli.config.custom_attack import register
@@ -443,3 +444,74 @@ def test_a_function_in_python_is_an_attack_like_that_of_a_file(tmp_path):
     assert np.isfinite(given.radius).any()
     with pytest.raises(UsageError, match="has no setting 'step'"):
         caa.attack(model, images, labels, function, step=1, **settings)
+
+
+def test_it_is_told_how_the_run_is_set_and_what_is_known_of_the_image(grey):
+    told: list[tuple[Any, ...]] = []
+
+    def attack(view, images, labels, generator):
+        told.append((view.samples, view.iterations, view.sigma, view.certified_radius, view.starting_points))
+        return images
+
+    plan = AttackPlan.of(checkpoint="demo", attack=attack, samples=70, iterations=12)
+    ends = torch.rand(2, 1, 8, 8)
+    example = Example(0, grey, 0, 0.25, starting_points=ends)
+    list(Search(build_attack(plan), make_small(sigma=0.3)).run([example]))
+    assert told == [(70, 12, 0.3, 0.25, ends)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"alpha": 0.05, "bound": "goodman"}, [True, False]),
+        ({"alpha": 1e-4, "bound": "goodman"}, [False, False]),
+        ({"alpha": 0.05, "bound": "cp-bonferroni"}, [False, False]),
+    ],
+)
+def test_what_it_calls_adversarial_goes_by_the_level_and_the_bound_of_the_run(settings, expected):
+    """116 of 200 votes are enough by Goodman's bound at 5%, and 29 of 50 never."""
+    judged: list[bool] = []
+
+    def attack(view, images, labels, generator):
+        judged.extend(bool(view.is_adversarial(images, labels, samples)) for samples in (None, 50))
+        return images
+
+    classifier = prescribed((84, 116, 0), (21, 29, 0))
+    assert once(attack, classifier, torch.full((1, 8, 8), 0.5), **settings).error is None
+    assert judged == expected
+
+
+def test_no_memory_for_a_sample_ends_the_run_and_not_the_image(grey):
+    """It would fail every image in the same way."""
+
+    def attack(view, images, labels, generator):
+        raise CaaError("one noise sample of this model does not fit")
+
+    with pytest.raises(CaaError, match="does not fit"):
+        once(attack, make_small(), grey)
+
+
+def ddn(iterations, samples, alpha, bound, seed):
+    return Ddn(steps=iterations, samples=samples, alpha=alpha, bound=bound, seed=seed)
+
+
+def test_each_candidate_of_a_loop_is_judged_on_noise_of_its_own(linear: Linear):
+    classifier = recording(linear.classifier.model, 2, (1, 20, 20))
+    finding = once(ddn, classifier, linear.at(-0.3), iterations=30)
+    assert len(finding.candidates) == Batch.KEPT == 3
+    assert [draw.noise[:3] for draw in classifier.draws] == [(Purpose.PROPOSAL, 0, n) for n in (1, 2, 3)]
+
+
+def test_steps_without_a_gradient_of_a_loop_are_counted(grey):
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    nn.init.zeros_(flat[1].weight)
+    classifier = SmoothedClassifier(flat, sigma=0.5, num_classes=3, input_shape=(1, 8, 8))
+    label = int(flat(grey[None]).argmax())
+    plan = AttackPlan.of(checkpoint="demo", attack=ddn, samples=SAMPLES, iterations=7)
+    (finding,) = Search(build_attack(plan), classifier).run([Example(0, grey, label)])
+    assert (finding.iterations, finding.lost_gradients) == (7, 7)
+
+
+def test_the_most_evaluations_of_a_loop_are_its_own_and_those_that_judge():
+    plan = AttackPlan.of(checkpoint="demo", attack=ddn, samples=100, iterations=10)
+    assert build_attack(plan).budget(10) == (1000 + 3 * 100, 1000)
