@@ -27,7 +27,7 @@ def open_folder(data_dir: Path, split: str, image_size: int | None) -> ImageFile
             "--dataset folder takes DIR/<class>/<image>, or DIR/test/<class>/<image>: check --data-dir",
         )
     train = data_dir / "train"
-    names = class_folders(train) if root != data_dir and has_folders(train) else classes
+    names = class_folders(train) if has_folders(train) else classes
     strange = [name for name in classes if name not in names]
     if strange:
         raise UsageError(

@@ -7,6 +7,7 @@ import errno
 import gzip
 import hashlib
 import io
+import multiprocessing
 import os
 import pickle
 import re
@@ -14,8 +15,10 @@ import struct
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -26,7 +29,7 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 
 from caa_cli.config.datasets import DATASETS, DatasetSpec
-from caa_cli.data.cifar10 import CLASSES, from_batches
+from caa_cli.data.cifar10 import CLASSES
 from caa_cli.data.datasets import open_dataset
 from caa_cli.data.decoding import ImageError
 from caa_cli.data.files import ImageFiles
@@ -151,13 +154,16 @@ def test_a_folder_inside_the_data_set_is_answered_with_the_one_to_name(tmp_path,
     assert refused.value.hint == f"--data-dir {tmp_path.resolve()}"
 
 
-def write_batches(root: Path) -> tuple[type[CIFAR10], np.ndarray, np.ndarray]:
-    """Small batches in CIFAR-10's format, with torchvision's class made to expect their checksums."""
+def write_batches(root: Path) -> tuple[type[CIFAR10], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Small batches in CIFAR-10's format, with torchvision's class made to expect their checksums; and what is in
+    each split."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir()
     generator = np.random.default_rng(0)
-    data = generator.integers(0, 256, (12, 3072), dtype=np.uint8)
-    labels = generator.integers(0, 10, 12)
+    splits = {
+        split: (generator.integers(0, 256, (12, 3072), dtype=np.uint8), generator.integers(0, 10, 12))
+        for split in ("train", "test")
+    }
 
     def write(name: str, entry: dict[str, object]) -> list[str]:
         content = pickle.dumps(entry)
@@ -165,20 +171,23 @@ def write_batches(root: Path) -> tuple[type[CIFAR10], np.ndarray, np.ndarray]:
         return [name, hashlib.md5(content).hexdigest()]
 
     meta = write("batches.meta", {"label_names": list(CLASSES)})
+    files = [
+        write(f"{split}_batch", {"data": data, "labels": labels.tolist()}) for split, (data, labels) in splits.items()
+    ]
 
     class Small(CIFAR10):
-        train_list = ()
-        test_list = (write("test_batch", {"data": data, "labels": labels.tolist()}),)
+        train_list, test_list = ([file] for file in files)
 
     Small.meta = {"filename": meta[0], "key": "label_names", "md5": meta[1]}
-    Small.train_list = []
-    Small.test_list = list(Small.test_list)
-    return Small, data, labels
+    return Small, splits
 
 
-def test_the_batches_of_cifar10_become_images_channel_first(tmp_path):
-    kind, data, labels = write_batches(tmp_path)
-    images = from_batches(kind(str(tmp_path), train=False), "test")
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_batches_of_cifar10_become_images_channel_first(tmp_path, monkeypatch, split):
+    kind, splits = write_batches(tmp_path)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", kind)
+    data, labels = splits[split]
+    images = open_dataset("cifar10", tmp_path, split)
     assert images.images.dtype == torch.uint8
     assert np.array_equal(images.images.numpy(), data.reshape(12, 3, 32, 32))
     assert images.labels.dtype == torch.int64
@@ -233,6 +242,10 @@ def test_a_part_of_cifar10_keeps_its_labels(tmp_path):
     assert found == [("0.png", 0), ("x.png", 3), ("a.png", 9), ("b.png", 9)]
     assert images.num_classes == 10
     assert images.notes == ()  # PNG loses nothing
+    write_tree(tmp_path / "cifar10-jpeg/test", ["dog/0.JPG"], (32, 32))
+    images = open_dataset("cifar10", tmp_path, "test")
+    assert images.labels.tolist() == [5], "this folder comes before --data-dir itself"
+    assert "JPEG" in images.notes[0]
 
 
 def test_the_imagenet_sample(imagenet_dir):
@@ -269,6 +282,40 @@ def test_the_layouts_of_imagenet(tmp_path, place):
     assert images.input_shape == (3, 32, 32)
     with pytest.raises(UsageError, match="no ImageNet"):
         open_dataset("imagenet", tmp_path, "train")
+
+
+@pytest.mark.parametrize("place", ["train", "imagenet/train"])
+def test_the_training_images_of_imagenet(tmp_path, place):
+    write_tree(tmp_path / place, [f"{wnids()[7]}/a.JPEG"])
+    assert open_dataset("imagenet", tmp_path, "train").labels.tolist() == [7]
+
+
+def test_files_are_known_by_their_names_in_their_order(tmp_path):
+    """A run does not go on with other files, or with the same ones under other indices."""
+    write_tree(tmp_path / "x", ["a/0.png", "a/sub/1.png", "b/0.png"])
+    assert open_folder(tmp_path / "x").files_sha256 == hashlib.sha256(b"a/0.png\na/sub/1.png\nb/0.png").hexdigest()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems want UTF-8")
+def test_a_name_that_is_no_utf8_is_a_name(tmp_path):
+    write_tree(tmp_path, ["a/0.png"])
+    (tmp_path / "a/0.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/a/\xe9.png"))
+    images = open_folder(tmp_path)
+    assert images.files_sha256 == hashlib.sha256(b"a/\xe9.png").hexdigest()
+    assert images.image(0).shape == (3, 8, 8)
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    write_tree(tmp_path / "elsewhere", ["0.png", "deep/1.png"])
+    (tmp_path / "set/a").mkdir(parents=True)
+    (tmp_path / "set/a/inside").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set/b").symlink_to(tmp_path / "elsewhere")
+    names = ["a/inside/0.png", "a/inside/deep/1.png", "b/0.png", "b/deep/1.png"]
+    assert open_folder(tmp_path / "set").files == names
+
+
+def test_images_spread_over_a_set_are_from_all_of_it():
+    assert (spread(10, 4), spread(3, 5), spread(0, 5)) == ([0, 2, 5, 7], [0, 1, 2], [])
 
 
 def test_a_folder_is_in_the_order_of_torchvisions_imagefolder(tmp_path):
@@ -668,6 +715,22 @@ def test_damaged_files_are_counted_and_named(tmp_path, workers):
     with pytest.raises(ImageError) as caught:
         load(open_folder(tmp_path), workers=workers)
     assert re.fullmatch(r"4 of 300 images.*003\.png.*070\.png.*200\.png.*and 1 more", caught.value.problem)
+
+
+def test_a_worker_that_is_killed_is_one_message(tmp_path):
+    """As by the kernel, where memory runs out."""
+    write_tree(tmp_path, ["a/0.png", "b/0.png"])
+
+    def kill() -> None:
+        while not (workers := multiprocessing.active_children()):
+            time.sleep(0.005)
+        workers[0].kill()
+
+    killer = Thread(target=kill)
+    killer.start()
+    with pytest.raises(CaaError, match="was ended from outside"):
+        load(open_folder(tmp_path), workers=1)
+    killer.join()
 
 
 def test_a_worker_needs_no_torch():
