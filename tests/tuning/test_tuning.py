@@ -17,7 +17,7 @@ from torch import nn
 from caa_cli.smoothing.classifier import SmoothedClassifier
 from caa_cli.smoothing.gradient_source import GradientSource
 from caa_cli.smoothing.gradients import SurrogateModel
-from caa_cli.tuning.cache import cache_folder, model_key, tuned
+from caa_cli.tuning.cache import cache_folder, kept, model_key, tuned
 from caa_cli.tuning.sweep import Tuning, best_chunk, sweep, tune_chunks
 
 
@@ -144,6 +144,42 @@ def test_under_a_limit_nothing_is_kept_that_left_sizes_out(folder, measurement):
     assert not folder.exists()
 
 
+def test_the_layout_is_kept_and_one_that_the_network_refuses_is_measured_again(folder, monkeypatch):
+    asked: list[SmoothedClassifier] = []
+
+    def measure(classifier: SmoothedClassifier, gradients: bool, most: int | None) -> Tuning:
+        asked.append(classifier)
+        return Tuning({"votes": 64, "gradient": 32}, channels_last=True)
+
+    def again() -> tuple[str, SmoothedClassifier]:
+        classifier = make_small()
+        return tuned(classifier, "small", "float32", True, False, None, measure), classifier
+
+    assert again()[0] == "measured"
+    origin, classifier = again()
+    assert (origin, classifier.memory_format) == ("cache", torch.channels_last)
+    assert (classifier.votes_chunk, classifier.gradient_chunk) == (64, 32)
+
+    def refuses(classifier: SmoothedClassifier, layout: torch.memory_format) -> None:
+        raise RuntimeError("unsupported memory format")
+
+    monkeypatch.setattr(SmoothedClassifier, "lay_out", refuses)
+    assert again()[0] == "measured"
+    assert len(asked) == 2
+
+
+def test_a_number_is_kept_unless_it_can_be_none_or_is_wanted_anew(folder):
+    key = {"of": "a test"}
+    assert kept(key, False, lambda: 1.5) == 1.5
+    assert kept(key, False, lambda: 2.5) == 1.5
+    assert kept(key, True, lambda: 3.5) == 3.5
+    (file,) = folder.iterdir()
+    for impossible in (0.0, -1.0, float("inf"), float("nan"), "2", None):
+        file.write_text(json.dumps({"key": key, "value": impossible}))
+        assert kept(key, False, lambda: 4.5) == 4.5
+        assert kept(key, False, lambda: 5.5) == 4.5
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_no_error(folder, measurement):
     folder.parent.mkdir()
@@ -165,8 +201,11 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache_folder() == Path("/x/caa")
     monkeypatch.setenv("CAA_CACHE_DIR", "/y")
     assert cache_folder() == Path("/y")
-    monkeypatch.setenv("CAA_TUNING_CACHE", "off")
-    assert cache_folder() is None
+    monkeypatch.setenv("CAA_CACHE_DIR", "~/z")
+    assert cache_folder() == tmp_path / "z"
+    for word in ("off", "No", "false", "0"):
+        monkeypatch.setenv("CAA_TUNING_CACHE", word)
+        assert cache_folder() is None
 
 
 def test_runs_say_what_they_used_and_find_the_same(folder, tmp_path):
