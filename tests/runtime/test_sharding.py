@@ -51,6 +51,9 @@ def position(text: str, environment: dict[str, str]) -> tuple[int, int]:
         ("auto", array(6, range(0, 15, 2)), (3, 8)),
         ("auto", array(5, [3, 5], step=2), (1, 2)),
         ("auto", tasks(3, 4), (3, 4)),
+        # A step of fewer tasks than the job has, and one that has the batch script's variables from it.
+        ("auto", {**tasks(1, 8), "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
+        ("auto", {**tasks(1, 4), "ENVIRONMENT": "BATCH"}, (1, 4)),
         ("auto/8", array(3, [3]), (3, 8)),
         ("auto/8", {"SLURM_ARRAY_TASK_ID": "3"}, (3, 8)),
         ("auto/8", array(5, [1, 5, 6]), (5, 8)),
