@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from caa_cli.python.runs import attack, certify
     from caa_cli.smoothing.classifier import SmoothedClassifier
 
-__version__ = "0.13.0"
+__version__ = "0.14.0"
 
 __all__ = [
     "AttackResults",
