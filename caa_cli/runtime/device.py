@@ -71,16 +71,16 @@ def process_device(local: int, instead: str = "") -> torch.device:
     return torch.device("cuda", local)
 
 
-def open_device(device: torch.device) -> None:
+def open_device(device: torch.device, option: str = "--device ") -> None:
     """Uses it for the first time; a GPU will compute the same again from the same numbers, in the whole process.
 
-    Raises CaaError, as for a GPU that others have filled or keep to themselves.
+    option: as messages name it.  Raises CaaError, as for a GPU that others have filled or keep to themselves.
     """
     # Some of cuDNN's ways to a gradient add up in an order of chance.
     torch.backends.cudnn.deterministic = True
     # PyTorch's thread for backward passes says so when it first multiplies matrices, and then does as it should.
     warnings.filterwarnings("ignore", "Attempting to run cuBLAS, but there was no current CUDA context")
-    with opening(device):
+    with opening(device, option):
         torch.zeros(1, device=device)
 
 

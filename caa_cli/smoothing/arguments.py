@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caa_cli.errors import UsageError
-from caa_cli.runtime.device import opening, resolve_device
+from caa_cli.runtime.device import open_device, resolve_device
 
 
 def check_is_network(model: object) -> None:
@@ -75,6 +75,5 @@ def checked_device(given: torch.device | str | None, network: nn.Module) -> torc
         device = resolve_device("auto") if given == "auto" else torch.device(given)
     except (RuntimeError, TypeError) as error:
         raise UsageError(f"device {given!r} is not known", "use 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
-    with opening(device, "device="):
-        torch.zeros(1, device=device)
+    open_device(device, "device=")
     return device

@@ -14,6 +14,7 @@ from support import (
     assert_clean_error,
     attack,
     caa,
+    in_journal,
     journal_of,
     parse_strict,
     read_strict,
@@ -163,9 +164,8 @@ def test_one_sweep_in_a_file_needs_no_list(tmp_path):
 
 def signalled(output: Path, signum: int, label: str, limit: int, *more: str) -> tuple[int, str]:
     """A comparison that is signalled when it has finished an image with this attack."""
-    journal = Path(f"{path_for_attack(output, label, '.json')}.jsonl")
     words = ("compare", *CHEAP, "--attacks", TWO, "--limit", limit, "--output", output, *more)
-    sends = signals_itself(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 2, signum)
+    sends = signals_itself(lambda: in_journal(path_for_attack(output, label, ".json")) >= 1, signum)
     process = fork(*words, before=sends)
     _, stderr = process.communicate()
     return process.returncode, stderr

@@ -13,7 +13,7 @@ from comparing import FAILED, document, record, write
 from forking import fork, signals_itself
 from merging import shards
 from requiring import CERTIFICATES, RECORDS, certification, unmet
-from support import CHEAP, assert_clean_error, caa, parse_strict, read_strict
+from support import CHEAP, assert_clean_error, caa, in_journal, parse_strict, read_strict
 
 CERTIFY = ["certify", "--checkpoint", "demo", "--samples", "200", "--chunk-size", "256", "--device", "cpu"]
 RANKS = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}
@@ -209,8 +209,7 @@ def test_a_certification_of_nothing_warns_aloud(tmp_path):
 @pytest.mark.slow
 def test_an_interrupted_run_is_not_judged(tmp_path):
     output = tmp_path / "attack.json"
-    journal = tmp_path / "attack.json.jsonl"
-    sends = signals_itself(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1, signal.SIGINT)
+    sends = signals_itself(lambda: in_journal(output) >= 1, signal.SIGINT)
     words = ("attack", *CHEAP, "--limit", "30", "--output", output, "--json", "--require", "eligible>=99")
     process = fork(*words, before=sends)
     stdout, stderr = process.communicate()

@@ -16,7 +16,7 @@ import pytest
 from comparing import document, record, write
 from forking import fork, signals_itself
 from requiring import CERTIFICATES, certification
-from support import CHEAP, assert_clean_error, attack, caa, journal_of, parse_strict, wait_until
+from support import CHEAP, assert_clean_error, attack, caa, in_journal, journal_of, parse_strict, wait_until
 
 from caa_cli.results.records import FAILED
 from caa_cli.results.shards.progress import images_of
@@ -393,8 +393,7 @@ def test_a_comparison_cut_short_between_two_attacks_is_not_complete(tmp_path, mo
 def test_a_comparison_and_its_attack_are_finished_by_one_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["--quiet", "--attacks", "caa,ddn", "--limit", "50", "--output", "c.json"]
-    journal = tmp_path / "c.caa.json.jsonl"
-    sends = signals_itself(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1, signal.SIGINT)
+    sends = signals_itself(lambda: in_journal(tmp_path / "c.caa.json") >= 1, signal.SIGINT)
     fork("compare", *CHEAP, *words, before=sends).communicate()
     notes = caa("status", ".").stderr
     assert notes.startswith("c.caa.json, c.json: finish it with: caa compare ")
@@ -402,9 +401,8 @@ def test_a_comparison_and_its_attack_are_finished_by_one_command(tmp_path, monke
 
 
 def test_a_process_that_was_killed_no_longer_runs(tmp_path):
-    journal = tmp_path / "a.json.jsonl"
     process = fork("attack", *CHEAP, "--limit", "50", "--quiet", "--output", tmp_path / "a.json")
-    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1, process)
+    wait_until(lambda: in_journal(tmp_path / "a.json") >= 1, process)
     assert status(tmp_path / "a.json", code=3)["runs"][0]["state"] == "running"
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()

@@ -173,6 +173,12 @@ def journal_of(document: dict[str, Any]) -> list[bytes]:
     return [f"{json.dumps(entry)}\n".encode() for entry in (header, *document["examples"])]
 
 
+def in_journal(output: Path) -> int:
+    """How many images the journal of a run has by now."""
+    journal = output.with_name(output.name + ".jsonl")
+    return max(journal.read_bytes().count(b"\n") - 1, 0) if journal.exists() else 0
+
+
 def timeless(document: dict[str, Any]) -> list[dict[str, Any]]:
     """The examples without the time they took."""
     return [{name: value for name, value in example.items() if name != "seconds"} for example in document["examples"]]

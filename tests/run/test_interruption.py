@@ -22,6 +22,7 @@ from support import (
     assert_clean_error,
     attack,
     caa,
+    in_journal,
     journal_of,
     read_strict,
     timeless,
@@ -43,16 +44,10 @@ def whole(tmp_path_factory):
     return document, load_file(folder / "a.safetensors")
 
 
-def lines(output: Path) -> int:
-    """Finished images in the journal of a run."""
-    journal = output.with_name(output.name + ".jsonl")
-    return max(journal.read_bytes().count(b"\n") - 1, 0) if journal.exists() else 0
-
-
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, signum):
     output, images = tmp_path / "attack.json", tmp_path / "a.safetensors"
-    sends = signals_itself(lambda: lines(output) >= 2, signum)
+    sends = signals_itself(lambda: in_journal(output) >= 2, signum)
     process = fork("attack", *CHEAP, *MANY, "--save-adversarial", images, "--output", output, before=sends)
     _, stderr = process.communicate()
     assert process.returncode == 130, stderr
@@ -66,7 +61,7 @@ def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, 
     assert document["summary"]["examples"] == len(done)
     assert f"{len(done)} of {IMAGES} images done" in stderr
     # The signal may fall between the line of an image in the journal and its place in the document.
-    kept = lines(output)
+    kept = in_journal(output)
     assert len(done) <= kept <= len(done) + 1
 
     # The command that it says is the one that works.
@@ -86,7 +81,7 @@ def test_a_signal_saves_what_is_finished_and_says_how_to_go_on(tmp_path, whole, 
 def test_an_interruption_is_said_although_it_ended_the_reader_of_stdout(tmp_path, words):
     """As in `caa attack | tee log`: Ctrl-C reaches both."""
     output = tmp_path / ("c.caa.json" if "compare" in words else "c.json")
-    sends = signals_itself(lambda: lines(output) >= 2, signal.SIGINT)
+    sends = signals_itself(lambda: in_journal(output) >= 2, signal.SIGINT)
     process = fork(*words, *CHEAP, *MANY, "--output", tmp_path / "c.json", before=sends)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -100,7 +95,7 @@ def test_the_command_that_goes_on_has_the_settings_that_came_from_variables(tmp_
     output = tmp_path / "an attack.json"
     settings = {"CAA_ATTACK_SAMPLES": "60", "CAA_ATTACK_OUTPUT": str(output), "CAA_ATTACK_LIMIT": "12"}
     words = [word for word in CHEAP if word not in ("--samples", "64")]
-    sends = signals_itself(lambda: lines(output) >= 1, signal.SIGTERM)
+    sends = signals_itself(lambda: in_journal(output) >= 1, signal.SIGTERM)
     process = fork("attack", *words, env={**ENVIRONMENT, **settings}, before=sends)
     _, stderr = process.communicate()
     assert process.returncode == 130, stderr
@@ -156,7 +151,7 @@ def test_overwrite_begins_anew(tmp_path, whole):
     output = unfinished(tmp_path, whole)
     document = attack(output, "--limit", "1", "--seed", "5", "--overwrite")
     assert [example["index"] for example in document["examples"]] == [0]
-    assert lines(output) == 0
+    assert in_journal(output) == 0
 
 
 def test_an_older_result_does_not_hide_a_run_that_was_killed(tmp_path, whole):
