@@ -10,13 +10,14 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from comparing import document, record, write
 from forking import fork, signals_itself
 from requiring import CERTIFICATES, certification
-from support import CHEAP, assert_clean_error, attack, caa, in_journal, journal_of, parse_strict, wait_until
+from support import CHEAP, assert_clean_error, attack, caa, in_journal, journal_of, parse_strict, wait_for_stop
 
 from caa_cli.results.records import FAILED
 from caa_cli.results.shards.progress import images_of
@@ -317,31 +318,25 @@ def test_images_of_a_file_of_indices_are_known_while_it_is_there(folder):
 
 
 def test_a_run_at_work_is_running_and_is_not_disturbed(tmp_path, monkeypatch):
-    """It is asked about all the time; a comparison has a row an attack, and both appear under its name."""
+    """Asked about in each of its attacks; a comparison has a row an attack, and both appear under its name."""
     monkeypatch.chdir(tmp_path)
-    words = [word for word in CHEAP if word != "8"]
-    words[words.index("--iterations")] = "--quiet"
-    process = fork("compare", *words, "--attacks", "caa,ddn:iterations=20", "--limit", "3", "--output", "c.json")
-    states = set[tuple[str, ...]]()
+    words = ["--quiet", "--attacks", "caa,ddn", "--limit", "3", "--output", "c.json"]
 
-    def at_work() -> bool:
-        time.sleep(0.05)  # not to take the time of the run
-        result = caa("status", "c.json", "--json")
-        if result.exit_code == 2:  # not begun
-            return False
-        assert result.exit_code in (0, 3), result.output
-        runs = parse_strict(result.stdout)["runs"]
-        assert [run["state"] for run in runs if run["run"] == "compare"] in (["running"], [])  # at the very end
-        attacks = [run for run in runs if run["run"] != "compare"]
-        states.add(tuple(run["state"] for run in attacks))
-        return len(attacks) == 2
+    def stop_in_each() -> None:
+        for name in ("c.caa.json", "c.ddn.json"):
+            signals_itself(partial(in_journal, tmp_path / name), signal.SIGSTOP)()
 
-    wait_until(at_work, process)
+    process = fork("compare", *CHEAP, *words, before=stop_in_each)
+    for states in (["running"], ["complete", "running"]):
+        wait_for_stop(process)
+        runs = status("c.json", code=3)["runs"]
+        assert [run["state"] for run in runs] == [*states, "running"]
+        assert runs[-1]["run"] == "compare"
+        process.send_signal(signal.SIGCONT)
     output = process.communicate()[1]
     assert process.returncode == 0, output
-    assert ("running",) in states
     found = status("c.json")
-    assert [Path(run["output"]).name for run in found["runs"]] == ["c.caa.json", "c.ddn-iterations=20.json"]
+    assert [Path(run["output"]).name for run in found["runs"]] == ["c.caa.json", "c.ddn.json"]
     assert [run["state"] for run in found["runs"]] == ["complete", "complete"]
     assert [run["run"] for run in found["runs"]] == ["attack caa", "attack ddn"]
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".jsonl"]
@@ -401,8 +396,9 @@ def test_a_comparison_and_its_attack_are_finished_by_one_command(tmp_path, monke
 
 
 def test_a_process_that_was_killed_no_longer_runs(tmp_path):
-    process = fork("attack", *CHEAP, "--limit", "50", "--quiet", "--output", tmp_path / "a.json")
-    wait_until(lambda: in_journal(tmp_path / "a.json") >= 1, process)
+    stops = signals_itself(partial(in_journal, tmp_path / "a.json"), signal.SIGSTOP)
+    process = fork("attack", *CHEAP, "--limit", "50", "--quiet", "--output", tmp_path / "a.json", before=stops)
+    wait_for_stop(process)
     assert status(tmp_path / "a.json", code=3)["runs"][0]["state"] == "running"
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()

@@ -38,7 +38,7 @@ def fork(
     return subprocess.Popen(["caa"], preexec_fn=begin, restore_signals=False, **pipes | settings)  # noqa: PLW1509
 
 
-def signals_itself(condition: Callable[[], bool], *signals: int) -> Callable[[], None]:
+def signals_itself(condition: Callable[[], object], *signals: int) -> Callable[[], None]:
     """What `fork` does first so that the process gets these signals once the condition holds.
 
     It waits where the process waits: on a busy machine another one may be given no time until this one has ended.

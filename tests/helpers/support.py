@@ -116,19 +116,34 @@ def read_terminal(terminal: int) -> str:
     return shown.decode()
 
 
-def torchrun(*words: str | Path, options: tuple[str, ...] = (), script: str = COMMAND) -> subprocess.Popen[str]:
-    """The command in two processes, as torchrun starts them."""
+def torchrun(*words: str | Path, options: tuple[str, ...] = (), before: str = "") -> subprocess.Popen[str]:
+    """The command in two processes, as torchrun starts them; before: what Python does first in each."""
     launcher = ["-c", _TORCHRUN, "--standalone", "--nproc-per-node", "2", *options, "--no-python"]
-    command = [sys.executable, *launcher, sys.executable, "-c", script, *map(str, words)]
+    command = [sys.executable, *launcher, sys.executable, "-c", before + COMMAND, *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 
-def rank_of(process: subprocess.Popen[str], rank: int) -> int:
-    """The process id of this rank under torchrun."""
-    for candidate in psutil.Process(process.pid).children(recursive=True):
-        if candidate.environ().get("RANK") == str(rank):
-            return candidate.pid
-    raise AssertionError("there is no such process")
+def once(condition: str, action: str) -> str:
+    """What Python does first in a process that is to act once a condition holds; see `forking.signals_itself`.
+
+    Both are Python, which may use os, signal, Path and in_journal.
+    """
+    return f"""import os, signal, sys, time
+from pathlib import Path
+from threading import Thread
+sys.path.append({str(Path(__file__).parent)!r})
+from support import in_journal
+def watch():
+    while not ({condition}): time.sleep(0.005)
+    {action}
+Thread(target=watch, daemon=True).start()
+"""
+
+
+def rank_dies_once(rank: int, condition: str) -> str:
+    """`once` for a rank of torchrun's that is killed, but not when it is started again."""
+    first = f"os.environ['RANK'] == '{rank}' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'"
+    return once(f"{first} and {condition}", "os.kill(os.getpid(), signal.SIGKILL)")
 
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
@@ -151,6 +166,11 @@ def wait_until(condition: Any, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, "the process ended too early"
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.005)
+
+
+def wait_for_stop(process: subprocess.Popen[str]) -> None:
+    """Until the process has sent itself SIGSTOP."""
+    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, process)
 
 
 def read_strict(path: Path) -> dict[str, Any]:

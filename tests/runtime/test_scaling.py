@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from support import (
     attack,
     caa,
     ended,
-    rank_of,
+    once,
+    rank_dies_once,
     read_strict,
     start,
     timeless,
@@ -69,10 +71,9 @@ def run_words(folder: Path, images: int = IMAGES) -> list[str | Path]:
 def test_two_ranks_of_torchrun_one_of_them_killed_are_the_run_in_one_process(tmp_path, whole):
     """The same command goes on; then all is as if nothing had happened."""
     words = [*run_words(tmp_path), "--shard", "auto", "--resume"]
-    process = torchrun(*words)
-    wait_until(lambda: all(len(finished(shard_file(tmp_path, k))) >= 2 for k in range(2)), process)
-    os.kill(rank_of(process, 1), signal.SIGKILL)
-    _, stderr = ended(process, code=1)
+    journals = [str(shard_file(tmp_path, k)) for k in range(2)]
+    dies = rank_dies_once(1, f"all(in_journal(Path(name)) >= 2 for name in {journals})")
+    _, stderr = ended(torchrun(*words, before=dies), code=1)
     assert not shard_file(tmp_path, 1).exists()
     # The other one was ended by torchrun and has saved what it had.
     assert re.search(rf"interrupted: \d+ of {EACH} images done and saved in .*shard-0-of-2", stderr)
@@ -97,10 +98,8 @@ def test_two_ranks_of_torchrun_one_of_them_killed_are_the_run_in_one_process(tmp
 
 @pytest.mark.slow
 def test_torchrun_itself_starts_a_killed_rank_again(tmp_path, whole):
-    process = torchrun(*run_words(tmp_path), "--shard", "auto", "--resume", options=("--max-restarts", "1"))
-    wait_until(lambda: len(finished(shard_file(tmp_path, 0))) >= 2, process)
-    os.kill(rank_of(process, 0), signal.SIGKILL)
-    ended(process)
+    dies = rank_dies_once(0, f"in_journal(Path({str(shard_file(tmp_path, 0))!r})) >= 2")
+    ended(torchrun(*run_words(tmp_path), "--shard", "auto", "--resume", options=("--max-restarts", "1"), before=dies))
     assert timeless(merged(tmp_path)) == timeless(whole)
 
 
@@ -150,24 +149,27 @@ def test_kills_at_random_moments_lose_and_double_no_image(tmp_path, kills, image
     moments = random.Random(kills)
     settings = {"SLURM_ARRAY_TASK_MIN": "4", "SLURM_ARRAY_TASK_MAX": "5", "SLURM_ARRAY_TASK_COUNT": "2"}
     words = [*run_words(tmp_path, images), "--shard", "auto", "--resume", "--quiet"]
-    killed = life = 0
-    first = 0.0
-    while killed < kills:
-        index = life % 2
-        life += 1
-        assert life < 3 * kills, "the runs end before they can be killed"
-        before, began = len(finished(shard_file(tmp_path, index))), time.monotonic()
-        process = fork(*words, env={**ENVIRONMENT, **settings, "SLURM_ARRAY_TASK_ID": str(4 + index)})
-        if life == 1:
-            wait_until(lambda: finished(shard_file(tmp_path, 0)), process)
-            first = time.monotonic() - began
-        moment = began + first * moments.uniform(0.3, 2.0)
-        while time.monotonic() < moment and process.poll() is None:
-            time.sleep(0.01)
-        process.kill()
+
+    def life(task: int, moment: Callable[[], bool]) -> bool:
+        """Whether the run was killed, and not done before."""
+        before = len(finished(shard_file(tmp_path, task)))
+        environment = {**ENVIRONMENT, **settings, "SLURM_ARRAY_TASK_ID": str(4 + task)}
+        process = fork(*words, before=signals_itself(moment, signal.SIGKILL), env=environment)
         process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-        assert len(finished(shard_file(tmp_path, index))) >= before
+        assert len(finished(shard_file(tmp_path, task))) >= before
+        return process.returncode == -signal.SIGKILL
+
+    began = time.monotonic()
+    killed = life(0, lambda: bool(finished(shard_file(tmp_path, 0))))
+    first = time.monotonic() - began  # to the first image; less where a run is done before its moment
+    for number in range(1, 10 * kills):
+        if killed == kills:
+            break
+        moment = time.monotonic() + first * moments.uniform(0.3, 2.0)
+        died = life(number % 2, lambda moment=moment: time.monotonic() >= moment)
+        killed += died
+        first *= 1 if died else 0.5
+    assert killed == kills, "the runs end before they can be killed"
     for index in range(2):
         assert caa(*words, env={**settings, "SLURM_ARRAY_TASK_ID": str(4 + index)}).exit_code == 0
     whole = attack(tmp_path / "whole.json", "--limit", str(images), "--quiet")
@@ -181,9 +183,11 @@ def test_the_documented_slurm_script_requeues_and_goes_on(tmp_path):
     (tmp_path / "attack.sbatch").write_text(script.replace("--checkpoint model.safetensors ", ""))
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "caa.py").write_text(COMMAND)
+    output, told = shard_file(tmp_path, 1, 8), tmp_path / "told"
+    in_time = f"not Path({str(told)!r}).exists() and in_journal(Path({str(output)!r})) >= 2"
+    (programs / "caa.py").write_text(once(in_time, "os.kill(os.getppid(), signal.SIGUSR1)") + COMMAND)
     (programs / "caa").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{programs / "caa.py"}" "$@"\n')
-    (programs / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path / "told"}"\n')
+    (programs / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> "{told}"\n')
     for name in ("caa", "scontrol"):
         (programs / name).chmod(0o755)
     # Task 1 of 0-7, sent again alone; PYTHONPATH is for a package that is not installed.
@@ -195,16 +199,12 @@ def test_the_documented_slurm_script_requeues_and_goes_on(tmp_path):
         words = ["bash", "attack.sbatch", *CHEAP, "--dataset", "demo", "--limit", "96"]
         return subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
 
-    output = shard_file(tmp_path, 1, 8)
-    process = submitted()
-    wait_until(lambda: len(finished(output)) >= 2, process)
-    process.send_signal(signal.SIGUSR1)
-    ended(process, code=130)
-    assert (tmp_path / "told").read_text() == "requeue 77\n"
+    ended(submitted(), code=130)
+    assert told.read_text() == "requeue 77\n"
     assert read_strict(output)["status"] == "interrupted"
 
     ended(submitted())
-    assert (tmp_path / "told").read_text() == "requeue 77\n"
+    assert told.read_text() == "requeue 77\n"
     document = read_strict(output)
     assert document["status"] == "complete"
     assert [example["index"] for example in document["examples"]] == list(range(96))[1::8]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import socket
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +11,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from forking import fork
-from support import COMMAND, ENVIRONMENT, assert_clean_error, caa, ended, rank_of, torchrun, wait_until
+from support import ENVIRONMENT, assert_clean_error, caa, ended, rank_dies_once, torchrun
 from torch.distributed import TCPStore
 
 from caa_cli.models.checkpoint import read_weights
@@ -52,7 +50,7 @@ class Whole(NamedTuple):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     output = tmp_path_factory.mktemp("whole") / "model.safetensors"
-    return Whole(output, *ended(torchrun(*TRAIN, output, script=THREADS + COMMAND)))
+    return Whole(output, *ended(torchrun(*TRAIN, output, before=THREADS)))
 
 
 def test_two_processes_learn_together_and_one_of_them_reports(whole: Whole):
@@ -76,10 +74,8 @@ def test_no_thread_is_left_to_abort_a_process_at_its_end(whole: Whole):
 def test_a_killed_process_is_survived_and_resumed_to_the_same_weights(tmp_path: Path, whole: Whole, victim: int):
     output = tmp_path / "model.safetensors"
     unfinished = tmp_path / "model.safetensors.training"
-    process = torchrun(*TRAIN, output)
-    wait_until(unfinished.exists, process)
-    os.kill(rank_of(process, victim), signal.SIGKILL)
-    ended(process, code=1)
+    dies = rank_dies_once(victim, f"Path({str(unfinished)!r}).exists()")
+    ended(torchrun(*TRAIN, output, before=dies), code=1)
     assert not output.exists()
     assert "going on after epoch" in two_ranks(*TRAIN, output, "--resume")
     assert output.read_bytes() == whole.output.read_bytes()
@@ -120,8 +116,6 @@ def test_processes_that_can_not_meet_are_one_message(tmp_path: Path):
 @pytest.mark.slow  # torchrun gives the first process half a minute to end
 def test_an_error_of_one_process_alone_is_said(tmp_path: Path):
     """The second one finds no place to write to."""
-    script = (
-        "import os, sys; sys.argv[0] = 'caa'\nif os.environ['RANK'] == '1': sys.argv[-1] = '/nowhere/m'\n" + COMMAND
-    )
-    process = torchrun(*TRAIN, tmp_path / "m", script=script)
+    nowhere = "import os, sys\nif os.environ['RANK'] == '1': sys.argv[-1] = '/nowhere/m'\n"
+    process = torchrun(*TRAIN, tmp_path / "m", before=nowhere)
     assert "process 1: " in ended(process, code=1)[1]
