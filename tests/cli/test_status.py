@@ -22,6 +22,7 @@ from support import CHEAP, assert_clean_error, attack, caa, in_journal, journal_
 from caa_cli.results.records import FAILED
 from caa_cli.results.shards.progress import images_of
 from caa_cli.results.shards.result_file import parse_result_file
+from caa_cli.results.store.journal import Journal
 from caa_cli.results.store.locks import locked
 
 
@@ -318,16 +319,22 @@ def test_images_of_a_file_of_indices_are_known_while_it_is_there(folder):
 
 
 def test_a_run_at_work_is_running_and_is_not_disturbed(tmp_path, monkeypatch):
-    """Asked about in each of its attacks; a comparison has a row an attack, and both appear under its name."""
+    """Asked about after each image; a comparison has a row an attack, and both appear under its name."""
     monkeypatch.chdir(tmp_path)
-    words = ["--quiet", "--attacks", "caa,ddn", "--limit", "3", "--output", "c.json"]
+    words = ["--quiet", "--attacks", "caa,ddn", "--limit", "2", "--output", "c.json"]
 
-    def stop_in_each() -> None:
-        for name in ("c.caa.json", "c.ddn.json"):
-            signals_itself(partial(in_journal, tmp_path / name), signal.SIGSTOP)()
+    def stop_after_each_record() -> None:
+        append = Journal.append
 
-    process = fork("compare", *CHEAP, *words, before=stop_in_each)
-    for states in (["running"], ["complete", "running"]):
+        def stopping(journal, *records):
+            append(journal, *records)
+            if records:
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+        Journal.append = stopping
+
+    process = fork("compare", *CHEAP, *words, before=stop_after_each_record)
+    for states in [["running"]] * 2 + [["complete", "running"]] * 2:
         wait_for_stop(process)
         runs = status("c.json", code=3)["runs"]
         assert [run["state"] for run in runs] == [*states, "running"]
