@@ -44,13 +44,22 @@ def signals_itself(condition: Callable[[], object], *signals: int) -> Callable[[
     It waits where the process waits: on a busy machine another one may be given no time until this one has ended.
     """
 
-    def watch() -> None:
-        while not condition():
-            time.sleep(0.005)
+    def send() -> None:
         for signum in signals:
             os.kill(os.getpid(), signum)
 
-    return lambda: Thread(target=watch, daemon=True).start()  # made in the child: a fork ends its parent's threads
+    return lambda: act_once(condition, send)  # in the child: a fork ends its parent's threads
+
+
+def act_once(condition: Callable[[], object], action: Callable[[], object]) -> None:
+    """Starts a thread that acts when the condition holds."""
+
+    def watch() -> None:
+        while not condition():
+            time.sleep(0.005)
+        action()
+
+    Thread(target=watch, daemon=True).start()
 
 
 def become(words: Sequence[str | Path], before: Callable[[], Any] = lambda: None) -> NoReturn:

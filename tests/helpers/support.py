@@ -124,19 +124,16 @@ def torchrun(*words: str | Path, options: tuple[str, ...] = (), before: str = ""
 
 
 def once(condition: str, action: str) -> str:
-    """What Python does first in a process that is to act once a condition holds; see `forking.signals_itself`.
+    """What Python does first in a process that is to act once a condition holds: `forking.act_once`, in text.
 
     Both are Python, which may use os, signal, Path and in_journal.
     """
-    return f"""import os, signal, sys, time
+    return f"""import os, signal, sys
 from pathlib import Path
-from threading import Thread
 sys.path.append({str(Path(__file__).parent)!r})
+from forking import act_once
 from support import in_journal
-def watch():
-    while not ({condition}): time.sleep(0.005)
-    {action}
-Thread(target=watch, daemon=True).start()
+act_once(lambda: {condition}, lambda: {action})
 """
 
 
